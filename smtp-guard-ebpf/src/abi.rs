@@ -1,0 +1,124 @@
+//! Keys and values of the maps, as both planes see them. All are `repr(C)` or transparent, with explicit padding.
+//!
+//! Byte order: every integer is in the host's order; a network-order value is converted where the packet is read.
+//! Time: nanoseconds of CLOCK_BOOTTIME (`bpf_ktime_get_boot_ns`), so a ban ends on time although the host slept.
+
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Version of everything in this file. It names the pin directory (`v1`), so planes of different versions never meet.
+pub const ABI_VERSION: u32 = 1;
+
+/// What is counted and banned: one IPv4 address, or one IPv6 prefix of at most /64.
+///
+/// An IPv6 source is the upper 64 bits of its address under the prefix mask. An IPv4 source is `0xff04_0000` above the
+/// address: that is the range of IPv6 multicast, which is never a valid source, so the two families can't collide and
+/// one map serves both.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source(pub u64);
+
+impl Source {
+    const V4_TAG: u64 = 0xff04_0000_0000_0000;
+    const V4_TAG_MASK: u64 = 0xffff_ffff_0000_0000;
+
+    /// The source of an IPv4 address given in host order.
+    pub const fn v4(addr: u32) -> Self {
+        Self(Self::V4_TAG | addr as u64)
+    }
+
+    /// The source of an IPv6 address: `high` is its upper half in host order, `mask` the prefix mask of the same shape.
+    pub const fn v6(high: u64, mask: u64) -> Self {
+        Self(high & mask)
+    }
+
+    /// The source of `ip`; an IPv4-mapped IPv6 address counts as IPv4.
+    pub fn of(ip: IpAddr, ipv6_mask: u64) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(v4) => Self::v4(v4.to_bits()),
+            IpAddr::V6(v6) => Self::v6((v6.to_bits() >> 64) as u64, ipv6_mask),
+        }
+    }
+
+    /// The family that this source belongs to.
+    pub const fn family(self) -> Family {
+        if self.0 & Self::V4_TAG_MASK == Self::V4_TAG {
+            Family::V4
+        } else {
+            Family::V6
+        }
+    }
+
+    /// The address, or the first address of the IPv6 prefix.
+    pub const fn network(self) -> IpAddr {
+        match self.family() {
+            Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(self.0 as u32)),
+            Family::V6 => IpAddr::V6(Ipv6Addr::from_bits((self.0 as u128) << 64)),
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.network(), f)
+    }
+}
+
+/// The mask of an IPv6 prefix of `length` bits (0 to 64) over the upper half of an address.
+pub const fn ipv6_mask(length: u8) -> u64 {
+    match length {
+        0 => 0,
+        1..=63 => u64::MAX << (64 - length as u32),
+        _ => u64::MAX,
+    }
+}
+
+/// Address family, as the second index of the counters.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    V4 = 0,
+    V6 = 1,
+}
+
+impl Family {
+    /// Both, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
+}
+
+/// Value of the map BANS, keyed by [`Source`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// When the ban ends, in ns of CLOCK_BOOTTIME. `u64::MAX` never ends.
+    pub until_ns: u64,
+    /// [`crate::reason::Reason`] by number.
+    pub reason: u32,
+    pub _pad: u32,
+}
+
+/// Value of the map SETTINGS (one entry): what the programs need from the configuration.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// [`ABI_VERSION`] of the writer.
+    pub abi: u32,
+    /// Established connections that a source may have before its SYNs are refused; 0: no ceiling.
+    pub connections: u32,
+    /// Mask over the upper half of an IPv6 address, see [`ipv6_mask`].
+    pub ipv6_mask: u64,
+    /// Cookie of the network namespace whose sockets are counted; 0: all.
+    pub netns_cookie: u64,
+}
+
+const _: () = assert!(size_of::<Source>() == 8);
+const _: () = assert!(size_of::<Ban>() == 16 && core::mem::offset_of!(Ban, reason) == 8);
+const _: () = assert!(size_of::<Settings>() == 24 && core::mem::offset_of!(Settings, ipv6_mask) == 8);

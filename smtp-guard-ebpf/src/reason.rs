@@ -1,0 +1,91 @@
+//! The one table of reasons: number, metric label and text can't drift apart.
+
+/// Highest number of reasons that the per-CPU counters have room for.
+pub const MAX_REASONS: u32 = 64;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $label:literal, $text:literal;)+) => {
+        /// Why a packet, a connection, a command or a source was judged as it was.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $($(#[$doc])* $name = $number,)+ }
+
+        impl Reason {
+            /// All reasons in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The label in metrics, logs and JSON.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)+ }
+            }
+
+            /// The words for an operator, as in `SMTP connection from x.x.x.x rejected: <text>`.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// The reason with this number, as a map value holds it.
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number { $($number => Some(Self::$name),)+ _ => None }
+            }
+
+            /// The reason with this label, as the store and the admin API hold it.
+            pub fn from_label(label: &str) -> Option<Self> {
+                match label { $($label => Some(Self::$name),)+ _ => None }
+            }
+        }
+
+        $(const _: () = assert!($number < MAX_REASONS);)+
+    };
+}
+
+reasons! {
+    // Kernel verdicts that pass.
+    /// Not TCP to a guarded port: none of our business.
+    NotGuarded = 0, "not_guarded", "not a guarded port";
+    /// Judged and passed.
+    Clean = 1, "clean", "nothing against it";
+    /// Something would have refused it, but the exempt list won.
+    Exempt = 2, "exempt", "exempt";
+    // Kernel verdicts that drop, beside the reasons of bans.
+    /// The packet lies about its lengths, or its source can't be one.
+    Malformed = 3, "malformed", "malformed packet";
+    /// The source's established connections reached the ceiling (kernel) or its limit (user space).
+    Connections = 4, "connections", "too many connections";
+    // Reasons of bans, which the kernel counts as well.
+    /// Too many distinct unknown recipients.
+    Harvest = 10, "harvest", "directory harvest attack";
+    /// Banned by the operator.
+    Operator = 11, "operator", "blocked by the administrator";
+    // Refusals of the user plane.
+    /// Relaying denied.
+    Relay = 20, "relay", "relaying denied";
+    /// Recipient unknown.
+    UnknownRecipient = 21, "unknown_recipient", "unknown recipient";
+    /// Too many failed commands in a session.
+    FailedCommands = 22, "failed_commands", "too many failed commands";
+    /// Too many commands that do nothing in a session.
+    JunkCommands = 23, "junk_commands", "too many junk commands";
+    /// Message larger than the limit.
+    MessageSize = 24, "message_size", "message too large";
+    /// Too many recipients in a message.
+    Recipients = 25, "recipients", "too many recipients";
+    /// The whole guard's connection limit.
+    TotalConnections = 26, "total_connections", "the guard is full";
+    /// Bare CR, bare LF or NUL in message data: the attempt that smuggles a second message.
+    Smuggling = 27, "smuggling", "message data with bare CR, bare LF or NUL";
+    /// A command that isn't SMTP (GET, POST, CONNECT).
+    NonSmtp = 28, "non_smtp", "not an SMTP client";
+    /// Syntax error, unknown command or command out of order.
+    Protocol = 29, "protocol", "protocol error";
+    /// The backend refused.
+    Backend = 30, "backend", "refused by the backend";
+    /// The backend could not be reached or broke off.
+    BackendLost = 31, "backend_lost", "backend unavailable";
+    /// A deadline passed.
+    Timeout = 32, "timeout", "timed out";
+    /// The guard is shutting down.
+    Shutdown = 33, "shutdown", "shutting down";
+    /// Commands sent ahead where the reply must be awaited.
+    Pipelining = 34, "pipelining", "improper pipelining";
+}

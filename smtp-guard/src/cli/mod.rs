@@ -1,0 +1,7 @@
+//! Arguments and exit codes.
+use std::process::ExitCode;
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}

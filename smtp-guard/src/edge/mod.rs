@@ -1,0 +1,2 @@
+//! The kernel boundary.
+pub mod bans;

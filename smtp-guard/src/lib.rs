@@ -1,0 +1,18 @@
+//! smtp-guard's user plane: an SMTP proxy that applies policy to every command and feeds offenders back to the kernel.
+//!
+//! Data flows one way; `ARCHITECTURE.md` draws it. Unsafe code is denied everywhere but in `edge::sys`, the one fence.
+
+pub mod addr;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod edge;
+pub mod facts;
+pub mod feedback;
+pub mod observe;
+pub mod offence;
+pub mod policy;
+pub mod relay;
+pub mod session;
+pub mod store;
+pub mod wire;
