@@ -122,10 +122,7 @@ impl NetSet {
 
     /// All networks, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.v4
-            .iter()
-            .map(|n| IpNet::V4(n))
-            .chain(self.v6.iter().map(|n| IpNet::V6(n)))
+        self.v4.iter().map(IpNet::V4).chain(self.v6.iter().map(IpNet::V6))
     }
 
     /// Whether there is none.
