@@ -1,1 +1,140 @@
-//! (being built)
+//! What is permitted. Pure: facts and rules in, a decision out; no I/O, no session, no clock of its own.
+//!
+//! A [`Permit`] can only be made here, and the session can't forward without one: a check that was forgotten doesn't
+//! compile. The exempt list is asked first in every decision and always wins.
+
+use std::net::IpAddr;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use crate::config::{Config, Profile};
+use crate::facts::recipients::KnownRecipients;
+use crate::wire::address::{ForwardPath, Host, Mailbox};
+use crate::wire::reply::Reply;
+
+pub mod unknown;
+
+/// The part of the configuration that decisions need, in the shape they need it.
+#[derive(Debug)]
+pub struct Rules {
+    config: Config,
+    known: Option<KnownRecipients>,
+}
+
+/// A decision: go on with the proof of it, or the refusal.
+#[derive(Debug)]
+pub enum Decision<T = Permit> {
+    Permit(T),
+    Refuse(Refusal),
+}
+
+/// Proof that policy permitted an envelope part to be forwarded. Only this module makes one.
+#[derive(Debug)]
+pub struct Permit(());
+
+/// Why not, and what the client hears.
+#[derive(Debug)]
+pub struct Refusal {
+    pub reason: Reason,
+    pub reply: Reply,
+}
+
+/// Who the client is, settled once at connect.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    pub ip: IpAddr,
+    /// On the exempt list: never limited, checked, delayed or banned.
+    pub exempt: bool,
+    /// May send anywhere.
+    pub may_relay: bool,
+}
+
+/// What a recipient turned out to be, for the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// In the recipient table, or nothing is known of it: the backend decides.
+    Open,
+    /// `postmaster` of a served domain: never counts as unknown.
+    Postmaster,
+}
+
+impl Rules {
+    /// Rules of `config`; `known` is its recipient table, if it has one.
+    pub fn new(config: Config, known: Option<KnownRecipients>) -> Self {
+        Self { config, known }
+    }
+
+    /// The configuration behind the rules.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whose words unknown-recipient replies are read in.
+    pub fn profile(&self) -> Profile {
+        self.config.backend.profile
+    }
+
+    /// Who `ip` is to us.
+    pub fn client(&self, ip: IpAddr) -> Client {
+        let exempt = self.config.exempt.contains(ip);
+        Client { ip, exempt, may_relay: exempt || self.config.relay.networks.contains(ip) }
+    }
+
+    /// MAIL: the declared size, in bytes, against the limit.
+    pub fn mail(&self, client: &Client, declared_size: Option<u64>) -> Decision {
+        match declared_size {
+            Some(size) if !client.exempt && size > self.config.limits.message_size => {
+                Decision::Refuse(self.message_too_large())
+            }
+            _ => Decision::Permit(Permit(())),
+        }
+    }
+
+    /// RCPT: relay, number of recipients accepted so far, recipient table. The order is that of the costs to the
+    /// sender: what can never work is said before what may work later.
+    pub fn recipient(&self, client: &Client, path: &ForwardPath, accepted: u32) -> Decision<(Permit, Standing)> {
+        let mailbox = match path {
+            ForwardPath::Postmaster => return Decision::Permit((Permit(()), Standing::Postmaster)),
+            ForwardPath::Mailbox(mailbox) => mailbox,
+        };
+        let served = self.serves(mailbox);
+        if !client.may_relay && (!served || mailbox.is_indirect()) {
+            return refuse(Reason::Relay, Reply::new(554, Some((5, 7, 1)), "Relay access denied"));
+        }
+        if !client.exempt && accepted >= self.config.limits.recipients {
+            return refuse(Reason::Recipients, Reply::new(452, Some((4, 5, 3)), "Too many recipients"));
+        }
+        if served && mailbox.local().eq_ignore_ascii_case("postmaster") {
+            return Decision::Permit((Permit(()), Standing::Postmaster));
+        }
+        match &self.known {
+            Some(known) if served && !known.lookup(&mailbox.key()) => {
+                refuse(Reason::UnknownRecipient, Reply::new(550, Some((5, 1, 1)), "Recipient unknown"))
+            }
+            _ => Decision::Permit((Permit(()), Standing::Open)),
+        }
+    }
+
+    /// Message data: bytes so far against the limit.
+    pub fn data(&self, client: &Client, size: u64) -> Option<Refusal> {
+        (!client.exempt && size > self.config.limits.message_size).then(|| self.message_too_large())
+    }
+
+    fn serves(&self, mailbox: &Mailbox) -> bool {
+        match mailbox.domain() {
+            Host::Name(name) => {
+                self.config.relay.domains.iter().any(|d| d.eq_ignore_ascii_case(name.trim_end_matches('.')))
+            }
+            Host::Literal(_) => false,
+        }
+    }
+
+    fn message_too_large(&self) -> Refusal {
+        let text = format!("Message larger than {} bytes", self.config.limits.message_size);
+        Refusal { reason: Reason::MessageSize, reply: Reply::new(552, Some((5, 3, 4)), text) }
+    }
+}
+
+fn refuse<T>(reason: Reason, reply: Reply) -> Decision<T> {
+    Decision::Refuse(Refusal { reason, reply })
+}

@@ -1,1 +1,101 @@
-//! (being built)
+//! The I/O around sessions: accept, drive, connect to the backend, stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::feedback::Feedback;
+use crate::observe::metrics::Metrics;
+use crate::policy::Rules;
+use crate::wire::ehlo::Capabilities;
+
+mod backend;
+mod drive;
+mod events;
+mod listen;
+mod probe;
+mod sources;
+
+pub use listen::Listeners;
+
+/// What all sessions share. None of it is locked on the hot path.
+#[derive(Debug)]
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub rules: Arc<Rules>,
+    pub feedback: Feedback,
+    pub metrics: Metrics,
+    pub bans: Arc<crate::edge::bans::BanTable>,
+    /// What the backend offers, as the probe last saw it.
+    capabilities: ArcSwap<Capabilities>,
+    sources: Arc<sources::Sources>,
+    /// Session ids: the start of this guard and a number, so that they stay unique over restarts.
+    epoch: u64,
+    sessions: AtomicU64,
+}
+
+impl Shared {
+    /// Shared state of a guard that starts now; the ban table's hook is set so that a ban wakes the source's sessions.
+    pub fn new(
+        rules: Arc<Rules>,
+        feedback: Feedback,
+        metrics: Metrics,
+        bans: Arc<crate::edge::bans::BanTable>,
+    ) -> Arc<Self> {
+        let sources = sources::Sources::new();
+        let woken = Arc::clone(&sources);
+        bans.on_ban(Box::new(move |source, reason| woken.ban(source, reason)));
+        Arc::new(Self {
+            config: Arc::new(rules.config().clone()),
+            rules,
+            feedback,
+            metrics,
+            bans,
+            capabilities: ArcSwap::from_pointee(Capabilities::default()),
+            sources,
+            epoch: crate::clock::WallTime::now().as_ms().unsigned_abs(),
+            sessions: AtomicU64::new(0),
+        })
+    }
+
+    fn next_id(&self) -> String {
+        format!("{:x}-{:x}", self.epoch, self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Sessions now.
+    pub fn connections(&self) -> u32 {
+        self.sources.total()
+    }
+}
+
+/// Tells sessions that the guard wants to stop.
+#[derive(Clone, Debug)]
+pub struct Stop(watch::Receiver<bool>);
+
+/// The other end of [`Stop`].
+#[derive(Debug)]
+pub struct Stopper(watch::Sender<bool>);
+
+/// A pair: who stops, and who is told.
+pub fn stop() -> (Stopper, Stop) {
+    let (sender, receiver) = watch::channel(false);
+    (Stopper(sender), Stop(receiver))
+}
+
+impl Stopper {
+    /// Tells everyone, once.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Stop {
+    /// Resolves when the guard wants to stop, also when the other end is gone. Cancel safe.
+    pub async fn requested(&mut self) {
+        // An error means that nobody can ask any more: as good as being asked.
+        let _ = self.0.wait_for(|stop| *stop).await;
+    }
+}

@@ -1,1 +1,403 @@
-//! (being built)
+//! One SMTP session as a state machine without I/O: no sockets, no clock, no async.
+//!
+//! The driver (`relay::drive`) feeds one [`Input`] at a time to [`Session::step`] and performs the [`Output`]s in their
+//! order. What the driver may feed is told by [`Session::wants`]; what time is told by [`Session::deadline`].
+//!
+//! - Commands are taken one at a time; while the backend is asked or a reply is held back no further one is read.
+//! - The backend receives typed values only ([`Request`]), and none of them without a permit of `policy`.
+//! - A 250 at the client's dot is only ever the passing on of the backend's 2xx at its dot ([`body`]).
+//! - Every exit from a transaction goes through [`Session::reset_transaction`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use crate::addr::ClientAddr;
+use crate::clock::{Both, Instant};
+use crate::observe::metrics::Outcome;
+use crate::offence::Conduct;
+use crate::policy::{Client, Permit, Rules, Standing};
+use crate::wire::command::{Command, CommandError, Helo, MailFrom, RcptTo};
+use crate::wire::data::{BodyEnd, CleanBody};
+use crate::wire::ehlo::Capabilities;
+use crate::wire::reply::Reply;
+
+mod body;
+mod command;
+mod received;
+pub mod replies;
+mod upstream;
+
+/// How long the client may take for its next command (RFC 5321 4.5.3.2.7).
+const COMMAND_WAIT: Duration = Duration::from_secs(300);
+/// How long the client may pause inside message data (RFC 5321 4.5.3.2.5).
+const BODY_WAIT: Duration = Duration::from_secs(180);
+/// How long the backend may take for MAIL, RCPT and RSET, connecting included: shorter than the client's 5 minutes.
+const ENVELOPE_WAIT: Duration = Duration::from_secs(270);
+/// How long the backend may take for 354: shorter than the client's 2 minutes.
+const DATA_WAIT: Duration = Duration::from_secs(110);
+/// How long the backend may take at the dot: of the client's 10 minutes.
+const DOT_WAIT: Duration = Duration::from_secs(540);
+/// NOOP, RSET, VRFY and HELP in one session; one more ends it.
+const JUNK_COMMANDS: u32 = 100;
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A command line. `more`: the client has sent bytes beyond it already.
+    Command { command: Result<Command, CommandError>, more: bool },
+    /// Message data, decoded.
+    Body(CleanBody),
+    /// So many bytes of message data were read in all, although none came out (a flaw was seen).
+    Swallowed(u64),
+    /// The client's CRLF.CRLF.
+    BodyEnd(BodyEnd),
+    /// The backend's word.
+    Upstream(Upstream),
+    /// The time told by [`Session::deadline`] has come.
+    Deadline,
+    /// The source was banned.
+    Banned(Reason),
+    /// The guard wants to stop: end when nothing is under way.
+    Shutdown,
+    /// The client closed its side, or its socket broke.
+    ClientGone,
+}
+
+/// The backend's word on the last [`Request`].
+#[derive(Debug)]
+pub enum Upstream {
+    Reply(Reply),
+    Lost(Lost),
+}
+
+/// How the backend was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// No server could be connected, or none greeted us.
+    Unreachable,
+    /// It closed the connection, or said 421.
+    Closed,
+    /// It didn't answer in time.
+    Timeout,
+    /// It answered what makes no sense here.
+    Protocol,
+}
+
+/// What the driver shall do, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send to the client.
+    Reply(Reply),
+    /// Send to the backend.
+    Request(Request),
+    /// Tell the ledger.
+    Report(Conduct),
+    /// Log and count.
+    Event(Event),
+    /// Send what is unsent, then close both connections.
+    Close,
+}
+
+/// What the backend shall be asked or sent.
+#[derive(Debug)]
+pub enum Request {
+    /// MAIL; connects first where there is no connection.
+    Mail(MailFrom, Permit),
+    Rcpt(RcptTo, Permit),
+    Data,
+    Body(CleanBody),
+    /// The final dot.
+    End(BodyEnd),
+    Reset,
+    /// Close without a word: what was begun must not be completed.
+    Drop,
+    Quit,
+}
+
+/// For log and metrics.
+#[derive(Debug)]
+pub enum Event {
+    /// A command was refused; the session goes on.
+    Refused { reason: Reason, detail: String },
+    /// The session was ended by us.
+    Ended { reason: Reason },
+    Message(Message),
+}
+
+/// What became of a message whose data was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Message {
+    pub outcome: Outcome,
+    pub sender: String,
+    /// Recipients that the backend had accepted.
+    pub recipients: u32,
+    /// Decoded bytes, without our header.
+    pub size: u64,
+    /// The reply at the dot.
+    pub reply: String,
+}
+
+/// What the driver may read from the client now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    Command,
+    Body,
+    Nothing,
+    /// It is over.
+    Closed,
+}
+
+/// The session. One for each client connection.
+#[derive(Debug)]
+pub struct Session {
+    id: String,
+    addr: ClientAddr,
+    client: Client,
+    rules: Arc<Rules>,
+    /// Read once at the start: wall time is reckoned from it.
+    clock: Both,
+    /// What EHLO offers, of what depends on the backend.
+    backend: Arc<Capabilities>,
+    helo: Option<Helo>,
+    esmtp: bool,
+    transaction: Option<Transaction>,
+    state: State,
+    deadline: Instant,
+    failures: u32,
+    junk: u32,
+    accepted_messages: u32,
+    draining: bool,
+}
+
+/// From the backend's 250 to MAIL until [`Session::reset_transaction`].
+#[derive(Debug)]
+struct Transaction {
+    sender: String,
+    accepted: u32,
+    /// The backend lost it: every further command of it is answered 451.
+    lost: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Takes a command.
+    Ready,
+    /// A reply waits for its time; then it is sent, and the state after it is taken.
+    Held { reply: Reply, then: After },
+    /// The backend is asked.
+    Asked(Question),
+    /// Takes message data.
+    Body(body::Body),
+    /// The dot was sent; the client hears what the backend says. `gone`: there is no client any more.
+    Dot { size: u64, gone: bool },
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum After {
+    Ready,
+    Close,
+}
+
+#[derive(Debug)]
+enum Question {
+    Mail(MailFrom),
+    Rcpt(RcptTo, Standing),
+    Data,
+    Reset(Reply),
+}
+
+impl Session {
+    /// A session for a client that was let in, with its greeting in `out`.
+    pub fn open(
+        id: String,
+        addr: ClientAddr,
+        rules: Arc<Rules>,
+        backend: Arc<Capabilities>,
+        clock: Both,
+        out: &mut Vec<Output>,
+    ) -> Self {
+        out.push(Output::Reply(replies::greeting(&rules.config().hostname)));
+        Self {
+            id,
+            addr,
+            client: rules.client(addr.ip()),
+            rules,
+            clock,
+            backend,
+            helo: None,
+            esmtp: false,
+            transaction: None,
+            state: State::Ready,
+            deadline: clock.instant.after(COMMAND_WAIT),
+            failures: 0,
+            junk: 0,
+            accepted_messages: 0,
+            draining: false,
+        }
+    }
+
+    /// What may be read from the client now.
+    pub fn wants(&self) -> Wants {
+        match self.state {
+            State::Ready => Wants::Command,
+            State::Body(_) => Wants::Body,
+            State::Held { .. } | State::Asked(_) | State::Dot { .. } => Wants::Nothing,
+            State::Closed => Wants::Closed,
+        }
+    }
+
+    /// When [`Input::Deadline`] is due.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Takes one input at `now` and appends what shall be done to `out`.
+    pub fn step(&mut self, input: Input, now: Instant, out: &mut Vec<Output>) {
+        let state = std::mem::replace(&mut self.state, State::Closed);
+        self.state = match (state, input) {
+            (State::Closed, _) => State::Closed,
+            (state, Input::Shutdown) => {
+                self.draining = true;
+                if matches!(state, State::Ready) && self.transaction.is_none() { self.drained(out) } else { state }
+            }
+            (state, Input::Banned(reason)) => self.on_banned(state, reason, out),
+            (state, Input::ClientGone) => self.on_client_gone(state, now, out),
+            (State::Ready, Input::Command { command, more }) => self.on_command(command, more, now, out),
+            (State::Ready, Input::Upstream(_)) => self.on_upstream_idle(out),
+            (State::Ready, Input::Deadline) => self.refuse_and_close(Reason::Timeout, replies::timeout(), out),
+            (State::Held { reply, then }, Input::Deadline) => {
+                out.push(Output::Reply(reply));
+                match then {
+                    After::Ready => self.ready(now, out),
+                    After::Close => self.close(out),
+                }
+            }
+            (State::Held { reply, then }, Input::Upstream(_)) => {
+                self.on_upstream_idle(out);
+                State::Held { reply, then }
+            }
+            (State::Asked(question), Input::Upstream(word)) => self.on_answer(question, word, now, out),
+            (State::Asked(question), Input::Deadline) => {
+                self.on_answer(question, Upstream::Lost(Lost::Timeout), now, out)
+            }
+            (State::Body(body), Input::Body(chunk)) => self.on_body(body, chunk, now, out),
+            (State::Body(body), Input::Swallowed(size)) => self.on_swallowed(body, size, now, out),
+            (State::Body(body), Input::BodyEnd(end)) => self.on_body_end(body, end, now, out),
+            (State::Body(body), Input::Upstream(word)) => self.on_upstream_in_body(body, word, out),
+            (State::Body(_), Input::Deadline) => self.refuse_and_close(Reason::Timeout, replies::timeout(), out),
+            (State::Dot { size, gone }, Input::Upstream(word)) => self.on_verdict(size, gone, word, now, out),
+            (State::Dot { size, gone }, Input::Deadline) => {
+                self.on_verdict(size, gone, Upstream::Lost(Lost::Timeout), now, out)
+            }
+            // Not reachable while the driver keeps to `wants`; a driver's mistake must not become the sender's loss.
+            (state, _) => state,
+        };
+    }
+
+    /// The one exit from a transaction. The caller says what the backend shall hear of it.
+    fn reset_transaction(&mut self, word: Option<Request>, out: &mut Vec<Output>) {
+        if let (Some(_), Some(word)) = (self.transaction.take(), word) {
+            out.push(Output::Request(word));
+        }
+    }
+
+    /// Ready for the next command, unless the guard is stopping.
+    fn ready(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
+        if self.draining && self.transaction.is_none() {
+            return self.drained(out);
+        }
+        self.deadline = now.after(COMMAND_WAIT);
+        State::Ready
+    }
+
+    fn drained(&mut self, out: &mut Vec<Output>) -> State {
+        out.push(Output::Reply(replies::shutdown()));
+        self.close(out)
+    }
+
+    fn ask(&mut self, question: Question, request: Request, now: Instant, out: &mut Vec<Output>) -> State {
+        let wait = if matches!(question, Question::Data) { DATA_WAIT } else { ENVELOPE_WAIT };
+        self.deadline = now.after(wait);
+        out.push(Output::Request(request));
+        State::Asked(question)
+    }
+
+    fn reply(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
+        out.push(Output::Reply(reply));
+        self.ready(now, out)
+    }
+
+    fn hold(&mut self, reply: Reply, delay: Duration, now: Instant, out: &mut Vec<Output>) -> State {
+        if delay.is_zero() || self.client.exempt {
+            return self.reply(reply, now, out);
+        }
+        self.deadline = now.after(delay);
+        State::Held { reply, then: After::Ready }
+    }
+
+    /// Refuses a command: logs and counts it, and counts it as failed.
+    fn refuse(
+        &mut self,
+        reason: Reason,
+        detail: String,
+        reply: Reply,
+        delay: Duration,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) -> State {
+        out.push(Output::Event(Event::Refused { reason, detail }));
+        self.fail(reply, delay, now, out)
+    }
+
+    /// Answers a failed command: late from half of the limit on, and for the last time at the limit.
+    fn fail(&mut self, reply: Reply, delay: Duration, now: Instant, out: &mut Vec<Output>) -> State {
+        let limit = self.rules.config().limits.failed_commands;
+        self.failures += 1;
+        if self.client.exempt || limit == 0 {
+            return self.hold(reply, delay, now, out);
+        }
+        if self.failures >= limit {
+            out.push(Output::Report(Conduct::Offence(Reason::FailedCommands)));
+            return self.refuse_and_close(Reason::FailedCommands, replies::failed_commands(), out);
+        }
+        let penalty = if self.failures >= limit.div_ceil(2) { Duration::from_secs(1) } else { Duration::ZERO };
+        self.hold(reply, delay.max(penalty), now, out)
+    }
+
+    fn refuse_and_close(&mut self, reason: Reason, reply: Reply, out: &mut Vec<Output>) -> State {
+        out.push(Output::Event(Event::Ended { reason }));
+        out.push(Output::Reply(reply));
+        self.close(out)
+    }
+
+    fn close(&mut self, out: &mut Vec<Output>) -> State {
+        self.reset_transaction(Some(Request::Drop), out);
+        out.push(Output::Close);
+        State::Closed
+    }
+
+    /// A ban ends the session, but for a message whose dot was sent: its outcome must be known.
+    fn on_banned(&mut self, state: State, reason: Reason, out: &mut Vec<Output>) -> State {
+        if self.client.exempt {
+            return state;
+        }
+        if matches!(state, State::Dot { .. }) {
+            self.draining = true;
+            return state;
+        }
+        self.refuse_and_close(reason, replies::banned(), out)
+    }
+
+    fn on_client_gone(&mut self, state: State, now: Instant, out: &mut Vec<Output>) -> State {
+        match state {
+            State::Dot { size, .. } => {
+                self.deadline = self.deadline.min(now.after(DOT_WAIT));
+                State::Dot { size, gone: true }
+            }
+            _ => self.close(out),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! A bound on log lines that strangers cause: a flood of refused connections must not become a flood of lines.
+//!
+//! Metrics count everything; the log shows the first lines of each second and how many it left out.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::clock::Instant;
+
+/// Lines a second, of one kind.
+#[derive(Debug)]
+pub struct Budget {
+    lines: u32,
+    second: AtomicU64,
+    used: AtomicU32,
+    left_out: AtomicU64,
+}
+
+impl Budget {
+    /// A budget of `lines` a second.
+    pub const fn new(lines: u32) -> Self {
+        Self { lines, second: AtomicU64::new(0), used: AtomicU32::new(0), left_out: AtomicU64::new(0) }
+    }
+
+    /// Whether one more line may be written at `now`. `Some(n)`: yes, and `n` lines were left out before it.
+    ///
+    /// Two threads that meet at the turn of a second may each begin it: a few lines more, never a lock.
+    pub fn take(&self, now: Instant) -> Option<u64> {
+        let second = now.as_ns() / 1_000_000_000;
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.used.store(0, Ordering::Relaxed);
+        }
+        // Saturating: four billion lines in a second are not expected, and would only grant a few more.
+        if self.used.fetch_add(1, Ordering::Relaxed) < self.lines {
+            return Some(self.left_out.swap(0, Ordering::Relaxed));
+        }
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_lines_of_a_second_are_written_and_the_rest_is_told_in_the_next() {
+        let budget = Budget::new(2);
+        let at = |ms: u64| Instant::from_ns(1_000_000_000 + ms * 1_000_000);
+        let taken: Vec<_> = [0, 1, 2, 3, 1000, 1001, 1002].map(|ms| budget.take(at(ms))).into();
+        assert_eq!(taken, [Some(0), Some(0), None, None, Some(2), Some(0), None]);
+    }
+}

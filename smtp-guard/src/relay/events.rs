@@ -1,0 +1,58 @@
+//! What sessions tell log and metrics.
+
+use super::Shared;
+use crate::addr::ClientAddr;
+use crate::clock::Instant;
+use crate::observe::budget::Budget;
+use crate::observe::log;
+use crate::observe::metrics::Outcome;
+use crate::session::{Event, Message};
+
+/// Lines a second about refusals: strangers cause them.
+static REFUSALS: Budget = Budget::new(200);
+
+/// Counts and logs `event` of the session `id`.
+pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Event) {
+    match event {
+        Event::Refused { reason, detail } => {
+            shared.metrics.rejected(reason);
+            if within_budget(shared) {
+                let detail = log::printable(detail.as_bytes());
+                tracing::info!(session = id, client = %client.ip(), reason = reason.label(), detail, "command refused");
+            }
+        }
+        Event::Ended { reason } => {
+            shared.metrics.rejected(reason);
+            if within_budget(shared) {
+                log::rejected(client, reason, id);
+            }
+        }
+        Event::Message(Message { outcome, sender, recipients, size, reply }) => {
+            shared.metrics.message(outcome);
+            let sender = log::printable(sender.as_bytes());
+            let reply = log::printable(reply.as_bytes());
+            let outcome_label = outcome.label();
+            if outcome == Outcome::Ambiguous {
+                tracing::warn!(session = id, client = %client.ip(), outcome = outcome_label, sender, recipients, size, reply,
+                    "message may have been delivered although the client heard 451");
+            } else {
+                tracing::info!(session = id, client = %client.ip(), outcome = outcome_label, sender, recipients, size, reply,
+                    "message");
+            }
+        }
+    }
+}
+
+fn within_budget(shared: &Shared) -> bool {
+    match REFUSALS.take(Instant::now()) {
+        Some(0) => true,
+        Some(left_out) => {
+            tracing::warn!(left_out, "lines about refusals were left out; the metrics have counted them");
+            true
+        }
+        None => {
+            shared.metrics.bound_reached("log_refusals");
+            false
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Listening sockets: accept, turn away whom there is no room for, start a session for the rest.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use smtp_guard_ebpf::reason::Reason;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+
+use super::sources::Room;
+use super::{Shared, Stop, drive, events, probe};
+use crate::addr::ClientAddr;
+use crate::clock::Instant;
+use crate::session::{Event, replies};
+
+/// Connections that the kernel may hold before we accept them.
+const BACKLOG: u32 = 4096;
+/// How long to wait when the process is out of descriptors: sessions that end make room.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// The bound sockets, before any client is served.
+#[derive(Debug)]
+pub struct Listeners(Vec<TcpListener>);
+
+/// A socket that can't be bound: which, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {error}{}", hint(.error))]
+pub struct BindError {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+impl Listeners {
+    /// Binds all addresses of the configuration, or none.
+    pub fn bind(addresses: impl IntoIterator<Item = SocketAddr>) -> Result<Self, BindError> {
+        let bind = |address| bind(address).map_err(|error| BindError { address, error });
+        addresses.into_iter().map(bind).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The addresses that were bound.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Serves until `stop`, then waits at most `drain` for what is under way. Returns the number of sessions cut off.
+    pub async fn serve(self, shared: Arc<Shared>, stop: Stop, drain: Duration) -> usize {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(probe::run(Arc::clone(&shared), stop.clone()));
+        let mut accepting = JoinSet::new();
+        for listener in self.0 {
+            accepting.spawn(accept(listener, Arc::clone(&shared), stop.clone()));
+        }
+        while accepting.join_next().await.is_some() {}
+        // Sessions are tasks of their own and hold a seat each.
+        let empty = async {
+            while shared.connections() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(drain, empty).await;
+        shared.connections() as usize
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program holds it (`ss -ltnp` shows which): stop that, or change [[listen]]",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "; no interface has that address (`ip address` shows them)",
+        _ => "",
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stop: Stop) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.requested() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => admit(stream, ClientAddr::new(peer), &shared, &stop),
+            // The client was gone before we came to it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                shared.metrics.bound_reached("accept");
+                tracing::warn!(%error, "cannot accept a connection; trying again");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Starts a session, or says why not.
+fn admit(stream: TcpStream, addr: ClientAddr, shared: &Arc<Shared>, stop: &Stop) {
+    shared.metrics.connection_opened();
+    let limits = &shared.config.limits;
+    let source = addr.source(limits.ipv6_prefix);
+    let exempt = shared.rules.client(addr.ip()).exempt;
+    if !exempt && let Some((reason, _until)) = shared.bans.banned(source, Instant::now()) {
+        return turn_away(stream, addr, reason, shared);
+    }
+    let room = (!exempt).then_some(Room { of_source: limits.connections, total: limits.total_connections });
+    match shared.sources.enter(source, room) {
+        Ok(seat) => {
+            // See `Connection::open`.
+            let _ = stream.set_nodelay(true);
+            let (shared, stop) = (Arc::clone(shared), stop.clone());
+            tokio::spawn(async move {
+                drive::drive(stream, addr, seat, Arc::clone(&shared), stop).await;
+                shared.metrics.connection_closed();
+            });
+        }
+        Err(reason) => turn_away(stream, addr, reason, shared),
+    }
+}
+
+/// Says 421 without waiting for anything: a client that doesn't read costs us nothing.
+fn turn_away(stream: TcpStream, addr: ClientAddr, reason: Reason, shared: &Shared) {
+    let reply = match reason {
+        Reason::TotalConnections => replies::full(),
+        Reason::Connections => replies::busy(),
+        _ => replies::banned(),
+    };
+    let mut bytes = BytesMut::new();
+    reply.encode(&mut bytes);
+    // A socket that takes not even one line is closed without it.
+    if let Ok(mut socket) = stream.into_std() {
+        let _ = socket.write(&bytes);
+    }
+    events::observe(shared, "", addr, Event::Ended { reason });
+    shared.metrics.connection_closed();
+}

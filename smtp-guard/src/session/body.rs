@@ -1,0 +1,141 @@
+//! Message data, from 354 to the backend's word at the dot.
+//!
+//! The data is always read to the client's true end, whatever went wrong on the way: stopping early would have the rest
+//! of a message read as commands. A message that must not be delivered is ended by closing the backend's connection
+//! before its dot; there is no other way to take DATA back.
+
+use smtp_guard_ebpf::reason::Reason;
+
+use super::upstream::{lost_reply, usable};
+use super::{BODY_WAIT, DOT_WAIT, Event, Message, Output, Request, Session, State, Upstream, replies};
+use crate::clock::Instant;
+use crate::observe::metrics::Outcome;
+use crate::offence::Conduct;
+use crate::wire::data::{BodyEnd, CleanBody};
+use crate::wire::reply::Reply;
+
+/// What is known of the message while its data comes in.
+#[derive(Debug, Default)]
+pub(super) struct Body {
+    size: u64,
+    /// It won't be delivered: this is what the client will hear at its dot. Nothing more goes to the backend.
+    verdict: Option<(Outcome, Reply)>,
+}
+
+impl Session {
+    pub(super) fn on_body(&mut self, body: Body, chunk: CleanBody, now: Instant, out: &mut Vec<Output>) -> State {
+        let size = body.size + chunk.len() as u64;
+        let forward = body.verdict.is_none();
+        let next = self.on_swallowed(body, size, now, out);
+        if forward && matches!(&next, State::Body(Body { verdict: None, .. })) {
+            out.push(Output::Request(Request::Body(chunk)));
+        }
+        next
+    }
+
+    /// Takes note of the size so far. Far beyond the limit the client isn't listened to any longer.
+    pub(super) fn on_swallowed(&mut self, mut body: Body, size: u64, now: Instant, out: &mut Vec<Output>) -> State {
+        body.size = body.size.max(size);
+        self.deadline = now.after(BODY_WAIT);
+        let Some(refusal) = self.rules.data(&self.client, body.size) else {
+            return State::Body(body);
+        };
+        let limit = self.rules.config().limits.message_size;
+        if body.size > limit.saturating_add(limit / 2) {
+            self.finish(Outcome::Rejected, body.size, &refusal.reply, out);
+            return self.refuse_and_close(refusal.reason, refusal.reply, out);
+        }
+        if body.verdict.is_none() {
+            out.push(Output::Event(Event::Refused { reason: refusal.reason, detail: self.sender() }));
+            out.push(Output::Request(Request::Drop));
+            body.verdict = Some((Outcome::Rejected, refusal.reply));
+        }
+        State::Body(body)
+    }
+
+    /// The backend spoke before the dot: what it said is passed on at the dot.
+    pub(super) fn on_upstream_in_body(&mut self, mut body: Body, word: Upstream, out: &mut Vec<Output>) -> State {
+        if body.verdict.is_none() {
+            body.verdict = Some(match usable(word) {
+                Ok(reply) if reply.code().class() == 5 => (Outcome::Rejected, reply),
+                Ok(reply) if reply.code().class() == 4 => (Outcome::Deferred, reply),
+                Ok(_) => (Outcome::Deferred, replies::backend_nonsense()),
+                Err(lost) => (Outcome::Deferred, lost_reply(lost)),
+            });
+            out.push(Output::Request(Request::Drop));
+        }
+        State::Body(body)
+    }
+
+    pub(super) fn on_body_end(&mut self, body: Body, end: BodyEnd, now: Instant, out: &mut Vec<Output>) -> State {
+        let size = end.size();
+        if end.flaw().is_some() {
+            out.push(Output::Report(Conduct::Offence(Reason::Smuggling)));
+            out.push(Output::Event(Event::Refused { reason: Reason::Smuggling, detail: self.sender() }));
+            self.finish(Outcome::Rejected, size, &replies::smuggling(), out);
+            self.reset_transaction(Some(Request::Drop), out);
+            return self.fail(replies::smuggling(), std::time::Duration::ZERO, now, out);
+        }
+        if let Some((outcome, reply)) = body.verdict {
+            self.finish(outcome, size, &reply, out);
+            self.reset_transaction(Some(Request::Drop), out);
+            return self.reply(reply, now, out);
+        }
+        self.deadline = now.after(DOT_WAIT);
+        out.push(Output::Request(Request::End(end)));
+        State::Dot { size, gone: false }
+    }
+
+    /// The backend's word at the dot. Only its 2xx makes ours.
+    pub(super) fn on_verdict(
+        &mut self,
+        size: u64,
+        gone: bool,
+        word: Upstream,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) -> State {
+        let (outcome, reply) = match usable_at_dot(word) {
+            Ok(reply) => match reply.code().class() {
+                2 => (Outcome::Accepted, reply),
+                4 => (Outcome::Deferred, reply),
+                5 => (Outcome::Rejected, reply),
+                _ => (Outcome::Ambiguous, replies::backend_nonsense()),
+            },
+            Err(reply) => reply,
+        };
+        let drop_backend = !matches!(outcome, Outcome::Accepted | Outcome::Rejected);
+        self.finish(outcome, size, &reply, out);
+        self.reset_transaction(drop_backend.then_some(Request::Drop), out);
+        if outcome == Outcome::Accepted {
+            self.accepted_messages += 1;
+            out.push(Output::Report(Conduct::MessageAccepted));
+        }
+        if gone {
+            return self.close(out);
+        }
+        self.reply(reply, now, out)
+    }
+
+    fn finish(&mut self, outcome: Outcome, size: u64, reply: &Reply, out: &mut Vec<Output>) {
+        let (sender, recipients) = match &self.transaction {
+            Some(transaction) => (transaction.sender.clone(), transaction.accepted),
+            None => (String::new(), 0),
+        };
+        let message = Message { outcome, sender, recipients, size, reply: reply.to_string() };
+        out.push(Output::Event(Event::Message(message)));
+    }
+
+    fn sender(&self) -> String {
+        self.transaction.as_ref().map_or_else(String::new, |t| format!("from={}", t.sender))
+    }
+}
+
+/// At the dot a 421 is an answer: the backend refuses for now and has not taken the message. Silence is ambiguous.
+fn usable_at_dot(word: Upstream) -> Result<Reply, (Outcome, Reply)> {
+    match word {
+        Upstream::Reply(reply) if reply.code().get() == 421 => Err((Outcome::Deferred, replies::backend_lost())),
+        Upstream::Reply(reply) => Ok(reply),
+        Upstream::Lost(lost) => Err((Outcome::Ambiguous, lost_reply(lost))),
+    }
+}

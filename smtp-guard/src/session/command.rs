@@ -1,0 +1,201 @@
+//! The commands, as they are answered in the state [`State::Ready`].
+
+use std::time::Duration;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use super::{JUNK_COMMANDS, Output, Question, Request, Session, State, Transaction, replies};
+use crate::clock::Instant;
+use crate::offence::Conduct;
+use crate::policy::{Decision, Refusal};
+use crate::wire::command::{Command, CommandError, Helo, MailFrom, RcptTo};
+use crate::wire::ehlo;
+use crate::wire::reply::Reply;
+
+impl Session {
+    pub(super) fn on_command(
+        &mut self,
+        command: Result<Command, CommandError>,
+        more: bool,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) -> State {
+        let command = match command {
+            Ok(command) => command,
+            Err(error) => return self.on_bad_command(&error, now, out),
+        };
+        match command {
+            Command::Ehlo(_) | Command::Helo(_) | Command::Data if more => self.pipelined(out),
+            Command::Ehlo(helo) => self.on_helo(helo, true, now, out),
+            Command::Helo(helo) => self.on_helo(helo, false, now, out),
+            Command::Mail(mail) => self.on_mail(mail, now, out),
+            Command::Rcpt(rcpt) => self.on_rcpt(rcpt, now, out),
+            Command::Data => self.on_data(now, out),
+            Command::Rset => match self.junk(out) {
+                Some(end) => end,
+                None => self.abandon(replies::reset(), now, out),
+            },
+            Command::Noop => self.idle(replies::noop(), now, out),
+            Command::Vrfy => self.idle(replies::vrfy(), now, out),
+            Command::Help => self.idle(replies::help(), now, out),
+            Command::Quit => {
+                let word = if self.transaction.is_some() { Request::Drop } else { Request::Quit };
+                self.transaction = None;
+                out.push(Output::Request(word));
+                out.push(Output::Reply(replies::bye()));
+                out.push(Output::Close);
+                State::Closed
+            }
+            // Its payload follows at once and would be read as commands.
+            Command::Bdat => self.refuse_and_close(Reason::Protocol, replies::chunking(), out),
+            Command::Xclient => self.protocol(replies::not_permitted(), now, out),
+            Command::Expn | Command::StartTls | Command::Auth => {
+                self.protocol(replies::not_implemented(), now, out)
+            }
+        }
+    }
+
+    fn on_helo(&mut self, helo: Helo, esmtp: bool, now: Instant, out: &mut Vec<Output>) -> State {
+        let config = self.rules.config();
+        let reply = if esmtp {
+            ehlo::offer(&config.hostname, config.limits.message_size, &self.backend)
+        } else {
+            replies::helo(&config.hostname)
+        };
+        self.helo = Some(helo);
+        self.esmtp = esmtp;
+        self.abandon(reply, now, out)
+    }
+
+    fn on_mail(&mut self, mail: MailFrom, now: Instant, out: &mut Vec<Output>) -> State {
+        if self.helo.is_none() {
+            return self.protocol(replies::helo_first(), now, out);
+        }
+        if self.transaction.is_some() {
+            return self.protocol(replies::nested_mail(), now, out);
+        }
+        if !self.esmtp && (mail.size.is_some() || mail.body.is_some()) || mail.body.is_some() && !self.backend.eight_bit_mime
+        {
+            return self.protocol(replies::unknown_parameter(), now, out);
+        }
+        match self.rules.mail(&self.client, mail.size) {
+            Decision::Permit(permit) => {
+                self.ask(Question::Mail(mail.clone()), Request::Mail(mail, permit), now, out)
+            }
+            Decision::Refuse(Refusal { reason, reply }) => {
+                self.refuse(reason, format!("from={}", mail.path), reply, Duration::ZERO, now, out)
+            }
+        }
+    }
+
+    fn on_rcpt(&mut self, rcpt: RcptTo, now: Instant, out: &mut Vec<Output>) -> State {
+        let Some(transaction) = &self.transaction else {
+            return self.protocol(replies::mail_first(), now, out);
+        };
+        if transaction.lost {
+            return self.reply(replies::backend_lost(), now, out);
+        }
+        match self.rules.recipient(&self.client, &rcpt.path, transaction.accepted) {
+            Decision::Permit((permit, standing)) => {
+                self.ask(Question::Rcpt(rcpt.clone(), standing), Request::Rcpt(rcpt, permit), now, out)
+            }
+            Decision::Refuse(Refusal { reason: Reason::UnknownRecipient, reply }) => {
+                self.unknown_recipient(&rcpt, reply, now, out)
+            }
+            Decision::Refuse(Refusal { reason, reply }) => {
+                let detail = self.envelope(&rcpt);
+                if reply.code().class() == 4 {
+                    out.push(Output::Event(super::Event::Refused { reason, detail }));
+                    return self.reply(reply, now, out);
+                }
+                out.push(Output::Report(Conduct::Offence(reason)));
+                self.refuse(reason, detail, reply, Duration::ZERO, now, out)
+            }
+        }
+    }
+
+    /// A recipient that doesn't exist: told late, and told to the ledger at once.
+    pub(super) fn unknown_recipient(
+        &mut self,
+        rcpt: &RcptTo,
+        reply: Reply,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) -> State {
+        out.push(Output::Report(Conduct::UnknownRecipient { recipient: rcpt.path.key().into() }));
+        let detail = self.envelope(rcpt);
+        let delay = self.rules.config().harvest.delay;
+        if self.accepted_messages > 0 {
+            // A sender whose mail was accepted in this session isn't made to fail over a stale address.
+            out.push(Output::Event(super::Event::Refused { reason: Reason::UnknownRecipient, detail }));
+            return self.hold(reply, delay, now, out);
+        }
+        self.refuse(Reason::UnknownRecipient, detail, reply, delay, now, out)
+    }
+
+    pub(super) fn envelope(&self, rcpt: &RcptTo) -> String {
+        let sender = self.transaction.as_ref().map_or("", |t| t.sender.as_str());
+        format!("from={sender} to={}", rcpt.path)
+    }
+
+    fn on_data(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
+        match &self.transaction {
+            None => self.protocol(replies::mail_first(), now, out),
+            Some(Transaction { lost: true, .. }) => {
+                self.reset_transaction(None, out);
+                self.reply(replies::backend_lost(), now, out)
+            }
+            Some(Transaction { accepted: 0, .. }) => {
+                out.push(Output::Event(super::Event::Refused { reason: Reason::Protocol, detail: String::new() }));
+                self.fail(replies::no_recipients(), Duration::ZERO, now, out)
+            }
+            Some(_) => self.ask(Question::Data, Request::Data, now, out),
+        }
+    }
+
+    /// Ends a transaction without a message, then answers `reply`.
+    fn abandon(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
+        match &self.transaction {
+            Some(transaction) if !transaction.lost => self.ask(Question::Reset(reply), Request::Reset, now, out),
+            _ => {
+                self.reset_transaction(None, out);
+                self.reply(reply, now, out)
+            }
+        }
+    }
+
+    fn on_bad_command(&mut self, error: &CommandError, now: Instant, out: &mut Vec<Output>) -> State {
+        if error.is_other_protocol() {
+            out.push(Output::Report(Conduct::Offence(Reason::NonSmtp)));
+            return self.refuse_and_close(Reason::NonSmtp, replies::not_smtp(), out);
+        }
+        self.refuse(Reason::Protocol, error.to_string(), error.reply(), Duration::ZERO, now, out)
+    }
+
+    fn protocol(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
+        let detail = reply.to_string();
+        self.refuse(Reason::Protocol, detail, reply, Duration::ZERO, now, out)
+    }
+
+    fn pipelined(&mut self, out: &mut Vec<Output>) -> State {
+        out.push(Output::Report(Conduct::Offence(Reason::Pipelining)));
+        self.refuse_and_close(Reason::Pipelining, replies::pipelining(), out)
+    }
+
+    fn idle(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
+        match self.junk(out) {
+            Some(end) => end,
+            None => self.reply(reply, now, out),
+        }
+    }
+
+    /// Counts a command that leads nowhere; the end of the session when there were too many.
+    fn junk(&mut self, out: &mut Vec<Output>) -> Option<State> {
+        self.junk += 1;
+        if self.junk <= JUNK_COMMANDS || self.client.exempt {
+            return None;
+        }
+        out.push(Output::Report(Conduct::Offence(Reason::JunkCommands)));
+        Some(self.refuse_and_close(Reason::JunkCommands, replies::junk_commands(), out))
+    }
+}

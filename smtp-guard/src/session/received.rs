@@ -1,0 +1,40 @@
+//! Our Received header (RFC 5321 4.4): the trace that carries the client's address to the backend.
+
+use std::net::IpAddr;
+
+use super::Session;
+use crate::clock::{Instant, WallTime};
+use crate::wire::data::CleanBody;
+
+/// The header for a message of `session` whose data begins at `now`. `None` only if it could not be made valid.
+pub(super) fn header(session: &Session, now: Instant) -> Option<CleanBody> {
+    let address = match session.addr.ip() {
+        IpAddr::V4(v4) => format!("[{v4}]"),
+        IpAddr::V6(v6) => format!("[IPv6:{v6}]"),
+    };
+    let helo = session.helo.as_ref().map_or_else(|| "unknown".to_owned(), |helo| helo.printable());
+    let protocol = if session.esmtp { "ESMTP" } else { "SMTP" };
+    let text = format!(
+        "Received: from {helo} ({address})\r\n\tby {} (smtp-guard) with {protocol} id {};\r\n\t{}\r\n",
+        session.rules.config().hostname,
+        session.id,
+        date(session.clock.wall_at(now)),
+    );
+    CleanBody::header(&text).ok()
+}
+
+/// `Tue, 24 Nov 2026 11:00:00 +0000` (RFC 5322 3.3).
+fn date(at: WallTime) -> String {
+    let timestamp = jiff::Timestamp::from_millisecond(at.as_ms()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    timestamp.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_is_that_of_rfc_5322() {
+        assert_eq!(date(WallTime::from_ms(1_795_518_000_000)), "Tue, 24 Nov 2026 11:00:00 +0000");
+    }
+}

@@ -1,0 +1,59 @@
+//! The replies that are ours: each text stands here once. Enhanced codes by RFC 3463; none in greeting and EHLO.
+
+use crate::wire::reply::Reply;
+
+/// Shape of the table: a name, its code, its enhanced code, its text.
+macro_rules! replies {
+    ($($(#[$doc:meta])* $name:ident => $code:literal $enhanced:tt $text:literal;)+) => {
+        $($(#[$doc])* pub fn $name() -> Reply { Reply::new($code, Some($enhanced), $text) })+
+    };
+}
+
+replies! {
+    reset => 250 (2, 0, 0) "Ok";
+    noop => 250 (2, 0, 0) "Ok";
+    vrfy => 252 (2, 5, 1) "Cannot VRFY, but will take a message and try";
+    help => 214 (2, 0, 0) "See RFC 5321";
+    bye => 221 (2, 0, 0) "Bye";
+    /// The client isn't SMTP at all.
+    not_smtp => 221 (2, 7, 0) "This is an SMTP server";
+
+    busy => 421 (4, 7, 0) "Too many connections from your address, try again later";
+    full => 421 (4, 3, 2) "Too many connections, try again later";
+    banned => 421 (4, 7, 0) "Your address is blocked for now";
+    shutdown => 421 (4, 3, 2) "Shutting down, try again soon";
+    timeout => 421 (4, 4, 2) "Timed out waiting for you";
+    failed_commands => 421 (4, 7, 0) "Too many failed commands";
+    junk_commands => 421 (4, 7, 0) "Too many commands without a message";
+
+    backend_unreachable => 451 (4, 4, 1) "Mail server not reachable, try again later";
+    backend_lost => 451 (4, 4, 2) "Connection to the mail server was lost, try again later";
+    backend_timeout => 451 (4, 4, 2) "Mail server did not answer in time, try again later";
+    backend_nonsense => 451 (4, 3, 0) "Mail server gave no usable answer, try again later";
+
+    helo_first => 503 (5, 5, 1) "Send HELO or EHLO first";
+    nested_mail => 503 (5, 5, 1) "Nested MAIL command";
+    mail_first => 503 (5, 5, 1) "Need MAIL command";
+    no_recipients => 554 (5, 5, 1) "No valid recipients";
+    not_implemented => 502 (5, 5, 1) "Command not implemented";
+    chunking => 521 (5, 5, 1) "BDAT is not offered here";
+    not_permitted => 550 (5, 7, 0) "Not permitted";
+    unknown_parameter => 555 (5, 5, 4) "Parameter was not offered";
+    pipelining => 554 (5, 5, 0) "Wait for the reply before you go on";
+    smuggling => 550 (5, 6, 0) "Message data with bare CR, bare LF or NUL";
+}
+
+/// `220 hostname ESMTP`.
+pub fn greeting(hostname: &str) -> Reply {
+    Reply::new(220, None, format!("{hostname} ESMTP"))
+}
+
+/// The answer to HELO.
+pub fn helo(hostname: &str) -> Reply {
+    Reply::new(250, None, hostname.to_owned())
+}
+
+/// The answer to the client's DATA.
+pub fn start_data() -> Reply {
+    Reply::new(354, None, "End data with <CRLF>.<CRLF>")
+}

@@ -1,0 +1,151 @@
+//! The backend's answers to the envelope.
+
+use std::time::Duration;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use super::{Event, Lost, Output, Question, Request, Session, State, Transaction, Upstream, body, received, replies};
+use crate::clock::Instant;
+use crate::offence::Conduct;
+use crate::policy::{Standing, unknown};
+use crate::wire::command::RcptTo;
+use crate::wire::reply::Reply;
+
+impl Session {
+    pub(super) fn on_answer(
+        &mut self,
+        question: Question,
+        word: Upstream,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) -> State {
+        let reply = match usable(word) {
+            Ok(reply) => reply,
+            Err(lost) => return self.on_lost(question, lost, now, out),
+        };
+        match (question, reply.code().class()) {
+            (Question::Reset(answer), 2) => {
+                self.reset_transaction(None, out);
+                self.reply(answer, now, out)
+            }
+            (question @ Question::Reset(_), _) => self.on_lost(question, Lost::Protocol, now, out),
+            (Question::Mail(mail), 2) => {
+                self.transaction = Some(Transaction { sender: mail.path.to_string(), accepted: 0, lost: false });
+                self.reply(reply, now, out)
+            }
+            (Question::Rcpt(rcpt, standing), 2) => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.accepted += 1;
+                }
+                if standing == Standing::Open {
+                    out.push(Output::Report(Conduct::KnownRecipient { recipient: rcpt.path.key().into() }));
+                }
+                self.reply(reply, now, out)
+            }
+            (Question::Data, 3) => match received::header(self, now) {
+                Some(header) => {
+                    out.push(Output::Reply(replies::start_data()));
+                    out.push(Output::Request(Request::Body(header)));
+                    self.begin_body(now)
+                }
+                None => self.on_lost(Question::Data, Lost::Protocol, now, out),
+            },
+            (Question::Rcpt(rcpt, standing), 4 | 5) => self.on_rcpt_refused(&rcpt, standing, reply, now, out),
+            (Question::Mail(mail), 4 | 5) => self.backend_refused(format!("from={}", mail.path), reply, now, out),
+            (Question::Data, 4 | 5) => {
+                self.reset_transaction(Some(Request::Drop), out);
+                self.backend_refused("DATA".to_owned(), reply, now, out)
+            }
+            (question, _) => self.on_lost(question, Lost::Protocol, now, out),
+        }
+    }
+
+    fn on_rcpt_refused(
+        &mut self,
+        rcpt: &RcptTo,
+        standing: Standing,
+        reply: Reply,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) -> State {
+        let recipient = rcpt.path.to_string();
+        let unknown = standing == Standing::Open
+            && unknown::is_unknown(
+                self.rules.profile(),
+                reply.code().get(),
+                reply.enhanced().map(|e| e.parts()),
+                reply.lines().last().map_or("", |line| line.as_ref()),
+                recipient.trim_start_matches('<').trim_end_matches('>'),
+            );
+        if unknown {
+            return self.unknown_recipient(rcpt, reply, now, out);
+        }
+        let detail = self.envelope(rcpt);
+        self.backend_refused(detail, reply, now, out)
+    }
+
+    /// Passes a refusal on. Only a permanent one is held against the client, and only until a message was accepted.
+    fn backend_refused(&mut self, detail: String, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
+        if reply.code().class() == 5 && self.accepted_messages == 0 {
+            return self.refuse(Reason::Backend, detail, reply, Duration::ZERO, now, out);
+        }
+        out.push(Output::Event(Event::Refused { reason: Reason::Backend, detail }));
+        self.reply(reply, now, out)
+    }
+
+    /// The backend is lost while it was asked: a 4xx, the connection is given up, the client's session stays.
+    fn on_lost(&mut self, question: Question, lost: Lost, now: Instant, out: &mut Vec<Output>) -> State {
+        out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, detail: format!("{lost:?}") }));
+        out.push(Output::Request(Request::Drop));
+        match question {
+            // What was to be undone is undone.
+            Question::Reset(answer) => {
+                self.reset_transaction(None, out);
+                self.reply(answer, now, out)
+            }
+            Question::Rcpt(..) => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.lost = true;
+                }
+                self.reply(lost_reply(lost), now, out)
+            }
+            Question::Mail(_) | Question::Data => {
+                self.reset_transaction(None, out);
+                self.reply(lost_reply(lost), now, out)
+            }
+        }
+    }
+
+    /// The backend spoke or went away unasked. An open transaction is lost with it.
+    pub(super) fn on_upstream_idle(&mut self, out: &mut Vec<Output>) -> State {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.lost = true;
+            out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, detail: "idle".to_owned() }));
+        }
+        out.push(Output::Request(Request::Drop));
+        State::Ready
+    }
+
+    fn begin_body(&mut self, now: Instant) -> State {
+        self.deadline = now.after(super::BODY_WAIT);
+        State::Body(body::Body::default())
+    }
+}
+
+/// A reply that can be acted on: 421 announces the end of the connection.
+pub(super) fn usable(word: Upstream) -> Result<Reply, Lost> {
+    match word {
+        Upstream::Reply(reply) if reply.code().get() == 421 => Err(Lost::Closed),
+        Upstream::Reply(reply) => Ok(reply),
+        Upstream::Lost(lost) => Err(lost),
+    }
+}
+
+pub(super) fn lost_reply(lost: Lost) -> Reply {
+    match lost {
+        Lost::Unreachable => replies::backend_unreachable(),
+        Lost::Closed => replies::backend_lost(),
+        Lost::Timeout => replies::backend_timeout(),
+        Lost::Protocol => replies::backend_nonsense(),
+    }
+}
