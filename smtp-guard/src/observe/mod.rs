@@ -1,1 +1,9 @@
-//! (being built)
+//! What the guard shows of itself: metrics, logs, health over HTTP, and the socket that the command line talks to.
+
+pub mod admin;
+pub mod http;
+pub mod log;
+pub mod metrics;
+mod serve;
+mod socket;
+pub mod status;

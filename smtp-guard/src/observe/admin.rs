@@ -1,0 +1,233 @@
+//! The admin API: JSON over HTTP/1 on a Unix socket that only the guard's user and group can open.
+//!
+//! | request | answer |
+//! |---|---|
+//! | GET /status | [`super::status::Status`] |
+//! | GET /decisions | a list of [`Decision`] |
+//! | POST /decisions, [`Add`] | the [`Decision`] made |
+//! | DELETE /decisions/{ip} | the [`Decision`] lifted; 404 where there was none |
+//! | DELETE /decisions | [`Deleted`] |
+//! | GET /explain/{ip} | [`Explanation`] |
+//!
+//! Errors are [`Failure`] with status 400 (bad request), 404, 405, 409 (refused: an exempt address), 413 or 503.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::{Deserialize, Serialize};
+
+pub use super::socket::{Socket, SocketError};
+use super::status::About;
+use crate::clock::Instant;
+use crate::feedback::decision::{Decision, Explanation};
+use crate::feedback::{ControlError, Feedback};
+
+/// Bytes of a request's body.
+const BODY: usize = 4096;
+/// Bytes of an operator's reason.
+pub const REASON_BYTES: usize = 200;
+/// The longest ban that can be asked for: ten years.
+pub const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// A ban to be made by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Add {
+    pub ip: IpAddr,
+    /// 1 to [`LONGEST`].
+    pub seconds: u64,
+    /// At most [`REASON_BYTES`], without control characters.
+    pub reason: String,
+}
+
+/// How many decisions were lifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    pub deleted: usize,
+}
+
+/// Any answer that isn't 2xx.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub error: String,
+}
+
+/// What the API acts on: [`Feedback`], or a stand-in where the API itself is tested.
+pub trait Control: Clone + Send + Sync + 'static {
+    /// All decisions in force.
+    fn decisions(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
+    /// Bans `ip`; an exempt address is refused.
+    fn add(&self, ip: IpAddr, length: Duration, text: String)
+    -> impl Future<Output = Result<Decision, Refusal>> + Send;
+    /// Lifts the decision on `ip`.
+    fn delete(&self, ip: IpAddr) -> impl Future<Output = Result<Option<Decision>, Refusal>> + Send;
+    /// Lifts all decisions.
+    fn delete_all(&self) -> impl Future<Output = Result<usize, Refusal>> + Send;
+    /// All that is known of `ip`.
+    fn explain(&self, ip: IpAddr) -> impl Future<Output = Result<Explanation, Refusal>> + Send;
+}
+
+/// Why the guard didn't do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It won't: the text says why.
+    Refused(String),
+    /// It can't now: the ledger has stopped or doesn't answer.
+    Unavailable(String),
+}
+
+impl Control for Feedback {
+    async fn decisions(&self) -> Result<Vec<Decision>, Refusal> {
+        Self::decisions(self)
+            .await
+            .map_err(|e| Refusal::Unavailable(e.to_string()))
+    }
+
+    async fn add(&self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, Refusal> {
+        Ok(Self::add(self, ip, length, text).await?)
+    }
+
+    async fn delete(&self, ip: IpAddr) -> Result<Option<Decision>, Refusal> {
+        Ok(Self::delete(self, ip).await?)
+    }
+
+    async fn delete_all(&self) -> Result<usize, Refusal> {
+        Ok(Self::delete_all(self).await?)
+    }
+
+    async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {
+        Ok(Self::explain(self, ip).await?)
+    }
+}
+
+impl From<ControlError> for Refusal {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            _ => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+/// Serves the API on `socket` until it is dropped, which removes the socket.
+pub async fn serve<C: Control>(socket: Socket, control: C, about: About) {
+    let metrics = about.metrics.clone();
+    let (listener, guard) = socket.into_parts();
+    super::serve::serve(listener, router(control, about), "admin_connections", metrics).await;
+    drop(guard);
+}
+
+#[derive(Clone)]
+struct Shared<C> {
+    control: C,
+    about: About,
+}
+
+fn router<C: Control>(control: C, about: About) -> Router {
+    Router::new()
+        .route("/status", get(status::<C>))
+        .route("/decisions", get(list::<C>).post(add::<C>).delete(delete_all::<C>))
+        .route("/decisions/{ip}", axum::routing::delete(delete::<C>))
+        .route("/explain/{ip}", get(explain::<C>))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
+        .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path"))
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(Shared { control, about })
+}
+
+async fn status<C: Control>(State(shared): State<Shared<C>>) -> Response {
+    Json(shared.about.status(Instant::now())).into_response()
+}
+
+async fn list<C: Control>(State(shared): State<Shared<C>>) -> Response {
+    answer(shared.control.decisions().await)
+}
+
+async fn add<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return problem(rejection.status(), &rejection.body_text()),
+    };
+    let add: Add = match serde_json::from_slice(&body) {
+        Ok(add) => add,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the body is no ban: {error}")),
+    };
+    match add.check() {
+        Ok((ip, length, text)) => answer(shared.control.add(ip, length, text).await),
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+async fn delete<C: Control>(State(shared): State<Shared<C>>, UrlPath(ip): UrlPath<String>) -> Response {
+    let ip = match address(&ip) {
+        Ok(ip) => ip,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &error),
+    };
+    match shared.control.delete(ip).await {
+        Ok(None) => problem(StatusCode::NOT_FOUND, &format!("{ip} is not blocked")),
+        Ok(Some(decision)) => Json(decision).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn delete_all<C: Control>(State(shared): State<Shared<C>>) -> Response {
+    answer(shared.control.delete_all().await.map(|deleted| Deleted { deleted }))
+}
+
+async fn explain<C: Control>(State(shared): State<Shared<C>>, UrlPath(ip): UrlPath<String>) -> Response {
+    match address(&ip) {
+        Ok(ip) => answer(shared.control.explain(ip).await),
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+impl Add {
+    fn check(self) -> Result<(IpAddr, Duration, String), String> {
+        if !(1..=LONGEST.as_secs()).contains(&self.seconds) {
+            return Err(format!("seconds must be 1 to {}", LONGEST.as_secs()));
+        }
+        if self.reason.len() > REASON_BYTES {
+            return Err(format!("the reason is longer than {REASON_BYTES} bytes"));
+        }
+        if self.reason.chars().any(char::is_control) {
+            return Err(String::from("the reason holds control characters"));
+        }
+        Ok((self.ip.to_canonical(), Duration::from_secs(self.seconds), self.reason))
+    }
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) => Ok(ip.to_canonical()),
+        Err(_) => Err(format!("{:?} is no IP address", super::log::printable(text.as_bytes()))),
+    }
+}
+
+fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
+    match result {
+        Ok(value) => Json(value).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+fn problem(status: StatusCode, error: &str) -> Response {
+    let error = error.to_owned();
+    (status, Json(Failure { error })).into_response()
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Refused(error) => problem(StatusCode::CONFLICT, &error),
+            Self::Unavailable(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &error),
+        }
+    }
+}

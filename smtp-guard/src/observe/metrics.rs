@@ -1,0 +1,409 @@
+//! Metrics. Their label values come from the table of reasons, so that logs, JSON and metrics can't drift apart.
+//!
+//! A handle holds every counter of the hot path itself: counting is one atomic addition, without a lock or a look-up by
+//! text. Only labels that are in no table, and bounds that were reached, take the short read lock of their family.
+//!
+//! The gauge of open connections is `smtp_guard_connections_active`, not `smtp_guard_connections`: OpenMetrics names the
+//! counter `smtp_guard_connections_total` by that family already, and two families of one name are invalid.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family as Labelled;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use smtp_guard_ebpf::abi::Family;
+use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
+
+/// What became of a message, in the only four ways there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The backend said 250 to the dot.
+    Accepted,
+    /// Refused for good (5xx).
+    Rejected,
+    /// Refused for now (4xx); nothing was delivered.
+    Deferred,
+    /// The backend was lost after the dot and before its reply: it may have been delivered.
+    Ambiguous,
+}
+
+impl Outcome {
+    /// All outcomes.
+    pub const ALL: [Self; 4] = [Self::Accepted, Self::Rejected, Self::Deferred, Self::Ambiguous];
+
+    /// The label in metrics, logs and JSON.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Rejected => "rejected",
+            Self::Deferred => "deferred",
+            Self::Ambiguous => "ambiguous",
+        }
+    }
+}
+
+/// The kernel plane as the metrics read it, at each scrape.
+pub trait KernelStats: Send + Sync + 'static {
+    /// Packets since the plane was loaded, by reason and family. Families and reasons without packets may be left out.
+    fn counters(&self) -> Vec<(Reason, Family, u64)>;
+    /// Sources that have established connections now; `None`: can't be read.
+    fn sources(&self) -> Option<u64>;
+    /// Entries of the map of bans, expired ones included until they are swept; `None`: can't be read.
+    fn bans(&self) -> Option<u64>;
+}
+
+/// The handle that everything counts through. A clone is one reference count.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    connections: Counter,
+    active: Gauge,
+    messages: [Counter; Outcome::ALL.len()],
+    rejections: ByReason,
+    offences: ByReason,
+    other_offences: Labelled<Vec<(&'static str, &'static str)>, Counter>,
+    bans: ByReason,
+    bans_active: Gauge,
+    reports_dropped: Counter,
+    ban_seconds: Histogram,
+    bounds: Labelled<Vec<(&'static str, &'static str)>, Counter>,
+    kernel: Arc<OnceLock<Box<dyn KernelStats>>>,
+}
+
+impl Metrics {
+    /// Upper ends of the buckets of `smtp_guard_ban_seconds`, in seconds: the target is 1 ms.
+    pub const BAN_SECONDS: [f64; 11] = [
+        0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1,
+    ];
+
+    /// All metrics at zero, the kernel's absent.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("smtp_guard");
+        let connections = Counter::default();
+        registry.register("connections", "Connections accepted", connections.clone());
+        let active = Gauge::default();
+        registry.register("connections_active", "Connections open now", active.clone());
+        let messages = labelled(&mut registry, "messages", "Messages by what became of them");
+        let rejections = labelled(&mut registry, "rejections", "Refusals by reason");
+        let offences = labelled(&mut registry, "offences", "Offences that were reported to the ledger");
+        let bans = labelled(&mut registry, "bans", "Bans made, by reason");
+        let bans_active = Gauge::default();
+        registry.register("bans_active", "Bans in force now", bans_active.clone());
+        let reports_dropped = Counter::default();
+        let help = "Reports that the ledger's full channel had no room for";
+        registry.register("reports_dropped", help, reports_dropped.clone());
+        let ban_seconds = Histogram::new(Self::BAN_SECONDS);
+        let help = "Seconds from the offence that crossed the line to the ban in force";
+        registry.register("ban_seconds", help, ban_seconds.clone());
+        let bounds = labelled(&mut registry, "bound_reached", "Times that a bound was reached");
+        let kernel = Arc::new(OnceLock::new());
+        registry.register_collector(Box::new(KernelCollector(Arc::clone(&kernel))));
+        Self(Arc::new(Inner {
+            registry,
+            connections,
+            active,
+            messages: Outcome::ALL.map(|o| messages.get_or_create_owned(&vec![("outcome", o.label())])),
+            rejections: ByReason::new(&rejections, "reason"),
+            offences: ByReason::new(&offences, "conduct"),
+            other_offences: offences,
+            bans: ByReason::new(&bans, "reason"),
+            bans_active,
+            reports_dropped,
+            ban_seconds,
+            bounds,
+            kernel,
+        }))
+    }
+
+    /// A client's connection was accepted.
+    pub fn connection_opened(&self) {
+        self.0.connections.inc();
+        self.0.active.inc();
+    }
+
+    /// It ended. To be called once for each [`Self::connection_opened`].
+    pub fn connection_closed(&self) {
+        self.0.active.dec();
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> u64 {
+        u64::try_from(self.0.active.get()).unwrap_or(0)
+    }
+
+    /// A message ended so.
+    pub fn message(&self, outcome: Outcome) {
+        self.0.messages[outcome as usize].inc();
+    }
+
+    /// Messages that ended so, since the start.
+    pub fn messages(&self, outcome: Outcome) -> u64 {
+        self.0.messages[outcome as usize].get()
+    }
+
+    /// Something was refused.
+    pub fn rejected(&self, reason: Reason) {
+        self.0.rejections.inc(reason);
+    }
+
+    /// An offence was reported; `conduct` is a reason's label, or a word of its own.
+    pub fn offence(&self, conduct: &'static str) {
+        match Reason::from_label(conduct) {
+            Some(reason) => self.0.offences.inc(reason),
+            None => {
+                let counter = self.0.other_offences.get_or_create(&vec![("conduct", conduct)]);
+                counter.inc();
+            }
+        }
+    }
+
+    /// A ban was made.
+    pub fn ban(&self, reason: Reason) {
+        self.0.bans.inc(reason);
+    }
+
+    /// So many bans are in force.
+    pub fn bans_active(&self, bans: u64) {
+        self.0.bans_active.set(i64::try_from(bans).unwrap_or(i64::MAX));
+    }
+
+    /// Bans in force, as last told.
+    pub fn bans_in_force(&self) -> u64 {
+        u64::try_from(self.0.bans_active.get()).unwrap_or(0)
+    }
+
+    /// A report found the ledger's channel full.
+    pub fn report_dropped(&self) {
+        self.0.reports_dropped.inc();
+    }
+
+    /// Time from the offence that crossed the line to its ban in force.
+    pub fn ban_latency(&self, latency: Duration) {
+        self.0.ban_seconds.observe(latency.as_secs_f64());
+    }
+
+    /// A buffer, queue, map or list had no more room. `bound` names it; the set of names is small and fixed.
+    pub fn bound_reached(&self, bound: &'static str) {
+        self.0.bounds.get_or_create(&vec![("bound", bound)]).inc();
+    }
+
+    /// Adds the kernel plane to what is scraped. Only the first call counts.
+    pub fn kernel(&self, stats: Box<dyn KernelStats>) {
+        if self.0.kernel.set(stats).is_err() {
+            tracing::warn!("the kernel plane's metrics are registered already");
+        }
+    }
+
+    /// Everything, as OpenMetrics text.
+    pub fn encode(&self) -> String {
+        let mut text = String::with_capacity(8192);
+        match encode(&mut text, &self.0.registry) {
+            Ok(()) => text,
+            // Writing to a String can't fail; a collector that does must not take the rest down silently.
+            Err(fmt::Error) => {
+                tracing::error!("the metrics could not be encoded");
+                String::from("# EOF\n")
+            }
+        }
+    }
+}
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+type Labels = Vec<(&'static str, &'static str)>;
+
+fn labelled(registry: &mut Registry, name: &'static str, help: &'static str) -> Labelled<Labels, Counter> {
+    let family = Labelled::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+/// One counter for each reason, found by the reason's number.
+struct ByReason([Option<Counter>; MAX_REASONS as usize]);
+
+impl ByReason {
+    fn new(family: &Labelled<Labels, Counter>, label: &'static str) -> Self {
+        Self(std::array::from_fn(|number| {
+            let reason = Reason::from_number(u32::try_from(number).ok()?)?;
+            Some(family.get_or_create_owned(&vec![(label, reason.label())]))
+        }))
+    }
+
+    fn inc(&self, reason: Reason) {
+        if let Some(Some(counter)) = self.0.get(reason as usize) {
+            counter.inc();
+        }
+    }
+}
+
+/// Reads the kernel plane when somebody scrapes, not before.
+struct KernelCollector(Arc<OnceLock<Box<dyn KernelStats>>>);
+
+impl fmt::Debug for KernelCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KernelCollector")
+    }
+}
+
+impl Collector for KernelCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(stats) = self.0.get() else { return Ok(()) };
+        // A descriptor without a metric would be a family without samples, so nothing is announced for nothing.
+        let counters = stats.counters();
+        if !counters.is_empty() {
+            let help = "Packets that the kernel plane judged";
+            let mut family = encoder.encode_descriptor("kernel_packets", help, None, MetricType::Counter)?;
+            for (reason, address_family, packets) in counters {
+                let labels = [
+                    ("reason", reason.label()),
+                    ("family", address_family.label()),
+                    ("verdict", verdict(reason)),
+                ];
+                ConstCounter::new(packets).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let gauges = [
+            (
+                "kernel_sources",
+                "Sources with established connections",
+                stats.sources(),
+            ),
+            ("kernel_bans", "Entries of the kernel's map of bans", stats.bans()),
+        ];
+        for (name, help, value) in gauges {
+            let Some(value) = value else { continue };
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the kernel does with a packet for this reason.
+const fn verdict(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NotGuarded | Reason::Clean | Reason::Exempt => "pass",
+        _ => "drop",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(count: impl FnOnce(&Metrics), line: &str) {
+        let metrics = Metrics::new();
+        count(&metrics);
+        let text = metrics.encode();
+        assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn each_call_counts_under_its_name() {
+        check(|m| m.connection_opened(), "smtp_guard_connections_total 1");
+        check(|m| m.connection_opened(), "smtp_guard_connections_active 1");
+        check(
+            |m| {
+                m.connection_opened();
+                m.connection_closed();
+            },
+            "smtp_guard_connections_active 0",
+        );
+        for outcome in Outcome::ALL {
+            let line = format!("smtp_guard_messages_total{{outcome=\"{}\"}} 1", outcome.label());
+            check(|m| m.message(outcome), &line);
+        }
+        for &reason in Reason::ALL {
+            let line = format!("smtp_guard_rejections_total{{reason=\"{}\"}} 1", reason.label());
+            check(|m| m.rejected(reason), &line);
+            let line = format!("smtp_guard_offences_total{{conduct=\"{}\"}} 1", reason.label());
+            check(|m| m.offence(reason.label()), &line);
+        }
+        check(|m| m.offence("odd"), "smtp_guard_offences_total{conduct=\"odd\"} 1");
+        check(
+            |m| m.ban(Reason::Harvest),
+            "smtp_guard_bans_total{reason=\"harvest\"} 1",
+        );
+        check(|m| m.bans_active(7), "smtp_guard_bans_active 7");
+        check(|m| m.report_dropped(), "smtp_guard_reports_dropped_total 1");
+        check(
+            |m| m.ban_latency(Duration::from_micros(300)),
+            "smtp_guard_ban_seconds_bucket{le=\"0.0005\"} 1",
+        );
+        check(
+            |m| m.ban_latency(Duration::from_micros(300)),
+            "smtp_guard_ban_seconds_bucket{le=\"0.0002\"} 0",
+        );
+        check(
+            |m| m.bound_reached("say \"no\"\n\\"),
+            r#"smtp_guard_bound_reached_total{bound="say \"no\"\n\\"} 1"#,
+        );
+    }
+
+    #[test]
+    fn no_family_is_announced_twice() {
+        let metrics = Metrics::new();
+        metrics.kernel(Box::new(Fake));
+        let text = metrics.encode();
+        let mut names: Vec<_> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup_by_key(|n| n.split(' ').next());
+        assert_eq!(names.len(), all, "{names:?}");
+    }
+
+    #[test]
+    fn the_kernel_is_read_at_the_scrape() {
+        check(
+            |m| m.kernel(Box::new(Fake)),
+            "smtp_guard_kernel_packets_total{reason=\"harvest\",family=\"ipv6\",verdict=\"drop\"} 9",
+        );
+        check(
+            |m| m.kernel(Box::new(Fake)),
+            "smtp_guard_kernel_packets_total{reason=\"exempt\",family=\"ipv4\",verdict=\"pass\"} 2",
+        );
+        check(|m| m.kernel(Box::new(Fake)), "smtp_guard_kernel_sources 3");
+        let text = Metrics::new().encode();
+        assert!(!text.contains("kernel"), "{text}");
+    }
+
+    struct Fake;
+
+    impl KernelStats for Fake {
+        fn counters(&self) -> Vec<(Reason, Family, u64)> {
+            vec![(Reason::Harvest, Family::V6, 9), (Reason::Exempt, Family::V4, 2)]
+        }
+
+        fn sources(&self) -> Option<u64> {
+            Some(3)
+        }
+
+        fn bans(&self) -> Option<u64> {
+            None
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What `smtp-guard status` shows: one snapshot, written by the running guard and read by the command line.
+
+use serde::{Deserialize, Serialize};
+
+use super::metrics::{Metrics, Outcome};
+use crate::clock::Instant;
+
+/// A snapshot of the running guard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub uptime_seconds: u64,
+    pub listeners: Vec<String>,
+    pub backend: Vec<String>,
+    /// Clients connected now.
+    pub connections: u64,
+    /// Since the start.
+    pub messages: Messages,
+    /// Bans in force now.
+    pub bans_active: u64,
+    pub kernel: Kernel,
+}
+
+/// Messages by what became of them, since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Messages {
+    pub accepted: u64,
+    pub rejected: u64,
+    pub deferred: u64,
+    pub ambiguous: u64,
+}
+
+/// Whether the kernel plane enforces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    pub present: bool,
+    /// How it is attached, or why it isn't there.
+    pub text: String,
+}
+
+/// What doesn't change while the guard runs, and where the rest is read.
+#[derive(Clone, Debug)]
+pub struct About {
+    pub started: Instant,
+    pub listeners: Vec<String>,
+    pub backend: Vec<String>,
+    pub kernel: Kernel,
+    pub metrics: Metrics,
+}
+
+impl About {
+    /// The snapshot of `now`.
+    pub fn status(&self, now: Instant) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: now.since(self.started).as_secs(),
+            listeners: self.listeners.clone(),
+            backend: self.backend.clone(),
+            connections: self.metrics.connections(),
+            messages: Messages {
+                accepted: self.metrics.messages(Outcome::Accepted),
+                rejected: self.metrics.messages(Outcome::Rejected),
+                deferred: self.metrics.messages(Outcome::Deferred),
+                ambiguous: self.metrics.messages(Outcome::Ambiguous),
+            },
+            bans_active: self.metrics.bans_in_force(),
+            kernel: self.kernel.clone(),
+        }
+    }
+}
