@@ -32,6 +32,7 @@ struct World {
     unread: BytesMut,
     encoder: BodyEncoder,
     said: Vec<String>,
+    in_body: bool,
 }
 
 impl World {
@@ -60,6 +61,7 @@ impl World {
             unread: BytesMut::new(),
             encoder: BodyEncoder::new(),
             said: Vec::new(),
+            in_body: false,
         }
     }
 
@@ -71,6 +73,7 @@ impl World {
     /// What the session wants done, as lines of the dialogue.
     fn note(&mut self) {
         for output in std::mem::take(&mut self.out) {
+            let body = matches!(output, Output::Request(Request::Body(_)));
             let said = match output {
                 Output::Reply(reply) => format!("< {reply}"),
                 Output::Request(request) => format!("> {}", self.request(request)),
@@ -82,7 +85,12 @@ impl World {
                 }
                 Output::Close => ".".to_owned(),
             };
-            self.said.push(said);
+            match self.said.last_mut() {
+                // How the decoder cuts the data into chunks doesn't matter here.
+                Some(last) if body && self.in_body => last.push_str(&said["> ".len()..]),
+                _ => self.said.push(said),
+            }
+            self.in_body = body;
         }
     }
 

@@ -1,4 +1,5 @@
 //! What the guard shows of itself: metrics, logs, health over HTTP, and the socket that the command line talks to.
+pub mod budget;
 
 pub mod admin;
 pub mod http;

@@ -15,7 +15,7 @@ use super::{Shared, Stop, events};
 use crate::addr::ClientAddr;
 use crate::clock::{Both, Instant};
 use crate::offence::Report;
-use crate::session::{Input, Output, Session, Upstream, Wants};
+use crate::session::{Input, Output, Session, Wants};
 use crate::wire::command;
 use crate::wire::data::{BodyDecoder, Chunk};
 use crate::wire::line::{Line, LineDecoder};

@@ -77,8 +77,9 @@ impl Session {
             return self.fail(replies::smuggling(), std::time::Duration::ZERO, now, out);
         }
         if let Some((outcome, reply)) = body.verdict {
+            // The backend's connection was given up when the verdict fell.
             self.finish(outcome, size, &reply, out);
-            self.reset_transaction(Some(Request::Drop), out);
+            self.reset_transaction(None, out);
             return self.reply(reply, now, out);
         }
         self.deadline = now.after(DOT_WAIT);

@@ -184,8 +184,8 @@ struct Transaction {
 enum State {
     /// Takes a command.
     Ready,
-    /// A reply waits for its time; then it is sent, and the state after it is taken.
-    Held { reply: Reply, then: After },
+    /// A reply waits for its time; then the next command is taken.
+    Held(Reply),
     /// The backend is asked.
     Asked(Question),
     /// Takes message data.
@@ -193,12 +193,6 @@ enum State {
     /// The dot was sent; the client hears what the backend says. `gone`: there is no client any more.
     Dot { size: u64, gone: bool },
     Closed,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum After {
-    Ready,
-    Close,
 }
 
 #[derive(Debug)]
@@ -244,7 +238,7 @@ impl Session {
         match self.state {
             State::Ready => Wants::Command,
             State::Body(_) => Wants::Body,
-            State::Held { .. } | State::Asked(_) | State::Dot { .. } => Wants::Nothing,
+            State::Held(_) | State::Asked(_) | State::Dot { .. } => Wants::Nothing,
             State::Closed => Wants::Closed,
         }
     }
@@ -268,16 +262,10 @@ impl Session {
             (State::Ready, Input::Command { command, more }) => self.on_command(command, more, now, out),
             (State::Ready, Input::Upstream(_)) => self.on_upstream_idle(out),
             (State::Ready, Input::Deadline) => self.refuse_and_close(Reason::Timeout, replies::timeout(), out),
-            (State::Held { reply, then }, Input::Deadline) => {
-                out.push(Output::Reply(reply));
-                match then {
-                    After::Ready => self.ready(now, out),
-                    After::Close => self.close(out),
-                }
-            }
-            (State::Held { reply, then }, Input::Upstream(_)) => {
+            (State::Held(reply), Input::Deadline) => self.reply(reply, now, out),
+            (State::Held(reply), Input::Upstream(_)) => {
                 self.on_upstream_idle(out);
-                State::Held { reply, then }
+                State::Held(reply)
             }
             (State::Asked(question), Input::Upstream(word)) => self.on_answer(question, word, now, out),
             (State::Asked(question), Input::Deadline) => {
@@ -335,7 +323,7 @@ impl Session {
             return self.reply(reply, now, out);
         }
         self.deadline = now.after(delay);
-        State::Held { reply, then: After::Ready }
+        State::Held(reply)
     }
 
     /// Refuses a command: logs and counts it, and counts it as failed.
