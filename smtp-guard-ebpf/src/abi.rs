@@ -9,6 +9,12 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Version of everything in this file. It names the pin directory (`v1`), so planes of different versions never meet.
 pub const ABI_VERSION: u32 = 1;
 
+/// Words of the map PORTS: one bit for each port.
+pub const PORT_WORDS: u32 = 1024;
+
+/// Networks that each of the maps EXEMPT_V4 and EXEMPT_V6 holds.
+pub const EXEMPT_ENTRIES: u32 = 4096;
+
 /// What is counted and banned: one IPv4 address, or one IPv6 prefix of at most /64.
 ///
 /// An IPv6 source is the upper 64 bits of its address under the prefix mask. An IPv4 source is `0xff04_0000` above the

@@ -5,4 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod decide;
+pub mod frame;
+pub mod parse;
 pub mod reason;

@@ -1,3 +1,65 @@
-//! The programs that run in the kernel. Host builds get an empty program so that `cargo check` needs no BPF toolchain.
+//! The programs that run in the kernel: `guard_xdp` judges packets, `guard_conns` counts established connections.
+//!
+//! Host builds get an empty program, so that `cargo check` needs no BPF toolchain.
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+mod conns;
+#[cfg(target_arch = "bpf")]
+mod ctx;
+#[cfg(target_arch = "bpf")]
+mod maps;
+
+#[cfg(target_arch = "bpf")]
+#[allow(unreachable_pub, reason = "the macros of aya make the programs public themselves")]
+#[allow(unsafe_code, reason = "the section of the license is named by an unsafe attribute")]
+mod programs {
+    use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+    use aya_ebpf::macros::{sock_ops, xdp};
+    use aya_ebpf::programs::{SockOpsContext, XdpContext};
+    use smtp_guard_ebpf::abi::Family;
+    use smtp_guard_ebpf::decide::{Verdict, decide};
+    use smtp_guard_ebpf::parse::parse;
+    use smtp_guard_ebpf::reason::Reason;
+
+    use crate::{conns, ctx, maps};
+
+    /// Parse, look up, decide, record.
+    #[xdp(frags)]
+    pub fn guard_xdp(ctx: XdpContext) -> u32 {
+        let packet = parse(&ctx::Packet(&ctx));
+        match decide(&packet, &maps::Kernel) {
+            Verdict::Ignore => XDP_PASS,
+            Verdict::Pass(reason, family) => record(XDP_PASS, reason, family),
+            Verdict::Drop(reason, family) => record(XDP_DROP, reason, family),
+        }
+    }
+
+    /// The one exit that counts.
+    #[inline(always)]
+    fn record(action: u32, reason: Reason, family: Family) -> u32 {
+        maps::count(reason, family);
+        action
+    }
+
+    /// Counts each source's established connections from the states of their sockets.
+    #[sock_ops]
+    pub fn guard_conns(ctx: SockOpsContext) -> u32 {
+        conns::observe(&ctx);
+        1
+    }
+
+    /// Helpers such as the socket storage are for programs under the GPL only.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+        // Never compiled in: the verifier would refuse the endless loop.
+        loop {}
+    }
+}
+
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

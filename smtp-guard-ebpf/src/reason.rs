@@ -52,6 +52,8 @@ reasons! {
     Malformed = 3, "malformed", "malformed packet";
     /// The source's established connections reached the ceiling (kernel) or its limit (user space).
     Connections = 4, "connections", "too many connections";
+    /// A connection that couldn't be counted: the map of sources is full, or the kernel refused the callback.
+    NotCounted = 5, "not_counted", "connection not counted";
     // Reasons of bans, which the kernel counts as well.
     /// Too many distinct unknown recipients.
     Harvest = 10, "harvest", "directory harvest attack";

@@ -1,0 +1,33 @@
+//! Checked loads from a packet. The XDP context implements [`Frame`] in the kernel, `&[u8]` on the host: everything
+//! above this file is the same code in both.
+
+/// Offsets from here on are never loaded: Ethernet, two VLAN tags, IPv6 with its bounded extension headers and TCP fit
+/// in, and the verifier wants an upper bound.
+pub const MAX_OFFSET: usize = 4096;
+
+/// A packet, from its Ethernet header on.
+pub trait Frame {
+    /// `N` bytes at `offset`, or `None` where the packet ends before them or `offset` is [`MAX_OFFSET`] or more.
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Two bytes at `offset`, in network order.
+    #[inline(always)]
+    fn load_u16(&self, offset: usize) -> Option<u16> {
+        self.load(offset).map(u16::from_be_bytes)
+    }
+
+    /// Four bytes at `offset`, in network order.
+    #[inline(always)]
+    fn load_u32(&self, offset: usize) -> Option<u32> {
+        self.load(offset).map(u32::from_be_bytes)
+    }
+}
+
+impl Frame for &[u8] {
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if offset >= MAX_OFFSET {
+            return None;
+        }
+        self.get(offset..offset.checked_add(N)?)?.try_into().ok()
+    }
+}

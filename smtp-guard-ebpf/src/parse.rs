@@ -1,0 +1,208 @@
+//! Bytes to [`Packet`]: Ethernet, up to two VLAN tags, IPv4 with options, IPv6 with a bounded chain of extension
+//! headers, TCP. Knows no maps.
+//!
+//! Fragments: the first one carries the ports and the flags and is judged like a whole packet; later ones carry neither
+//! and pass, as without the first the stack can't put them together. A first fragment that is too short to show them,
+//! or a second one that could overwrite them (RFC 1858, RFC 7112), is malformed: it exists to get past filters.
+
+use crate::abi::{Family, Source};
+use crate::frame::Frame;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_QINQ: u16 = 0x88a8;
+const VLAN_TAGS: usize = 2;
+
+const PROTOCOL_TCP: u8 = 6;
+const NEXT_HOP_BY_HOP: u8 = 0;
+const NEXT_ROUTING: u8 = 43;
+const NEXT_FRAGMENT: u8 = 44;
+const NEXT_AUTH: u8 = 51;
+const NEXT_DESTINATION: u8 = 60;
+/// Extension headers that are followed. Hosts send one or two; a longer chain is malformed.
+const EXTENSION_HEADERS: usize = 6;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// What a packet is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packet {
+    /// Not TCP over IP, or a fragment without the ports.
+    Other,
+    /// It lies about its lengths, or hides its ports.
+    Malformed(Family),
+    Tcp(Segment),
+}
+
+/// A TCP segment, as far as it is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    pub source: Address,
+    /// Destination port, host order.
+    pub port: u16,
+    /// SYN without ACK, FIN and RST: asks for a new connection.
+    pub opens: bool,
+}
+
+/// The address a packet says it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// Host order.
+    V4(u32),
+    /// Network order.
+    V6([u8; 16]),
+}
+
+impl Address {
+    /// Its family.
+    #[inline(always)]
+    pub const fn family(&self) -> Family {
+        match self {
+            Self::V4(_) => Family::V4,
+            Self::V6(_) => Family::V6,
+        }
+    }
+
+    /// What limits and bans of this address are keyed by.
+    #[inline(always)]
+    pub fn source(&self, ipv6_mask: u64) -> Source {
+        match self {
+            Self::V4(addr) => Source::v4(*addr),
+            Self::V6([a, b, c, d, e, f, g, h, ..]) => {
+                Source::v6(u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), ipv6_mask)
+            }
+        }
+    }
+}
+
+/// Parses the packet from its Ethernet header on.
+#[inline(always)]
+pub fn parse(frame: &impl Frame) -> Packet {
+    // What is too short for Ethernet never reaches a TCP socket.
+    let Some(mut ethertype) = frame.load_u16(12) else {
+        return Packet::Other;
+    };
+    let mut offset = 14;
+    for _ in 0..VLAN_TAGS {
+        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
+            break;
+        }
+        let Some(inner) = frame.load_u16(offset + 2) else {
+            return Packet::Other;
+        };
+        ethertype = inner;
+        offset += 4;
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, offset),
+        ETHERTYPE_IPV6 => ipv6(frame, offset),
+        _ => Packet::Other,
+    }
+}
+
+#[inline(always)]
+fn ipv4(frame: &impl Frame, offset: usize) -> Packet {
+    const MALFORMED: Packet = Packet::Malformed(Family::V4);
+    let Some([version_ihl]) = frame.load::<1>(offset) else {
+        return MALFORMED;
+    };
+    let ihl = usize::from(version_ihl & 0x0f);
+    if version_ihl >> 4 != 4 || ihl < 5 {
+        return MALFORMED;
+    }
+    let (Some(length), Some(fragment), Some([protocol]), Some(source)) = (
+        frame.load_u16(offset + 2),
+        frame.load_u16(offset + 6),
+        frame.load::<1>(offset + 9),
+        frame.load_u32(offset + 12),
+    ) else {
+        return MALFORMED;
+    };
+    if protocol != PROTOCOL_TCP {
+        return Packet::Other;
+    }
+    let header = ihl * 4;
+    match fragment & 0x1fff {
+        0 => {}
+        // Would overwrite the flags of the first fragment.
+        1 => return MALFORMED,
+        _ => return Packet::Other,
+    }
+    if usize::from(length) < header + TCP_HEADER {
+        return MALFORMED;
+    }
+    tcp(frame, offset + header, Address::V4(source))
+}
+
+#[inline(always)]
+fn ipv6(frame: &impl Frame, offset: usize) -> Packet {
+    const MALFORMED: Packet = Packet::Malformed(Family::V6);
+    let (Some([version]), Some([mut next]), Some(source)) = (
+        frame.load::<1>(offset),
+        frame.load::<1>(offset + 6),
+        frame.load::<16>(offset + 8),
+    ) else {
+        return MALFORMED;
+    };
+    if version >> 4 != 6 {
+        return MALFORMED;
+    }
+    let mut at = offset + 40;
+    for _ in 0..EXTENSION_HEADERS {
+        if next == PROTOCOL_TCP {
+            // Multicast can't be a source, and its range is where the keys of IPv4 sources live.
+            return if source[0] == 0xff {
+                MALFORMED
+            } else {
+                tcp(frame, at, Address::V6(source))
+            };
+        }
+        let units = match next {
+            NEXT_HOP_BY_HOP | NEXT_ROUTING | NEXT_DESTINATION => 8,
+            NEXT_AUTH => 4,
+            NEXT_FRAGMENT => 0,
+            _ => return Packet::Other,
+        };
+        let Some([following, length]) = frame.load::<2>(at) else {
+            return MALFORMED;
+        };
+        if next == NEXT_FRAGMENT {
+            let Some(fragment) = frame.load_u16(at + 2) else {
+                return MALFORMED;
+            };
+            if fragment & 0xfff8 != 0 {
+                return Packet::Other;
+            }
+            at += 8;
+        } else if units == 4 {
+            at += (usize::from(length) + 2) * 4;
+        } else {
+            at += (usize::from(length) + 1) * 8;
+        }
+        next = following;
+    }
+    MALFORMED
+}
+
+/// Bytes of a TCP header without options.
+const TCP_HEADER: usize = 20;
+
+#[inline(always)]
+fn tcp(frame: &impl Frame, offset: usize, source: Address) -> Packet {
+    let (Some(port), Some([flags]), Some(_)) = (
+        frame.load_u16(offset + 2),
+        frame.load::<1>(offset + 13),
+        frame.load::<1>(offset + TCP_HEADER - 1),
+    ) else {
+        return Packet::Malformed(source.family());
+    };
+    Packet::Tcp(Segment {
+        source,
+        port,
+        opens: flags & (SYN | ACK | FIN | RST) == SYN,
+    })
+}
