@@ -7,6 +7,7 @@ mod report;
 mod show;
 #[cfg(test)]
 mod tests;
+mod together;
 pub(crate) mod units;
 mod values;
 
@@ -71,12 +72,13 @@ impl Config {
 
     /// The file that the command line named, else [`DEFAULT_PATH`] if it is there, else [`Self::builtin`].
     pub fn find(path: Option<&Path>) -> Result<(Self, Origin), ConfigError> {
-        let path = path.unwrap_or(Path::new(DEFAULT_PATH));
+        let (path, named) = match path {
+            Some(path) => (path, true),
+            None => (Path::new(DEFAULT_PATH), false),
+        };
         match Self::load(path) {
             Ok(config) => Ok((config, Origin::File(path.to_owned()))),
-            Err(ConfigError::Read { path, source })
-                if path == Path::new(DEFAULT_PATH) && source.kind() == io::ErrorKind::NotFound =>
-            {
+            Err(ConfigError::Read { source, .. }) if !named && source.kind() == io::ErrorKind::NotFound => {
                 Ok((Self::builtin(), Origin::Builtin))
             }
             Err(error) => Err(error),

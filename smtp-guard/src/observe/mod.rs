@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod http;
+mod kernel;
 pub mod log;
 pub mod metrics;
 mod serve;
