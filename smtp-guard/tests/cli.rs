@@ -65,6 +65,7 @@ fn done_is_zero() {
     check("config show --defaults", 0, "domains = []", "");
     check("config show --defaults --json", 0, "\"message_size\": \"25MiB\"", "");
     check("man", 0, ".TH smtp-guard 1", "");
+    check("man {dir}/none", 1, "", "No such file");
     check("completions bash", 0, "complete -F", "");
 }
 

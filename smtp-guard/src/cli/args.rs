@@ -75,9 +75,9 @@ pub(super) enum Command {
         #[arg(long, value_name = "DIRECTORY")]
         maildir: PathBuf,
     },
-    /// Write the manual page to standard output
+    /// Write the manual page to standard output, or the pages of all commands into a directory
     #[command(hide = true)]
-    Man,
+    Man { directory: Option<PathBuf> },
     /// Write the completions of a shell to standard output
     #[command(hide = true)]
     Completions { shell: Shell },

@@ -131,7 +131,10 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         Command::Decisions { command } => decisions(&client(file)?, command),
         Command::Edge { command } => Ok(edge::edge(Config::find(file)?.0, command)?),
         Command::Sink { listen, maildir } => Ok(sink::sink(listen, &maildir)?),
-        Command::Man => {
+        Command::Man {
+            directory: Some(directory),
+        } => Ok(clap_mangen::generate_to(Arguments::command(), directory)?),
+        Command::Man { directory: None } => {
             let mut page = Vec::new();
             clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
             Ok(io::stdout().write_all(&page)?)
