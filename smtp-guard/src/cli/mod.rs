@@ -1,7 +1,189 @@
-//! Arguments and exit codes.
+//! The command line: which command, its exit code, and where its words go.
+
+pub mod admin_client;
+mod args;
+mod edge;
+mod explain;
+mod output;
+pub mod run;
+pub mod sink;
+mod time;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use admin_client::AdminClient;
+use args::{Arguments, Command, ConfigCommand, Decisions};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::config::{Config, ConfigError, DEFAULT_PATH, Origin};
+use crate::observe::admin::Add;
+
+/// `EX_CONFIG` of sysexits.h.
+const BAD_CONFIGURATION: u8 = 78;
+/// As clap and most tools have it.
+const USAGE: u8 = 2;
+const FAILED: u8 = 1;
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Where the terminal is gone there is nobody to be told.
+            _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(USAGE),
+            };
+        }
+    };
+    match perform(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Config(error)) => {
+            match error {
+                ConfigError::Bad(report) => eprintln!("{}", report.render(io::stderr().is_terminal())),
+                error => eprintln!("error: {error}"),
+            }
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+        // `smtp-guard decisions list | head -1` is no failure.
+        Err(Failure::Other(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(Failure::Other(error)) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// What a command failed with.
+enum Failure {
+    Config(ConfigError),
+    Other(anyhow::Error),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure
+where
+    E: NotConfig,
+{
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Errors that aren't the configuration's.
+trait NotConfig {}
+impl NotConfig for anyhow::Error {}
+impl NotConfig for io::Error {}
+
+fn perform(arguments: Arguments) -> Result<(), Failure> {
+    let file = arguments.global.config.as_deref();
+    match arguments.command {
+        Command::Run => {
+            let (config, origin) = Config::find(file)?;
+            if origin == Origin::Builtin {
+                eprintln!("no {DEFAULT_PATH}: built-in values for a first try; `smtp-guard config show` shows them");
+            }
+            Ok(run::run(config)?)
+        }
+        Command::Check => {
+            let path = file.unwrap_or(Path::new(DEFAULT_PATH));
+            Config::load(path)?;
+            Ok(output::line(&format!(
+                "{}: the configuration is valid",
+                path.display()
+            ))?)
+        }
+        Command::Config {
+            command: ConfigCommand::Show { defaults, json },
+        } => {
+            let config = if defaults {
+                Config::defaults()
+            } else {
+                Config::find(file)?.0
+            };
+            let text = if json.json {
+                serde_json::to_string_pretty(&config).map_err(anyhow::Error::from)?
+            } else {
+                config.to_toml().map_err(anyhow::Error::from)?
+            };
+            Ok(output::line(text.trim_end())?)
+        }
+        Command::Status { json } => {
+            let status = client(file)?.status()?;
+            Ok(output::show(json.json, &status, || output::status(&status))?)
+        }
+        Command::Explain { ip, json } => {
+            let explanation = client(file)?.explain(ip)?;
+            Ok(output::show(json.json, &explanation, || {
+                explain::text(ip, &explanation)
+            })?)
+        }
+        Command::Decisions { command } => decisions(&client(file)?, command),
+        Command::Edge { command } => Ok(edge::edge(Config::find(file)?.0, command)?),
+        Command::Sink { listen, maildir } => Ok(sink::sink(listen, &maildir)?),
+        Command::Man {
+            directory: Some(directory),
+        } => Ok(clap_mangen::generate_to(Arguments::command(), directory)?),
+        Command::Man { directory: None } => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+            Ok(io::stdout().write_all(&page)?)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "smtp-guard", &mut script);
+            Ok(io::stdout().write_all(&script)?)
+        }
+    }
+}
+
+fn decisions(client: &AdminClient, command: Decisions) -> Result<(), Failure> {
+    match command {
+        Decisions::List { json } => {
+            let list = client.decisions()?;
+            Ok(output::show(json.json, &list, || output::decisions(&list))?)
+        }
+        Decisions::Add { ip, length, reason } => {
+            let decision = client.add(&Add {
+                ip,
+                seconds: whole_seconds(length),
+                reason,
+            })?;
+            let until = time::utc(decision.until);
+            Ok(output::line(&format!("{} is blocked until {until}", decision.source))?)
+        }
+        Decisions::Delete { ip: Some(ip), .. } => {
+            let decision = client.delete(ip)?;
+            Ok(output::line(&format!("{} is no longer blocked", decision.source))?)
+        }
+        Decisions::Delete { ip: None, .. } => {
+            let deleted = client.delete_all()?.deleted;
+            Ok(output::line(&format!("{deleted} decisions lifted"))?)
+        }
+    }
+}
+
+fn client(file: Option<&Path>) -> Result<AdminClient, Failure> {
+    let (config, _) = Config::find(file)?;
+    Ok(AdminClient::new(config.admin.socket))
+}
+
+/// Rounded up: a ban never ends before it was asked to.
+fn whole_seconds(length: Duration) -> u64 {
+    length.as_secs() + u64::from(length.subsec_nanos() > 0)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -1,17 +1,106 @@
 //! The valid configuration: what the rest of the program sees. Raw text ends in `raw`, judgement in `check`.
 
+mod check;
+mod defaults;
+mod raw;
+mod report;
+mod show;
+#[cfg(test)]
+mod tests;
+mod together;
+pub(crate) mod units;
+mod values;
+
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::addr::{BackendAddr, Ipv6Prefix, NetSet};
+pub use defaults::own_hostname;
+pub use report::Report;
+
+/// Where the configuration is when the command line doesn't say.
+pub const DEFAULT_PATH: &str = "/etc/smtp-guard/smtp-guard.toml";
+
+/// Bytes of a configuration file.
+const FILE_BYTES: u64 = 1 << 20;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{}: {source}; --config names the file", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}: larger than {FILE_BYTES} bytes: that is no configuration", .0.display())]
+    TooLarge(PathBuf),
+    #[error(transparent)]
+    Bad(#[from] Report),
+}
+
+impl Config {
+    /// The configuration in the file `path`.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let mut text = String::new();
+        let file = std::fs::File::open(path).map_err(read)?;
+        file.take(FILE_BYTES + 1).read_to_string(&mut text).map_err(read)?;
+        if text.len() as u64 > FILE_BYTES {
+            return Err(ConfigError::TooLarge(path.to_owned()));
+        }
+        Ok(Self::parse(path, &text)?)
+    }
+
+    /// The configuration in `text`. `path` only names it in the report.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Report> {
+        let mut judge = values::Judge::default();
+        let Some(raw) = raw::read(text, &mut judge.problems) else {
+            return Err(Report::new(path, text, judge.problems));
+        };
+        let whole = judge.problems.is_empty();
+        let config = check::check(&raw, whole, &mut judge);
+        if judge.problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(Report::new(path, text, judge.problems))
+        }
+    }
+
+    /// The file that the command line named, else [`DEFAULT_PATH`] if it is there, else [`Self::builtin`].
+    pub fn find(path: Option<&Path>) -> Result<(Self, Origin), ConfigError> {
+        let (path, named) = match path {
+            Some(path) => (path, true),
+            None => (Path::new(DEFAULT_PATH), false),
+        };
+        match Self::load(path) {
+            Ok(config) => Ok((config, Origin::File(path.to_owned()))),
+            Err(ConfigError::Read { source, .. }) if !named && source.kind() == io::ErrorKind::NotFound => {
+                Ok((Self::builtin(), Origin::Builtin))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Where a configuration came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    File(PathBuf),
+    /// No file: see [`Config::builtin`].
+    Builtin,
+}
 
 /// Everything that was configured, checked and with defaults filled in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Config {
     /// Our name in greeting and Received.
     pub hostname: String,
     /// Never limited, checked, delayed or banned; wins over everything, in both planes.
+    #[serde(serialize_with = "show::networks")]
     pub exempt: NetSet,
     pub listen: Vec<Listen>,
     pub backend: Backend,
@@ -27,22 +116,25 @@ pub struct Config {
 }
 
 /// One listening socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listen {
     pub address: SocketAddr,
 }
 
 /// The mail server behind us.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Backend {
     /// Never empty, but for `run` without a file, where the built-in sink takes this place.
+    #[serde(serialize_with = "show::servers")]
     pub servers: Vec<BackendAddr>,
+    #[serde(serialize_with = "show::duration")]
     pub connect_timeout: Duration,
     pub profile: Profile,
 }
 
 /// Whose words the backend's unknown-recipient reply is read in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Profile {
     Postfix,
     /// `550 5.1.1` and nothing else.
@@ -50,31 +142,39 @@ pub enum Profile {
     Generic,
 }
 
+impl Profile {
+    const NAMES: [(&str, Self); 2] = [("postfix", Self::Postfix), ("generic", Self::Generic)];
+}
+
 /// Who may send where.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Relay {
     /// Lower case, without a final dot. Mail to these is accepted from anyone.
     pub domains: Vec<String>,
     /// May send anywhere.
+    #[serde(serialize_with = "show::networks")]
     pub networks: NetSet,
 }
 
 /// What is known of the backend's recipients.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Recipients {
     /// File of one address or `@domain` a line.
+    #[serde(serialize_with = "show::optional")]
     pub known: Option<PathBuf>,
 }
 
 /// Limits for each source, session and message.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Limits {
+    #[serde(serialize_with = "show::prefix")]
     pub ipv6_prefix: Ipv6Prefix,
     /// Sessions of one source at once.
     pub connections: u32,
     /// Accepted recipients in one message.
     pub recipients: u32,
     /// Bytes of one message, as decoded.
+    #[serde(serialize_with = "show::size")]
     pub message_size: u64,
     /// Failed commands in one session; from half of it on each failure costs one second.
     pub failed_commands: u32,
@@ -83,23 +183,27 @@ pub struct Limits {
 }
 
 /// When unknown recipients are a harvest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Harvest {
     /// Distinct unknown recipients in `window`, and ...
     pub unknown_recipients: u32,
     /// ... more than this share of the source's recipients were unknown (0.0 to 1.0).
     pub unknown_share: f64,
+    #[serde(serialize_with = "show::duration")]
     pub window: Duration,
     /// Before each unknown-recipient reply.
+    #[serde(serialize_with = "show::duration")]
     pub delay: Duration,
     /// The first ban; doubles at each repeat ...
+    #[serde(serialize_with = "show::duration")]
     pub ban: Duration,
     /// ... up to this.
+    #[serde(serialize_with = "show::duration")]
     pub ban_max: Duration,
 }
 
 /// The kernel plane.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Edge {
     /// Empty: no kernel plane.
     pub interfaces: Vec<String>,
@@ -113,7 +217,8 @@ pub struct Edge {
 }
 
 /// Where in the stack XDP runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// Driver, else generic.
     #[default]
@@ -122,27 +227,36 @@ pub enum XdpMode {
     Generic,
 }
 
+impl XdpMode {
+    const NAMES: [(&str, Self); 3] = [
+        ("auto", Self::Auto),
+        ("driver", Self::Driver),
+        ("generic", Self::Generic),
+    ];
+}
+
 /// The HTTP endpoint for metrics and health.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Metrics {
     /// `None`: off.
+    #[serde(serialize_with = "show::optional_address")]
     pub listen: Option<SocketAddr>,
 }
 
 /// The socket of the command line.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Admin {
     pub socket: PathBuf,
 }
 
 /// What survives a restart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct State {
     pub directory: PathBuf,
 }
 
 /// The log on standard error.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Log {
     pub format: LogFormat,
     /// A tracing filter: `info`, or `warn,smtp_guard=debug`.
@@ -150,9 +264,14 @@ pub struct Log {
 }
 
 /// Shape of a log line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     #[default]
     Json,
     Text,
+}
+
+impl LogFormat {
+    const NAMES: [(&str, Self); 2] = [("json", Self::Json), ("text", Self::Text)];
 }

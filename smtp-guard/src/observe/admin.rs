@@ -32,8 +32,8 @@ use crate::feedback::{ControlError, Feedback};
 
 /// Bytes of a request's body.
 const BODY: usize = 4096;
-/// Bytes of an operator's reason.
-pub const REASON_BYTES: usize = 200;
+/// Bytes of an operator's reason: what a log line shows of it.
+pub const REASON_BYTES: usize = super::log::PRINTABLE_BYTES;
 /// The longest ban that can be asked for: ten years.
 pub const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 

@@ -7,7 +7,9 @@ use std::fmt::Write as _;
 use std::io;
 
 use smtp_guard_ebpf::reason::Reason;
+use tracing::Dispatch;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -34,19 +36,19 @@ pub enum LogError {
 
 /// Sends the log of the whole process to standard error. To be called once.
 pub fn init(log: &Log) -> Result<(), LogError> {
-    let filter = filter(&log.level)?;
-    let registry = tracing_subscriber::registry().with(filter);
-    match log.format {
-        LogFormat::Json => {
-            let layer = tracing_subscriber::fmt::layer().json().flatten_event(true);
-            registry.with(layer.with_writer(io::stderr)).try_init()?;
-        }
-        LogFormat::Text => {
-            let layer = tracing_subscriber::fmt::layer().with_ansi(false);
-            registry.with(layer.with_writer(io::stderr)).try_init()?;
-        }
-    }
-    Ok(())
+    Ok(subscriber(log, io::stderr)?.try_init()?)
+}
+
+fn subscriber<W>(log: &Log, writer: W) -> Result<Dispatch, LogError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let registry = tracing_subscriber::registry().with(filter(&log.level)?);
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
+    Ok(match log.format {
+        LogFormat::Json => Dispatch::new(registry.with(layer.json().flatten_event(true))),
+        LogFormat::Text => Dispatch::new(registry.with(layer)),
+    })
 }
 
 /// `level` as a filter: a level, or directives separated by commas.
@@ -178,5 +180,49 @@ mod tests {
         ] {
             assert_eq!(filter(level).is_ok(), ok, "{level}");
         }
+    }
+
+    /// What a log of `format` and `level` holds after one rejection with a nasty detail.
+    fn logged(format: LogFormat, level: &str) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let level = level.to_owned();
+        let dispatch = subscriber(&Log { format, level }, file.reopen().unwrap()).unwrap();
+        tracing::dispatcher::with_default(&dispatch, || {
+            let client = ClientAddr::new("192.0.2.1:4711".parse().unwrap());
+            rejected(client, Reason::Harvest, "RCPT TO:<a\u{9b}31m\r\n\x1b[2J>");
+        });
+        std::fs::read_to_string(file.path()).unwrap()
+    }
+
+    #[test]
+    fn both_formats_hold_the_line_and_nothing_unescaped() {
+        let json = logged(LogFormat::Json, "info");
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        for (key, expected) in [
+            ("target", "security"),
+            ("level", "INFO"),
+            (
+                "message",
+                "SMTP connection from 192.0.2.1 rejected: directory harvest attack",
+            ),
+            ("client", "192.0.2.1"),
+            ("reason", "harvest"),
+            ("detail", "RCPT TO:<a\\x9b31m\\x0d\\x0a\\x1b[2J>"),
+        ] {
+            assert_eq!(value[key], expected, "{json}");
+        }
+        let text = logged(LogFormat::Text, "warn,security=info");
+        assert!(
+            text.contains("security: SMTP connection from 192.0.2.1 rejected: directory harvest attack"),
+            "{text}"
+        );
+        for log in [json, text] {
+            assert_eq!(
+                log.chars().filter(|c| c.is_control()).collect::<String>(),
+                "\n",
+                "{log:?}"
+            );
+        }
+        assert_eq!(logged(LogFormat::Text, "warn"), "");
     }
 }

@@ -10,17 +10,16 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family as Labelled;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
+
+pub use super::kernel::KernelStats;
+use super::kernel::{KernelCollector, verdict};
 
 /// What became of a message, in the only four ways there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,16 +49,6 @@ impl Outcome {
     }
 }
 
-/// The kernel plane as the metrics read it, at each scrape.
-pub trait KernelStats: Send + Sync + 'static {
-    /// Packets since the plane was loaded, by reason and family. Families and reasons without packets may be left out.
-    fn counters(&self) -> Vec<(Reason, Family, u64)>;
-    /// Sources that have established connections now; `None`: can't be read.
-    fn sources(&self) -> Option<u64>;
-    /// Entries of the map of bans, expired ones included until they are swept; `None`: can't be read.
-    fn bans(&self) -> Option<u64>;
-}
-
 /// The handle that everything counts through. A clone is one reference count.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
@@ -71,12 +60,11 @@ struct Inner {
     messages: [Counter; Outcome::ALL.len()],
     rejections: ByReason,
     offences: ByReason,
-    other_offences: Labelled<Vec<(&'static str, &'static str)>, Counter>,
     bans: ByReason,
     bans_active: Gauge,
     reports_dropped: Counter,
     ban_seconds: Histogram,
-    bounds: Labelled<Vec<(&'static str, &'static str)>, Counter>,
+    bounds: Labelled<Labels, Counter>,
     kernel: Arc<OnceLock<Box<dyn KernelStats>>>,
 }
 
@@ -107,16 +95,15 @@ impl Metrics {
         registry.register("ban_seconds", help, ban_seconds.clone());
         let bounds = labelled(&mut registry, "bound_reached", "Times that a bound was reached");
         let kernel = Arc::new(OnceLock::new());
-        registry.register_collector(Box::new(KernelCollector(Arc::clone(&kernel))));
+        registry.register_collector(Box::new(KernelCollector::new(Arc::clone(&kernel))));
         Self(Arc::new(Inner {
             registry,
             connections,
             active,
             messages: Outcome::ALL.map(|o| messages.get_or_create_owned(&vec![("outcome", o.label())])),
-            rejections: ByReason::new(&rejections, "reason"),
-            offences: ByReason::new(&offences, "conduct"),
-            other_offences: offences,
-            bans: ByReason::new(&bans, "reason"),
+            rejections: ByReason::new(rejections, "reason", is_refusal),
+            offences: ByReason::new(offences, "conduct", is_refusal),
+            bans: ByReason::new(bans, "reason", is_ban),
             bans_active,
             reports_dropped,
             ban_seconds,
@@ -160,10 +147,7 @@ impl Metrics {
     pub fn offence(&self, conduct: &'static str) {
         match Reason::from_label(conduct) {
             Some(reason) => self.0.offences.inc(reason),
-            None => {
-                let counter = self.0.other_offences.get_or_create(&vec![("conduct", conduct)]);
-                counter.inc();
-            }
+            None => self.0.offences.inc_other(conduct),
         }
     }
 
@@ -242,72 +226,47 @@ fn labelled(registry: &mut Registry, name: &'static str, help: &'static str) -> 
 }
 
 /// One counter for each reason, found by the reason's number.
-struct ByReason([Option<Counter>; MAX_REASONS as usize]);
+struct ByReason {
+    usual: [Option<Counter>; MAX_REASONS as usize],
+    label: &'static str,
+    family: Labelled<Labels, Counter>,
+}
 
 impl ByReason {
-    fn new(family: &Labelled<Labels, Counter>, label: &'static str) -> Self {
-        Self(std::array::from_fn(|number| {
-            let reason = Reason::from_number(u32::try_from(number).ok()?)?;
+    /// The `usual` reasons are shown from the start, at zero, and count without a lock; others appear with their first
+    /// count.
+    fn new(family: Labelled<Labels, Counter>, label: &'static str, usual: fn(Reason) -> bool) -> Self {
+        let counter = |number| {
+            let reason = Reason::from_number(u32::try_from(number).ok()?).filter(|reason| usual(*reason))?;
             Some(family.get_or_create_owned(&vec![(label, reason.label())]))
-        }))
+        };
+        Self {
+            usual: std::array::from_fn(counter),
+            label,
+            family,
+        }
     }
 
     fn inc(&self, reason: Reason) {
-        if let Some(Some(counter)) = self.0.get(reason as usize) {
-            counter.inc();
+        match self.usual.get(reason as usize) {
+            Some(Some(counter)) => _ = counter.inc(),
+            _ => self.inc_other(reason.label()),
         }
+    }
+
+    fn inc_other(&self, value: &'static str) {
+        self.family.get_or_create(&vec![(self.label, value)]).inc();
     }
 }
 
-/// Reads the kernel plane when somebody scrapes, not before.
-struct KernelCollector(Arc<OnceLock<Box<dyn KernelStats>>>);
-
-impl fmt::Debug for KernelCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KernelCollector")
-    }
+/// Whether the user plane refuses for this reason.
+fn is_refusal(reason: Reason) -> bool {
+    verdict(reason) == "drop" && reason != Reason::Malformed
 }
 
-impl Collector for KernelCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(stats) = self.0.get() else { return Ok(()) };
-        // A descriptor without a metric would be a family without samples, so nothing is announced for nothing.
-        let counters = stats.counters();
-        if !counters.is_empty() {
-            let help = "Packets that the kernel plane judged";
-            let mut family = encoder.encode_descriptor("kernel_packets", help, None, MetricType::Counter)?;
-            for (reason, address_family, packets) in counters {
-                let labels = [
-                    ("reason", reason.label()),
-                    ("family", address_family.label()),
-                    ("verdict", verdict(reason)),
-                ];
-                ConstCounter::new(packets).encode(family.encode_family(&labels)?)?;
-            }
-        }
-        let gauges = [
-            (
-                "kernel_sources",
-                "Sources with established connections",
-                stats.sources(),
-            ),
-            ("kernel_bans", "Entries of the kernel's map of bans", stats.bans()),
-        ];
-        for (name, help, value) in gauges {
-            let Some(value) = value else { continue };
-            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
-        Ok(())
-    }
-}
-
-/// What the kernel does with a packet for this reason.
-const fn verdict(reason: Reason) -> &'static str {
-    match reason {
-        Reason::NotGuarded | Reason::Clean | Reason::Exempt => "pass",
-        _ => "drop",
-    }
+/// Whether a ban is made for this reason.
+fn is_ban(reason: Reason) -> bool {
+    matches!(reason, Reason::Harvest | Reason::Operator)
 }
 
 #[cfg(test)]
@@ -367,43 +326,12 @@ mod tests {
     #[test]
     fn no_family_is_announced_twice() {
         let metrics = Metrics::new();
-        metrics.kernel(Box::new(Fake));
+        metrics.kernel(Box::new(super::super::kernel::tests::Fake));
         let text = metrics.encode();
         let mut names: Vec<_> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")).collect();
         let all = names.len();
         names.sort_unstable();
         names.dedup_by_key(|n| n.split(' ').next());
         assert_eq!(names.len(), all, "{names:?}");
-    }
-
-    #[test]
-    fn the_kernel_is_read_at_the_scrape() {
-        check(
-            |m| m.kernel(Box::new(Fake)),
-            "smtp_guard_kernel_packets_total{reason=\"harvest\",family=\"ipv6\",verdict=\"drop\"} 9",
-        );
-        check(
-            |m| m.kernel(Box::new(Fake)),
-            "smtp_guard_kernel_packets_total{reason=\"exempt\",family=\"ipv4\",verdict=\"pass\"} 2",
-        );
-        check(|m| m.kernel(Box::new(Fake)), "smtp_guard_kernel_sources 3");
-        let text = Metrics::new().encode();
-        assert!(!text.contains("kernel"), "{text}");
-    }
-
-    struct Fake;
-
-    impl KernelStats for Fake {
-        fn counters(&self) -> Vec<(Reason, Family, u64)> {
-            vec![(Reason::Harvest, Family::V6, 9), (Reason::Exempt, Family::V4, 2)]
-        }
-
-        fn sources(&self) -> Option<u64> {
-            Some(3)
-        }
-
-        fn bans(&self) -> Option<u64> {
-            None
-        }
     }
 }

@@ -3,6 +3,7 @@ pub mod budget;
 
 pub mod admin;
 pub mod http;
+mod kernel;
 pub mod log;
 pub mod metrics;
 mod serve;

@@ -56,3 +56,37 @@ where
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test]
+    async fn connections_are_bounded_and_come_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let metrics = Metrics::new();
+        let router = Router::new().route("/", get(async || "here"));
+        let server = tokio::spawn(serve(listener, router, "test_connections", metrics.clone()));
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let full = "smtp_guard_bound_reached_total{bound=\"test_connections\"} 1";
+        while !metrics.encode().contains(full) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut late = TcpStream::connect(address).await.unwrap();
+        late.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        idle.pop();
+        let mut reply = String::new();
+        late.read_to_string(&mut reply).await.unwrap();
+        assert!(reply.ends_with("here"), "{reply}");
+        server.abort();
+    }
+}

@@ -22,6 +22,8 @@ pub enum SocketError {
     AnotherInstance(PathBuf),
     #[error("admin.socket {}: there is something that isn't a socket; remove it, or set another path", .0.display())]
     NotASocket(PathBuf),
+    #[error("admin.socket {}: its directory belongs to user {owner}, who could take the socket's place; choose a directory of your own", path.display())]
+    Foreign { path: PathBuf, owner: u32 },
     #[error("admin.socket {}: {source}; the directory must be writable for the guard's user", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -42,19 +44,25 @@ pub(super) struct SocketFile {
 }
 
 impl Socket {
-    /// Binds `path` with mode 0660, after removing the socket of a dead guard. Makes the last directory of `path` (mode
+    /// Binds `path` with mode 0660, after removing the socket of a dead guard. Makes the directory of `path` (mode
     /// 0750) where it is missing. To be called inside the tokio runtime.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         let io = |source| SocketError::Io {
             path: path.to_owned(),
             source,
         };
-        if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty() && !d.exists()) {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o750)
-                .create(directory)
-                .map_err(io)?;
+        let directory = match path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
+            _ => Path::new("."),
+        };
+        if !directory.exists() {
+            let mut builder = DirBuilder::new();
+            builder.recursive(true).mode(0o750).create(directory).map_err(io)?;
+        }
+        let owner = fs::metadata(directory).map_err(io)?.uid();
+        if !trusted(owner, rustix::process::geteuid().as_raw()) {
+            let path = path.to_owned();
+            return Err(SocketError::Foreign { path, owner });
         }
         let lock = lock(path).map_err(io)?;
         let Some(lock) = lock else {
@@ -99,6 +107,11 @@ impl Drop for SocketFile {
             tracing::warn!(socket = %self.path.display(), %error, "the admin socket could not be removed");
         }
     }
+}
+
+/// Whether `user` may keep its socket in a directory of `owner`. (Root looks after itself.)
+fn trusted(owner: u32, user: u32) -> bool {
+    owner == user || owner == 0 || user == 0
 }
 
 /// The lock of `path`, or `None` where another process holds it.
@@ -147,5 +160,17 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert!(matches!(Socket::bind(&path), Err(SocketError::NotASocket(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_not_trusted() {
+        for (owner, user, expected) in [
+            (1000, 1000, true),
+            (0, 1000, true),
+            (1001, 1000, false),
+            (1001, 0, true),
+        ] {
+            assert_eq!(trusted(owner, user), expected, "{owner} {user}");
+        }
     }
 }

@@ -1,0 +1,125 @@
+//! The command line's side of the admin API: one request over one connection, and 5 seconds for all of it.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use axum::http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::feedback::decision::{Decision, Explanation};
+use crate::observe::admin::{Add, Deleted, Failure};
+use crate::observe::status::Status;
+
+/// For connecting, the request and its answer together.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of an answer: a million decisions take less.
+const ANSWER: usize = 512 << 20;
+
+/// Asks the guard that listens on one socket.
+#[derive(Clone, Debug)]
+pub struct AdminClient {
+    socket: PathBuf,
+}
+
+impl AdminClient {
+    /// For the guard on `socket`; nothing is opened yet.
+    pub fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// GET /status
+    pub fn status(&self) -> anyhow::Result<Status> {
+        self.ask(Method::GET, "/status", None::<&()>)
+    }
+
+    /// GET /decisions
+    pub fn decisions(&self) -> anyhow::Result<Vec<Decision>> {
+        self.ask(Method::GET, "/decisions", None::<&()>)
+    }
+
+    /// POST /decisions
+    pub fn add(&self, add: &Add) -> anyhow::Result<Decision> {
+        self.ask(Method::POST, "/decisions", Some(add))
+    }
+
+    /// DELETE /decisions/{ip}
+    pub fn delete(&self, ip: IpAddr) -> anyhow::Result<Decision> {
+        self.ask(Method::DELETE, &format!("/decisions/{ip}"), None::<&()>)
+    }
+
+    /// DELETE /decisions
+    pub fn delete_all(&self) -> anyhow::Result<Deleted> {
+        self.ask(Method::DELETE, "/decisions", None::<&()>)
+    }
+
+    /// GET /explain/{ip}
+    pub fn explain(&self, ip: IpAddr) -> anyhow::Result<Explanation> {
+        self.ask(Method::GET, &format!("/explain/{ip}"), None::<&()>)
+    }
+
+    fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> anyhow::Result<T> {
+        let body = match body {
+            Some(body) => serde_json::to_vec(body)?,
+            None => Vec::new(),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "smtp-guard")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answer = runtime.block_on(async {
+            tokio::time::timeout(TIMEOUT, self.send(request)).await.map_err(|_| {
+                let (socket, seconds) = (self.socket.display(), TIMEOUT.as_secs());
+                anyhow!("the guard at {socket} doesn't answer within {seconds} s: its log may say why")
+            })?
+        });
+        let (status, bytes) = answer?;
+        if status.is_success() {
+            return serde_json::from_slice(&bytes)
+                .context("the guard's answer isn't understood: is it of the same version as this command?");
+        }
+        match serde_json::from_slice::<Failure>(&bytes) {
+            Ok(failure) => bail!("{}", failure.error),
+            Err(_) => bail!("the guard answered {status}"),
+        }
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let response = sender.send_request(request).await.context("the guard broke off")?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER).collect().await;
+        connection.abort();
+        Ok((
+            status,
+            body.map_err(|error| anyhow!("the guard's answer: {error}"))?.to_bytes(),
+        ))
+    }
+
+    fn unreachable(&self, error: &io::Error) -> anyhow::Error {
+        let socket = self.socket.display();
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                anyhow!("{socket}: permission denied; run this as root, or as a member of the guard's group")
+            }
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                anyhow!("no guard answers at {socket}: is `smtp-guard run` started?")
+            }
+            _ => anyhow!("{socket}: {error}"),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The arguments, as clap reads them. What each command does stands in the module of its name.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use ipnet::IpNet;
+
+use crate::addr::Ipv6Prefix;
+use crate::config::units::{DURATION_HELP, parse_duration};
+use crate::observe::admin::{LONGEST, REASON_BYTES};
+
+/// An SMTP edge filter: policy in the session, enforcement in the kernel.
+///
+/// Results go to standard output, everything else to standard error.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 78 bad configuration.
+#[derive(Debug, Parser)]
+#[command(name = "smtp-guard", version, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+    #[command(flatten)]
+    pub(super) global: Global,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// Configuration file [default: /etc/smtp-guard/smtp-guard.toml where it exists, else built-in values for a first try]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the guard in the foreground
+    Run,
+    /// Check the configuration: every error with its line, column and what to do
+    Check,
+    /// Look at the configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// What the running guard does now
+    Status {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// What is known of an address: whether and why it is blocked, until when, and how to lift it
+    Explain {
+        /// An IPv4 or IPv6 address, or an IPv6 prefix as `decisions list` shows it
+        #[arg(value_parser = address)]
+        ip: IpAddr,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Who is blocked
+    Decisions {
+        #[command(subcommand)]
+        command: Decisions,
+    },
+    /// The kernel plane
+    Edge {
+        #[command(subcommand)]
+        command: Edge,
+    },
+    /// A small mail server for trying the guard out: takes all mail into a Maildir
+    Sink {
+        /// Address and port, such as 127.0.0.1:2526
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Made where it is missing
+        #[arg(long, value_name = "DIRECTORY")]
+        maildir: PathBuf,
+    },
+    /// Write the manual page to standard output, or the pages of all commands into a directory
+    #[command(hide = true)]
+    Man { directory: Option<PathBuf> },
+    /// Write the completions of a shell to standard output
+    #[command(hide = true)]
+    Completions { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Show the configuration as it is in force, defaults included, as a file that `check` reads
+    Show {
+        /// The defaults, whatever the file says
+        #[arg(long)]
+        defaults: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Decisions {
+    /// All decisions in force
+    List {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Block an address; exempt ones are refused
+    Add {
+        /// An IPv4 or IPv6 address; of the latter its whole prefix is blocked
+        #[arg(value_parser = address)]
+        ip: IpAddr,
+        /// How long: 30s, 10m, 1h, 7d
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        length: Duration,
+        /// Why; `explain` and the log say it again
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: String,
+    },
+    /// Lift the decision on an address, or all
+    Delete {
+        /// An IPv4 or IPv6 address, or an IPv6 prefix as `decisions list` shows it
+        #[arg(value_parser = address, required_unless_present = "all")]
+        ip: Option<IpAddr>,
+        /// Lift all decisions
+        #[arg(long, conflicts_with = "ip")]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Edge {
+    /// Load the programs, attach them to the interfaces and leave them there (needs root)
+    Load {
+        #[command(flatten)]
+        interfaces: Interfaces,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Detach the programs and remove everything of them (needs root)
+    Unload {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// What is attached, and what it counted
+    Status {
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Interfaces {
+    /// Network interface, in place of edge.interfaces; can be repeated
+    #[arg(long = "interface", value_name = "INTERFACE")]
+    pub(super) interfaces: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Json {
+    /// As JSON, for programs
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// An address, or an IPv6 prefix that can be one source.
+fn address(text: &str) -> Result<IpAddr, String> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(ip.to_canonical());
+    }
+    match text.parse::<IpNet>() {
+        Ok(IpNet::V4(net)) if net.prefix_len() == 32 => Ok(net.addr().into()),
+        Ok(IpNet::V6(net)) if net.prefix_len() == 128 || Ipv6Prefix::RANGE.contains(&net.prefix_len()) => {
+            Ok(IpAddr::V6(net.addr()).to_canonical())
+        }
+        Ok(_) => Err(String::from(
+            "networks are not supported by this version; give one address",
+        )),
+        Err(_) => Err(String::from("give an address: 192.0.2.1 or 2001:db8::1")),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let length = parse_duration(text).ok_or(DURATION_HELP)?;
+    if (Duration::from_secs(1)..=LONGEST).contains(&length) {
+        Ok(length)
+    } else {
+        Err(format!("give 1s to {}d", LONGEST.as_secs() / 86_400))
+    }
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err(String::from("say why, so that the next one knows")),
+        text if text.len() > REASON_BYTES => Err(format!("at most {REASON_BYTES} bytes")),
+        text if text.chars().any(char::is_control) => Err(String::from("without control characters")),
+        text => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    /// `expected` is a part of the parsed arguments' debug form, or of the error.
+    fn check(line: &str, expected: Result<&str, &str>) {
+        let words = std::iter::once("smtp-guard").chain(line.split('|').filter(|w| !w.is_empty()));
+        match (Arguments::try_parse_from(words), expected) {
+            (Ok(arguments), Ok(part)) => {
+                let debug = format!("{arguments:?}");
+                assert!(debug.contains(part), "{line}: {debug}");
+            }
+            (Err(error), Err(part)) => {
+                assert!(error.to_string().contains(part), "{line}: {error}");
+            }
+            (got, _) => panic!("{line}: {got:?}"),
+        }
+    }
+
+    #[test]
+    fn commands_are_read() {
+        check("run", Ok("Run"));
+        check("run|--config|/x", Ok("/x"));
+        check("--config|/x|check", Ok("/x"));
+        check(
+            "config|show|--defaults|--json",
+            Ok("defaults: true, json: Json { json: true }"),
+        );
+        check("status|--json", Ok("Status { json: Json { json: true } }"));
+        check("explain|::ffff:192.0.2.1", Ok("192.0.2.1"));
+        check("explain|2001:db8::/64", Ok("2001:db8::"));
+        check("decisions|list", Ok("List"));
+        check(
+            "decisions|add|192.0.2.1|--for|1h|--reason|too much",
+            Ok("length: 3600s, reason: \"too much\""),
+        );
+        check("decisions|delete|192.0.2.1", Ok("ip: Some(192.0.2.1), all: false"));
+        check("decisions|delete|--all", Ok("ip: None, all: true"));
+        check("edge|load|--interface|lo|--interface|eth0", Ok("[\"lo\", \"eth0\"]"));
+        check("edge|unload", Ok("Unload"));
+        check("edge|status|--json", Ok("Status"));
+        check("sink|--listen|127.0.0.1:2526|--maildir|/m", Ok("127.0.0.1:2526"));
+        check("completions|bash", Ok("Bash"));
+    }
+
+    #[test]
+    fn wrong_usage_says_what_is_right() {
+        check("", Err("Usage"));
+        check("reload", Err("unrecognized subcommand"));
+        check("explain", Err("<IP>"));
+        check("explain|localhost", Err("192.0.2.1"));
+        check("decisions|add|10.0.0.0/8|--for|1h|--reason|x", Err("give one address"));
+        check("decisions|add|192.0.2.1|--for|0s|--reason|x", Err("give 1s"));
+        check("decisions|add|192.0.2.1|--for|1|--reason|x", Err("a unit"));
+        check("decisions|add|192.0.2.1|--for|1h|--reason| ", Err("say why"));
+        check("decisions|add|192.0.2.1|--for|1h", Err("--reason"));
+        check("decisions|delete", Err("<IP>"));
+        check("decisions|delete|--all|192.0.2.1", Err("cannot be used"));
+        check("sink|--listen|x|--maildir|/m", Err("invalid socket address"));
+    }
+}

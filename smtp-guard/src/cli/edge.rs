@@ -1,0 +1,37 @@
+//! `edge load | unload | status`: the kernel plane without the proxy.
+
+use anyhow::{Context as _, bail};
+
+use super::args::Edge;
+use super::output;
+use crate::config::Config;
+use crate::edge;
+
+/// Performs `command` with what `config` says of the edge.
+pub(super) fn edge(mut config: Config, command: Edge) -> anyhow::Result<()> {
+    match command {
+        Edge::Load { interfaces, json } => {
+            if !interfaces.interfaces.is_empty() {
+                config.edge.interfaces = interfaces.interfaces;
+            }
+            if config.edge.interfaces.is_empty() {
+                bail!("no interface: set edge.interfaces, or give --interface (`ip link` lists them)");
+            }
+            let loaded = edge::load(&config)?;
+            output::show(json.json, &loaded, || loaded.to_string())
+        }
+        Edge::Unload { json } => {
+            let removed = edge::unload(&config.edge.pin_directory)?;
+            output::show(json.json, &removed, || match removed.as_slice() {
+                [] => String::from("nothing was loaded"),
+                removed => format!("removed:\n  {}", removed.join("\n  ")),
+            })
+        }
+        Edge::Status { json } => {
+            let plane = edge::KernelPlane::open(&config.edge.pin_directory)?;
+            let plane = plane.context("the kernel plane is not loaded; `smtp-guard edge load` loads it")?;
+            let status = plane.status()?;
+            output::show(json.json, &status, || output::tree(&status))
+        }
+    }
+}

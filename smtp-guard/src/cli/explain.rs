@@ -1,0 +1,171 @@
+//! `explain` in plain sentences: why, on what evidence, until when, and how to lift it.
+
+use std::net::IpAddr;
+
+use super::output::left;
+use super::time;
+use crate::clock::WallTime;
+use crate::feedback::decision::{Decision, Explanation, LedgerView};
+use crate::observe::log::printable;
+use smtp_guard_ebpf::reason::Reason;
+
+/// What is known of `ip`.
+pub(super) fn text(ip: IpAddr, explanation: &Explanation) -> String {
+    text_at(ip, explanation, WallTime::now())
+}
+
+fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
+    let mut lines = Vec::new();
+    if explanation.source != ip.to_string() {
+        lines.push(format!("{ip} is counted as {}.", explanation.source));
+    }
+    match &explanation.decision {
+        Some(decision) => blocked(ip, decision, now, &mut lines),
+        None => lines.push(format!("{ip} is not blocked.")),
+    }
+    if explanation.exempt {
+        lines.push(String::from(
+            "It is exempt: it is never limited, checked, delayed or banned.",
+        ));
+    }
+    match &explanation.ledger {
+        Some(ledger) => seen(ledger, &mut lines),
+        None => lines.push(String::from("The ledger holds nothing of it.")),
+    }
+    match explanation.connections {
+        Some(1) => lines.push(String::from("It has 1 connection now.")),
+        Some(count) => lines.push(format!("It has {count} connections now.")),
+        None => {}
+    }
+    lines.extend(explanation.notes.iter().map(|note| printable(note.as_bytes())));
+    lines.join("\n")
+}
+
+fn blocked(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<String>) {
+    let reason = Reason::from_label(&decision.reason).map_or(decision.reason.as_str(), |reason| reason.text());
+    lines.push(format!("{ip} is blocked: {reason}."));
+    if !decision.text.is_empty() && decision.text != reason {
+        lines.push(format!("Why: {}", printable(decision.text.as_bytes())));
+    }
+    for evidence in &decision.evidence {
+        lines.push(format!("  {}", printable(evidence.as_bytes())));
+    }
+    let by = match decision.origin.as_str() {
+        "operator" => "the administrator",
+        "ledger" => "the guard itself",
+        other => other,
+    };
+    lines.push(format!(
+        "Made {} by {by}; ban number {} of this source.",
+        time::utc(decision.made),
+        decision.repeat
+    ));
+    if decision.until.as_ms() == i64::MAX {
+        lines.push(String::from("It does not end by itself."));
+    } else {
+        let left = left(decision.until, now);
+        lines.push(format!(
+            "It ends by itself at {}, in {left}.",
+            time::utc(decision.until)
+        ));
+    }
+    lines.push(format!("To lift it now: smtp-guard decisions delete {ip}"));
+    lines.push(String::from(
+        "To keep it from coming back: add the address to `exempt` in the configuration.",
+    ));
+}
+
+fn seen(ledger: &LedgerView, lines: &mut Vec<String>) {
+    lines.push(format!(
+        "Since {}: {} unknown recipients of {} ({:.0} %), {} messages accepted.",
+        time::utc(ledger.window_started),
+        ledger.unknown_recipients,
+        ledger.recipients,
+        ledger.share * 100.0,
+        ledger.accepted
+    ));
+    if !ledger.sample.is_empty() {
+        let sample: Vec<_> = ledger
+            .sample
+            .iter()
+            .map(|recipient| printable(recipient.as_bytes()))
+            .collect();
+        lines.push(format!("Some of them: {}", sample.join(", ")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(ip: &str, explanation: &Explanation, expected: &str) {
+        let text = text_at(ip.parse().unwrap(), explanation, WallTime::from_ms(1_800_000));
+        assert_eq!(text, expected);
+    }
+
+    fn nothing(source: &str) -> Explanation {
+        Explanation {
+            source: source.to_owned(),
+            exempt: false,
+            decision: None,
+            ledger: None,
+            connections: None,
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn everything_is_said_in_sentences() {
+        check(
+            "192.0.2.1",
+            &nothing("192.0.2.1"),
+            "192.0.2.1 is not blocked.\nThe ledger holds nothing of it.",
+        );
+        let blocked = Explanation {
+            decision: Some(Decision {
+                source: String::from("2001:db8::/64"),
+                reason: String::from("harvest"),
+                text: String::from("directory harvest attack"),
+                origin: String::from("ledger"),
+                made: WallTime::from_ms(0),
+                until: WallTime::from_ms(3_600_000),
+                repeat: 1,
+                evidence: vec![String::from("10 unknown\nrecipients")],
+            }),
+            ledger: Some(LedgerView {
+                unknown_recipients: 10,
+                recipients: 12,
+                share: 0.8333,
+                accepted: 0,
+                window_started: WallTime::from_ms(0),
+                sample: vec![String::from("a@example.org")],
+            }),
+            connections: Some(1),
+            ..nothing("2001:db8::/64")
+        };
+        check(
+            "2001:db8::1",
+            &blocked,
+            "\
+2001:db8::1 is counted as 2001:db8::/64.
+2001:db8::1 is blocked: directory harvest attack.
+  10 unknown\\x0arecipients
+Made 1970-01-01 00:00:00 UTC by the guard itself; ban number 1 of this source.
+It ends by itself at 1970-01-01 01:00:00 UTC, in 30m 00s.
+To lift it now: smtp-guard decisions delete 2001:db8::1
+To keep it from coming back: add the address to `exempt` in the configuration.
+Since 1970-01-01 00:00:00 UTC: 10 unknown recipients of 12 (83 %), 0 messages accepted.
+Some of them: a@example.org
+It has 1 connection now.",
+        );
+        let exempt = Explanation {
+            exempt: true,
+            ..nothing("192.0.2.1")
+        };
+        check(
+            "192.0.2.1",
+            &exempt,
+            "192.0.2.1 is not blocked.\nIt is exempt: it is never limited, checked, delayed or banned.\nThe ledger holds nothing of it.",
+        );
+    }
+}

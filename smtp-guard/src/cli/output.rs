@@ -1,0 +1,171 @@
+//! Results on standard output: JSON for programs, aligned text for people.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::time;
+use crate::clock::WallTime;
+use crate::feedback::decision::Decision;
+use crate::observe::log::printable;
+use crate::observe::status::Status;
+
+/// Writes one text and a line end. A closed pipe is an error here, and no panic.
+pub(super) fn line(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
+/// Writes `value` as JSON, or `text`.
+pub(super) fn show(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    let text = if json {
+        serde_json::to_string_pretty(value)?
+    } else {
+        text()
+    };
+    Ok(line(&text)?)
+}
+
+/// The table of `decisions list`.
+pub(super) fn decisions(list: &[Decision]) -> String {
+    decisions_at(list, WallTime::now())
+}
+
+fn decisions_at(list: &[Decision], now: WallTime) -> String {
+    if list.is_empty() {
+        return String::from("nobody is blocked");
+    }
+    let mut rows = vec![["SOURCE", "REASON", "BY", "UNTIL", "LEFT", "REPEAT", "TEXT"].map(String::from)];
+    rows.extend(list.iter().map(|decision| {
+        [
+            decision.source.clone(),
+            decision.reason.clone(),
+            decision.origin.clone(),
+            time::utc(decision.until),
+            left(decision.until, now),
+            decision.repeat.to_string(),
+            // It may quote what a client sent.
+            printable(decision.text.as_bytes()),
+        ]
+    }));
+    table(&rows)
+}
+
+/// How long until `until`.
+pub(super) fn left(until: WallTime, now: WallTime) -> String {
+    if until.as_ms() == i64::MAX {
+        return String::from("-");
+    }
+    let ms = until.as_ms().saturating_sub(now.as_ms()).max(0);
+    time::length(ms.unsigned_abs().div_ceil(1000))
+}
+
+/// The text of `status`.
+pub(super) fn status(status: &Status) -> String {
+    let messages = &status.messages;
+    let kernel = if status.kernel.present { "enforcing" } else { "absent" };
+    let pairs = [
+        ("version", status.version.clone()),
+        ("up", time::length(status.uptime_seconds)),
+        ("listening on", status.listeners.join(", ")),
+        ("backend", status.backend.join(", ")),
+        ("connections", status.connections.to_string()),
+        (
+            "messages",
+            format!(
+                "{} accepted, {} rejected, {} deferred, {} ambiguous",
+                messages.accepted, messages.rejected, messages.deferred, messages.ambiguous
+            ),
+        ),
+        ("bans", status.bans_active.to_string()),
+        ("kernel plane", format!("{kernel}: {}", status.kernel.text)),
+    ];
+    table(&pairs.map(|(name, value)| [name.to_owned(), value]))
+}
+
+/// Any value, one `name: value` a line, indented by depth: for what has no shape of its own to be shown in.
+pub(super) fn tree(value: &impl Serialize) -> String {
+    let mut lines = Vec::new();
+    match serde_json::to_value(value) {
+        Ok(value) => branch(&value, 0, &mut lines),
+        Err(error) => lines.push(format!("can't be shown: {error}")),
+    }
+    lines.join("\n")
+}
+
+fn branch(value: &Value, depth: usize, lines: &mut Vec<String>) {
+    let indent = "  ".repeat(depth);
+    let mut entry = |name: &str, value: &Value| match value {
+        Value::Object(_) | Value::Array(_) => {
+            lines.push(format!("{indent}{name}:"));
+            branch(value, depth + 1, lines);
+        }
+        Value::String(text) => lines.push(format!("{indent}{name}: {text}")),
+        Value::Null => lines.push(format!("{indent}{name}: none")),
+        value => lines.push(format!("{indent}{name}: {value}")),
+    };
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .for_each(|(name, value)| entry(&name.replace('_', " "), value)),
+        Value::Array(list) => list.iter().enumerate().for_each(|(at, value)| match value {
+            Value::Object(_) | Value::Array(_) => entry(&(at + 1).to_string(), value),
+            value => entry("-", value),
+        }),
+        Value::String(text) => lines.push(format!("{indent}{text}")),
+        value => lines.push(format!("{indent}{value}")),
+    }
+}
+
+/// Columns aligned to the left, two spaces between them.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut lines = Vec::with_capacity(rows.len());
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        lines.push(cells.collect::<Vec<_>>().join("  ").trim_end().to_owned());
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(source: &str, text: &str, until_ms: i64) -> Decision {
+        Decision {
+            source: source.to_owned(),
+            reason: String::from("harvest"),
+            text: text.to_owned(),
+            origin: String::from("ledger"),
+            made: WallTime::from_ms(0),
+            until: WallTime::from_ms(until_ms),
+            repeat: 1,
+            evidence: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn decisions_are_a_table() {
+        let list = [
+            decision("192.0.2.1", "guessing", 3_600_000),
+            decision("2001:db8::/64", "\x1b[2J", i64::MAX),
+        ];
+        let expected = "\
+SOURCE         REASON   BY      UNTIL                    LEFT    REPEAT  TEXT
+192.0.2.1      harvest  ledger  1970-01-01 01:00:00 UTC  1h 00m  1       guessing
+2001:db8::/64  harvest  ledger  for ever                 -       1       \\x1b[2J";
+        assert_eq!(decisions_at(&list, WallTime::from_ms(0)), expected);
+        assert_eq!(decisions_at(&[], WallTime::from_ms(0)), "nobody is blocked");
+    }
+
+    #[test]
+    fn anything_is_a_tree() {
+        let value = serde_json::json!({"mode": "generic", "links": [{"name": "lo"}], "pins": ["a"], "none": null});
+        let expected = "links:\n  1:\n    name: lo\nmode: generic\nnone: none\npins:\n  -: a";
+        assert_eq!(tree(&value), expected);
+    }
+}

@@ -1,0 +1,155 @@
+//! The defaults, once. The packaged file is held against them by a test.
+
+use std::env;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::domain_fault;
+use super::{
+    Admin, Backend, Config, Edge, Harvest, Limits, Listen, Log, LogFormat, Metrics, Profile, Recipients, Relay, State,
+    XdpMode,
+};
+use crate::addr::{Ipv6Prefix, NetSet};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Config {
+    /// For a first try without a file: the guard on 127.0.0.1:2525 in front of the built-in sink, whose address the
+    /// caller puts into `backend.servers`. State and socket are the user's own.
+    pub fn builtin() -> Self {
+        let directory = user_directory();
+        Self {
+            hostname: own_hostname().unwrap_or_else(|_| String::from("localhost")),
+            exempt: NetSet::default(),
+            listen: vec![Listen {
+                address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2525)),
+            }],
+            backend: Backend::default(),
+            relay: Relay {
+                domains: vec![String::from("example.org"), String::from("localhost")],
+                networks: NetSet::default(),
+            },
+            recipients: Recipients::default(),
+            limits: Limits::default(),
+            harvest: Harvest::default(),
+            edge: Edge::default(),
+            metrics: Metrics::default(),
+            admin: Admin {
+                socket: directory.join("admin.sock"),
+            },
+            state: State { directory },
+            log: Log {
+                format: LogFormat::Text,
+                ..Log::default()
+            },
+        }
+    }
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            connect_timeout: 10 * SECOND,
+            profile: Profile::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ipv6_prefix: Ipv6Prefix::default(),
+            connections: 20,
+            recipients: 100,
+            message_size: 25 << 20,
+            failed_commands: 20,
+            total_connections: 10_000,
+        }
+    }
+}
+
+impl Default for Harvest {
+    fn default() -> Self {
+        Self {
+            unknown_recipients: 10,
+            unknown_share: 0.5,
+            window: HOUR,
+            delay: 5 * SECOND,
+            ban: HOUR,
+            ban_max: 7 * 24 * HOUR,
+        }
+    }
+}
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            mode: XdpMode::default(),
+            connections: 50,
+            max_sources: 1_000_000,
+            pin_directory: PathBuf::from("/sys/fs/bpf/smtp-guard"),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9925))),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from("/run/smtp-guard/admin.sock"),
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            directory: PathBuf::from("/var/lib/smtp-guard"),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::default(),
+            level: String::from("info"),
+        }
+    }
+}
+
+/// The host's own name, or, as the error, what it is if it can't stand in a greeting.
+pub fn own_hostname() -> Result<String, String> {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .to_ascii_lowercase();
+    match domain_fault(&name) {
+        None => Ok(name),
+        Some(_) => Err(name),
+    }
+}
+
+/// `$XDG_STATE_HOME/smtp-guard`, else `~/.local/state/smtp-guard`, else a directory of the user's own below `/tmp`.
+fn user_directory() -> PathBuf {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(state) = absolute("XDG_STATE_HOME") {
+        return state.join("smtp-guard");
+    }
+    if let Some(home) = absolute("HOME") {
+        return home.join(".local/state/smtp-guard");
+    }
+    let user = rustix::process::geteuid().as_raw();
+    env::temp_dir().join(format!("smtp-guard-{user}"))
+}

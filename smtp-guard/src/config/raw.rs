@@ -1,0 +1,207 @@
+//! The file as it is written: every key that a configuration may hold, with its position, and no judgement but its type.
+//!
+//! Keys of later versions stand here too, as [`Later`]: they are known, so that `check` can refuse them by name.
+//! No `flatten` and no untagged enums: both lose the position.
+//!
+//! Serde stops at the first error. So the key that it stumbled over is reported, taken out, and the rest read again,
+//! until all of it is read; every key is optional here, which makes that sound.
+
+use serde::Deserialize;
+use toml::de::{DeArray, DeTable, DeValue, Deserializer};
+use toml::{Spanned, Value};
+
+use super::report::Problem;
+
+pub(super) type Text = Option<Spanned<String>>;
+pub(super) type List = Option<Spanned<Vec<Spanned<String>>>>;
+pub(super) type Number = Option<Spanned<i64>>;
+pub(super) type Share = Option<Spanned<f64>>;
+/// A key that this version knows and doesn't support.
+pub(super) type Later = Option<Spanned<Value>>;
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident { $($key:ident: $kind:ty),+ $(,)? })+) => {
+        $($(#[$doc])*
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub(super) struct $name { $(pub(super) $key: $kind),+ }
+
+        impl $name {
+            /// The keys, to be held against the packaged file.
+            #[cfg(test)]
+            pub(super) const KEYS: &[&str] = &[$(stringify!($key)),+];
+        })+
+    };
+}
+
+tables! {
+    /// The whole file.
+    Raw {
+        hostname: Text,
+        exempt: List,
+        listen: Vec<Spanned<Listen>>,
+        tls: Tls,
+        backend: Backend,
+        relay: Relay,
+        auth: Auth,
+        recipients: Recipients,
+        limits: Limits,
+        harvest: Harvest,
+        checks: Checks,
+        dnsbl: Later,
+        dns: Dns,
+        edge: Edge,
+        blocklist: Later,
+        metrics: Metrics,
+        admin: Admin,
+        state: State,
+        log: Log,
+    }
+    Listen { address: Text, role: Text, proxy_protocol: Later }
+    Tls { certificate: Later, key: Later }
+    Backend { servers: List, tls: Later, identity: Later, profile: Text, connect_timeout: Text }
+    Relay { domains: List, networks: List, authenticated: Later }
+    Auth { via: Later, dovecot_socket: Later, failures: Later, failure_window: Later, ban: Later }
+    Recipients { known: Text, traps: Later }
+    Limits {
+        ipv6_prefix: Number,
+        connections: Number,
+        connections_per_minute: Later,
+        messages_per_hour: Later,
+        recipients: Number,
+        message_size: Text,
+        failed_commands: Number,
+        total_connections: Number,
+    }
+    Harvest {
+        unknown_recipients: Number,
+        unknown_share: Share,
+        window: Text,
+        delay: Text,
+        ban: Text,
+        ban_max: Text,
+    }
+    Checks {
+        sender_domain: Later,
+        ptr: Later,
+        ptr_forward: Later,
+        early_talker: Later,
+        greeting_delay: Later,
+        dnsbl_threshold: Later,
+    }
+    Dns { servers: Later, timeout: Later }
+    Edge { interfaces: List, mode: Text, connections: Number, max_sources: Number, pin_directory: Text }
+    Metrics { listen: Text }
+    Admin { socket: Text }
+    State { directory: Text }
+    Log { format: Text, level: Text }
+}
+
+/// Reads `text`; what is wrong with its form goes to `problems`. `None`: it is no TOML, so nothing more can be said.
+pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<Raw> {
+    let (mut document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // The parser goes on after an error and may stumble over its consequences: the first of each line is enough.
+        let line = |error: &&toml::de::Error| error.span().map(|span| text[..span.start].matches('\n').count());
+        let mut errors: Vec<_> = errors.iter().collect();
+        errors.sort_by_key(|error| error.span().map(|span| span.start));
+        errors.dedup_by_key(|error| line(error));
+        problems.extend(errors.into_iter().map(|error| Problem {
+            span: error.span(),
+            message: format!("not TOML: {}", error.message()),
+            label: String::new(),
+            help: String::from("text stands in double quotes, lists in [ ], one key = value on each line"),
+        }));
+        return None;
+    }
+    loop {
+        let error = match Raw::deserialize(Deserializer::from(document.clone())) {
+            Ok(raw) => return Some(raw),
+            Err(error) => error,
+        };
+        problems.push(explain(&error));
+        let removed = error.span().is_some_and(|span| remove(document.get_mut(), span.start));
+        if !removed {
+            return None;
+        }
+    }
+}
+
+/// Serde's error in the user's words.
+fn explain(error: &toml::de::Error) -> Problem {
+    let span = error.span();
+    let message = error.message();
+    let mut words = message.split('`').skip(1).step_by(2);
+    if message.starts_with("unknown field")
+        && let Some(unknown) = words.next()
+    {
+        let known: Vec<_> = words.collect();
+        return Problem {
+            span,
+            message: format!("unknown key `{unknown}`"),
+            label: String::from("no such key here"),
+            help: match nearest(unknown, &known) {
+                Some(key) => format!("did you mean `{key}`?"),
+                None => format!("known here: {}", known.join(", ")),
+            },
+        };
+    }
+    let (found, expected) = message.split_once(", expected ").unwrap_or((message, ""));
+    Problem {
+        span,
+        message: found
+            .replacen("invalid type", "wrong type", 1)
+            .replace("sequence", "list")
+            .replace("map", "table"),
+        label: String::new(),
+        help: match expected {
+            "" => String::new(),
+            "a string" => String::from("write text in double quotes, as in \"25MiB\" or \"6s\""),
+            "a sequence" => String::from("write a list: [\"...\", \"...\"], or [[...]] for a list of tables"),
+            "i64" => String::from("write a whole number, without quotes"),
+            "f64" => String::from("write a number, without quotes"),
+            _ if expected.starts_with("struct") => String::from("write a table: [name], then key = value on each line"),
+            _ => format!("expected {expected}"),
+        },
+    }
+}
+
+/// The key that `unknown` was probably meant to be.
+fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+    let unknown = unknown.to_lowercase().replace('-', "_");
+    let near = |key: &&str| (unknown.len().max(key.len()) / 3).max(1);
+    let distance = |key: &&str| strsim::osa_distance(&unknown, key);
+    let best = known.iter().copied().min_by_key(distance)?;
+    (distance(&best) <= near(&best)).then_some(best)
+}
+
+/// Takes the innermost key or element at byte `at` out of `table`; `false`: there is none.
+fn remove(table: &mut DeTable<'_>, at: usize) -> bool {
+    if table.iter_mut().any(|(_, value)| remove_inside(value.get_mut(), at)) {
+        return true;
+    }
+    let found = table
+        .iter()
+        .find(|(key, value)| key.span().contains(&at) || value.span().contains(&at))
+        .map(|(key, _)| key.clone());
+    found.is_some_and(|key| table.remove(&key).is_some())
+}
+
+fn remove_inside(value: &mut DeValue<'_>, at: usize) -> bool {
+    match value {
+        DeValue::Table(table) => remove(table, at),
+        DeValue::Array(array) => {
+            if array.iter_mut().any(|element| remove_inside(element.get_mut(), at)) {
+                return true;
+            }
+            let before = array.len();
+            let rest = std::mem::replace(array, DeArray::new())
+                .into_iter()
+                .filter(|e| !e.span().contains(&at))
+                .collect();
+            *array = rest;
+            array.len() < before
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,69 @@
+//! The valid configuration as a file again: `config show` writes what `check` reads.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::ser::{Error, Serialize, Serializer};
+
+use super::units::{show_duration, show_size};
+use super::{Backend, Config};
+use crate::addr::{BackendAddr, Ipv6Prefix, NetSet};
+
+impl Config {
+    /// As TOML, which [`Config::parse`] reads as the same again.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+
+    /// All defaults. The three keys that a real file must set are empty here, and the hostname is the host's own.
+    pub fn defaults() -> Self {
+        let mut config = Self::builtin();
+        config.listen.clear();
+        config.relay.domains.clear();
+        config.backend = Backend::default();
+        config.admin = super::Admin::default();
+        config.state = super::State::default();
+        config.log = super::Log::default();
+        config
+    }
+}
+
+pub(super) fn duration<S: Serializer>(value: &Duration, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(&show_duration(*value))
+}
+
+pub(super) fn size<S: Serializer>(value: &u64, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(&show_size(*value))
+}
+
+pub(super) fn prefix<S: Serializer>(value: &Ipv6Prefix, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_u8(value.length())
+}
+
+pub(super) fn networks<S: Serializer>(value: &NetSet, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_seq(value.iter())
+}
+
+pub(super) fn servers<S: Serializer>(value: &[BackendAddr], out: S) -> Result<S::Ok, S::Error> {
+    out.collect_seq(value.iter().map(BackendAddr::to_string))
+}
+
+/// Nothing is the empty text.
+pub(super) fn optional<S: Serializer>(value: &Option<PathBuf>, out: S) -> Result<S::Ok, S::Error> {
+    match value {
+        None => out.serialize_str(""),
+        Some(path) => path
+            .to_str()
+            .ok_or_else(|| S::Error::custom("a path that isn't UTF-8"))?
+            .serialize(out),
+    }
+}
+
+/// Nothing is the empty text.
+pub(super) fn optional_address<S: Serializer>(value: &Option<SocketAddr>, out: S) -> Result<S::Ok, S::Error> {
+    match value {
+        None => out.serialize_str(""),
+        Some(address) => out.collect_str(address),
+    }
+}

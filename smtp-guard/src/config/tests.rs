@@ -1,0 +1,335 @@
+//! Files, good and bad, and what is said of them.
+
+mod packaged;
+
+use super::*;
+
+/// The least that a file must hold; `check` appends to it.
+const LEAST: &str = "\
+[[listen]]
+address = \"0.0.0.0:25\"
+[backend]
+servers = [\"10.0.0.10:25\"]
+[relay]
+domains = [\"example.org\"]
+";
+
+/// Lines of [`LEAST`]: what a case appends begins below them.
+const LINES: usize = 6;
+
+fn parse(text: &str) -> Result<Config, Report> {
+    Config::parse(Path::new("test.toml"), text)
+}
+
+/// Whether `text` is refused with all of `expected`: `line:column: message`, where the message may be a part of the
+/// title, of the label or of the help; and with no other problem.
+fn check(text: &str, expected: &[&str]) {
+    let report = match parse(text) {
+        Ok(_) if expected.is_empty() => return,
+        Ok(config) => panic!("accepted:\n{text}\n{config:?}"),
+        Err(report) => report.render(false),
+    };
+    let problems: Vec<_> = report
+        .split("\n\n")
+        .filter(|part| part.starts_with("error: "))
+        .collect();
+    for expected in expected {
+        let (position, message) = expected.split_once(": ").unwrap();
+        let arrow = match position {
+            "-" => String::from("--> test.toml"),
+            position => format!("--> test.toml:{position}"),
+        };
+        let fits = |problem: &str| problem.lines().any(|line| line.trim() == arrow) && problem.contains(message);
+        assert!(
+            problems.iter().any(|problem| fits(problem)),
+            "no {expected:?} in\n{report}\nof\n{text}"
+        );
+    }
+    assert_eq!(problems.len(), expected.len(), "{report}\nof\n{text}");
+}
+
+/// As [`check`], for what is appended to [`LEAST`]; lines count from the first that is appended.
+fn check_more(more: &str, expected: &[&str]) {
+    let shifted: Vec<_> = expected
+        .iter()
+        .map(|expected| match expected.split_once(':') {
+            Some((line, rest)) if line != "-" => format!("{}:{rest}", line.parse::<usize>().unwrap() + LINES),
+            _ => (*expected).to_owned(),
+        })
+        .collect();
+    check(
+        &format!("{LEAST}{more}"),
+        &shifted.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+}
+
+#[test]
+fn the_form_is_checked() {
+    check(
+        "",
+        &[
+            "-: no [[listen]]",
+            "-: backend.servers is empty",
+            "-: relay.domains is empty",
+        ],
+    );
+    check("hostname = mx", &["1:12: not TOML"]);
+    check("a = 1\na = 2", &["2:1: duplicate key"]);
+    check("exmpt = []", &["1:1: did you mean `exempt`?"]);
+    check("colour = 1", &["1:1: known here: hostname"]);
+    check("listen = \"0.0.0.0:25\"", &["1:10: [[...]] for a list of tables"]);
+    check("limits = 5", &["1:10: write a table"]);
+    check_more("[limit]\n", &["1:2: did you mean `limits`?"]);
+    check_more("[limits]\nConnections = 5", &["2:1: did you mean `connections`?"]);
+    check_more(
+        "[limits]\nmessage-size = \"1MiB\"",
+        &["2:1: did you mean `message_size`?"],
+    );
+    check_more(
+        "[limits]\nconnections = \"20\"",
+        &["2:15: whole number, without quotes"],
+    );
+    check_more("[limits]\nconnections = 2.5", &["2:15: whole number"]);
+    check_more("[limits]\nmessage_size = 5", &["2:16: text in double quotes"]);
+    check_more("[harvest]\nunknown_share = \"half\"", &["2:17: write a number"]);
+    check_more("[edge]\ninterfaces = \"eth0\"", &["2:14: write a list"]);
+    check_more("[edge]\ninterfaces = [\"eth0\", 1]", &["2:23: wrong type: integer `1`"]);
+}
+
+#[test]
+fn all_errors_are_found_at_once() {
+    check(
+        "hostnme = \"x\"\nexempt = [5, \"nonsense\"]\n[[listen]]\naddress = \"here\"\nrole = \"mx\"\nrol = 1\n\
+         [limits]\nconnections = 0\nrecipients = \"x\"\n[edge]\nmode = \"fast\"\n",
+        &[
+            "1:1: did you mean `hostname`?",
+            "2:11: wrong type: integer `5`",
+            "2:14: is no address or network",
+            "4:11: is no address and port",
+            "6:1: did you mean `role`?",
+            "8:15: limits.connections must be 1 to 1000000",
+            "9:14: whole number",
+            "11:8: edge.mode can't be \"fast\"",
+        ],
+    );
+    check(
+        "a = \nb = 2 3\nc = [\"\n",
+        &["1:5: not TOML", "2:5: not TOML", "3:7: not TOML"],
+    );
+}
+
+#[test]
+fn values_are_checked() {
+    check(
+        "hostname = \"bad_name\"",
+        &[
+            "1:12: is no host name",
+            "-: no [[listen]]",
+            "-: backend.servers",
+            "-: relay.domains",
+        ],
+    );
+    check_more("[limits]\nipv6_prefix = 31", &["2:15: must be 32 to 64"]);
+    check_more("[limits]\nipv6_prefix = 65", &["2:15: must be 32 to 64"]);
+    check_more("[limits]\nconnections = -1", &["2:15: -1 is out of range"]);
+    check_more("[limits]\nmessage_size = \"0B\"", &["2:16: must be 1KiB to 10GiB"]);
+    check_more("[limits]\nmessage_size = \"25MB\"", &["2:16: (B, KiB, MiB, GiB)"]);
+    check_more("[limits]\nrecipients = 0", &["2:14: out of range"]);
+    check_more("[limits]\nfailed_commands = 0", &["2:19: out of range"]);
+    check_more("[limits]\ntotal_connections = 0", &["2:21: out of range"]);
+    check_more(
+        "[limits]\ntotal_connections = 9223372036854775807",
+        &["2:21: out of range"],
+    );
+    check_more("[harvest]\nunknown_share = 1.1", &["2:17: must be 0 to 1"]);
+    check_more("[harvest]\nunknown_share = nan", &["2:17: must be 0 to 1"]);
+    check_more("[harvest]\nunknown_share = -0.1", &["2:17: must be 0 to 1"]);
+    check_more("[harvest]\nunknown_share = 1", &[]);
+    check_more("[harvest]\nunknown_recipients = 0", &["2:22: out of range"]);
+    check_more("[harvest]\nwindow = \"0s\"", &["2:10: must be 1s to 7d"]);
+    check_more("[harvest]\ndelay = \"0s\"", &[]);
+    check_more("[harvest]\nban = \"1 hour\"", &["2:7: harvest.ban is no duration"]);
+    check_more("[harvest]\nban = \"2d\"\nban_max = \"1d\"", &["3:11: ban_max is below"]);
+    check_more("[harvest]\nban = \"8d\"", &["2:7: ban_max is below"]);
+    check_more("[edge]\nmax_sources = 0", &["2:15: out of range"]);
+    check_more(
+        "[edge]\ninterfaces = [\"a/b\", \"lo\", \"lo\"]",
+        &["2:15: no interface name", "2:28: names lo twice"],
+    );
+    check_more("[edge]\npin_directory = \"bpf\"", &["2:17: absolute path"]);
+    check_more("[edge]\npin_directory = \"\"", &["2:17: absolute path"]);
+    check_more("[recipients]\nknown = \"recipients\"", &["2:9: the whole path"]);
+    check_more("[recipients]\nknown = \"\"", &[]);
+    check_more("[metrics]\nlisten = \":9925\"", &["2:10: no address and port"]);
+    check_more("[metrics]\nlisten = \"127.0.0.1:0\"", &["2:10: port 0"]);
+    check_more("[log]\nlevel = \"inof\"", &["2:9: \"inof\" is no level"]);
+    check_more("[log]\nlevel = \"warn,smtp_guard=loud\"", &["2:9: is no filter"]);
+    check_more("[log]\nlevel = \"warn,security=info,smtp_guard::relay=debug\"", &[]);
+    let long = format!("[admin]\nsocket = \"/{}\"", "x".repeat(100));
+    check_more(&long, &["2:10: 101 bytes"]);
+}
+
+#[test]
+fn addresses_and_names_are_checked() {
+    let listen = |address: &str| format!("[[listen]]\naddress = \"{address}\"");
+    check_more(&listen("0.0.0.0:25"), &["2:11: taken by 0.0.0.0:25"]);
+    check_more(&listen("127.0.0.1:25"), &["2:11: taken by 0.0.0.0:25"]);
+    check_more(&listen("[::]:25"), &[]);
+    check_more(&listen("127.0.0.1:2525"), &[]);
+    check_more(&listen("mx.example.org:25"), &["2:11: host names are not looked up"]);
+    check_more("[[listen]]\n", &["1:1: without address"]);
+
+    let two = |servers: &str, domains: &str| {
+        format!(
+            "[[listen]]\naddress = \"0.0.0.0:25\"\n[backend]\nservers = [{servers}]\n[relay]\ndomains = [{domains}]\n"
+        )
+    };
+    check(&two("", "\"a.org\""), &["4:11: backend.servers is empty"]);
+    check(&two("\"10.0.0.1:25\"", ""), &["6:11: relay.domains is empty"]);
+    check(&two("\"127.0.0.1:25\"", "\"a.org\""), &["4:12: mail loop"]);
+    check(&two("\"0.0.0.0:25\"", "\"a.org\""), &["4:12: mail loop"]);
+    check(&two("\"[::ffff:127.0.0.1]:25\"", "\"a.org\""), &["4:12: mail loop"]);
+    check(&two("\"127.0.0.1:10025\", \"[::1]:25\"", "\"a.org\""), &[]);
+    check(&two("\"10.0.0.1\"", "\"a.org\""), &["4:12: no address and port"]);
+    for (domain, help) in [
+        ("*.a.org", "wildcards"),
+        ("@a.org", "right of the @"),
+        ("grün.org", "xn--"),
+        ("192.0.2.1", "not an address"),
+        ("[192.0.2.1]", "not an address"),
+        ("a..org", "letters, digits"),
+        ("-a.org", "letters, digits"),
+        ("", "letters, digits"),
+        ("a b", "letters, digits"),
+    ] {
+        check(
+            &two("\"10.0.0.1:25\"", &format!("\"{domain}\"")),
+            &[&format!("6:12: {help}")],
+        );
+    }
+    let config = parse(&two(
+        "\"10.0.0.1:25\"",
+        "\"B.Example.ORG.\", \"a.org\", \"b.example.org\"",
+    ))
+    .unwrap();
+    assert_eq!(config.relay.domains, ["a.org", "b.example.org"]);
+}
+
+#[test]
+fn an_open_relay_is_refused() {
+    for (nets, expected) in [
+        ("\"0.0.0.0/0\"", Some("2:13: open relay")),
+        ("\"::/0\"", Some("2:13: open relay")),
+        ("\"0.0.0.0/1\", \"10.0.0.0/8\"", Some("2:13: open relay")),
+        ("\"2000::/3\"", Some("2:13: open relay")),
+        ("\"2002::/16\"", Some("2:13: open relay")),
+        ("\"::ffff:0:0/96\"", Some("2:13: open relay")),
+        ("\"::ffff:0.0.0.0/97\"", Some("2:13: open relay")),
+        ("\"10.0.0.0/8\", \"11.0.0.0/8\"", Some("2:12: together")),
+        (
+            "\"10.0.0.0/8\", \"192.168.0.0/16\", \"fc00::/7\", \"fe80::/10\", \"2001:db8::/32\"",
+            None,
+        ),
+        ("\"::ffff:10.0.0.0/104\", \"127.0.0.1\", \"::1\"", None),
+        ("\"10.1.2.3/8\"", Some("2:13: write \"10.1.2.3\" or \"10.0.0.0/8\"")),
+        ("\"10.0.0.0/33\"", Some("2:13: no address or network")),
+        ("\"gateway\"", Some("2:13: no address or network")),
+    ] {
+        // A second [relay] would be a duplicate: exempt and networks are judged by the same rules.
+        let text = format!("exempt = []\nnetworks = [{nets}]").replace("exempt = []\n", "");
+        let relay = format!("{LEAST}{text}\n");
+        let expected: Vec<_> = expected.iter().map(|e| format!("{}{}", LINES + 1, &e[1..])).collect();
+        check(&relay, &expected.iter().map(String::as_str).collect::<Vec<_>>());
+        let exempt = format!("\nexempt   = [{nets}]\n{LEAST}");
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|e| e.replacen(&(LINES + 1).to_string(), "2", 1))
+            .collect();
+        check(&exempt, &expected.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_is_valid_alone_may_be_wrong_together() {
+    check_more(
+        "[limits]\nconnections = 50",
+        &["2:15: must be above limits.connections"],
+    );
+    check_more("[edge]\nconnections = 20", &["2:15: edge 20, limits 20"]);
+    check_more("[limits]\nconnections = 60\n[edge]\nconnections = 61", &[]);
+    check_more("[metrics]\nlisten = \"127.0.0.1:25\"", &["2:10: is taken"]);
+}
+
+#[test]
+fn keys_of_later_versions_are_refused_by_name() {
+    let text = "not supported by this version";
+    for (more, position) in [
+        ("[tls]\ncertificate = \"/x\"", "2:15"),
+        ("[auth]\nvia = \"backend\"", "2:7"),
+        ("[auth]\nfailures = 10", "2:12"),
+        ("[recipients]\ntraps = [\"a@example.org\"]", "2:9"),
+        ("[limits]\nconnections_per_minute = 5", "2:26"),
+        ("[limits]\nmessages_per_hour = 5", "2:21"),
+        ("[checks]\nsender_domain = \"enforce\"", "2:17"),
+        ("[checks]\nptr = \"observe\"", "2:7"),
+        ("[checks]\ngreeting_delay = \"6s\"", "2:18"),
+        ("[checks]\ndnsbl_threshold = 2", "2:19"),
+        ("[[dnsbl]]\nzone = \"bl.example.net\"", "1:1"),
+        ("[dns]\ntimeout = \"5s\"", "2:11"),
+        ("[[blocklist]]\nname = \"drop\"", "1:1"),
+        ("[log]\nformat = \"kerio\"", "2:10"),
+        ("[[listen]]\naddress = \"0.0.0.0:587\"\nrole = \"submission\"", "3:8"),
+        (
+            "[[listen]]\naddress = \"0.0.0.0:24\"\nproxy_protocol = [\"192.0.2.10\"]",
+            "3:18",
+        ),
+    ] {
+        check_more(more, &[&format!("{position}: {text}")]);
+    }
+    for (table, keys) in [
+        ("tls", raw::Tls::KEYS),
+        ("auth", raw::Auth::KEYS),
+        ("checks", raw::Checks::KEYS),
+        ("dns", raw::Dns::KEYS),
+    ] {
+        for key in keys {
+            check_more(
+                &format!("[{table}]\n{key} = 1"),
+                &[&format!("2:{}: {table}.{key} is {text}", key.len() + 4)],
+            );
+        }
+    }
+    let backend = |line: &str| LEAST.replace("[relay]", &format!("{line}\n[relay]"));
+    for (line, position) in [
+        ("tls = \"opportunistic\"", "5:7"),
+        ("identity = \"xclient\"", "5:12"),
+        ("profile = \"exim\"", "5:11"),
+    ] {
+        check(&backend(line), &[&format!("{position}: {text}")]);
+    }
+    check(
+        &backend("profile = \"qmail\""),
+        &["5:11: choose \"postfix\" or \"generic\""],
+    );
+    check_more("authenticated = true", &[&format!("1:17: {text}")]);
+    // What this version does anyway may be written down.
+    check(&backend("tls = \"off\"\nidentity = \"none\""), &[]);
+    check_more(
+        "authenticated = false\n[tls]\n[auth]\nvia = \"off\"\n[recipients]\ntraps = []\n[dns]\nservers = []\n\
+         [limits]\nconnections_per_minute = 0\nmessages_per_hour = 0\n[checks]\nsender_domain = \"off\"\nptr = \"off\"\n\
+         ptr_forward = \"off\"\nearly_talker = \"off\"\ngreeting_delay = \"0s\"\n",
+        &[],
+    );
+    check(&format!("dnsbl = []\nblocklist = []\n{LEAST}"), &[]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing.toml");
+    let error = Config::load(&missing).unwrap_err().to_string();
+    assert!(error.contains("missing.toml") && error.contains("--config"), "{error}");
+    let large = directory.path().join("large.toml");
+    std::fs::write(&large, "#".repeat(FILE_BYTES as usize + 1)).unwrap();
+    assert!(matches!(Config::load(&large), Err(ConfigError::TooLarge(_))));
+}

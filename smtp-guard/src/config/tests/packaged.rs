@@ -1,0 +1,120 @@
+//! The packaged file, the defaults and what `config show` writes, held against each other; and any file at all.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PACKAGED: &str = include_str!("../../../../packaging/smtp-guard.toml");
+
+/// The packaged file with every default that is commented out put in force.
+fn uncommented() -> String {
+    let is_key = |line: &str| {
+        let name = line.split(" = ").next().unwrap_or_default();
+        line.contains(" = ")
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
+    };
+    let line = |line: &'static str| match line.strip_prefix('#') {
+        Some(key) if is_key(key) => key,
+        _ => line,
+    };
+    PACKAGED.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn as_json(config: &Config) -> serde_json::Value {
+    serde_json::to_value(config).unwrap()
+}
+
+#[test]
+fn the_packaged_file_shows_the_defaults() {
+    let shipped = as_json(&parse(PACKAGED).unwrap());
+    let mut shown = as_json(&parse(&uncommented()).unwrap());
+    // The one default that depends on the host.
+    shown["hostname"] = shipped["hostname"].clone();
+    assert_eq!(shipped, shown);
+    let mut defaults = as_json(&Config::defaults());
+    for (table, key) in [("backend", "servers"), ("relay", "domains")] {
+        defaults[table][key] = shipped[table][key].clone();
+    }
+    defaults["listen"] = shipped["listen"].clone();
+    assert_eq!(defaults, shipped);
+}
+
+#[test]
+fn the_packaged_file_names_every_supported_key() {
+    let later = [
+        "tls",
+        "identity",
+        "authenticated",
+        "traps",
+        "connections_per_minute",
+        "messages_per_hour",
+        "proxy_protocol",
+    ];
+    let text = uncommented();
+    let document: toml::Table = text.parse().unwrap();
+    let tables = [
+        ("backend", raw::Backend::KEYS),
+        ("relay", raw::Relay::KEYS),
+        ("recipients", raw::Recipients::KEYS),
+        ("limits", raw::Limits::KEYS),
+        ("harvest", raw::Harvest::KEYS),
+        ("edge", raw::Edge::KEYS),
+        ("metrics", raw::Metrics::KEYS),
+        ("admin", raw::Admin::KEYS),
+        ("state", raw::State::KEYS),
+        ("log", raw::Log::KEYS),
+    ];
+    for (table, keys) in tables {
+        for key in keys.iter().filter(|key| !later.contains(key)) {
+            assert!(document[table].get(key).is_some(), "{table}.{key} is missing");
+        }
+    }
+    for key in raw::Listen::KEYS.iter().filter(|key| !later.contains(key)) {
+        assert!(document["listen"][0].get(key).is_some(), "listen.{key} is missing");
+    }
+    for key in raw::Raw::KEYS {
+        let later = ["tls", "auth", "checks", "dnsbl", "dns", "blocklist"].contains(key);
+        assert_eq!(document.get(*key).is_none(), later, "{key}");
+    }
+}
+
+#[test]
+fn what_is_shown_is_read_as_the_same() {
+    let text = "exempt = [\"10.0.0.0/8\", \"2001:db8::1\"]\n".to_owned()
+        + LEAST
+        + "networks = [\"192.0.2.0/24\"]\n[recipients]\nknown = \"/r\"\n[limits]\nmessage_size = \"1025KiB\"\n\
+           ipv6_prefix = 56\n[harvest]\nwindow = \"90s\"\nunknown_share = 0.25\n[edge]\ninterfaces = [\"lo\"]\n\
+           mode = \"generic\"\n[metrics]\nlisten = \"\"\n[log]\nformat = \"text\"\n";
+    for config in [parse(&text).unwrap(), parse(PACKAGED).unwrap()] {
+        let again = parse(&config.to_toml().unwrap()).unwrap();
+        assert_eq!(as_json(&again), as_json(&config));
+        assert_eq!(format!("{again:?}"), format!("{config:?}"));
+    }
+}
+
+#[test]
+fn the_built_in_configuration_lacks_only_its_sink() {
+    let mut config = Config::builtin();
+    config.backend.servers = vec![BackendAddr("127.0.0.1:2526".parse().unwrap())];
+    let again = parse(&config.to_toml().unwrap()).unwrap();
+    assert_eq!(as_json(&again), as_json(&config));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever stands in the file: it is read or refused, and the report can be shown.
+    #[test]
+    fn no_file_is_too_odd(at: prop::sample::Index, length in 0_usize..40, put in ".{0,12}") {
+        let text: Vec<char> = uncommented().chars().collect();
+        let at = at.index(text.len());
+        let rest = &text[(at + length).min(text.len())..];
+        let odd: String = text[..at].iter().copied().chain(put.chars()).chain(rest.iter().copied()).collect();
+        if let Err(report) = parse(&odd) {
+            prop_assert!(report.render(false).contains("error: "));
+            prop_assert!(report.render(true).contains("test.toml"));
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What is valid by itself and wrong together: ceilings in the wrong order, mail loops, addresses taken twice.
+
+use std::net::{IpAddr, SocketAddr};
+
+use toml::Spanned;
+
+use super::Config;
+use super::check::list;
+use super::raw::Raw;
+use super::values::Judge;
+
+/// Holds the valid values of `config` against each other; `raw` has their positions.
+pub(super) fn together(raw: &Raw, config: &Config, judge: &mut Judge) {
+    if config.edge.connections <= config.limits.connections {
+        let key = raw.edge.connections.as_ref().or(raw.limits.connections.as_ref());
+        if let Some(span) = key.map(Spanned::span) {
+            let label = format!("edge {}, limits {}", config.edge.connections, config.limits.connections);
+            let help = "raise edge.connections: an honest sender must hear 421 before the kernel goes silent";
+            judge.wrong(span, "edge.connections must be above limits.connections", label, help);
+        }
+    }
+    for text in list(&raw.backend.servers) {
+        let Some(server) = parsed(text) else { continue };
+        if let Some(own) = config.listen.iter().find(|own| reaches(server, own.address)) {
+            let label = format!("[[listen]] has {}", own.address);
+            let help = "name the mail server behind the guard, on another address or port";
+            judge.wrong(
+                text.span(),
+                format!("mail loop: {server} is the guard itself"),
+                label,
+                help,
+            );
+        }
+    }
+    if let (Some(text), Some(address)) = (&raw.metrics.listen, config.metrics.listen)
+        && let Some(own) = config.listen.iter().find(|own| overlap(own.address, address))
+    {
+        let label = format!("[[listen]] has {}", own.address);
+        judge.wrong(
+            text.span(),
+            format!("metrics.listen {address} is taken"),
+            label,
+            "choose another port",
+        );
+    }
+}
+
+/// Whether two sockets can't be bound both. (Of different families they can: ours are bound to one family each.)
+pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && (a.ip() == b.ip() || any)
+}
+
+/// Whether a connection to `server` ends at our own `listen`, as far as the file alone can tell.
+fn reaches(server: SocketAddr, listen: SocketAddr) -> bool {
+    // Connecting to the unspecified address means this host.
+    let this_host = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+    let any = listen.ip().is_unspecified() && listen.is_ipv4() == server.is_ipv4() && this_host(server.ip());
+    let nowhere = server.ip().is_unspecified() && listen.ip().is_loopback() && listen.is_ipv4() == server.is_ipv4();
+    server.port() == listen.port() && (server.ip() == listen.ip() || any || nowhere)
+}
+
+fn parsed(text: &Spanned<String>) -> Option<SocketAddr> {
+    let address = text.get_ref().parse::<SocketAddr>().ok()?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}

@@ -1,0 +1,318 @@
+//! Judgement of single values: each returns what is valid, or the default after noting what is wrong.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use toml::{Spanned, Value};
+
+use super::raw::{Later, List, Number, Share, Text};
+use super::report::Problem;
+use super::units::{DURATION_HELP, SIZE_HELP, parse_duration, parse_size, show_duration, show_size};
+use crate::addr::NetSet;
+
+/// An IPv4 network wider than this is no organisation's: 10.0.0.0/8 is the widest in private use.
+const WIDEST_V4: u8 = 8;
+/// The same for IPv6, but for the unique local addresses. (2002::/16 would hold all of IPv4.)
+const WIDEST_V6: u8 = 19;
+
+/// Collects what is wrong.
+#[derive(Debug, Default)]
+pub(super) struct Judge {
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Judge {
+    pub(super) fn wrong(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        label: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.problems.push(Problem {
+            span: Some(span),
+            message: message.into(),
+            label: label.into(),
+            help: help.into(),
+        });
+    }
+
+    /// Something that should be there and isn't.
+    pub(super) fn missing(&mut self, span: Option<Range<usize>>, message: impl Into<String>, help: impl Into<String>) {
+        self.problems.push(Problem {
+            span,
+            message: message.into(),
+            label: String::new(),
+            help: help.into(),
+        });
+    }
+
+    pub(super) fn number<T>(&mut self, key: &str, raw: &Number, range: RangeInclusive<u32>, default: T) -> T
+    where
+        T: TryFrom<i64>,
+    {
+        let Some(raw) = raw else { return default };
+        let value = *raw.get_ref();
+        let allowed = i64::from(*range.start())..=i64::from(*range.end());
+        match T::try_from(value) {
+            Ok(valid) if allowed.contains(&value) => valid,
+            _ => {
+                self.range(key, raw.span(), &value, allowed.start(), allowed.end());
+                default
+            }
+        }
+    }
+
+    pub(super) fn share(&mut self, key: &str, raw: &Share, default: f64) -> f64 {
+        let Some(raw) = raw else { return default };
+        if (0.0..=1.0).contains(raw.get_ref()) {
+            return *raw.get_ref();
+        }
+        self.range(key, raw.span(), raw.get_ref(), &0.0, &1.0);
+        default
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        key: &str,
+        raw: &Text,
+        range: RangeInclusive<Duration>,
+        default: Duration,
+    ) -> Duration {
+        let Some(raw) = raw else { return default };
+        match parse_duration(raw.get_ref()) {
+            Some(value) if range.contains(&value) => return value,
+            Some(value) => {
+                let [value, low, high] = [value, *range.start(), *range.end()].map(show_duration);
+                self.range(key, raw.span(), &value, &low, &high);
+            }
+            None => self.wrong(raw.span(), format!("{key} is no duration"), "", DURATION_HELP),
+        }
+        default
+    }
+
+    pub(super) fn size(&mut self, key: &str, raw: &Text, range: RangeInclusive<u64>, default: u64) -> u64 {
+        let Some(raw) = raw else { return default };
+        match parse_size(raw.get_ref()) {
+            Some(value) if range.contains(&value) => return value,
+            Some(value) => {
+                let [value, low, high] = [value, *range.start(), *range.end()].map(show_size);
+                self.range(key, raw.span(), &value, &low, &high);
+            }
+            None => self.wrong(raw.span(), format!("{key} is no size"), "", SIZE_HELP),
+        }
+        default
+    }
+
+    fn range<T: fmt::Display>(&mut self, key: &str, span: Range<usize>, value: &T, low: &T, high: &T) {
+        let message = format!("{key} must be {low} to {high}");
+        self.wrong(
+            span,
+            message,
+            format!("{value} is out of range"),
+            "leave the key out for its default",
+        );
+    }
+
+    /// One of `choices`. Words of `later` are known and refused as not supported yet.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        key: &str,
+        raw: &Text,
+        choices: &[(&str, T)],
+        later: &[&str],
+        default: T,
+    ) -> T {
+        let Some(raw) = raw else { return default };
+        let word = raw.get_ref().as_str();
+        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == word) {
+            return *value;
+        }
+        let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let help = format!("choose {}", names.join(" or "));
+        if later.contains(&word) {
+            let message = format!("{key} = \"{word}\" is not supported by this version");
+            self.wrong(raw.span(), message, "comes with a later one", help);
+        } else {
+            self.wrong(raw.span(), format!("{key} can't be {word:?}"), "", help);
+        }
+        default
+    }
+
+    /// A key of later versions: refused, unless its value is what this version does anyway.
+    pub(super) fn later(&mut self, key: &str, raw: &Later, same: &[Value]) {
+        let Some(raw) = raw else { return };
+        let empty = match raw.get_ref() {
+            Value::Array(array) => array.is_empty(),
+            Value::Table(table) => table.is_empty(),
+            _ => false,
+        };
+        if empty || same.contains(raw.get_ref()) {
+            return;
+        }
+        let help = match same.first() {
+            Some(value) => format!("remove it, or write {value}"),
+            None => String::from("remove it"),
+        };
+        let message = format!("{key} is not supported by this version");
+        self.wrong(raw.span(), message, "would have no effect", help);
+    }
+
+    pub(super) fn socket(&mut self, key: &str, raw: &Spanned<String>) -> Option<SocketAddr> {
+        match raw.get_ref().parse::<SocketAddr>() {
+            Ok(address) if address.port() == 0 => {
+                self.wrong(
+                    raw.span(),
+                    format!("{key}: port 0 can't be reached"),
+                    "",
+                    "write the port that is meant",
+                );
+                None
+            }
+            Ok(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
+            Err(_) => {
+                let help = "write IP:port: \"192.0.2.1:25\" or \"[2001:db8::1]:25\"; host names are not looked up";
+                self.wrong(raw.span(), format!("{key} is no address and port"), "", help);
+                None
+            }
+        }
+    }
+
+    /// An absolute path; `None` where there is none that is valid.
+    pub(super) fn path(&mut self, key: &str, raw: &Text) -> Option<PathBuf> {
+        let raw = raw.as_ref()?;
+        let path = PathBuf::from(raw.get_ref());
+        if path.is_absolute() && !raw.get_ref().contains('\0') {
+            return Some(path);
+        }
+        let help = "write the whole path, from the root: \"/var/lib/...\"";
+        self.wrong(raw.span(), format!("{key} is no absolute path"), "", help);
+        None
+    }
+
+    /// Networks that are trusted, so that all of the Internet must not be among them.
+    pub(super) fn networks(&mut self, key: &str, raw: &List) -> NetSet {
+        let Some(list) = raw else { return NetSet::default() };
+        let mut nets = Vec::with_capacity(list.get_ref().len());
+        for item in list.get_ref() {
+            let Some(net) = self.network(key, item) else { continue };
+            if too_wide(net) {
+                self.open_relay(key, item.span(), &format!("{net} is a large part of the Internet"));
+            } else {
+                nets.push(net);
+            }
+        }
+        let v4: Vec<_> = nets
+            .iter()
+            .filter_map(|net| if let IpNet::V4(v4) = net { Some(*v4) } else { None })
+            .collect();
+        let v4 = Ipv4Net::aggregate(&v4);
+        let v6: Vec<_> = nets
+            .iter()
+            .filter_map(|net| if let IpNet::V6(v6) = net { Some(*v6) } else { None })
+            .collect();
+        let v6 = Ipv6Net::aggregate(&v6);
+        let addresses: u64 = v4.iter().map(|net| 1 << (32 - net.prefix_len())).sum();
+        let merged = v4.into_iter().map(IpNet::V4).chain(v6.into_iter().map(IpNet::V6));
+        if addresses > 1 << 30 || merged.into_iter().any(too_wide) {
+            self.open_relay(key, list.span(), "together they are a large part of the Internet");
+        }
+        nets.into_iter().collect()
+    }
+
+    fn open_relay(&mut self, key: &str, span: Range<usize>, label: &str) {
+        let help = match key {
+            "exempt" => "no check and no ban would be left: name only the hosts and networks that you run",
+            _ => "anybody could send anywhere: name only the networks whose users you answer for",
+        };
+        self.wrong(span, format!("{key} would make an open relay"), label, help);
+    }
+
+    fn network(&mut self, key: &str, raw: &Spanned<String>) -> Option<IpNet> {
+        let text = raw.get_ref().as_str();
+        let help = "write an address or a network: \"192.0.2.1\", \"10.0.0.0/8\", \"2001:db8::/32\"";
+        let Some(net) = text
+            .parse::<IpNet>()
+            .ok()
+            .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+        else {
+            self.wrong(
+                raw.span(),
+                format!("{key}: {text:?} is no address or network"),
+                "",
+                help,
+            );
+            return None;
+        };
+        if net.trunc() != net {
+            let (addr, whole) = (net.addr(), net.trunc());
+            let message = format!("{key}: {net} is neither an address nor a whole network");
+            self.wrong(raw.span(), message, "", format!("write \"{addr}\" or \"{whole}\""));
+            return None;
+        }
+        Some(match net {
+            IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
+                Some(v4) => IpNet::V4(Ipv4Net::new_assert(v4, v6.prefix_len() - 96)),
+                None => net,
+            },
+            _ => net,
+        })
+    }
+
+    /// A domain, lower case and without its final dot.
+    pub(super) fn domain(&mut self, key: &str, raw: &Spanned<String>) -> Option<String> {
+        let text = raw.get_ref().strip_suffix('.').unwrap_or(raw.get_ref());
+        match domain_fault(text) {
+            None => Some(text.to_ascii_lowercase()),
+            Some(help) => {
+                self.wrong(raw.span(), format!("{key}: {text:?} is no domain name"), "", help);
+                None
+            }
+        }
+    }
+}
+
+/// What is wrong with a domain name, as what to do about it. RFC 1123 section 2.1, RFC 1035 section 2.3.4.
+pub(super) fn domain_fault(text: &str) -> Option<&'static str> {
+    if text.starts_with("*.") {
+        return Some("wildcards are not supported: name each domain");
+    }
+    if text.contains('@') {
+        return Some("write only what stands right of the @");
+    }
+    if !text.is_ascii() {
+        return Some("write an international domain in its ASCII form (xn--...)");
+    }
+    if text.parse::<IpAddr>().is_ok() || text.starts_with('[') {
+        return Some("write a name, not an address");
+    }
+    let label_is_valid = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.len() > 253 || !text.split('.').all(label_is_valid) {
+        return Some("a name is made of letters, digits and hyphens, in parts of at most 63 separated by dots");
+    }
+    None
+}
+
+fn too_wide(net: IpNet) -> bool {
+    // Unique local and link-local addresses reach nobody outside.
+    const LOCAL: [(u16, u16); 2] = [(0xfc00, 0xfe00), (0xfe80, 0xffc0)];
+    match net {
+        IpNet::V4(v4) => v4.prefix_len() < WIDEST_V4,
+        IpNet::V6(v6) => {
+            let first = v6.addr().segments()[0];
+            let local = LOCAL
+                .iter()
+                .any(|(net, mask)| first & mask == *net && v6.prefix_len() >= 7);
+            v6.prefix_len() < WIDEST_V6 && !local
+        }
+    }
+}

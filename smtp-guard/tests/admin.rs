@@ -1,0 +1,298 @@
+//! The admin API over a real Unix socket: the command line's client on one side, a stand-in for the ledger on the other.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use smtp_guard::cli::admin_client::AdminClient;
+use smtp_guard::clock::{Instant, WallTime};
+use smtp_guard::feedback::decision::{Decision, Explanation};
+use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
+use smtp_guard::observe::metrics::{Metrics, Outcome};
+use smtp_guard::observe::status::{About, Kernel};
+
+/// Decisions in memory. 192.0.2.99 is exempt; 192.0.2.98 finds the ledger gone.
+#[derive(Clone, Default)]
+struct Ledger(Arc<Mutex<BTreeMap<IpAddr, Decision>>>);
+
+const EXEMPT: &str = "192.0.2.99";
+const GONE: &str = "192.0.2.98";
+
+impl Control for Ledger {
+    async fn decisions(&self) -> Result<Vec<Decision>, Refusal> {
+        Ok(self.0.lock().unwrap().values().cloned().collect())
+    }
+
+    async fn add(&self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, Refusal> {
+        match ip.to_string().as_str() {
+            EXEMPT => return Err(Refusal::Refused(format!("{ip} is exempt"))),
+            GONE => return Err(Refusal::Unavailable(String::from("the ledger has stopped"))),
+            _ => {}
+        }
+        let decision = Decision {
+            source: ip.to_string(),
+            reason: String::from("operator"),
+            text,
+            origin: String::from("operator"),
+            made: WallTime::from_ms(0),
+            until: WallTime::from_ms(i64::try_from(length.as_millis()).unwrap()),
+            repeat: 1,
+            evidence: Vec::new(),
+        };
+        self.0.lock().unwrap().insert(ip, decision.clone());
+        Ok(decision)
+    }
+
+    async fn delete(&self, ip: IpAddr) -> Result<Option<Decision>, Refusal> {
+        Ok(self.0.lock().unwrap().remove(&ip))
+    }
+
+    async fn delete_all(&self) -> Result<usize, Refusal> {
+        Ok(std::mem::take(&mut *self.0.lock().unwrap()).len())
+    }
+
+    async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {
+        Ok(Explanation {
+            source: ip.to_string(),
+            exempt: ip.to_string() == EXEMPT,
+            decision: self.0.lock().unwrap().get(&ip).cloned(),
+            ledger: None,
+            connections: Some(2),
+            notes: Vec::new(),
+        })
+    }
+}
+
+/// A guard's admin API in a runtime of its own.
+struct Guard {
+    directory: tempfile::TempDir,
+    metrics: Metrics,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Guard {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let metrics = Metrics::new();
+        let about = About {
+            started: Instant::now(),
+            listeners: vec![String::from("127.0.0.1:2525")],
+            backend: vec![String::from("127.0.0.1:2526")],
+            kernel: Kernel {
+                present: false,
+                text: String::from("no interface is configured"),
+            },
+            metrics: metrics.clone(),
+        };
+        let socket = {
+            let _entered = runtime.enter();
+            Socket::bind(&directory.path().join("admin.sock")).unwrap()
+        };
+        runtime.spawn(admin::serve(socket, Ledger::default(), about));
+        Self {
+            directory,
+            metrics,
+            _runtime: runtime,
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("admin.sock")
+    }
+
+    fn client(&self) -> AdminClient {
+        AdminClient::new(self.socket())
+    }
+}
+
+fn add(ip: &str, seconds: u64, reason: &str) -> Add {
+    Add {
+        ip: ip.parse().unwrap(),
+        seconds,
+        reason: reason.to_owned(),
+    }
+}
+
+#[test]
+fn decisions_are_made_listed_explained_and_lifted() {
+    let guard = Guard::start();
+    let client = guard.client();
+    assert!(client.decisions().unwrap().is_empty());
+    let made = client.add(&add("192.0.2.1", 3600, "too much")).unwrap();
+    assert_eq!((made.source.as_str(), made.text.as_str()), ("192.0.2.1", "too much"));
+    assert_eq!(made.until.as_ms(), 3_600_000);
+    client.add(&add("::ffff:192.0.2.2", 1, "x")).unwrap();
+    client.add(&add("2001:db8::1", 1, "x")).unwrap();
+    let sources: Vec<_> = client.decisions().unwrap().into_iter().map(|d| d.source).collect();
+    assert_eq!(sources, ["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
+    assert!(client.explain("192.0.2.1".parse().unwrap()).unwrap().decision.is_some());
+    assert!(
+        client
+            .explain("2001:db8::2".parse().unwrap())
+            .unwrap()
+            .decision
+            .is_none()
+    );
+    assert_eq!(client.delete("192.0.2.1".parse().unwrap()).unwrap().source, "192.0.2.1");
+    let error = client.delete("192.0.2.1".parse().unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "192.0.2.1 is not blocked");
+    assert_eq!(client.delete_all().unwrap().deleted, 2);
+}
+
+#[test]
+fn the_status_is_the_guards() {
+    let guard = Guard::start();
+    guard.metrics.connection_opened();
+    guard.metrics.message(Outcome::Accepted);
+    guard.metrics.bans_active(3);
+    let status = guard.client().status().unwrap();
+    assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        (status.connections, status.messages.accepted, status.bans_active),
+        (1, 1, 3)
+    );
+    assert_eq!(status.kernel.text, "no interface is configured");
+}
+
+/// What `client` would never send: `request` is answered with `status`, and with JSON whose error holds `error`.
+#[track_caller]
+fn check(guard: &Guard, request: &str, body: &str, status: u16, error: &str) {
+    let mut stream = UnixStream::connect(guard.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let length = body.len();
+    let head = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    // A body that is too long is refused before it has been read.
+    _ = stream.write_all(body.as_bytes());
+    let mut reply = Vec::new();
+    _ = stream.read_to_end(&mut reply);
+    let reply = String::from_utf8(reply).unwrap();
+    assert!(
+        reply.starts_with(&format!("HTTP/1.1 {status} ")),
+        "{request} {body:.80}: {reply}"
+    );
+    let (_, body) = reply.split_once("\r\n\r\n").unwrap();
+    let failure: admin::Failure = serde_json::from_str(body).unwrap();
+    assert!(failure.error.contains(error), "{request}: {}", failure.error);
+}
+
+#[test]
+fn bad_requests_get_an_error_that_says_why() {
+    let guard = Guard::start();
+    let ban = |ip: &str, seconds: &str, reason: &str| {
+        format!("{{\"ip\": \"{ip}\", \"seconds\": {seconds}, \"reason\": \"{reason}\"}}")
+    };
+    let post = "POST /decisions";
+    check(&guard, post, "", 400, "is no ban");
+    check(&guard, post, "{", 400, "is no ban");
+    check(
+        &guard,
+        post,
+        "{\"ip\": \"192.0.2.1\", \"seconds\": 1, \"reason\": \"\", \"x\": 1}",
+        400,
+        "unknown field",
+    );
+    check(&guard, post, &ban("nobody", "1", "x"), 400, "is no ban");
+    check(&guard, post, &ban("192.0.2.1", "0", "x"), 400, "seconds must be");
+    check(
+        &guard,
+        post,
+        &ban("192.0.2.1", "99999999999", "x"),
+        400,
+        "seconds must be",
+    );
+    check(&guard, post, &ban("192.0.2.1", "-1", "x"), 400, "is no ban");
+    check(
+        &guard,
+        post,
+        &ban("192.0.2.1", "1", &"x".repeat(101)),
+        400,
+        "longer than 100 bytes",
+    );
+    check(
+        &guard,
+        post,
+        &ban("192.0.2.1", "1", "\\u001b[2J"),
+        400,
+        "control characters",
+    );
+    check(&guard, post, &ban("192.0.2.1", "1", &"x".repeat(5000)), 413, "");
+    check(&guard, post, &ban(EXEMPT, "1", "x"), 409, "is exempt");
+    check(&guard, post, &ban(GONE, "1", "x"), 503, "has stopped");
+    check(&guard, "DELETE /decisions/nobody", "", 400, "no IP address");
+    check(&guard, "DELETE /decisions/%1b%5b2J", "", 400, "\\x1b[2J");
+    check(&guard, "DELETE /decisions/192.0.2.1", "", 404, "is not blocked");
+    check(&guard, "GET /explain/192.0.2.0%2F24", "", 400, "no IP address");
+    check(&guard, "GET /nothing", "", 404, "no such path");
+    check(&guard, "PUT /decisions", "", 405, "no such method");
+}
+
+/// The command line in front of a guard that answers: exit code, and a part of what it says.
+#[track_caller]
+fn check_cli(directory: &Path, line: &str, code: i32, said: &str) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_smtp-guard"));
+    let words = line.split_whitespace().map(|word| word.replace('_', " "));
+    command.args(words).arg("--config").arg(directory.join("guard.toml"));
+    let output = command.output().unwrap();
+    let text = if code == 0 { &output.stdout } else { &output.stderr };
+    let text = String::from_utf8_lossy(text);
+    assert_eq!(output.status.code(), Some(code), "{line}: {output:?}");
+    assert!(text.contains(said), "{line}: {text}");
+}
+
+#[test]
+fn the_command_line_speaks_to_it() {
+    let guard = Guard::start();
+    let directory = guard.directory.path();
+    let socket = guard.socket();
+    let config = format!(
+        "[[listen]]\naddress = \"127.0.0.1:2525\"\n[backend]\nservers = [\"127.0.0.1:2526\"]\n\
+         [relay]\ndomains = [\"example.org\"]\n[admin]\nsocket = \"{}\"\n",
+        socket.display()
+    );
+    std::fs::write(directory.join("guard.toml"), config).unwrap();
+    check_cli(directory, "decisions list", 0, "nobody is blocked");
+    check_cli(
+        directory,
+        "decisions add 192.0.2.1 --for 1h --reason too_much",
+        0,
+        "blocked until 1970-01-01 01:00:00",
+    );
+    check_cli(
+        directory,
+        "decisions list",
+        0,
+        "192.0.2.1  operator  operator  1970-01-01 01:00:00 UTC",
+    );
+    check_cli(directory, "decisions list --json", 0, "\"reason\": \"operator\"");
+    check_cli(
+        directory,
+        "explain 192.0.2.1",
+        0,
+        "192.0.2.1 is blocked: blocked by the administrator.\nWhy: too much",
+    );
+    check_cli(directory, "explain 192.0.2.1 --json", 0, "\"connections\": 2");
+    check_cli(
+        directory,
+        "decisions add 192.0.2.99 --for 1h --reason x",
+        1,
+        "192.0.2.99 is exempt",
+    );
+    check_cli(directory, "decisions delete 192.0.2.1", 0, "no longer blocked");
+    check_cli(directory, "decisions delete 192.0.2.1", 1, "192.0.2.1 is not blocked");
+    check_cli(directory, "decisions delete --all", 0, "0 decisions lifted");
+    check_cli(
+        directory,
+        "status",
+        0,
+        "kernel plane  absent: no interface is configured",
+    );
+    check_cli(directory, "status --json", 0, "\"listeners\"");
+}

@@ -1,0 +1,126 @@
+//! The compiled binary: exit codes, and what goes to standard output and what to standard error.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+const VALID: &str = "\
+hostname = \"mx.example.org\"
+[[listen]]
+address = \"127.0.0.1:2525\"
+[backend]
+servers = [\"127.0.0.1:2526\"]
+[relay]
+domains = [\"example.org\"]
+";
+
+/// Runs the guard's binary with the words of `line`; `{dir}` in it is `directory`.
+fn guard(directory: &Path, line: &str) -> Output {
+    let words = line
+        .split_whitespace()
+        .map(|word| word.replace("{dir}", directory.to_str().unwrap()));
+    Command::new(env!("CARGO_BIN_EXE_smtp-guard"))
+        .args(words)
+        .env_clear()
+        .env("HOME", directory)
+        .output()
+        .unwrap()
+}
+
+/// Whether `line` ends with `code` and says `out` on standard output and `err` on standard error, each as a part;
+/// an empty one means: nothing at all.
+#[track_caller]
+fn check(line: &str, code: i32, out: &str, err: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("good.toml"), good(directory.path())).unwrap();
+    std::fs::write(directory.path().join("bad.toml"), VALID.replace("domains", "domain")).unwrap();
+    let output = guard(directory.path(), line);
+    let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8(bytes.clone()).unwrap());
+    let said = format!("{line}\nstdout: {stdout}\nstderr: {stderr}");
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for (text, part) in [(&stdout, out), (&stderr, err)] {
+        assert_eq!(text.is_empty(), part.is_empty(), "{said}");
+        assert!(text.contains(part), "no {part:?} in {said}");
+    }
+}
+
+fn good(directory: &Path) -> String {
+    let directory = directory.display();
+    format!("{VALID}[admin]\nsocket = \"{directory}/admin.sock\"\n[edge]\npin_directory = \"{directory}/pins\"\n")
+}
+
+#[test]
+fn done_is_zero() {
+    check("--version", 0, env!("CARGO_PKG_VERSION"), "");
+    check("--help", 0, "Exit codes", "");
+    check("help decisions", 0, "delete", "");
+    check("check --config {dir}/good.toml", 0, "the configuration is valid", "");
+    check(
+        "config show --config {dir}/good.toml",
+        0,
+        "domains = [\"example.org\"]",
+        "",
+    );
+    check("config show --config {dir}/good.toml", 0, "failed_commands = 20", "");
+    check("config show --defaults", 0, "domains = []", "");
+    check("config show --defaults --json", 0, "\"message_size\": \"25MiB\"", "");
+    check("man", 0, ".TH smtp-guard 1", "");
+    check("man {dir}/none", 1, "", "No such file");
+    check("completions bash", 0, "complete -F", "");
+}
+
+#[test]
+fn failed_is_one() {
+    for line in [
+        "status",
+        "status --json",
+        "explain 192.0.2.1",
+        "decisions list",
+        "decisions delete --all",
+    ] {
+        let line = format!("{line} --config {{dir}}/good.toml");
+        check(&line, 1, "", "no guard answers at");
+        check(&line, 1, "", "is `smtp-guard run` started?");
+    }
+    check("edge load --config {dir}/good.toml", 1, "", "give --interface");
+}
+
+#[test]
+fn wrong_usage_is_two() {
+    check("", 2, "", "Usage");
+    check("reload", 2, "", "unrecognized subcommand");
+    check("check --confg x", 2, "", "--config");
+    check("explain nobody", 2, "", "give an address");
+    check(
+        "decisions add 192.0.2.1 --for 1x --reason x",
+        2,
+        "",
+        "whole number and a unit",
+    );
+}
+
+#[test]
+fn bad_configuration_is_seventy_eight() {
+    for command in ["run", "check", "config show", "status", "decisions list", "edge load"] {
+        check(&format!("{command} --config {{dir}}/bad.toml"), 78, "", "bad.toml:7:1");
+        check(
+            &format!("{command} --config {{dir}}/bad.toml"),
+            78,
+            "",
+            "did you mean `domains`?",
+        );
+        check(&format!("{command} --config {{dir}}/none.toml"), 78, "", "none.toml");
+    }
+    check("check --config {dir}", 78, "", "directory");
+}
+
+#[test]
+fn the_shown_configuration_is_valid_again() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("good.toml"), good(directory.path())).unwrap();
+    let shown = guard(directory.path(), "config show --config {dir}/good.toml").stdout;
+    std::fs::write(directory.path().join("again.toml"), &shown).unwrap();
+    let again = guard(directory.path(), "config show --config {dir}/again.toml");
+    assert_eq!(again.stdout, shown);
+    assert!(again.status.success());
+}
