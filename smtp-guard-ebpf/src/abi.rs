@@ -111,6 +111,26 @@ pub struct Ban {
     pub _pad: u32,
 }
 
+impl Ban {
+    /// The value as the map holds it.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        let [a, b, c, d, e, f, g, h] = self.until_ns.to_ne_bytes();
+        let [i, j, k, l] = self.reason.to_ne_bytes();
+        let [m, n, o, p] = self._pad.to_ne_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+
+    /// The value that the map holds.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self {
+            until_ns: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            reason: u32::from_ne_bytes([i, j, k, l]),
+            _pad: u32::from_ne_bytes([m, n, o, p]),
+        }
+    }
+}
+
 /// Value of the map SETTINGS (one entry): what the programs need from the configuration.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +143,18 @@ pub struct Settings {
     pub ipv6_mask: u64,
     /// Cookie of the network namespace whose sockets are counted; 0: all.
     pub netns_cookie: u64,
+}
+
+impl Settings {
+    /// The value as the map holds it.
+    pub fn to_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[0..4].copy_from_slice(&self.abi.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.connections.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&self.ipv6_mask.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&self.netns_cookie.to_ne_bytes());
+        bytes
+    }
 }
 
 const _: () = assert!(size_of::<Source>() == 8);

@@ -1,44 +1,17 @@
-//! The kernel boundary.
+//! The kernel boundary: loading the programs, the pinned maps, the ban table that both planes are fed from.
+//!
+//! - [`load`] and [`unload`] are privileged and short; what they leave is pinned and needs no process.
+//! - [`KernelPlane`] is the pinned maps, opened. It works for whoever may open the files.
+//! - [`bans`] is the only writer of the ban map, and what user space enforces where there is no kernel plane.
+
 pub mod bans;
+mod error;
+mod load;
+mod maps;
+mod pins;
+mod plane;
+mod sys;
 
-use std::fmt;
-use std::path::Path;
-
-use crate::config::Config;
-
-#[derive(Debug, thiserror::Error)]
-#[error("not built yet")]
-pub struct EdgeError;
-
-#[derive(Debug, serde::Serialize)]
-pub struct Loaded;
-
-impl fmt::Display for Loaded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("loaded")
-    }
-}
-
-#[derive(Debug, serde::Serialize)]
-pub struct Status;
-
-#[derive(Debug)]
-pub struct KernelPlane;
-
-pub fn load(_config: &Config) -> Result<Loaded, EdgeError> {
-    Err(EdgeError)
-}
-
-pub fn unload(_pins: &Path) -> Result<Vec<String>, EdgeError> {
-    Err(EdgeError)
-}
-
-impl KernelPlane {
-    pub fn open(_pins: &Path) -> Result<Option<Self>, EdgeError> {
-        Ok(None)
-    }
-
-    pub fn status(&self) -> Result<Status, EdgeError> {
-        Err(EdgeError)
-    }
-}
+pub use error::EdgeError;
+pub use load::{Attached, Loaded, load, permitted, unload};
+pub use plane::{Interface, KernelPlane, Packets, Status};

@@ -1,0 +1,141 @@
+//! The pinned maps: their shapes, opening them typed, and writing what the configuration says.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, LpmTrie, Map, MapData, MapInfo, MapType};
+use ipnet::IpNet;
+use smtp_guard_ebpf::abi::{self, EXEMPT_ENTRIES, PORT_WORDS, Settings};
+use smtp_guard_ebpf::reason::MAX_REASONS;
+
+use super::error::EdgeError;
+use super::pins::Pins;
+use super::sys;
+use crate::config::Config;
+
+/// Type, key and value size in bytes, and entries of a map as this version wants it.
+type Shape = (MapType, u32, u32, u32);
+
+/// The shape of `map` where the maps by source have room for `max_sources`.
+fn shape(map: &str, max_sources: u32) -> Option<Shape> {
+    Some(match map {
+        "SETTINGS" => (MapType::Array, 4, size_of::<Settings>() as u32, 1),
+        "PORTS" => (MapType::Array, 4, 8, PORT_WORDS),
+        "EXEMPT_V4" => (MapType::LpmTrie, 8, 4, EXEMPT_ENTRIES),
+        "EXEMPT_V6" => (MapType::LpmTrie, 20, 4, EXEMPT_ENTRIES),
+        "BANS" => (MapType::Hash, 8, size_of::<abi::Ban>() as u32, max_sources),
+        "CONNS" => (MapType::Hash, 8, 8, max_sources),
+        "COUNTERS" => (MapType::PerCpuArray, 4, 8, MAX_REASONS * 2),
+        _ => return None,
+    })
+}
+
+/// Refuses a pinned map that this version would misread: aya takes any map that has the name.
+pub(super) fn check_shape(pins: &Pins, map: &'static str, max_sources: u32) -> Result<(), EdgeError> {
+    let path = pins.map(map);
+    let Some(wanted) = shape(map, max_sources) else { return Ok(()) };
+    if !path.exists() {
+        return Ok(());
+    }
+    let info = MapInfo::from_pin(&path).map_err(EdgeError::map(map))?;
+    let found = (info.map_type().map_err(EdgeError::map(map))?, info.key_size(), info.value_size(), info.max_entries());
+    if found == wanted {
+        return Ok(());
+    }
+    Err(EdgeError::Incompatible { path, found: words(found), wanted: words(wanted) })
+}
+
+fn words((kind, key, value, entries): Shape) -> String {
+    format!("{kind:?} of {entries} entries, {key} to {value} bytes")
+}
+
+/// Opens a pinned map.
+pub(super) fn open(pins: &Pins, map: &'static str) -> Result<Map, EdgeError> {
+    let data = MapData::from_pin(pins.map(map)).map_err(EdgeError::map(map))?;
+    Map::from_map_data(data).map_err(EdgeError::map(map))
+}
+
+/// Writes what the programs need of the configuration. Ports are written last: until then nothing is guarded, and
+/// nothing is dropped before the exempt list stands.
+pub(super) fn configure(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
+    write_exempt(pins, config)?;
+    write_settings(pins, config)?;
+    write_ports(pins, config)
+}
+
+fn write_settings(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
+    let settings = Settings {
+        abi: abi::ABI_VERSION,
+        connections: config.edge.connections,
+        ipv6_mask: config.limits.ipv6_prefix.mask(),
+        netns_cookie: sys::netns_cookie().map_err(EdgeError::pin("reading the network namespace of", "/proc/self/ns/net"))?,
+    };
+    let mut map: Array<_, [u8; size_of::<Settings>()]> =
+        open(pins, "SETTINGS")?.try_into().map_err(EdgeError::map("SETTINGS"))?;
+    map.set(0, settings.to_bytes(), 0).map_err(EdgeError::map("SETTINGS"))
+}
+
+fn write_ports(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
+    let mut words = [0u64; PORT_WORDS as usize];
+    for listen in &config.listen {
+        let port = listen.address.port();
+        words[usize::from(port >> 6)] |= 1 << (port & 63);
+    }
+    let mut map: Array<_, u64> = open(pins, "PORTS")?.try_into().map_err(EdgeError::map("PORTS"))?;
+    for (index, word) in (0..).zip(words) {
+        map.set(index, word, 0).map_err(EdgeError::map("PORTS"))?;
+    }
+    Ok(())
+}
+
+fn write_exempt(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for net in config.exempt.iter() {
+        match net {
+            IpNet::V4(net) => v4.push((u32::from(net.prefix_len()), net.network().octets())),
+            IpNet::V6(net) => v6.push((u32::from(net.prefix_len()), net.network().octets())),
+        }
+    }
+    replace(pins, "EXEMPT_V4", "IPv4", &v4)?;
+    replace(pins, "EXEMPT_V6", "IPv6", &v6)
+}
+
+/// Makes `map` hold exactly `wanted`. New entries come before old ones go: what stays exempt is so at every moment.
+fn replace<const N: usize>(
+    pins: &Pins,
+    map: &'static str,
+    family: &'static str,
+    wanted: &[(u32, [u8; N])],
+) -> Result<(), EdgeError> {
+    if wanted.len() > EXEMPT_ENTRIES as usize {
+        return Err(EdgeError::TooManyExempt { limit: EXEMPT_ENTRIES, family });
+    }
+    let mut trie: LpmTrie<_, [u8; N], u32> = open(pins, map)?.try_into().map_err(EdgeError::map(map))?;
+    let keep: HashSet<_> = wanted.iter().copied().collect();
+    let mut old = Vec::new();
+    for key in trie.keys() {
+        let key = key.map_err(EdgeError::map(map))?;
+        if !keep.contains(&(key.prefix_len(), key.data())) {
+            old.push(key);
+        }
+    }
+    for (length, address) in wanted {
+        // A trie that is full of old entries has no room for new ones before they go.
+        if trie.insert(&Key::new(*length, *address), 1, 0).is_err() {
+            for key in old.drain(..) {
+                trie.remove(&key).map_err(EdgeError::map(map))?;
+            }
+            trie.insert(&Key::new(*length, *address), 1, 0).map_err(EdgeError::map(map))?;
+        }
+    }
+    for key in old {
+        trie.remove(&key).map_err(EdgeError::map(map))?;
+    }
+    Ok(())
+}
+
+/// Whether the maps that [`KernelPlane`](super::KernelPlane) needs are pinned.
+pub(super) fn are_pinned(pins: &Pins) -> bool {
+    ["SETTINGS", "BANS", "CONNS", "COUNTERS"].iter().all(|map| Path::exists(&pins.map(map)))
+}

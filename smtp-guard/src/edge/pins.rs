@@ -1,0 +1,176 @@
+//! Names below the pin directory. The path says what a pin is, so that any process can find its way without a registry.
+//!
+//! `<pin_directory>/v<ABI>/MAP` for maps, `link-conns` for the counting program, `xdp-driver-IF` or `xdp-generic-IF` for
+//! the program on an interface. The BPF filesystem takes no dots: those of interface names become `~`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use smtp_guard_ebpf::abi::ABI_VERSION;
+
+use super::error::EdgeError;
+
+/// Names of the maps, in the order in which they are written before anything is attached.
+pub(super) const MAPS: [&str; 8] =
+    ["SETTINGS", "PORTS", "EXEMPT_V4", "EXEMPT_V6", "BANS", "CONNS", "COUNTERS", "COUNTED"];
+
+const CONNS_LINK: &str = "link-conns";
+
+/// Magic number of the BPF filesystem.
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// The pins of one ABI version.
+#[derive(Clone, Debug)]
+pub(super) struct Pins {
+    directory: PathBuf,
+}
+
+/// Where XDP runs, as it was attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Driver,
+    Generic,
+}
+
+impl Mode {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Driver => "driver",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+impl Pins {
+    /// Those of this version.
+    pub(super) fn new(pin_directory: &Path) -> Self {
+        Self { directory: pin_directory.join(format!("v{ABI_VERSION}")) }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub(super) fn conns_link(&self) -> PathBuf {
+        self.directory.join(CONNS_LINK)
+    }
+
+    pub(super) fn xdp_link(&self, mode: Mode, interface: &str) -> PathBuf {
+        self.directory.join(format!("xdp-{}-{}", mode.label(), interface.replace('.', "~")))
+    }
+
+    /// The interfaces with a pinned link, and the mode of each.
+    pub(super) fn xdp_links(&self) -> io::Result<Vec<(String, Mode, PathBuf)>> {
+        let mut links = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            for mode in [Mode::Driver, Mode::Generic] {
+                if let Some(interface) = name.strip_prefix(&format!("xdp-{}-", mode.label())) {
+                    links.push((interface.replace('~', "."), mode, path.clone()));
+                }
+            }
+        }
+        links.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(links)
+    }
+
+    /// Creates the directory; mounts the BPF filesystem at its usual place where it isn't yet.
+    pub(super) fn create(&self) -> Result<(), EdgeError> {
+        mount(&self.directory)?;
+        fs::create_dir_all(&self.directory).map_err(EdgeError::pin("creating", &self.directory))
+    }
+
+    /// Removes a pin; one that isn't there is no error.
+    pub(super) fn remove(path: &Path) -> Result<bool, EdgeError> {
+        match fs::remove_file(path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(EdgeError::pin("removing", path)(error)),
+        }
+    }
+
+    /// Removes everything in the directory, links first, and the directory. Returns what was removed.
+    pub(super) fn remove_all(&self) -> Result<Vec<String>, EdgeError> {
+        let mut removed = Vec::new();
+        if !self.directory.exists() {
+            return Ok(removed);
+        }
+        for (interface, mode, path) in self.xdp_links().map_err(EdgeError::pin("reading", &self.directory))? {
+            Self::remove(&path)?;
+            removed.push(format!("XDP program of {interface} ({} mode)", mode.label()));
+        }
+        if Self::remove(&self.conns_link())? {
+            removed.push("program that counts connections".to_owned());
+        }
+        for entry in fs::read_dir(&self.directory).map_err(EdgeError::pin("reading", &self.directory))? {
+            let path = entry.map_err(EdgeError::pin("reading", &self.directory))?.path();
+            if Self::remove(&path)? {
+                removed.push(format!("map {}", path.file_name().unwrap_or_default().display()));
+            }
+        }
+        fs::remove_dir(&self.directory).map_err(EdgeError::pin("removing", &self.directory))?;
+        Ok(removed)
+    }
+}
+
+/// The pin directories of all ABI versions below `pin_directory`.
+pub(super) fn versions(pin_directory: &Path) -> Vec<Pins> {
+    let Ok(entries) = fs::read_dir(pin_directory) else { return Vec::new() };
+    let is_version = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    let directories = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    directories.filter(is_version).map(|directory| Pins { directory }).collect()
+}
+
+fn mount(directory: &Path) -> Result<(), EdgeError> {
+    const USUAL: &str = "/sys/fs/bpf";
+    if on_bpffs(directory) {
+        return Ok(());
+    }
+    let wrong = || EdgeError::NoBpffs { path: directory.to_owned() };
+    if !directory.starts_with(USUAL) {
+        return Err(wrong());
+    }
+    rustix::mount::mount("bpf", USUAL, "bpf", rustix::mount::MountFlags::empty(), None).map_err(|_| wrong())?;
+    if on_bpffs(directory) { Ok(()) } else { Err(wrong()) }
+}
+
+/// Whether `directory`, or the nearest ancestor that exists, is on a BPF filesystem.
+fn on_bpffs(directory: &Path) -> bool {
+    let existing = directory.ancestors().find(|path| path.exists());
+    existing.is_some_and(|path| rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type as u64 == BPF_FS_MAGIC))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_found_by_their_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let pins = Pins::new(directory.path());
+        fs::create_dir(pins.directory()).unwrap();
+        for path in [
+            pins.xdp_link(Mode::Generic, "eth0.100"),
+            pins.xdp_link(Mode::Driver, "eth0"),
+            pins.conns_link(),
+            pins.map("BANS"),
+        ] {
+            fs::write(path, "").unwrap();
+        }
+        let found: Vec<_> = pins.xdp_links().unwrap().into_iter().map(|(name, mode, _)| (name, mode)).collect();
+        assert_eq!(found, [("eth0".to_owned(), Mode::Driver), ("eth0.100".to_owned(), Mode::Generic)]);
+        assert_eq!(versions(directory.path()).len(), 1);
+        assert_eq!(pins.remove_all().unwrap().len(), 4);
+        assert!(!pins.directory().exists());
+        assert_eq!(pins.remove_all().unwrap(), [""; 0], "removing nothing is no error");
+    }
+}

@@ -1,0 +1,191 @@
+//! The loaded kernel plane, as the rest of the program sees it.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
+use serde::Serialize;
+use smtp_guard_ebpf::abi::{self, Family, Source};
+use smtp_guard_ebpf::reason::Reason;
+
+use super::error::EdgeError;
+use super::pins::Pins;
+use super::{maps, sys};
+use crate::clock::Instant;
+use crate::config::Config;
+
+/// A value of the ban map, as bytes.
+type BanBytes = [u8; size_of::<abi::Ban>()];
+
+/// The pinned maps of a loaded kernel plane.
+pub struct KernelPlane {
+    pins: Pins,
+    /// Behind a lock only because aya wants exclusive access for writing; one task writes.
+    bans: Mutex<HashMap<MapData, u64, BanBytes>>,
+    conns: HashMap<MapData, u64, u64>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+/// What [`KernelPlane::status`] tells.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    pub directory: PathBuf,
+    pub abi: u32,
+    pub interfaces: Vec<Interface>,
+    /// Entries of the ban map, also those whose time is over.
+    pub bans: usize,
+    /// Sources with established connections.
+    pub sources: usize,
+    /// Established connections of all sources.
+    pub connections: u64,
+    pub packets: Vec<Packets>,
+}
+
+/// An interface with the program on it.
+#[derive(Debug, Serialize)]
+pub struct Interface {
+    pub name: String,
+    /// `driver` or `generic`.
+    pub mode: &'static str,
+    /// `false`: the interface is gone, or was made anew after the program was attached.
+    pub attached: bool,
+}
+
+/// Packets of one family, judged for one reason since the plane was loaded.
+#[derive(Debug, Serialize)]
+pub struct Packets {
+    pub reason: &'static str,
+    pub family: &'static str,
+    pub packets: u64,
+}
+
+impl KernelPlane {
+    /// Opens the maps pinned below `pin_directory`; `None` where nothing is loaded.
+    pub fn open(pin_directory: &Path) -> Result<Option<Self>, EdgeError> {
+        let pins = Pins::new(pin_directory);
+        if !maps::are_pinned(&pins) {
+            return Ok(None);
+        }
+        let bans = maps::open(&pins, "BANS")?.try_into().map_err(EdgeError::map("BANS"))?;
+        let conns = maps::open(&pins, "CONNS")?.try_into().map_err(EdgeError::map("CONNS"))?;
+        let counters = maps::open(&pins, "COUNTERS")?.try_into().map_err(EdgeError::map("COUNTERS"))?;
+        Ok(Some(Self { pins, bans: Mutex::new(bans), conns, counters }))
+    }
+
+    /// Writes settings, exempt list and guarded ports of `config`.
+    pub fn configure(&self, config: &Config) -> Result<(), EdgeError> {
+        maps::configure(&self.pins, config)
+    }
+
+    /// Bans `source` until `until`, or changes its ban, and reads it back.
+    pub fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError> {
+        let value = abi::Ban { until_ns: until.as_ns(), reason: reason as u32, _pad: 0 }.to_bytes();
+        let mut bans = self.bans();
+        bans.insert(source.0, value, 0).map_err(EdgeError::map("BANS"))?;
+        match bans.get(&source.0, 0) {
+            Ok(found) if found == value => Ok(()),
+            Ok(_) | Err(MapError::KeyNotFound) => Err(EdgeError::NotWritten { entry: format!("{source:?}") }),
+            Err(error) => Err(EdgeError::map("BANS")(error)),
+        }
+    }
+
+    /// Lifts the ban of `source`; `false` where there was none.
+    pub fn unban(&self, source: Source) -> Result<bool, EdgeError> {
+        match self.bans().remove(&source.0) {
+            Ok(()) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(EdgeError::map("BANS")(error)),
+        }
+    }
+
+    /// All bans of the map, also those whose time is over.
+    pub fn bans_in_map(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError> {
+        let mut found = Vec::new();
+        for entry in self.bans().iter() {
+            let (source, value) = entry.map_err(EdgeError::map("BANS"))?;
+            let ban = abi::Ban::from_bytes(value);
+            let reason = Reason::from_number(ban.reason).unwrap_or(Reason::Operator);
+            found.push((Source(source), Instant::from_ns(ban.until_ns), reason));
+        }
+        Ok(found)
+    }
+
+    /// Sources with established connections, and how many each.
+    pub fn established(&self) -> Result<Vec<(Source, u64)>, EdgeError> {
+        let mut found = Vec::new();
+        for entry in self.conns.iter() {
+            let (source, count) = entry.map_err(EdgeError::map("CONNS"))?;
+            if count > 0 {
+                found.push((Source(source), count));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Established connections of `source`.
+    pub fn established_of(&self, source: Source) -> Result<u64, EdgeError> {
+        match self.conns.get(&source.0, 0) {
+            Ok(count) => Ok(count),
+            Err(MapError::KeyNotFound) => Ok(0),
+            Err(error) => Err(EdgeError::map("CONNS")(error)),
+        }
+    }
+
+    /// Packets by reason and family since the plane was loaded; only those that were seen.
+    pub fn counters(&self) -> Result<Vec<(Reason, Family, u64)>, EdgeError> {
+        let mut found = Vec::new();
+        for &reason in Reason::ALL {
+            for family in Family::ALL {
+                let index = reason as u32 * 2 + family as u32;
+                let values = self.counters.get(&index, 0).map_err(EdgeError::map("COUNTERS"))?;
+                let packets = values.iter().sum();
+                if packets > 0 {
+                    found.push((reason, family, packets));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Everything at a glance.
+    pub fn status(&self) -> Result<Status, EdgeError> {
+        let established = self.established()?;
+        let packets = self.counters()?.into_iter().map(|(reason, family, packets)| Packets {
+            reason: reason.label(),
+            family: family.label(),
+            packets,
+        });
+        Ok(Status {
+            directory: self.pins.directory().to_owned(),
+            abi: abi::ABI_VERSION,
+            interfaces: self.interfaces()?,
+            bans: self.bans_in_map()?.len(),
+            sources: established.len(),
+            connections: established.iter().map(|(_, count)| count).sum(),
+            packets: packets.collect(),
+        })
+    }
+
+    fn interfaces(&self) -> Result<Vec<Interface>, EdgeError> {
+        let links = self.pins.xdp_links().map_err(EdgeError::pin("reading", self.pins.directory()))?;
+        let interface = |(name, mode, path): (String, super::pins::Mode, PathBuf)| {
+            let attached = sys::open_pin(&path).and_then(|link| sys::link_interface(link.as_fd())).is_ok_and(|i| i != 0);
+            Interface { name, mode: mode.label(), attached }
+        };
+        Ok(links.into_iter().map(interface).collect())
+    }
+
+    fn bans(&self) -> MutexGuard<'_, HashMap<MapData, u64, BanBytes>> {
+        // The lock guards no state of ours: a panic elsewhere left nothing half done.
+        self.bans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for KernelPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelPlane").field("directory", &self.pins.directory()).finish_non_exhaustive()
+    }
+}
