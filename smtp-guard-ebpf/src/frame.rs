@@ -15,12 +15,6 @@ pub trait Frame {
     fn load_u16(&self, offset: usize) -> Option<u16> {
         self.load(offset).map(u16::from_be_bytes)
     }
-
-    /// Four bytes at `offset`, in network order.
-    #[inline(always)]
-    fn load_u32(&self, offset: usize) -> Option<u32> {
-        self.load(offset).map(u32::from_be_bytes)
-    }
 }
 
 impl Frame for &[u8] {

@@ -107,45 +107,34 @@ pub fn parse(frame: &impl Frame) -> Packet {
 #[inline(always)]
 fn ipv4(frame: &impl Frame, offset: usize) -> Packet {
     const MALFORMED: Packet = Packet::Malformed(Family::V4);
-    let Some([version_ihl]) = frame.load::<1>(offset) else {
+    // Whole headers at a time: one check of bounds each, which the verifier can follow.
+    let Some(header) = frame.load::<20>(offset) else {
         return MALFORMED;
     };
-    let ihl = usize::from(version_ihl & 0x0f);
-    if version_ihl >> 4 != 4 || ihl < 5 {
+    let [version_ihl, _, l0, l1, _, _, f0, f1, _, protocol, _, _, a, b, c, d, ..] = header;
+    let length = usize::from(version_ihl & 0x0f) * 4;
+    if version_ihl >> 4 != 4 || length < 20 {
         return MALFORMED;
     }
-    let (Some(length), Some(fragment), Some([protocol]), Some(source)) = (
-        frame.load_u16(offset + 2),
-        frame.load_u16(offset + 6),
-        frame.load::<1>(offset + 9),
-        frame.load_u32(offset + 12),
-    ) else {
-        return MALFORMED;
-    };
     if protocol != PROTOCOL_TCP {
         return Packet::Other;
     }
-    let header = ihl * 4;
-    match fragment & 0x1fff {
+    match u16::from_be_bytes([f0, f1]) & 0x1fff {
         0 => {}
         // Would overwrite the flags of the first fragment.
         1 => return MALFORMED,
         _ => return Packet::Other,
     }
-    if usize::from(length) < header + TCP_HEADER {
+    if usize::from(u16::from_be_bytes([l0, l1])) < length + TCP_HEADER {
         return MALFORMED;
     }
-    tcp(frame, offset + header, Address::V4(source))
+    tcp(frame, offset + length, Address::V4(u32::from_be_bytes([a, b, c, d])))
 }
 
 #[inline(always)]
 fn ipv6(frame: &impl Frame, offset: usize) -> Packet {
     const MALFORMED: Packet = Packet::Malformed(Family::V6);
-    let (Some([version]), Some([mut next]), Some(source)) = (
-        frame.load::<1>(offset),
-        frame.load::<1>(offset + 6),
-        frame.load::<16>(offset + 8),
-    ) else {
+    let Some([version, _, _, _, _, _, mut next, _, source @ ..]) = frame.load::<24>(offset) else {
         return MALFORMED;
     };
     if version >> 4 != 6 {
@@ -161,24 +150,22 @@ fn ipv6(frame: &impl Frame, offset: usize) -> Packet {
                 tcp(frame, at, Address::V6(source))
             };
         }
-        let units = match next {
-            NEXT_HOP_BY_HOP | NEXT_ROUTING | NEXT_DESTINATION => 8,
-            NEXT_AUTH => 4,
-            NEXT_FRAGMENT => 0,
-            _ => return Packet::Other,
-        };
-        let Some([following, length]) = frame.load::<2>(at) else {
+        if !matches!(
+            next,
+            NEXT_HOP_BY_HOP | NEXT_ROUTING | NEXT_DESTINATION | NEXT_AUTH | NEXT_FRAGMENT
+        ) {
+            return Packet::Other;
+        }
+        // The shortest has eight bytes.
+        let Some([following, length, f0, f1, ..]) = frame.load::<8>(at) else {
             return MALFORMED;
         };
         if next == NEXT_FRAGMENT {
-            let Some(fragment) = frame.load_u16(at + 2) else {
-                return MALFORMED;
-            };
-            if fragment & 0xfff8 != 0 {
+            if u16::from_be_bytes([f0, f1]) & 0xfff8 != 0 {
                 return Packet::Other;
             }
             at += 8;
-        } else if units == 4 {
+        } else if next == NEXT_AUTH {
             at += (usize::from(length) + 2) * 4;
         } else {
             at += (usize::from(length) + 1) * 8;
@@ -193,16 +180,14 @@ const TCP_HEADER: usize = 20;
 
 #[inline(always)]
 fn tcp(frame: &impl Frame, offset: usize, source: Address) -> Packet {
-    let (Some(port), Some([flags]), Some(_)) = (
-        frame.load_u16(offset + 2),
-        frame.load::<1>(offset + 13),
-        frame.load::<1>(offset + TCP_HEADER - 1),
-    ) else {
+    let Some(header) = frame.load::<TCP_HEADER>(offset) else {
         return Packet::Malformed(source.family());
     };
+    let [_, _, p0, p1, _, _, _, _, _, _, _, _, _, flags, ..] = header;
+    let opens = flags & (SYN | ACK | FIN | RST) == SYN;
     Packet::Tcp(Segment {
         source,
-        port,
-        opens: flags & (SYN | ACK | FIN | RST) == SYN,
+        port: u16::from_be_bytes([p0, p1]),
+        opens,
     })
 }

@@ -37,7 +37,7 @@ struct World {
 
 impl World {
     fn new(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::builtin(std::path::Path::new("/nonexistent"));
+        let mut config = Config::builtin();
         config.hostname = "mx.example.org".to_owned();
         config.relay.domains = vec!["example.org".to_owned()];
         config.backend.profile = Profile::Generic;
@@ -46,9 +46,15 @@ impl World {
         config.limits.recipients = 2;
         config.limits.message_size = 100;
         change(&mut config);
-        let rules = Arc::new(Rules::new(config, None));
-        let clock = Both { instant: Instant::from_ns(1_000), wall: WallTime::from_ms(1_795_518_000_000) };
-        let backend = Arc::new(Capabilities { eight_bit_mime: true, ..Capabilities::default() });
+        let rules = Arc::new(Rules::new(Arc::new(config), None));
+        let clock = Both {
+            instant: Instant::from_ns(1_000),
+            wall: WallTime::from_ms(1_795_518_000_000),
+        };
+        let backend = Arc::new(Capabilities {
+            eight_bit_mime: true,
+            ..Capabilities::default()
+        });
         let addr = ClientAddr::new("192.0.2.1:40000".parse().unwrap());
         let mut out = Vec::new();
         let session = Session::open("id-1".to_owned(), addr, rules, backend, clock, &mut out);
@@ -81,7 +87,10 @@ impl World {
                 Output::Event(Event::Refused { reason, .. }) => format!("# refused {}", reason.label()),
                 Output::Event(Event::Ended { reason }) => format!("# ended {}", reason.label()),
                 Output::Event(Event::Message(message)) => {
-                    format!("# message {:?} size={} to={}", message.outcome, message.size, message.recipients)
+                    format!(
+                        "# message {:?} size={} to={}",
+                        message.outcome, message.size, message.recipients
+                    )
                 }
                 Output::Close => ".".to_owned(),
             };
@@ -118,12 +127,17 @@ impl World {
             let input = match self.session.wants() {
                 Wants::Command => {
                     self.body = None;
-                    let Some(line) = self.lines.next(&mut self.unread) else { return };
+                    let Some(line) = self.lines.next(&mut self.unread) else {
+                        return;
+                    };
                     let command = match line {
                         Line::Text(line) => command::parse(&line),
                         Line::Flawed(flaw) => Err(flaw.into()),
                     };
-                    Input::Command { command, more: !self.unread.is_empty() }
+                    Input::Command {
+                        command,
+                        more: !self.unread.is_empty(),
+                    }
                 }
                 Wants::Body => {
                     let decoder = self.body.get_or_insert_with(BodyDecoder::new);
@@ -142,7 +156,9 @@ impl World {
     fn act(&mut self, who: &str, what: &str) {
         match who {
             "C" => self.unread.extend_from_slice(format!("{what}\r\n").as_bytes()),
-            "D" => self.unread.extend_from_slice(what.replace("\\r", "\r").replace("\\n", "\n").as_bytes()),
+            "D" => self
+                .unread
+                .extend_from_slice(what.replace("\\r", "\r").replace("\\n", "\n").as_bytes()),
             "B" => {
                 let mut bytes = BytesMut::from(format!("{what}\r\n").as_bytes());
                 let reply = ReplyDecoder::new().next(&mut bytes).unwrap().unwrap();
@@ -182,7 +198,10 @@ fn settle(name: &str, before: &str, world: &mut World, expected: &mut Vec<&str>)
     let said = std::mem::take(&mut world.said);
     let expected = std::mem::take(expected);
     let same = said.len() == expected.len() && said.iter().zip(&expected).all(|(s, e)| s.starts_with(e));
-    assert!(same, "{name}, before {before:?}:\nsaid     {said:#?}\nexpected {expected:#?}");
+    assert!(
+        same,
+        "{name}, before {before:?}:\nsaid     {said:#?}\nexpected {expected:#?}"
+    );
 }
 
 const HELLO: &str = "
@@ -219,7 +238,7 @@ fn a_message_passes_and_250_is_the_backends() {
         > Subject: x||..dot|
         > .|
         B 250 2.0.0 queued as 1
-        # message Accepted size=19 to=1
+        # message Accepted size=20 to=1
         ! MessageAccepted
         < 250 2.0.0 queued as 1
         C QUIT
@@ -233,12 +252,24 @@ fn a_message_passes_and_250_is_the_backends() {
 #[test]
 fn order_of_commands() {
     let table = [
-        ("MAIL before EHLO", "C MAIL FROM:<a@b.example>\n # refused protocol\n < 503 5.5.1"),
-        ("RCPT before MAIL", "C EHLO x\n < 250\n C RCPT TO:<b@example.org>\n # refused protocol\n < 503 5.5.1"),
-        ("DATA before MAIL", "C EHLO x\n < 250\n C DATA\n # refused protocol\n < 503 5.5.1"),
+        (
+            "MAIL before EHLO",
+            "C MAIL FROM:<a@b.example>\n # refused protocol\n < 503 5.5.1",
+        ),
+        (
+            "RCPT before MAIL",
+            "C EHLO x\n < 250\n C RCPT TO:<b@example.org>\n # refused protocol\n < 503 5.5.1",
+        ),
+        (
+            "DATA before MAIL",
+            "C EHLO x\n < 250\n C DATA\n # refused protocol\n < 503 5.5.1",
+        ),
         ("BDAT hangs up", "C BDAT 3 LAST\n # ended protocol\n < 521\n ."),
         ("XCLIENT", "C XCLIENT ADDR=1.2.3.4\n # refused protocol\n < 550 5.7.0"),
-        ("GET", "C GET / HTTP/1.1\n ! Offence(NonSmtp)\n # ended non_smtp\n < 221\n ."),
+        (
+            "GET",
+            "C GET / HTTP/1.1\n ! Offence(NonSmtp)\n # ended non_smtp\n < 221\n .",
+        ),
         ("STARTTLS is not offered", "C STARTTLS\n # refused protocol\n < 502"),
         ("VRFY tells nothing", "C VRFY root\n < 252"),
         ("NOOP", "C NOOP\n < 250"),
@@ -246,8 +277,14 @@ fn order_of_commands() {
         ("a timeout ends it", "T\n # ended timeout\n < 421 4.4.2\n ."),
         ("a ban ends it", "K\n # ended harvest\n < 421 4.7.0\n ."),
         ("a stop ends an idle session", "S\n < 421 4.3.2\n ."),
-        ("ESMTP parameters need EHLO", "C HELO x\n < 250\n C MAIL FROM:<a@b.example> SIZE=1\n # refused protocol\n < 555"),
-        ("commands behind EHLO", "D EHLO x\\r\\nNOOP\\r\\n\n ! Offence(Pipelining)\n # ended pipelining\n < 554 5.5.0\n ."),
+        (
+            "ESMTP parameters need EHLO",
+            "C HELO x\n < 250\n C MAIL FROM:<a@b.example> SIZE=1\n # refused protocol\n < 555",
+        ),
+        (
+            "commands behind EHLO",
+            "D EHLO x\\r\\nNOOP\\r\\n\n ! Offence(Pipelining)\n # ended pipelining\n < 554 5.5.0\n .",
+        ),
     ];
     for (name, text) in table {
         check(name, |_| {}, text);
@@ -263,9 +300,18 @@ fn envelope() {
         < 250 Ok
     ";
     let table = [
-        ("nested MAIL", "C MAIL FROM:<b@client.example>\n # refused protocol\n < 503"),
-        ("relay denied", "C RCPT TO:<x@other.example>\n ! Offence(Relay)\n # refused relay\n < 554 5.7.1"),
-        ("percent hack", "C RCPT TO:<x%other.example@example.org>\n ! Offence(Relay)\n # refused relay\n < 554 5.7.1"),
+        (
+            "nested MAIL",
+            "C MAIL FROM:<b@client.example>\n # refused protocol\n < 503",
+        ),
+        (
+            "relay denied",
+            "C RCPT TO:<x@other.example>\n ! Offence(Relay)\n # refused relay\n < 554 5.7.1",
+        ),
+        (
+            "percent hack",
+            "C RCPT TO:<x%other.example@example.org>\n ! Offence(Relay)\n # refused relay\n < 554 5.7.1",
+        ),
         (
             "unknown recipient",
             "C RCPT TO:<No@example.org>\n > RCPT TO:<No@example.org>|\n B 550 5.1.1 no such user\n \
@@ -286,20 +332,52 @@ fn envelope() {
              ! Known\n < 250\n C RCPT TO:<d@example.org>\n # refused recipients\n < 452 4.5.3\n C DATA\n > DATA",
         ),
         ("no recipient at DATA", "C DATA\n # refused protocol\n < 554 5.5.1"),
-        ("RSET undoes it", "C RSET\n > RSET\n B 250 Ok\n < 250\n C RCPT TO:<b@example.org>\n # refused protocol\n < 503"),
-        ("EHLO undoes it", "C EHLO again\n > RSET\n B 250 Ok\n < 250 mx.example.org"),
+        (
+            "RSET undoes it",
+            "C RSET\n > RSET\n B 250 Ok\n < 250\n C RCPT TO:<b@example.org>\n # refused protocol\n < 503",
+        ),
+        (
+            "EHLO undoes it",
+            "C EHLO again\n > RSET\n B 250 Ok\n < 250 mx.example.org",
+        ),
         ("QUIT in a transaction", "C QUIT\n > drop\n < 221\n ."),
         ("client vanishes", "X\n > drop\n ."),
-        ("a stop waits for the transaction", "S\n C RSET\n > RSET\n B 250 Ok\n < 250\n < 421\n ."),
-        ("354 to RCPT makes no sense", "C RCPT TO:<b@example.org>\n > RCPT\n B 354 hm\n # refused backend_lost\n > drop\n < 451 4.3.0"),
-        ("backend silent", "C RCPT TO:<b@example.org>\n > RCPT\n T\n # refused backend_lost\n > drop\n < 451 4.4.2"),
-        ("backend leaves while idle", "B!\n # refused backend_lost\n > drop\n C RCPT TO:<b@example.org>\n < 451 4.4.2"),
+        (
+            "a stop waits for the transaction",
+            "S\n C RSET\n > RSET\n B 250 Ok\n < 250\n < 421\n .",
+        ),
+        (
+            "354 to RCPT makes no sense",
+            "C RCPT TO:<b@example.org>\n > RCPT\n B 354 hm\n # refused backend_lost\n > drop\n < 451 4.3.0",
+        ),
+        (
+            "backend silent",
+            "C RCPT TO:<b@example.org>\n > RCPT\n T\n # refused backend_lost\n > drop\n < 451 4.4.2",
+        ),
+        (
+            "backend leaves while idle",
+            "B!\n # refused backend_lost\n > drop\n C RCPT TO:<b@example.org>\n < 451 4.4.2",
+        ),
     ];
     for (name, text) in table {
         check(name, |_| {}, &dialogue(&[HELLO, mail, text]));
     }
-    check("size declared", |_| {}, &dialogue(&[HELLO, "C MAIL FROM:<a@b.example> SIZE=101\n # refused message_size\n < 552 5.3.4"]));
-    check("backend down", |_| {}, &dialogue(&[HELLO, "C MAIL FROM:<>\n > MAIL\n B!\n # refused backend_lost\n > drop\n < 451"]));
+    check(
+        "size declared",
+        |_| {},
+        &dialogue(&[
+            HELLO,
+            "C MAIL FROM:<a@b.example> SIZE=101\n # refused message_size\n < 552 5.3.4",
+        ]),
+    );
+    check(
+        "backend down",
+        |_| {},
+        &dialogue(&[
+            HELLO,
+            "C MAIL FROM:<>\n > MAIL\n B!\n # refused backend_lost\n > drop\n < 451",
+        ]),
+    );
 }
 
 #[test]
@@ -325,7 +403,11 @@ fn data() {
     }
     let far = format!("D {}\\r\\n", "x".repeat(200));
     let text = format!("{far}\n # message Rejected\n # ended message_size\n < 552\n > drop\n .");
-    check("far too large is not listened to", |_| {}, &dialogue(&[HELLO, ENVELOPE, DATA, &text]));
+    check(
+        "far too large is not listened to",
+        |_| {},
+        &dialogue(&[HELLO, ENVELOPE, DATA, &text]),
+    );
 }
 
 #[test]
@@ -349,15 +431,31 @@ fn limits_of_a_session() {
         < 421 4.7.0
         .
     ";
-    check("failed commands: late from half of the limit, then the end", |_| {}, failed);
+    check(
+        "failed commands: late from half of the limit, then the end",
+        |_| {},
+        failed,
+    );
     let exempt = "C BOGUS\n # refused protocol\n < 500\n".repeat(10);
-    check("an exempt client is not limited", |c| c.exempt = ["192.0.2.0/24".parse().unwrap()].into_iter().collect(), &exempt);
+    check(
+        "an exempt client is not limited",
+        |c| c.exempt = ["192.0.2.0/24".parse().unwrap()].into_iter().collect(),
+        &exempt,
+    );
     let junk = "C NOOP\n < 250\n".repeat(100) + "C RSET\n ! Offence(JunkCommands)\n # ended junk_commands\n < 421\n .";
     check("junk commands", |_| {}, &junk);
     let delayed = "C EHLO x\n < 250\n C MAIL FROM:<>\n > MAIL\n B 250 Ok\n < 250\n C RCPT TO:<no@example.org>\n > RCPT\n \
                    B 550 5.1.1 no\n ! UnknownRecipient\n # refused unknown_recipient\n T\n < 550 5.1.1";
-    check("unknown recipients wait", |c| c.harvest.delay = Duration::from_secs(5), delayed);
+    check(
+        "unknown recipients wait",
+        |c| c.harvest.delay = Duration::from_secs(5),
+        delayed,
+    );
     let banned = "C EHLO x\n < 250\n C MAIL FROM:<>\n > MAIL\n B 250 Ok\n < 250\n C RCPT TO:<no@example.org>\n > RCPT\n \
                   B 550 5.1.1 no\n ! UnknownRecipient\n # refused unknown_recipient\n K\n # ended harvest\n < 421\n > drop\n .";
-    check("a ban comes before a reply that is held back", |c| c.harvest.delay = Duration::from_secs(5), banned);
+    check(
+        "a ban comes before a reply that is held back",
+        |c| c.harvest.delay = Duration::from_secs(5),
+        banned,
+    );
 }

@@ -4,18 +4,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smtp_guard_ebpf::abi::Family;
+use smtp_guard_ebpf::reason::Reason;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::sink;
 use crate::addr::BackendAddr;
+use crate::clock::Instant;
 use crate::config::Config;
-use crate::edge::bans::BanTable;
+use crate::edge::bans::{BanTable, KernelBans};
 use crate::edge::{self, KernelPlane};
 use crate::facts::recipients::KnownRecipients;
-use crate::feedback;
-use crate::observe::metrics::Metrics;
-use crate::observe::{admin, http, log};
+use crate::feedback::{self, Meter};
+use crate::observe::http::{Http, Ready};
+use crate::observe::metrics::{KernelStats, Metrics};
+use crate::observe::status::{About, Kernel};
+use crate::observe::{admin, log};
 use crate::policy::Rules;
 use crate::relay::{self, Listeners, Shared};
 use crate::store::Store;
@@ -33,71 +38,150 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 async fn serve(mut config: Config) -> anyhow::Result<()> {
     // What can fail because of the operator comes first, before anything is begun.
-    let store = Store::open(&config.state.directory)?;
-    let known = config.recipients.known.as_deref().map(KnownRecipients::load).transpose()?;
+    let store = Store::open(&config.state.directory, config.limits.ipv6_prefix)?;
+    let known = config
+        .recipients
+        .known
+        .as_deref()
+        .map(KnownRecipients::load)
+        .transpose()?;
     let listeners = Listeners::bind(config.listen.iter().map(|listen| listen.address))?;
-    let admin_socket = admin::bind(&config.admin)?;
-    let http_socket = http::bind(&config.metrics).await?;
+    let admin_socket = admin::Socket::bind(&config.admin.socket)?;
+    let http = match config.metrics.listen {
+        Some(address) => Some(Http::bind(address).await?),
+        None => None,
+    };
     if config.backend.servers.is_empty() {
         start_sink(&mut config).await?;
     }
-    let (kernel, kernel_note) = kernel_plane(&config);
+    let (plane, kernel) = kernel_plane(&config);
 
     let config = Arc::new(config);
     let metrics = Metrics::new();
-    if let Some(kernel) = &kernel {
-        metrics.watch_kernel(Arc::clone(kernel));
+    if let Some(plane) = &plane {
+        metrics.kernel(Box::new(Counters(Arc::clone(plane))));
     }
-    let kernel_bans = kernel.clone().map(|plane| plane as Arc<dyn edge::bans::KernelBans>);
-    let bans = Arc::new(BanTable::new(kernel_bans, config.edge.max_sources as usize));
-    let (feedback, feedback_task) =
-        feedback::start(Arc::clone(&config), Arc::clone(&bans), store, Arc::new(metrics.clone()));
-    let rules = Arc::new(Rules::new(Config::clone(&config), known));
+    let bans = Arc::new(BanTable::new(
+        plane.map(|plane| plane as Arc<dyn KernelBans>),
+        config.edge.max_sources as usize,
+    ));
+    let meter = Arc::new(Counted(metrics.clone()));
+    let (feedback, feedback_task) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, meter);
+    let rules = Arc::new(Rules::new(Arc::clone(&config), known));
     let shared = Shared::new(rules, feedback.clone(), metrics.clone(), bans);
 
+    let about = About {
+        started: Instant::now(),
+        listeners: listeners.addresses().iter().map(ToString::to_string).collect(),
+        backend: config.backend.servers.iter().map(ToString::to_string).collect(),
+        kernel,
+        metrics: metrics.clone(),
+    };
     let (stopper, stop) = relay::stop();
-    let addresses = listeners.addresses();
-    let admin_state = admin::State::new(Arc::clone(&config), feedback, metrics.clone(), &addresses, kernel_note);
-    let side: [JoinHandle<()>; 2] = [
-        tokio::spawn(admin::serve(admin_socket, admin_state)),
-        tokio::spawn(http::serve(http_socket, metrics.clone())),
-    ];
-    announce(&config, &addresses);
-    metrics.ready(true);
+    let ready = Ready::default();
+    announce(&config, &about);
+    let mut side = JoinSet::new();
+    side.spawn(admin::serve(admin_socket, feedback, about));
+    if let Some(http) = http {
+        side.spawn(http.serve(metrics, ready.clone()));
+    }
     tokio::spawn(async move {
         wait_for_signal().await;
         stopper.stop();
     });
+    ready.set(true);
     let cut_off = listeners.serve(Arc::clone(&shared), stop, DRAIN).await;
-    metrics.ready(false);
+    ready.set(false);
     if cut_off > 0 {
-        tracing::warn!(sessions = cut_off, "stopped with sessions under way; their senders keep what was not acknowledged");
+        tracing::warn!(
+            sessions = cut_off,
+            "stopped with sessions under way; their senders keep what was not acknowledged"
+        );
     }
     // The ledger's task ends when the last handle to it is gone: then the store is written and closed.
-    for task in side {
-        task.abort();
-        let _ = task.await;
-    }
+    side.shutdown().await;
     drop(shared);
-    if tokio::time::timeout(DRAIN, feedback_task).await.is_err() {
+    if cut_off == 0 && tokio::time::timeout(DRAIN, feedback_task).await.is_err() {
         tracing::warn!("the store was not closed in time");
     }
-    let _ = std::fs::remove_file(&config.admin.socket);
     tracing::info!("stopped");
     Ok(())
 }
 
-/// The kernel plane, if it is wanted and can be had. Otherwise why not, for log and status: user space enforces then.
-fn kernel_plane(config: &Config) -> (Option<Arc<KernelPlane>>, Option<String>) {
+/// The kernel's counters, for the scrape.
+struct Counters(Arc<KernelPlane>);
+
+impl KernelStats for Counters {
+    fn counters(&self) -> Vec<(Reason, Family, u64)> {
+        // A scrape that can't read them shows none; the reason stands in the log of whoever changed the plane.
+        self.0.counters().unwrap_or_default()
+    }
+
+    fn sources(&self) -> Option<u64> {
+        self.0.established().ok().map(|sources| sources.len() as u64)
+    }
+
+    fn bans(&self) -> Option<u64> {
+        self.0.bans_in_map().ok().map(|bans| bans.len() as u64)
+    }
+}
+
+/// What the ledger counts, in the metrics.
+struct Counted(Metrics);
+
+impl Meter for Counted {
+    fn offence(&self, label: &'static str) {
+        self.0.offence(label);
+    }
+
+    fn ban(&self, reason: Reason) {
+        self.0.ban(reason);
+    }
+
+    fn bans_active(&self, bans: usize) {
+        self.0.bans_active(bans as u64);
+    }
+
+    fn report_dropped(&self) {
+        self.0.report_dropped();
+    }
+
+    fn ban_latency(&self, time: Duration) {
+        self.0.ban_latency(time);
+    }
+
+    fn bound_reached(&self, bound: &'static str) {
+        self.0.bound_reached(bound);
+    }
+}
+
+/// The kernel plane, if it is wanted and can be had, and what `status` says of it. Without it user space enforces.
+fn kernel_plane(config: &Config) -> (Option<Arc<KernelPlane>>, Kernel) {
     if config.edge.interfaces.is_empty() {
-        return (None, Some("no [edge] interfaces are configured".to_owned()));
+        return (
+            None,
+            Kernel {
+                present: false,
+                text: "no [edge] interfaces are configured".to_owned(),
+            },
+        );
     }
     match open_kernel_plane(config) {
-        Ok(plane) => (Some(Arc::new(plane)), None),
+        Ok(plane) => {
+            let text = format!(
+                "on {}, pinned in {}",
+                config.edge.interfaces.join(", "),
+                config.edge.pin_directory.display()
+            );
+            (Some(Arc::new(plane)), Kernel { present: true, text })
+        }
         Err(error) => {
-            let note = error.to_string();
-            tracing::warn!(reason = note, "no kernel plane: bans and limits are enforced in user space only");
-            (None, Some(note))
+            let text = error.to_string();
+            tracing::warn!(
+                reason = text,
+                "no kernel plane: bans and limits are enforced in user space only"
+            );
+            (None, Kernel { present: false, text })
         }
     }
 }
@@ -113,7 +197,9 @@ fn open_kernel_plane(config: &Config) -> Result<KernelPlane, edge::EdgeError> {
     for line in loaded.to_string().lines() {
         tracing::info!("{line}");
     }
-    KernelPlane::open(directory)?.ok_or_else(|| edge::EdgeError::NotLoaded { directory: directory.clone() })
+    KernelPlane::open(directory)?.ok_or_else(|| edge::EdgeError::NotLoaded {
+        directory: directory.clone(),
+    })
 }
 
 /// Without a configuration file the built-in sink is the backend.
@@ -126,13 +212,12 @@ async fn start_sink(config: &mut Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn announce(config: &Config, addresses: &[SocketAddr]) {
-    let backends: Vec<String> = config.backend.servers.iter().map(ToString::to_string).collect();
+fn announce(config: &Config, about: &About) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        listening = ?addresses,
-        backends = backends.join(", "),
-        metrics = ?config.metrics.listen,
+        listening = about.listeners.join(", "),
+        backends = about.backend.join(", "),
+        metrics = config.metrics.listen.map(tracing::field::display),
         admin = %config.admin.socket.display(),
         "smtp-guard runs"
     );

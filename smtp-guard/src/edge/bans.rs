@@ -1,1 +1,299 @@
-//! (being built)
+//! The table of bans that sessions ask, and the only door to the kernel's ban map.
+//!
+//! One task writes (`feedback`), any number of sessions read. A ban goes to the kernel first: that is where it ends the
+//! attack. A kernel map that can't be written is the caller's to tell; user space enforces all the same.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use smtp_guard_ebpf::reason::Reason;
+
+use super::{EdgeError, KernelPlane};
+use crate::addr::Source;
+use crate::clock::Instant;
+
+/// Shards of the table: a writer stops only the readers of one of them, for one insertion.
+const SHARDS: usize = 16;
+
+/// The kernel's ban map; a trait so that tests can make it fail.
+pub trait KernelBans: Send + Sync {
+    /// See [`KernelPlane::ban`].
+    fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError>;
+    /// See [`KernelPlane::unban`].
+    fn unban(&self, source: Source) -> Result<bool, EdgeError>;
+    /// See [`KernelPlane::bans_in_map`].
+    fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError>;
+    /// See [`KernelPlane::established_of`].
+    fn established_of(&self, source: Source) -> Result<u64, EdgeError>;
+}
+
+impl KernelBans for KernelPlane {
+    fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError> {
+        Self::ban(self, source, until, reason)
+    }
+
+    fn unban(&self, source: Source) -> Result<bool, EdgeError> {
+        Self::unban(self, source)
+    }
+
+    fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError> {
+        self.bans_in_map()
+    }
+
+    fn established_of(&self, source: Source) -> Result<u64, EdgeError> {
+        Self::established_of(self, source)
+    }
+}
+
+type Hook = Box<dyn Fn(Source, Reason) + Send + Sync>;
+
+/// All bans in force.
+pub struct BanTable {
+    kernel: Option<Arc<dyn KernelBans>>,
+    max: usize,
+    hasher: RandomState,
+    shards: Vec<RwLock<HashMap<Source, (Reason, Instant)>>>,
+    /// By their end, for expiry and for making room.
+    order: Mutex<BTreeSet<(Instant, Source)>>,
+    hook: OnceLock<Hook>,
+}
+
+/// What came of [`BanTable::apply`].
+#[derive(Debug)]
+pub struct Applied {
+    /// The kernel's part; `Ok` also where there is no kernel plane.
+    pub kernel: Result<(), EdgeError>,
+    /// The table was full: this ban, which ended soonest, made room.
+    pub displaced: Option<Source>,
+}
+
+impl BanTable {
+    /// An empty table of at most `max` bans, in front of `kernel`.
+    pub fn new(kernel: Option<Arc<dyn KernelBans>>, max: usize) -> Self {
+        Self {
+            kernel,
+            max: max.max(1),
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            order: Mutex::default(),
+            hook: OnceLock::new(),
+        }
+    }
+
+    /// Sets who is told of each new ban, once it is in force. The first call counts.
+    pub fn on_ban(&self, hook: Hook) {
+        // A second hook would be a mistake in the wiring, and the first keeps working.
+        let _ = self.hook.set(hook);
+    }
+
+    /// Why `source` is banned at `now`, and until when.
+    pub fn banned(&self, source: Source, now: Instant) -> Option<(Reason, Instant)> {
+        let shard = self.shard(source).read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(&source).copied().filter(|(_, until)| now < *until)
+    }
+
+    /// Puts a ban in force in both planes.
+    pub fn apply(&self, source: Source, until: Instant, reason: Reason) -> Applied {
+        let mut order = self.order();
+        let displaced = self.make_room(&mut order, source);
+        let kernel = match &self.kernel {
+            Some(kernel) => kernel.ban(source, until, reason),
+            None => Ok(()),
+        };
+        let mut shard = self.shard(source).write().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, old)) = shard.insert(source, (reason, until)) {
+            order.remove(&(old, source));
+        }
+        order.insert((until, source));
+        drop((shard, order));
+        if let Some(hook) = self.hook.get() {
+            hook(source, reason);
+        }
+        Applied { kernel, displaced }
+    }
+
+    /// Lifts the ban of `source` in both planes.
+    pub fn lift(&self, source: Source) -> Result<(), EdgeError> {
+        self.remove(&mut self.order(), source)
+    }
+
+    /// Lifts all bans that are over at `now`, in both planes, and says which.
+    pub fn sweep(&self, now: Instant) -> Vec<Source> {
+        let mut order = self.order();
+        let mut over = Vec::new();
+        while let Some(&(until, source)) = order.first()
+            && until <= now
+        {
+            // What the kernel keeps of it has ended there as well: it is swept again after the next start.
+            if let Err(error) = self.remove(&mut order, source) {
+                tracing::warn!(%error, "an expired ban stays in the kernel map");
+            }
+            over.push(source);
+        }
+        over
+    }
+
+    /// Bans in the table.
+    pub fn len(&self) -> usize {
+        self.order().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The kernel plane behind the table.
+    pub fn kernel(&self) -> Option<&dyn KernelBans> {
+        self.kernel.as_deref()
+    }
+
+    fn make_room(&self, order: &mut BTreeSet<(Instant, Source)>, source: Source) -> Option<Source> {
+        let known = self
+            .shard(source)
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(&source);
+        if known || order.len() < self.max {
+            return None;
+        }
+        let (_, soonest) = order.first().copied()?;
+        if let Err(error) = self.remove(order, soonest) {
+            tracing::warn!(%error, "a ban that made room stays in the kernel map");
+        }
+        Some(soonest)
+    }
+
+    fn remove(&self, order: &mut BTreeSet<(Instant, Source)>, source: Source) -> Result<(), EdgeError> {
+        let mut shard = self.shard(source).write().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, until)) = shard.remove(&source) {
+            order.remove(&(until, source));
+        }
+        match &self.kernel {
+            Some(kernel) => kernel.unban(source).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn shard(&self, source: Source) -> &RwLock<HashMap<Source, (Reason, Instant)>> {
+        &self.shards[self.hasher.hash_one(source) as usize % SHARDS]
+    }
+
+    fn order(&self) -> MutexGuard<'_, BTreeSet<(Instant, Source)>> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for BanTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BanTable")
+            .field("bans", &self.len())
+            .field("max", &self.max)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// A map in memory that fails on demand.
+    #[derive(Default)]
+    struct Fake {
+        bans: Mutex<HashMap<Source, (Instant, Reason)>>,
+        broken: AtomicBool,
+    }
+
+    impl Fake {
+        fn check(&self) -> Result<(), EdgeError> {
+            match self.broken.load(Ordering::Relaxed) {
+                true => Err(EdgeError::NotWritten {
+                    entry: "fault".to_owned(),
+                }),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl KernelBans for Fake {
+        fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError> {
+            self.check()?;
+            self.bans.lock().unwrap().insert(source, (until, reason));
+            Ok(())
+        }
+
+        fn unban(&self, source: Source) -> Result<bool, EdgeError> {
+            self.check()?;
+            Ok(self.bans.lock().unwrap().remove(&source).is_some())
+        }
+
+        fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError> {
+            Ok(self
+                .bans
+                .lock()
+                .unwrap()
+                .iter()
+                .map(|(s, (u, r))| (*s, *u, *r))
+                .collect())
+        }
+
+        fn established_of(&self, _source: Source) -> Result<u64, EdgeError> {
+            Ok(0)
+        }
+    }
+
+    fn at(n: u64) -> Instant {
+        Instant::from_ns(n)
+    }
+
+    #[test]
+    fn both_planes_hold_the_same_and_expire_together() {
+        let kernel = Arc::new(Fake::default());
+        let table = BanTable::new(Some(kernel.clone()), 10);
+        let source = Source::v4(1);
+        table.apply(source, at(100), Reason::Harvest).kernel.unwrap();
+        assert_eq!(table.banned(source, at(99)), Some((Reason::Harvest, at(100))));
+        assert_eq!(table.banned(source, at(100)), None, "over");
+        table.apply(source, at(200), Reason::Operator).kernel.unwrap();
+        assert_eq!(
+            (table.len(), kernel.bans().unwrap()),
+            (1, vec![(source, at(200), Reason::Operator)])
+        );
+        assert_eq!(table.sweep(at(199)), []);
+        assert_eq!(table.sweep(at(200)), [source]);
+        assert!(table.is_empty() && kernel.bans().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_ban_that_ends_soonest_makes_room() {
+        let kernel = Arc::new(Fake::default());
+        let table = BanTable::new(Some(kernel.clone()), 2);
+        for (n, until) in [(1, 300), (2, 200), (3, 400)] {
+            let applied = table.apply(Source::v4(n), at(until), Reason::Harvest);
+            assert_eq!(applied.displaced, (n == 3).then_some(Source::v4(2)));
+        }
+        assert_eq!((table.len(), kernel.bans().unwrap().len()), (2, 2));
+    }
+
+    #[test]
+    fn a_broken_kernel_map_is_told_and_user_space_enforces() {
+        let kernel = Arc::new(Fake::default());
+        kernel.broken.store(true, Ordering::Relaxed);
+        let table = BanTable::new(Some(kernel), 10);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hook = Arc::clone(&told);
+        table.on_ban(Box::new(move |source, reason| {
+            hook.lock().unwrap().push((source, reason))
+        }));
+        assert!(table.apply(Source::v4(1), at(100), Reason::Harvest).kernel.is_err());
+        assert!(table.banned(Source::v4(1), at(0)).is_some());
+        assert_eq!(*told.lock().unwrap(), [(Source::v4(1), Reason::Harvest)]);
+        assert!(table.lift(Source::v4(1)).is_err());
+        assert!(table.banned(Source::v4(1), at(0)).is_none(), "lifted here all the same");
+    }
+}

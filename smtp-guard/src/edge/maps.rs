@@ -34,16 +34,27 @@ fn shape(map: &str, max_sources: u32) -> Option<Shape> {
 /// Refuses a pinned map that this version would misread: aya takes any map that has the name.
 pub(super) fn check_shape(pins: &Pins, map: &'static str, max_sources: u32) -> Result<(), EdgeError> {
     let path = pins.map(map);
-    let Some(wanted) = shape(map, max_sources) else { return Ok(()) };
+    let Some(wanted) = shape(map, max_sources) else {
+        return Ok(());
+    };
     if !path.exists() {
         return Ok(());
     }
     let info = MapInfo::from_pin(&path).map_err(EdgeError::map(map))?;
-    let found = (info.map_type().map_err(EdgeError::map(map))?, info.key_size(), info.value_size(), info.max_entries());
+    let found = (
+        info.map_type().map_err(EdgeError::map(map))?,
+        info.key_size(),
+        info.value_size(),
+        info.max_entries(),
+    );
     if found == wanted {
         return Ok(());
     }
-    Err(EdgeError::Incompatible { path, found: words(found), wanted: words(wanted) })
+    Err(EdgeError::Incompatible {
+        path,
+        found: words(found),
+        wanted: words(wanted),
+    })
 }
 
 fn words((kind, key, value, entries): Shape) -> String {
@@ -69,7 +80,8 @@ fn write_settings(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
         abi: abi::ABI_VERSION,
         connections: config.edge.connections,
         ipv6_mask: config.limits.ipv6_prefix.mask(),
-        netns_cookie: sys::netns_cookie().map_err(EdgeError::pin("reading the network namespace of", "/proc/self/ns/net"))?,
+        netns_cookie: sys::netns_cookie()
+            .map_err(EdgeError::pin("reading the network namespace of", "/proc/self/ns/net"))?,
     };
     let mut map: Array<_, [u8; size_of::<Settings>()]> =
         open(pins, "SETTINGS")?.try_into().map_err(EdgeError::map("SETTINGS"))?;
@@ -109,7 +121,10 @@ fn replace<const N: usize>(
     wanted: &[(u32, [u8; N])],
 ) -> Result<(), EdgeError> {
     if wanted.len() > EXEMPT_ENTRIES as usize {
-        return Err(EdgeError::TooManyExempt { limit: EXEMPT_ENTRIES, family });
+        return Err(EdgeError::TooManyExempt {
+            limit: EXEMPT_ENTRIES,
+            family,
+        });
     }
     let mut trie: LpmTrie<_, [u8; N], u32> = open(pins, map)?.try_into().map_err(EdgeError::map(map))?;
     let keep: HashSet<_> = wanted.iter().copied().collect();
@@ -126,7 +141,8 @@ fn replace<const N: usize>(
             for key in old.drain(..) {
                 trie.remove(&key).map_err(EdgeError::map(map))?;
             }
-            trie.insert(&Key::new(*length, *address), 1, 0).map_err(EdgeError::map(map))?;
+            trie.insert(&Key::new(*length, *address), 1, 0)
+                .map_err(EdgeError::map(map))?;
         }
     }
     for key in old {
@@ -137,5 +153,7 @@ fn replace<const N: usize>(
 
 /// Whether the maps that [`KernelPlane`](super::KernelPlane) needs are pinned.
 pub(super) fn are_pinned(pins: &Pins) -> bool {
-    ["SETTINGS", "BANS", "CONNS", "COUNTERS"].iter().all(|map| Path::exists(&pins.map(map)))
+    ["SETTINGS", "BANS", "CONNS", "COUNTERS"]
+        .iter()
+        .all(|map| Path::exists(&pins.map(map)))
 }

@@ -1,5 +1,8 @@
 //! Fenced: the system calls that no crate offers. Everything unsafe of the user plane is in this file.
-#![allow(unsafe_code, reason = "bpf(2) and a socket option that aya and rustix lack; each block has its proof")]
+#![allow(
+    unsafe_code,
+    reason = "bpf(2) and a socket option that aya and rustix lack; each block has its proof"
+)]
 
 use std::ffi::CString;
 use std::io;
@@ -53,7 +56,11 @@ struct LinkInfo {
 /// Opens the object (here: a link) pinned at `path`.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    let mut attr = ObjGet {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
     // SAFETY: the attribute lives over the call, is as long as we say, and points to a string that lives as long.
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
     // SAFETY: a successful BPF_OBJ_GET returns a new descriptor that nobody else owns.
@@ -62,8 +69,12 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 
 /// Replaces the program behind `link`, at once: there is no moment without one.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut attr =
-        LinkUpdate { link_fd: number(link), new_prog_fd: number(program), flags: 0, old_prog_fd: 0 };
+    let mut attr = LinkUpdate {
+        link_fd: number(link),
+        new_prog_fd: number(program),
+        flags: 0,
+        old_prog_fd: 0,
+    };
     // SAFETY: the attribute lives over the call and is as long as we say; both descriptors are open.
     unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(drop)
 }
@@ -117,7 +128,11 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
 unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
     // SAFETY: the caller's promise; the length is that of the attribute.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr(attr), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as i32)
+    }
 }
 
 fn ptr<T>(value: &mut T) -> *mut T {

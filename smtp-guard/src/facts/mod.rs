@@ -1,1 +1,3 @@
-//! (being built)
+//! What is found out about a client or a recipient before policy decides.
+
+pub mod recipients;

@@ -1,41 +1,203 @@
-//! (being built elsewhere: just the signatures that the admin API compiles against)
-pub mod decision;
+//! The loop's middle: reports of sessions come in, bans go out to both planes.
+//!
+//! One task owns the ledger and the decisions and is the only one that bans. Sessions report and go on: a full channel
+//! drops the report and counts it. The command line asks through a second, small channel.
+//!
+//! When the rule says so, the order is: kernel map, user-space table (which wakes the source's sessions), the figure of
+//! how long it took, log, store. Nothing that can wait comes before the kernel map.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use smtp_guard_ebpf::reason::Reason;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::edge::bans::BanTable;
+use crate::offence::Report;
+use crate::store::Store;
+
+pub mod decision;
+mod distinct;
+mod keeper;
+pub mod ledger;
+
 use decision::{Decision, Explanation};
+use keeper::Keeper;
 
-#[derive(Debug, thiserror::Error)]
-#[error("the ledger has stopped")]
-pub struct Unavailable;
+/// Reports that wait for the ledger.
+const REPORTS: usize = 65_536;
+/// Questions of the command line that wait.
+const CONTROLS: usize = 64;
+/// How often expired bans are swept and unsaved ones are tried again.
+const SWEEP: Duration = Duration::from_secs(1);
 
+/// What is counted, implemented over the metrics.
+pub trait Meter: Send + Sync + 'static {
+    /// A report, by its kind.
+    fn offence(&self, label: &'static str);
+    /// A new ban.
+    fn ban(&self, reason: Reason);
+    /// Bans in force.
+    fn bans_active(&self, bans: usize);
+    /// A report that found the channel full.
+    fn report_dropped(&self);
+    /// From the report that crossed the line to the ban in force in both planes.
+    fn ban_latency(&self, time: Duration);
+    /// A bound was reached.
+    fn bound_reached(&self, bound: &'static str);
+}
+
+/// The handle of the task. Cheap to clone; the task ends when the last one is gone.
+#[derive(Clone)]
+pub struct Feedback {
+    reports: mpsc::Sender<Report>,
+    controls: mpsc::Sender<Control>,
+    meter: Arc<dyn Meter>,
+}
+
+impl std::fmt::Debug for Feedback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Feedback").finish_non_exhaustive()
+    }
+}
+
+/// Why a question has no answer, or a decision was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    #[error("{0} is exempt")]
-    Exempt(IpAddr),
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
+    #[error("the ledger does not answer: {0}")]
+    Unavailable(&'static str),
+    #[error("{ip} is exempt: take it off the exempt list first, which always wins")]
+    Exempt { ip: IpAddr },
 }
 
-#[derive(Clone, Debug)]
-pub struct Feedback;
+enum Control {
+    Decisions(oneshot::Sender<Vec<Decision>>),
+    Add {
+        ip: IpAddr,
+        length: Duration,
+        text: String,
+        answer: oneshot::Sender<Result<Decision, ControlError>>,
+    },
+    Delete {
+        ip: IpAddr,
+        answer: oneshot::Sender<Option<Decision>>,
+    },
+    DeleteAll(oneshot::Sender<usize>),
+    Explain {
+        ip: IpAddr,
+        answer: oneshot::Sender<Explanation>,
+    },
+}
 
 impl Feedback {
-    pub fn report(&self, _report: crate::offence::Report) {}
-    pub async fn decisions(&self) -> Result<Vec<Decision>, Unavailable> {
-        Err(Unavailable)
+    /// Tells the ledger. Never blocks.
+    pub fn report(&self, report: Report) {
+        match self.reports.try_send(report) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => self.meter.report_dropped(),
+        }
     }
-    pub async fn add(&self, _ip: IpAddr, _length: Duration, _text: String) -> Result<Decision, ControlError> {
-        Err(Unavailable.into())
+
+    /// All decisions in force, those that end soonest first.
+    pub async fn decisions(&self) -> Result<Vec<Decision>, ControlError> {
+        self.ask(Control::Decisions).await
     }
-    pub async fn delete(&self, _ip: IpAddr) -> Result<Option<Decision>, ControlError> {
-        Err(Unavailable.into())
+
+    /// Bans `ip`'s source for `length`, in place of a ban that it has.
+    pub async fn add(&self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, ControlError> {
+        self.ask(|answer| Control::Add {
+            ip,
+            length,
+            text,
+            answer,
+        })
+        .await?
     }
+
+    /// Lifts the ban of `ip`'s source and forgets what was held against it.
+    pub async fn delete(&self, ip: IpAddr) -> Result<Option<Decision>, ControlError> {
+        self.ask(|answer| Control::Delete { ip, answer }).await
+    }
+
+    /// Lifts all bans; how many there were.
     pub async fn delete_all(&self) -> Result<usize, ControlError> {
-        Err(Unavailable.into())
+        self.ask(Control::DeleteAll).await
     }
-    pub async fn explain(&self, _ip: IpAddr) -> Result<Explanation, ControlError> {
-        Err(Unavailable.into())
+
+    /// All that is known of `ip`.
+    pub async fn explain(&self, ip: IpAddr) -> Result<Explanation, ControlError> {
+        self.ask(|answer| Control::Explain { ip, answer }).await
+    }
+
+    async fn ask<T>(&self, control: impl FnOnce(oneshot::Sender<T>) -> Control) -> Result<T, ControlError> {
+        let (sender, answer) = oneshot::channel();
+        self.controls.try_send(control(sender)).map_err(|error| match error {
+            TrySendError::Full(_) => ControlError::Unavailable("too many questions wait"),
+            TrySendError::Closed(_) => ControlError::Unavailable("it has stopped"),
+        })?;
+        answer.await.map_err(|_| ControlError::Unavailable("it has stopped"))
     }
 }
+
+/// Starts the task. Bans of the store and of the kernel map are in force when this returns.
+pub fn start(
+    config: Arc<Config>,
+    bans: Arc<BanTable>,
+    store: Store,
+    meter: Arc<dyn Meter>,
+) -> (Feedback, JoinHandle<()>) {
+    let (reports, report_queue) = mpsc::channel(REPORTS);
+    let (controls, control_queue) = mpsc::channel(CONTROLS);
+    let mut keeper = Keeper::new(config, bans, store, Arc::clone(&meter));
+    keeper.restore();
+    let task = tokio::spawn(run(keeper, report_queue, control_queue));
+    (
+        Feedback {
+            reports,
+            controls,
+            meter,
+        },
+        task,
+    )
+}
+
+async fn run(mut keeper: Keeper, mut reports: mpsc::Receiver<Report>, mut controls: mpsc::Receiver<Control>) {
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            report = reports.recv() => match report {
+                Some(report) => keeper.on_report(report),
+                // Controls live in the same handles: there is nobody left.
+                None => break,
+            },
+            Some(control) = controls.recv() => answer(&mut keeper, control),
+            _ = sweep.tick() => keeper.sweep(),
+        }
+    }
+    // Dropping the keeper writes the store to its end, which may take the disk a while.
+    let _ = tokio::task::spawn_blocking(move || drop(keeper)).await;
+}
+
+fn answer(keeper: &mut Keeper, control: Control) {
+    // Whoever asked may have gone away meanwhile.
+    let _ = match control {
+        Control::Decisions(answer) => answer.send(keeper.decisions()).map_err(drop),
+        Control::Add {
+            ip,
+            length,
+            text,
+            answer,
+        } => answer.send(keeper.add(ip, length, text)).map_err(drop),
+        Control::Delete { ip, answer } => answer.send(keeper.delete(ip)).map_err(drop),
+        Control::DeleteAll(answer) => answer.send(keeper.delete_all()).map_err(drop),
+        Control::Explain { ip, answer } => answer.send(keeper.explain(ip)).map_err(drop),
+    };
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,9 @@
 //! A [`Permit`] can only be made here, and the session can't forward without one: a check that was forgotten doesn't
 //! compile. The exempt list is asked first in every decision and always wins.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use smtp_guard_ebpf::reason::Reason;
 
@@ -17,7 +19,8 @@ pub mod unknown;
 /// The part of the configuration that decisions need, in the shape they need it.
 #[derive(Debug)]
 pub struct Rules {
-    config: Config,
+    config: Arc<Config>,
+    domains: HashSet<String>,
     known: Option<KnownRecipients>,
 }
 
@@ -60,12 +63,18 @@ pub enum Standing {
 
 impl Rules {
     /// Rules of `config`; `known` is its recipient table, if it has one.
-    pub fn new(config: Config, known: Option<KnownRecipients>) -> Self {
-        Self { config, known }
+    pub fn new(config: Arc<Config>, known: Option<KnownRecipients>) -> Self {
+        let domains = config
+            .relay
+            .domains
+            .iter()
+            .map(|domain| domain.to_ascii_lowercase())
+            .collect();
+        Self { config, domains, known }
     }
 
     /// The configuration behind the rules.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &Arc<Config> {
         &self.config
     }
 
@@ -77,7 +86,11 @@ impl Rules {
     /// Who `ip` is to us.
     pub fn client(&self, ip: IpAddr) -> Client {
         let exempt = self.config.exempt.contains(ip);
-        Client { ip, exempt, may_relay: exempt || self.config.relay.networks.contains(ip) }
+        Client {
+            ip,
+            exempt,
+            may_relay: exempt || self.config.relay.networks.contains(ip),
+        }
     }
 
     /// MAIL: the declared size, in bytes, against the limit.
@@ -102,15 +115,19 @@ impl Rules {
             return refuse(Reason::Relay, Reply::new(554, Some((5, 7, 1)), "Relay access denied"));
         }
         if !client.exempt && accepted >= self.config.limits.recipients {
-            return refuse(Reason::Recipients, Reply::new(452, Some((4, 5, 3)), "Too many recipients"));
+            return refuse(
+                Reason::Recipients,
+                Reply::new(452, Some((4, 5, 3)), "Too many recipients"),
+            );
         }
         if served && mailbox.local().eq_ignore_ascii_case("postmaster") {
             return Decision::Permit((Permit(()), Standing::Postmaster));
         }
         match &self.known {
-            Some(known) if served && !known.lookup(&mailbox.key()) => {
-                refuse(Reason::UnknownRecipient, Reply::new(550, Some((5, 1, 1)), "Recipient unknown"))
-            }
+            Some(known) if served && !known.lookup(&mailbox.key()) => refuse(
+                Reason::UnknownRecipient,
+                Reply::new(550, Some((5, 1, 1)), "Recipient unknown"),
+            ),
             _ => Decision::Permit((Permit(()), Standing::Open)),
         }
     }
@@ -122,16 +139,17 @@ impl Rules {
 
     fn serves(&self, mailbox: &Mailbox) -> bool {
         match mailbox.domain() {
-            Host::Name(name) => {
-                self.config.relay.domains.iter().any(|d| d.eq_ignore_ascii_case(name.trim_end_matches('.')))
-            }
+            Host::Name(name) => self.domains.contains(&name.to_ascii_lowercase()),
             Host::Literal(_) => false,
         }
     }
 
     fn message_too_large(&self) -> Refusal {
         let text = format!("Message larger than {} bytes", self.config.limits.message_size);
-        Refusal { reason: Reason::MessageSize, reply: Reply::new(552, Some((5, 3, 4)), text) }
+        Refusal {
+            reason: Reason::MessageSize,
+            reply: Reply::new(552, Some((5, 3, 4)), text),
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use smtp_guard_ebpf::reason::Reason;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::sources::Room;
@@ -17,7 +18,7 @@ use crate::clock::Instant;
 use crate::session::{Event, replies};
 
 /// Connections that the kernel may hold before we accept them.
-const BACKLOG: u32 = 4096;
+const BACKLOG: i32 = 4096;
 /// How long to wait when the process is out of descriptors: sessions that end make room.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -42,7 +43,10 @@ impl Listeners {
 
     /// The addresses that were bound.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.0
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
     }
 
     /// Serves until `stop`, then waits at most `drain` for what is under way. Returns the number of sessions cut off.
@@ -66,18 +70,23 @@ impl Listeners {
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]:25` and `0.0.0.0:25` stand side by side, each for its own family.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program holds it (`ss -ltnp` shows which): stop that, or change [[listen]]",
+        io::ErrorKind::AddrInUse => {
+            "; another program holds it (`ss -ltnp` shows which): stop that, or change [[listen]]"
+        }
         io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => "; no interface has that address (`ip address` shows them)",
         _ => "",
@@ -113,7 +122,10 @@ fn admit(stream: TcpStream, addr: ClientAddr, shared: &Arc<Shared>, stop: &Stop)
     if !exempt && let Some((reason, _until)) = shared.bans.banned(source, Instant::now()) {
         return turn_away(stream, addr, reason, shared);
     }
-    let room = (!exempt).then_some(Room { of_source: limits.connections, total: limits.total_connections });
+    let room = (!exempt).then_some(Room {
+        of_source: limits.connections,
+        total: limits.total_connections,
+    });
     match shared.sources.enter(source, room) {
         Ok(seat) => {
             // See `Connection::open`.

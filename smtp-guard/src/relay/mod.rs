@@ -49,7 +49,7 @@ impl Shared {
         let woken = Arc::clone(&sources);
         bans.on_ban(Box::new(move |source, reason| woken.ban(source, reason)));
         Arc::new(Self {
-            config: Arc::new(rules.config().clone()),
+            config: Arc::clone(rules.config()),
             rules,
             feedback,
             metrics,

@@ -39,7 +39,11 @@ impl Session {
             Command::Vrfy => self.idle(replies::vrfy(), now, out),
             Command::Help => self.idle(replies::help(), now, out),
             Command::Quit => {
-                let word = if self.transaction.is_some() { Request::Drop } else { Request::Quit };
+                let word = if self.transaction.is_some() {
+                    Request::Drop
+                } else {
+                    Request::Quit
+                };
                 self.transaction = None;
                 out.push(Output::Request(word));
                 out.push(Output::Reply(replies::bye()));
@@ -49,9 +53,7 @@ impl Session {
             // Its payload follows at once and would be read as commands.
             Command::Bdat => self.refuse_and_close(Reason::Protocol, replies::chunking(), out),
             Command::Xclient => self.protocol(replies::not_permitted(), now, out),
-            Command::Expn | Command::StartTls | Command::Auth => {
-                self.protocol(replies::not_implemented(), now, out)
-            }
+            Command::Expn | Command::StartTls | Command::Auth => self.protocol(replies::not_implemented(), now, out),
         }
     }
 
@@ -74,14 +76,13 @@ impl Session {
         if self.transaction.is_some() {
             return self.protocol(replies::nested_mail(), now, out);
         }
-        if !self.esmtp && (mail.size.is_some() || mail.body.is_some()) || mail.body.is_some() && !self.backend.eight_bit_mime
+        if !self.esmtp && (mail.size.is_some() || mail.body.is_some())
+            || mail.body.is_some() && !self.backend.eight_bit_mime
         {
             return self.protocol(replies::unknown_parameter(), now, out);
         }
         match self.rules.mail(&self.client, mail.size) {
-            Decision::Permit(permit) => {
-                self.ask(Question::Mail(mail.clone()), Request::Mail(mail, permit), now, out)
-            }
+            Decision::Permit(permit) => self.ask(Question::Mail(mail.clone()), Request::Mail(mail, permit), now, out),
             Decision::Refuse(Refusal { reason, reply }) => {
                 self.refuse(reason, format!("from={}", mail.path), reply, Duration::ZERO, now, out)
             }
@@ -96,12 +97,16 @@ impl Session {
             return self.reply(replies::backend_lost(), now, out);
         }
         match self.rules.recipient(&self.client, &rcpt.path, transaction.accepted) {
-            Decision::Permit((permit, standing)) => {
-                self.ask(Question::Rcpt(rcpt.clone(), standing), Request::Rcpt(rcpt, permit), now, out)
-            }
-            Decision::Refuse(Refusal { reason: Reason::UnknownRecipient, reply }) => {
-                self.unknown_recipient(&rcpt, reply, now, out)
-            }
+            Decision::Permit((permit, standing)) => self.ask(
+                Question::Rcpt(rcpt.clone(), standing),
+                Request::Rcpt(rcpt, permit),
+                now,
+                out,
+            ),
+            Decision::Refuse(Refusal {
+                reason: Reason::UnknownRecipient,
+                reply,
+            }) => self.unknown_recipient(&rcpt, reply, now, out),
             Decision::Refuse(Refusal { reason, reply }) => {
                 let detail = self.envelope(&rcpt);
                 if reply.code().class() == 4 {
@@ -122,12 +127,17 @@ impl Session {
         now: Instant,
         out: &mut Vec<Output>,
     ) -> State {
-        out.push(Output::Report(Conduct::UnknownRecipient { recipient: rcpt.path.key().into() }));
+        out.push(Output::Report(Conduct::UnknownRecipient {
+            recipient: rcpt.path.key().into(),
+        }));
         let detail = self.envelope(rcpt);
         let delay = self.rules.config().harvest.delay;
         if self.accepted_messages > 0 {
             // A sender whose mail was accepted in this session isn't made to fail over a stale address.
-            out.push(Output::Event(super::Event::Refused { reason: Reason::UnknownRecipient, detail }));
+            out.push(Output::Event(super::Event::Refused {
+                reason: Reason::UnknownRecipient,
+                detail,
+            }));
             return self.hold(reply, delay, now, out);
         }
         self.refuse(Reason::UnknownRecipient, detail, reply, delay, now, out)
@@ -146,7 +156,10 @@ impl Session {
                 self.reply(replies::backend_lost(), now, out)
             }
             Some(Transaction { accepted: 0, .. }) => {
-                out.push(Output::Event(super::Event::Refused { reason: Reason::Protocol, detail: String::new() }));
+                out.push(Output::Event(super::Event::Refused {
+                    reason: Reason::Protocol,
+                    detail: String::new(),
+                }));
                 self.fail(replies::no_recipients(), Duration::ZERO, now, out)
             }
             Some(_) => self.ask(Question::Data, Request::Data, now, out),
@@ -169,7 +182,14 @@ impl Session {
             out.push(Output::Report(Conduct::Offence(Reason::NonSmtp)));
             return self.refuse_and_close(Reason::NonSmtp, replies::not_smtp(), out);
         }
-        self.refuse(Reason::Protocol, error.to_string(), error.reply(), Duration::ZERO, now, out)
+        self.refuse(
+            Reason::Protocol,
+            error.to_string(),
+            error.reply(),
+            Duration::ZERO,
+            now,
+            out,
+        )
     }
 
     fn protocol(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {

@@ -46,7 +46,10 @@ const JUNK_COMMANDS: u32 = 100;
 #[derive(Debug)]
 pub enum Input {
     /// A command line. `more`: the client has sent bytes beyond it already.
-    Command { command: Result<Command, CommandError>, more: bool },
+    Command {
+        command: Result<Command, CommandError>,
+        more: bool,
+    },
     /// Message data, decoded.
     Body(CleanBody),
     /// So many bytes of message data were read in all, although none came out (a flaw was seen).
@@ -120,9 +123,14 @@ pub enum Request {
 #[derive(Debug)]
 pub enum Event {
     /// A command was refused; the session goes on.
-    Refused { reason: Reason, detail: String },
+    Refused {
+        reason: Reason,
+        detail: String,
+    },
     /// The session was ended by us.
-    Ended { reason: Reason },
+    Ended {
+        reason: Reason,
+    },
     Message(Message),
 }
 
@@ -191,7 +199,10 @@ enum State {
     /// Takes message data.
     Body(body::Body),
     /// The dot was sent; the client hears what the backend says. `gone`: there is no client any more.
-    Dot { size: u64, gone: bool },
+    Dot {
+        size: u64,
+        gone: bool,
+    },
     Closed,
 }
 
@@ -255,7 +266,11 @@ impl Session {
             (State::Closed, _) => State::Closed,
             (state, Input::Shutdown) => {
                 self.draining = true;
-                if matches!(state, State::Ready) && self.transaction.is_none() { self.drained(out) } else { state }
+                if matches!(state, State::Ready) && self.transaction.is_none() {
+                    self.drained(out)
+                } else {
+                    state
+                }
             }
             (state, Input::Banned(reason)) => self.on_banned(state, reason, out),
             (state, Input::ClientGone) => self.on_client_gone(state, now, out),
@@ -307,7 +322,11 @@ impl Session {
     }
 
     fn ask(&mut self, question: Question, request: Request, now: Instant, out: &mut Vec<Output>) -> State {
-        let wait = if matches!(question, Question::Data) { DATA_WAIT } else { ENVELOPE_WAIT };
+        let wait = if matches!(question, Question::Data) {
+            DATA_WAIT
+        } else {
+            ENVELOPE_WAIT
+        };
         self.deadline = now.after(wait);
         out.push(Output::Request(request));
         State::Asked(question)
@@ -351,7 +370,11 @@ impl Session {
             out.push(Output::Report(Conduct::Offence(Reason::FailedCommands)));
             return self.refuse_and_close(Reason::FailedCommands, replies::failed_commands(), out);
         }
-        let penalty = if self.failures >= limit.div_ceil(2) { Duration::from_secs(1) } else { Duration::ZERO };
+        let penalty = if self.failures >= limit.div_ceil(2) {
+            Duration::from_secs(1)
+        } else {
+            Duration::ZERO
+        };
         self.hold(reply, delay.max(penalty), now, out)
     }
 

@@ -1,0 +1,334 @@
+//! What the feedback task keeps: the ledger and the decisions, and how they reach table, log and store.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use super::decision::{Ban, Decision, Explanation, LedgerView, Origin};
+use super::ledger::{Ledger, Verdict};
+use super::{ControlError, Meter};
+use crate::addr::{Ipv6Prefix, Source};
+use crate::clock::{Both, Instant, WallTime};
+use crate::config::Config;
+use crate::edge::bans::BanTable;
+use crate::observe::log::{SECURITY, printable};
+use crate::offence::{Conduct, Report};
+use crate::store::Store;
+
+pub(super) struct Keeper {
+    config: Arc<Config>,
+    ledger: Ledger,
+    table: Arc<BanTable>,
+    store: Store,
+    decisions: HashMap<Source, Ban>,
+    /// Changed, but the store's queue was full.
+    unsaved: HashSet<Source>,
+    meter: Arc<dyn Meter>,
+}
+
+impl Keeper {
+    pub(super) fn new(config: Arc<Config>, table: Arc<BanTable>, store: Store, meter: Arc<dyn Meter>) -> Self {
+        let ledger = Ledger::new(config.harvest.clone(), config.edge.max_sources as usize);
+        Self {
+            config,
+            ledger,
+            table,
+            store,
+            decisions: HashMap::new(),
+            unsaved: HashSet::new(),
+            meter,
+        }
+    }
+
+    /// Puts store and kernel map together: unexpired bans of the store go into force, bans that only the kernel has are
+    /// adopted, exempt sources are lifted from both, and ended bans are remembered for doubling.
+    pub(super) fn restore(&mut self) {
+        let both = Both::now();
+        for ban in self.store.take_loaded() {
+            let until = both.instant_at(ban.until);
+            if ban.origin == Origin::Ledger {
+                self.ledger.remember_ban(ban.source, ban.repeat, until, both.instant);
+            }
+            if self.is_exempt(ban.source) {
+                self.forget(ban.source);
+            } else if until > both.instant {
+                self.put(ban, until);
+            }
+        }
+        self.adopt(&both);
+        self.meter.bans_active(self.decisions.len());
+        if !self.decisions.is_empty() {
+            tracing::info!(bans = self.decisions.len(), "bans restored");
+        }
+    }
+
+    fn adopt(&mut self, both: &Both) {
+        let found = match self.table.kernel().map(|kernel| kernel.bans()) {
+            None => return,
+            Some(Ok(found)) => found,
+            Some(Err(error)) => {
+                tracing::error!(%error, "bans of the kernel map can't be read");
+                return;
+            }
+        };
+        for (source, until, reason) in found {
+            if self.is_exempt(source) || until <= both.instant {
+                self.forget(source);
+            } else if !self.decisions.contains_key(&source) {
+                let evidence = vec!["taken over from the kernel map".to_owned()];
+                let ban = Ban {
+                    source,
+                    reason,
+                    origin: Origin::Ledger,
+                    made: both.wall,
+                    until: both.wall_at(until),
+                    repeat: 0,
+                    text: reason.text().to_owned(),
+                    evidence,
+                };
+                self.save(&ban);
+                self.put(ban, until);
+            }
+        }
+    }
+
+    /// Takes note of what a session reports, and bans where the rule says so.
+    pub(super) fn on_report(&mut self, report: Report) {
+        let Report { client, at, conduct } = report;
+        self.meter.offence(label(&conduct));
+        if self.config.exempt.contains(client.ip()) {
+            return;
+        }
+        let source = client.source(self.config.limits.ipv6_prefix);
+        // What was under way when the ban fell must not double it.
+        let banned = self.decisions.contains_key(&source);
+        let verdict = self.ledger.observe(source, conduct, at);
+        if let Some(verdict) = verdict
+            && !banned
+            && !self.is_exempt(source)
+        {
+            self.ban(source, client.ip(), verdict, at);
+        }
+        for _ in 0..self.ledger.take_evicted() {
+            self.meter.bound_reached("ledger");
+        }
+    }
+
+    fn ban(&mut self, source: Source, ip: IpAddr, verdict: Verdict, at: Instant) {
+        let both = Both::now();
+        let until = both.instant.after(verdict.length);
+        let ban = Ban {
+            source,
+            reason: verdict.reason,
+            origin: Origin::Ledger,
+            made: both.wall,
+            until: both.wall_at(until),
+            repeat: verdict.repeat,
+            text: verdict.reason.text().to_owned(),
+            evidence: verdict.evidence,
+        };
+        self.put(ban.clone(), until);
+        let took = Instant::now().since(at);
+        self.meter.ban_latency(took);
+        self.announce(&ban, &ip.to_string(), verdict.length, Some(took));
+        self.save(&ban);
+    }
+
+    /// In force in both planes, and among the decisions.
+    fn put(&mut self, ban: Ban, until: Instant) {
+        let applied = self.table.apply(ban.source, until, ban.reason);
+        if let Err(error) = applied.kernel {
+            self.meter.bound_reached("kernel_bans");
+            tracing::error!(%error, "the ban is in force in user space only");
+        }
+        if let Some(displaced) = applied.displaced {
+            self.meter.bound_reached("bans");
+            self.decisions.remove(&displaced);
+            tracing::warn!(
+                source = self.text(displaced),
+                "the ban that ended soonest made room for a new one"
+            );
+        }
+        self.decisions.insert(ban.source, ban);
+        self.meter.bans_active(self.decisions.len());
+    }
+
+    fn announce(&self, ban: &Ban, who: &str, length: Duration, took: Option<Duration>) {
+        self.meter.ban(ban.reason);
+        let evidence: Vec<_> = ban.evidence.iter().map(|line| printable(line.as_bytes())).collect();
+        tracing::warn!(
+            target: SECURITY,
+            client = who,
+            source = self.text(ban.source),
+            reason = ban.reason.label(),
+            origin = ban.origin.label(),
+            seconds = length.as_secs(),
+            repeat = ban.repeat,
+            took_us = took.map(|took| took.as_micros() as u64),
+            evidence = evidence.join("; "),
+            "SMTP connection from {who} rejected: {}", ban.reason.text()
+        );
+    }
+
+    /// Ends what is over, keeps the store in step, forgets what no longer counts.
+    pub(super) fn sweep(&mut self) {
+        let both = Both::now();
+        for source in self.table.sweep(both.instant) {
+            if let Some(ban) = self.decisions.remove(&source) {
+                tracing::info!(source = self.text(source), reason = ban.reason.label(), "ban ended");
+            }
+        }
+        self.meter.bans_active(self.decisions.len());
+        for source in std::mem::take(&mut self.unsaved) {
+            match self.decisions.get(&source).cloned() {
+                Some(ban) => self.save(&ban),
+                None => self.unsave(source),
+            }
+        }
+        let remembered = i64::try_from(self.config.harvest.ban_max.as_millis()).unwrap_or(i64::MAX);
+        // Purging is idle work: when the queue is full the next sweep does it.
+        let _ = self
+            .store
+            .purge(WallTime::from_ms(both.wall.as_ms().saturating_sub(remembered)));
+    }
+
+    pub(super) fn decisions(&self) -> Vec<Decision> {
+        let mut bans: Vec<_> = self.decisions.values().collect();
+        bans.sort_by_key(|ban| (ban.until, ban.source));
+        bans.into_iter().map(|ban| Decision::of(ban, self.prefix())).collect()
+    }
+
+    pub(super) fn add(&mut self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, ControlError> {
+        let source = self.prefix().source(ip);
+        if self.is_exempt(source) {
+            return Err(ControlError::Exempt { ip });
+        }
+        let both = Both::now();
+        let until = both.instant.after(length);
+        let ban = Ban {
+            source,
+            reason: Reason::Operator,
+            origin: Origin::Operator,
+            made: both.wall,
+            until: both.wall_at(until),
+            repeat: 0,
+            text,
+            evidence: Vec::new(),
+        };
+        self.put(ban.clone(), until);
+        self.announce(&ban, &ip.to_string(), length, None);
+        self.save(&ban);
+        Ok(Decision::of(&ban, self.prefix()))
+    }
+
+    pub(super) fn delete(&mut self, ip: IpAddr) -> Option<Decision> {
+        let source = self.prefix().source(ip);
+        let ban = self.decisions.remove(&source);
+        self.forget(source);
+        self.meter.bans_active(self.decisions.len());
+        let ban = ban?;
+        tracing::info!(
+            source = self.text(source),
+            reason = ban.reason.label(),
+            "ban lifted by the operator"
+        );
+        Some(Decision::of(&ban, self.prefix()))
+    }
+
+    pub(super) fn delete_all(&mut self) -> usize {
+        let sources: Vec<_> = self.decisions.keys().copied().collect();
+        for source in &sources {
+            self.decisions.remove(source);
+            self.forget(*source);
+        }
+        self.meter.bans_active(0);
+        tracing::info!(bans = sources.len(), "all bans lifted by the operator");
+        sources.len()
+    }
+
+    pub(super) fn explain(&mut self, ip: IpAddr) -> Explanation {
+        let both = Both::now();
+        let source = self.prefix().source(ip);
+        let mut notes = Vec::new();
+        let view = self.ledger.view(source, both.instant);
+        if let Some(view) = &view {
+            notes.extend(
+                view.offences
+                    .iter()
+                    .map(|(reason, count)| format!("{}: {count} times", reason.text())),
+            );
+        }
+        let connections = self
+            .table
+            .kernel()
+            .and_then(|kernel| match kernel.established_of(source) {
+                Ok(connections) => Some(connections),
+                Err(error) => {
+                    notes.push(error.to_string());
+                    None
+                }
+            });
+        Explanation {
+            source: self.text(source),
+            exempt: self.config.exempt.contains(ip),
+            decision: self.decisions.get(&source).map(|ban| Decision::of(ban, self.prefix())),
+            ledger: view.map(|view| LedgerView {
+                unknown_recipients: view.unknown,
+                recipients: view.recipients,
+                share: view.share,
+                accepted: view.accepted,
+                window_started: both.wall_at(view.since),
+                sample: view.sample,
+            }),
+            connections,
+            notes,
+        }
+    }
+
+    /// Out of table, kernel map, ledger and store.
+    fn forget(&mut self, source: Source) {
+        if let Err(error) = self.table.lift(source) {
+            tracing::error!(%error, source = self.text(source), "the ban can't be lifted in the kernel");
+        }
+        self.ledger.forget(source);
+        self.unsave(source);
+    }
+
+    fn save(&mut self, ban: &Ban) {
+        if self.store.save(ban).is_err() {
+            self.meter.bound_reached("store");
+            self.unsaved.insert(ban.source);
+        }
+    }
+
+    fn unsave(&mut self, source: Source) {
+        if self.store.remove(source).is_err() {
+            self.meter.bound_reached("store");
+            self.unsaved.insert(source);
+        }
+    }
+
+    fn is_exempt(&self, source: Source) -> bool {
+        self.config.exempt.touches(source, self.prefix())
+    }
+
+    fn prefix(&self) -> Ipv6Prefix {
+        self.config.limits.ipv6_prefix
+    }
+
+    fn text(&self, source: Source) -> String {
+        self.prefix().display(source)
+    }
+}
+
+fn label(conduct: &Conduct) -> &'static str {
+    match conduct {
+        Conduct::KnownRecipient { .. } => "known_recipient",
+        Conduct::UnknownRecipient { .. } => "unknown_recipient",
+        Conduct::MessageAccepted => "message_accepted",
+        Conduct::Offence(reason) => reason.label(),
+    }
+}

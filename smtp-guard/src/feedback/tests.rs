@@ -1,0 +1,139 @@
+use std::sync::Mutex;
+
+use super::*;
+use crate::addr::{ClientAddr, Ipv6Prefix};
+use crate::clock::Instant;
+use crate::offence::Conduct;
+
+#[derive(Default)]
+struct Counted(Mutex<Vec<String>>);
+
+impl Counted {
+    fn note(&self, what: impl Into<String>) {
+        self.0.lock().unwrap().push(what.into());
+    }
+
+    fn count(&self, what: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|noted| *noted == what).count()
+    }
+}
+
+impl Meter for Counted {
+    fn offence(&self, label: &'static str) {
+        self.note(label);
+    }
+    fn ban(&self, reason: Reason) {
+        self.note(format!("ban {}", reason.label()));
+    }
+    fn bans_active(&self, _bans: usize) {}
+    fn report_dropped(&self) {
+        self.note("dropped");
+    }
+    fn ban_latency(&self, _time: Duration) {
+        self.note("latency");
+    }
+    fn bound_reached(&self, bound: &'static str) {
+        self.note(bound);
+    }
+}
+
+struct World {
+    directory: tempfile::TempDir,
+    config: Arc<Config>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut config = Config::builtin();
+        config.exempt = ["192.0.2.9/32".parse().unwrap()].into_iter().collect();
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            config: Arc::new(config),
+        }
+    }
+
+    fn start(&self) -> (Feedback, JoinHandle<()>, Arc<BanTable>, Arc<Counted>) {
+        let store = Store::open(self.directory.path(), Ipv6Prefix::default()).unwrap();
+        let table = Arc::new(BanTable::new(None, 100));
+        let meter = Arc::new(Counted::default());
+        let (feedback, task) = start(Arc::clone(&self.config), Arc::clone(&table), store, meter.clone());
+        (feedback, task, table, meter)
+    }
+}
+
+fn harvest(feedback: &Feedback, ip: &str) {
+    let client = ClientAddr::new((ip.parse::<IpAddr>().unwrap(), 4000).into());
+    for n in 0..10 {
+        let conduct = Conduct::UnknownRecipient {
+            recipient: format!("no{n}@example.org").into(),
+        };
+        feedback.report(Report {
+            client,
+            at: Instant::now(),
+            conduct,
+        });
+    }
+}
+
+/// The task takes reports and questions from different channels: ask until it has taken the reports.
+async fn settled(feedback: &Feedback, meter: &Counted, reports: usize) {
+    while meter.count("unknown_recipient") < reports {
+        tokio::task::yield_now().await;
+    }
+    feedback.decisions().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_harvest_is_banned_explained_lifted_and_survives_a_restart() {
+    let world = World::new();
+    let (feedback, task, table, meter) = world.start();
+    harvest(&feedback, "192.0.2.1");
+    harvest(&feedback, "2001:db8::1");
+    harvest(&feedback, "192.0.2.9");
+    settled(&feedback, &meter, 30).await;
+    let sources: Vec<_> = feedback
+        .decisions()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|d| d.source)
+        .collect();
+    assert_eq!(sources, ["192.0.2.1", "2001:db8::/64"], "the exempt one is not banned");
+    assert_eq!((meter.count("ban harvest"), meter.count("latency")), (2, 2));
+    let explained = feedback.explain("2001:db8::2".parse().unwrap()).await.unwrap();
+    let decision = explained.decision.unwrap();
+    assert_eq!((decision.reason.as_str(), decision.repeat), ("harvest", 0));
+    assert!(
+        decision.evidence[0].contains("10 distinct unknown recipients of 10"),
+        "{decision:?}"
+    );
+    assert!(feedback.delete("2001:db8::3".parse().unwrap()).await.unwrap().is_some());
+    assert_eq!(table.len(), 1);
+    drop(feedback);
+    task.await.unwrap();
+
+    let (feedback, _task, table, _) = world.start();
+    assert_eq!(table.len(), 1, "in force before anything else");
+    assert_eq!(feedback.decisions().await.unwrap()[0].source, "192.0.2.1");
+    assert_eq!(feedback.delete_all().await.unwrap(), 1);
+    assert!(table.is_empty());
+}
+
+#[tokio::test]
+async fn the_operator_bans_all_but_the_exempt() {
+    let world = World::new();
+    let (feedback, _task, table, _) = world.start();
+    let hour = Duration::from_secs(3600);
+    let exempt = feedback.add("192.0.2.9".parse().unwrap(), hour, String::new()).await;
+    assert!(matches!(exempt, Err(ControlError::Exempt { .. })));
+    let decision = feedback
+        .add("192.0.2.1".parse().unwrap(), hour, "by hand".to_owned())
+        .await
+        .unwrap();
+    assert_eq!(
+        (decision.origin.as_str(), decision.until.as_ms() - decision.made.as_ms()),
+        ("operator", 3_600_000)
+    );
+    assert_eq!(table.len(), 1);
+    assert!(feedback.delete("192.0.2.2".parse().unwrap()).await.unwrap().is_none());
+}
