@@ -6,6 +6,7 @@
 //! `B!` the backend is lost, `T` the deadline passes, `K` the source is banned, `S` the guard stops;
 //! `<` a reply to the client, `>` a request to the backend, `!` a report to the ledger, `#` an event, `.` closed.
 //! Expectations are prefixes, in their order, and nothing may be left over.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use std::sync::Arc;
 use std::time::Duration;

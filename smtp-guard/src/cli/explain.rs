@@ -58,7 +58,7 @@ fn blocked(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<Strin
     lines.push(format!(
         "Made {} by {by}; ban number {} of this source.",
         time::utc(decision.made),
-        decision.repeat
+        decision.repeat.saturating_add(1)
     ));
     if decision.until.as_ms() == i64::MAX {
         lines.push(String::from("It does not end by itself."));
@@ -150,7 +150,7 @@ mod tests {
 2001:db8::1 is counted as 2001:db8::/64.
 2001:db8::1 is blocked: directory harvest attack.
   10 unknown\\x0arecipients
-Made 1970-01-01 00:00:00 UTC by the guard itself; ban number 1 of this source.
+Made 1970-01-01 00:00:00 UTC by the guard itself; ban number 2 of this source.
 It ends by itself at 1970-01-01 01:00:00 UTC, in 30m 00s.
 To lift it now: smtp-guard decisions delete 2001:db8::1
 To keep it from coming back: add the address to `exempt` in the configuration.

@@ -80,7 +80,7 @@ impl Session {
                 self.rules.profile(),
                 reply.code().get(),
                 reply.enhanced().map(|e| e.parts()),
-                reply.lines().last().map_or("", |line| line.as_ref()),
+                reply.last_line(),
                 recipient.trim_start_matches('<').trim_end_matches('>'),
             );
         if unknown {

@@ -1,1 +1,11 @@
-//! (being built)
+//! Bytes to tokens and back: lines, commands, addresses, message data, replies, EHLO.
+//!
+//! No session state, no I/O, no clock. What is made here is valid: a token that came from the network and goes to the
+//! backend is written out anew from its parts, never copied.
+
+pub mod address;
+pub mod command;
+pub mod data;
+pub mod ehlo;
+pub mod line;
+pub mod reply;

@@ -1,0 +1,369 @@
+//! Mailboxes and paths (RFC 5321 4.1.2), strict. Written out anew from their parts, in one canonical form.
+//!
+//! Source routes (`<@a:user@b>`) are refused by name; nobody needs them, and they are a way around relay rules.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const MAX_LOCAL: usize = 64;
+const MAX_DOMAIN: usize = 255;
+/// Of a path with its angle brackets: 256 (RFC 5321 4.5.3.1.3).
+const MAX_MAILBOX: usize = 254;
+
+/// Where a mailbox is, or what a host calls itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// Labels of letters, digits and hyphens; the case is kept.
+    Name(Box<str>),
+    /// An address literal.
+    Literal(IpAddr),
+}
+
+/// `local@domain`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mailbox {
+    /// Without quotes and backslashes.
+    local: Box<str>,
+    domain: Host,
+}
+
+/// The argument of MAIL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReversePath {
+    /// `<>`: a notification, which must not be answered.
+    Null,
+    Mailbox(Mailbox),
+}
+
+/// The argument of RCPT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwardPath {
+    /// `<postmaster>` without a domain, in any case.
+    Postmaster,
+    Mailbox(Mailbox),
+}
+
+/// Why an address isn't one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    #[error("an address stands in angle brackets")]
+    Brackets,
+    #[error("source routes are not taken")]
+    SourceRoute,
+    #[error("the address has no domain")]
+    NoDomain,
+    #[error("the local part is not valid")]
+    Local,
+    #[error("the domain is not valid")]
+    Domain,
+    #[error("the address is too long")]
+    TooLong,
+}
+
+impl Host {
+    /// A domain name or an address literal.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(literal) = text.strip_prefix('[') {
+            let literal = literal.strip_suffix(']')?;
+            let tag = literal.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:"));
+            return match tag {
+                Some(_) => literal[5..].parse::<Ipv6Addr>().ok().map(|ip| Self::Literal(ip.into())),
+                None => literal.parse::<Ipv4Addr>().ok().map(|ip| Self::Literal(ip.into())),
+            };
+        }
+        let is_label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        (text.len() <= MAX_DOMAIN && text.split('.').all(is_label)).then(|| Self::Name(text.into()))
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Literal(IpAddr::V4(ip)) => write!(f, "[{ip}]"),
+            Self::Literal(IpAddr::V6(ip)) => write!(f, "[IPv6:{ip}]"),
+        }
+    }
+}
+
+impl Mailbox {
+    /// `local@domain`, without angle brackets.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        if text.starts_with('@') {
+            return Err(AddressError::SourceRoute);
+        }
+        let (local, rest) = if text.starts_with('"') {
+            quoted(text)?
+        } else {
+            plain(text)?
+        };
+        let domain = rest.strip_prefix('@').ok_or(AddressError::NoDomain)?;
+        let domain = Host::parse(domain).ok_or(AddressError::Domain)?;
+        let mailbox = Self {
+            local: local.into(),
+            domain,
+        };
+        // The canonical form counts: it is what goes out.
+        let text = mailbox.to_string();
+        let local = text.len() - mailbox.domain.to_string().len() - 1;
+        if local > MAX_LOCAL || text.len() > MAX_MAILBOX {
+            return Err(AddressError::TooLong);
+        }
+        Ok(mailbox)
+    }
+
+    /// The local part, without quotes and backslashes.
+    pub fn local(&self) -> &str {
+        &self.local
+    }
+
+    /// Where it is.
+    pub fn domain(&self) -> &Host {
+        &self.domain
+    }
+
+    /// For comparing: lower case, without quotes.
+    pub fn key(&self) -> String {
+        format!("{}@{}", self.local, self.domain).to_ascii_lowercase()
+    }
+
+    /// Whether the local part names another way to go: `user%other`, `other!user`, `user@other`.
+    pub fn is_indirect(&self) -> bool {
+        self.local.contains(['%', '!', '@'])
+    }
+}
+
+impl fmt::Display for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if is_dot_string(&self.local) {
+            return write!(f, "{}@{}", self.local, self.domain);
+        }
+        f.write_str("\"")?;
+        for c in self.local.chars() {
+            if matches!(c, '"' | '\\') {
+                f.write_str("\\")?;
+            }
+            write!(f, "{c}")?;
+        }
+        write!(f, "\"@{}", self.domain)
+    }
+}
+
+fn is_atext(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
+}
+
+fn is_dot_string(local: &str) -> bool {
+    local
+        .split('.')
+        .all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
+}
+
+/// A local part without quotes, and what follows it.
+fn plain(text: &str) -> Result<(String, &str), AddressError> {
+    let end = text.find('@').ok_or(AddressError::NoDomain)?;
+    let (local, rest) = text.split_at(end);
+    if is_dot_string(local) {
+        Ok((local.to_owned(), rest))
+    } else {
+        Err(AddressError::Local)
+    }
+}
+
+/// A quoted local part, unquoted, and what follows it.
+fn quoted(text: &str) -> Result<(String, &str), AddressError> {
+    let mut local = String::new();
+    let mut chars = text.char_indices().skip(1);
+    while let Some((at, c)) = chars.next() {
+        let c = match c {
+            '"' if local.is_empty() => return Err(AddressError::Local),
+            '"' => return Ok((local, &text[at + 1..])),
+            '\\' => chars.next().map(|(_, escaped)| escaped).ok_or(AddressError::Local)?,
+            c => c,
+        };
+        if !matches!(c, ' '..='~') {
+            return Err(AddressError::Local);
+        }
+        local.push(c);
+    }
+    Err(AddressError::Local)
+}
+
+/// The text in angle brackets at the start of `text`, and what follows it. A `>` in quotes doesn't end it.
+fn bracketed(text: &str) -> Result<(&str, &str), AddressError> {
+    let inner = text.strip_prefix('<').ok_or(AddressError::Brackets)?;
+    let (mut in_quotes, mut escaped) = (false, false);
+    for (at, byte) in inner.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_quotes => escaped = true,
+            b'"' => in_quotes = !in_quotes,
+            b'>' if !in_quotes => return Ok((&inner[..at], &inner[at + 1..])),
+            _ => {}
+        }
+    }
+    Err(AddressError::Brackets)
+}
+
+impl ReversePath {
+    /// The path at the start of `text`, and what follows it.
+    pub fn parse(text: &str) -> Result<(Self, &str), AddressError> {
+        let (inner, rest) = bracketed(text)?;
+        let path = if inner.is_empty() {
+            Self::Null
+        } else {
+            Self::Mailbox(Mailbox::parse(inner)?)
+        };
+        Ok((path, rest))
+    }
+}
+
+impl ForwardPath {
+    /// The path at the start of `text`, and what follows it.
+    pub fn parse(text: &str) -> Result<(Self, &str), AddressError> {
+        let (inner, rest) = bracketed(text)?;
+        let path = match inner.eq_ignore_ascii_case("postmaster") {
+            true => Self::Postmaster,
+            false => Self::Mailbox(Mailbox::parse(inner)?),
+        };
+        Ok((path, rest))
+    }
+
+    /// For comparing: see [`Mailbox::key`].
+    pub fn key(&self) -> String {
+        match self {
+            Self::Postmaster => "postmaster".to_owned(),
+            Self::Mailbox(mailbox) => mailbox.key(),
+        }
+    }
+}
+
+impl fmt::Display for ReversePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("<>"),
+            Self::Mailbox(mailbox) => write!(f, "<{mailbox}>"),
+        }
+    }
+}
+
+impl fmt::Display for ForwardPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postmaster => f.write_str("<postmaster>"),
+            Self::Mailbox(mailbox) => write!(f, "<{mailbox}>"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(text: &str, expected: Result<&str, AddressError>) {
+        let found = Mailbox::parse(text).map(|mailbox| mailbox.to_string());
+        assert_eq!(found, expected.map(str::to_owned), "{text:?}");
+    }
+
+    #[test]
+    fn mailboxes() {
+        check("a@b.example", Ok("a@b.example"));
+        check("a.b+c@B.Example", Ok("a.b+c@B.Example"));
+        check("!#$%&'*+-/=?^_`{|}~@x", Ok("!#$%&'*+-/=?^_`{|}~@x"));
+        check("\"a b\"@x", Ok("\"a b\"@x"));
+        check("\"a\"@x", Ok("a@x"));
+        check("\"a\\\"\\b\"@x", Ok("\"a\\\"b\"@x"));
+        check("\"a@b>\"@x", Ok("\"a@b>\"@x"));
+        check("a@[192.0.2.1]", Ok("a@[192.0.2.1]"));
+        check("a@[ipv6:2001:DB8::1]", Ok("a@[IPv6:2001:db8::1]"));
+        for local in [
+            "",
+            ".a",
+            "a.",
+            "a..b",
+            ";cmd;",
+            "a b",
+            "a\tb",
+            "a(b",
+            "\u{e9}",
+            "\"\"",
+            "\"a",
+            "\"a\u{7}\"",
+            "\"a\\",
+        ] {
+            let error = Mailbox::parse(&format!("{local}@x.example")).unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    AddressError::Local | AddressError::SourceRoute | AddressError::NoDomain
+                ),
+                "{local:?}: {error}"
+            );
+        }
+        for domain in [
+            "",
+            "-a",
+            "a-",
+            "a..b",
+            ".a",
+            "a.",
+            "a_b",
+            "[1.2.3]",
+            "[1.2.3.4",
+            "[x:1]",
+            "\u{e9}.example",
+            "a b",
+        ] {
+            check(&format!("a@{domain}"), Err(AddressError::Domain));
+        }
+        check("@a,@b:c@d", Err(AddressError::SourceRoute));
+        check("nobody", Err(AddressError::NoDomain));
+        check(&format!("{}@x", "a".repeat(65)), Err(AddressError::TooLong));
+        check(&format!("a@{}x", "b.".repeat(127)), Err(AddressError::TooLong));
+        check(&format!("a@{}x", "b.".repeat(128)), Err(AddressError::Domain));
+    }
+
+    #[test]
+    fn paths() {
+        assert_eq!(ReversePath::parse("<> SIZE=1"), Ok((ReversePath::Null, " SIZE=1")));
+        assert_eq!(ForwardPath::parse("<PostMaster>"), Ok((ForwardPath::Postmaster, "")));
+        assert_eq!(ForwardPath::parse("<\"a>b\"@x>").unwrap().0.to_string(), "<\"a>b\"@x>");
+        assert_eq!(ForwardPath::parse("<>"), Err(AddressError::NoDomain));
+        for text in ["a@b", "<a@b", "", "<\"a@b>"] {
+            assert_eq!(ReversePath::parse(text).unwrap_err(), AddressError::Brackets, "{text}");
+        }
+    }
+
+    #[test]
+    fn ways_around_are_seen() {
+        for (text, indirect) in [("a%b@x", true), ("b!a@x", true), ("\"a@b\"@x", true), ("a@x", false)] {
+            assert_eq!(Mailbox::parse(text).unwrap().is_indirect(), indirect, "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_canonical_form_means_the_same(text in "[ -~]{1,20}@[a-z0-9.\\[\\]:-]{1,12}") {
+            if let Ok(mailbox) = Mailbox::parse(&text) {
+                let written = mailbox.to_string();
+                prop_assert_eq!(Mailbox::parse(&written), Ok(mailbox.clone()));
+                let bracketed = format!("<{written}>");
+                prop_assert_eq!(ForwardPath::parse(&bracketed), Ok((ForwardPath::Mailbox(mailbox), "")));
+            }
+        }
+
+        #[test]
+        fn any_text_is_survived(text in "\\PC{0,40}") {
+            let _ = (Mailbox::parse(&text), ReversePath::parse(&text), ForwardPath::parse(&text));
+        }
+    }
+}

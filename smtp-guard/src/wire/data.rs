@@ -1,0 +1,263 @@
+//! Message data: the only end-of-data detector, and the only encoder (RFC 5321 4.1.1.4, 4.5.2).
+//!
+//! Only `CRLF . CRLF` ends the data, or `. CRLF` at its very start. A bare CR, a bare LF or a NUL never ends anything and
+//! never gets through: it is a *flaw*. A flawed message is read to its true end, since whatever follows a false one would
+//! be taken for commands, but no byte of it comes out any more, and its [`BodyEnd`] can't be encoded. The backend may be
+//! the laxest parser there is: what the encoder writes has only one reading.
+//!
+//! Bounds: nothing is copied or held here. A chunk is a slice of the caller's buffer; at most two bytes (a CR, or a dot
+//! and a CR) are left in the buffer until the next one decides about them.
+
+use std::fmt;
+use std::ops::Deref;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use memchr::{memchr_iter, memchr3};
+
+/// Decodes message data.
+#[derive(Debug)]
+pub struct BodyDecoder {
+    /// The next byte is the first of a line: the only place where a dot has a meaning.
+    line_start: bool,
+    size: u64,
+    flaw: Option<BodyFlaw>,
+}
+
+/// What [`BodyDecoder::next`] found.
+#[derive(Debug)]
+pub enum Chunk {
+    Body(CleanBody),
+    End(BodyEnd),
+}
+
+/// Decoded message data. Lines end in CRLF, CR and LF occur nowhere else, no NUL, no CR is parted from its LF.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CleanBody(Bytes);
+
+/// Proof that the client's end of data was seen. There is one for each message, and it is used up by encoding it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BodyEnd {
+    size: u64,
+    flaw: Option<BodyFlaw>,
+}
+
+/// What message data must not contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFlaw {
+    BareCr,
+    BareLf,
+    Nul,
+}
+
+impl Default for BodyDecoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl BodyDecoder {
+    /// A decoder for the bytes that follow our 354.
+    pub fn new() -> Self {
+        Self {
+            line_start: true,
+            size: 0,
+            flaw: None,
+        }
+    }
+
+    /// Decoded bytes so far, those of a flawed message included.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The next chunk of `buf`, or `None` where more bytes are needed. After the end, what follows stays in `buf`.
+    pub fn next(&mut self, buf: &mut BytesMut) -> Option<Chunk> {
+        loop {
+            if self.line_start {
+                match first_of_line(buf) {
+                    Start::Undecided => return None,
+                    Start::End => {
+                        buf.advance(3);
+                        return Some(Chunk::End(BodyEnd {
+                            size: self.size,
+                            flaw: self.flaw,
+                        }));
+                    }
+                    Start::Stuffed => buf.advance(1),
+                    Start::Plain => {}
+                }
+                self.line_start = false;
+            }
+            let (length, stop) = clean_run(buf);
+            let body = buf.split_to(length).freeze();
+            self.size += length as u64;
+            match stop {
+                Stop::LineStart => self.line_start = true,
+                Stop::Undecided if length == 0 => return None,
+                Stop::Undecided => {}
+                Stop::Flaw(flaw) => {
+                    self.flaw = self.flaw.or(Some(flaw));
+                    buf.advance(1);
+                    self.size += 1;
+                }
+            }
+            if self.flaw.is_none() && length > 0 {
+                return Some(Chunk::Body(CleanBody(body)));
+            }
+        }
+    }
+}
+
+enum Start {
+    Undecided,
+    End,
+    /// A dot that was put before a line that begins with one.
+    Stuffed,
+    Plain,
+}
+
+fn first_of_line(data: &[u8]) -> Start {
+    match data {
+        [] | [b'.'] | [b'.', b'\r'] => Start::Undecided,
+        [b'.', b'\r', b'\n', ..] => Start::End,
+        [b'.', ..] => Start::Stuffed,
+        _ => Start::Plain,
+    }
+}
+
+enum Stop {
+    /// The run ends in CRLF, and the next line begins with a dot or isn't there yet.
+    LineStart,
+    /// More bytes are needed.
+    Undecided,
+    Flaw(BodyFlaw),
+}
+
+/// Length of the longest run from the start of `data` that can go out as it is, and what stands behind it.
+fn clean_run(data: &[u8]) -> (usize, Stop) {
+    let mut at = 0;
+    while let Some(offset) = memchr3(b'\r', b'\n', 0, &data[at..]) {
+        let found = at + offset;
+        match (data[found], data.get(found + 1)) {
+            (b'\r', Some(b'\n')) => at = found + 2,
+            (b'\r', None) => return (found, Stop::Undecided),
+            (b'\r', Some(_)) => return (found, Stop::Flaw(BodyFlaw::BareCr)),
+            (b'\n', _) => return (found, Stop::Flaw(BodyFlaw::BareLf)),
+            _ => return (found, Stop::Flaw(BodyFlaw::Nul)),
+        }
+        if matches!(data.get(at), None | Some(b'.')) {
+            return (at, Stop::LineStart);
+        }
+    }
+    (data.len(), Stop::Undecided)
+}
+
+impl BodyEnd {
+    /// Decoded bytes of the message.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The first flaw, if there was one.
+    pub fn flaw(&self) -> Option<BodyFlaw> {
+        self.flaw
+    }
+}
+
+/// A header that can't be made: see [`CleanBody::header`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a header must be lines of printable ASCII that end in CRLF, of at most 998 bytes, folded ones after white space"
+)]
+pub struct HeaderError;
+
+impl CleanBody {
+    /// Our own header field, with its folding and its final CRLF.
+    pub fn header(text: &str) -> Result<Self, HeaderError> {
+        let lines = text.strip_suffix("\r\n").ok_or(HeaderError)?;
+        for (index, line) in lines.split("\r\n").enumerate() {
+            let folded = line.starts_with([' ', '\t']);
+            let printable = line.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+            if !printable || line.len() > 998 || line.trim().is_empty() || folded == (index == 0) {
+                return Err(HeaderError);
+            }
+        }
+        Ok(Self(Bytes::copy_from_slice(text.as_bytes())))
+    }
+}
+
+impl Deref for CleanBody {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for BodyFlaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BareCr => "bare CR",
+            Self::BareLf => "bare LF",
+            Self::Nul => "NUL",
+        })
+    }
+}
+
+/// Encodes message data for the backend.
+#[derive(Debug)]
+pub struct BodyEncoder {
+    line_start: bool,
+}
+
+impl Default for BodyEncoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl BodyEncoder {
+    /// An encoder for one message.
+    pub fn new() -> Self {
+        Self { line_start: true }
+    }
+
+    /// Appends `body` to `out`, with a second dot before each dot at the start of a line.
+    pub fn encode(&mut self, body: &CleanBody, out: &mut BytesMut) {
+        let body: &[u8] = body;
+        out.reserve(body.len());
+        let mut copied = 0;
+        for dot in memchr_iter(b'.', body) {
+            let starts_line = if dot == 0 {
+                self.line_start
+            } else {
+                body[..dot].ends_with(b"\r\n")
+            };
+            if starts_line {
+                out.put_slice(&body[copied..dot]);
+                out.put_u8(b'.');
+                copied = dot;
+            }
+        }
+        out.put_slice(&body[copied..]);
+        if !body.is_empty() {
+            self.line_start = body.ends_with(b"\r\n");
+        }
+    }
+
+    /// Appends the end of data. A flawed end is refused, and nothing is appended: the message must not be completed.
+    pub fn finish(self, end: BodyEnd, out: &mut BytesMut) -> Result<(), BodyEnd> {
+        if end.flaw.is_some() {
+            return Err(end);
+        }
+        // The decoder sees an end only at the start of a line; this holds whoever calls.
+        if !self.line_start {
+            out.put_slice(b"\r\n");
+        }
+        out.put_slice(b".\r\n");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

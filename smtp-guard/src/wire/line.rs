@@ -1,0 +1,127 @@
+//! Command lines out of a stream (RFC 5321 2.3.8): bounded, and strict about line ends.
+//!
+//! A line ends in CRLF. A bare LF ends a flawed one at once, so that a client which sends nothing else hears its 500
+//! instead of waiting for ever; it can't hide a command, since nothing of a flawed line is used.
+
+use bytes::{Bytes, BytesMut};
+use memchr::memchr;
+
+/// Bytes of a line with its CRLF: the 512 of RFC 5321 4.5.3.1.4 and room for the parameters of extensions.
+pub const MAX_LINE: usize = 2048;
+
+/// Splits a stream into lines.
+#[derive(Debug, Default)]
+pub struct LineDecoder {
+    /// The line was too long: it is dropped as it comes in.
+    dropping: bool,
+}
+
+/// A line of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Without its CRLF. No CR, LF or NUL in it.
+    Text(Bytes),
+    Flawed(LineFlaw),
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineFlaw {
+    TooLong,
+    BareLf,
+    BareCr,
+    Nul,
+}
+
+impl LineDecoder {
+    /// A decoder at the start of a line.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next line of `buf`, or `None` where more bytes are needed. At most [`MAX_LINE`] bytes stay in `buf` then.
+    pub fn next(&mut self, buf: &mut BytesMut) -> Option<Line> {
+        let Some(lf) = memchr(b'\n', buf) else {
+            self.dropping |= buf.len() >= MAX_LINE;
+            if self.dropping {
+                buf.clear();
+            }
+            return None;
+        };
+        let line = buf.split_to(lf + 1).freeze();
+        if std::mem::take(&mut self.dropping) || line.len() > MAX_LINE {
+            return Some(Line::Flawed(LineFlaw::TooLong));
+        }
+        let Some(text) = line.strip_suffix(b"\r\n") else {
+            return Some(Line::Flawed(LineFlaw::BareLf));
+        };
+        let flaw = match memchr::memchr2(b'\r', 0, text) {
+            None => return Some(Line::Text(line.slice(..line.len() - 2))),
+            Some(at) if text[at] == 0 => LineFlaw::Nul,
+            Some(_) => LineFlaw::BareCr,
+        };
+        Some(Line::Flawed(flaw))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(data: &[u8], piece: usize) -> Vec<Result<String, LineFlaw>> {
+        let (mut decoder, mut buf, mut lines) = (LineDecoder::new(), BytesMut::new(), Vec::new());
+        for piece in data.chunks(piece.max(1)) {
+            buf.extend_from_slice(piece);
+            while let Some(line) = decoder.next(&mut buf) {
+                lines.push(match line {
+                    Line::Text(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
+                    Line::Flawed(flaw) => Err(flaw),
+                });
+            }
+            assert!(buf.len() < MAX_LINE, "{} bytes held", buf.len());
+        }
+        lines
+    }
+
+    fn check(data: &[u8], expected: &[Result<&str, LineFlaw>]) {
+        let expected: Vec<_> = expected.iter().map(|line| line.map(str::to_owned)).collect();
+        for piece in [1, 2, 3, 7, data.len()] {
+            assert_eq!(
+                decode(data, piece),
+                expected,
+                "{:?} by {piece}",
+                data.escape_ascii().to_string()
+            );
+        }
+    }
+
+    #[test]
+    fn lines_and_flaws_at_any_split() {
+        check(b"EHLO x\r\nQUIT\r\n", &[Ok("EHLO x"), Ok("QUIT")]);
+        check(b"\r\n", &[Ok("")]);
+        check(b"NOOP\nNOOP\r\n", &[Err(LineFlaw::BareLf), Ok("NOOP")]);
+        check(b"NO\rOP\r\nNOOP\r\n", &[Err(LineFlaw::BareCr), Ok("NOOP")]);
+        check(b"NO\0OP\r\n", &[Err(LineFlaw::Nul)]);
+        check(b"NOOP\r\r\n", &[Err(LineFlaw::BareCr)]);
+        check(b"no end", &[]);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_dropped_once() {
+        for (length, fits) in [
+            (MAX_LINE - 2, true),
+            (MAX_LINE - 1, false),
+            (MAX_LINE, false),
+            (100_000, false),
+        ] {
+            let mut data = vec![b'x'; length];
+            data.extend_from_slice(b"\r\nQUIT\r\n");
+            for piece in [1000, 4096, data.len()] {
+                let lines = decode(&data, piece);
+                assert_eq!(lines.len(), 2, "{length} by {piece}");
+                assert_eq!(lines[0].is_ok(), fits, "{length} by {piece}");
+                assert_eq!(lines[1], Ok("QUIT".to_owned()));
+            }
+        }
+    }
+}
