@@ -1,1 +1,86 @@
-fn main() {}
+//! `cargo xtask`: the project's tool. It installs what it needs, builds both planes, runs and tests them.
+//!
+//! Each command says what it does in one line when it takes long, and shows the tail of its output only when it fails.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod build;
+mod object;
+mod run;
+mod setup;
+mod step;
+mod structure;
+mod test;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, build, run and test of smtp-guard")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Set everything up and run the guard with the built-in sink on 127.0.0.1:2525; Ctrl-C ends it
+    Run,
+    /// Set everything up and run all tests
+    Test {
+        /// Only what needs no kernel and no other programs
+        #[arg(long)]
+        host: bool,
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Build both planes
+    Build {
+        /// With optimisation, for an installation
+        #[arg(long)]
+        release: bool,
+    },
+    /// Build, then load the kernel plane (`smtp-guard edge load`)
+    Load {
+        /// Handed on: --interface IF, --config FILE, --json
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Remove the kernel plane (`smtp-guard edge unload`)
+    Unload {
+        /// Handed on: --config FILE, --json
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Check that dependencies between the parts run one way
+    Structure,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Run => run::run(),
+        Command::Test { host, filter } => test::test(host, filter.as_deref()),
+        Command::Build { release } => build::build(release).map(|binary| println!("{}", binary.display())),
+        Command::Load { arguments } => build::edge("load", &arguments),
+        Command::Unload { arguments } => build::edge("unload", &arguments),
+        Command::Structure => structure::check(&root()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().map_or_else(|| manifest.clone(), PathBuf::from)
+}
+
+/// Where everything that is built goes.
+fn target() -> PathBuf {
+    root().join("target")
+}

@@ -144,6 +144,9 @@ pub(super) enum Edge {
         #[command(flatten)]
         json: Json,
     },
+    /// Say whether eBPF programs can be loaded here
+    #[command(hide = true)]
+    Probe,
 }
 
 #[derive(Debug, Args)]

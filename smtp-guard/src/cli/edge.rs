@@ -27,6 +27,7 @@ pub(super) fn edge(mut config: Config, command: Edge) -> anyhow::Result<()> {
                 removed => format!("removed:\n  {}", removed.join("\n  ")),
             })
         }
+        Edge::Probe => Ok(edge::permitted()?),
         Edge::Status { json } => {
             let plane = edge::KernelPlane::open(&config.edge.pin_directory)?;
             let plane = plane.context("the kernel plane is not loaded; `smtp-guard edge load` loads it")?;

@@ -1,0 +1,125 @@
+//! What goes into a session and what comes out: the whole of its surface.
+
+use smtp_guard_ebpf::reason::Reason;
+
+use crate::observe::metrics::Outcome;
+use crate::offence::Conduct;
+use crate::policy::Permit;
+use crate::wire::command::{Command, CommandError, MailFrom, RcptTo};
+use crate::wire::data::{BodyEnd, CleanBody};
+use crate::wire::reply::Reply;
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A command line. `more`: the client has sent bytes beyond it already.
+    Command {
+        command: Result<Command, CommandError>,
+        more: bool,
+    },
+    /// Message data, decoded.
+    Body(CleanBody),
+    /// So many bytes of message data were read in all, although none came out (a flaw was seen).
+    Swallowed(u64),
+    /// The client's CRLF.CRLF.
+    BodyEnd(BodyEnd),
+    /// The backend's word.
+    Upstream(Upstream),
+    /// The time told by [`Session::deadline`] has come.
+    Deadline,
+    /// The source was banned.
+    Banned(Reason),
+    /// The guard wants to stop: end when nothing is under way.
+    Shutdown,
+    /// The client closed its side, or its socket broke.
+    ClientGone,
+}
+
+/// The backend's word on the last [`Request`].
+#[derive(Debug)]
+pub enum Upstream {
+    Reply(Reply),
+    Lost(Lost),
+}
+
+/// How the backend was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// No server could be connected, or none greeted us.
+    Unreachable,
+    /// It closed the connection, or said 421.
+    Closed,
+    /// It didn't answer in time.
+    Timeout,
+    /// It answered what makes no sense here.
+    Protocol,
+}
+
+/// What the driver shall do, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send to the client.
+    Reply(Reply),
+    /// Send to the backend.
+    Request(Request),
+    /// Tell the ledger.
+    Report(Conduct),
+    /// Log and count.
+    Event(Event),
+    /// Send what is unsent, then close both connections.
+    Close,
+}
+
+/// What the backend shall be asked or sent.
+#[derive(Debug)]
+pub enum Request {
+    /// MAIL; connects first where there is no connection.
+    Mail(MailFrom, Permit),
+    Rcpt(RcptTo, Permit),
+    Data,
+    Body(CleanBody),
+    /// The final dot.
+    End(BodyEnd),
+    Reset,
+    /// Close without a word: what was begun must not be completed.
+    Drop,
+    Quit,
+}
+
+/// For log and metrics.
+#[derive(Debug)]
+pub enum Event {
+    /// A command was refused; the session goes on.
+    Refused {
+        reason: Reason,
+        detail: String,
+    },
+    /// The session was ended by us.
+    Ended {
+        reason: Reason,
+    },
+    Message(Message),
+}
+
+/// What became of a message whose data was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Message {
+    pub outcome: Outcome,
+    pub sender: String,
+    /// Recipients that the backend had accepted.
+    pub recipients: u32,
+    /// Decoded bytes, without our header.
+    pub size: u64,
+    /// The reply at the dot.
+    pub reply: String,
+}
+
+/// What the driver may read from the client now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    Command,
+    Body,
+    Nothing,
+    /// It is over.
+    Closed,
+}

@@ -1,0 +1,99 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// `expected`: the command written out anew, or the reply's code and enhanced code.
+fn check(line: &[u8], expected: Result<&str, &str>) {
+    let found = parse(line)
+        .map(|command| command.to_string())
+        .map_err(|error| error.reply().to_string());
+    let name = line.escape_ascii().to_string();
+    match (found, expected) {
+        (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{name}"),
+        (Err(found), Err(expected)) => assert!(found.starts_with(expected), "{name}: {found}"),
+        (found, _) => panic!("{name}: {found:?}, expected {expected:?}"),
+    }
+}
+
+#[test]
+fn commands_are_written_anew() {
+    check(b"ehlo mx.example", Ok("EHLO mx.example"));
+    check(b"HELO [192.0.2.1]  ", Ok("HELO [192.0.2.1]"));
+    check(b"EHLO odd_name!", Ok("EHLO odd_name!"));
+    check(b"MAIL FROM:<a@b.example>", Ok("MAIL FROM:<a@b.example>"));
+    check(
+        b"mail from: <\"a\"@b.example>  size=12 body=8bitmime",
+        Ok("MAIL FROM:<a@b.example> SIZE=12 BODY=8BITMIME"),
+    );
+    check(b"MAIL FROM:<> BODY=7BIT", Ok("MAIL FROM:<> BODY=7BIT"));
+    check(
+        b"MAIL FROM:<> SIZE=99999999999999999999",
+        Ok("MAIL FROM:<> SIZE=18446744073709551615"),
+    );
+    check(b"rcpt to:<POSTMASTER>", Ok("RCPT TO:<postmaster>"));
+    check(b"RCPT TO: <a@b.example>", Ok("RCPT TO:<a@b.example>"));
+    check(b"NOOP whatever", Ok("NOOP"));
+    check(b"AUTH PLAIN c2VjcmV0", Ok("AUTH"));
+}
+
+#[test]
+fn what_is_not_a_command_is_refused_rightly() {
+    check(b"", Err("500 5.5.2"));
+    check(b"BOGUS", Err("500 5.5.2"));
+    check(b"AVERYLONGVERB x", Err("500 5.5.2"));
+    check(b"MAILFROM:<a@b>", Err("500 5.5.2"));
+    check(b"EHLO", Err("501 5.5.4"));
+    check(b"EHLO a b", Err("501 5.5.4"));
+    check(b"EHLO x\x1b[2J", Err("500 5.5.2"));
+    check(b"MAIL FROM:<\xc3\xa9@b.example>", Err("500 5.5.2"));
+    check(b"MAIL", Err("501 5.5.4"));
+    check(b"MAIL FRO", Err("501 5.5.4"));
+    check(b"MAIL FROM:a@b", Err("501 5.1.7"));
+    check(b"MAIL FROM:<;cmd;>", Err("501 5.1.7"));
+    check(b"MAIL FROM:  <a@b>", Err("501 5.1.7"));
+    check(b"MAIL FROM:<a@b>SIZE=1", Err("501 5.5.4"));
+    check(b"MAIL FROM:<a@b> SIZE=1 SIZE=1", Err("501 5.5.4"));
+    check(b"MAIL FROM:<a@b> SIZE=-1", Err("501 5.5.4"));
+    check(b"MAIL FROM:<a@b> BODY=BINARYMIME", Err("501 5.5.4"));
+    check(b"MAIL FROM:<a@b> AUTH=x+0Ay", Err("555 5.5.4"));
+    check(b"MAIL FROM:<a@b> SMTPUTF8", Err("555 5.5.4"));
+    check(b"RCPT TO:<>", Err("501 5.1.3"));
+    check(b"RCPT TO:<@a:b@c>", Err("501 5.1.3"));
+    check(b"RCPT TO:<a@b> ORCPT=rfc822;x+0Ay", Err("555 5.5.4"));
+    check(b"DATA now", Err("501 5.5.4"));
+    check(b"RSET x", Err("501 5.5.4"));
+    assert!(parse(b"get / HTTP/1.1").unwrap_err().is_other_protocol());
+    for flaw in [LineFlaw::TooLong, LineFlaw::BareLf, LineFlaw::BareCr, LineFlaw::Nul] {
+        assert!(CommandError::from(flaw).reply().to_string().starts_with("500 5.5.2"));
+    }
+}
+
+#[test]
+fn a_name_is_safe_in_a_header() {
+    let helo = Helo::new("a(b)<c>;\"d\"\\").unwrap();
+    assert_eq!(helo.printable(), "a?b??c???d??");
+    assert_eq!(Helo::new(&"x".repeat(255)).unwrap().printable().len(), 100);
+    assert!(Helo::new(&"x".repeat(256)).is_none());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_written_means_the_same(
+        verb in prop::sample::select(vec!["MAIL FROM:", "RCPT TO:", "EHLO ", "HELO ", "NOOP", "VRFY", "DATA"]),
+        rest in "(<[ -~]{0,12}@[a-z.-]{1,8}>|<>|[!-~]{0,12})( [A-Z0-9=]{1,10}){0,2}",
+    ) {
+        if let Ok(command) = parse(format!("{verb}{rest}").as_bytes()) {
+            let mut out = BytesMut::new();
+            command.encode(&mut out);
+            prop_assert!(out.ends_with(b"\r\n") && out.iter().filter(|byte| **byte == b'\n').count() == 1);
+            prop_assert_eq!(parse(&out[..out.len() - 2]), Ok(command));
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_survived(line in prop::collection::vec(any::<u8>(), 0..60)) {
+        let _ = parse(&line).map_err(|error| error.reply());
+    }
+}

@@ -1,0 +1,205 @@
+//! Dialogues in virtual time, without a socket: what the client, the backend and the clock do, and what
+//! the session must do then.
+//!
+//! One line of a dialogue is one event or one expectation:
+//! `C` client sends a command line, `D` client sends bytes of message data, `B` backend answers, `X` client vanishes,
+//! `B!` the backend is lost, `T` the deadline passes, `K` the source is banned, `S` the guard stops;
+//! `<` a reply to the client, `>` a request to the backend, `!` a report to the ledger, `#` an event, `.` closed.
+//! Expectations are prefixes, in their order, and nothing may be left over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use smtp_guard::addr::ClientAddr;
+use smtp_guard::clock::{Both, Instant, WallTime};
+use smtp_guard::config::{Config, Profile};
+use smtp_guard::policy::Rules;
+use smtp_guard::session::{Event, Input, Lost, Output, Request, Session, Upstream, Wants};
+use smtp_guard::wire::command::{self, Command};
+use smtp_guard::wire::data::{BodyDecoder, BodyEncoder, Chunk};
+use smtp_guard::wire::ehlo::Capabilities;
+use smtp_guard::wire::line::{Line, LineDecoder};
+use smtp_guard::wire::reply::ReplyDecoder;
+use smtp_guard_ebpf::reason::Reason;
+
+pub struct World {
+    session: Session,
+    now: Instant,
+    out: Vec<Output>,
+    lines: LineDecoder,
+    body: Option<BodyDecoder>,
+    unread: BytesMut,
+    encoder: BodyEncoder,
+    said: Vec<String>,
+    in_body: bool,
+}
+
+impl World {
+    fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::builtin();
+        config.hostname = "mx.example.org".to_owned();
+        config.relay.domains = vec!["example.org".to_owned()];
+        config.backend.profile = Profile::Generic;
+        config.harvest.delay = Duration::ZERO;
+        config.limits.failed_commands = 4;
+        config.limits.recipients = 2;
+        config.limits.message_size = 100;
+        change(&mut config);
+        let rules = Arc::new(Rules::new(Arc::new(config), None));
+        let clock = Both {
+            instant: Instant::from_ns(1_000),
+            wall: WallTime::from_ms(1_795_518_000_000),
+        };
+        let backend = Arc::new(Capabilities {
+            eight_bit_mime: true,
+            ..Capabilities::default()
+        });
+        let addr = ClientAddr::new("192.0.2.1:40000".parse().unwrap());
+        let mut out = Vec::new();
+        let session = Session::open("id-1".to_owned(), addr, rules, backend, clock, &mut out);
+        Self {
+            session,
+            now: clock.instant,
+            out,
+            lines: LineDecoder::new(),
+            body: None,
+            unread: BytesMut::new(),
+            encoder: BodyEncoder::new(),
+            said: Vec::new(),
+            in_body: false,
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        self.session.step(input, self.now, &mut self.out);
+        self.note();
+    }
+
+    /// What the session wants done, as lines of the dialogue.
+    fn note(&mut self) {
+        for output in std::mem::take(&mut self.out) {
+            let body = matches!(output, Output::Request(Request::Body(_)));
+            let said = match output {
+                Output::Reply(reply) => format!("< {reply}"),
+                Output::Request(request) => format!("> {}", self.request(request)),
+                Output::Report(conduct) => format!("! {conduct:?}"),
+                Output::Event(Event::Refused { reason, .. }) => format!("# refused {}", reason.label()),
+                Output::Event(Event::Ended { reason }) => format!("# ended {}", reason.label()),
+                Output::Event(Event::Message(message)) => {
+                    format!(
+                        "# message {:?} size={} to={}",
+                        message.outcome, message.size, message.recipients
+                    )
+                }
+                Output::Close => ".".to_owned(),
+            };
+            match self.said.last_mut() {
+                // How the decoder cuts the data into chunks doesn't matter here.
+                Some(last) if body && self.in_body => last.push_str(&said["> ".len()..]),
+                _ => self.said.push(said),
+            }
+            self.in_body = body;
+        }
+    }
+
+    fn request(&mut self, request: Request) -> String {
+        let mut bytes = BytesMut::new();
+        match request {
+            Request::Mail(mail, _) => Command::Mail(mail).encode(&mut bytes),
+            Request::Rcpt(rcpt, _) => Command::Rcpt(rcpt).encode(&mut bytes),
+            Request::Data => return "DATA".to_owned(),
+            Request::Reset => return "RSET".to_owned(),
+            Request::Quit => return "QUIT".to_owned(),
+            Request::Drop => {
+                self.encoder = BodyEncoder::new();
+                return "drop".to_owned();
+            }
+            Request::Body(body) => self.encoder.encode(&body, &mut bytes),
+            Request::End(end) => std::mem::take(&mut self.encoder).finish(end, &mut bytes).unwrap(),
+        }
+        String::from_utf8_lossy(&bytes).replace("\r\n", "|")
+    }
+
+    /// Feeds what the session wants to read, as the driver does.
+    fn read(&mut self) {
+        loop {
+            let input = match self.session.wants() {
+                Wants::Command => {
+                    self.body = None;
+                    let Some(line) = self.lines.next(&mut self.unread) else {
+                        return;
+                    };
+                    let command = match line {
+                        Line::Text(line) => command::parse(&line),
+                        Line::Flawed(flaw) => Err(flaw.into()),
+                    };
+                    Input::Command {
+                        command,
+                        more: !self.unread.is_empty(),
+                    }
+                }
+                Wants::Body => {
+                    let decoder = self.body.get_or_insert_with(BodyDecoder::new);
+                    match decoder.next(&mut self.unread) {
+                        Some(Chunk::Body(body)) => Input::Body(body),
+                        Some(Chunk::End(end)) => Input::BodyEnd(end),
+                        None => return,
+                    }
+                }
+                Wants::Nothing | Wants::Closed => return,
+            };
+            self.step(input);
+        }
+    }
+
+    fn act(&mut self, who: &str, what: &str) {
+        match who {
+            "C" => self.unread.extend_from_slice(format!("{what}\r\n").as_bytes()),
+            "D" => self
+                .unread
+                .extend_from_slice(what.replace("\\r", "\r").replace("\\n", "\n").as_bytes()),
+            "B" => {
+                let mut bytes = BytesMut::from(format!("{what}\r\n").as_bytes());
+                let reply = ReplyDecoder::new().next(&mut bytes).unwrap().unwrap();
+                self.step(Input::Upstream(Upstream::Reply(reply)));
+            }
+            "B!" => self.step(Input::Upstream(Upstream::Lost(Lost::Closed))),
+            "X" => self.step(Input::ClientGone),
+            "K" => self.step(Input::Banned(Reason::Harvest)),
+            "S" => self.step(Input::Shutdown),
+            "T" => {
+                self.now = self.session.deadline();
+                self.step(Input::Deadline);
+            }
+            _ => panic!("what is {who:?}?"),
+        }
+        self.read();
+    }
+}
+
+pub fn check(name: &str, change: impl FnOnce(&mut Config), dialogue: &str) {
+    let mut world = World::new(change);
+    world.note();
+    let mut expected: Vec<&str> = vec!["< 220 mx.example.org ESMTP"];
+    for line in dialogue.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (who, what) = line.split_once(' ').unwrap_or((line, ""));
+        if matches!(who, "<" | ">" | "!" | "#" | ".") {
+            expected.push(line);
+            continue;
+        }
+        settle(name, line, &mut world, &mut expected);
+        world.act(who, what);
+    }
+    settle(name, "the end", &mut world, &mut expected);
+}
+
+fn settle(name: &str, before: &str, world: &mut World, expected: &mut Vec<&str>) {
+    let said = std::mem::take(&mut world.said);
+    let expected = std::mem::take(expected);
+    let same = said.len() == expected.len() && said.iter().zip(&expected).all(|(s, e)| s.starts_with(e));
+    assert!(
+        same,
+        "{name}, before {before:?}:\nsaid     {said:#?}\nexpected {expected:#?}"
+    );
+}

@@ -1,0 +1,250 @@
+//! `cargo xtask run`: the guard in front of the built-in sink, with nothing to configure.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::{build, target};
+
+const GUARD: &str = "127.0.0.1:2525";
+const SINK: &str = "127.0.0.1:2526";
+const METRICS: &str = "127.0.0.1:9925";
+const PINS: &str = "/sys/fs/bpf/smtp-guard-run";
+/// For the guard to greet after its start.
+const START: Duration = Duration::from_secs(20);
+/// For a child to end after SIGTERM: the guard lets transactions end for 10 s.
+const END: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Sets up, builds, runs until Ctrl-C, and takes everything down again.
+pub(crate) fn run() -> anyhow::Result<()> {
+    for (address, what) in [(GUARD, "the guard"), (SINK, "the sink"), (METRICS, "the metrics")] {
+        TcpListener::bind(address)
+            .with_context(|| format!("{address}, where {what} shall listen, is taken (`ss -ltnp` shows by whom)"))?;
+    }
+    let binary = build::build(false)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let folder = target().join("xtask/run");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let config = folder.join("smtp-guard.toml");
+    fs::write(&config, configuration(&folder)).with_context(|| format!("cannot write {}", config.display()))?;
+    let maildir = target().join("maildir");
+
+    let mut sink = Program::start(
+        "sink",
+        Command::new(&binary)
+            .args(["sink", "--listen", SINK, "--maildir"])
+            .arg(&maildir),
+    )?;
+    let mut guard = Program::start("guard", Command::new(&binary).arg("run").arg("--config").arg(&config))?;
+    let result = serve(&mut guard, &mut sink, &stop, &binary, &config, &maildir);
+    eprintln!("\nxtask: stopping");
+    guard.end();
+    sink.end();
+    unload(&binary, &config)?;
+    result
+}
+
+fn serve(
+    guard: &mut Program,
+    sink: &mut Program,
+    stop: &AtomicBool,
+    binary: &Path,
+    config: &Path,
+    maildir: &Path,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    while !greets() {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        guard.check()?;
+        if started.elapsed() > START {
+            bail!("the guard did not greet on {GUARD} within {} s", START.as_secs());
+        }
+        std::thread::sleep(LOOK);
+    }
+    explain(binary, config, maildir);
+    while !stop.load(Ordering::Relaxed) {
+        guard.check()?;
+        sink.check()?;
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+fn configuration(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        r#"# Written by `cargo xtask run`; changes are lost at the next run.
+hostname = "guard.example.org"
+
+[[listen]]
+address = "{GUARD}"
+
+[backend]
+servers = ["{SINK}"]
+
+[relay]
+domains = ["example.org"]
+
+[harvest]
+delay = "500ms"
+
+[edge]
+interfaces = ["lo"]
+mode = "generic"
+pin_directory = "{PINS}"
+
+[metrics]
+listen = "{METRICS}"
+
+[admin]
+socket = "{folder}/admin.sock"
+
+[state]
+directory = "{folder}/state"
+
+[log]
+format = "text"
+"#
+    )
+}
+
+/// Whether the guard says 220.
+fn greets() -> bool {
+    let Ok(address) = GUARD.parse::<SocketAddr>() else {
+        return false;
+    };
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, LOOK) else {
+        return false;
+    };
+    let mut greeting = [0; 3];
+    let greeted = stream.set_read_timeout(Some(Duration::from_secs(2))).is_ok()
+        && stream.read_exact(&mut greeting).is_ok()
+        && &greeting == b"220";
+    // So that it doesn't count as a client that vanished; whether it hears this doesn't matter.
+    let _ = stream.write_all(b"QUIT\r\n");
+    greeted
+}
+
+fn explain(binary: &Path, config: &Path, maildir: &Path) {
+    let guard = format!("{} --config {}", shown(binary), shown(config));
+    let [tool, options] = [
+        guard.split(' ').next().unwrap_or_default(),
+        guard.split_once(' ').unwrap_or_default().1,
+    ];
+    let swaks = Command::new("swaks")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok();
+    let send = if swaks {
+        format!("swaks --server {GUARD} --from you@example.com --to alice@example.org")
+    } else {
+        format!(
+            "printf 'EHLO me\\r\\nMAIL FROM:<you@example.com>\\r\\nRCPT TO:<alice@example.org>\\r\\nQUIT\\r\\n' | nc {}",
+            GUARD.replace(':', " ")
+        )
+    };
+    eprintln!(
+        r#"
+The guard listens on {GUARD}, relays example.org to the sink on {SINK}; mail arrives in {maildir}/new.
+Metrics: http://{METRICS}/metrics
+
+Try in another terminal:
+  1. Send a message:
+     {send}
+  2. Harvest (the sink refuses recipients that begin with "unknown"); after the tenth the kernel drops 127.0.0.1:
+     (printf 'EHLO me\r\nMAIL FROM:<x@example.com>\r\n'; for i in $(seq 12); do printf "RCPT TO:<unknown$i@example.org>\r\n"; done; sleep 8) | timeout 10 bash -c 'exec 3<>/dev/tcp/127.0.0.1/2525; cat <&3 & cat >&3'
+  3. See why, and lift it:
+     {tool} explain 127.0.0.1 {options}
+     {tool} decisions list {options}
+     {tool} decisions delete 127.0.0.1 {options}
+Ctrl-C ends everything and removes the kernel plane.
+"#,
+        maildir = shown(maildir),
+    );
+}
+
+/// A path as short as it can be typed from here.
+fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).display().to_string()
+}
+
+/// The guard leaves the kernel plane standing when it ends, as it should; a trial run doesn't.
+fn unload(binary: &PathBuf, config: &Path) -> anyhow::Result<()> {
+    let output = Command::new(binary)
+        .args(["edge", "unload", "--config"])
+        .arg(config)
+        .output()?;
+    if !output.status.success() {
+        bail!(
+            "the kernel plane was not removed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+/// A child that is ended when it is dropped.
+struct Program {
+    name: &'static str,
+    child: Child,
+}
+
+impl Program {
+    fn start(name: &'static str, command: &mut Command) -> anyhow::Result<Self> {
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start the {name}"))?;
+        Ok(Self { name, child })
+    }
+
+    /// An error if it has ended.
+    fn check(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the {} has ended ({status}); why stands above", self.name),
+        }
+    }
+
+    /// SIGTERM, and SIGKILL when that doesn't help.
+    fn end(&mut self) {
+        if let Ok(None) = self.child.try_wait()
+            && let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+        {
+            // It may have ended in this moment.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let started = Instant::now();
+        while let Ok(None) = self.child.try_wait() {
+            if started.elapsed() > END {
+                eprintln!("xtask: the {} does not end: killing it", self.name);
+                let _ = self.child.kill();
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

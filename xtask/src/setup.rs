@@ -1,0 +1,245 @@
+//! What has to be on the machine, and how it gets there.
+//!
+//! Debian packages are installed by apt-get, as root or through sudo; bpf-linker is built into `target/tools`, never into
+//! the user's home. What is there already is left alone, so a second run takes no time.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use crate::step;
+use crate::target;
+
+/// Debian packages that a build needs, each with the reason.
+const BUILD: &[(&str, &str)] = &[
+    ("gcc", "links the user plane and builds SQLite"),
+    ("libc6-dev", "headers for gcc"),
+    ("rustc-web", "a compiler whose core library for BPF is prebuilt"),
+    ("cargo-web", "the cargo that goes with it"),
+    ("libstd-rust-web-dev-bpf", "that core library"),
+    ("llvm-22-dev", "what bpf-linker is built against"),
+    ("llvm-22", "llvm-objdump, to look at the eBPF object"),
+];
+
+/// Debian packages that the tests need.
+const TEST: &[(&str, &str)] = &[
+    ("postfix", "the real backend, smtp-source and smtp-sink"),
+    ("swaks", "the real client"),
+    ("iproute2", "network namespaces and veth"),
+    ("util-linux", "nsenter"),
+];
+
+const LINKER_VERSION: &str = "0.13.0";
+const LLVM: &str = "/usr/lib/llvm-22";
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// The toolchain that builds the eBPF object.
+pub(crate) enum Toolchain {
+    /// Debian's compiler, whose core library for BPF is prebuilt.
+    Debian,
+    /// rustup's nightly with rust-src.
+    Nightly,
+}
+
+/// Everything that a build needs. Installs what is missing.
+pub(crate) fn build() -> anyhow::Result<Toolchain> {
+    let toolchain = if has_nightly_source() && !has_debian_core() {
+        Toolchain::Nightly
+    } else {
+        Toolchain::Debian
+    };
+    let wanted = BUILD.iter().filter(|(package, _)| match toolchain {
+        Toolchain::Debian => true,
+        Toolchain::Nightly => !package.contains("-web"),
+    });
+    install(wanted, "build")?;
+    linker()?;
+    Ok(toolchain)
+}
+
+/// Everything that the tests need besides. Installs what is missing.
+pub(crate) fn test() -> anyhow::Result<()> {
+    install(TEST.iter(), "test")
+}
+
+/// Where bpf-linker is.
+pub(crate) fn linker_path() -> PathBuf {
+    target().join("tools/bin/bpf-linker")
+}
+
+fn install<'a>(wanted: impl Iterator<Item = &'a (&'a str, &'a str)>, what: &str) -> anyhow::Result<()> {
+    let missing: Vec<&(&str, &str)> = wanted.filter(|(package, _)| !is_installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|(package, _)| *package).collect();
+    let manual = format!(
+        "apt-get update && apt-get install --no-install-recommends {}",
+        names.join(" ")
+    );
+    if !Path::new("/etc/debian_version").exists() {
+        bail!(
+            "this is not Debian: install by hand what does the work of: {}",
+            names.join(", ")
+        );
+    }
+    let Some(root) = root_command() else {
+        bail!("packages are missing and this user may not install them; run as root: {manual}");
+    };
+    for (package, reason) in &missing {
+        eprintln!("xtask: missing package {package}: {reason}");
+    }
+    if names.iter().any(|package| !is_known(package)) {
+        step::run(
+            "apt-update",
+            "updating the list of packages",
+            as_root(&root, "apt-get").args(["update", "--quiet"]),
+        )?;
+    }
+    let started = hold_services(&root)?;
+    let mut command = as_root(&root, "env");
+    command.args([
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "install",
+        "--yes",
+        "--quiet",
+        "--no-install-recommends",
+    ]);
+    let installed = step::run(
+        &format!("apt-{what}"),
+        &format!("installing {}", names.join(", ")),
+        command.args(&names),
+    );
+    if started {
+        release_services(&root);
+    }
+    installed.with_context(|| format!("install them by hand: {manual}"))
+}
+
+fn is_installed(package: &str) -> bool {
+    let output = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status}", package])
+        .output();
+    output.is_ok_and(|output| output.stdout == b"installed")
+}
+
+/// Whether apt knows the package: a fresh machine has no lists.
+fn is_known(package: &str) -> bool {
+    let output = Command::new("apt-cache")
+        .args(["show", "--no-all-versions", package])
+        .output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// How to run something as root: directly, or through sudo where it asks nothing.
+fn root_command() -> Option<Vec<&'static str>> {
+    if rustix::process::geteuid().is_root() {
+        return Some(Vec::new());
+    }
+    let sudo = Command::new("sudo")
+        .args(["-n", "true"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    sudo.is_ok_and(|status| status.success()).then(|| vec!["sudo", "-n"])
+}
+
+fn as_root(root: &[&str], program: &str) -> Command {
+    let mut words = root.iter().copied().chain([program]);
+    let mut command = Command::new(words.next().unwrap_or(program));
+    command.args(words);
+    command
+}
+
+/// Keeps packages from starting services: a test tool must not open port 25 on the machine. `true` if it was us.
+fn hold_services(root: &[&str]) -> anyhow::Result<bool> {
+    if Path::new(POLICY).exists() {
+        return Ok(false);
+    }
+    let policy = target().join("xtask/policy-rc.d");
+    fs::create_dir_all(target().join("xtask"))?;
+    fs::write(&policy, "#!/bin/sh\nexit 101\n")?;
+    fs::set_permissions(&policy, fs::Permissions::from_mode(0o755))?;
+    let status = as_root(root, "cp").arg(&policy).arg(POLICY).status()?;
+    Ok(status.success())
+}
+
+fn release_services(root: &[&str]) {
+    if !as_root(root, "rm")
+        .arg(POLICY)
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        eprintln!("xtask: {POLICY} could not be removed again: remove it by hand, or packages start no services");
+    }
+}
+
+fn has_debian_core() -> bool {
+    is_installed("libstd-rust-web-dev-bpf")
+}
+
+fn has_nightly_source() -> bool {
+    let sysroot = Command::new("rustc")
+        .args(["+nightly", "--print", "sysroot"])
+        .stderr(Stdio::null())
+        .output();
+    sysroot.is_ok_and(|output| {
+        let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        output.status.success() && sysroot.join("lib/rustlib/src/rust/library/core").is_dir()
+    })
+}
+
+/// bpf-linker, built against Debian's LLVM.
+fn linker() -> anyhow::Result<()> {
+    let linker = linker_path();
+    let version = Command::new(&linker).arg("--version").output();
+    if version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(LINKER_VERSION)) {
+        return Ok(());
+    }
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .env("LLVM_PREFIX", LLVM)
+        .args([
+            "install",
+            "bpf-linker",
+            "--version",
+            LINKER_VERSION,
+            "--locked",
+            "--force",
+        ])
+        .args(["--no-default-features", "--features", "llvm-22", "--root"])
+        .arg(target().join("tools"))
+        .arg("--target-dir")
+        .arg(target().join("tools/build"));
+    step::run(
+        "bpf-linker",
+        "building bpf-linker (a minute or two, once)",
+        &mut command,
+    )
+}
+
+/// Points `command` at the compiler of `toolchain`, with the arguments that come first.
+pub(crate) fn compiler(toolchain: &Toolchain) -> Command {
+    match toolchain {
+        Toolchain::Debian => {
+            let mut command = Command::new("/usr/bin/cargo");
+            // A stable compiler; the assembler of BPF is behind a feature gate.
+            command
+                .env("RUSTC", DEBIAN_RUSTC)
+                .env("RUSTC_BOOTSTRAP", "1")
+                .arg("build");
+            command
+        }
+        Toolchain::Nightly => {
+            let mut command = Command::new("rustup");
+            command.args(["run", "nightly", "cargo", "build", "-Zbuild-std=core"]);
+            command
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What a part must not know, checked: dependencies run one way, unsafe code stays inside its fence, files stay short.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+
+/// In files below `place`, no line may contain one of `words`.
+struct Rule {
+    place: &'static str,
+    words: &'static [&'static str],
+    reason: &'static str,
+}
+
+const RULES: &[Rule] = &[
+    Rule {
+        place: "smtp-guard/src/wire/",
+        words: &[
+            "crate::session",
+            "crate::policy",
+            "crate::relay",
+            "crate::feedback",
+            "crate::edge",
+            "crate::config",
+            "crate::observe",
+            "crate::facts",
+            "crate::store",
+            "crate::cli",
+            "tokio",
+            "std::net::Tcp",
+            "Instant::now",
+        ],
+        reason: "wire turns bytes into tokens and knows nothing else",
+    },
+    Rule {
+        place: "smtp-guard/src/policy/",
+        words: &[
+            "crate::session",
+            "crate::relay",
+            "crate::feedback",
+            "crate::edge",
+            "crate::store",
+            "crate::cli",
+            "crate::observe",
+            "tokio",
+            "std::net::Tcp",
+            "Instant::now",
+        ],
+        reason: "policy decides from facts and rules, without I/O",
+    },
+    Rule {
+        place: "smtp-guard/src/session/",
+        words: &[
+            "crate::relay",
+            "crate::feedback",
+            "crate::edge",
+            "crate::store",
+            "crate::cli",
+            "crate::observe::log",
+            "crate::observe::admin",
+            "tokio",
+            "std::net::Tcp",
+            "Instant::now",
+        ],
+        reason: "the session is a state machine without I/O; time is passed in",
+    },
+    Rule {
+        place: "smtp-guard/src/facts/",
+        words: &[
+            "crate::session",
+            "crate::relay",
+            "crate::feedback",
+            "crate::edge",
+            "crate::store",
+            "crate::cli",
+        ],
+        reason: "facts are found out, not decided upon",
+    },
+    Rule {
+        place: "smtp-guard/src/feedback/",
+        words: &[
+            "crate::session",
+            "crate::relay",
+            "crate::cli",
+            "crate::wire",
+            "crate::observe::admin",
+            "crate::observe::metrics",
+        ],
+        reason: "feedback hears reports and makes bans; it knows no session",
+    },
+    Rule {
+        place: "smtp-guard/src/feedback/ledger.rs",
+        words: &["crate::edge", "crate::store", "tokio", "Instant::now", "tracing"],
+        reason: "the ledger is pure; time is passed in",
+    },
+    Rule {
+        place: "smtp-guard/src/edge/",
+        words: &[
+            "crate::session",
+            "crate::relay",
+            "crate::feedback",
+            "crate::policy",
+            "crate::wire",
+            "crate::store",
+            "crate::cli",
+            "crate::observe",
+            "tokio",
+        ],
+        reason: "edge is the kernel boundary and knows neither SMTP nor the ledger",
+    },
+    Rule {
+        place: "smtp-guard/src/store/",
+        words: &[
+            "crate::session",
+            "crate::relay",
+            "crate::edge",
+            "crate::policy",
+            "crate::wire",
+            "crate::cli",
+        ],
+        reason: "the store keeps decisions and enforces none",
+    },
+    Rule {
+        place: "smtp-guard/src/config/",
+        words: &[
+            "crate::session",
+            "crate::relay",
+            "crate::feedback",
+            "crate::edge",
+            "crate::store",
+            "crate::cli",
+            "crate::policy",
+        ],
+        reason: "the configuration is read by all and reads none",
+    },
+    Rule {
+        place: "smtp-guard/src/relay/",
+        words: &["crate::cli", "crate::store", "crate::observe::admin"],
+        reason: "the command line puts the parts together, not the other way round",
+    },
+    Rule {
+        place: "smtp-guard-ebpf/src/parse.rs",
+        words: &["maps", "decide", "aya"],
+        reason: "parse knows no maps and no verdicts",
+    },
+    Rule {
+        place: "smtp-guard-ebpf/src/decide.rs",
+        words: &["frame", "aya", "u8]"],
+        reason: "decide knows no bytes",
+    },
+];
+
+/// The only files that may allow unsafe code.
+const FENCE: &[&str] = &[
+    "smtp-guard-ebpf/src/main.rs",
+    "smtp-guard-ebpf/src/ctx.rs",
+    "smtp-guard-ebpf/src/maps.rs",
+    "smtp-guard-ebpf/src/conns.rs",
+    "smtp-guard/src/edge/sys.rs",
+];
+
+/// Lines of a Rust file, its tests included.
+const LONGEST: usize = 400;
+
+/// Checks all Rust files below `root`.
+pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
+    let mut faults = Vec::new();
+    for file in rust_files(root) {
+        let name = file.strip_prefix(root).unwrap_or(&file).to_string_lossy().into_owned();
+        faults.extend(judge(&name, &fs::read_to_string(&file)?));
+    }
+    if !faults.is_empty() {
+        bail!("the structure is broken:\n  {}", faults.join("\n  "));
+    }
+    Ok(())
+}
+
+/// What is wrong with the file `name`.
+fn judge(name: &str, text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    let lines = text.lines().count();
+    if lines > LONGEST {
+        faults.push(format!(
+            "{name}: {lines} lines, more than {LONGEST}: split it by state or by rule"
+        ));
+    }
+    // Prose may name what code may not.
+    let code = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim_start().starts_with("//"));
+    for (index, line) in code {
+        for rule in RULES
+            .iter()
+            .filter(|rule| name.starts_with(rule.place) && !is_test(name))
+        {
+            if let Some(word) = rule.words.iter().find(|word| line.contains(**word)) {
+                faults.push(format!("{name}:{}: {word}: {}", index + 1, rule.reason));
+            }
+        }
+        if line.contains("allow(unsafe_code") && !FENCE.contains(&name) && !name.starts_with("xtask/") {
+            faults.push(format!(
+                "{name}:{}: unsafe code belongs into the fenced files only",
+                index + 1
+            ));
+        }
+    }
+    faults
+}
+
+fn is_test(name: &str) -> bool {
+    name.ends_with("/tests.rs")
+}
+
+/// The Rust files of the workspace.
+pub(crate) fn rust_files(root: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders: Vec<_> = ["smtp-guard", "smtp-guard-ebpf", "xtask", "tests"]
+        .map(|folder| root.join(folder))
+        .into();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_found_and_prose_is_not() {
+        for (name, text, faults) in [
+            ("smtp-guard/src/wire/line.rs", "use crate::session::Session;", 1),
+            ("smtp-guard/src/wire/line.rs", "// see crate::session", 0),
+            ("smtp-guard/src/session/mod.rs", "let now = Instant::now();", 1),
+            ("smtp-guard/src/edge/load.rs", "#![allow(unsafe_code)]", 1),
+            ("smtp-guard/src/edge/sys.rs", "#![allow(unsafe_code)]", 0),
+            ("smtp-guard/src/relay/drive.rs", "let now = Instant::now();", 0),
+        ] {
+            assert_eq!(judge(name, text).len(), faults, "{name}: {text}");
+        }
+        assert_eq!(judge("tests/src/lib.rs", &"\n".repeat(LONGEST + 1)).len(), 1);
+    }
+}
