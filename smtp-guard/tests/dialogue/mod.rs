@@ -23,7 +23,7 @@ use smtp_guard::wire::line::{Line, LineDecoder};
 use smtp_guard::wire::reply::ReplyDecoder;
 use smtp_guard_ebpf::reason::Reason;
 
-pub struct World {
+struct World {
     session: Session,
     now: Instant,
     out: Vec<Output>,
@@ -178,7 +178,7 @@ impl World {
     }
 }
 
-pub fn check(name: &str, change: impl FnOnce(&mut Config), dialogue: &str) {
+pub(crate) fn check(name: &str, change: impl FnOnce(&mut Config), dialogue: &str) {
     let mut world = World::new(change);
     world.note();
     let mut expected: Vec<&str> = vec!["< 220 mx.example.org ESMTP"];

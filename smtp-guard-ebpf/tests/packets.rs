@@ -1,0 +1,439 @@
+//! Packets on the host: what they are parsed to, and what becomes of them. The kernel runs the same code.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+use smtp_guard_ebpf::abi::{Ban, Family, Source};
+use smtp_guard_ebpf::decide::{Findings, Verdict, decide};
+use smtp_guard_ebpf::parse::{Address, Packet, Segment, parse};
+use smtp_guard_ebpf::reason::Reason;
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// A packet to be built.
+#[derive(Clone)]
+struct Build {
+    vlans: Vec<u16>,
+    source: IpAddr,
+    port: u16,
+    flags: u8,
+    options: usize,
+    extensions: Vec<(u8, Vec<u8>)>,
+    fragment: u16,
+    protocol: u8,
+}
+
+fn from(source: &str) -> Build {
+    Build {
+        vlans: Vec::new(),
+        source: source.parse().unwrap(),
+        port: 25,
+        flags: SYN,
+        options: 0,
+        extensions: Vec::new(),
+        fragment: 0,
+        protocol: 6,
+    }
+}
+
+impl Build {
+    fn bytes(&self) -> Vec<u8> {
+        let mut packet = vec![0; 12];
+        for tag in &self.vlans {
+            packet.extend(tag.to_be_bytes());
+            packet.extend([0, 1]);
+        }
+        let mut tcp = vec![0; 20];
+        tcp[0..2].copy_from_slice(&40_000u16.to_be_bytes());
+        tcp[2..4].copy_from_slice(&self.port.to_be_bytes());
+        tcp[12] = 5 << 4;
+        tcp[13] = self.flags;
+        match self.source {
+            IpAddr::V4(source) => {
+                packet.extend([0x08, 0x00]);
+                let header = 20 + self.options;
+                packet.push(0x40 | (header / 4) as u8);
+                packet.push(0);
+                packet.extend(((header + tcp.len()) as u16).to_be_bytes());
+                packet.extend([0, 0]);
+                packet.extend(self.fragment.to_be_bytes());
+                packet.extend([64, self.protocol, 0, 0]);
+                packet.extend(source.octets());
+                packet.extend(Ipv4Addr::LOCALHOST.octets());
+                packet.extend(vec![1; self.options]);
+            }
+            IpAddr::V6(source) => {
+                packet.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 60]);
+                packet.push(self.extensions.first().map_or(self.protocol, |(next, _)| *next));
+                packet.push(64);
+                packet.extend(source.octets());
+                packet.extend(Ipv6Addr::LOCALHOST.octets());
+                for (index, (_, data)) in self.extensions.iter().enumerate() {
+                    packet.push(self.extensions.get(index + 1).map_or(self.protocol, |(next, _)| *next));
+                    packet.extend(data);
+                }
+            }
+        }
+        packet.extend(tcp);
+        packet
+    }
+}
+
+fn segment(source: &str, port: u16, opens: bool) -> Packet {
+    let source = match source.parse().unwrap() {
+        IpAddr::V4(v4) => Address::V4(v4.to_bits()),
+        IpAddr::V6(v6) => Address::V6(v6.octets()),
+    };
+    Packet::Tcp(Segment { source, port, opens })
+}
+
+fn check(name: &str, packet: &[u8], expected: Packet) {
+    assert_eq!(parse(&packet), expected, "{name}");
+}
+
+#[test]
+fn packets_are_parsed() {
+    const MALFORMED_V4: Packet = Packet::Malformed(Family::V4);
+    const MALFORMED_V6: Packet = Packet::Malformed(Family::V6);
+    let v4 = from("192.0.2.1");
+    let v6 = from("2001:db8::1");
+    let hop = (0u8, vec![0; 7]);
+    let fragment = |offset_and_more: u16| {
+        (
+            44u8,
+            [vec![0], offset_and_more.to_be_bytes().to_vec(), vec![0; 4]].concat(),
+        )
+    };
+    let syn4 = segment("192.0.2.1", 25, true);
+    let syn6 = segment("2001:db8::1", 25, true);
+    let table = [
+        ("IPv4", v4.clone(), syn4),
+        (
+            "IPv4 with options",
+            Build {
+                options: 40,
+                ..v4.clone()
+            },
+            syn4,
+        ),
+        (
+            "one VLAN tag",
+            Build {
+                vlans: vec![0x8100],
+                ..v4.clone()
+            },
+            syn4,
+        ),
+        (
+            "two VLAN tags",
+            Build {
+                vlans: vec![0x88a8, 0x8100],
+                ..v4.clone()
+            },
+            syn4,
+        ),
+        (
+            "three VLAN tags",
+            Build {
+                vlans: vec![0x8100; 3],
+                ..v4.clone()
+            },
+            Packet::Other,
+        ),
+        (
+            "UDP",
+            Build {
+                protocol: 17,
+                ..v4.clone()
+            },
+            Packet::Other,
+        ),
+        (
+            "SYN-ACK",
+            Build {
+                flags: SYN | ACK,
+                ..v4.clone()
+            },
+            segment("192.0.2.1", 25, false),
+        ),
+        (
+            "SYN with ECN",
+            Build {
+                flags: SYN | 0xc0,
+                ..v4.clone()
+            },
+            syn4,
+        ),
+        (
+            "ACK",
+            Build {
+                flags: ACK,
+                port: 80,
+                ..v4.clone()
+            },
+            segment("192.0.2.1", 80, false),
+        ),
+        (
+            "first fragment",
+            Build {
+                fragment: 0x2000,
+                ..v4.clone()
+            },
+            syn4,
+        ),
+        (
+            "a fragment over the flags",
+            Build {
+                fragment: 1,
+                ..v4.clone()
+            },
+            MALFORMED_V4,
+        ),
+        (
+            "a later fragment",
+            Build {
+                fragment: 100,
+                ..v4.clone()
+            },
+            Packet::Other,
+        ),
+        ("IPv6", v6.clone(), syn6),
+        (
+            "IPv6, two extension headers",
+            Build {
+                extensions: vec![hop.clone(), hop.clone()],
+                ..v6.clone()
+            },
+            syn6,
+        ),
+        (
+            "IPv6, too many extension headers",
+            Build {
+                extensions: vec![hop.clone(); 6],
+                ..v6.clone()
+            },
+            MALFORMED_V6,
+        ),
+        (
+            "IPv6, first fragment",
+            Build {
+                extensions: vec![fragment(1)],
+                ..v6.clone()
+            },
+            syn6,
+        ),
+        (
+            "IPv6, later fragment",
+            Build {
+                extensions: vec![fragment(8)],
+                ..v6.clone()
+            },
+            Packet::Other,
+        ),
+        ("IPv6 from multicast", from("ff04::1"), MALFORMED_V6),
+        (
+            "ICMPv6",
+            Build {
+                protocol: 58,
+                ..v6.clone()
+            },
+            Packet::Other,
+        ),
+    ];
+    for (name, build, expected) in table {
+        check(name, &build.bytes(), expected);
+    }
+    for length in 0..14 {
+        check("a runt", &v4.bytes()[..length], Packet::Other);
+    }
+    for length in 14..54 {
+        check("IPv4 cut short", &v4.bytes()[..length], MALFORMED_V4);
+    }
+    for length in 14..74 {
+        check("IPv6 cut short", &v6.bytes()[..length], MALFORMED_V6);
+    }
+    let mut lie = v4.bytes();
+    lie[14] = 0x44;
+    check("header length below 20", &lie, MALFORMED_V4);
+    let mut lie = v4.bytes();
+    lie[17] = 39;
+    check("total length without TCP", &lie, MALFORMED_V4);
+}
+
+/// The maps, on the host.
+#[derive(Default)]
+struct Maps {
+    bans: HashMap<Source, Ban>,
+    exempt: Vec<Address>,
+    established: HashMap<Source, u64>,
+    ceiling: u32,
+    now_ns: u64,
+}
+
+impl Findings for Maps {
+    fn guarded(&self, port: u16) -> bool {
+        port == 25
+    }
+    fn source(&self, address: &Address) -> Source {
+        address.source(u64::MAX)
+    }
+    fn ban(&self, source: Source) -> Option<Ban> {
+        self.bans.get(&source).copied()
+    }
+    fn exempt(&self, address: &Address) -> bool {
+        self.exempt.contains(address)
+    }
+    fn established(&self, source: Source) -> u64 {
+        self.established.get(&source).copied().unwrap_or(0)
+    }
+    fn ceiling(&self) -> u32 {
+        self.ceiling
+    }
+    fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+}
+
+#[test]
+fn verdicts_in_their_order() {
+    let address = Address::V4(Ipv4Addr::new(192, 0, 2, 1).to_bits());
+    let source = address.source(u64::MAX);
+    let ban = Ban {
+        until_ns: 100,
+        reason: Reason::Harvest as u32,
+        _pad: 0,
+    };
+    let banned = || Maps {
+        bans: [(source, ban)].into(),
+        ..Maps::default()
+    };
+    let full = || Maps {
+        established: [(source, 3)].into(),
+        ceiling: 3,
+        ..Maps::default()
+    };
+    let syn = segment("192.0.2.1", 25, true);
+    let ack = segment("192.0.2.1", 25, false);
+    let pass = |reason| Verdict::Pass(reason, Family::V4);
+    let drop = |reason| Verdict::Drop(reason, Family::V4);
+    let table = [
+        ("not TCP", Packet::Other, banned(), Verdict::Ignore),
+        (
+            "another port",
+            segment("192.0.2.1", 80, true),
+            banned(),
+            Verdict::Ignore,
+        ),
+        (
+            "malformed",
+            Packet::Malformed(Family::V4),
+            Maps::default(),
+            drop(Reason::Malformed),
+        ),
+        ("nothing against it", syn, Maps::default(), pass(Reason::Clean)),
+        ("banned", ack, banned(), drop(Reason::Harvest)),
+        (
+            "ban over",
+            ack,
+            Maps {
+                now_ns: 100,
+                ..banned()
+            },
+            pass(Reason::Clean),
+        ),
+        (
+            "banned, but exempt",
+            ack,
+            Maps {
+                exempt: vec![address],
+                ..banned()
+            },
+            pass(Reason::Exempt),
+        ),
+        ("at the ceiling", syn, full(), drop(Reason::Connections)),
+        ("at the ceiling, but not a new one", ack, full(), pass(Reason::Clean)),
+        (
+            "below the ceiling",
+            syn,
+            Maps { ceiling: 4, ..full() },
+            pass(Reason::Clean),
+        ),
+        ("no ceiling", syn, Maps { ceiling: 0, ..full() }, pass(Reason::Clean)),
+        (
+            "at the ceiling, but exempt",
+            syn,
+            Maps {
+                exempt: vec![address],
+                ..full()
+            },
+            pass(Reason::Exempt),
+        ),
+        (
+            "banned and at the ceiling",
+            syn,
+            Maps {
+                bans: banned().bans,
+                ..full()
+            },
+            drop(Reason::Harvest),
+        ),
+    ];
+    for (name, packet, maps, verdict) in table {
+        assert_eq!(decide(&packet, &maps), verdict, "{name}");
+    }
+}
+
+#[test]
+fn sources_and_bans_survive_the_map() {
+    for (address, text) in [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+    ] {
+        let source = Source::of(address.parse().unwrap(), u64::MAX);
+        assert_eq!(source.network(), text.parse::<IpAddr>().unwrap());
+    }
+    let ban = Ban {
+        until_ns: 0x0102_0304_0506_0708,
+        reason: 10,
+        _pad: 0,
+    };
+    assert_eq!(Ban::from_bytes(ban.to_bytes()), ban);
+    for reason in Reason::ALL {
+        assert_eq!(Reason::from_number(*reason as u32), Some(*reason));
+        assert_eq!(Reason::from_label(reason.label()), Some(*reason));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Mutated packets: nothing panics, and what comes out as a segment has its port where the packet says.
+    #[test]
+    fn any_packet_is_survived(
+        v6 in any::<bool>(), vlans in 0usize..4, options in 0usize..11, extensions in prop::collection::vec(prop::sample::select(vec![0u8, 43, 44, 51, 60, 59]), 0..8),
+        changes in prop::collection::vec((0usize..140, any::<u8>()), 0..6), cut in 0usize..160,
+    ) {
+        let build = Build {
+            vlans: vec![0x8100; vlans],
+            options: options * 4,
+            extensions: extensions.into_iter().map(|next| (next, vec![0; 7])).collect(),
+            ..from(if v6 { "2001:db8::1" } else { "192.0.2.1" })
+        };
+        let mut bytes = build.bytes();
+        for (at, byte) in changes {
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+        }
+        bytes.truncate(cut);
+        if let Packet::Tcp(segment) = parse(&&bytes[..]) {
+            let port = segment.port.to_be_bytes();
+            prop_assert!(bytes.windows(2).any(|pair| pair == port));
+            prop_assert!(bytes.len() >= 54);
+        }
+    }
+}
