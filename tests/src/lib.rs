@@ -1,1 +1,20 @@
-//! The harness that the tests of the whole share.
+//! The harness that the tests of the whole share: namespaces, real programs, a real Postfix, the guard.
+//!
+//! Everything is made by the test that uses it, under names of its own, and removed when it is dropped, also when the
+//! test panics. What a killed test left behind is removed by the next one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness fails by panicking, with what it saw"
+)]
+
+pub mod guard;
+pub mod netns;
+pub mod postfix;
+pub mod process;
+
+pub use guard::Guard;
+pub use netns::{Host, World};
+pub use postfix::Postfix;
+pub use process::{Program, Run, run, wait_for};

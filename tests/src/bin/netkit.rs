@@ -1,0 +1,305 @@
+//! What the tests do on the network of a host: dialogues, connections that are held, raw packets, the probe.
+//!
+//! Bounded in count and time by its arguments; sends only where it is told to.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test tool fails by panicking"
+)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use socket2::{Domain, Protocol, Socket, Type};
+
+#[derive(Parser)]
+enum Command {
+    /// HTTP GET
+    Get { address: SocketAddr, path: String },
+    /// Sends lines of standard input, each after the reply to the one before, and prints the replies; \r, \n and \0 are
+    /// unescaped
+    Dialogue {
+        address: SocketAddr,
+        /// Local address
+        #[arg(long)]
+        from: Option<IpAddr>,
+    },
+    /// Opens connections at once, prints what became of them as JSON, and holds them until standard input closes
+    Hold { address: SocketAddr, count: usize },
+    /// Sends SYNs with another's address
+    SpoofSyn {
+        address: SocketAddrV4,
+        from: Ipv4Addr,
+        count: u32,
+    },
+    /// Sends RSTs and FINs with another's address to all of its ports
+    ForgeRst { address: SocketAddrV4, from: Ipv4Addr },
+    /// Harvests until banned, and prints the time from the crossing reply to the first dropped packet in us
+    BanProbe {
+        address: SocketAddrV4,
+        from: Ipv4Addr,
+        unknowns: u32,
+    },
+}
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+fn main() {
+    match Command::parse() {
+        Command::Get { address, path } => get(address, &path),
+        Command::Dialogue { address, from } => dialogue(address, from),
+        Command::Hold { address, count } => hold(address, count),
+        Command::SpoofSyn { address, from, count } => spoof_syn(address, from, count),
+        Command::ForgeRst { address, from } => forge_rst(address, from),
+        Command::BanProbe {
+            address,
+            from,
+            unknowns,
+        } => ban_probe(address, from, unknowns),
+    }
+}
+
+fn get(address: SocketAddr, path: &str) {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    print!("{}", answer.split_once("\r\n\r\n").unwrap().1);
+}
+
+fn connect(address: SocketAddr, from: Option<IpAddr>) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if let Some(from) = from {
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+    }
+    socket.connect_timeout(&address.into(), Duration::from_secs(2))?;
+    socket.set_tcp_nodelay(true)?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    Ok(stream)
+}
+
+/// A whole reply, or what came instead of it.
+fn reply(reader: &mut impl std::io::BufRead) -> Result<String, String> {
+    let mut text = String::new();
+    loop {
+        let start = text.len();
+        match reader.read_line(&mut text) {
+            Ok(0) => return Err("CLOSED".to_owned()),
+            Ok(_) if text.as_bytes()[start..].get(3) == Some(&b'-') => {}
+            Ok(_) => return Ok(text),
+            Err(error) => return Err(format!("{:?}", error.kind())),
+        }
+    }
+}
+
+fn dialogue(address: SocketAddr, from: Option<IpAddr>) {
+    let stream = match connect(address, from) {
+        Ok(stream) => stream,
+        Err(error) => return println!("NOT CONNECTED {:?}", error.kind()),
+    };
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut writer = stream;
+    let mut lines = std::io::stdin().lock().lines();
+    loop {
+        match reply(&mut reader) {
+            Ok(text) => print!("{text}"),
+            Err(what) => return println!("{what}"),
+        }
+        let Some(line) = lines.next() else { return };
+        let line = line
+            .unwrap()
+            .replace("\\r", "\r")
+            .replace("\\n", "\n")
+            .replace("\\0", "\0");
+        if writer.write_all(format!("{line}\r\n").as_bytes()).is_err() {
+            return println!("CLOSED");
+        }
+    }
+}
+
+fn hold(address: SocketAddr, count: usize) {
+    let threads: Vec<_> = (0..count)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let Ok(stream) = connect(address, None) else {
+                    return ("dropped", None);
+                };
+                let mut greeting = String::new();
+                match BufReader::new(&stream).read_line(&mut greeting) {
+                    Ok(_) if greeting.starts_with("220") => ("greeted", Some(stream)),
+                    Ok(_) if greeting.starts_with("421") => ("refused", Some(stream)),
+                    _ => ("closed", Some(stream)),
+                }
+            })
+        })
+        .collect();
+    let results: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let count = |what| results.iter().filter(|(result, _)| *result == what).count();
+    println!(
+        "{{\"greeted\": {}, \"refused\": {}, \"dropped\": {}, \"closed\": {}}}",
+        count("greeted"),
+        count("refused"),
+        count("dropped"),
+        count("closed")
+    );
+    std::io::stdout().flush().unwrap();
+    let mut rest = String::new();
+    std::io::stdin().read_to_string(&mut rest).unwrap();
+}
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// A raw socket that takes packets with their IP header.
+fn raw() -> Socket {
+    Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).expect("a raw socket needs root")
+}
+
+fn send(socket: &Socket, from: SocketAddrV4, to: SocketAddrV4, flags: u8, sequence: u32) {
+    let mut tcp = [0; 20];
+    tcp[0..2].copy_from_slice(&from.port().to_be_bytes());
+    tcp[2..4].copy_from_slice(&to.port().to_be_bytes());
+    tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
+    tcp[8..12].copy_from_slice(&1u32.to_be_bytes());
+    tcp[12] = 5 << 4;
+    tcp[13] = flags;
+    tcp[14..16].copy_from_slice(&0xffffu16.to_be_bytes());
+    let mut pseudo = [from.ip().octets(), to.ip().octets()].concat();
+    pseudo.extend([0, 6, 0, 20]);
+    let sum = checksum(&[&pseudo[..], &tcp].concat());
+    tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+    let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
+    packet.extend(from.ip().octets());
+    packet.extend(to.ip().octets());
+    packet.extend(tcp);
+    // A full queue loses a packet, as a network does.
+    let _ = socket.send_to(&packet, &SocketAddr::from(to).into());
+}
+
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = bytes
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+fn spoof_syn(to: SocketAddrV4, from: Ipv4Addr, count: u32) {
+    let socket = raw();
+    for n in 0..count {
+        let port = 1024 + (n % 60_000) as u16;
+        send(
+            &socket,
+            SocketAddrV4::new(from, port),
+            to,
+            SYN,
+            n.wrapping_mul(2_654_435_761),
+        );
+    }
+}
+
+fn forge_rst(to: SocketAddrV4, from: Ipv4Addr) {
+    let socket = raw();
+    for port in 1024..=u16::MAX {
+        send(&socket, SocketAddrV4::new(from, port), to, RST, 12_345);
+        send(&socket, SocketAddrV4::new(from, port), to, FIN | ACK, 12_345);
+    }
+}
+
+/// Ports that the probe sends from: outside the range of ordinary connections.
+const PROBE_PORTS: std::ops::Range<u16> = 2_000..30_000;
+
+fn ban_probe(to: SocketAddrV4, from: Ipv4Addr, unknowns: u32) {
+    let stream = connect(to.into(), Some(from.into())).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut writer = stream;
+    reply(&mut reader).unwrap();
+    let mut say = |line: &str| {
+        writer.write_all(line.as_bytes()).unwrap();
+        reply(&mut reader)
+    };
+    say("EHLO probe\r\n").unwrap();
+    say("MAIL FROM:<probe@probe.example>\r\n").unwrap();
+    for n in 1..unknowns {
+        assert!(
+            say(&format!("RCPT TO:<probe{n}@example.org>\r\n"))
+                .unwrap()
+                .starts_with("550")
+        );
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let listener = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || answered(to, &stop)
+    });
+    let sender = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || probe(from, to, &stop)
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    let crossing = say("RCPT TO:<probe-last@example.org>\r\n");
+    let replied = Instant::now();
+    std::thread::sleep(Duration::from_millis(200));
+    stop.store(true, Ordering::Relaxed);
+    let sent = sender.join().unwrap();
+    let answered = listener.join().unwrap();
+    let last = sent
+        .iter()
+        .rposition(|(port, _)| answered[usize::from(*port)])
+        .expect("no probe was ever answered");
+    let (_, first_dropped) = sent.get(last + 1).expect("the source was not banned");
+    assert!(sent.len() - last > 100, "the probes went on being answered");
+    let crossing = crossing.unwrap_or_else(|what| what);
+    eprintln!("crossing reply: {}", crossing.trim());
+    eprintln!("{} probes before the drop, {} after", last + 1, sent.len() - last - 1);
+    println!("{}", first_dropped.saturating_duration_since(replied).as_micros());
+}
+
+/// Sends ACKs of connections that don't exist, each from its own port: the stack answers each with RST.
+fn probe(from: Ipv4Addr, to: SocketAddrV4, stop: &AtomicBool) -> Vec<(u16, Instant)> {
+    let socket = raw();
+    let mut sent = Vec::with_capacity(PROBE_PORTS.len());
+    for port in PROBE_PORTS {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        sent.push((port, Instant::now()));
+        send(&socket, SocketAddrV4::new(from, port), to, ACK, 1);
+        std::thread::sleep(Duration::from_micros(20));
+    }
+    sent
+}
+
+/// Which probe ports were answered by RST until `stop`.
+fn answered(from: SocketAddrV4, stop: &AtomicBool) -> Vec<bool> {
+    let mut socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).expect("a raw socket needs root");
+    socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    // Probes come faster than this thread may be scheduled.
+    let _ = socket.set_recv_buffer_size(8 << 20);
+    let mut answered = vec![false; usize::from(u16::MAX) + 1];
+    let mut packet = [0; 256];
+    loop {
+        match socket.read(&mut packet) {
+            Ok(length) => {
+                let header = usize::from(packet[0] & 0x0f) * 4;
+                if length >= header + 20 && packet[12..16] == from.ip().octets() && packet[header + 13] & RST != 0 {
+                    let port = u16::from_be_bytes([packet[header + 2], packet[header + 3]]);
+                    answered[usize::from(port)] = true;
+                }
+            }
+            Err(_) if stop.load(Ordering::Relaxed) => return answered,
+            Err(_) => {}
+        }
+    }
+}

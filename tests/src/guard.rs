@@ -1,0 +1,209 @@
+//! The guard under test: its configuration, its commands, its life and death.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::netns::{Host, World};
+use crate::process::{Program, Run, run};
+
+/// A guard on the edge of a [`World`], with pins of its own.
+#[derive(Debug)]
+pub struct Guard<'w> {
+    world: &'w World,
+    folder: tempfile::TempDir,
+    program: Option<Program>,
+}
+
+impl<'w> Guard<'w> {
+    /// Writes the configuration, loads the kernel plane and starts the guard. `changes` are `section.key = value` pairs,
+    /// the value as TOML has it.
+    pub fn start(world: &'w World, changes: &[(&str, &str)]) -> Self {
+        let mut guard = Self::configured(world, changes);
+        guard.command(&["edge", "load"]).ok();
+        guard.run();
+        guard
+    }
+
+    /// Writes the configuration only.
+    pub fn configured(world: &'w World, changes: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let guard = Self {
+            world,
+            folder,
+            program: None,
+        };
+        guard.configure(changes);
+        guard
+    }
+
+    /// Writes the configuration anew.
+    pub fn configure(&self, changes: &[(&str, &str)]) {
+        let path = self.folder.path().display();
+        let mut sections: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
+        let defaults = [
+            (".hostname", "\"mx.example.org\"".to_owned()),
+            ("backend.servers", format!("[\"{}:25\"]", World::BACKEND)),
+            ("backend.profile", "\"postfix\"".to_owned()),
+            ("relay.domains", "[\"example.org\"]".to_owned()),
+            ("limits.failed_commands", "100".to_owned()),
+            ("harvest.delay", "\"0s\"".to_owned()),
+            ("edge.interfaces", "[\"att0\", \"cli0\"]".to_owned()),
+            ("edge.pin_directory", format!("\"{}\"", self.pins().display())),
+            ("edge.max_sources", "10000".to_owned()),
+            ("metrics.listen", "\"127.0.0.1:9925\"".to_owned()),
+            ("admin.socket", format!("\"{path}/admin.sock\"")),
+            ("state.directory", format!("\"{path}/state\"")),
+        ];
+        let changes = changes.iter().map(|(key, value)| (*key, (*value).to_owned()));
+        for (key, value) in defaults.into_iter().chain(changes) {
+            let (section, key) = key.split_once('.').unwrap();
+            sections.entry(section).or_default().insert(key, value);
+        }
+        let mut text = String::new();
+        for (key, value) in sections.remove("").unwrap() {
+            text += &format!("{key} = {value}\n");
+        }
+        for address in ["0.0.0.0:25", "[::]:25"] {
+            text += &format!("[[listen]]\naddress = \"{address}\"\n");
+        }
+        for (section, entries) in sections {
+            text += &format!("[{section}]\n");
+            for (key, value) in entries {
+                text += &format!("{key} = {value}\n");
+            }
+        }
+        fs::write(self.config(), text).unwrap();
+    }
+
+    /// Starts the proxy and waits until it serves.
+    pub fn run(&mut self) {
+        let mut command = self.world.on(Host::Edge, &binary());
+        let log = self.folder.path().join("log");
+        let _ = fs::remove_file(&log);
+        let mut program = Program::start(command.args(["run", "--config"]).arg(self.config()), log);
+        program.wait_for("smtp-guard runs");
+        program.wait_for("backend answers");
+        self.program = Some(program);
+    }
+
+    /// Starts the proxy without waiting for a backend.
+    pub fn run_without_backend(&mut self) {
+        let mut command = self.world.on(Host::Edge, &binary());
+        let mut program = Program::start(
+            command.args(["run", "--config"]).arg(self.config()),
+            self.folder.path().join("log"),
+        );
+        program.wait_for("smtp-guard runs");
+        self.program = Some(program);
+    }
+
+    /// SIGKILL to the proxy.
+    pub fn kill9(&mut self) {
+        self.program.take().expect("the guard runs").kill9();
+    }
+
+    /// A command of the guard, on the edge, with this configuration.
+    pub fn command(&self, arguments: &[&str]) -> Run {
+        run(
+            self.world
+                .on(Host::Edge, &binary())
+                .args(arguments)
+                .arg("--config")
+                .arg(self.config()),
+            "",
+        )
+    }
+
+    /// The JSON that a command prints.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let mut all = arguments.to_vec();
+        all.push("--json");
+        serde_json::from_str(&self.command(&all).ok()).unwrap()
+    }
+
+    /// Established connections as the kernel counts them.
+    pub fn established(&self) -> u64 {
+        self.json(&["edge", "status"])["connections"].as_u64().unwrap()
+    }
+
+    /// Packets that the kernel judged for `reason`, over both families.
+    pub fn packets(&self, reason: &str) -> u64 {
+        let status = self.json(&["edge", "status"]);
+        let packets = status["packets"].as_array().unwrap().iter();
+        packets
+            .filter(|entry| entry["reason"] == reason)
+            .map(|entry| entry["packets"].as_u64().unwrap())
+            .sum()
+    }
+
+    /// The metrics, as scraped.
+    pub fn metrics(&self) -> String {
+        run(
+            self.world
+                .on(Host::Edge, &netkit())
+                .args(["get", "127.0.0.1:9925", "/metrics"]),
+            "",
+        )
+        .ok()
+    }
+
+    /// The value of the sample whose line begins with `name`.
+    pub fn metric(&self, name: &str) -> f64 {
+        let metrics = self.metrics();
+        let line = metrics
+            .lines()
+            .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        let line = line.unwrap_or_else(|| panic!("no {name} in\n{metrics}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// What it logged since its last start.
+    pub fn log(&self) -> String {
+        self.program.as_ref().map(Program::output).unwrap_or_default()
+    }
+
+    /// Where its programs and maps are pinned.
+    pub fn pins(&self) -> PathBuf {
+        PathBuf::from(format!("/sys/fs/bpf/sg-{}", self.world.id))
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("smtp-guard.toml")
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.program = None;
+        if self.pins().exists() {
+            let unloaded = Command::new(binary())
+                .args(["edge", "unload", "--config"])
+                .arg(self.config())
+                .output();
+            if !unloaded.is_ok_and(|output| output.status.success()) {
+                eprintln!("{} is left behind", self.pins().display());
+            }
+        }
+    }
+}
+
+/// The binary under test.
+pub fn binary() -> String {
+    std::env::var("SMTP_GUARD_BIN").unwrap_or_else(|_| beside("smtp-guard"))
+}
+
+/// The tests' own network tool.
+pub fn netkit() -> String {
+    beside("netkit")
+}
+
+/// A binary in the folder that the tests' binaries are built into.
+fn beside(name: &str) -> String {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().join(name).display().to_string()
+}

@@ -1,0 +1,187 @@
+//! Four hosts in namespaces of their own: attacker and honest client in front of the edge, the backend behind it.
+//!
+//! ```text
+//! attacker 10.77.1.2 ---- att0 edge 10.77.1.1
+//! client   10.77.2.2 ---- cli0 edge 10.77.2.1      edge 10.77.3.1 bak0 ---- backend 10.77.3.2
+//! ```
+//! IPv6 likewise: `fd77:1::/64` and so on; the attacker also has a second address in its /64 and one in another.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::process::run;
+
+/// Where ip(8) keeps the names of namespaces.
+const NAMES: &str = "/run/netns";
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// One of the hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    Attacker,
+    Client,
+    Edge,
+    Backend,
+}
+
+impl Host {
+    const ALL: [Self; 4] = [Self::Attacker, Self::Client, Self::Edge, Self::Backend];
+
+    fn letter(self) -> char {
+        match self {
+            Self::Attacker => 'a',
+            Self::Client => 'c',
+            Self::Edge => 'e',
+            Self::Backend => 'b',
+        }
+    }
+}
+
+/// The namespaces of one test.
+#[derive(Debug)]
+pub struct World {
+    /// Names everything that the test makes outside its folder.
+    pub id: String,
+}
+
+impl World {
+    pub const ATTACKER: &str = "10.77.1.2";
+    pub const CLIENT: &str = "10.77.2.2";
+    pub const BACKEND: &str = "10.77.3.2";
+    /// The edge, as attacker and client reach it.
+    pub const EDGE_FOR_ATTACKER: &str = "10.77.1.1";
+    pub const EDGE_FOR_CLIENT: &str = "10.77.2.1";
+    pub const EDGE_FOR_ATTACKER_V6: &str = "fd77:1::1";
+    pub const EDGE_FOR_CLIENT_V6: &str = "fd77:2::1";
+    /// The first two share a /64.
+    pub const ATTACKER_V6: [&str; 3] = ["fd77:1::2", "fd77:1::3", "fd77:1:0:1::2"];
+    pub const CLIENT_V6: &str = "fd77:2::2";
+
+    /// Makes the hosts and the cables between them.
+    pub fn new() -> Self {
+        remove_leftovers();
+        mount_bpffs();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let world = Self {
+            id: format!("{}-{number}", std::process::id()),
+        };
+        for host in Host::ALL {
+            ip(&["netns", "add", &world.name(host)]);
+            ip(&["-n", &world.name(host), "link", "set", "lo", "up"]);
+        }
+        for (host, device, net) in [
+            (Host::Attacker, "att0", 1),
+            (Host::Client, "cli0", 2),
+            (Host::Backend, "bak0", 3),
+        ] {
+            let (there, edge) = (world.name(host), world.name(Host::Edge));
+            ip(&[
+                "link", "add", "eth0", "netns", &there, "type", "veth", "peer", "name", device, "netns", &edge,
+            ]);
+            for (name, device, last) in [(&edge, device, 1), (&there, "eth0", 2)] {
+                ip(&[
+                    "-n",
+                    name,
+                    "addr",
+                    "add",
+                    &format!("10.77.{net}.{last}/24"),
+                    "dev",
+                    device,
+                ]);
+                ip(&[
+                    "-n",
+                    name,
+                    "addr",
+                    "add",
+                    &format!("fd77:{net}::{last}/64"),
+                    "dev",
+                    device,
+                    "nodad",
+                ]);
+                ip(&["-n", name, "link", "set", device, "up"]);
+            }
+        }
+        let (attacker, edge) = (world.name(Host::Attacker), world.name(Host::Edge));
+        ip(&["-n", &attacker, "addr", "add", "fd77:1::3/64", "dev", "eth0", "nodad"]);
+        ip(&[
+            "-n",
+            &attacker,
+            "addr",
+            "add",
+            "fd77:1:0:1::2/64",
+            "dev",
+            "eth0",
+            "nodad",
+        ]);
+        ip(&["-n", &edge, "addr", "add", "fd77:1:0:1::1/64", "dev", "att0", "nodad"]);
+        // Spoofed sources must reach the guard, not be sorted out before it.
+        for file in ["all", "att0"] {
+            let path = format!("/proc/sys/net/ipv4/conf/{file}/rp_filter");
+            run(world.on(Host::Edge, "sh").args(["-c", &format!("echo 0 > {path}")]), "").ok();
+        }
+        world
+    }
+
+    /// `program` on `host`. nsenter changes the network only: the BPF filesystem stays visible, other than with `ip netns
+    /// exec`.
+    pub fn on(&self, host: Host, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={NAMES}/{}", self.name(host))).arg(program);
+        command
+    }
+
+    /// ip(8) on `host`.
+    pub fn ip(&self, host: Host, arguments: &[&str]) -> String {
+        let mut all = vec!["-n"];
+        let name = self.name(host);
+        all.push(&name);
+        all.extend(arguments);
+        ip(&all)
+    }
+
+    fn name(&self, host: Host) -> String {
+        format!("sg-{}-{}", self.id, host.letter())
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for host in Host::ALL {
+            // Deleting the last name of a namespace deletes its cables as well.
+            let _ = Command::new("ip").args(["netns", "del", &self.name(host)]).status();
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) -> String {
+    run(Command::new("ip").args(arguments), "").ok()
+}
+
+/// Namespaces of tests whose process is gone.
+fn remove_leftovers() {
+    for entry in fs::read_dir(NAMES).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("sg-").and_then(|rest| rest.split('-').next());
+        if let Some(pid) = pid
+            && !Path::new("/proc").join(pid).exists()
+        {
+            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+        }
+    }
+}
+
+fn mount_bpffs() {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    if !mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf")) {
+        run(Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]), "").ok();
+    }
+}

@@ -1,0 +1,197 @@
+//! A real Postfix as the backend: its own configuration, queue and mailboxes, away from any Postfix of the machine.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use crate::netns::{Host, World};
+use crate::process::{Program, run, wait_for};
+
+/// nobody: mailboxes belong to it.
+const OWNER: u32 = 65534;
+
+/// The backend.
+#[derive(Debug)]
+pub struct Postfix {
+    folder: tempfile::TempDir,
+    _master: Program,
+}
+
+impl Postfix {
+    /// Recipients that exist.
+    pub const USERS: [&str; 3] = ["alice@example.org", "bob@example.org", "carol@example.org"];
+
+    /// Starts it on the backend's port 25; `extra` is appended to main.cf.
+    pub fn start(world: &World, extra: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        for name in ["etc", "queue", "data", "mail"] {
+            fs::create_dir(path.join(name)).unwrap();
+        }
+        chown(path.join("mail"), Some(OWNER), Some(OWNER)).unwrap();
+        run(
+            std::process::Command::new("chown")
+                .arg("postfix")
+                .arg(path.join("data")),
+            "",
+        )
+        .ok();
+        fs::write(path.join("etc/main.cf"), main_cf(path, extra)).unwrap();
+        fs::write(path.join("etc/master.cf"), MASTER_CF).unwrap();
+        let users: String = Self::USERS.iter().map(|user| format!("{user} {user}/\n")).collect();
+        fs::write(path.join("etc/users"), users).unwrap();
+        let mut command = world.on(Host::Backend, "postfix");
+        let mut master = Program::start(
+            command.arg("-c").arg(path.join("etc")).arg("start-fg"),
+            path.join("log"),
+        );
+        master.wait_for("daemon started");
+        Self {
+            folder,
+            _master: master,
+        }
+    }
+
+    /// All messages that were delivered, each as its file has it.
+    pub fn messages(&self) -> Vec<String> {
+        Self::USERS.iter().flat_map(|user| self.messages_of(user)).collect()
+    }
+
+    fn messages_of(&self, user: &str) -> Vec<String> {
+        let folder = self.folder.path().join("mail").join(user).join("new");
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .map(|entry| String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned())
+            .collect()
+    }
+
+    /// Waits until `count` messages are delivered and nothing is queued any more; then there must be exactly so many,
+    /// and no Message-Id twice in a mailbox.
+    pub fn expect(&self, count: usize) -> Vec<String> {
+        let settled = || (self.queued() == 0 && self.messages().len() >= count).then_some(());
+        wait_for(&format!("{count} messages"), settled, || {
+            format!(
+                "{} messages, {} queued\n{}",
+                self.messages().len(),
+                self.queued(),
+                self.log()
+            )
+        });
+        assert_eq!(self.messages().len(), count, "messages doubled");
+        for user in Self::USERS {
+            let mut seen = HashSet::new();
+            for id in self
+                .messages_of(user)
+                .iter()
+                .filter_map(|message| header(message, "Message-Id"))
+            {
+                assert!(seen.insert(id.clone()), "{user} has {id} twice");
+            }
+        }
+        self.messages()
+    }
+
+    /// Its log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    fn queued(&self) -> usize {
+        let count = |folder: PathBuf| -> usize {
+            let mut folders = vec![folder];
+            let mut files = 0;
+            while let Some(folder) = folders.pop() {
+                for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                    match entry.file_type() {
+                        Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                        Ok(_) => files += 1,
+                        Err(_) => {}
+                    }
+                }
+            }
+            files
+        };
+        ["incoming", "active", "deferred"]
+            .map(|queue| count(self.folder.path().join("queue").join(queue)))
+            .iter()
+            .sum()
+    }
+}
+
+/// The first value of the header `name`, unfolded, in any case.
+pub fn header(message: &str, name: &str) -> Option<String> {
+    let mut lines = message.lines().take_while(|line| !line.is_empty()).peekable();
+    while let Some(line) = lines.next() {
+        let Some((found, value)) = line.split_once(':') else {
+            continue;
+        };
+        if found.eq_ignore_ascii_case(name) {
+            let mut value = value.trim().to_owned();
+            while let Some(folded) = lines.next_if(|line| line.starts_with([' ', '\t'])) {
+                value.push(' ');
+                value.push_str(folded.trim());
+            }
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn main_cf(path: &Path, extra: &str) -> String {
+    let path = path.display();
+    format!(
+        "compatibility_level = 3.6
+queue_directory = {path}/queue
+data_directory = {path}/data
+maillog_file = {path}/log
+maillog_file_prefixes = {path}
+myhostname = backend.example.org
+mydestination =
+mynetworks = 127.0.0.1/32
+inet_interfaces = all
+virtual_mailbox_domains = example.org
+virtual_mailbox_base = {path}/mail
+virtual_mailbox_maps = texthash:{path}/etc/users
+virtual_uid_maps = static:{OWNER}
+virtual_gid_maps = static:{OWNER}
+smtpd_relay_restrictions = reject_unauth_destination
+smtpd_client_connection_count_limit = 0
+smtpd_error_sleep_time = 0
+smtpd_hard_error_limit = 1000
+disable_dns_lookups = yes
+smtpd_peername_lookup = no
+alias_maps =
+alias_database =
+biff = no
+{extra}
+"
+    )
+}
+
+const MASTER_CF: &str = "\
+smtp      inet  n - n - 100 smtpd
+pickup    unix  n - n 60 1 pickup
+cleanup   unix  n - n - 0 cleanup
+qmgr      unix  n - n 300 1 qmgr
+rewrite   unix  - - n - - trivial-rewrite
+bounce    unix  - - n - 0 bounce
+defer     unix  - - n - 0 bounce
+trace     unix  - - n - 0 bounce
+verify    unix  - - n - 1 verify
+flush     unix  n - n 1000? 0 flush
+proxymap  unix  - - n - - proxymap
+smtp      unix  - - n - - smtp
+relay     unix  - - n - - smtp
+showq     unix  n - n - - showq
+error     unix  - - n - - error
+retry     unix  - - n - - error
+discard   unix  - - n - - discard
+local     unix  - n n - - local
+virtual   unix  - n n - - virtual
+lmtp      unix  - - n - - lmtp
+anvil     unix  - - n - 1 anvil
+scache    unix  - - n - 1 scache
+postlog   unix-dgram n - n - 1 postlogd
+";
