@@ -218,7 +218,8 @@ impl Driver {
         };
         match timeout(LINGER, drained).await {
             Ok(result) => result,
-            Err(_) => Ok(()),
+            // It keeps its side open: without a reset the kernel would hold the socket, and its slot, for a minute.
+            Err(_) => self.stream.set_zero_linger(),
         }
     }
 }

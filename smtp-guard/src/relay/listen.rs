@@ -1,6 +1,6 @@
 //! Listening sockets: accept, turn away whom there is no room for, start a session for the rest.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use smtp_guard_ebpf::reason::Reason;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::sources::Room;
 use super::{Shared, Stop, drive, events, probe};
@@ -19,6 +21,8 @@ use crate::session::{Event, replies};
 
 /// Connections that the kernel may hold before we accept them.
 const BACKLOG: i32 = 4096;
+/// How long a client that was turned away may take to close.
+const LINGER: Duration = Duration::from_secs(1);
 /// How long to wait when the process is out of descriptors: sessions that end make room.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -140,19 +144,32 @@ fn admit(stream: TcpStream, addr: ClientAddr, shared: &Arc<Shared>, stop: &Stop)
     }
 }
 
-/// Says 421 without waiting for anything: a client that doesn't read costs us nothing.
-fn turn_away(stream: TcpStream, addr: ClientAddr, reason: Reason, shared: &Shared) {
+/// Says 421 and closes. A client that doesn't take the hint is cut off after [`LINGER`], so that its slot is free again
+/// in both planes: a socket that only we have closed would live on in the kernel for a minute.
+fn turn_away(mut stream: TcpStream, addr: ClientAddr, reason: Reason, shared: &Arc<Shared>) {
     let reply = match reason {
         Reason::TotalConnections => replies::full(),
         Reason::Connections => replies::busy(),
         _ => replies::banned(),
     };
-    let mut bytes = BytesMut::new();
-    reply.encode(&mut bytes);
-    // A socket that takes not even one line is closed without it.
-    if let Ok(mut socket) = stream.into_std() {
-        let _ = socket.write(&bytes);
-    }
     events::observe(shared, "", addr, Event::Ended { reason });
     shared.metrics.connection_closed();
+    // An error here only means that an earlier end is less gentle.
+    let _ = stream.set_zero_linger();
+    let Ok(seat) = Arc::clone(&shared.turned_away).try_acquire_owned() else {
+        shared.metrics.bound_reached("turned_away");
+        return;
+    };
+    let mut bytes = BytesMut::new();
+    reply.encode(&mut bytes);
+    tokio::spawn(async move {
+        let farewell = async {
+            stream.write_all(&bytes).await?;
+            stream.shutdown().await?;
+            // What it says is of no interest, only that it closes; at most one line is waited for.
+            stream.read(&mut [0; 512]).await
+        };
+        let _ = timeout(LINGER, farewell).await;
+        drop((stream, seat));
+    });
 }

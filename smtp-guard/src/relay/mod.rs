@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
 use crate::feedback::Feedback;
@@ -21,6 +21,9 @@ mod sources;
 
 pub use listen::Listeners;
 
+/// Clients that were turned away and are waited for; more are cut off at once.
+const TURNED_AWAY: usize = 1024;
+
 /// What all sessions share. None of it is locked on the hot path.
 #[derive(Debug)]
 pub struct Shared {
@@ -32,6 +35,8 @@ pub struct Shared {
     /// What the backend offers, as the probe last saw it.
     capabilities: ArcSwap<Capabilities>,
     sources: Arc<sources::Sources>,
+    /// Room for clients that were turned away and haven't closed yet.
+    turned_away: Arc<Semaphore>,
     /// Session ids: the start of this guard and a number, so that they stay unique over restarts.
     epoch: u64,
     sessions: AtomicU64,
@@ -56,6 +61,7 @@ impl Shared {
             bans,
             capabilities: ArcSwap::from_pointee(Capabilities::default()),
             sources,
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
             epoch: crate::clock::WallTime::now().as_ms().unsigned_abs(),
             sessions: AtomicU64::new(0),
         })

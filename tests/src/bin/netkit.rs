@@ -31,6 +31,8 @@ enum Command {
     },
     /// Opens connections at once, prints what became of them as JSON, and holds them until standard input closes
     Hold { address: SocketAddr, count: usize },
+    /// Greets everyone and closes when they do, until standard input closes
+    Listen { address: SocketAddr },
     /// Sends SYNs with another's address
     SpoofSyn {
         address: SocketAddrV4,
@@ -54,6 +56,7 @@ fn main() {
         Command::Get { address, path } => get(address, &path),
         Command::Dialogue { address, from } => dialogue(address, from),
         Command::Hold { address, count } => hold(address, count),
+        Command::Listen { address } => listen(address),
         Command::SpoofSyn { address, from, count } => spoof_syn(address, from, count),
         Command::ForgeRst { address, from } => forge_rst(address, from),
         Command::BanProbe {
@@ -149,6 +152,22 @@ fn hold(address: SocketAddr, count: usize) {
         count("closed")
     );
     std::io::stdout().flush().unwrap();
+    let mut rest = String::new();
+    std::io::stdin().read_to_string(&mut rest).unwrap();
+}
+
+fn listen(address: SocketAddr) {
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    println!("listening");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                (&stream).write_all(b"220 here\r\n").unwrap();
+                // Until the peer closes; then the connection is dropped.
+                let _ = std::io::copy(&mut (&stream), &mut std::io::sink());
+            });
+        }
+    });
     let mut rest = String::new();
     std::io::stdin().read_to_string(&mut rest).unwrap();
 }

@@ -1,0 +1,188 @@
+//! Connections of one source: exact in both planes, given back by whatever end, and out of reach of forged packets.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+use smtp_guard_tests::{Guard, Host, Postfix, World, guard::netkit, run, wait_for};
+
+/// Connections that are held until this is dropped.
+struct Held {
+    child: Child,
+    result: Value,
+}
+
+impl Held {
+    fn open(world: &World, host: Host, address: &str, count: u32) -> Self {
+        let mut command = world.on(host, &netkit());
+        command.args(["hold", address, &count.to_string()]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        Self {
+            child,
+            result: serde_json::from_str(&line).unwrap(),
+        }
+    }
+
+    fn count(&self, what: &str) -> u64 {
+        self.result[what].as_u64().unwrap()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing its input ends it.
+        let _ = self.child.stdin.take().map(|mut input| input.flush());
+        let _ = self.child.wait();
+    }
+}
+
+fn settle(guard: &Guard<'_>, established: u64) {
+    let now = || (guard.established() == established).then_some(());
+    wait_for(&format!("{established} established"), now, || {
+        format!("{:#}", guard.json(&["edge", "status"]))
+    });
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn exactly_so_many_sessions_whatever_the_burst() {
+    let world = World::new();
+    let _postfix = Postfix::start(&world, "");
+    let guard = Guard::start(&world, &[("limits.connections", "7"), ("edge.connections", "12")]);
+    for (host, address) in [
+        (Host::Attacker, format!("{}:25", World::EDGE_FOR_ATTACKER)),
+        (Host::Client, format!("[{}]:25", World::EDGE_FOR_CLIENT_V6)),
+    ] {
+        for burst in [7, 8, 60] {
+            let held = Held::open(&world, host, &address, burst);
+            assert_eq!(held.count("greeted"), 7, "burst of {burst}: {}", held.result);
+            assert_eq!(
+                held.count("greeted") + held.count("refused") + held.count("dropped") + held.count("closed"),
+                u64::from(burst)
+            );
+            // Those that were told 421 keep their side open; their slots are free all the same.
+            settle(&guard, 7);
+            drop(held);
+            settle(&guard, 0);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn the_kernel_refuses_the_connection_beyond_the_ceiling() {
+    let world = World::new();
+    let _postfix = Postfix::start(&world, "");
+    let mut guard = Guard::start(&world, &[("limits.connections", "5"), ("edge.connections", "6")]);
+    // A server without limits takes the guard's place: the ceiling is the kernel's alone.
+    guard.kill9();
+    settle(&guard, 0);
+    let mut listener = unlimited(&world);
+    let address = format!("{}:25", World::EDGE_FOR_ATTACKER);
+    let mut one_by_one: Vec<Held> = Vec::new();
+    for n in 1..=6 {
+        one_by_one.push(one(&world, &address));
+        settle(&guard, n);
+    }
+    let dropped = guard.packets("connections");
+    let seventh = one(&world, &address);
+    assert_eq!(seventh.count("dropped"), 1, "{}", seventh.result);
+    assert!(guard.packets("connections") > dropped);
+    assert_eq!(guard.established(), 6);
+    one_by_one.pop();
+    settle(&guard, 5);
+    assert_eq!(
+        one(&world, &address).count("dropped"),
+        0,
+        "a slot that was freed is free"
+    );
+    drop(listener.stdin.take());
+    listener.wait().unwrap();
+}
+
+/// A server that greets everyone.
+fn unlimited(world: &World) -> Child {
+    let mut command = world.on(Host::Edge, &netkit());
+    command.args(["listen", "0.0.0.0:25"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    child
+}
+
+/// One connection.
+fn one(world: &World, address: &str) -> Held {
+    Held::open(world, Host::Attacker, address, 1)
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn every_end_gives_the_slot_back() {
+    let world = World::new();
+    let _postfix = Postfix::start(&world, "");
+    let mut guard = Guard::start(&world, &[]);
+    let address = format!("{}:25", World::EDGE_FOR_ATTACKER);
+    let mut held = Held::open(&world, Host::Attacker, &address, 9);
+    settle(&guard, 9);
+    held.child.kill().unwrap();
+    held.child.wait().unwrap();
+    settle(&guard, 0);
+    let held = Held::open(&world, Host::Attacker, &address, 9);
+    settle(&guard, 9);
+    guard.kill9();
+    settle(&guard, 0);
+    drop(held);
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn forged_packets_neither_free_nor_fill_anything() {
+    let world = World::new();
+    let _postfix = Postfix::start(&world, "");
+    let guard = Guard::start(&world, &[("limits.connections", "6"), ("edge.connections", "10")]);
+    let client = format!("{}:25", World::EDGE_FOR_CLIENT);
+    let held = Held::open(&world, Host::Client, &client, 6);
+    assert_eq!(held.count("greeted"), 6);
+    settle(&guard, 6);
+
+    // From the attacker's cable, under the client's address.
+    world.ip(
+        Host::Attacker,
+        &["route", "add", "10.77.2.0/24", "via", World::EDGE_FOR_ATTACKER],
+    );
+    let before = guard.packets("clean");
+    run(
+        world
+            .on(Host::Attacker, &netkit())
+            .args(["forge-rst", &client, World::CLIENT]),
+        "",
+    )
+    .ok();
+    run(
+        world
+            .on(Host::Attacker, &netkit())
+            .args(["spoof-syn", &client, World::CLIENT, "20000"]),
+        "",
+    )
+    .ok();
+    assert!(guard.packets("clean") > before + 10_000, "they were judged");
+    assert_eq!(guard.established(), 6, "nothing was freed or filled");
+    let more = Held::open(&world, Host::Client, &client, 3);
+    assert_eq!(
+        (more.count("greeted"), more.count("dropped")),
+        (0, 0),
+        "its sessions still count: {}",
+        more.result
+    );
+    drop((held, more));
+    settle(&guard, 0);
+    let again = Held::open(&world, Host::Client, &client, 6);
+    assert_eq!(again.count("greeted"), 6, "and its slots are its own: {}", again.result);
+}
