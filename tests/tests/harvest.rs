@@ -193,7 +193,7 @@ fn from_the_crossing_reply_to_the_first_dropped_packet() {
     let _postfix = Postfix::start(&world, "");
     let guard = Guard::start(&world, &[]);
     let edge = format!("{}:25", World::EDGE_FOR_ATTACKER);
-    let mut best = u64::MAX;
+    let mut figures: Vec<u64> = Vec::new();
     for _ in 0..3 {
         let probe = run(
             world
@@ -202,14 +202,14 @@ fn from_the_crossing_reply_to_the_first_dropped_packet() {
             "",
         );
         eprint!("{}", probe.stderr);
-        best = best.min(probe.ok().trim().parse().unwrap());
+        figures.push(probe.ok().trim().parse().unwrap());
         guard.command(&["decisions", "delete", World::ATTACKER]).ok();
         std::thread::sleep(Duration::from_millis(50));
     }
     let inside = guard.metric("smtp_guard_ban_seconds_sum") / guard.metric("smtp_guard_ban_seconds_count");
     println!(
-        "ban to drop: {best} us at the attacker; {:.0} us from report to ban inside the guard",
+        "ban to drop: {figures:?} us at the attacker; {:.0} us from report to ban inside the guard",
         inside * 1e6
     );
-    assert!(best < LIMIT_US, "{best} us");
+    assert!(figures.iter().any(|figure| *figure < LIMIT_US), "{figures:?} us");
 }

@@ -1,0 +1,69 @@
+//! A backend that misbehaves: the client never hears 250 for what wasn't taken.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use smtp_guard_tests::{Guard, Host, Program, World, guard::netkit, run};
+
+const MESSAGE: [&str; 6] = [
+    "EHLO client.example",
+    "MAIL FROM:<a@client.example>",
+    "RCPT TO:<alice@example.org>",
+    "DATA",
+    r"Subject: x\r\n\r\nx\r\n.",
+    "QUIT",
+];
+
+/// Sends a message past a smtp-sink with `fault`; the reply at the dot must begin with `expected`, and the message must
+/// be counted as `outcome`.
+fn check(fault: &[&str], expected: &str, outcome: &str) {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = world.on(Host::Backend, "smtp-sink");
+    sink.args(["-u", "nobody"])
+        .args(fault)
+        .args([&format!("{}:25", World::BACKEND), "16"]);
+    let _sink = Program::start(&mut sink, folder.path().join("sink"));
+    let guard = Guard::start(&world, &[]);
+    let server = format!("{}:25", World::EDGE_FOR_CLIENT);
+    let output = run(
+        world.on(Host::Client, &netkit()).args(["dialogue", &server]),
+        &MESSAGE.join("\n"),
+    )
+    .ok();
+    let replies: Vec<_> = output
+        .lines()
+        .filter(|line| line.as_bytes().get(3) != Some(&b'-'))
+        .collect();
+    assert!(replies[5].starts_with(expected), "{fault:?}: {output}");
+    let metric = format!("smtp_guard_messages_total{{outcome=\"{outcome}\"}}");
+    assert_eq!(guard.metric(&metric), 1.0, "{fault:?}: {}", guard.log());
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn a_sound_backend() {
+    check(&[], "250", "accepted");
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn says_421_at_the_dot() {
+    check(&["-Q", "."], "451", "deferred");
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn dies_at_the_dot() {
+    check(&["-q", "."], "451 4.4.2", "ambiguous");
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn refuses_at_the_dot() {
+    check(&["-f", "."], "500", "rejected");
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn defers_at_the_dot() {
+    check(&["-r", "."], "450", "deferred");
+}
