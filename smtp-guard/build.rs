@@ -16,18 +16,12 @@ fn main() {
         Some(path) => {
             println!("cargo::rerun-if-changed={}", path.display());
             fs::read(&path).unwrap_or_else(|error| {
-                println!(
-                    "cargo::error={OBJECT} names {}, which can't be read: {error}",
-                    path.display()
-                );
+                println!("cargo::error={OBJECT} names {}, which can't be read: {error}", path.display());
                 Vec::new()
             })
         }
     };
     if let Err(error) = fs::write(out.join("smtp-guard.bpf.o"), object) {
-        println!(
-            "cargo::error=cannot write the eBPF object to {}: {error}",
-            out.display()
-        );
+        println!("cargo::error=cannot write the eBPF object to {}: {error}", out.display());
     }
 }

@@ -48,11 +48,7 @@ impl Source {
 
     /// The family that this source belongs to.
     pub const fn family(self) -> Family {
-        if self.0 & Self::V4_TAG_MASK == Self::V4_TAG {
-            Family::V4
-        } else {
-            Family::V6
-        }
+        if self.0 & Self::V4_TAG_MASK == Self::V4_TAG { Family::V4 } else { Family::V6 }
     }
 
     /// The address, or the first address of the IPv6 prefix.

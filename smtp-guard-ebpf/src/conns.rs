@@ -131,12 +131,7 @@ fn mark(ctx: &SockOpsContext, source: Source) -> bool {
     }
     // SAFETY: `sk` is the context's socket and not null; `value` lives over the call, which copies it.
     let storage = unsafe {
-        bpf_sk_storage_get(
-            counted_map(),
-            sk,
-            ptr::from_mut(&mut value).cast(),
-            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        )
+        bpf_sk_storage_get(counted_map(), sk, ptr::from_mut(&mut value).cast(), u64::from(BPF_SK_STORAGE_GET_F_CREATE))
     };
     if storage.is_null() {
         maps::count(Reason::NotCounted, source.family());

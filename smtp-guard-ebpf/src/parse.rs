@@ -144,16 +144,9 @@ fn ipv6(frame: &impl Frame, offset: usize) -> Packet {
     for _ in 0..EXTENSION_HEADERS {
         if next == PROTOCOL_TCP {
             // Multicast can't be a source, and its range is where the keys of IPv4 sources live.
-            return if source[0] == 0xff {
-                MALFORMED
-            } else {
-                tcp(frame, at, Address::V6(source))
-            };
+            return if source[0] == 0xff { MALFORMED } else { tcp(frame, at, Address::V6(source)) };
         }
-        if !matches!(
-            next,
-            NEXT_HOP_BY_HOP | NEXT_ROUTING | NEXT_DESTINATION | NEXT_AUTH | NEXT_FRAGMENT
-        ) {
+        if !matches!(next, NEXT_HOP_BY_HOP | NEXT_ROUTING | NEXT_DESTINATION | NEXT_AUTH | NEXT_FRAGMENT) {
             return Packet::Other;
         }
         // The shortest has eight bytes.
@@ -185,9 +178,5 @@ fn tcp(frame: &impl Frame, offset: usize, source: Address) -> Packet {
     };
     let [_, _, p0, p1, _, _, _, _, _, _, _, _, _, flags, ..] = header;
     let opens = flags & (SYN | ACK | FIN | RST) == SYN;
-    Packet::Tcp(Segment {
-        source,
-        port: u16::from_be_bytes([p0, p1]),
-        opens,
-    })
+    Packet::Tcp(Segment { source, port: u16::from_be_bytes([p0, p1]), opens })
 }

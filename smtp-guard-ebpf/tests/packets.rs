@@ -101,147 +101,30 @@ fn packets_are_parsed() {
     let v4 = from("192.0.2.1");
     let v6 = from("2001:db8::1");
     let hop = (0u8, vec![0; 7]);
-    let fragment = |offset_and_more: u16| {
-        (
-            44u8,
-            [vec![0], offset_and_more.to_be_bytes().to_vec(), vec![0; 4]].concat(),
-        )
-    };
+    let fragment =
+        |offset_and_more: u16| (44u8, [vec![0], offset_and_more.to_be_bytes().to_vec(), vec![0; 4]].concat());
     let syn4 = segment("192.0.2.1", 25, true);
     let syn6 = segment("2001:db8::1", 25, true);
     let table = [
         ("IPv4", v4.clone(), syn4),
-        (
-            "IPv4 with options",
-            Build {
-                options: 40,
-                ..v4.clone()
-            },
-            syn4,
-        ),
-        (
-            "one VLAN tag",
-            Build {
-                vlans: vec![0x8100],
-                ..v4.clone()
-            },
-            syn4,
-        ),
-        (
-            "two VLAN tags",
-            Build {
-                vlans: vec![0x88a8, 0x8100],
-                ..v4.clone()
-            },
-            syn4,
-        ),
-        (
-            "three VLAN tags",
-            Build {
-                vlans: vec![0x8100; 3],
-                ..v4.clone()
-            },
-            Packet::Other,
-        ),
-        (
-            "UDP",
-            Build {
-                protocol: 17,
-                ..v4.clone()
-            },
-            Packet::Other,
-        ),
-        (
-            "SYN-ACK",
-            Build {
-                flags: SYN | ACK,
-                ..v4.clone()
-            },
-            segment("192.0.2.1", 25, false),
-        ),
-        (
-            "SYN with ECN",
-            Build {
-                flags: SYN | 0xc0,
-                ..v4.clone()
-            },
-            syn4,
-        ),
-        (
-            "ACK",
-            Build {
-                flags: ACK,
-                port: 80,
-                ..v4.clone()
-            },
-            segment("192.0.2.1", 80, false),
-        ),
-        (
-            "first fragment",
-            Build {
-                fragment: 0x2000,
-                ..v4.clone()
-            },
-            syn4,
-        ),
-        (
-            "a fragment over the flags",
-            Build {
-                fragment: 1,
-                ..v4.clone()
-            },
-            MALFORMED_V4,
-        ),
-        (
-            "a later fragment",
-            Build {
-                fragment: 100,
-                ..v4.clone()
-            },
-            Packet::Other,
-        ),
+        ("IPv4 with options", Build { options: 40, ..v4.clone() }, syn4),
+        ("one VLAN tag", Build { vlans: vec![0x8100], ..v4.clone() }, syn4),
+        ("two VLAN tags", Build { vlans: vec![0x88a8, 0x8100], ..v4.clone() }, syn4),
+        ("three VLAN tags", Build { vlans: vec![0x8100; 3], ..v4.clone() }, Packet::Other),
+        ("UDP", Build { protocol: 17, ..v4.clone() }, Packet::Other),
+        ("SYN-ACK", Build { flags: SYN | ACK, ..v4.clone() }, segment("192.0.2.1", 25, false)),
+        ("SYN with ECN", Build { flags: SYN | 0xc0, ..v4.clone() }, syn4),
+        ("ACK", Build { flags: ACK, port: 80, ..v4.clone() }, segment("192.0.2.1", 80, false)),
+        ("first fragment", Build { fragment: 0x2000, ..v4.clone() }, syn4),
+        ("a fragment over the flags", Build { fragment: 1, ..v4.clone() }, MALFORMED_V4),
+        ("a later fragment", Build { fragment: 100, ..v4.clone() }, Packet::Other),
         ("IPv6", v6.clone(), syn6),
-        (
-            "IPv6, two extension headers",
-            Build {
-                extensions: vec![hop.clone(), hop.clone()],
-                ..v6.clone()
-            },
-            syn6,
-        ),
-        (
-            "IPv6, too many extension headers",
-            Build {
-                extensions: vec![hop.clone(); 6],
-                ..v6.clone()
-            },
-            MALFORMED_V6,
-        ),
-        (
-            "IPv6, first fragment",
-            Build {
-                extensions: vec![fragment(1)],
-                ..v6.clone()
-            },
-            syn6,
-        ),
-        (
-            "IPv6, later fragment",
-            Build {
-                extensions: vec![fragment(8)],
-                ..v6.clone()
-            },
-            Packet::Other,
-        ),
+        ("IPv6, two extension headers", Build { extensions: vec![hop.clone(), hop.clone()], ..v6.clone() }, syn6),
+        ("IPv6, too many extension headers", Build { extensions: vec![hop.clone(); 6], ..v6.clone() }, MALFORMED_V6),
+        ("IPv6, first fragment", Build { extensions: vec![fragment(1)], ..v6.clone() }, syn6),
+        ("IPv6, later fragment", Build { extensions: vec![fragment(8)], ..v6.clone() }, Packet::Other),
         ("IPv6 from multicast", from("ff04::1"), MALFORMED_V6),
-        (
-            "ICMPv6",
-            Build {
-                protocol: 58,
-                ..v6.clone()
-            },
-            Packet::Other,
-        ),
+        ("ICMPv6", Build { protocol: 58, ..v6.clone() }, Packet::Other),
     ];
     for (name, build, expected) in table {
         check(name, &build.bytes(), expected);
@@ -301,85 +184,27 @@ impl Findings for Maps {
 fn verdicts_in_their_order() {
     let address = Address::V4(Ipv4Addr::new(192, 0, 2, 1).to_bits());
     let source = address.source(u64::MAX);
-    let ban = Ban {
-        until_ns: 100,
-        reason: Reason::Harvest as u32,
-        _pad: 0,
-    };
-    let banned = || Maps {
-        bans: [(source, ban)].into(),
-        ..Maps::default()
-    };
-    let full = || Maps {
-        established: [(source, 3)].into(),
-        ceiling: 3,
-        ..Maps::default()
-    };
+    let ban = Ban { until_ns: 100, reason: Reason::Harvest as u32, _pad: 0 };
+    let banned = || Maps { bans: [(source, ban)].into(), ..Maps::default() };
+    let full = || Maps { established: [(source, 3)].into(), ceiling: 3, ..Maps::default() };
     let syn = segment("192.0.2.1", 25, true);
     let ack = segment("192.0.2.1", 25, false);
     let pass = |reason| Verdict::Pass(reason, Family::V4);
     let drop = |reason| Verdict::Drop(reason, Family::V4);
     let table = [
         ("not TCP", Packet::Other, banned(), Verdict::Ignore),
-        (
-            "another port",
-            segment("192.0.2.1", 80, true),
-            banned(),
-            Verdict::Ignore,
-        ),
-        (
-            "malformed",
-            Packet::Malformed(Family::V4),
-            Maps::default(),
-            drop(Reason::Malformed),
-        ),
+        ("another port", segment("192.0.2.1", 80, true), banned(), Verdict::Ignore),
+        ("malformed", Packet::Malformed(Family::V4), Maps::default(), drop(Reason::Malformed)),
         ("nothing against it", syn, Maps::default(), pass(Reason::Clean)),
         ("banned", ack, banned(), drop(Reason::Harvest)),
-        (
-            "ban over",
-            ack,
-            Maps {
-                now_ns: 100,
-                ..banned()
-            },
-            pass(Reason::Clean),
-        ),
-        (
-            "banned, but exempt",
-            ack,
-            Maps {
-                exempt: vec![address],
-                ..banned()
-            },
-            pass(Reason::Exempt),
-        ),
+        ("ban over", ack, Maps { now_ns: 100, ..banned() }, pass(Reason::Clean)),
+        ("banned, but exempt", ack, Maps { exempt: vec![address], ..banned() }, pass(Reason::Exempt)),
         ("at the ceiling", syn, full(), drop(Reason::Connections)),
         ("at the ceiling, but not a new one", ack, full(), pass(Reason::Clean)),
-        (
-            "below the ceiling",
-            syn,
-            Maps { ceiling: 4, ..full() },
-            pass(Reason::Clean),
-        ),
+        ("below the ceiling", syn, Maps { ceiling: 4, ..full() }, pass(Reason::Clean)),
         ("no ceiling", syn, Maps { ceiling: 0, ..full() }, pass(Reason::Clean)),
-        (
-            "at the ceiling, but exempt",
-            syn,
-            Maps {
-                exempt: vec![address],
-                ..full()
-            },
-            pass(Reason::Exempt),
-        ),
-        (
-            "banned and at the ceiling",
-            syn,
-            Maps {
-                bans: banned().bans,
-                ..full()
-            },
-            drop(Reason::Harvest),
-        ),
+        ("at the ceiling, but exempt", syn, Maps { exempt: vec![address], ..full() }, pass(Reason::Exempt)),
+        ("banned and at the ceiling", syn, Maps { bans: banned().bans, ..full() }, drop(Reason::Harvest)),
     ];
     for (name, packet, maps, verdict) in table {
         assert_eq!(decide(&packet, &maps), verdict, "{name}");
@@ -388,19 +213,13 @@ fn verdicts_in_their_order() {
 
 #[test]
 fn sources_and_bans_survive_the_map() {
-    for (address, text) in [
-        ("192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3::4", "2001:db8:1:2::"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-    ] {
+    for (address, text) in
+        [("192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3::4", "2001:db8:1:2::"), ("::ffff:192.0.2.1", "192.0.2.1")]
+    {
         let source = Source::of(address.parse().unwrap(), u64::MAX);
         assert_eq!(source.network(), text.parse::<IpAddr>().unwrap());
     }
-    let ban = Ban {
-        until_ns: 0x0102_0304_0506_0708,
-        reason: 10,
-        _pad: 0,
-    };
+    let ban = Ban { until_ns: 0x0102_0304_0506_0708, reason: 10, _pad: 0 };
     assert_eq!(Ban::from_bytes(ban.to_bytes()), ban);
     for reason in Reason::ALL {
         assert_eq!(Reason::from_number(*reason as u32), Some(*reason));

@@ -31,10 +31,7 @@ impl Instant {
     /// This moment and `duration` later; saturates at [`Self::NEVER`].
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 
     /// How long ago `earlier` was; zero when it lies ahead.
@@ -76,10 +73,7 @@ pub struct Both {
 impl Both {
     /// Reads both.
     pub fn now() -> Self {
-        Self {
-            instant: Instant::now(),
-            wall: WallTime::now(),
-        }
+        Self { instant: Instant::now(), wall: WallTime::now() }
     }
 
     /// The wall time of `at`. [`Instant::NEVER`] stays the end of time.
@@ -107,10 +101,7 @@ mod tests {
 
     #[test]
     fn both_clocks_translate_there_and_back() {
-        let both = Both {
-            instant: Instant(5_000_000_000),
-            wall: WallTime(1_000_000),
-        };
+        let both = Both { instant: Instant(5_000_000_000), wall: WallTime(1_000_000) };
         for (instant, wall) in [(5_000_000_000, 1_000_000), (6_000_000_000, 1_001_000), (0, 995_000)] {
             assert_eq!(both.wall_at(Instant(instant)), WallTime(wall));
             assert_eq!(both.instant_at(WallTime(wall)), Instant(instant));

@@ -85,10 +85,7 @@ impl Guard {
             started: Instant::now(),
             listeners: vec![String::from("127.0.0.1:2525")],
             backend: vec![String::from("127.0.0.1:2526")],
-            kernel: Kernel {
-                present: false,
-                text: String::from("no interface is configured"),
-            },
+            kernel: Kernel { present: false, text: String::from("no interface is configured") },
             metrics: metrics.clone(),
         };
         let socket = {
@@ -96,11 +93,7 @@ impl Guard {
             Socket::bind(&directory.path().join("admin.sock")).unwrap()
         };
         runtime.spawn(admin::serve(socket, Ledger::default(), about));
-        Self {
-            directory,
-            metrics,
-            _runtime: runtime,
-        }
+        Self { directory, metrics, _runtime: runtime }
     }
 
     fn socket(&self) -> PathBuf {
@@ -113,11 +106,7 @@ impl Guard {
 }
 
 fn add(ip: &str, seconds: u64, reason: &str) -> Add {
-    Add {
-        ip: ip.parse().unwrap(),
-        seconds,
-        reason: reason.to_owned(),
-    }
+    Add { ip: ip.parse().unwrap(), seconds, reason: reason.to_owned() }
 }
 
 #[test]
@@ -133,13 +122,7 @@ fn decisions_are_made_listed_explained_and_lifted() {
     let sources: Vec<_> = client.decisions().unwrap().into_iter().map(|d| d.source).collect();
     assert_eq!(sources, ["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
     assert!(client.explain("192.0.2.1".parse().unwrap()).unwrap().decision.is_some());
-    assert!(
-        client
-            .explain("2001:db8::2".parse().unwrap())
-            .unwrap()
-            .decision
-            .is_none()
-    );
+    assert!(client.explain("2001:db8::2".parse().unwrap()).unwrap().decision.is_none());
     assert_eq!(client.delete("192.0.2.1".parse().unwrap()).unwrap().source, "192.0.2.1");
     let error = client.delete("192.0.2.1".parse().unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "192.0.2.1 is not blocked");
@@ -154,10 +137,7 @@ fn the_status_is_the_guards() {
     guard.metrics.bans_active(3);
     let status = guard.client().status().unwrap();
     assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
-    assert_eq!(
-        (status.connections, status.messages.accepted, status.bans_active),
-        (1, 1, 3)
-    );
+    assert_eq!((status.connections, status.messages.accepted, status.bans_active), (1, 1, 3));
     assert_eq!(status.kernel.text, "no interface is configured");
 }
 
@@ -174,10 +154,7 @@ fn check(guard: &Guard, request: &str, body: &str, status: u16, error: &str) {
     let mut reply = Vec::new();
     _ = stream.read_to_end(&mut reply);
     let reply = String::from_utf8(reply).unwrap();
-    assert!(
-        reply.starts_with(&format!("HTTP/1.1 {status} ")),
-        "{request} {body:.80}: {reply}"
-    );
+    assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{request} {body:.80}: {reply}");
     let (_, body) = reply.split_once("\r\n\r\n").unwrap();
     let failure: admin::Failure = serde_json::from_str(body).unwrap();
     assert!(failure.error.contains(error), "{request}: {}", failure.error);
@@ -192,37 +169,13 @@ fn bad_requests_get_an_error_that_says_why() {
     let post = "POST /decisions";
     check(&guard, post, "", 400, "is no ban");
     check(&guard, post, "{", 400, "is no ban");
-    check(
-        &guard,
-        post,
-        "{\"ip\": \"192.0.2.1\", \"seconds\": 1, \"reason\": \"\", \"x\": 1}",
-        400,
-        "unknown field",
-    );
+    check(&guard, post, "{\"ip\": \"192.0.2.1\", \"seconds\": 1, \"reason\": \"\", \"x\": 1}", 400, "unknown field");
     check(&guard, post, &ban("nobody", "1", "x"), 400, "is no ban");
     check(&guard, post, &ban("192.0.2.1", "0", "x"), 400, "seconds must be");
-    check(
-        &guard,
-        post,
-        &ban("192.0.2.1", "99999999999", "x"),
-        400,
-        "seconds must be",
-    );
+    check(&guard, post, &ban("192.0.2.1", "99999999999", "x"), 400, "seconds must be");
     check(&guard, post, &ban("192.0.2.1", "-1", "x"), 400, "is no ban");
-    check(
-        &guard,
-        post,
-        &ban("192.0.2.1", "1", &"x".repeat(101)),
-        400,
-        "longer than 100 bytes",
-    );
-    check(
-        &guard,
-        post,
-        &ban("192.0.2.1", "1", "\\u001b[2J"),
-        400,
-        "control characters",
-    );
+    check(&guard, post, &ban("192.0.2.1", "1", &"x".repeat(101)), 400, "longer than 100 bytes");
+    check(&guard, post, &ban("192.0.2.1", "1", "\\u001b[2J"), 400, "control characters");
     check(&guard, post, &ban("192.0.2.1", "1", &"x".repeat(5000)), 413, "");
     check(&guard, post, &ban(EXEMPT, "1", "x"), 409, "is exempt");
     check(&guard, post, &ban(GONE, "1", "x"), 503, "has stopped");
@@ -259,40 +212,15 @@ fn the_command_line_speaks_to_it() {
     );
     std::fs::write(directory.join("guard.toml"), config).unwrap();
     check_cli(directory, "decisions list", 0, "nobody is blocked");
-    check_cli(
-        directory,
-        "decisions add 192.0.2.1 --for 1h --reason too_much",
-        0,
-        "blocked until 1970-01-01 01:00:00",
-    );
-    check_cli(
-        directory,
-        "decisions list",
-        0,
-        "192.0.2.1  operator  operator  1970-01-01 01:00:00 UTC",
-    );
+    check_cli(directory, "decisions add 192.0.2.1 --for 1h --reason too_much", 0, "blocked until 1970-01-01 01:00:00");
+    check_cli(directory, "decisions list", 0, "192.0.2.1  operator  operator  1970-01-01 01:00:00 UTC");
     check_cli(directory, "decisions list --json", 0, "\"reason\": \"operator\"");
-    check_cli(
-        directory,
-        "explain 192.0.2.1",
-        0,
-        "192.0.2.1 is blocked: blocked by the administrator.\nWhy: too much",
-    );
+    check_cli(directory, "explain 192.0.2.1", 0, "192.0.2.1 is blocked: blocked by the administrator.\nWhy: too much");
     check_cli(directory, "explain 192.0.2.1 --json", 0, "\"connections\": 2");
-    check_cli(
-        directory,
-        "decisions add 192.0.2.99 --for 1h --reason x",
-        1,
-        "192.0.2.99 is exempt",
-    );
+    check_cli(directory, "decisions add 192.0.2.99 --for 1h --reason x", 1, "192.0.2.99 is exempt");
     check_cli(directory, "decisions delete 192.0.2.1", 0, "no longer blocked");
     check_cli(directory, "decisions delete 192.0.2.1", 1, "192.0.2.1 is not blocked");
     check_cli(directory, "decisions delete --all", 0, "0 decisions lifted");
-    check_cli(
-        directory,
-        "status",
-        0,
-        "kernel plane  absent: no interface is configured",
-    );
+    check_cli(directory, "status", 0, "kernel plane  absent: no interface is configured");
     check_cli(directory, "status --json", 0, "\"listeners\"");
 }

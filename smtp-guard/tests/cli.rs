@@ -16,15 +16,8 @@ domains = [\"example.org\"]
 
 /// Runs the guard's binary with the words of `line`; `{dir}` in it is `directory`.
 fn guard(directory: &Path, line: &str) -> Output {
-    let words = line
-        .split_whitespace()
-        .map(|word| word.replace("{dir}", directory.to_str().unwrap()));
-    Command::new(env!("CARGO_BIN_EXE_smtp-guard"))
-        .args(words)
-        .env_clear()
-        .env("HOME", directory)
-        .output()
-        .unwrap()
+    let words = line.split_whitespace().map(|word| word.replace("{dir}", directory.to_str().unwrap()));
+    Command::new(env!("CARGO_BIN_EXE_smtp-guard")).args(words).env_clear().env("HOME", directory).output().unwrap()
 }
 
 /// Whether `line` ends with `code` and says `out` on standard output and `err` on standard error, each as a part;
@@ -55,12 +48,7 @@ fn done_is_zero() {
     check("--help", 0, "Exit codes", "");
     check("help decisions", 0, "delete", "");
     check("check --config {dir}/good.toml", 0, "the configuration is valid", "");
-    check(
-        "config show --config {dir}/good.toml",
-        0,
-        "domains = [\"example.org\"]",
-        "",
-    );
+    check("config show --config {dir}/good.toml", 0, "domains = [\"example.org\"]", "");
     check("config show --config {dir}/good.toml", 0, "failed_commands = 20", "");
     check("config show --defaults", 0, "domains = []", "");
     check("config show --defaults --json", 0, "\"message_size\": \"25MiB\"", "");
@@ -71,13 +59,7 @@ fn done_is_zero() {
 
 #[test]
 fn failed_is_one() {
-    for line in [
-        "status",
-        "status --json",
-        "explain 192.0.2.1",
-        "decisions list",
-        "decisions delete --all",
-    ] {
+    for line in ["status", "status --json", "explain 192.0.2.1", "decisions list", "decisions delete --all"] {
         let line = format!("{line} --config {{dir}}/good.toml");
         check(&line, 1, "", "no guard answers at");
         check(&line, 1, "", "is `smtp-guard run` started?");
@@ -91,24 +73,14 @@ fn wrong_usage_is_two() {
     check("reload", 2, "", "unrecognized subcommand");
     check("check --confg x", 2, "", "--config");
     check("explain nobody", 2, "", "give an address");
-    check(
-        "decisions add 192.0.2.1 --for 1x --reason x",
-        2,
-        "",
-        "whole number and a unit",
-    );
+    check("decisions add 192.0.2.1 --for 1x --reason x", 2, "", "whole number and a unit");
 }
 
 #[test]
 fn bad_configuration_is_seventy_eight() {
     for command in ["run", "check", "config show", "status", "decisions list", "edge load"] {
         check(&format!("{command} --config {{dir}}/bad.toml"), 78, "", "bad.toml:7:1");
-        check(
-            &format!("{command} --config {{dir}}/bad.toml"),
-            78,
-            "",
-            "did you mean `domains`?",
-        );
+        check(&format!("{command} --config {{dir}}/bad.toml"), 78, "", "did you mean `domains`?");
         check(&format!("{command} --config {{dir}}/none.toml"), 78, "", "none.toml");
     }
     check("check --config {dir}", 78, "", "directory");

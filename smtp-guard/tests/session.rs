@@ -55,24 +55,12 @@ fn a_message_passes_and_250_is_the_backends() {
 #[test]
 fn order_of_commands() {
     let table = [
-        (
-            "MAIL before EHLO",
-            "C MAIL FROM:<a@b.example>\n # refused protocol\n < 503 5.5.1",
-        ),
-        (
-            "RCPT before MAIL",
-            "C EHLO x\n < 250\n C RCPT TO:<b@example.org>\n # refused protocol\n < 503 5.5.1",
-        ),
-        (
-            "DATA before MAIL",
-            "C EHLO x\n < 250\n C DATA\n # refused protocol\n < 503 5.5.1",
-        ),
+        ("MAIL before EHLO", "C MAIL FROM:<a@b.example>\n # refused protocol\n < 503 5.5.1"),
+        ("RCPT before MAIL", "C EHLO x\n < 250\n C RCPT TO:<b@example.org>\n # refused protocol\n < 503 5.5.1"),
+        ("DATA before MAIL", "C EHLO x\n < 250\n C DATA\n # refused protocol\n < 503 5.5.1"),
         ("BDAT hangs up", "C BDAT 3 LAST\n # ended protocol\n < 521\n ."),
         ("XCLIENT", "C XCLIENT ADDR=1.2.3.4\n # refused protocol\n < 550 5.7.0"),
-        (
-            "GET",
-            "C GET / HTTP/1.1\n ! Offence(NonSmtp)\n # ended non_smtp\n < 221\n .",
-        ),
+        ("GET", "C GET / HTTP/1.1\n ! Offence(NonSmtp)\n # ended non_smtp\n < 221\n ."),
         ("STARTTLS is not offered", "C STARTTLS\n # refused protocol\n < 502"),
         ("VRFY tells nothing", "C VRFY root\n < 252"),
         ("NOOP", "C NOOP\n < 250"),
@@ -103,18 +91,9 @@ fn envelope() {
         < 250 Ok
     ";
     let table = [
-        (
-            "nested MAIL",
-            "C MAIL FROM:<b@client.example>\n # refused protocol\n < 503",
-        ),
-        (
-            "relay denied",
-            "C RCPT TO:<x@other.example>\n ! Offence(Relay)\n # refused relay\n < 554 5.7.1",
-        ),
-        (
-            "percent hack",
-            "C RCPT TO:<x%other.example@example.org>\n ! Offence(Relay)\n # refused relay\n < 554 5.7.1",
-        ),
+        ("nested MAIL", "C MAIL FROM:<b@client.example>\n # refused protocol\n < 503"),
+        ("relay denied", "C RCPT TO:<x@other.example>\n ! Offence(Relay)\n # refused relay\n < 554 5.7.1"),
+        ("percent hack", "C RCPT TO:<x%other.example@example.org>\n ! Offence(Relay)\n # refused relay\n < 554 5.7.1"),
         (
             "unknown recipient",
             "C RCPT TO:<No@example.org>\n > RCPT TO:<No@example.org>|\n B 550 5.1.1 no such user\n \
@@ -139,28 +118,16 @@ fn envelope() {
             "RSET undoes it",
             "C RSET\n > RSET\n B 250 Ok\n < 250\n C RCPT TO:<b@example.org>\n # refused protocol\n < 503",
         ),
-        (
-            "EHLO undoes it",
-            "C EHLO again\n > RSET\n B 250 Ok\n < 250 mx.example.org",
-        ),
+        ("EHLO undoes it", "C EHLO again\n > RSET\n B 250 Ok\n < 250 mx.example.org"),
         ("QUIT in a transaction", "C QUIT\n > drop\n < 221\n ."),
         ("client vanishes", "X\n > drop\n ."),
-        (
-            "a stop waits for the transaction",
-            "S\n C RSET\n > RSET\n B 250 Ok\n < 250\n < 421\n .",
-        ),
+        ("a stop waits for the transaction", "S\n C RSET\n > RSET\n B 250 Ok\n < 250\n < 421\n ."),
         (
             "354 to RCPT makes no sense",
             "C RCPT TO:<b@example.org>\n > RCPT\n B 354 hm\n # refused backend_lost\n > drop\n < 451 4.3.0",
         ),
-        (
-            "backend silent",
-            "C RCPT TO:<b@example.org>\n > RCPT\n T\n # refused backend_lost\n > drop\n < 451 4.4.2",
-        ),
-        (
-            "backend leaves while idle",
-            "B!\n # refused backend_lost\n > drop\n C RCPT TO:<b@example.org>\n < 451 4.4.2",
-        ),
+        ("backend silent", "C RCPT TO:<b@example.org>\n > RCPT\n T\n # refused backend_lost\n > drop\n < 451 4.4.2"),
+        ("backend leaves while idle", "B!\n # refused backend_lost\n > drop\n C RCPT TO:<b@example.org>\n < 451 4.4.2"),
     ];
     for (name, text) in table {
         check(name, |_| {}, &dialogue(&[HELLO, mail, text]));
@@ -168,18 +135,12 @@ fn envelope() {
     check(
         "size declared",
         |_| {},
-        &dialogue(&[
-            HELLO,
-            "C MAIL FROM:<a@b.example> SIZE=101\n # refused message_size\n < 552 5.3.4",
-        ]),
+        &dialogue(&[HELLO, "C MAIL FROM:<a@b.example> SIZE=101\n # refused message_size\n < 552 5.3.4"]),
     );
     check(
         "backend down",
         |_| {},
-        &dialogue(&[
-            HELLO,
-            "C MAIL FROM:<>\n > MAIL\n B!\n # refused backend_lost\n > drop\n < 451",
-        ]),
+        &dialogue(&[HELLO, "C MAIL FROM:<>\n > MAIL\n B!\n # refused backend_lost\n > drop\n < 451"]),
     );
 }
 
@@ -206,11 +167,7 @@ fn data() {
     }
     let far = format!("D {}\\r\\n", "x".repeat(200));
     let text = format!("{far}\n # message Rejected\n # ended message_size\n < 552\n > drop\n .");
-    check(
-        "far too large is not listened to",
-        |_| {},
-        &dialogue(&[HELLO, ENVELOPE, DATA, &text]),
-    );
+    check("far too large is not listened to", |_| {}, &dialogue(&[HELLO, ENVELOPE, DATA, &text]));
 }
 
 #[test]
@@ -234,11 +191,7 @@ fn limits_of_a_session() {
         < 421 4.7.0
         .
     ";
-    check(
-        "failed commands: late from half of the limit, then the end",
-        |_| {},
-        failed,
-    );
+    check("failed commands: late from half of the limit, then the end", |_| {}, failed);
     let exempt = "C BOGUS\n # refused protocol\n < 500\n".repeat(10);
     check(
         "an exempt client is not limited",
@@ -249,16 +202,8 @@ fn limits_of_a_session() {
     check("junk commands", |_| {}, &junk);
     let delayed = "C EHLO x\n < 250\n C MAIL FROM:<>\n > MAIL\n B 250 Ok\n < 250\n C RCPT TO:<no@example.org>\n > RCPT\n \
                    B 550 5.1.1 no\n ! UnknownRecipient\n # refused unknown_recipient\n T\n < 550 5.1.1";
-    check(
-        "unknown recipients wait",
-        |c| c.harvest.delay = Duration::from_secs(5),
-        delayed,
-    );
+    check("unknown recipients wait", |c| c.harvest.delay = Duration::from_secs(5), delayed);
     let banned = "C EHLO x\n < 250\n C MAIL FROM:<>\n > MAIL\n B 250 Ok\n < 250\n C RCPT TO:<no@example.org>\n > RCPT\n \
                   B 550 5.1.1 no\n ! UnknownRecipient\n # refused unknown_recipient\n K\n # ended harvest\n < 421\n > drop\n .";
-    check(
-        "a ban comes before a reply that is held back",
-        |c| c.harvest.delay = Duration::from_secs(5),
-        banned,
-    );
+    check("a ban comes before a reply that is held back", |c| c.harvest.delay = Duration::from_secs(5), banned);
 }

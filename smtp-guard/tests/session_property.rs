@@ -94,27 +94,18 @@ impl Seen {
                 }
                 Output::Event(Event::Message(message)) => {
                     if message.outcome == Outcome::Accepted {
-                        assert!(
-                            was_at_dot && word == Some(2),
-                            "accepted without the backend's word: {word:?}"
-                        );
+                        assert!(was_at_dot && word == Some(2), "accepted without the backend's word: {word:?}");
                         self.accepted += 1;
                     }
                     self.at_dot = false;
                 }
                 Output::Reply(reply) if was_at_dot && word.is_some_and(|class| class != 2) => {
-                    assert!(
-                        !reply.is_positive(),
-                        "{reply} to the client, but the backend did not take the message"
-                    );
+                    assert!(!reply.is_positive(), "{reply} to the client, but the backend did not take the message");
                 }
                 _ => {}
             }
         }
-        assert!(
-            self.backend_dots <= self.client_dots,
-            "more transactions at the backend than from the client"
-        );
+        assert!(self.backend_dots <= self.client_dots, "more transactions at the backend than from the client");
         assert!(self.accepted <= self.backend_dots);
     }
 }
@@ -123,22 +114,13 @@ fn run(acts: Vec<Act>) {
     let mut config = Config::builtin();
     config.relay.domains = vec!["example.org".to_owned()];
     config.limits.message_size = 200;
-    let clock = Both {
-        instant: Instant::from_ns(0),
-        wall: WallTime::from_ms(0),
-    };
+    let clock = Both { instant: Instant::from_ns(0), wall: WallTime::from_ms(0) };
     let mut now = clock.instant;
     let mut out = Vec::new();
     let addr = ClientAddr::new("[2001:db8::1]:40000".parse().unwrap());
     let backend = Arc::new(Capabilities::default());
-    let mut session = Session::open(
-        "id".to_owned(),
-        addr,
-        Arc::new(Rules::new(Arc::new(config), None)),
-        backend,
-        clock,
-        &mut out,
-    );
+    let mut session =
+        Session::open("id".to_owned(), addr, Arc::new(Rules::new(Arc::new(config), None)), backend, clock, &mut out);
     let mut seen = Seen::default();
     let mut decoder = BodyDecoder::new();
     seen.check(&mut out, None);
@@ -169,11 +151,7 @@ fn run(acts: Vec<Act>) {
             Act::Line(..) | Act::Data(_) => continue,
             Act::Backend(code) => {
                 word = Some(code / 100);
-                session.step(
-                    Input::Upstream(Upstream::Reply(Reply::new(code, None, "text"))),
-                    now,
-                    &mut out,
-                );
+                session.step(Input::Upstream(Upstream::Reply(Reply::new(code, None, "text"))), now, &mut out);
             }
             Act::Lost(how) => {
                 word = Some(0);

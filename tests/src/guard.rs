@@ -31,11 +31,7 @@ impl<'w> Guard<'w> {
     /// Writes the configuration only.
     pub fn configured(world: &'w World, changes: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let guard = Self {
-            world,
-            folder,
-            program: None,
-        };
+        let guard = Self { world, folder, program: None };
         guard.configure(changes);
         guard
     }
@@ -93,10 +89,8 @@ impl<'w> Guard<'w> {
     /// Starts the proxy without waiting for a backend.
     pub fn run_without_backend(&mut self) {
         let mut command = self.world.on(Host::Edge, &binary());
-        let mut program = Program::start(
-            command.args(["run", "--config"]).arg(self.config()),
-            self.folder.path().join("log"),
-        );
+        let mut program =
+            Program::start(command.args(["run", "--config"]).arg(self.config()), self.folder.path().join("log"));
         program.wait_for("smtp-guard runs");
         self.program = Some(program);
     }
@@ -108,14 +102,7 @@ impl<'w> Guard<'w> {
 
     /// A command of the guard, on the edge, with this configuration.
     pub fn command(&self, arguments: &[&str]) -> Run {
-        run(
-            self.world
-                .on(Host::Edge, &binary())
-                .args(arguments)
-                .arg("--config")
-                .arg(self.config()),
-            "",
-        )
+        run(self.world.on(Host::Edge, &binary()).args(arguments).arg("--config").arg(self.config()), "")
     }
 
     /// The JSON that a command prints.
@@ -134,29 +121,18 @@ impl<'w> Guard<'w> {
     pub fn packets(&self, reason: &str) -> u64 {
         let status = self.json(&["edge", "status"]);
         let packets = status["packets"].as_array().unwrap().iter();
-        packets
-            .filter(|entry| entry["reason"] == reason)
-            .map(|entry| entry["packets"].as_u64().unwrap())
-            .sum()
+        packets.filter(|entry| entry["reason"] == reason).map(|entry| entry["packets"].as_u64().unwrap()).sum()
     }
 
     /// The metrics, as scraped.
     pub fn metrics(&self) -> String {
-        run(
-            self.world
-                .on(Host::Edge, &netkit())
-                .args(["get", "127.0.0.1:9925", "/metrics"]),
-            "",
-        )
-        .ok()
+        run(self.world.on(Host::Edge, &netkit()).args(["get", "127.0.0.1:9925", "/metrics"]), "").ok()
     }
 
     /// The value of the sample whose line begins with `name`.
     pub fn metric(&self, name: &str) -> f64 {
         let metrics = self.metrics();
-        let line = metrics
-            .lines()
-            .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        let line = metrics.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
         let line = line.unwrap_or_else(|| panic!("no {name} in\n{metrics}"));
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
@@ -181,10 +157,7 @@ impl Drop for Guard<'_> {
     fn drop(&mut self) {
         self.program = None;
         if self.pins().exists() {
-            let unloaded = Command::new(binary())
-                .args(["edge", "unload", "--config"])
-                .arg(self.config())
-                .output();
+            let unloaded = Command::new(binary()).args(["edge", "unload", "--config"]).arg(self.config()).output();
             if !unloaded.is_ok_and(|output| output.status.success()) {
                 eprintln!("{} is left behind", self.pins().display());
             }

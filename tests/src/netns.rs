@@ -65,57 +65,24 @@ impl World {
         remove_leftovers();
         mount_bpffs();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let world = Self {
-            id: format!("{}-{number}", std::process::id()),
-        };
+        let world = Self { id: format!("{}-{number}", std::process::id()) };
         for host in Host::ALL {
             ip(&["netns", "add", &world.name(host)]);
             ip(&["-n", &world.name(host), "link", "set", "lo", "up"]);
         }
-        for (host, device, net) in [
-            (Host::Attacker, "att0", 1),
-            (Host::Client, "cli0", 2),
-            (Host::Backend, "bak0", 3),
-        ] {
+        for (host, device, net) in [(Host::Attacker, "att0", 1), (Host::Client, "cli0", 2), (Host::Backend, "bak0", 3)]
+        {
             let (there, edge) = (world.name(host), world.name(Host::Edge));
-            ip(&[
-                "link", "add", "eth0", "netns", &there, "type", "veth", "peer", "name", device, "netns", &edge,
-            ]);
+            ip(&["link", "add", "eth0", "netns", &there, "type", "veth", "peer", "name", device, "netns", &edge]);
             for (name, device, last) in [(&edge, device, 1), (&there, "eth0", 2)] {
-                ip(&[
-                    "-n",
-                    name,
-                    "addr",
-                    "add",
-                    &format!("10.77.{net}.{last}/24"),
-                    "dev",
-                    device,
-                ]);
-                ip(&[
-                    "-n",
-                    name,
-                    "addr",
-                    "add",
-                    &format!("fd77:{net}::{last}/64"),
-                    "dev",
-                    device,
-                    "nodad",
-                ]);
+                ip(&["-n", name, "addr", "add", &format!("10.77.{net}.{last}/24"), "dev", device]);
+                ip(&["-n", name, "addr", "add", &format!("fd77:{net}::{last}/64"), "dev", device, "nodad"]);
                 ip(&["-n", name, "link", "set", device, "up"]);
             }
         }
         let (attacker, edge) = (world.name(Host::Attacker), world.name(Host::Edge));
         ip(&["-n", &attacker, "addr", "add", "fd77:1::3/64", "dev", "eth0", "nodad"]);
-        ip(&[
-            "-n",
-            &attacker,
-            "addr",
-            "add",
-            "fd77:1:0:1::2/64",
-            "dev",
-            "eth0",
-            "nodad",
-        ]);
+        ip(&["-n", &attacker, "addr", "add", "fd77:1:0:1::2/64", "dev", "eth0", "nodad"]);
         ip(&["-n", &edge, "addr", "add", "fd77:1:0:1::1/64", "dev", "att0", "nodad"]);
         // Spoofed sources must reach the guard, not be sorted out before it.
         for file in ["all", "att0"] {

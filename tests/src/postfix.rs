@@ -31,27 +31,15 @@ impl Postfix {
             fs::create_dir(path.join(name)).unwrap();
         }
         chown(path.join("mail"), Some(OWNER), Some(OWNER)).unwrap();
-        run(
-            std::process::Command::new("chown")
-                .arg("postfix")
-                .arg(path.join("data")),
-            "",
-        )
-        .ok();
+        run(std::process::Command::new("chown").arg("postfix").arg(path.join("data")), "").ok();
         fs::write(path.join("etc/main.cf"), main_cf(path, extra)).unwrap();
         fs::write(path.join("etc/master.cf"), MASTER_CF).unwrap();
         let users: String = Self::USERS.iter().map(|user| format!("{user} {user}/\n")).collect();
         fs::write(path.join("etc/users"), users).unwrap();
         let mut command = world.on(Host::Backend, "postfix");
-        let mut master = Program::start(
-            command.arg("-c").arg(path.join("etc")).arg("start-fg"),
-            path.join("log"),
-        );
+        let mut master = Program::start(command.arg("-c").arg(path.join("etc")).arg("start-fg"), path.join("log"));
         master.wait_for("daemon started");
-        Self {
-            folder,
-            _master: master,
-        }
+        Self { folder, _master: master }
     }
 
     /// All messages that were delivered, each as its file has it.
@@ -62,9 +50,7 @@ impl Postfix {
     fn messages_of(&self, user: &str) -> Vec<String> {
         let folder = self.folder.path().join("mail").join(user).join("new");
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries
-            .map(|entry| String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned())
-            .collect()
+        entries.map(|entry| String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned()).collect()
     }
 
     /// Waits until `count` messages are delivered and nothing is queued any more; then there must be exactly so many,
@@ -72,21 +58,12 @@ impl Postfix {
     pub fn expect(&self, count: usize) -> Vec<String> {
         let settled = || (self.queued() == 0 && self.messages().len() >= count).then_some(());
         wait_for(&format!("{count} messages"), settled, || {
-            format!(
-                "{} messages, {} queued\n{}",
-                self.messages().len(),
-                self.queued(),
-                self.log()
-            )
+            format!("{} messages, {} queued\n{}", self.messages().len(), self.queued(), self.log())
         });
         assert_eq!(self.messages().len(), count, "messages doubled");
         for user in Self::USERS {
             let mut seen = HashSet::new();
-            for id in self
-                .messages_of(user)
-                .iter()
-                .filter_map(|message| header(message, "Message-Id"))
-            {
+            for id in self.messages_of(user).iter().filter_map(|message| header(message, "Message-Id")) {
                 assert!(seen.insert(id.clone()), "{user} has {id} twice");
             }
         }
@@ -113,10 +90,7 @@ impl Postfix {
             }
             files
         };
-        ["incoming", "active", "deferred"]
-            .map(|queue| count(self.folder.path().join("queue").join(queue)))
-            .iter()
-            .sum()
+        ["incoming", "active", "deferred"].map(|queue| count(self.folder.path().join("queue").join(queue))).iter().sum()
     }
 }
 

@@ -56,11 +56,7 @@ pub fn run(command: &mut Command, input: &str) -> Run {
         std::thread::sleep(LOOK);
     };
     let read = |path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
-    Run {
-        status,
-        stdout: read(out),
-        stderr: read(err),
-    }
+    Run { status, stdout: read(out), stderr: read(err) }
 }
 
 /// Waits until `look` finds something, or panics with `what` and `detail` after a bound.
@@ -117,9 +113,7 @@ impl Program {
             );
             found.then_some(())
         };
-        wait_for(text, look, || {
-            String::from_utf8_lossy(&fs::read(&output).unwrap()).into_owned()
-        });
+        wait_for(text, look, || String::from_utf8_lossy(&fs::read(&output).unwrap()).into_owned());
     }
 
     /// SIGKILL: no chance to clean up.

@@ -46,42 +46,12 @@ fn check(name: &str, command: &[&str], from: &str, to: &str, code: i32, words: &
 #[test]
 fn bad_configurations_end_with_78_and_a_caret() {
     let table: [(&str, &str, &str, &[&str]); 7] = [
-        (
-            "unknown key",
-            "servers =",
-            "server =",
-            &["server", "servers", "smtp-guard.toml:7:1", "^"],
-        ),
-        (
-            "wrong type",
-            "\"mx.example.org\"",
-            "25",
-            &["hostname", "smtp-guard.toml:1:", "^"],
-        ),
-        (
-            "missing backend",
-            "[backend]\nservers = [\"127.0.0.1:9\"]\n",
-            "",
-            &["backend", "servers"],
-        ),
-        (
-            "no domains",
-            "domains = [\"example.org\"]",
-            "domains = []",
-            &["domains"],
-        ),
-        (
-            "an open relay",
-            "domains = [",
-            "networks = [\"0.0.0.0/0\"]\ndomains = [",
-            &["0.0.0.0/0", "open relay"],
-        ),
-        (
-            "not built yet",
-            "[relay]",
-            "[tls]\ncertificate = \"x\"\nkey = \"y\"\n\n[relay]",
-            &["tls", "not supported"],
-        ),
+        ("unknown key", "servers =", "server =", &["server", "servers", "smtp-guard.toml:7:1", "^"]),
+        ("wrong type", "\"mx.example.org\"", "25", &["hostname", "smtp-guard.toml:1:", "^"]),
+        ("missing backend", "[backend]\nservers = [\"127.0.0.1:9\"]\n", "", &["backend", "servers"]),
+        ("no domains", "domains = [\"example.org\"]", "domains = []", &["domains"]),
+        ("an open relay", "domains = [", "networks = [\"0.0.0.0/0\"]\ndomains = [", &["0.0.0.0/0", "open relay"]),
+        ("not built yet", "[relay]", "[tls]\ncertificate = \"x\"\nkey = \"y\"\n\n[relay]", &["tls", "not supported"]),
         ("no TOML", "[relay]", "[relay", &["smtp-guard.toml:9:"]),
     ];
     for (name, from, to, words) in table {
@@ -96,13 +66,8 @@ fn a_port_in_use_and_an_address_of_nobody() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
-    let ended = guard(folder.path(), &["run"], |_| {
-        working(folder.path(), taken.local_addr().unwrap().port())
-    });
-    assert!(
-        ended.code() == 1 && ended.stderr.contains(&format!("cannot listen on {address}")),
-        "{ended:#?}"
-    );
+    let ended = guard(folder.path(), &["run"], |_| working(folder.path(), taken.local_addr().unwrap().port()));
+    assert!(ended.code() == 1 && ended.stderr.contains(&format!("cannot listen on {address}")), "{ended:#?}");
     assert!(ended.stderr.contains("another program holds it"), "{ended:#?}");
     check(
         "no such address",
@@ -124,14 +89,8 @@ fn files_that_are_not_there() {
         1,
         &["/nonexistent/known"],
     );
-    let ended = run(
-        Command::new(binary()).args(["check", "--config", "/nonexistent/smtp-guard.toml"]),
-        "",
-    );
-    assert!(
-        ended.code() == 78 && ended.stderr.contains("/nonexistent/smtp-guard.toml"),
-        "{ended:#?}"
-    );
+    let ended = run(Command::new(binary()).args(["check", "--config", "/nonexistent/smtp-guard.toml"]), "");
+    assert!(ended.code() == 78 && ended.stderr.contains("/nonexistent/smtp-guard.toml"), "{ended:#?}");
 }
 
 #[test]
@@ -139,21 +98,14 @@ fn a_second_guard_is_told_of_the_first() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("smtp-guard.toml");
     fs::write(&config, working(folder.path(), 0)).unwrap();
-    let mut first = Program::start(
-        Command::new(binary()).arg("run").arg("--config").arg(&config),
-        folder.path().join("log"),
-    );
+    let mut first =
+        Program::start(Command::new(binary()).arg("run").arg("--config").arg(&config), folder.path().join("log"));
     first.wait_for("smtp-guard runs");
     let second = guard(folder.path(), &["run"], |text| text);
-    assert!(
-        second.code() == 1 && second.stderr.contains("another smtp-guard runs"),
-        "{second:#?}"
-    );
+    assert!(second.code() == 1 && second.stderr.contains("another smtp-guard runs"), "{second:#?}");
     first.kill9();
-    let mut third = Program::start(
-        Command::new(binary()).arg("run").arg("--config").arg(&config),
-        folder.path().join("log3"),
-    );
+    let mut third =
+        Program::start(Command::new(binary()).arg("run").arg("--config").arg(&config), folder.path().join("log3"));
     third.wait_for("smtp-guard runs");
 }
 
@@ -161,27 +113,14 @@ fn a_second_guard_is_told_of_the_first() {
 #[ignore = "needs root and BPF"]
 fn an_interface_that_does_not_exist() {
     let section = "[edge]\ninterfaces = [\"nope0\"]\npin_directory = \"/sys/fs/bpf/sg-none\"\n\n[metrics]";
-    check(
-        "edge load",
-        &["edge", "load"],
-        "[metrics]",
-        section,
-        1,
-        &["nope0", "ip link"],
-    );
+    check("edge load", &["edge", "load"], "[metrics]", section, 1, &["nope0", "ip link"]);
     assert!(!Path::new("/sys/fs/bpf/sg-none").exists());
     // The guard itself goes on in user space, and says why.
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("smtp-guard.toml");
     fs::write(&config, working(folder.path(), 0).replace("[metrics]", section)).unwrap();
-    let mut program = Program::start(
-        Command::new(binary()).arg("run").arg("--config").arg(&config),
-        folder.path().join("log"),
-    );
+    let mut program =
+        Program::start(Command::new(binary()).arg("run").arg("--config").arg(&config), folder.path().join("log"));
     program.wait_for("smtp-guard runs");
-    assert!(
-        program.output().contains("interface nope0 does not exist"),
-        "{}",
-        program.output()
-    );
+    assert!(program.output().contains("interface nope0 does not exist"), "{}", program.output());
 }

@@ -19,13 +19,8 @@ impl Held {
         command.args(["hold", address, &count.to_string()]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        Self {
-            child,
-            result: serde_json::from_str(&line).unwrap(),
-        }
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        Self { child, result: serde_json::from_str(&line).unwrap() }
     }
 
     fn count(&self, what: &str) -> u64 {
@@ -43,9 +38,7 @@ impl Drop for Held {
 
 fn settle(guard: &Guard<'_>, established: u64) {
     let now = || (guard.established() == established).then_some(());
-    wait_for(&format!("{established} established"), now, || {
-        format!("{:#}", guard.json(&["edge", "status"]))
-    });
+    wait_for(&format!("{established} established"), now, || format!("{:#}", guard.json(&["edge", "status"])));
 }
 
 #[test]
@@ -96,11 +89,7 @@ fn the_kernel_refuses_the_connection_beyond_the_ceiling() {
     assert_eq!(guard.established(), 6);
     one_by_one.pop();
     settle(&guard, 5);
-    assert_eq!(
-        one(&world, &address).count("dropped"),
-        0,
-        "a slot that was freed is free"
-    );
+    assert_eq!(one(&world, &address).count("dropped"), 0, "a slot that was freed is free");
     drop(listener.stdin.take());
     listener.wait().unwrap();
 }
@@ -111,9 +100,7 @@ fn unlimited(world: &World) -> Child {
     command.args(["listen", "0.0.0.0:25"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     child
 }
 
@@ -153,34 +140,14 @@ fn forged_packets_neither_free_nor_fill_anything() {
     settle(&guard, 6);
 
     // From the attacker's cable, under the client's address.
-    world.ip(
-        Host::Attacker,
-        &["route", "add", "10.77.2.0/24", "via", World::EDGE_FOR_ATTACKER],
-    );
+    world.ip(Host::Attacker, &["route", "add", "10.77.2.0/24", "via", World::EDGE_FOR_ATTACKER]);
     let before = guard.packets("clean");
-    run(
-        world
-            .on(Host::Attacker, &netkit())
-            .args(["forge-rst", &client, World::CLIENT]),
-        "",
-    )
-    .ok();
-    run(
-        world
-            .on(Host::Attacker, &netkit())
-            .args(["spoof-syn", &client, World::CLIENT, "20000"]),
-        "",
-    )
-    .ok();
+    run(world.on(Host::Attacker, &netkit()).args(["forge-rst", &client, World::CLIENT]), "").ok();
+    run(world.on(Host::Attacker, &netkit()).args(["spoof-syn", &client, World::CLIENT, "20000"]), "").ok();
     assert!(guard.packets("clean") > before + 10_000, "they were judged");
     assert_eq!(guard.established(), 6, "nothing was freed or filled");
     let more = Held::open(&world, Host::Client, &client, 3);
-    assert_eq!(
-        (more.count("greeted"), more.count("dropped")),
-        (0, 0),
-        "its sessions still count: {}",
-        more.result
-    );
+    assert_eq!((more.count("greeted"), more.count("dropped")), (0, 0), "its sessions still count: {}", more.result);
     drop((held, more));
     settle(&guard, 0);
     let again = Held::open(&world, Host::Client, &client, 6);

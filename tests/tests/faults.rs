@@ -18,21 +18,12 @@ fn check(fault: &[&str], expected: &str, outcome: &str) {
     let world = World::new();
     let folder = tempfile::tempdir().unwrap();
     let mut sink = world.on(Host::Backend, "smtp-sink");
-    sink.args(["-u", "nobody"])
-        .args(fault)
-        .args([&format!("{}:25", World::BACKEND), "16"]);
+    sink.args(["-u", "nobody"]).args(fault).args([&format!("{}:25", World::BACKEND), "16"]);
     let _sink = Program::start(&mut sink, folder.path().join("sink"));
     let guard = Guard::start(&world, &[]);
     let server = format!("{}:25", World::EDGE_FOR_CLIENT);
-    let output = run(
-        world.on(Host::Client, &netkit()).args(["dialogue", &server]),
-        &MESSAGE.join("\n"),
-    )
-    .ok();
-    let replies: Vec<_> = output
-        .lines()
-        .filter(|line| line.as_bytes().get(3) != Some(&b'-'))
-        .collect();
+    let output = run(world.on(Host::Client, &netkit()).args(["dialogue", &server]), &MESSAGE.join("\n")).ok();
+    let replies: Vec<_> = output.lines().filter(|line| line.as_bytes().get(3) != Some(&b'-')).collect();
     assert!(replies[5].starts_with(expected), "{fault:?}: {output}");
     let metric = format!("smtp_guard_messages_total{{outcome=\"{outcome}\"}}");
     assert_eq!(guard.metric(&metric), 1.0, "{fault:?}: {}", guard.log());

@@ -11,50 +11,22 @@ const ROUND: usize = 20;
 
 /// Asks for `unknowns` recipients that don't exist; the replies, or how it ended.
 fn harvest(world: &World, from: &str, to: &str, unknowns: u32) -> String {
-    let mut lines = vec![
-        "EHLO attacker.example".to_owned(),
-        "MAIL FROM:<x@attacker.example>".to_owned(),
-    ];
+    let mut lines = vec!["EHLO attacker.example".to_owned(), "MAIL FROM:<x@attacker.example>".to_owned()];
     lines.extend((0..unknowns).map(|n| format!("RCPT TO:<guess{n}@example.org>")));
-    run(
-        world
-            .on(Host::Attacker, &netkit())
-            .args(["dialogue", to, "--from", from]),
-        &lines.join("\n"),
-    )
-    .ok()
+    run(world.on(Host::Attacker, &netkit()).args(["dialogue", to, "--from", from]), &lines.join("\n")).ok()
 }
 
 /// Whether the guard greets `from`.
 fn greeted(world: &World, from: &str, to: &str) -> bool {
     let command = &mut world.on(Host::Attacker, &netkit());
-    run(command.args(["dialogue", to, "--from", from]), "")
-        .ok()
-        .starts_with("220")
+    run(command.args(["dialogue", to, "--from", from]), "").ok().starts_with("220")
 }
 
 /// One round of honest mail; smtp-source fails if any message isn't accepted.
 fn honest_round(world: &World) {
-    let arguments = [
-        "-s",
-        "3",
-        "-m",
-        &ROUND.to_string(),
-        "-l",
-        "2000",
-        "-f",
-        "honest@client.example",
-        "-t",
-        "alice@example.org",
-    ];
-    run(
-        world
-            .on(Host::Client, "smtp-source")
-            .args(arguments)
-            .arg(format!("{}:25", World::EDGE_FOR_CLIENT)),
-        "",
-    )
-    .ok();
+    let arguments =
+        ["-s", "3", "-m", &ROUND.to_string(), "-l", "2000", "-f", "honest@client.example", "-t", "alice@example.org"];
+    run(world.on(Host::Client, "smtp-source").args(arguments).arg(format!("{}:25", World::EDGE_FOR_CLIENT)), "").ok();
 }
 
 #[test]
@@ -91,10 +63,7 @@ fn a_harvester_is_dropped_in_the_kernel_while_honest_mail_flows() {
     assert!(guard.metric("smtp_guard_kernel_packets_total{reason=\"harvest\",family=\"ipv4\",verdict=\"drop\"}") > 0.0);
     assert_eq!(guard.metric("smtp_guard_bans_total{reason=\"harvest\"}"), 1.0);
     let log = guard.log();
-    let line = format!(
-        "SMTP connection from {} rejected: directory harvest attack",
-        World::ATTACKER
-    );
+    let line = format!("SMTP connection from {} rejected: directory harvest attack", World::ATTACKER);
     assert!(log.contains(&line), "{log}");
 
     let decisions = guard.json(&["decisions", "list"]);
@@ -107,20 +76,15 @@ fn a_harvester_is_dropped_in_the_kernel_while_honest_mail_flows() {
     let length = decision["until"].as_i64().unwrap() - decision["made"].as_i64().unwrap();
     assert_eq!(length / 1000, 3600, "an hour");
     let explained = guard.command(&["explain", World::ATTACKER]).ok();
-    for words in [
-        "is blocked: directory harvest attack",
-        "10 distinct unknown recipients of 10",
-        "guess",
-        "ends by itself",
-    ] {
+    for words in
+        ["is blocked: directory harvest attack", "10 distinct unknown recipients of 10", "guess", "ends by itself"]
+    {
         assert!(explained.contains(words), "{words}:\n{explained}");
     }
 
     guard.command(&["decisions", "delete", World::ATTACKER]).ok();
     assert!(greeted(&world, World::ATTACKER, &edge), "lifted");
-    let exempt = guard
-        .command(&["decisions", "add", World::CLIENT, "--for", "1h", "--reason", "by hand"])
-        .ok();
+    let exempt = guard.command(&["decisions", "add", World::CLIENT, "--for", "1h", "--reason", "by hand"]).ok();
     assert!(exempt.contains(World::CLIENT));
     assert!(guard.command(&["decisions", "list"]).ok().contains("by hand"));
 }
@@ -151,17 +115,10 @@ fn a_ban_ends_in_the_kernel_although_the_proxy_was_killed() {
 fn the_exempt_are_never_banned() {
     let world = World::new();
     let _postfix = Postfix::start(&world, "");
-    let guard = Guard::start(
-        &world,
-        &[(".exempt", "[\"10.77.1.0/24\"]"), ("limits.connections", "2")],
-    );
+    let guard = Guard::start(&world, &[(".exempt", "[\"10.77.1.0/24\"]"), ("limits.connections", "2")]);
     let edge = format!("{}:25", World::EDGE_FOR_ATTACKER);
     let output = harvest(&world, World::ATTACKER, &edge, 40);
-    assert_eq!(
-        output.lines().filter(|line| line.starts_with("550 5.1.1")).count(),
-        40,
-        "{output}"
-    );
+    assert_eq!(output.lines().filter(|line| line.starts_with("550 5.1.1")).count(), 40, "{output}");
     assert!(greeted(&world, World::ATTACKER, &edge));
     let refused = guard.command(&["decisions", "add", World::ATTACKER, "--for", "1h", "--reason", "x"]);
     assert!(refused.code() == 1 && refused.stderr.contains("exempt"), "{refused:#?}");
@@ -195,21 +152,13 @@ fn from_the_crossing_reply_to_the_first_dropped_packet() {
     let edge = format!("{}:25", World::EDGE_FOR_ATTACKER);
     let mut figures: Vec<u64> = Vec::new();
     for _ in 0..3 {
-        let probe = run(
-            world
-                .on(Host::Attacker, &netkit())
-                .args(["ban-probe", &edge, World::ATTACKER, "10"]),
-            "",
-        );
+        let probe = run(world.on(Host::Attacker, &netkit()).args(["ban-probe", &edge, World::ATTACKER, "10"]), "");
         eprint!("{}", probe.stderr);
         figures.push(probe.ok().trim().parse().unwrap());
         guard.command(&["decisions", "delete", World::ATTACKER]).ok();
         std::thread::sleep(Duration::from_millis(50));
     }
     let inside = guard.metric("smtp_guard_ban_seconds_sum") / guard.metric("smtp_guard_ban_seconds_count");
-    println!(
-        "ban to drop: {figures:?} us at the attacker; {:.0} us from report to ban inside the guard",
-        inside * 1e6
-    );
+    println!("ban to drop: {figures:?} us at the attacker; {:.0} us from report to ban inside the guard", inside * 1e6);
     assert!(figures.iter().any(|figure| *figure < LIMIT_US), "{figures:?} us");
 }

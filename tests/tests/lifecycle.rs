@@ -9,9 +9,7 @@ use smtp_guard_tests::{Guard, Host, Postfix, World, guard::binary, guard::netkit
 
 fn greeted(world: &World) -> bool {
     let address = format!("{}:25", World::EDGE_FOR_ATTACKER);
-    run(world.on(Host::Attacker, &netkit()).args(["dialogue", &address]), "")
-        .ok()
-        .starts_with("220")
+    run(world.on(Host::Attacker, &netkit()).args(["dialogue", &address]), "").ok().starts_with("220")
 }
 
 /// Programs in the kernel that share a map with the program `xdp`, itself included: one guard's, whatever other tests do.
@@ -37,26 +35,13 @@ fn a_killed_proxy_leaves_the_edge_enforcing_and_takes_it_over_again() {
     let _postfix = Postfix::start(&world, "");
     let mut guard = Guard::start(&world, &[]);
     assert!(greeted(&world));
-    guard
-        .command(&[
-            "decisions",
-            "add",
-            World::ATTACKER,
-            "--for",
-            "1h",
-            "--reason",
-            "by hand",
-        ])
-        .ok();
+    guard.command(&["decisions", "add", World::ATTACKER, "--for", "1h", "--reason", "by hand"]).ok();
     assert!(!greeted(&world));
 
     guard.kill9();
     let dropped = guard.packets("operator");
     assert!(!greeted(&world));
-    assert!(
-        guard.packets("operator") > dropped,
-        "dropped in the kernel, without a proxy"
-    );
+    assert!(guard.packets("operator") > dropped, "dropped in the kernel, without a proxy");
 
     guard.run();
     let decisions = guard.json(&["decisions", "list"]);
@@ -84,20 +69,11 @@ fn a_second_load_replaces_the_program_and_lets_nothing_through() {
     let world = World::new();
     let _postfix = Postfix::start(&world, "");
     let guard = Guard::start(&world, &[]);
-    let held = run(
-        world
-            .on(Host::Client, &netkit())
-            .args(["hold", &format!("{}:25", World::EDGE_FOR_CLIENT), "3"]),
-        "",
-    );
+    let held =
+        run(world.on(Host::Client, &netkit()).args(["hold", &format!("{}:25", World::EDGE_FOR_CLIENT), "3"]), "");
     assert!(held.ok().contains("\"greeted\": 3"));
-    guard
-        .command(&["decisions", "add", World::ATTACKER, "--for", "1h", "--reason", "x"])
-        .ok();
-    let (clean, program) = (
-        guard.packets("clean"),
-        xdp_of(&world, "att0").unwrap()["prog"]["id"].clone(),
-    );
+    guard.command(&["decisions", "add", World::ATTACKER, "--for", "1h", "--reason", "x"]).ok();
+    let (clean, program) = (guard.packets("clean"), xdp_of(&world, "att0").unwrap()["prog"]["id"].clone());
 
     std::thread::scope(|scope| {
         let edge = format!("{}:25", World::EDGE_FOR_ATTACKER);
@@ -113,11 +89,7 @@ fn a_second_load_replaces_the_program_and_lets_nothing_through() {
     });
     assert_eq!(guard.packets("clean"), clean, "no packet of the banned source passed");
     assert!(guard.packets("operator") >= 40_000, "{}", guard.packets("operator"));
-    assert_ne!(
-        xdp_of(&world, "att0").unwrap()["prog"]["id"],
-        program,
-        "it is another program"
-    );
+    assert_ne!(xdp_of(&world, "att0").unwrap()["prog"]["id"], program, "it is another program");
 }
 
 #[test]
@@ -130,20 +102,14 @@ fn unload_leaves_nothing_behind() {
     println!("{}", loaded.lines().last().unwrap());
     let id = xdp_of(&world, "att0").unwrap()["prog"]["id"].as_u64().unwrap();
     let programs = programs_of(u32::try_from(id).unwrap());
-    assert!(
-        programs.len() == 2 && guard.pins().exists(),
-        "XDP and sock_ops: {programs:?}"
-    );
+    assert!(programs.len() == 2 && guard.pins().exists(), "XDP and sock_ops: {programs:?}");
     guard.command(&["edge", "unload"]).ok();
     assert!(!guard.pins().exists());
     assert_eq!((xdp_of(&world, "att0"), xdp_of(&world, "cli0")), (None, None));
     // The kernel frees a program a moment after its last user is gone.
     let gone = || (!loaded_programs().flatten().any(|info| programs.contains(&info.id()))).then_some(());
     wait_for("the programs to be gone", gone, || format!("{programs:?}"));
-    assert!(
-        guard.command(&["edge", "unload"]).ok().contains("nothing was loaded"),
-        "twice is no error"
-    );
+    assert!(guard.command(&["edge", "unload"]).ok().contains("nothing was loaded"), "twice is no error");
     let status = guard.command(&["edge", "status"]);
     assert!(status.code() == 1 && status.stderr.contains("edge load"), "{status:#?}");
 }
@@ -153,19 +119,11 @@ fn unload_leaves_nothing_behind() {
 fn generic_mode_where_the_driver_has_none() {
     let world = World::new();
     let guard = Guard::configured(&world, &[("edge.interfaces", "[\"lo\"]")]);
-    assert!(
-        guard
-            .command(&["edge", "load"])
-            .ok()
-            .contains("lo: XDP in generic mode")
-    );
+    assert!(guard.command(&["edge", "load"]).ok().contains("lo: XDP in generic mode"));
     guard.command(&["edge", "unload"]).ok();
     guard.configure(&[("edge.interfaces", "[\"lo\"]"), ("edge.mode", "\"driver\"")]);
     let refused = guard.command(&["edge", "load"]);
-    assert!(
-        refused.code() == 1 && refused.stderr.contains("in driver mode"),
-        "{refused:#?}"
-    );
+    assert!(refused.code() == 1 && refused.stderr.contains("in driver mode"), "{refused:#?}");
     assert!(!guard.pins().exists(), "a failed load leaves nothing behind");
 }
 
@@ -178,16 +136,7 @@ fn another_program_on_the_interface_is_named() {
     let other = World::new();
     let second = Guard::configured(&other, &[]);
     // The second guard's pins on the first one's interfaces.
-    let refused = run(
-        world
-            .on(Host::Edge, &binary())
-            .args(["edge", "load", "--config"])
-            .arg(second.config()),
-        "",
-    );
-    assert!(
-        refused.code() == 1 && refused.stderr.contains("att0 already carries another XDP program"),
-        "{refused:#?}"
-    );
+    let refused = run(world.on(Host::Edge, &binary()).args(["edge", "load", "--config"]).arg(second.config()), "");
+    assert!(refused.code() == 1 && refused.stderr.contains("att0 already carries another XDP program"), "{refused:#?}");
     assert!(!second.pins().exists());
 }

@@ -14,22 +14,11 @@ fn swaks(world: &World, arguments: &[&str]) -> Run {
 fn check(world: &World, name: &str, dialogue: &[(&str, &str)]) {
     let lines: Vec<_> = dialogue.iter().map(|(line, _)| *line).collect();
     let server = format!("{}:25", World::EDGE_FOR_CLIENT);
-    let output = run(
-        world.on(Host::Client, &netkit()).args(["dialogue", &server]),
-        &lines.join("\n"),
-    )
-    .ok();
-    let replies: Vec<_> = output
-        .lines()
-        .filter(|line| line.as_bytes().get(3) != Some(&b'-'))
-        .skip(1)
-        .collect();
+    let output = run(world.on(Host::Client, &netkit()).args(["dialogue", &server]), &lines.join("\n")).ok();
+    let replies: Vec<_> = output.lines().filter(|line| line.as_bytes().get(3) != Some(&b'-')).skip(1).collect();
     for (index, (line, expected)) in dialogue.iter().enumerate() {
         let reply = replies.get(index).copied().unwrap_or("nothing");
-        assert!(
-            reply.starts_with(expected),
-            "{name}: {line}: {reply}, expected {expected}\n{output}"
-        );
+        assert!(reply.starts_with(expected), "{name}: {line}: {reply}, expected {expected}\n{output}");
     }
 }
 
@@ -41,18 +30,7 @@ fn mail_arrives_once_and_whole() {
     let guard = Guard::start(&world, &[]);
 
     let body = "Subject: dots\\n\\n.\\n..\\n.a\\nüml and a long line: ".to_owned() + &"x".repeat(900) + "\\nend\\n";
-    swaks(
-        &world,
-        &[
-            "--from",
-            "a@client.example",
-            "--to",
-            "alice@example.org",
-            "--data",
-            &body,
-        ],
-    )
-    .ok();
+    swaks(&world, &["--from", "a@client.example", "--to", "alice@example.org", "--data", &body]).ok();
     let message = postfix.expect(1).remove(0);
     let received = message.lines().filter(|line| line.starts_with("Received:")).count();
     assert_eq!(received, 2, "{message}");
@@ -64,17 +42,7 @@ fn mail_arrives_once_and_whole() {
     let expected = body.replace("\\n", "\n").replace("Subject: dots\n\n", "");
     assert!(text.trim_end().ends_with(expected.trim_end()), "{message}");
 
-    swaks(
-        &world,
-        &[
-            "--from",
-            "a@client.example",
-            "--to",
-            "alice@example.org,bob@example.org",
-            "--pipeline",
-        ],
-    )
-    .ok();
+    swaks(&world, &["--from", "a@client.example", "--to", "alice@example.org,bob@example.org", "--pipeline"]).ok();
     postfix.expect(3);
 
     let six = format!("[{}]:25", World::EDGE_FOR_CLIENT_V6);
@@ -92,31 +60,10 @@ fn mail_arrives_once_and_whole() {
     )
     .ok();
     let messages = postfix.expect(4);
-    assert!(
-        messages.iter().any(|message| message.contains("([IPv6:fd77:2::2])")),
-        "the IPv6 client's address"
-    );
+    assert!(messages.iter().any(|message| message.contains("([IPv6:fd77:2::2])")), "the IPv6 client's address");
 
-    let source = [
-        "-s",
-        "5",
-        "-m",
-        "200",
-        "-l",
-        "3000",
-        "-f",
-        "load@client.example",
-        "-t",
-        "bob@example.org",
-    ];
-    run(
-        world
-            .on(Host::Client, "smtp-source")
-            .args(source)
-            .arg(format!("{}:25", World::EDGE_FOR_CLIENT)),
-        "",
-    )
-    .ok();
+    let source = ["-s", "5", "-m", "200", "-l", "3000", "-f", "load@client.example", "-t", "bob@example.org"];
+    run(world.on(Host::Client, "smtp-source").args(source).arg(format!("{}:25", World::EDGE_FOR_CLIENT)), "").ok();
     let messages = postfix.expect(204);
     assert!(messages.iter().all(|message| header(message, "Received").is_some()));
     assert_eq!(guard.metric("smtp_guard_messages_total{outcome=\"accepted\"}"), 203.0);
@@ -128,25 +75,12 @@ fn mail_arrives_once_and_whole() {
 fn refusals_in_their_words() {
     let world = World::new();
     let postfix = Postfix::start(&world, "");
-    let changes = [
-        ("limits.recipients", "2"),
-        ("limits.message_size", "\"10KiB\""),
-        ("limits.failed_commands", "6"),
-    ];
+    let changes = [("limits.recipients", "2"), ("limits.message_size", "\"10KiB\""), ("limits.failed_commands", "6")];
     let guard = Guard::start(&world, &changes);
 
     const HELLO: (&str, &str) = ("EHLO client.example", "250");
     const MAIL: (&str, &str) = ("MAIL FROM:<a@client.example>", "250");
-    check(
-        &world,
-        "relay",
-        &[
-            HELLO,
-            MAIL,
-            ("RCPT TO:<x@elsewhere.example>", "554 5.7.1"),
-            ("QUIT", "221"),
-        ],
-    );
+    check(&world, "relay", &[HELLO, MAIL, ("RCPT TO:<x@elsewhere.example>", "554 5.7.1"), ("QUIT", "221")]);
     check(
         &world,
         "unknown recipient",
@@ -163,11 +97,7 @@ fn refusals_in_their_words() {
     check(
         &world,
         "size announced",
-        &[
-            HELLO,
-            ("MAIL FROM:<a@client.example> SIZE=99999", "552 5.3.4"),
-            ("QUIT", "221"),
-        ],
+        &[HELLO, ("MAIL FROM:<a@client.example> SIZE=99999", "552 5.3.4"), ("QUIT", "221")],
     );
     check(
         &world,
@@ -211,24 +141,11 @@ fn refusals_in_their_words() {
         ],
     );
     let big = format!("--body={}", "big line of text\\n".repeat(700));
-    let run = swaks(
-        &world,
-        &["--from", "a@client.example", "--to", "alice@example.org", &big],
-    );
+    let run = swaks(&world, &["--from", "a@client.example", "--to", "alice@example.org", &big]);
     assert!(run.stdout.contains("552 5.3.4"), "{run:#?}");
     postfix.expect(2);
-    for reason in [
-        "relay",
-        "unknown_recipient",
-        "message_size",
-        "recipients",
-        "failed_commands",
-        "smuggling",
-    ] {
-        assert!(
-            guard.metric(&format!("smtp_guard_rejections_total{{reason=\"{reason}\"}}")) >= 1.0,
-            "{reason}"
-        );
+    for reason in ["relay", "unknown_recipient", "message_size", "recipients", "failed_commands", "smuggling"] {
+        assert!(guard.metric(&format!("smtp_guard_rejections_total{{reason=\"{reason}\"}}")) >= 1.0, "{reason}");
     }
 }
 
@@ -242,11 +159,7 @@ fn trouble_of_ours_is_never_permanent() {
     check(
         &world,
         "no backend",
-        &[
-            ("EHLO client.example", "250"),
-            ("MAIL FROM:<a@client.example>", "451 4.4.1"),
-            ("QUIT", "221"),
-        ],
+        &[("EHLO client.example", "250"), ("MAIL FROM:<a@client.example>", "451 4.4.1"), ("QUIT", "221")],
     );
 }
 

@@ -17,17 +17,12 @@ pub(crate) fn build(release: bool) -> anyhow::Result<PathBuf> {
     let toolchain = setup::build()?;
     let object = object::build(&toolchain)?;
     let mut command = Command::new(cargo());
-    command
-        .current_dir(root())
-        .env(OBJECT, &object)
-        .args(["build", "--locked", "--package", "smtp-guard"]);
+    command.current_dir(root()).env(OBJECT, &object).args(["build", "--locked", "--package", "smtp-guard"]);
     if release {
         command.arg("--release");
     }
     step::run("build", "building the user plane", &mut command)?;
-    Ok(target()
-        .join(if release { "release" } else { "debug" })
-        .join("smtp-guard"))
+    Ok(target().join(if release { "release" } else { "debug" }).join("smtp-guard"))
 }
 
 /// Where [`build`] leaves the object.

@@ -28,14 +28,7 @@ pub(crate) fn build(toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_TARGET_DIR")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .args([
-            "--release",
-            "--locked",
-            "--target",
-            "bpfel-unknown-none",
-            "--package",
-            "smtp-guard-ebpf",
-        ])
+        .args(["--release", "--locked", "--target", "bpfel-unknown-none", "--package", "smtp-guard-ebpf"])
         .args(["--bin", "smtp-guard-ebpf", "--target-dir"])
         .arg(&folder);
     step::run("ebpf", "building the kernel plane", &mut command)?;
@@ -54,10 +47,7 @@ fn check_atomics(object: &PathBuf) -> anyhow::Result<()> {
     let code = String::from_utf8_lossy(&output.stdout);
     let found = code.matches("atomic_fetch_add((u64").count();
     if !output.status.success() || found < 2 {
-        bail!(
-            "{}: expected atomic_fetch_add in the counting program, found {found}",
-            object.display()
-        );
+        bail!("{}: expected atomic_fetch_add in the counting program, found {found}", object.display());
     }
     Ok(())
 }

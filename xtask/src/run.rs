@@ -42,12 +42,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     fs::write(&config, configuration(&folder)).with_context(|| format!("cannot write {}", config.display()))?;
     let maildir = target().join("maildir");
 
-    let mut sink = Program::start(
-        "sink",
-        Command::new(&binary)
-            .args(["sink", "--listen", SINK, "--maildir"])
-            .arg(&maildir),
-    )?;
+    let mut sink =
+        Program::start("sink", Command::new(&binary).args(["sink", "--listen", SINK, "--maildir"]).arg(&maildir))?;
     let mut guard = Program::start("guard", Command::new(&binary).arg("run").arg("--config").arg(&config))?;
     let result = serve(&mut guard, &mut sink, &stop, &binary, &config, &maildir);
     eprintln!("\nxtask: stopping");
@@ -142,16 +138,8 @@ fn greets() -> bool {
 
 fn explain(binary: &Path, config: &Path, maildir: &Path) {
     let guard = format!("{} --config {}", shown(binary), shown(config));
-    let [tool, options] = [
-        guard.split(' ').next().unwrap_or_default(),
-        guard.split_once(' ').unwrap_or_default().1,
-    ];
-    let swaks = Command::new("swaks")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok();
+    let [tool, options] = [guard.split(' ').next().unwrap_or_default(), guard.split_once(' ').unwrap_or_default().1];
+    let swaks = Command::new("swaks").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     let send = if swaks {
         format!("swaks --server {GUARD} --from you@example.com --to alice@example.org")
     } else {
@@ -188,15 +176,9 @@ fn shown(path: &Path) -> String {
 
 /// The guard leaves the kernel plane standing when it ends, as it should; a trial run doesn't.
 fn unload(binary: &PathBuf, config: &Path) -> anyhow::Result<()> {
-    let output = Command::new(binary)
-        .args(["edge", "unload", "--config"])
-        .arg(config)
-        .output()?;
+    let output = Command::new(binary).args(["edge", "unload", "--config"]).arg(config).output()?;
     if !output.status.success() {
-        bail!(
-            "the kernel plane was not removed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("the kernel plane was not removed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }
@@ -209,10 +191,7 @@ struct Program {
 
 impl Program {
     fn start(name: &'static str, command: &mut Command) -> anyhow::Result<Self> {
-        let child = command
-            .stdin(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot start the {name}"))?;
+        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start the {name}"))?;
         Ok(Self { name, child })
     }
 

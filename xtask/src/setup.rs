@@ -48,11 +48,7 @@ pub(crate) enum Toolchain {
 
 /// Everything that a build needs. Installs what is missing.
 pub(crate) fn build() -> anyhow::Result<Toolchain> {
-    let toolchain = if has_nightly_source() && !has_debian_core() {
-        Toolchain::Nightly
-    } else {
-        Toolchain::Debian
-    };
+    let toolchain = if has_nightly_source() && !has_debian_core() { Toolchain::Nightly } else { Toolchain::Debian };
     let wanted = BUILD.iter().filter(|(package, _)| match toolchain {
         Toolchain::Debian => true,
         Toolchain::Nightly => !package.contains("-web"),
@@ -78,15 +74,9 @@ fn install<'a>(wanted: impl Iterator<Item = &'a (&'a str, &'a str)>, what: &str)
         return Ok(());
     }
     let names: Vec<&str> = missing.iter().map(|(package, _)| *package).collect();
-    let manual = format!(
-        "apt-get update && apt-get install --no-install-recommends {}",
-        names.join(" ")
-    );
+    let manual = format!("apt-get update && apt-get install --no-install-recommends {}", names.join(" "));
     if !Path::new("/etc/debian_version").exists() {
-        bail!(
-            "this is not Debian: install by hand what does the work of: {}",
-            names.join(", ")
-        );
+        bail!("this is not Debian: install by hand what does the work of: {}", names.join(", "));
     }
     let Some(root) = root_command() else {
         bail!("packages are missing and this user may not install them; run as root: {manual}");
@@ -111,11 +101,8 @@ fn install<'a>(wanted: impl Iterator<Item = &'a (&'a str, &'a str)>, what: &str)
         "--quiet",
         "--no-install-recommends",
     ]);
-    let installed = step::run(
-        &format!("apt-{what}"),
-        &format!("installing {}", names.join(", ")),
-        command.args(&names),
-    );
+    let installed =
+        step::run(&format!("apt-{what}"), &format!("installing {}", names.join(", ")), command.args(&names));
     if started {
         release_services(&root);
     }
@@ -123,17 +110,13 @@ fn install<'a>(wanted: impl Iterator<Item = &'a (&'a str, &'a str)>, what: &str)
 }
 
 fn is_installed(package: &str) -> bool {
-    let output = Command::new("dpkg-query")
-        .args(["--show", "--showformat=${db:Status-Status}", package])
-        .output();
+    let output = Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]).output();
     output.is_ok_and(|output| output.stdout == b"installed")
 }
 
 /// Whether apt knows the package: a fresh machine has no lists.
 fn is_known(package: &str) -> bool {
-    let output = Command::new("apt-cache")
-        .args(["show", "--no-all-versions", package])
-        .output();
+    let output = Command::new("apt-cache").args(["show", "--no-all-versions", package]).output();
     output.is_ok_and(|output| output.status.success())
 }
 
@@ -142,11 +125,7 @@ fn root_command() -> Option<Vec<&'static str>> {
     if rustix::process::geteuid().is_root() {
         return Some(Vec::new());
     }
-    let sudo = Command::new("sudo")
-        .args(["-n", "true"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+    let sudo = Command::new("sudo").args(["-n", "true"]).stdin(Stdio::null()).stderr(Stdio::null()).status();
     sudo.is_ok_and(|status| status.success()).then(|| vec!["sudo", "-n"])
 }
 
@@ -171,11 +150,7 @@ fn hold_services(root: &[&str]) -> anyhow::Result<bool> {
 }
 
 fn release_services(root: &[&str]) {
-    if !as_root(root, "rm")
-        .arg(POLICY)
-        .status()
-        .is_ok_and(|status| status.success())
-    {
+    if !as_root(root, "rm").arg(POLICY).status().is_ok_and(|status| status.success()) {
         eprintln!("xtask: {POLICY} could not be removed again: remove it by hand, or packages start no services");
     }
 }
@@ -185,10 +160,7 @@ fn has_debian_core() -> bool {
 }
 
 fn has_nightly_source() -> bool {
-    let sysroot = Command::new("rustc")
-        .args(["+nightly", "--print", "sysroot"])
-        .stderr(Stdio::null())
-        .output();
+    let sysroot = Command::new("rustc").args(["+nightly", "--print", "sysroot"]).stderr(Stdio::null()).output();
     sysroot.is_ok_and(|output| {
         let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
         output.status.success() && sysroot.join("lib/rustlib/src/rust/library/core").is_dir()
@@ -205,23 +177,12 @@ fn linker() -> anyhow::Result<()> {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .env("LLVM_PREFIX", LLVM)
-        .args([
-            "install",
-            "bpf-linker",
-            "--version",
-            LINKER_VERSION,
-            "--locked",
-            "--force",
-        ])
+        .args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force"])
         .args(["--no-default-features", "--features", "llvm-22", "--root"])
         .arg(target().join("tools"))
         .arg("--target-dir")
         .arg(target().join("tools/build"));
-    step::run(
-        "bpf-linker",
-        "building bpf-linker (a minute or two, once)",
-        &mut command,
-    )
+    step::run("bpf-linker", "building bpf-linker (a minute or two, once)", &mut command)
 }
 
 /// Points `command` at the compiler of `toolchain`, with the arguments that come first.
@@ -230,10 +191,7 @@ pub(crate) fn compiler(toolchain: &Toolchain) -> Command {
         Toolchain::Debian => {
             let mut command = Command::new("/usr/bin/cargo");
             // A stable compiler; the assembler of BPF is behind a feature gate.
-            command
-                .env("RUSTC", DEBIAN_RUSTC)
-                .env("RUSTC_BOOTSTRAP", "1")
-                .arg("build");
+            command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").arg("build");
             command
         }
         Toolchain::Nightly => {

@@ -37,11 +37,7 @@ pub(crate) fn run(name: &str, what: &str, command: &mut Command) -> anyhow::Resu
         }
         if said.elapsed() >= SIGN_OF_LIFE {
             said = Instant::now();
-            eprintln!(
-                "xtask: {what} ... {} s so far ({})",
-                started.elapsed().as_secs(),
-                log.display()
-            );
+            eprintln!("xtask: {what} ... {} s so far ({})", started.elapsed().as_secs(), log.display());
         }
         std::thread::sleep(LOOK);
     };
@@ -51,16 +47,11 @@ pub(crate) fn run(name: &str, what: &str, command: &mut Command) -> anyhow::Resu
         return Ok(());
     }
     eprintln!("{}", tail(&log));
-    bail!(
-        "{what} failed after {seconds:.1} s ({status}); all of its output is in {}",
-        log.display()
-    );
+    bail!("{what} failed after {seconds:.1} s ({status}); all of its output is in {}", log.display());
 }
 
 fn tail(log: &Path) -> String {
-    let text = fs::read(log)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default();
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }

@@ -66,14 +66,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         place: "smtp-guard/src/facts/",
-        words: &[
-            "crate::session",
-            "crate::relay",
-            "crate::feedback",
-            "crate::edge",
-            "crate::store",
-            "crate::cli",
-        ],
+        words: &["crate::session", "crate::relay", "crate::feedback", "crate::edge", "crate::store", "crate::cli"],
         reason: "facts are found out, not decided upon",
     },
     Rule {
@@ -110,14 +103,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         place: "smtp-guard/src/store/",
-        words: &[
-            "crate::session",
-            "crate::relay",
-            "crate::edge",
-            "crate::policy",
-            "crate::wire",
-            "crate::cli",
-        ],
+        words: &["crate::session", "crate::relay", "crate::edge", "crate::policy", "crate::wire", "crate::cli"],
         reason: "the store keeps decisions and enforces none",
     },
     Rule {
@@ -143,11 +129,7 @@ const RULES: &[Rule] = &[
         words: &["maps", "decide", "aya"],
         reason: "parse knows no maps and no verdicts",
     },
-    Rule {
-        place: "smtp-guard-ebpf/src/decide.rs",
-        words: &["frame", "aya", "u8]"],
-        reason: "decide knows no bytes",
-    },
+    Rule { place: "smtp-guard-ebpf/src/decide.rs", words: &["frame", "aya", "u8]"], reason: "decide knows no bytes" },
 ];
 
 /// The only files that may allow unsafe code.
@@ -180,29 +162,18 @@ fn judge(name: &str, text: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let lines = text.lines().count();
     if lines > LONGEST {
-        faults.push(format!(
-            "{name}: {lines} lines, more than {LONGEST}: split it by state or by rule"
-        ));
+        faults.push(format!("{name}: {lines} lines, more than {LONGEST}: split it by state or by rule"));
     }
     // Prose may name what code may not.
-    let code = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim_start().starts_with("//"));
+    let code = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
     for (index, line) in code {
-        for rule in RULES
-            .iter()
-            .filter(|rule| name.starts_with(rule.place) && !is_test(name))
-        {
+        for rule in RULES.iter().filter(|rule| name.starts_with(rule.place) && !is_test(name)) {
             if let Some(word) = rule.words.iter().find(|word| line.contains(**word)) {
                 faults.push(format!("{name}:{}: {word}: {}", index + 1, rule.reason));
             }
         }
         if line.contains("allow(unsafe_code") && !FENCE.contains(&name) && !name.starts_with("xtask/") {
-            faults.push(format!(
-                "{name}:{}: unsafe code belongs into the fenced files only",
-                index + 1
-            ));
+            faults.push(format!("{name}:{}: unsafe code belongs into the fenced files only", index + 1));
         }
     }
     faults
@@ -215,9 +186,8 @@ fn is_test(name: &str) -> bool {
 /// The Rust files of the workspace.
 pub(crate) fn rust_files(root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut folders: Vec<_> = ["smtp-guard", "smtp-guard-ebpf", "xtask", "tests"]
-        .map(|folder| root.join(folder))
-        .into();
+    let mut folders: Vec<_> =
+        ["smtp-guard", "smtp-guard-ebpf", "xtask", "tests"].map(|folder| root.join(folder)).into();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();

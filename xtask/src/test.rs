@@ -25,31 +25,16 @@ pub(crate) fn test(host: bool, filter: Option<&str>) -> anyhow::Result<()> {
     if filter.is_none() {
         let mut fmt = cargo_command(&["fmt", "--all", "--check"]);
         step::run("fmt", "checking the format", &mut fmt)?;
-        let lints = [
-            "clippy",
-            "--locked",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ];
+        let lints = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
         step::run("clippy", "checking the lints", &mut cargo_command(&lints))?;
         structure::check(&root())?;
     }
-    let permitted = if host {
-        Err("--host".to_owned())
-    } else {
-        permitted(&binary)
-    };
+    let permitted = if host { Err("--host".to_owned()) } else { permitted(&binary) };
     let mut counts = Counts::default();
     let mut failed = Vec::new();
-    for (package, threads) in [
-        ("smtp-guard-ebpf", None),
-        ("smtp-guard", None),
-        ("xtask", None),
-        ("smtp-guard-tests", Some("2")),
-    ] {
+    for (package, threads) in
+        [("smtp-guard-ebpf", None), ("smtp-guard", None), ("xtask", None), ("smtp-guard-tests", Some("2"))]
+    {
         let mut command = cargo_command(&["test", "--locked", "--no-fail-fast", "--package", package]);
         command.env("SMTP_GUARD_BIN", &binary);
         command.args(filter).arg("--");
@@ -66,10 +51,7 @@ pub(crate) fn test(host: bool, filter: Option<&str>) -> anyhow::Result<()> {
     if let Err(why) = permitted {
         println!("skipped {} tests that need root and BPF: {why}", counts.skipped);
     }
-    println!(
-        "{} passed, {} failed, {} skipped",
-        counts.passed, counts.failed, counts.skipped
-    );
+    println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
     if !failed.is_empty() {
         bail!("tests failed in {}", failed.join(", "));
     }
@@ -90,11 +72,7 @@ fn permitted(binary: &std::path::Path) -> Result<(), String> {
 
 fn cargo_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(cargo());
-    command
-        .current_dir(root())
-        .env(OBJECT, build::object_path())
-        .env("CARGO_TARGET_DIR", target())
-        .args(arguments);
+    command.current_dir(root()).env(OBJECT, build::object_path()).env("CARGO_TARGET_DIR", target()).args(arguments);
     command
 }
 
@@ -118,10 +96,7 @@ impl Counts {
             return;
         };
         let number = |what: &str| -> u64 {
-            let part = results
-                .split([';', '.'])
-                .map(str::trim)
-                .find_map(|part| part.strip_suffix(what));
+            let part = results.split([';', '.']).map(str::trim).find_map(|part| part.strip_suffix(what));
             part.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
         };
         self.passed += number(" passed");
@@ -144,14 +119,7 @@ mod tests {
         ] {
             counts.add(line);
         }
-        assert_eq!(
-            counts,
-            Counts {
-                passed: 93,
-                failed: 2,
-                skipped: 3
-            }
-        );
+        assert_eq!(counts, Counts { passed: 93, failed: 2, skipped: 3 });
     }
 
     /// What `--include-ignored` relies on: nothing else is ignored.

@@ -95,19 +95,14 @@ impl AdminClient {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| self.unreachable(&error))?;
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
         let response = sender.send_request(request).await.context("the guard broke off")?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER).collect().await;
         connection.abort();
-        Ok((
-            status,
-            body.map_err(|error| anyhow!("the guard's answer: {error}"))?.to_bytes(),
-        ))
+        Ok((status, body.map_err(|error| anyhow!("the guard's answer: {error}"))?.to_bytes()))
     }
 
     fn unreachable(&self, error: &io::Error) -> anyhow::Error {

@@ -173,9 +173,7 @@ fn address(text: &str) -> Result<IpAddr, String> {
         Ok(IpNet::V6(net)) if net.prefix_len() == 128 || Ipv6Prefix::RANGE.contains(&net.prefix_len()) => {
             Ok(IpAddr::V6(net.addr()).to_canonical())
         }
-        Ok(_) => Err(String::from(
-            "networks are not supported by this version; give one address",
-        )),
+        Ok(_) => Err(String::from("networks are not supported by this version; give one address")),
         Err(_) => Err(String::from("give an address: 192.0.2.1 or 2001:db8::1")),
     }
 }
@@ -228,18 +226,12 @@ mod tests {
         check("run", Ok("Run"));
         check("run|--config|/x", Ok("/x"));
         check("--config|/x|check", Ok("/x"));
-        check(
-            "config|show|--defaults|--json",
-            Ok("defaults: true, json: Json { json: true }"),
-        );
+        check("config|show|--defaults|--json", Ok("defaults: true, json: Json { json: true }"));
         check("status|--json", Ok("Status { json: Json { json: true } }"));
         check("explain|::ffff:192.0.2.1", Ok("192.0.2.1"));
         check("explain|2001:db8::/64", Ok("2001:db8::"));
         check("decisions|list", Ok("List"));
-        check(
-            "decisions|add|192.0.2.1|--for|1h|--reason|too much",
-            Ok("length: 3600s, reason: \"too much\""),
-        );
+        check("decisions|add|192.0.2.1|--for|1h|--reason|too much", Ok("length: 3600s, reason: \"too much\""));
         check("decisions|delete|192.0.2.1", Ok("ip: Some(192.0.2.1), all: false"));
         check("decisions|delete|--all", Ok("ip: None, all: true"));
         check("edge|load|--interface|lo|--interface|eth0", Ok("[\"lo\", \"eth0\"]"));

@@ -24,9 +24,7 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
         None => lines.push(format!("{ip} is not blocked.")),
     }
     if explanation.exempt {
-        lines.push(String::from(
-            "It is exempt: it is never limited, checked, delayed or banned.",
-        ));
+        lines.push(String::from("It is exempt: it is never limited, checked, delayed or banned."));
     }
     match &explanation.ledger {
         Some(ledger) => seen(ledger, &mut lines),
@@ -64,15 +62,10 @@ fn blocked(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<Strin
         lines.push(String::from("It does not end by itself."));
     } else {
         let left = left(decision.until, now);
-        lines.push(format!(
-            "It ends by itself at {}, in {left}.",
-            time::utc(decision.until)
-        ));
+        lines.push(format!("It ends by itself at {}, in {left}.", time::utc(decision.until)));
     }
     lines.push(format!("To lift it now: smtp-guard decisions delete {ip}"));
-    lines.push(String::from(
-        "To keep it from coming back: add the address to `exempt` in the configuration.",
-    ));
+    lines.push(String::from("To keep it from coming back: add the address to `exempt` in the configuration."));
 }
 
 fn seen(ledger: &LedgerView, lines: &mut Vec<String>) {
@@ -85,11 +78,7 @@ fn seen(ledger: &LedgerView, lines: &mut Vec<String>) {
         ledger.accepted
     ));
     if !ledger.sample.is_empty() {
-        let sample: Vec<_> = ledger
-            .sample
-            .iter()
-            .map(|recipient| printable(recipient.as_bytes()))
-            .collect();
+        let sample: Vec<_> = ledger.sample.iter().map(|recipient| printable(recipient.as_bytes())).collect();
         lines.push(format!("Some of them: {}", sample.join(", ")));
     }
 }
@@ -116,11 +105,7 @@ mod tests {
 
     #[test]
     fn everything_is_said_in_sentences() {
-        check(
-            "192.0.2.1",
-            &nothing("192.0.2.1"),
-            "192.0.2.1 is not blocked.\nThe ledger holds nothing of it.",
-        );
+        check("192.0.2.1", &nothing("192.0.2.1"), "192.0.2.1 is not blocked.\nThe ledger holds nothing of it.");
         let blocked = Explanation {
             decision: Some(Decision {
                 source: String::from("2001:db8::/64"),
@@ -158,10 +143,7 @@ Since 1970-01-01 00:00:00 UTC: 10 unknown recipients of 12 (83 %), 0 messages ac
 Some of them: a@example.org
 It has 1 connection now.",
         );
-        let exempt = Explanation {
-            exempt: true,
-            ..nothing("192.0.2.1")
-        };
+        let exempt = Explanation { exempt: true, ..nothing("192.0.2.1") };
         check(
             "192.0.2.1",
             &exempt,

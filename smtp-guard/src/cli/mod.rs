@@ -98,19 +98,10 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         Command::Check => {
             let path = file.unwrap_or(Path::new(DEFAULT_PATH));
             Config::load(path)?;
-            Ok(output::line(&format!(
-                "{}: the configuration is valid",
-                path.display()
-            ))?)
+            Ok(output::line(&format!("{}: the configuration is valid", path.display()))?)
         }
-        Command::Config {
-            command: ConfigCommand::Show { defaults, json },
-        } => {
-            let config = if defaults {
-                Config::defaults()
-            } else {
-                Config::find(file)?.0
-            };
+        Command::Config { command: ConfigCommand::Show { defaults, json } } => {
+            let config = if defaults { Config::defaults() } else { Config::find(file)?.0 };
             let text = if json.json {
                 serde_json::to_string_pretty(&config).map_err(anyhow::Error::from)?
             } else {
@@ -124,16 +115,12 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Explain { ip, json } => {
             let explanation = client(file)?.explain(ip)?;
-            Ok(output::show(json.json, &explanation, || {
-                explain::text(ip, &explanation)
-            })?)
+            Ok(output::show(json.json, &explanation, || explain::text(ip, &explanation))?)
         }
         Command::Decisions { command } => decisions(&client(file)?, command),
         Command::Edge { command } => Ok(edge::edge(Config::find(file)?.0, command)?),
         Command::Sink { listen, maildir } => Ok(sink::sink(listen, &maildir)?),
-        Command::Man {
-            directory: Some(directory),
-        } => Ok(clap_mangen::generate_to(Arguments::command(), directory)?),
+        Command::Man { directory: Some(directory) } => Ok(clap_mangen::generate_to(Arguments::command(), directory)?),
         Command::Man { directory: None } => {
             let mut page = Vec::new();
             clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
@@ -154,11 +141,7 @@ fn decisions(client: &AdminClient, command: Decisions) -> Result<(), Failure> {
             Ok(output::show(json.json, &list, || output::decisions(&list))?)
         }
         Decisions::Add { ip, length, reason } => {
-            let decision = client.add(&Add {
-                ip,
-                seconds: whole_seconds(length),
-                reason,
-            })?;
+            let decision = client.add(&Add { ip, seconds: whole_seconds(length), reason })?;
             let until = time::utc(decision.until);
             Ok(output::line(&format!("{} is blocked until {until}", decision.source))?)
         }

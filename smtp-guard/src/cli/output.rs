@@ -20,11 +20,7 @@ pub(super) fn line(text: &str) -> io::Result<()> {
 
 /// Writes `value` as JSON, or `text`.
 pub(super) fn show(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-    let text = if json {
-        serde_json::to_string_pretty(value)?
-    } else {
-        text()
-    };
+    let text = if json { serde_json::to_string_pretty(value)? } else { text() };
     Ok(line(&text)?)
 }
 
@@ -107,9 +103,7 @@ fn branch(value: &Value, depth: usize, lines: &mut Vec<String>) {
         value => lines.push(format!("{indent}{name}: {value}")),
     };
     match value {
-        Value::Object(map) => map
-            .iter()
-            .for_each(|(name, value)| entry(&name.replace('_', " "), value)),
+        Value::Object(map) => map.iter().for_each(|(name, value)| entry(&name.replace('_', " "), value)),
         Value::Array(list) => list.iter().enumerate().for_each(|(at, value)| match value {
             Value::Object(_) | Value::Array(_) => entry(&(at + 1).to_string(), value),
             value => entry("-", value),
@@ -150,10 +144,7 @@ mod tests {
 
     #[test]
     fn decisions_are_a_table() {
-        let list = [
-            decision("192.0.2.1", "guessing", 3_600_000),
-            decision("2001:db8::/64", "\x1b[2J", i64::MAX),
-        ];
+        let list = [decision("192.0.2.1", "guessing", 3_600_000), decision("2001:db8::/64", "\x1b[2J", i64::MAX)];
         let expected = "\
 SOURCE         REASON   BY      UNTIL                    LEFT    REPEAT  TEXT
 192.0.2.1      harvest  ledger  1970-01-01 01:00:00 UTC  1h 00m  1       guessing

@@ -39,12 +39,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn serve(mut config: Config) -> anyhow::Result<()> {
     // What can fail because of the operator comes first, before anything is begun.
     let store = Store::open(&config.state.directory, config.limits.ipv6_prefix)?;
-    let known = config
-        .recipients
-        .known
-        .as_deref()
-        .map(KnownRecipients::load)
-        .transpose()?;
+    let known = config.recipients.known.as_deref().map(KnownRecipients::load).transpose()?;
     let listeners = Listeners::bind(config.listen.iter().map(|listen| listen.address))?;
     let admin_socket = admin::Socket::bind(&config.admin.socket)?;
     let http = match config.metrics.listen {
@@ -61,10 +56,8 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     if let Some(plane) = &plane {
         metrics.kernel(Box::new(Counters(Arc::clone(plane))));
     }
-    let bans = Arc::new(BanTable::new(
-        plane.map(|plane| plane as Arc<dyn KernelBans>),
-        config.edge.max_sources as usize,
-    ));
+    let bans =
+        Arc::new(BanTable::new(plane.map(|plane| plane as Arc<dyn KernelBans>), config.edge.max_sources as usize));
     let meter = Arc::new(Counted(metrics.clone()));
     let (feedback, feedback_task) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, meter);
     let rules = Arc::new(Rules::new(Arc::clone(&config), known));
@@ -158,29 +151,17 @@ impl Meter for Counted {
 /// The kernel plane, if it is wanted and can be had, and what `status` says of it. Without it user space enforces.
 fn kernel_plane(config: &Config) -> (Option<Arc<KernelPlane>>, Kernel) {
     if config.edge.interfaces.is_empty() {
-        return (
-            None,
-            Kernel {
-                present: false,
-                text: "no [edge] interfaces are configured".to_owned(),
-            },
-        );
+        return (None, Kernel { present: false, text: "no [edge] interfaces are configured".to_owned() });
     }
     match open_kernel_plane(config) {
         Ok(plane) => {
-            let text = format!(
-                "on {}, pinned in {}",
-                config.edge.interfaces.join(", "),
-                config.edge.pin_directory.display()
-            );
+            let text =
+                format!("on {}, pinned in {}", config.edge.interfaces.join(", "), config.edge.pin_directory.display());
             (Some(Arc::new(plane)), Kernel { present: true, text })
         }
         Err(error) => {
             let text = error.to_string();
-            tracing::warn!(
-                reason = text,
-                "no kernel plane: bans and limits are enforced in user space only"
-            );
+            tracing::warn!(reason = text, "no kernel plane: bans and limits are enforced in user space only");
             (None, Kernel { present: false, text })
         }
     }
@@ -197,9 +178,7 @@ fn open_kernel_plane(config: &Config) -> Result<KernelPlane, edge::EdgeError> {
     for line in loaded.to_string().lines() {
         tracing::info!("{line}");
     }
-    KernelPlane::open(directory)?.ok_or_else(|| edge::EdgeError::NotLoaded {
-        directory: directory.clone(),
-    })
+    KernelPlane::open(directory)?.ok_or_else(|| edge::EdgeError::NotLoaded { directory: directory.clone() })
 }
 
 /// Without a configuration file the built-in sink is the backend.

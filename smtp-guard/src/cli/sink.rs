@@ -50,9 +50,7 @@ pub(super) async fn start(
     maildir: &Path,
 ) -> anyhow::Result<(SocketAddr, impl Future<Output = ()> + Send + use<>)> {
     let maildir = Arc::new(Maildir::create(maildir)?);
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen on {listen}"))?;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     Ok((listener.local_addr()?, accept(listener, maildir)))
 }
 
@@ -98,14 +96,7 @@ async fn serve(mut stream: TcpStream, maildir: &Maildir) -> io::Result<()> {
             Err(error) => error.reply(),
             Ok(Command::Ehlo(_)) => {
                 recipients = None;
-                ehlo::offer(
-                    "sink",
-                    MESSAGE_SIZE,
-                    &Capabilities {
-                        eight_bit_mime: true,
-                        ..Capabilities::default()
-                    },
-                )
+                ehlo::offer("sink", MESSAGE_SIZE, &Capabilities { eight_bit_mime: true, ..Capabilities::default() })
             }
             Ok(Command::Helo(_)) => Reply::new(250, None, "sink"),
             Ok(Command::Mail(_)) => {
@@ -182,10 +173,7 @@ impl Maildir {
             let folder = path.join(folder);
             fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        Ok(Self {
-            path: path.to_owned(),
-            delivered: AtomicU64::new(0),
-        })
+        Ok(Self { path: path.to_owned(), delivered: AtomicU64::new(0) })
     }
 
     fn deliver(&self, message: &[u8]) -> io::Result<String> {

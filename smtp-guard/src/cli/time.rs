@@ -70,10 +70,7 @@ mod tests {
         for day in -799_999..800_000 {
             let (year, month, of_month) = date(day);
             let next = (year, month, of_month);
-            assert!(
-                next > before && (1..=12).contains(&month) && (1..=31).contains(&of_month),
-                "{next:?}"
-            );
+            assert!(next > before && (1..=12).contains(&month) && (1..=31).contains(&of_month), "{next:?}");
             assert!(of_month == before.2 + 1 || of_month == 1, "{before:?} {next:?}");
             before = next;
         }
@@ -81,14 +78,9 @@ mod tests {
 
     #[test]
     fn lengths_are_short() {
-        for (seconds, text) in [
-            (0, "0s"),
-            (59, "59s"),
-            (65, "1m 05s"),
-            (3600, "1h 00m"),
-            (86_399, "23h 59m"),
-            (604_800, "7d 00h"),
-        ] {
+        for (seconds, text) in
+            [(0, "0s"), (59, "59s"), (65, "1m 05s"), (3600, "1h 00m"), (86_399, "23h 59m"), (604_800, "7d 00h")]
+        {
             assert_eq!(length(seconds), text);
         }
     }

@@ -72,25 +72,13 @@ fn later(raw: &Raw, judge: &mut Judge) {
         ("auth.failure_window", &raw.auth.failure_window, none),
         ("auth.ban", &raw.auth.ban, none),
         ("recipients.traps", &raw.recipients.traps, none),
-        (
-            "limits.connections_per_minute",
-            &raw.limits.connections_per_minute,
-            &[Value::from(0)],
-        ),
-        (
-            "limits.messages_per_hour",
-            &raw.limits.messages_per_hour,
-            &[Value::from(0)],
-        ),
+        ("limits.connections_per_minute", &raw.limits.connections_per_minute, &[Value::from(0)]),
+        ("limits.messages_per_hour", &raw.limits.messages_per_hour, &[Value::from(0)]),
         ("checks.sender_domain", &raw.checks.sender_domain, &[off()]),
         ("checks.ptr", &raw.checks.ptr, &[off()]),
         ("checks.ptr_forward", &raw.checks.ptr_forward, &[off()]),
         ("checks.early_talker", &raw.checks.early_talker, &[off()]),
-        (
-            "checks.greeting_delay",
-            &raw.checks.greeting_delay,
-            &[Value::from("0s")],
-        ),
+        ("checks.greeting_delay", &raw.checks.greeting_delay, &[Value::from("0s")]),
         ("checks.dnsbl_threshold", &raw.checks.dnsbl_threshold, none),
         ("dnsbl", &raw.dnsbl, none),
         ("dns.servers", &raw.dns.servers, none),
@@ -118,30 +106,16 @@ fn hostname(raw: &Raw, judge: &mut Judge) -> String {
 
 fn listen(raw: &[Spanned<raw::Listen>], whole: bool, judge: &mut Judge) -> Vec<Listen> {
     if raw.is_empty() && whole {
-        judge.missing(
-            None,
-            "no [[listen]]: nobody could connect",
-            "add [[listen]] with address = \"0.0.0.0:25\"",
-        );
+        judge.missing(None, "no [[listen]]: nobody could connect", "add [[listen]] with address = \"0.0.0.0:25\"");
     }
     let mut listen: Vec<Listen> = Vec::with_capacity(raw.len());
     for entry in raw {
         let table = entry.get_ref();
-        judge.choice(
-            "listen.role",
-            &table.role,
-            &[("mx", ())],
-            &["submission", "submissions"],
-            (),
-        );
+        judge.choice("listen.role", &table.role, &[("mx", ())], &["submission", "submissions"], ());
         judge.later("listen.proxy_protocol", &table.proxy_protocol, &[]);
         let Some(text) = &table.address else {
             if whole {
-                judge.missing(
-                    Some(entry.span()),
-                    "[[listen]] without address",
-                    "add address = \"0.0.0.0:25\"",
-                );
+                judge.missing(Some(entry.span()), "[[listen]] without address", "add address = \"0.0.0.0:25\"");
             }
             continue;
         };
@@ -160,16 +134,11 @@ fn listen(raw: &[Spanned<raw::Listen>], whole: bool, judge: &mut Judge) -> Vec<L
 
 fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
     let default = Backend::default();
-    let servers: Vec<_> = list(&raw.servers)
-        .filter_map(|server| judge.socket("backend.servers", server).map(BackendAddr))
-        .collect();
+    let servers: Vec<_> =
+        list(&raw.servers).filter_map(|server| judge.socket("backend.servers", server).map(BackendAddr)).collect();
     if whole && list(&raw.servers).next().is_none() {
         let help = "name your mail server: [backend] servers = [\"10.0.0.10:25\"]";
-        judge.missing(
-            raw.servers.as_ref().map(Spanned::span),
-            "backend.servers is empty: mail could go nowhere",
-            help,
-        );
+        judge.missing(raw.servers.as_ref().map(Spanned::span), "backend.servers is empty: mail could go nowhere", help);
     }
     let later = ["exim", "exchange", "kerio", "dovecot", "stalwart", "opensmtpd"];
     Backend {
@@ -180,20 +149,12 @@ fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
             Duration::from_millis(100)..=300 * SECOND,
             default.connect_timeout,
         ),
-        profile: judge.choice(
-            "backend.profile",
-            &raw.profile,
-            &Profile::NAMES,
-            &later,
-            default.profile,
-        ),
+        profile: judge.choice("backend.profile", &raw.profile, &Profile::NAMES, &later, default.profile),
     }
 }
 
 fn relay(raw: &raw::Relay, whole: bool, judge: &mut Judge) -> Relay {
-    let mut domains: Vec<_> = list(&raw.domains)
-        .filter_map(|domain| judge.domain("relay.domains", domain))
-        .collect();
+    let mut domains: Vec<_> = list(&raw.domains).filter_map(|domain| judge.domain("relay.domains", domain)).collect();
     domains.sort_unstable();
     domains.dedup();
     if whole && list(&raw.domains).next().is_none() {
@@ -204,10 +165,7 @@ fn relay(raw: &raw::Relay, whole: bool, judge: &mut Judge) -> Relay {
             help,
         );
     }
-    Relay {
-        domains,
-        networks: judge.networks("relay.networks", &raw.networks),
-    }
+    Relay { domains, networks: judge.networks("relay.networks", &raw.networks) }
 }
 
 fn limits(raw: &raw::Limits, judge: &mut Judge) -> Limits {
@@ -220,19 +178,9 @@ fn limits(raw: &raw::Limits, judge: &mut Judge) -> Limits {
     );
     Limits {
         ipv6_prefix: Ipv6Prefix::new(prefix).unwrap_or_default(),
-        connections: judge.number(
-            "limits.connections",
-            &raw.connections,
-            1..=1_000_000,
-            default.connections,
-        ),
+        connections: judge.number("limits.connections", &raw.connections, 1..=1_000_000, default.connections),
         recipients: judge.number("limits.recipients", &raw.recipients, 1..=100_000, default.recipients),
-        message_size: judge.size(
-            "limits.message_size",
-            &raw.message_size,
-            1 << 10..=10 << 30,
-            default.message_size,
-        ),
+        message_size: judge.size("limits.message_size", &raw.message_size, 1 << 10..=10 << 30, default.message_size),
         failed_commands: judge.number(
             "limits.failed_commands",
             &raw.failed_commands,
@@ -280,19 +228,9 @@ fn edge(raw: &raw::Edge, judge: &mut Judge) -> Edge {
         let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
         if name.is_empty() || name.len() > INTERFACE || name.contains(odd) || name == "." || name == ".." {
             let help = "`ip link` lists the names";
-            judge.wrong(
-                interface.span(),
-                format!("edge.interfaces: {name:?} is no interface name"),
-                "",
-                help,
-            );
+            judge.wrong(interface.span(), format!("edge.interfaces: {name:?} is no interface name"), "", help);
         } else if interfaces.contains(name) {
-            judge.wrong(
-                interface.span(),
-                format!("edge.interfaces names {name} twice"),
-                "",
-                "remove one of them",
-            );
+            judge.wrong(interface.span(), format!("edge.interfaces names {name} twice"), "", "remove one of them");
         } else {
             interfaces.push(name.clone());
         }
@@ -301,15 +239,8 @@ fn edge(raw: &raw::Edge, judge: &mut Judge) -> Edge {
         interfaces,
         mode: judge.choice("edge.mode", &raw.mode, &XdpMode::NAMES, &[], default.mode),
         connections: judge.number("edge.connections", &raw.connections, 1..=1_000_001, default.connections),
-        max_sources: judge.number(
-            "edge.max_sources",
-            &raw.max_sources,
-            1..=16_000_000,
-            default.max_sources,
-        ),
-        pin_directory: judge
-            .path("edge.pin_directory", &raw.pin_directory)
-            .unwrap_or(default.pin_directory),
+        max_sources: judge.number("edge.max_sources", &raw.max_sources, 1..=16_000_000, default.max_sources),
+        pin_directory: judge.path("edge.pin_directory", &raw.pin_directory).unwrap_or(default.pin_directory),
     }
 }
 
@@ -317,9 +248,7 @@ fn metrics(raw: &raw::Metrics, judge: &mut Judge) -> Metrics {
     match &raw.listen {
         None => Metrics::default(),
         Some(text) if text.get_ref().is_empty() => Metrics { listen: None },
-        Some(text) => Metrics {
-            listen: judge.socket("metrics.listen", text),
-        },
+        Some(text) => Metrics { listen: judge.socket("metrics.listen", text) },
     }
 }
 
@@ -332,12 +261,7 @@ fn admin(raw: &raw::Admin, judge: &mut Judge) -> Admin {
         && let Some(raw) = &raw.socket
     {
         let label = format!("{bytes} bytes");
-        judge.wrong(
-            raw.span(),
-            "admin.socket is too long for a socket",
-            label,
-            format!("at most {SOCKET_PATH} bytes"),
-        );
+        judge.wrong(raw.span(), "admin.socket is too long for a socket", label, format!("at most {SOCKET_PATH} bytes"));
     }
     Admin { socket }
 }
@@ -354,10 +278,7 @@ fn log(raw: &raw::Log, judge: &mut Judge) -> Log {
             level.get_ref().clone()
         }
     };
-    Log {
-        format: judge.choice("log.format", &raw.format, &LogFormat::NAMES, &["kerio"], default.format),
-        level,
-    }
+    Log { format: judge.choice("log.format", &raw.format, &LogFormat::NAMES, &["kerio"], default.format), level }
 }
 
 /// A filter takes any lone word for the name of a module, so that a misspelt level would turn everything on.

@@ -23,9 +23,7 @@ impl Config {
         Self {
             hostname: own_hostname().unwrap_or_else(|_| String::from("localhost")),
             exempt: NetSet::default(),
-            listen: vec![Listen {
-                address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2525)),
-            }],
+            listen: vec![Listen { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2525)) }],
             backend: Backend::default(),
             relay: Relay {
                 domains: vec![String::from("example.org"), String::from("localhost")],
@@ -36,25 +34,16 @@ impl Config {
             harvest: Harvest::default(),
             edge: Edge::default(),
             metrics: Metrics::default(),
-            admin: Admin {
-                socket: directory.join("admin.sock"),
-            },
+            admin: Admin { socket: directory.join("admin.sock") },
             state: State { directory },
-            log: Log {
-                format: LogFormat::Text,
-                ..Log::default()
-            },
+            log: Log { format: LogFormat::Text, ..Log::default() },
         }
     }
 }
 
 impl Default for Backend {
     fn default() -> Self {
-        Self {
-            servers: Vec::new(),
-            connect_timeout: 10 * SECOND,
-            profile: Profile::default(),
-        }
+        Self { servers: Vec::new(), connect_timeout: 10 * SECOND, profile: Profile::default() }
     }
 }
 
@@ -98,43 +87,31 @@ impl Default for Edge {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self {
-            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9925))),
-        }
+        Self { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9925))) }
     }
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self {
-            socket: PathBuf::from("/run/smtp-guard/admin.sock"),
-        }
+        Self { socket: PathBuf::from("/run/smtp-guard/admin.sock") }
     }
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self {
-            directory: PathBuf::from("/var/lib/smtp-guard"),
-        }
+        Self { directory: PathBuf::from("/var/lib/smtp-guard") }
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            format: LogFormat::default(),
-            level: String::from("info"),
-        }
+        Self { format: LogFormat::default(), level: String::from("info") }
     }
 }
 
 /// The host's own name, or, as the error, what it is if it can't stand in a greeting.
 pub fn own_hostname() -> Result<String, String> {
-    let name = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .to_ascii_lowercase();
+    let name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
     match domain_fault(&name) {
         None => Ok(name),
         Some(_) => Err(name),

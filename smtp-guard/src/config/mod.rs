@@ -42,10 +42,7 @@ pub enum ConfigError {
 impl Config {
     /// The configuration in the file `path`.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let mut text = String::new();
         let file = std::fs::File::open(path).map_err(read)?;
         file.take(FILE_BYTES + 1).read_to_string(&mut text).map_err(read)?;
@@ -63,11 +60,7 @@ impl Config {
         };
         let whole = judge.problems.is_empty();
         let config = check::check(&raw, whole, &mut judge);
-        if judge.problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(Report::new(path, text, judge.problems))
-        }
+        if judge.problems.is_empty() { Ok(config) } else { Err(Report::new(path, text, judge.problems)) }
     }
 
     /// The file that the command line named, else [`DEFAULT_PATH`] if it is there, else [`Self::builtin`].
@@ -228,11 +221,7 @@ pub enum XdpMode {
 }
 
 impl XdpMode {
-    const NAMES: [(&str, Self); 3] = [
-        ("auto", Self::Auto),
-        ("driver", Self::Driver),
-        ("generic", Self::Generic),
-    ];
+    const NAMES: [(&str, Self); 3] = [("auto", Self::Auto), ("driver", Self::Driver), ("generic", Self::Generic)];
 }
 
 /// The HTTP endpoint for metrics and health.

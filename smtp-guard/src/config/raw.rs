@@ -149,10 +149,7 @@ fn explain(error: &toml::de::Error) -> Problem {
     let (found, expected) = message.split_once(", expected ").unwrap_or((message, ""));
     Problem {
         span,
-        message: found
-            .replacen("invalid type", "wrong type", 1)
-            .replace("sequence", "list")
-            .replace("map", "table"),
+        message: found.replacen("invalid type", "wrong type", 1).replace("sequence", "list").replace("map", "table"),
         label: String::new(),
         help: match expected {
             "" => String::new(),
@@ -195,10 +192,8 @@ fn remove_inside(value: &mut DeValue<'_>, at: usize) -> bool {
                 return true;
             }
             let before = array.len();
-            let rest = std::mem::replace(array, DeArray::new())
-                .into_iter()
-                .filter(|e| !e.span().contains(&at))
-                .collect();
+            let rest =
+                std::mem::replace(array, DeArray::new()).into_iter().filter(|e| !e.span().contains(&at)).collect();
             *array = rest;
             array.len() < before
         }

@@ -35,11 +35,7 @@ impl Report {
     pub(super) fn new(path: &Path, text: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|p| p.span.as_ref().map_or(usize::MAX, |s| s.start));
         problems.dedup();
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            problems,
-        }
+        Self { path: path.to_owned(), text: text.to_owned(), problems }
     }
 
     /// The report as text, with colours for a terminal or without.
@@ -73,19 +69,11 @@ impl Problem {
                 let end = source.len();
                 let start = span.start.min(end);
                 let annotation = AnnotationKind::Primary.span(start..span.end.clamp(start, end));
-                let annotation = if self.label.is_empty() {
-                    annotation
-                } else {
-                    annotation.label(self.label.as_str())
-                };
+                let annotation = if self.label.is_empty() { annotation } else { annotation.label(self.label.as_str()) };
                 title.element(Snippet::source(source).path(path).annotation(annotation))
             }
         };
-        let group = if self.help.is_empty() {
-            group
-        } else {
-            group.element(Level::HELP.message(self.help.as_str()))
-        };
+        let group = if self.help.is_empty() { group } else { group.element(Level::HELP.message(self.help.as_str())) };
         vec![group]
     }
 }

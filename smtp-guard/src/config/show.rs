@@ -53,10 +53,7 @@ pub(super) fn servers<S: Serializer>(value: &[BackendAddr], out: S) -> Result<S:
 pub(super) fn optional<S: Serializer>(value: &Option<PathBuf>, out: S) -> Result<S::Ok, S::Error> {
     match value {
         None => out.serialize_str(""),
-        Some(path) => path
-            .to_str()
-            .ok_or_else(|| S::Error::custom("a path that isn't UTF-8"))?
-            .serialize(out),
+        Some(path) => path.to_str().ok_or_else(|| S::Error::custom("a path that isn't UTF-8"))?.serialize(out),
     }
 }
 

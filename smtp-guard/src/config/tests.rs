@@ -29,10 +29,7 @@ fn check(text: &str, expected: &[&str]) {
         Ok(config) => panic!("accepted:\n{text}\n{config:?}"),
         Err(report) => report.render(false),
     };
-    let problems: Vec<_> = report
-        .split("\n\n")
-        .filter(|part| part.starts_with("error: "))
-        .collect();
+    let problems: Vec<_> = report.split("\n\n").filter(|part| part.starts_with("error: ")).collect();
     for expected in expected {
         let (position, message) = expected.split_once(": ").unwrap();
         let arrow = match position {
@@ -40,10 +37,7 @@ fn check(text: &str, expected: &[&str]) {
             position => format!("--> test.toml:{position}"),
         };
         let fits = |problem: &str| problem.lines().any(|line| line.trim() == arrow) && problem.contains(message);
-        assert!(
-            problems.iter().any(|problem| fits(problem)),
-            "no {expected:?} in\n{report}\nof\n{text}"
-        );
+        assert!(problems.iter().any(|problem| fits(problem)), "no {expected:?} in\n{report}\nof\n{text}");
     }
     assert_eq!(problems.len(), expected.len(), "{report}\nof\n{text}");
 }
@@ -57,22 +51,12 @@ fn check_more(more: &str, expected: &[&str]) {
             _ => (*expected).to_owned(),
         })
         .collect();
-    check(
-        &format!("{LEAST}{more}"),
-        &shifted.iter().map(String::as_str).collect::<Vec<_>>(),
-    );
+    check(&format!("{LEAST}{more}"), &shifted.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 #[test]
 fn the_form_is_checked() {
-    check(
-        "",
-        &[
-            "-: no [[listen]]",
-            "-: backend.servers is empty",
-            "-: relay.domains is empty",
-        ],
-    );
+    check("", &["-: no [[listen]]", "-: backend.servers is empty", "-: relay.domains is empty"]);
     check("hostname = mx", &["1:12: not TOML"]);
     check("a = 1\na = 2", &["2:1: duplicate key"]);
     check("exmpt = []", &["1:1: did you mean `exempt`?"]);
@@ -81,14 +65,8 @@ fn the_form_is_checked() {
     check("limits = 5", &["1:10: write a table"]);
     check_more("[limit]\n", &["1:2: did you mean `limits`?"]);
     check_more("[limits]\nConnections = 5", &["2:1: did you mean `connections`?"]);
-    check_more(
-        "[limits]\nmessage-size = \"1MiB\"",
-        &["2:1: did you mean `message_size`?"],
-    );
-    check_more(
-        "[limits]\nconnections = \"20\"",
-        &["2:15: whole number, without quotes"],
-    );
+    check_more("[limits]\nmessage-size = \"1MiB\"", &["2:1: did you mean `message_size`?"]);
+    check_more("[limits]\nconnections = \"20\"", &["2:15: whole number, without quotes"]);
     check_more("[limits]\nconnections = 2.5", &["2:15: whole number"]);
     check_more("[limits]\nmessage_size = 5", &["2:16: text in double quotes"]);
     check_more("[harvest]\nunknown_share = \"half\"", &["2:17: write a number"]);
@@ -112,22 +90,14 @@ fn all_errors_are_found_at_once() {
             "11:8: edge.mode can't be \"fast\"",
         ],
     );
-    check(
-        "a = \nb = 2 3\nc = [\"\n",
-        &["1:5: not TOML", "2:5: not TOML", "3:7: not TOML"],
-    );
+    check("a = \nb = 2 3\nc = [\"\n", &["1:5: not TOML", "2:5: not TOML", "3:7: not TOML"]);
 }
 
 #[test]
 fn values_are_checked() {
     check(
         "hostname = \"bad_name\"",
-        &[
-            "1:12: is no host name",
-            "-: no [[listen]]",
-            "-: backend.servers",
-            "-: relay.domains",
-        ],
+        &["1:12: is no host name", "-: no [[listen]]", "-: backend.servers", "-: relay.domains"],
     );
     check_more("[limits]\nipv6_prefix = 31", &["2:15: must be 32 to 64"]);
     check_more("[limits]\nipv6_prefix = 65", &["2:15: must be 32 to 64"]);
@@ -137,10 +107,7 @@ fn values_are_checked() {
     check_more("[limits]\nrecipients = 0", &["2:14: out of range"]);
     check_more("[limits]\nfailed_commands = 0", &["2:19: out of range"]);
     check_more("[limits]\ntotal_connections = 0", &["2:21: out of range"]);
-    check_more(
-        "[limits]\ntotal_connections = 9223372036854775807",
-        &["2:21: out of range"],
-    );
+    check_more("[limits]\ntotal_connections = 9223372036854775807", &["2:21: out of range"]);
     check_more("[harvest]\nunknown_share = 1.1", &["2:17: must be 0 to 1"]);
     check_more("[harvest]\nunknown_share = nan", &["2:17: must be 0 to 1"]);
     check_more("[harvest]\nunknown_share = -0.1", &["2:17: must be 0 to 1"]);
@@ -152,10 +119,7 @@ fn values_are_checked() {
     check_more("[harvest]\nban = \"2d\"\nban_max = \"1d\"", &["3:11: ban_max is below"]);
     check_more("[harvest]\nban = \"8d\"", &["2:7: ban_max is below"]);
     check_more("[edge]\nmax_sources = 0", &["2:15: out of range"]);
-    check_more(
-        "[edge]\ninterfaces = [\"a/b\", \"lo\", \"lo\"]",
-        &["2:15: no interface name", "2:28: names lo twice"],
-    );
+    check_more("[edge]\ninterfaces = [\"a/b\", \"lo\", \"lo\"]", &["2:15: no interface name", "2:28: names lo twice"]);
     check_more("[edge]\npin_directory = \"bpf\"", &["2:17: absolute path"]);
     check_more("[edge]\npin_directory = \"\"", &["2:17: absolute path"]);
     check_more("[recipients]\nknown = \"recipients\"", &["2:9: the whole path"]);
@@ -202,16 +166,9 @@ fn addresses_and_names_are_checked() {
         ("", "letters, digits"),
         ("a b", "letters, digits"),
     ] {
-        check(
-            &two("\"10.0.0.1:25\"", &format!("\"{domain}\"")),
-            &[&format!("6:12: {help}")],
-        );
+        check(&two("\"10.0.0.1:25\"", &format!("\"{domain}\"")), &[&format!("6:12: {help}")]);
     }
-    let config = parse(&two(
-        "\"10.0.0.1:25\"",
-        "\"B.Example.ORG.\", \"a.org\", \"b.example.org\"",
-    ))
-    .unwrap();
+    let config = parse(&two("\"10.0.0.1:25\"", "\"B.Example.ORG.\", \"a.org\", \"b.example.org\"")).unwrap();
     assert_eq!(config.relay.domains, ["a.org", "b.example.org"]);
 }
 
@@ -226,10 +183,7 @@ fn an_open_relay_is_refused() {
         ("\"::ffff:0:0/96\"", Some("2:13: open relay")),
         ("\"::ffff:0.0.0.0/97\"", Some("2:13: open relay")),
         ("\"10.0.0.0/8\", \"11.0.0.0/8\"", Some("2:12: together")),
-        (
-            "\"10.0.0.0/8\", \"192.168.0.0/16\", \"fc00::/7\", \"fe80::/10\", \"2001:db8::/32\"",
-            None,
-        ),
+        ("\"10.0.0.0/8\", \"192.168.0.0/16\", \"fc00::/7\", \"fe80::/10\", \"2001:db8::/32\"", None),
         ("\"::ffff:10.0.0.0/104\", \"127.0.0.1\", \"::1\"", None),
         ("\"10.1.2.3/8\"", Some("2:13: write \"10.1.2.3\" or \"10.0.0.0/8\"")),
         ("\"10.0.0.0/33\"", Some("2:13: no address or network")),
@@ -241,20 +195,14 @@ fn an_open_relay_is_refused() {
         let expected: Vec<_> = expected.iter().map(|e| format!("{}{}", LINES + 1, &e[1..])).collect();
         check(&relay, &expected.iter().map(String::as_str).collect::<Vec<_>>());
         let exempt = format!("\nexempt   = [{nets}]\n{LEAST}");
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|e| e.replacen(&(LINES + 1).to_string(), "2", 1))
-            .collect();
+        let expected: Vec<_> = expected.iter().map(|e| e.replacen(&(LINES + 1).to_string(), "2", 1)).collect();
         check(&exempt, &expected.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }
 
 #[test]
 fn what_is_valid_alone_may_be_wrong_together() {
-    check_more(
-        "[limits]\nconnections = 50",
-        &["2:15: must be above limits.connections"],
-    );
+    check_more("[limits]\nconnections = 50", &["2:15: must be above limits.connections"]);
     check_more("[edge]\nconnections = 20", &["2:15: edge 20, limits 20"]);
     check_more("[limits]\nconnections = 60\n[edge]\nconnections = 61", &[]);
     check_more("[metrics]\nlisten = \"127.0.0.1:25\"", &["2:10: is taken"]);
@@ -279,38 +227,24 @@ fn keys_of_later_versions_are_refused_by_name() {
         ("[[blocklist]]\nname = \"drop\"", "1:1"),
         ("[log]\nformat = \"kerio\"", "2:10"),
         ("[[listen]]\naddress = \"0.0.0.0:587\"\nrole = \"submission\"", "3:8"),
-        (
-            "[[listen]]\naddress = \"0.0.0.0:24\"\nproxy_protocol = [\"192.0.2.10\"]",
-            "3:18",
-        ),
+        ("[[listen]]\naddress = \"0.0.0.0:24\"\nproxy_protocol = [\"192.0.2.10\"]", "3:18"),
     ] {
         check_more(more, &[&format!("{position}: {text}")]);
     }
-    for (table, keys) in [
-        ("tls", raw::Tls::KEYS),
-        ("auth", raw::Auth::KEYS),
-        ("checks", raw::Checks::KEYS),
-        ("dns", raw::Dns::KEYS),
-    ] {
+    for (table, keys) in
+        [("tls", raw::Tls::KEYS), ("auth", raw::Auth::KEYS), ("checks", raw::Checks::KEYS), ("dns", raw::Dns::KEYS)]
+    {
         for key in keys {
-            check_more(
-                &format!("[{table}]\n{key} = 1"),
-                &[&format!("2:{}: {table}.{key} is {text}", key.len() + 4)],
-            );
+            check_more(&format!("[{table}]\n{key} = 1"), &[&format!("2:{}: {table}.{key} is {text}", key.len() + 4)]);
         }
     }
     let backend = |line: &str| LEAST.replace("[relay]", &format!("{line}\n[relay]"));
-    for (line, position) in [
-        ("tls = \"opportunistic\"", "5:7"),
-        ("identity = \"xclient\"", "5:12"),
-        ("profile = \"exim\"", "5:11"),
-    ] {
+    for (line, position) in
+        [("tls = \"opportunistic\"", "5:7"), ("identity = \"xclient\"", "5:12"), ("profile = \"exim\"", "5:11")]
+    {
         check(&backend(line), &[&format!("{position}: {text}")]);
     }
-    check(
-        &backend("profile = \"qmail\""),
-        &["5:11: choose \"postfix\" or \"generic\""],
-    );
+    check(&backend("profile = \"qmail\""), &["5:11: choose \"postfix\" or \"generic\""]);
     check_more("authenticated = true", &[&format!("1:17: {text}")]);
     // What this version does anyway may be written down.
     check(&backend("tls = \"off\"\nidentity = \"none\""), &[]);

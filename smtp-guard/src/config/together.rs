@@ -24,24 +24,14 @@ pub(super) fn together(raw: &Raw, config: &Config, judge: &mut Judge) {
         if let Some(own) = config.listen.iter().find(|own| reaches(server, own.address)) {
             let label = format!("[[listen]] has {}", own.address);
             let help = "name the mail server behind the guard, on another address or port";
-            judge.wrong(
-                text.span(),
-                format!("mail loop: {server} is the guard itself"),
-                label,
-                help,
-            );
+            judge.wrong(text.span(), format!("mail loop: {server} is the guard itself"), label, help);
         }
     }
     if let (Some(text), Some(address)) = (&raw.metrics.listen, config.metrics.listen)
         && let Some(own) = config.listen.iter().find(|own| overlap(own.address, address))
     {
         let label = format!("[[listen]] has {}", own.address);
-        judge.wrong(
-            text.span(),
-            format!("metrics.listen {address} is taken"),
-            label,
-            "choose another port",
-        );
+        judge.wrong(text.span(), format!("metrics.listen {address} is taken"), label, "choose another port");
     }
 }
 

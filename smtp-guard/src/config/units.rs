@@ -6,13 +6,7 @@ use std::time::Duration;
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// In milliseconds, largest first.
-const DURATIONS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-    ("ms", 1),
-];
+const DURATIONS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
 /// How a size is written, for error texts.
 pub(crate) const SIZE_HELP: &str = "write a whole number and a unit (B, KiB, MiB, GiB): \"25MiB\"";
@@ -49,10 +43,7 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 fn show(value: u64, units: &[(&str, u64)], zero: &str) -> String {
-    match units
-        .iter()
-        .find(|(_, factor)| value != 0 && value.is_multiple_of(*factor))
-    {
+    match units.iter().find(|(_, factor)| value != 0 && value.is_multiple_of(*factor)) {
         Some((unit, factor)) => format!("{}{unit}", value / factor),
         None => format!("0{zero}"),
     }

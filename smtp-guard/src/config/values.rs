@@ -43,12 +43,7 @@ impl Judge {
 
     /// Something that should be there and isn't.
     pub(super) fn missing(&mut self, span: Option<Range<usize>>, message: impl Into<String>, help: impl Into<String>) {
-        self.problems.push(Problem {
-            span,
-            message: message.into(),
-            label: String::new(),
-            help: help.into(),
-        });
+        self.problems.push(Problem { span, message: message.into(), label: String::new(), help: help.into() });
     }
 
     pub(super) fn number<T>(&mut self, key: &str, raw: &Number, range: RangeInclusive<u32>, default: T) -> T
@@ -110,12 +105,7 @@ impl Judge {
 
     fn range<T: fmt::Display>(&mut self, key: &str, span: Range<usize>, value: &T, low: &T, high: &T) {
         let message = format!("{key} must be {low} to {high}");
-        self.wrong(
-            span,
-            message,
-            format!("{value} is out of range"),
-            "leave the key out for its default",
-        );
+        self.wrong(span, message, format!("{value} is out of range"), "leave the key out for its default");
     }
 
     /// One of `choices`. Words of `later` are known and refused as not supported yet.
@@ -165,12 +155,7 @@ impl Judge {
     pub(super) fn socket(&mut self, key: &str, raw: &Spanned<String>) -> Option<SocketAddr> {
         match raw.get_ref().parse::<SocketAddr>() {
             Ok(address) if address.port() == 0 => {
-                self.wrong(
-                    raw.span(),
-                    format!("{key}: port 0 can't be reached"),
-                    "",
-                    "write the port that is meant",
-                );
+                self.wrong(raw.span(), format!("{key}: port 0 can't be reached"), "", "write the port that is meant");
                 None
             }
             Ok(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
@@ -206,15 +191,9 @@ impl Judge {
                 nets.push(net);
             }
         }
-        let v4: Vec<_> = nets
-            .iter()
-            .filter_map(|net| if let IpNet::V4(v4) = net { Some(*v4) } else { None })
-            .collect();
+        let v4: Vec<_> = nets.iter().filter_map(|net| if let IpNet::V4(v4) = net { Some(*v4) } else { None }).collect();
         let v4 = Ipv4Net::aggregate(&v4);
-        let v6: Vec<_> = nets
-            .iter()
-            .filter_map(|net| if let IpNet::V6(v6) = net { Some(*v6) } else { None })
-            .collect();
+        let v6: Vec<_> = nets.iter().filter_map(|net| if let IpNet::V6(v6) = net { Some(*v6) } else { None }).collect();
         let v6 = Ipv6Net::aggregate(&v6);
         let addresses: u64 = v4.iter().map(|net| 1 << (32 - net.prefix_len())).sum();
         let merged = v4.into_iter().map(IpNet::V4).chain(v6.into_iter().map(IpNet::V6));
@@ -235,17 +214,8 @@ impl Judge {
     fn network(&mut self, key: &str, raw: &Spanned<String>) -> Option<IpNet> {
         let text = raw.get_ref().as_str();
         let help = "write an address or a network: \"192.0.2.1\", \"10.0.0.0/8\", \"2001:db8::/32\"";
-        let Some(net) = text
-            .parse::<IpNet>()
-            .ok()
-            .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-        else {
-            self.wrong(
-                raw.span(),
-                format!("{key}: {text:?} is no address or network"),
-                "",
-                help,
-            );
+        let Some(net) = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)) else {
+            self.wrong(raw.span(), format!("{key}: {text:?} is no address or network"), "", help);
             return None;
         };
         if net.trunc() != net {
@@ -309,9 +279,7 @@ fn too_wide(net: IpNet) -> bool {
         IpNet::V4(v4) => v4.prefix_len() < WIDEST_V4,
         IpNet::V6(v6) => {
             let first = v6.addr().segments()[0];
-            let local = LOCAL
-                .iter()
-                .any(|(net, mask)| first & mask == *net && v6.prefix_len() >= 7);
+            let local = LOCAL.iter().any(|(net, mask)| first & mask == *net && v6.prefix_len() >= 7);
             v6.prefix_len() < WIDEST_V6 && !local
         }
     }

@@ -152,11 +152,7 @@ impl BanTable {
     }
 
     fn make_room(&self, order: &mut BTreeSet<(Instant, Source)>, source: Source) -> Option<Source> {
-        let known = self
-            .shard(source)
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(&source);
+        let known = self.shard(source).read().unwrap_or_else(PoisonError::into_inner).contains_key(&source);
         if known || order.len() < self.max {
             return None;
         }
@@ -189,10 +185,7 @@ impl BanTable {
 
 impl fmt::Debug for BanTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BanTable")
-            .field("bans", &self.len())
-            .field("max", &self.max)
-            .finish_non_exhaustive()
+        f.debug_struct("BanTable").field("bans", &self.len()).field("max", &self.max).finish_non_exhaustive()
     }
 }
 
@@ -212,9 +205,7 @@ mod tests {
     impl Fake {
         fn check(&self) -> Result<(), EdgeError> {
             match self.broken.load(Ordering::Relaxed) {
-                true => Err(EdgeError::NotWritten {
-                    entry: "fault".to_owned(),
-                }),
+                true => Err(EdgeError::NotWritten { entry: "fault".to_owned() }),
                 false => Ok(()),
             }
         }
@@ -233,13 +224,7 @@ mod tests {
         }
 
         fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError> {
-            Ok(self
-                .bans
-                .lock()
-                .unwrap()
-                .iter()
-                .map(|(s, (u, r))| (*s, *u, *r))
-                .collect())
+            Ok(self.bans.lock().unwrap().iter().map(|(s, (u, r))| (*s, *u, *r)).collect())
         }
 
         fn established_of(&self, _source: Source) -> Result<u64, EdgeError> {
@@ -260,10 +245,7 @@ mod tests {
         assert_eq!(table.banned(source, at(99)), Some((Reason::Harvest, at(100))));
         assert_eq!(table.banned(source, at(100)), None, "over");
         table.apply(source, at(200), Reason::Operator).kernel.unwrap();
-        assert_eq!(
-            (table.len(), kernel.bans().unwrap()),
-            (1, vec![(source, at(200), Reason::Operator)])
-        );
+        assert_eq!((table.len(), kernel.bans().unwrap()), (1, vec![(source, at(200), Reason::Operator)]));
         assert_eq!(table.sweep(at(199)), []);
         assert_eq!(table.sweep(at(200)), [source]);
         assert!(table.is_empty() && kernel.bans().unwrap().is_empty());
@@ -287,9 +269,7 @@ mod tests {
         let table = BanTable::new(Some(kernel), 10);
         let told = Arc::new(Mutex::new(Vec::new()));
         let hook = Arc::clone(&told);
-        table.on_ban(Box::new(move |source, reason| {
-            hook.lock().unwrap().push((source, reason))
-        }));
+        table.on_ban(Box::new(move |source, reason| hook.lock().unwrap().push((source, reason))));
         assert!(table.apply(Source::v4(1), at(100), Reason::Harvest).kernel.is_err());
         assert!(table.banned(Source::v4(1), at(0)).is_some());
         assert_eq!(*told.lock().unwrap(), [(Source::v4(1), Reason::Harvest)]);

@@ -19,11 +19,7 @@ pub enum EdgeError {
     )]
     Occupied { name: String },
     #[error("{name} takes no XDP program in {mode} mode: {source}; try [edge] mode = \"auto\" or \"generic\"")]
-    Attach {
-        name: String,
-        mode: &'static str,
-        source: io::Error,
-    },
+    Attach { name: String, mode: &'static str, source: io::Error },
     #[error(
         "no cgroup v2 hierarchy is mounted, so connections can't be counted: mount -t cgroup2 none /sys/fs/cgroup/unified"
     )]
@@ -33,33 +29,19 @@ pub enum EdgeError {
     #[error("{path} is not on a BPF filesystem: mount -t bpf bpf /sys/fs/bpf", path = .path.display())]
     NoBpffs { path: PathBuf },
     #[error("{what} {path}: {source}", path = .path.display())]
-    Pin {
-        what: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Pin { what: &'static str, path: PathBuf, source: io::Error },
     #[error("the pinned map {path} has another shape ({found}, wanted {wanted}): unload the kernel plane first (`smtp-guard edge unload`)", path = .path.display())]
-    Incompatible {
-        path: PathBuf,
-        found: String,
-        wanted: String,
-    },
+    Incompatible { path: PathBuf, found: String, wanted: String },
     #[error("more than {limit} exempt {family} networks: the kernel plane holds no more")]
     TooManyExempt { limit: u32, family: &'static str },
     #[error("the kernel refused the program {program}: {source}")]
-    Verifier {
-        program: &'static str,
-        source: Box<aya::programs::ProgramError>,
-    },
+    Verifier { program: &'static str, source: Box<aya::programs::ProgramError> },
     #[error("the kernel refused the eBPF object: {0}")]
     Object(Box<aya::EbpfError>),
     #[error("the eBPF object has no {what}: it is not of this version; build again with `cargo xtask build`")]
     Missing { what: &'static str },
     #[error("map {map}: {source}")]
-    Map {
-        map: &'static str,
-        source: Box<aya::maps::MapError>,
-    },
+    Map { map: &'static str, source: Box<aya::maps::MapError> },
     #[error("the ban of {entry} was written but can't be read back from the kernel map")]
     NotWritten { entry: String },
     #[error("no kernel plane is loaded below {directory}: `smtp-guard edge load`", directory = .directory.display())]
@@ -69,10 +51,7 @@ pub enum EdgeError {
 impl EdgeError {
     /// Shorthand for a failed operation on a map.
     pub(super) fn map(map: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
-        move |source| Self::Map {
-            map,
-            source: Box::new(source),
-        }
+        move |source| Self::Map { map, source: Box::new(source) }
     }
 
     /// Shorthand for a failed operation on a file below the pin directory.

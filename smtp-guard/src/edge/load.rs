@@ -71,9 +71,7 @@ pub fn permitted() -> Result<(), EdgeError> {
     }
     match aya::sys::is_program_supported(ProgramType::Xdp) {
         Ok(true) => Ok(()),
-        Ok(false) | Err(_) => Err(EdgeError::NotPermitted {
-            what: "loading eBPF programs",
-        }),
+        Ok(false) | Err(_) => Err(EdgeError::NotPermitted { what: "loading eBPF programs" }),
     }
 }
 
@@ -123,11 +121,7 @@ fn load_into(pins: &Pins, config: &Config) -> Result<Loaded, EdgeError> {
             Pins::remove(&path)?;
         }
     }
-    let xdp = program
-        .info()
-        .ok()
-        .and_then(|info| info.verified_instruction_count())
-        .unwrap_or(0);
+    let xdp = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
     Ok(Loaded {
         directory: pins.directory().to_owned(),
         interfaces,
@@ -141,23 +135,17 @@ fn open_object(pins: &Pins, config: &Config) -> Result<Ebpf, EdgeError> {
         maps::check_shape(pins, map, config.edge.max_sources)?;
         loader.map_pin_path(map, pins.map(map));
     }
-    loader
-        .map_max_entries("BANS", config.edge.max_sources)
-        .map_max_entries("CONNS", config.edge.max_sources);
+    loader.map_max_entries("BANS", config.edge.max_sources).map_max_entries("CONNS", config.edge.max_sources);
     loader.load(OBJECT).map_err(|error| match error {
         EbpfError::MapError(aya::maps::MapError::CreateError { ref io_error, .. }) if not_permitted(io_error) => {
-            EdgeError::NotPermitted {
-                what: "creating eBPF maps",
-            }
+            EdgeError::NotPermitted { what: "creating eBPF maps" }
         }
         error => EdgeError::Object(Box::new(error)),
     })
 }
 
 fn attach_conns(object: &mut Ebpf, pins: &Pins) -> Result<u32, EdgeError> {
-    let program = object.program_mut(CONNS_PROGRAM).ok_or(EdgeError::Missing {
-        what: "program guard_conns",
-    })?;
+    let program = object.program_mut(CONNS_PROGRAM).ok_or(EdgeError::Missing { what: "program guard_conns" })?;
     let program: &mut SockOps = program.try_into().map_err(verifier(CONNS_PROGRAM))?;
     program.load().map_err(verifier(CONNS_PROGRAM))?;
     let path = pins.conns_link();
@@ -167,32 +155,19 @@ fn attach_conns(object: &mut Ebpf, pins: &Pins) -> Result<u32, EdgeError> {
         sys::update_link(link.as_fd(), fd.as_fd()).map_err(EdgeError::pin("replacing the program of", &path))?;
     } else {
         let cgroup = cgroup_root()?;
-        let failed = |source| EdgeError::Cgroup {
-            cgroup: cgroup.clone(),
-            source,
-        };
+        let failed = |source| EdgeError::Cgroup { cgroup: cgroup.clone(), source };
         let directory = File::open(&cgroup).map_err(failed)?;
         // cgroup links are always multiple: `Single` sets no flag, `AllowMultiple` one that links refuse.
-        let link = program
-            .attach(directory, CgroupAttachMode::Single)
-            .map_err(|e| failed(io_error(e)))?;
+        let link = program.attach(directory, CgroupAttachMode::Single).map_err(|e| failed(io_error(e)))?;
         let link = program.take_link(link).map_err(|e| failed(io_error(e)))?;
-        let link: FdLink = link.try_into().map_err(|_| EdgeError::Missing {
-            what: "link of guard_conns",
-        })?;
+        let link: FdLink = link.try_into().map_err(|_| EdgeError::Missing { what: "link of guard_conns" })?;
         pin(link, &path)?;
     }
-    Ok(program
-        .info()
-        .ok()
-        .and_then(|info| info.verified_instruction_count())
-        .unwrap_or(0))
+    Ok(program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0))
 }
 
 fn xdp(object: &mut Ebpf) -> Result<&mut Xdp, EdgeError> {
-    let program = object.program_mut(XDP_PROGRAM).ok_or(EdgeError::Missing {
-        what: "program guard_xdp",
-    })?;
+    let program = object.program_mut(XDP_PROGRAM).ok_or(EdgeError::Missing { what: "program guard_xdp" })?;
     let program: &mut Xdp = program.try_into().map_err(verifier(XDP_PROGRAM))?;
     program.load().map_err(verifier(XDP_PROGRAM))?;
     Ok(program)
@@ -211,11 +186,7 @@ fn attach_xdp(program: &mut Xdp, pins: &Pins, name: &str, wanted: XdpMode) -> Re
         if current && modes(wanted).contains(&mode) {
             let fd = program.fd().map_err(verifier(XDP_PROGRAM))?;
             sys::update_link(link.as_fd(), fd.as_fd()).map_err(EdgeError::pin("replacing the program of", &path))?;
-            return Ok(Attached {
-                name: name.to_owned(),
-                mode: mode.label(),
-                replaced: true,
-            });
+            return Ok(Attached { name: name.to_owned(), mode: mode.label(), replaced: true });
         }
         // Of an interface that is gone, or in a mode that isn't wanted any more.
         drop(link);
@@ -237,26 +208,16 @@ fn attach_anew(program: &mut Xdp, pins: &Pins, name: &str, index: u32, modes: &[
                 // A kernel without XDP links would get a netlink attachment, which can't be pinned.
                 let link: FdLink = link.try_into().map_err(|_| EdgeError::Missing { what: "XDP link" })?;
                 pin(link, &pins.xdp_link(mode, name))?;
-                return Ok(Attached {
-                    name: name.to_owned(),
-                    mode: mode.label(),
-                    replaced: false,
-                });
+                return Ok(Attached { name: name.to_owned(), mode: mode.label(), replaced: false });
             }
             Err(error) => {
                 let source = io_error(error);
                 failure = match source.raw_os_error() {
                     Some(libc::EBUSY | libc::EEXIST) => return Err(EdgeError::Occupied { name: name.to_owned() }),
                     Some(libc::EPERM | libc::EACCES) => {
-                        return Err(EdgeError::NotPermitted {
-                            what: "attaching XDP programs",
-                        });
+                        return Err(EdgeError::NotPermitted { what: "attaching XDP programs" });
                     }
-                    _ => EdgeError::Attach {
-                        name: name.to_owned(),
-                        mode: mode.label(),
-                        source,
-                    },
+                    _ => EdgeError::Attach { name: name.to_owned(), mode: mode.label(), source },
                 };
             }
         }
@@ -291,23 +252,16 @@ fn cgroup_root() -> Result<PathBuf, EdgeError> {
     let mount = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     mount
         .into_iter()
-        .find_map(|fields| {
-            (fields.get(2) == Some(&"cgroup2"))
-                .then(|| fields.get(1).map(PathBuf::from))
-                .flatten()
-        })
+        .find_map(|fields| (fields.get(2) == Some(&"cgroup2")).then(|| fields.get(1).map(PathBuf::from)).flatten())
         .ok_or(EdgeError::NoCgroup)
 }
 
 fn verifier(program: &'static str) -> impl Fn(ProgramError) -> EdgeError {
     move |error| match &error {
-        ProgramError::LoadError { io_error, .. } if not_permitted(io_error) => EdgeError::NotPermitted {
-            what: "loading eBPF programs",
-        },
-        _ => EdgeError::Verifier {
-            program,
-            source: Box::new(error),
-        },
+        ProgramError::LoadError { io_error, .. } if not_permitted(io_error) => {
+            EdgeError::NotPermitted { what: "loading eBPF programs" }
+        }
+        _ => EdgeError::Verifier { program, source: Box::new(error) },
     }
 }
 

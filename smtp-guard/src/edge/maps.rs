@@ -41,20 +41,11 @@ pub(super) fn check_shape(pins: &Pins, map: &'static str, max_sources: u32) -> R
         return Ok(());
     }
     let info = MapInfo::from_pin(&path).map_err(EdgeError::map(map))?;
-    let found = (
-        info.map_type().map_err(EdgeError::map(map))?,
-        info.key_size(),
-        info.value_size(),
-        info.max_entries(),
-    );
+    let found = (info.map_type().map_err(EdgeError::map(map))?, info.key_size(), info.value_size(), info.max_entries());
     if found == wanted {
         return Ok(());
     }
-    Err(EdgeError::Incompatible {
-        path,
-        found: words(found),
-        wanted: words(wanted),
-    })
+    Err(EdgeError::Incompatible { path, found: words(found), wanted: words(wanted) })
 }
 
 fn words((kind, key, value, entries): Shape) -> String {
@@ -121,10 +112,7 @@ fn replace<const N: usize>(
     wanted: &[(u32, [u8; N])],
 ) -> Result<(), EdgeError> {
     if wanted.len() > EXEMPT_ENTRIES as usize {
-        return Err(EdgeError::TooManyExempt {
-            limit: EXEMPT_ENTRIES,
-            family,
-        });
+        return Err(EdgeError::TooManyExempt { limit: EXEMPT_ENTRIES, family });
     }
     let mut trie: LpmTrie<_, [u8; N], u32> = open(pins, map)?.try_into().map_err(EdgeError::map(map))?;
     let keep: HashSet<_> = wanted.iter().copied().collect();
@@ -141,8 +129,7 @@ fn replace<const N: usize>(
             for key in old.drain(..) {
                 trie.remove(&key).map_err(EdgeError::map(map))?;
             }
-            trie.insert(&Key::new(*length, *address), 1, 0)
-                .map_err(EdgeError::map(map))?;
+            trie.insert(&Key::new(*length, *address), 1, 0).map_err(EdgeError::map(map))?;
         }
     }
     for key in old {
@@ -153,7 +140,5 @@ fn replace<const N: usize>(
 
 /// Whether the maps that [`KernelPlane`](super::KernelPlane) needs are pinned.
 pub(super) fn are_pinned(pins: &Pins) -> bool {
-    ["SETTINGS", "BANS", "CONNS", "COUNTERS"]
-        .iter()
-        .all(|map| Path::exists(&pins.map(map)))
+    ["SETTINGS", "BANS", "CONNS", "COUNTERS"].iter().all(|map| Path::exists(&pins.map(map)))
 }

@@ -12,16 +12,8 @@ use smtp_guard_ebpf::abi::ABI_VERSION;
 use super::error::EdgeError;
 
 /// Names of the maps, in the order in which they are written before anything is attached.
-pub(super) const MAPS: [&str; 8] = [
-    "SETTINGS",
-    "PORTS",
-    "EXEMPT_V4",
-    "EXEMPT_V6",
-    "BANS",
-    "CONNS",
-    "COUNTERS",
-    "COUNTED",
-];
+pub(super) const MAPS: [&str; 8] =
+    ["SETTINGS", "PORTS", "EXEMPT_V4", "EXEMPT_V6", "BANS", "CONNS", "COUNTERS", "COUNTED"];
 
 const CONNS_LINK: &str = "link-conns";
 
@@ -53,9 +45,7 @@ impl Mode {
 impl Pins {
     /// Those of this version.
     pub(super) fn new(pin_directory: &Path) -> Self {
-        Self {
-            directory: pin_directory.join(format!("v{ABI_VERSION}")),
-        }
+        Self { directory: pin_directory.join(format!("v{ABI_VERSION}")) }
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -71,8 +61,7 @@ impl Pins {
     }
 
     pub(super) fn xdp_link(&self, mode: Mode, interface: &str) -> PathBuf {
-        self.directory
-            .join(format!("xdp-{}-{}", mode.label(), interface.replace('.', "~")))
+        self.directory.join(format!("xdp-{}-{}", mode.label(), interface.replace('.', "~")))
     }
 
     /// The interfaces with a pinned link, and the mode of each.
@@ -139,14 +128,10 @@ pub(super) fn versions(pin_directory: &Path) -> Vec<Pins> {
     };
     let is_version = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.strip_prefix('v')
-            .is_some_and(|number| number.parse::<u32>().is_ok())
+        name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
     };
     let directories = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    directories
-        .filter(is_version)
-        .map(|directory| Pins { directory })
-        .collect()
+    directories.filter(is_version).map(|directory| Pins { directory }).collect()
 }
 
 fn mount(directory: &Path) -> Result<(), EdgeError> {
@@ -154,9 +139,7 @@ fn mount(directory: &Path) -> Result<(), EdgeError> {
     if on_bpffs(directory) {
         return Ok(());
     }
-    let wrong = || EdgeError::NoBpffs {
-        path: directory.to_owned(),
-    };
+    let wrong = || EdgeError::NoBpffs { path: directory.to_owned() };
     if !directory.starts_with(USUAL) {
         return Err(wrong());
     }
@@ -187,19 +170,8 @@ mod tests {
         ] {
             fs::write(path, "").unwrap();
         }
-        let found: Vec<_> = pins
-            .xdp_links()
-            .unwrap()
-            .into_iter()
-            .map(|(name, mode, _)| (name, mode))
-            .collect();
-        assert_eq!(
-            found,
-            [
-                ("eth0".to_owned(), Mode::Driver),
-                ("eth0.100".to_owned(), Mode::Generic)
-            ]
-        );
+        let found: Vec<_> = pins.xdp_links().unwrap().into_iter().map(|(name, mode, _)| (name, mode)).collect();
+        assert_eq!(found, [("eth0".to_owned(), Mode::Driver), ("eth0.100".to_owned(), Mode::Generic)]);
         assert_eq!(versions(directory.path()).len(), 1);
         assert_eq!(pins.remove_all().unwrap().len(), 4);
         assert!(!pins.directory().exists());

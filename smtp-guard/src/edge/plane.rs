@@ -69,18 +69,9 @@ impl KernelPlane {
             return Ok(None);
         }
         let bans = maps::open(&pins, "BANS")?.try_into().map_err(EdgeError::map("BANS"))?;
-        let conns = maps::open(&pins, "CONNS")?
-            .try_into()
-            .map_err(EdgeError::map("CONNS"))?;
-        let counters = maps::open(&pins, "COUNTERS")?
-            .try_into()
-            .map_err(EdgeError::map("COUNTERS"))?;
-        Ok(Some(Self {
-            pins,
-            bans: Mutex::new(bans),
-            conns,
-            counters,
-        }))
+        let conns = maps::open(&pins, "CONNS")?.try_into().map_err(EdgeError::map("CONNS"))?;
+        let counters = maps::open(&pins, "COUNTERS")?.try_into().map_err(EdgeError::map("COUNTERS"))?;
+        Ok(Some(Self { pins, bans: Mutex::new(bans), conns, counters }))
     }
 
     /// Writes settings, exempt list and guarded ports of `config`.
@@ -90,19 +81,12 @@ impl KernelPlane {
 
     /// Bans `source` until `until`, or changes its ban, and reads it back.
     pub fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError> {
-        let value = abi::Ban {
-            until_ns: until.as_ns(),
-            reason: reason as u32,
-            _pad: 0,
-        }
-        .to_bytes();
+        let value = abi::Ban { until_ns: until.as_ns(), reason: reason as u32, _pad: 0 }.to_bytes();
         let mut bans = self.bans();
         bans.insert(source.0, value, 0).map_err(EdgeError::map("BANS"))?;
         match bans.get(&source.0, 0) {
             Ok(found) if found == value => Ok(()),
-            Ok(_) | Err(MapError::KeyNotFound) => Err(EdgeError::NotWritten {
-                entry: format!("{source:?}"),
-            }),
+            Ok(_) | Err(MapError::KeyNotFound) => Err(EdgeError::NotWritten { entry: format!("{source:?}") }),
             Err(error) => Err(EdgeError::map("BANS")(error)),
         }
     }
@@ -186,19 +170,11 @@ impl KernelPlane {
     }
 
     fn interfaces(&self) -> Result<Vec<Interface>, EdgeError> {
-        let links = self
-            .pins
-            .xdp_links()
-            .map_err(EdgeError::pin("reading", self.pins.directory()))?;
+        let links = self.pins.xdp_links().map_err(EdgeError::pin("reading", self.pins.directory()))?;
         let interface = |(name, mode, path): (String, super::pins::Mode, PathBuf)| {
-            let attached = sys::open_pin(&path)
-                .and_then(|link| sys::link_interface(link.as_fd()))
-                .is_ok_and(|i| i != 0);
-            Interface {
-                name,
-                mode: mode.label(),
-                attached,
-            }
+            let attached =
+                sys::open_pin(&path).and_then(|link| sys::link_interface(link.as_fd())).is_ok_and(|i| i != 0);
+            Interface { name, mode: mode.label(), attached }
         };
         Ok(links.into_iter().map(interface).collect())
     }
@@ -211,8 +187,6 @@ impl KernelPlane {
 
 impl fmt::Debug for KernelPlane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KernelPlane")
-            .field("directory", &self.pins.directory())
-            .finish_non_exhaustive()
+        f.debug_struct("KernelPlane").field("directory", &self.pins.directory()).finish_non_exhaustive()
     }
 }

@@ -1,8 +1,5 @@
 //! Fenced: the system calls that no crate offers. Everything unsafe of the user plane is in this file.
-#![allow(
-    unsafe_code,
-    reason = "bpf(2) and a socket option that aya and rustix lack; each block has its proof"
-)]
+#![allow(unsafe_code, reason = "bpf(2) and a socket option that aya and rustix lack; each block has its proof")]
 
 use std::ffi::CString;
 use std::io;
@@ -56,11 +53,7 @@ struct LinkInfo {
 /// Opens the object (here: a link) pinned at `path`.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = ObjGet {
-        pathname: path.as_ptr() as u64,
-        bpf_fd: 0,
-        file_flags: 0,
-    };
+    let mut attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     // SAFETY: the attribute lives over the call, is as long as we say, and points to a string that lives as long.
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
     // SAFETY: a successful BPF_OBJ_GET returns a new descriptor that nobody else owns.
@@ -69,12 +62,7 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 
 /// Replaces the program behind `link`, at once: there is no moment without one.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut attr = LinkUpdate {
-        link_fd: number(link),
-        new_prog_fd: number(program),
-        flags: 0,
-        old_prog_fd: 0,
-    };
+    let mut attr = LinkUpdate { link_fd: number(link), new_prog_fd: number(program), flags: 0, old_prog_fd: 0 };
     // SAFETY: the attribute lives over the call and is as long as we say; both descriptors are open.
     unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(drop)
 }
@@ -82,11 +70,7 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 /// Index of the interface that an XDP link is attached to; 0 when the interface is gone.
 pub(super) fn link_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
     let mut info = LinkInfo::default();
-    let mut attr = GetInfo {
-        bpf_fd: number(link),
-        info_len: size_of::<LinkInfo>() as u32,
-        info: &raw mut info as u64,
-    };
+    let mut attr = GetInfo { bpf_fd: number(link), info_len: size_of::<LinkInfo>() as u32, info: &raw mut info as u64 };
     // SAFETY: the attribute lives over the call; `info` is writable for `info_len` bytes and any bytes are valid in it.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     Ok(info.ifindex)
@@ -128,11 +112,7 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
 unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
     // SAFETY: the caller's promise; the length is that of the attribute.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr(attr), size_of::<T>()) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result as i32)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
 fn ptr<T>(value: &mut T) -> *mut T {

@@ -29,10 +29,7 @@ pub enum RecipientsError {
 impl KnownRecipients {
     /// Reads `path`. Blank lines and what follows a `#` don't count.
     pub fn load(path: &Path) -> Result<Self, RecipientsError> {
-        let failed = |source| RecipientsError::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| RecipientsError::Read { path: path.to_owned(), source };
         if fs::metadata(path).map_err(failed)?.len() > MAX_FILE {
             return Err(RecipientsError::TooLarge { path: path.to_owned() });
         }
@@ -45,11 +42,7 @@ impl KnownRecipients {
             }
             if !is_entry(entry) {
                 let text = entry.chars().take(80).collect();
-                return Err(RecipientsError::Line {
-                    path: path.to_owned(),
-                    line: index + 1,
-                    text,
-                });
+                return Err(RecipientsError::Line { path: path.to_owned(), line: index + 1, text });
             }
             entries.insert(entry.to_lowercase().into_boxed_str());
         }
@@ -61,9 +54,7 @@ impl KnownRecipients {
         if self.entries.contains(recipient) {
             return true;
         }
-        recipient
-            .rfind('@')
-            .is_some_and(|at| self.entries.contains(&recipient[at..]))
+        recipient.rfind('@').is_some_and(|at| self.entries.contains(&recipient[at..]))
     }
 
     /// Addresses and domains in the table.
@@ -112,11 +103,7 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_named() {
-        for (text, line) in [
-            ("a@b.example\nnonsense\n", ":2:"),
-            ("a b@c.example", ":1:"),
-            ("\n\nuser@", ":3:"),
-        ] {
+        for (text, line) in [("a@b.example\nnonsense\n", ":2:"), ("a b@c.example", ":1:"), ("\n\nuser@", ":3:")] {
             let error = load(text).unwrap_err().to_string();
             assert!(error.contains(line), "{error}");
         }

@@ -43,9 +43,7 @@ impl Origin {
 
     /// The origin with this label.
     pub fn from_label(label: &str) -> Option<Self> {
-        [Self::Ledger, Self::Operator]
-            .into_iter()
-            .find(|origin| origin.label() == label)
+        [Self::Ledger, Self::Operator].into_iter().find(|origin| origin.label() == label)
     }
 }
 

@@ -32,15 +32,7 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(config: Arc<Config>, table: Arc<BanTable>, store: Store, meter: Arc<dyn Meter>) -> Self {
         let ledger = Ledger::new(config.harvest.clone(), config.edge.max_sources as usize);
-        Self {
-            config,
-            ledger,
-            table,
-            store,
-            decisions: HashMap::new(),
-            unsaved: HashSet::new(),
-            meter,
-        }
+        Self { config, ledger, table, store, decisions: HashMap::new(), unsaved: HashSet::new(), meter }
     }
 
     /// Puts store and kernel map together: unexpired bans of the store go into force, bans that only the kernel has are
@@ -147,10 +139,7 @@ impl Keeper {
         if let Some(displaced) = applied.displaced {
             self.meter.bound_reached("bans");
             self.decisions.remove(&displaced);
-            tracing::warn!(
-                source = self.text(displaced),
-                "the ban that ended soonest made room for a new one"
-            );
+            tracing::warn!(source = self.text(displaced), "the ban that ended soonest made room for a new one");
         }
         self.decisions.insert(ban.source, ban);
         self.meter.bans_active(self.decisions.len());
@@ -190,9 +179,7 @@ impl Keeper {
         }
         let remembered = i64::try_from(self.config.harvest.ban_max.as_millis()).unwrap_or(i64::MAX);
         // Purging is idle work: when the queue is full the next sweep does it.
-        let _ = self
-            .store
-            .purge(WallTime::from_ms(both.wall.as_ms().saturating_sub(remembered)));
+        let _ = self.store.purge(WallTime::from_ms(both.wall.as_ms().saturating_sub(remembered)));
     }
 
     pub(super) fn decisions(&self) -> Vec<Decision> {
@@ -230,11 +217,7 @@ impl Keeper {
         self.forget(source);
         self.meter.bans_active(self.decisions.len());
         let ban = ban?;
-        tracing::info!(
-            source = self.text(source),
-            reason = ban.reason.label(),
-            "ban lifted by the operator"
-        );
+        tracing::info!(source = self.text(source), reason = ban.reason.label(), "ban lifted by the operator");
         Some(Decision::of(&ban, self.prefix()))
     }
 
@@ -255,22 +238,15 @@ impl Keeper {
         let mut notes = Vec::new();
         let view = self.ledger.view(source, both.instant);
         if let Some(view) = &view {
-            notes.extend(
-                view.offences
-                    .iter()
-                    .map(|(reason, count)| format!("{}: {count} times", reason.text())),
-            );
+            notes.extend(view.offences.iter().map(|(reason, count)| format!("{}: {count} times", reason.text())));
         }
-        let connections = self
-            .table
-            .kernel()
-            .and_then(|kernel| match kernel.established_of(source) {
-                Ok(connections) => Some(connections),
-                Err(error) => {
-                    notes.push(error.to_string());
-                    None
-                }
-            });
+        let connections = self.table.kernel().and_then(|kernel| match kernel.established_of(source) {
+            Ok(connections) => Some(connections),
+            Err(error) => {
+                notes.push(error.to_string());
+                None
+            }
+        });
         Explanation {
             source: self.text(source),
             exempt: self.config.exempt.contains(ip),

@@ -151,10 +151,7 @@ impl Ledger {
         let entry = self.entries.get_mut(&source)?;
         entry.expire(now, window);
         let (unknown, known) = (entry.unknown.count(), entry.known.count());
-        let oldest = [entry.unknown.oldest(), entry.known.oldest()]
-            .into_iter()
-            .flatten()
-            .min();
+        let oldest = [entry.unknown.oldest(), entry.known.oldest()].into_iter().flatten().min();
         Some(View {
             unknown,
             recipients: unknown.saturating_add(known),
@@ -232,21 +229,13 @@ fn judge(rule: &Harvest, entry: &mut Entry, now: Instant) -> Option<Verdict> {
     let length = doubled.min(rule.ban_max.max(rule.ban));
     entry.bans = repeat.saturating_add(1);
     entry.banned_until = now.after(length);
-    let mut evidence = vec![format!(
-        "{unknown} distinct unknown recipients of {}",
-        unknown.saturating_add(known)
-    )];
+    let mut evidence = vec![format!("{unknown} distinct unknown recipients of {}", unknown.saturating_add(known))];
     evidence.extend(entry.sample.iter().map(|address| format!("unknown: {address}")));
     evidence.truncate(SAMPLE);
     entry.unknown.clear();
     entry.known.clear();
     entry.sample.clear();
-    Some(Verdict {
-        reason: Reason::Harvest,
-        length,
-        repeat,
-        evidence,
-    })
+    Some(Verdict { reason: Reason::Harvest, length, repeat, evidence })
 }
 
 fn share(unknown: u32, known: u32) -> f64 {

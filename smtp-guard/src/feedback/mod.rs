@@ -76,21 +76,10 @@ pub enum ControlError {
 
 enum Control {
     Decisions(oneshot::Sender<Vec<Decision>>),
-    Add {
-        ip: IpAddr,
-        length: Duration,
-        text: String,
-        answer: oneshot::Sender<Result<Decision, ControlError>>,
-    },
-    Delete {
-        ip: IpAddr,
-        answer: oneshot::Sender<Option<Decision>>,
-    },
+    Add { ip: IpAddr, length: Duration, text: String, answer: oneshot::Sender<Result<Decision, ControlError>> },
+    Delete { ip: IpAddr, answer: oneshot::Sender<Option<Decision>> },
     DeleteAll(oneshot::Sender<usize>),
-    Explain {
-        ip: IpAddr,
-        answer: oneshot::Sender<Explanation>,
-    },
+    Explain { ip: IpAddr, answer: oneshot::Sender<Explanation> },
 }
 
 impl Feedback {
@@ -109,13 +98,7 @@ impl Feedback {
 
     /// Bans `ip`'s source for `length`, in place of a ban that it has.
     pub async fn add(&self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, ControlError> {
-        self.ask(|answer| Control::Add {
-            ip,
-            length,
-            text,
-            answer,
-        })
-        .await?
+        self.ask(|answer| Control::Add { ip, length, text, answer }).await?
     }
 
     /// Lifts the ban of `ip`'s source and forgets what was held against it.
@@ -155,14 +138,7 @@ pub fn start(
     let mut keeper = Keeper::new(config, bans, store, Arc::clone(&meter));
     keeper.restore();
     let task = tokio::spawn(run(keeper, report_queue, control_queue));
-    (
-        Feedback {
-            reports,
-            controls,
-            meter,
-        },
-        task,
-    )
+    (Feedback { reports, controls, meter }, task)
 }
 
 async fn run(mut keeper: Keeper, mut reports: mpsc::Receiver<Report>, mut controls: mpsc::Receiver<Control>) {
@@ -187,12 +163,7 @@ fn answer(keeper: &mut Keeper, control: Control) {
     // Whoever asked may have gone away meanwhile.
     let _ = match control {
         Control::Decisions(answer) => answer.send(keeper.decisions()).map_err(drop),
-        Control::Add {
-            ip,
-            length,
-            text,
-            answer,
-        } => answer.send(keeper.add(ip, length, text)).map_err(drop),
+        Control::Add { ip, length, text, answer } => answer.send(keeper.add(ip, length, text)).map_err(drop),
         Control::Delete { ip, answer } => answer.send(keeper.delete(ip)).map_err(drop),
         Control::DeleteAll(answer) => answer.send(keeper.delete_all()).map_err(drop),
         Control::Explain { ip, answer } => answer.send(keeper.explain(ip)).map_err(drop),

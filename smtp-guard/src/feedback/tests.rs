@@ -47,10 +47,7 @@ impl World {
     fn new() -> Self {
         let mut config = Config::builtin();
         config.exempt = ["192.0.2.9/32".parse().unwrap()].into_iter().collect();
-        Self {
-            directory: tempfile::tempdir().unwrap(),
-            config: Arc::new(config),
-        }
+        Self { directory: tempfile::tempdir().unwrap(), config: Arc::new(config) }
     }
 
     fn start(&self) -> (Feedback, JoinHandle<()>, Arc<BanTable>, Arc<Counted>) {
@@ -65,14 +62,8 @@ impl World {
 fn harvest(feedback: &Feedback, ip: &str) {
     let client = ClientAddr::new((ip.parse::<IpAddr>().unwrap(), 4000).into());
     for n in 0..10 {
-        let conduct = Conduct::UnknownRecipient {
-            recipient: format!("no{n}@example.org").into(),
-        };
-        feedback.report(Report {
-            client,
-            at: Instant::now(),
-            conduct,
-        });
+        let conduct = Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into() };
+        feedback.report(Report { client, at: Instant::now(), conduct });
     }
 }
 
@@ -94,19 +85,12 @@ async fn a_harvest_is_banned_explained_lifted_and_survives_a_restart() {
     settled(&feedback, &meter, 30).await;
     let decisions = feedback.decisions().await.unwrap();
     let sources: BTreeSet<_> = decisions.iter().map(|decision| decision.source.as_str()).collect();
-    assert_eq!(
-        sources,
-        BTreeSet::from(["192.0.2.1", "2001:db8::/64"]),
-        "the exempt one is not banned"
-    );
+    assert_eq!(sources, BTreeSet::from(["192.0.2.1", "2001:db8::/64"]), "the exempt one is not banned");
     assert_eq!((meter.count("ban harvest"), meter.count("latency")), (2, 2));
     let explained = feedback.explain("2001:db8::2".parse().unwrap()).await.unwrap();
     let decision = explained.decision.unwrap();
     assert_eq!((decision.reason.as_str(), decision.repeat), ("harvest", 0));
-    assert!(
-        decision.evidence[0].contains("10 distinct unknown recipients of 10"),
-        "{decision:?}"
-    );
+    assert!(decision.evidence[0].contains("10 distinct unknown recipients of 10"), "{decision:?}");
     assert!(feedback.delete("2001:db8::3".parse().unwrap()).await.unwrap().is_some());
     assert_eq!(table.len(), 1);
     drop(feedback);
@@ -126,14 +110,8 @@ async fn the_operator_bans_all_but_the_exempt() {
     let hour = Duration::from_secs(3600);
     let exempt = feedback.add("192.0.2.9".parse().unwrap(), hour, String::new()).await;
     assert!(matches!(exempt, Err(ControlError::Exempt { .. })));
-    let decision = feedback
-        .add("192.0.2.1".parse().unwrap(), hour, "by hand".to_owned())
-        .await
-        .unwrap();
-    assert_eq!(
-        (decision.origin.as_str(), decision.until.as_ms() - decision.made.as_ms()),
-        ("operator", 3_600_000)
-    );
+    let decision = feedback.add("192.0.2.1".parse().unwrap(), hour, "by hand".to_owned()).await.unwrap();
+    assert_eq!((decision.origin.as_str(), decision.until.as_ms() - decision.made.as_ms()), ("operator", 3_600_000));
     assert_eq!(table.len(), 1);
     assert!(feedback.delete("192.0.2.2".parse().unwrap()).await.unwrap().is_none());
 }

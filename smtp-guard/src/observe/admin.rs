@@ -86,9 +86,7 @@ pub enum Refusal {
 
 impl Control for Feedback {
     async fn decisions(&self) -> Result<Vec<Decision>, Refusal> {
-        Self::decisions(self)
-            .await
-            .map_err(|e| Refusal::Unavailable(e.to_string()))
+        Self::decisions(self).await.map_err(|e| Refusal::Unavailable(e.to_string()))
     }
 
     async fn add(&self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, Refusal> {

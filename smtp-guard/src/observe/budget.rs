@@ -18,12 +18,7 @@ pub struct Budget {
 impl Budget {
     /// A budget of `lines` a second.
     pub const fn new(lines: u32) -> Self {
-        Self {
-            lines,
-            second: AtomicU64::new(0),
-            used: AtomicU32::new(0),
-            left_out: AtomicU64::new(0),
-        }
+        Self { lines, second: AtomicU64::new(0), used: AtomicU32::new(0), left_out: AtomicU64::new(0) }
     }
 
     /// Whether one more line may be written at `now`. `Some(n)`: yes, and `n` lines were left out before it.

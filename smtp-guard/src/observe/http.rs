@@ -122,9 +122,6 @@ mod tests {
         let http = Http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = http.address().unwrap();
         let error = Http::bind(address).await.unwrap_err().to_string();
-        assert!(
-            error.contains(&address.to_string()) && error.contains("choose a free"),
-            "{error}"
-        );
+        assert!(error.contains(&address.to_string()) && error.contains("choose a free"), "{error}");
     }
 }

@@ -45,20 +45,13 @@ impl Collector for KernelCollector {
             let help = "Packets that the kernel plane judged";
             let mut family = encoder.encode_descriptor("kernel_packets", help, None, MetricType::Counter)?;
             for (reason, address_family, packets) in counters {
-                let labels = [
-                    ("reason", reason.label()),
-                    ("family", address_family.label()),
-                    ("verdict", verdict(reason)),
-                ];
+                let labels =
+                    [("reason", reason.label()), ("family", address_family.label()), ("verdict", verdict(reason))];
                 ConstCounter::new(packets).encode(family.encode_family(&labels)?)?;
             }
         }
         let gauges = [
-            (
-                "kernel_sources",
-                "Sources with established connections",
-                stats.sources(),
-            ),
+            ("kernel_sources", "Sources with established connections", stats.sources()),
             ("kernel_bans", "Entries of the kernel's map of bans", stats.bans()),
         ];
         for (name, help, value) in gauges {

@@ -26,10 +26,7 @@ pub const PRINTABLE_BYTES: usize = 100;
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error("log.level {level:?} is no filter: {source}; write \"info\", or \"warn,smtp_guard=debug\"")]
-    Level {
-        level: String,
-        source: tracing_subscriber::filter::ParseError,
-    },
+    Level { level: String, source: tracing_subscriber::filter::ParseError },
     #[error("a log is set up already")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
@@ -53,10 +50,7 @@ where
 
 /// `level` as a filter: a level, or directives separated by commas.
 pub fn filter(level: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder().parse(level).map_err(|source| LogError::Level {
-        level: level.to_owned(),
-        source,
-    })
+    EnvFilter::builder().parse(level).map_err(|source| LogError::Level { level: level.to_owned(), source })
 }
 
 /// The security line of a refused client: `SMTP connection from 192.0.2.1 rejected: directory harvest attack`.
@@ -129,13 +123,7 @@ mod tests {
         check(&[b'a'; 101], &format!("{}…", "a".repeat(100)));
         // Cut in the middle of a character: its first byte is shown as what it is.
         check(
-            "a".repeat(99)
-                .as_bytes()
-                .iter()
-                .copied()
-                .chain([0xc3, 0xbc])
-                .collect::<Vec<_>>()
-                .as_slice(),
+            "a".repeat(99).as_bytes().iter().copied().chain([0xc3, 0xbc]).collect::<Vec<_>>().as_slice(),
             &format!("{}\\xc3…", "a".repeat(99)),
         );
     }
@@ -152,18 +140,9 @@ mod tests {
     #[test]
     fn the_security_line_is_in_the_users_words() {
         for (addr, line) in [
-            (
-                "192.0.2.1:4711",
-                "SMTP connection from 192.0.2.1 rejected: directory harvest attack",
-            ),
-            (
-                "[::ffff:192.0.2.1]:1",
-                "SMTP connection from 192.0.2.1 rejected: directory harvest attack",
-            ),
-            (
-                "[2001:db8::1]:25",
-                "SMTP connection from 2001:db8::1 rejected: directory harvest attack",
-            ),
+            ("192.0.2.1:4711", "SMTP connection from 192.0.2.1 rejected: directory harvest attack"),
+            ("[::ffff:192.0.2.1]:1", "SMTP connection from 192.0.2.1 rejected: directory harvest attack"),
+            ("[2001:db8::1]:25", "SMTP connection from 2001:db8::1 rejected: directory harvest attack"),
         ] {
             let client = ClientAddr::new(addr.parse().unwrap());
             assert_eq!(rejection(client, Reason::Harvest), line);
@@ -172,12 +151,9 @@ mod tests {
 
     #[test]
     fn a_level_is_a_filter() {
-        for (level, ok) in [
-            ("info", true),
-            ("warn,smtp_guard=debug", true),
-            ("a=b=c", false),
-            ("smtp_guard=loud", false),
-        ] {
+        for (level, ok) in
+            [("info", true), ("warn,smtp_guard=debug", true), ("a=b=c", false), ("smtp_guard=loud", false)]
+        {
             assert_eq!(filter(level).is_ok(), ok, "{level}");
         }
     }
@@ -201,10 +177,7 @@ mod tests {
         for (key, expected) in [
             ("target", "security"),
             ("level", "INFO"),
-            (
-                "message",
-                "SMTP connection from 192.0.2.1 rejected: directory harvest attack",
-            ),
+            ("message", "SMTP connection from 192.0.2.1 rejected: directory harvest attack"),
             ("client", "192.0.2.1"),
             ("reason", "harvest"),
             ("detail", "RCPT TO:<a\\x9b31m\\x0d\\x0a\\x1b[2J>"),
@@ -212,16 +185,9 @@ mod tests {
             assert_eq!(value[key], expected, "{json}");
         }
         let text = logged(LogFormat::Text, "warn,security=info");
-        assert!(
-            text.contains("security: SMTP connection from 192.0.2.1 rejected: directory harvest attack"),
-            "{text}"
-        );
+        assert!(text.contains("security: SMTP connection from 192.0.2.1 rejected: directory harvest attack"), "{text}");
         for log in [json, text] {
-            assert_eq!(
-                log.chars().filter(|c| c.is_control()).collect::<String>(),
-                "\n",
-                "{log:?}"
-            );
+            assert_eq!(log.chars().filter(|c| c.is_control()).collect::<String>(), "\n", "{log:?}");
         }
         assert_eq!(logged(LogFormat::Text, "warn"), "");
     }

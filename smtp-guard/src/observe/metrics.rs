@@ -70,9 +70,8 @@ struct Inner {
 
 impl Metrics {
     /// Upper ends of the buckets of `smtp_guard_ban_seconds`, in seconds: the target is 1 ms.
-    pub const BAN_SECONDS: [f64; 11] = [
-        0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1,
-    ];
+    pub const BAN_SECONDS: [f64; 11] =
+        [0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1];
 
     /// All metrics at zero, the kernel's absent.
     pub fn new() -> Self {
@@ -240,11 +239,7 @@ impl ByReason {
             let reason = Reason::from_number(u32::try_from(number).ok()?).filter(|reason| usual(*reason))?;
             Some(family.get_or_create_owned(&vec![(label, reason.label())]))
         };
-        Self {
-            usual: std::array::from_fn(counter),
-            label,
-            family,
-        }
+        Self { usual: std::array::from_fn(counter), label, family }
     }
 
     fn inc(&self, reason: Reason) {
@@ -303,24 +298,12 @@ mod tests {
             check(|m| m.offence(reason.label()), &line);
         }
         check(|m| m.offence("odd"), "smtp_guard_offences_total{conduct=\"odd\"} 1");
-        check(
-            |m| m.ban(Reason::Harvest),
-            "smtp_guard_bans_total{reason=\"harvest\"} 1",
-        );
+        check(|m| m.ban(Reason::Harvest), "smtp_guard_bans_total{reason=\"harvest\"} 1");
         check(|m| m.bans_active(7), "smtp_guard_bans_active 7");
         check(|m| m.report_dropped(), "smtp_guard_reports_dropped_total 1");
-        check(
-            |m| m.ban_latency(Duration::from_micros(300)),
-            "smtp_guard_ban_seconds_bucket{le=\"0.0005\"} 1",
-        );
-        check(
-            |m| m.ban_latency(Duration::from_micros(300)),
-            "smtp_guard_ban_seconds_bucket{le=\"0.0002\"} 0",
-        );
-        check(
-            |m| m.bound_reached("say \"no\"\n\\"),
-            r#"smtp_guard_bound_reached_total{bound="say \"no\"\n\\"} 1"#,
-        );
+        check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0005\"} 1");
+        check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0002\"} 0");
+        check(|m| m.bound_reached("say \"no\"\n\\"), r#"smtp_guard_bound_reached_total{bound="say \"no\"\n\\"} 1"#);
     }
 
     #[test]

@@ -80,9 +80,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let mut late = TcpStream::connect(address).await.unwrap();
-        late.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            .await
-            .unwrap();
+        late.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
         idle.pop();
         let mut reply = String::new();
         late.read_to_string(&mut reply).await.unwrap();

@@ -47,10 +47,7 @@ impl Socket {
     /// Binds `path` with mode 0660, after removing the socket of a dead guard. Makes the directory of `path` (mode
     /// 0750) where it is missing. To be called inside the tokio runtime.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
-        let io = |source| SocketError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let io = |source| SocketError::Io { path: path.to_owned(), source };
         let directory = match path.parent() {
             Some(directory) if !directory.as_os_str().is_empty() => directory,
             _ => Path::new("."),
@@ -86,11 +83,7 @@ impl Socket {
             .map_err(io)?
             .ino();
         let path = path.to_owned();
-        let file = SocketFile {
-            path,
-            inode,
-            _lock: lock,
-        };
+        let file = SocketFile { path, inode, _lock: lock };
         Ok(Self { listener, file })
     }
 
@@ -116,12 +109,8 @@ fn trusted(owner: u32, user: u32) -> bool {
 
 /// The lock of `path`, or `None` where another process holds it.
 fn lock(path: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(with_suffix(path, ".lock"))?;
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(with_suffix(path, ".lock"))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -164,12 +153,7 @@ mod tests {
 
     #[test]
     fn a_directory_of_somebody_else_is_not_trusted() {
-        for (owner, user, expected) in [
-            (1000, 1000, true),
-            (0, 1000, true),
-            (1001, 1000, false),
-            (1001, 0, true),
-        ] {
+        for (owner, user, expected) in [(1000, 1000, true), (0, 1000, true), (1001, 1000, false), (1001, 0, true)] {
             assert_eq!(trusted(owner, user), expected, "{owner} {user}");
         }
     }

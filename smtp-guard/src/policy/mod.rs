@@ -64,12 +64,7 @@ pub enum Standing {
 impl Rules {
     /// Rules of `config`; `known` is its recipient table, if it has one.
     pub fn new(config: Arc<Config>, known: Option<KnownRecipients>) -> Self {
-        let domains = config
-            .relay
-            .domains
-            .iter()
-            .map(|domain| domain.to_ascii_lowercase())
-            .collect();
+        let domains = config.relay.domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
         Self { config, domains, known }
     }
 
@@ -86,11 +81,7 @@ impl Rules {
     /// Who `ip` is to us.
     pub fn client(&self, ip: IpAddr) -> Client {
         let exempt = self.config.exempt.contains(ip);
-        Client {
-            ip,
-            exempt,
-            may_relay: exempt || self.config.relay.networks.contains(ip),
-        }
+        Client { ip, exempt, may_relay: exempt || self.config.relay.networks.contains(ip) }
     }
 
     /// MAIL: the declared size, in bytes, against the limit.
@@ -115,19 +106,15 @@ impl Rules {
             return refuse(Reason::Relay, Reply::new(554, Some((5, 7, 1)), "Relay access denied"));
         }
         if !client.exempt && accepted >= self.config.limits.recipients {
-            return refuse(
-                Reason::Recipients,
-                Reply::new(452, Some((4, 5, 3)), "Too many recipients"),
-            );
+            return refuse(Reason::Recipients, Reply::new(452, Some((4, 5, 3)), "Too many recipients"));
         }
         if served && mailbox.local().eq_ignore_ascii_case("postmaster") {
             return Decision::Permit((Permit(()), Standing::Postmaster));
         }
         match &self.known {
-            Some(known) if served && !known.lookup(&mailbox.key()) => refuse(
-                Reason::UnknownRecipient,
-                Reply::new(550, Some((5, 1, 1)), "Recipient unknown"),
-            ),
+            Some(known) if served && !known.lookup(&mailbox.key()) => {
+                refuse(Reason::UnknownRecipient, Reply::new(550, Some((5, 1, 1)), "Recipient unknown"))
+            }
             _ => Decision::Permit((Permit(()), Standing::Open)),
         }
     }
@@ -146,10 +133,7 @@ impl Rules {
 
     fn message_too_large(&self) -> Refusal {
         let text = format!("Message larger than {} bytes", self.config.limits.message_size);
-        Refusal {
-            reason: Reason::MessageSize,
-            reply: Reply::new(552, Some((5, 3, 4)), text),
-        }
+        Refusal { reason: Reason::MessageSize, reply: Reply::new(552, Some((5, 3, 4)), text) }
     }
 }
 

@@ -51,49 +51,14 @@ mod tests {
                 "<No@Example.org>: Recipient address rejected: User unknown in local recipient table",
                 true,
             ),
-            (
-                550,
-                (5, 1, 1),
-                "<no@example.org>: Recipient address rejected: User unknown",
-                true,
-            ),
-            (
-                550,
-                (5, 1, 1),
-                "<other@example.org>: Recipient address rejected: User unknown",
-                false,
-            ),
+            (550, (5, 1, 1), "<no@example.org>: Recipient address rejected: User unknown", true),
+            (550, (5, 1, 1), "<other@example.org>: Recipient address rejected: User unknown", false),
             (554, (5, 7, 1), "<no@example.org>: Relay access denied", false),
-            (
-                450,
-                (4, 1, 1),
-                "<no@example.org>: Recipient address rejected: User unknown",
-                false,
-            ),
-            (
-                550,
-                (5, 1, 0),
-                "<a@b.example>: Sender address rejected: User unknown in virtual mailbox table",
-                false,
-            ),
-            (
-                550,
-                (5, 1, 1),
-                "<a@b.example>: Sender address rejected: User unknown",
-                false,
-            ),
-            (
-                554,
-                (5, 7, 1),
-                "<host[192.0.2.1]>: Client host rejected: Access denied",
-                false,
-            ),
-            (
-                550,
-                (5, 1, 1),
-                "User unknown: see <no@example.org>: Recipient address rejected: User unknown",
-                false,
-            ),
+            (450, (4, 1, 1), "<no@example.org>: Recipient address rejected: User unknown", false),
+            (550, (5, 1, 0), "<a@b.example>: Sender address rejected: User unknown in virtual mailbox table", false),
+            (550, (5, 1, 1), "<a@b.example>: Sender address rejected: User unknown", false),
+            (554, (5, 7, 1), "<host[192.0.2.1]>: Client host rejected: Access denied", false),
+            (550, (5, 1, 1), "User unknown: see <no@example.org>: Recipient address rejected: User unknown", false),
         ];
         for (code, enhanced, text, unknown) in table {
             check(Profile::Postfix, code, enhanced, text, unknown);
@@ -111,12 +76,6 @@ mod tests {
         ] {
             check(Profile::Generic, code, enhanced, "whatever", unknown);
         }
-        assert!(!is_unknown(
-            Profile::Generic,
-            550,
-            None,
-            "5.1.1 looks like it",
-            "no@example.org"
-        ));
+        assert!(!is_unknown(Profile::Generic, 550, None, "5.1.1 looks like it", "no@example.org"));
     }
 }

@@ -59,10 +59,7 @@ pub(super) struct Connection {
 
 impl Backend {
     pub(super) fn new(config: Arc<config::Config>) -> Self {
-        Self {
-            config,
-            link: Link::None,
-        }
+        Self { config, link: Link::None }
     }
 
     /// Whether there is a connection, or one is being opened: [`Self::word`] may then have something to say.
@@ -76,10 +73,7 @@ impl Backend {
             (Request::Drop, _) => self.link = Link::None,
             (Request::Mail(mail, _), Link::None) => {
                 let opening = Box::pin(open(Arc::clone(&self.config)));
-                self.link = Link::Opening {
-                    opening,
-                    mail: Some(mail),
-                };
+                self.link = Link::Opening { opening, mail: Some(mail) };
             }
             (request, Link::Open(connection)) => {
                 let quit = matches!(request, Request::Quit);
@@ -165,11 +159,7 @@ impl Connection {
         }
         Command::Helo(name).encode(&mut self.unsent);
         let answer = self.word().await?;
-        if answer.code().class() == 2 {
-            Ok(())
-        } else {
-            Err(Lost::Unreachable)
-        }
+        if answer.code().class() == 2 { Ok(()) } else { Err(Lost::Unreachable) }
     }
 
     /// Says QUIT and closes; how the server takes it doesn't matter.

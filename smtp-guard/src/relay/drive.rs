@@ -117,11 +117,7 @@ impl Driver {
                 Output::Reply(reply) => reply.encode(&mut self.unsent),
                 Output::Request(request) => self.backend.perform(request).await,
                 Output::Report(conduct) => {
-                    let report = Report {
-                        client: self.addr,
-                        at: Instant::now(),
-                        conduct,
-                    };
+                    let report = Report { client: self.addr, at: Instant::now(), conduct };
                     self.shared.feedback.report(report);
                 }
                 Output::Event(event) => events::observe(&self.shared, &self.id, self.addr, event),
@@ -142,10 +138,7 @@ impl Driver {
                     Line::Text(line) => command::parse(&line),
                     Line::Flawed(flaw) => Err(flaw.into()),
                 };
-                Some(Input::Command {
-                    command,
-                    more: !self.unread.is_empty(),
-                })
+                Some(Input::Command { command, more: !self.unread.is_empty() })
             }
             Wants::Body => {
                 let decoder = self.body.get_or_insert_with(BodyDecoder::new);
@@ -162,9 +155,7 @@ impl Driver {
     async fn wait(&mut self, seat: &mut Seat, stop: &mut Stop, mut sleep: std::pin::Pin<&mut Sleep>) -> Woken {
         let wants = self.session.wants();
         let now = Instant::now();
-        sleep
-            .as_mut()
-            .reset(TokioInstant::now() + self.session.deadline().since(now));
+        sleep.as_mut().reset(TokioInstant::now() + self.session.deadline().since(now));
         let read = match wants {
             Wants::Body => BODY_READ,
             _ => COMMAND_READ,

@@ -27,13 +27,7 @@ pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Even
                 log::rejected(client, reason, id);
             }
         }
-        Event::Message(Message {
-            outcome,
-            sender,
-            recipients,
-            size,
-            reply,
-        }) => {
+        Event::Message(Message { outcome, sender, recipients, size, reply }) => {
             shared.metrics.message(outcome);
             let sender = log::printable(sender.as_bytes());
             let reply = log::printable(reply.as_bytes());
@@ -53,10 +47,7 @@ fn within_budget(shared: &Shared) -> bool {
     match REFUSALS.take(Instant::now()) {
         Some(0) => true,
         Some(left_out) => {
-            tracing::warn!(
-                left_out,
-                "lines about refusals were left out; the metrics have counted them"
-            );
+            tracing::warn!(left_out, "lines about refusals were left out; the metrics have counted them");
             true
         }
         None => {

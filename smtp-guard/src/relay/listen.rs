@@ -47,10 +47,7 @@ impl Listeners {
 
     /// The addresses that were bound.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-            .collect()
+        self.0.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
     /// Serves until `stop`, then waits at most `drain` for what is under way. Returns the number of sessions cut off.
@@ -126,10 +123,7 @@ fn admit(stream: TcpStream, addr: ClientAddr, shared: &Arc<Shared>, stop: &Stop)
     if !exempt && let Some((reason, _until)) = shared.bans.banned(source, Instant::now()) {
         return turn_away(stream, addr, reason, shared);
     }
-    let room = (!exempt).then_some(Room {
-        of_source: limits.connections,
-        total: limits.total_connections,
-    });
+    let room = (!exempt).then_some(Room { of_source: limits.connections, total: limits.total_connections });
     match shared.sources.enter(source, room) {
         Ok(seat) => {
             // See `Connection::open`.

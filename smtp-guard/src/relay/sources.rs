@@ -82,19 +82,12 @@ impl Sources {
 
     fn sit(self: &Arc<Self>, source: Source, room: Option<Room>) -> Result<Seat, Reason> {
         let mut shard = self.shard(source);
-        let slot = shard.entry(source).or_insert_with(|| Slot {
-            sessions: 0,
-            banned: watch::Sender::new(None),
-        });
+        let slot = shard.entry(source).or_insert_with(|| Slot { sessions: 0, banned: watch::Sender::new(None) });
         if room.is_some_and(|room| slot.sessions >= room.of_source) {
             return Err(Reason::Connections);
         }
         slot.sessions += 1;
-        Ok(Seat {
-            sources: Arc::clone(self),
-            source,
-            banned: slot.banned.subscribe(),
-        })
+        Ok(Seat { sources: Arc::clone(self), source, banned: slot.banned.subscribe() })
     }
 
     fn leave(&self, source: Source) {
@@ -154,10 +147,7 @@ mod tests {
         assert!(sources.enter(a, ROOM).is_ok());
         drop((second, third));
         assert_eq!(sources.total(), 0);
-        assert!(
-            sources.shards.iter().all(|s| s.lock().unwrap().is_empty()),
-            "no slot stays behind"
-        );
+        assert!(sources.shards.iter().all(|s| s.lock().unwrap().is_empty()), "no slot stays behind");
     }
 
     #[tokio::test]

@@ -46,10 +46,7 @@ impl Session {
             return self.refuse_and_close(refusal.reason, refusal.reply, out);
         }
         if body.verdict.is_none() {
-            out.push(Output::Event(Event::Refused {
-                reason: refusal.reason,
-                detail: self.sender(),
-            }));
+            out.push(Output::Event(Event::Refused { reason: refusal.reason, detail: self.sender() }));
             out.push(Output::Request(Request::Drop));
             body.verdict = Some((Outcome::Rejected, refusal.reply));
         }
@@ -74,10 +71,7 @@ impl Session {
         let size = end.size();
         if end.flaw().is_some() {
             out.push(Output::Report(Conduct::Offence(Reason::Smuggling)));
-            out.push(Output::Event(Event::Refused {
-                reason: Reason::Smuggling,
-                detail: self.sender(),
-            }));
+            out.push(Output::Event(Event::Refused { reason: Reason::Smuggling, detail: self.sender() }));
             self.finish(Outcome::Rejected, size, &replies::smuggling(), out);
             self.reset_transaction(Some(Request::Drop), out);
             return self.fail(replies::smuggling(), std::time::Duration::ZERO, now, out);
@@ -129,20 +123,12 @@ impl Session {
             Some(transaction) => (transaction.sender.clone(), transaction.accepted),
             None => (String::new(), 0),
         };
-        let message = Message {
-            outcome,
-            sender,
-            recipients,
-            size,
-            reply: reply.to_string(),
-        };
+        let message = Message { outcome, sender, recipients, size, reply: reply.to_string() };
         out.push(Output::Event(Event::Message(message)));
     }
 
     fn sender(&self) -> String {
-        self.transaction
-            .as_ref()
-            .map_or_else(String::new, |t| format!("from={}", t.sender))
+        self.transaction.as_ref().map_or_else(String::new, |t| format!("from={}", t.sender))
     }
 }
 

@@ -39,11 +39,7 @@ impl Session {
             Command::Vrfy => self.idle(replies::vrfy(), now, out),
             Command::Help => self.idle(replies::help(), now, out),
             Command::Quit => {
-                let word = if self.transaction.is_some() {
-                    Request::Drop
-                } else {
-                    Request::Quit
-                };
+                let word = if self.transaction.is_some() { Request::Drop } else { Request::Quit };
                 self.transaction = None;
                 out.push(Output::Request(word));
                 out.push(Output::Reply(replies::bye()));
@@ -97,16 +93,12 @@ impl Session {
             return self.reply(replies::backend_lost(), now, out);
         }
         match self.rules.recipient(&self.client, &rcpt.path, transaction.accepted) {
-            Decision::Permit((permit, standing)) => self.ask(
-                Question::Rcpt(rcpt.clone(), standing),
-                Request::Rcpt(rcpt, permit),
-                now,
-                out,
-            ),
-            Decision::Refuse(Refusal {
-                reason: Reason::UnknownRecipient,
-                reply,
-            }) => self.unknown_recipient(&rcpt, reply, now, out),
+            Decision::Permit((permit, standing)) => {
+                self.ask(Question::Rcpt(rcpt.clone(), standing), Request::Rcpt(rcpt, permit), now, out)
+            }
+            Decision::Refuse(Refusal { reason: Reason::UnknownRecipient, reply }) => {
+                self.unknown_recipient(&rcpt, reply, now, out)
+            }
             Decision::Refuse(Refusal { reason, reply }) => {
                 let detail = self.envelope(&rcpt);
                 if reply.code().class() == 4 {
@@ -127,17 +119,12 @@ impl Session {
         now: Instant,
         out: &mut Vec<Output>,
     ) -> State {
-        out.push(Output::Report(Conduct::UnknownRecipient {
-            recipient: rcpt.path.key().into(),
-        }));
+        out.push(Output::Report(Conduct::UnknownRecipient { recipient: rcpt.path.key().into() }));
         let detail = self.envelope(rcpt);
         let delay = self.rules.config().harvest.delay;
         if self.accepted_messages > 0 {
             // A sender whose mail was accepted in this session isn't made to fail over a stale address.
-            out.push(Output::Event(super::Event::Refused {
-                reason: Reason::UnknownRecipient,
-                detail,
-            }));
+            out.push(Output::Event(super::Event::Refused { reason: Reason::UnknownRecipient, detail }));
             return self.hold(reply, delay, now, out);
         }
         self.refuse(Reason::UnknownRecipient, detail, reply, delay, now, out)
@@ -156,10 +143,7 @@ impl Session {
                 self.reply(replies::backend_lost(), now, out)
             }
             Some(Transaction { accepted: 0, .. }) => {
-                out.push(Output::Event(super::Event::Refused {
-                    reason: Reason::Protocol,
-                    detail: String::new(),
-                }));
+                out.push(Output::Event(super::Event::Refused { reason: Reason::Protocol, detail: String::new() }));
                 self.fail(replies::no_recipients(), Duration::ZERO, now, out)
             }
             Some(_) => self.ask(Question::Data, Request::Data, now, out),
@@ -182,14 +166,7 @@ impl Session {
             out.push(Output::Report(Conduct::Offence(Reason::NonSmtp)));
             return self.refuse_and_close(Reason::NonSmtp, replies::not_smtp(), out);
         }
-        self.refuse(
-            Reason::Protocol,
-            error.to_string(),
-            error.reply(),
-            Duration::ZERO,
-            now,
-            out,
-        )
+        self.refuse(Reason::Protocol, error.to_string(), error.reply(), Duration::ZERO, now, out)
     }
 
     fn protocol(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {

@@ -13,10 +13,7 @@ use crate::wire::reply::Reply;
 #[derive(Debug)]
 pub enum Input {
     /// A command line. `more`: the client has sent bytes beyond it already.
-    Command {
-        command: Result<Command, CommandError>,
-        more: bool,
-    },
+    Command { command: Result<Command, CommandError>, more: bool },
     /// Message data, decoded.
     Body(CleanBody),
     /// So many bytes of message data were read in all, although none came out (a flaw was seen).

@@ -152,11 +152,7 @@ impl Session {
             (State::Closed, _) => State::Closed,
             (state, Input::Shutdown) => {
                 self.draining = true;
-                if matches!(state, State::Ready) && self.transaction.is_none() {
-                    self.drained(out)
-                } else {
-                    state
-                }
+                if matches!(state, State::Ready) && self.transaction.is_none() { self.drained(out) } else { state }
             }
             (state, Input::Banned(reason)) => self.on_banned(state, reason, out),
             (state, Input::ClientGone) => self.on_client_gone(state, now, out),
@@ -208,11 +204,7 @@ impl Session {
     }
 
     fn ask(&mut self, question: Question, request: Request, now: Instant, out: &mut Vec<Output>) -> State {
-        let wait = if matches!(question, Question::Data) {
-            DATA_WAIT
-        } else {
-            ENVELOPE_WAIT
-        };
+        let wait = if matches!(question, Question::Data) { DATA_WAIT } else { ENVELOPE_WAIT };
         self.deadline = now.after(wait);
         out.push(Output::Request(request));
         State::Asked(question)
@@ -256,11 +248,7 @@ impl Session {
             out.push(Output::Report(Conduct::Offence(Reason::FailedCommands)));
             return self.refuse_and_close(Reason::FailedCommands, replies::failed_commands(), out);
         }
-        let penalty = if self.failures >= limit.div_ceil(2) {
-            Duration::from_secs(1)
-        } else {
-            Duration::ZERO
-        };
+        let penalty = if self.failures >= limit.div_ceil(2) { Duration::from_secs(1) } else { Duration::ZERO };
         self.hold(reply, delay.max(penalty), now, out)
     }
 

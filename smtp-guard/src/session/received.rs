@@ -12,10 +12,7 @@ pub(super) fn header(session: &Session, now: Instant) -> Option<CleanBody> {
         IpAddr::V4(v4) => format!("[{v4}]"),
         IpAddr::V6(v6) => format!("[IPv6:{v6}]"),
     };
-    let helo = session
-        .helo
-        .as_ref()
-        .map_or_else(|| "unknown".to_owned(), |helo| helo.printable());
+    let helo = session.helo.as_ref().map_or_else(|| "unknown".to_owned(), |helo| helo.printable());
     let protocol = if session.esmtp { "ESMTP" } else { "SMTP" };
     let text = format!(
         "Received: from {helo} ({address})\r\n\tby {} (smtp-guard) with {protocol} id {};\r\n\t{}\r\n",
@@ -38,9 +35,6 @@ mod tests {
 
     #[test]
     fn the_date_is_that_of_rfc_5322() {
-        assert_eq!(
-            date(WallTime::from_ms(1_795_518_000_000)),
-            "Tue, 24 Nov 2026 11:00:00 +0000"
-        );
+        assert_eq!(date(WallTime::from_ms(1_795_518_000_000)), "Tue, 24 Nov 2026 11:00:00 +0000");
     }
 }

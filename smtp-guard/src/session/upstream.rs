@@ -30,11 +30,7 @@ impl Session {
             }
             (question @ Question::Reset(_), _) => self.on_lost(question, Lost::Protocol, now, out),
             (Question::Mail(mail), 2) => {
-                self.transaction = Some(Transaction {
-                    sender: mail.path.to_string(),
-                    accepted: 0,
-                    lost: false,
-                });
+                self.transaction = Some(Transaction { sender: mail.path.to_string(), accepted: 0, lost: false });
                 self.reply(reply, now, out)
             }
             (Question::Rcpt(rcpt, standing), 2) => {
@@ -42,9 +38,7 @@ impl Session {
                     transaction.accepted += 1;
                 }
                 if standing == Standing::Open {
-                    out.push(Output::Report(Conduct::KnownRecipient {
-                        recipient: rcpt.path.key().into(),
-                    }));
+                    out.push(Output::Report(Conduct::KnownRecipient { recipient: rcpt.path.key().into() }));
                 }
                 self.reply(reply, now, out)
             }
@@ -95,19 +89,13 @@ impl Session {
         if reply.code().class() == 5 && self.accepted_messages == 0 {
             return self.refuse(Reason::Backend, detail, reply, Duration::ZERO, now, out);
         }
-        out.push(Output::Event(Event::Refused {
-            reason: Reason::Backend,
-            detail,
-        }));
+        out.push(Output::Event(Event::Refused { reason: Reason::Backend, detail }));
         self.reply(reply, now, out)
     }
 
     /// The backend is lost while it was asked: a 4xx, the connection is given up, the client's session stays.
     fn on_lost(&mut self, question: Question, lost: Lost, now: Instant, out: &mut Vec<Output>) -> State {
-        out.push(Output::Event(Event::Refused {
-            reason: Reason::BackendLost,
-            detail: format!("{lost:?}"),
-        }));
+        out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, detail: format!("{lost:?}") }));
         out.push(Output::Request(Request::Drop));
         match question {
             // What was to be undone is undone.
@@ -132,10 +120,7 @@ impl Session {
     pub(super) fn on_upstream_idle(&mut self, out: &mut Vec<Output>) -> State {
         if let Some(transaction) = &mut self.transaction {
             transaction.lost = true;
-            out.push(Output::Event(Event::Refused {
-                reason: Reason::BackendLost,
-                detail: "idle".to_owned(),
-            }));
+            out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, detail: "idle".to_owned() }));
         }
         out.push(Output::Request(Request::Drop));
         State::Ready

@@ -39,10 +39,7 @@ impl Database {
         match Self::connect(path, prefix) {
             Err(StoreError::Database { source, .. }) if is_broken(&source) => {
                 let aside = path.with_extension(format!("broken-{}", WallTime::now().as_ms()));
-                let failed = |source| StoreError::Directory {
-                    directory: path.to_owned(),
-                    source,
-                };
+                let failed = |source| StoreError::Directory { directory: path.to_owned(), source };
                 fs::rename(path, &aside).map_err(failed)?;
                 tracing::error!(error = %source, aside = %aside.display(),
                     "the store can't be read: it was set aside and a new one is begun; decisions in it are lost");
@@ -53,28 +50,18 @@ impl Database {
     }
 
     fn connect(path: &Path, prefix: Ipv6Prefix) -> Result<Self, StoreError> {
-        let failed = |source| StoreError::Database {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| StoreError::Database { path: path.to_owned(), source };
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         // A crash of the machine may cost the last decisions, never the file.
-        connection
-            .pragma_update(None, "synchronous", "NORMAL")
-            .map_err(failed)?;
-        let found: i64 = connection
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .map_err(failed)?;
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+        let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
         match found {
             0 => connection.execute_batch(CREATE).map_err(failed)?,
             SCHEMA => {}
             _ => {
-                return Err(StoreError::Newer {
-                    path: path.to_owned(),
-                    found,
-                });
+                return Err(StoreError::Newer { path: path.to_owned(), found });
             }
         }
         Ok(Self { connection, prefix })
@@ -105,12 +92,7 @@ impl Database {
             let (Some(address), Some(reason), Some(origin)) =
                 (address, Reason::from_label(&reason), Origin::from_label(&origin))
             else {
-                tracing::warn!(
-                    source,
-                    reason,
-                    origin,
-                    "a decision in the store makes no sense and is left out"
-                );
+                tracing::warn!(source, reason, origin, "a decision in the store makes no sense and is left out");
                 continue;
             };
             bans.push(Ban {
@@ -154,9 +136,7 @@ impl Database {
                         .execute([prefix.display(*source)])?;
                 }
                 Change::Purge(until) => {
-                    transaction
-                        .prepare_cached("DELETE FROM decisions WHERE until < ?1")?
-                        .execute([until.as_ms()])?;
+                    transaction.prepare_cached("DELETE FROM decisions WHERE until < ?1")?.execute([until.as_ms()])?;
                 }
             }
         }

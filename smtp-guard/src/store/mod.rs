@@ -75,12 +75,7 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || write(&queue, &mut database))
             .map_err(StoreError::Thread)?;
-        Ok(Self {
-            changes: Some(changes),
-            writer: Some(writer),
-            loaded,
-            _lock: lock,
-        })
+        Ok(Self { changes: Some(changes), writer: Some(writer), loaded, _lock: lock })
     }
 
     /// The bans that were in the store when it was opened, also those that are over but not forgotten. Once.
@@ -169,25 +164,13 @@ fn gather(queue: &Receiver<Change>, pending: &mut Vec<Change>) -> bool {
 }
 
 fn lock(directory: &Path) -> Result<fs::File, StoreError> {
-    let failed = |source| StoreError::Directory {
-        directory: directory.to_owned(),
-        source,
-    };
+    let failed = |source| StoreError::Directory { directory: directory.to_owned(), source };
     fs::create_dir_all(directory).map_err(failed)?;
     let path = directory.join("lock");
-    let file = fs::File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(failed)?;
+    let file = fs::File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let pid = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
-        return Err(StoreError::InUse {
-            directory: directory.to_owned(),
-            pid,
-        });
+        return Err(StoreError::InUse { directory: directory.to_owned(), pid });
     }
     fs::write(&path, format!("{}\n", std::process::id())).map_err(failed)?;
     Ok(file)
@@ -218,10 +201,7 @@ mod tests {
     fn bans_survive_and_removed_ones_do_not() {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path());
-        let v6 = Ban {
-            source: Ipv6Prefix::default().source("2001:db8::1".parse().unwrap()),
-            ..ban(9)
-        };
+        let v6 = Ban { source: Ipv6Prefix::default().source("2001:db8::1".parse().unwrap()), ..ban(9) };
         for ban in [&ban(5), &ban(6), &ban(7), &v6] {
             store.save(ban).unwrap();
         }
@@ -240,32 +220,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let _store = open(directory.path());
         let error = Store::open(directory.path(), Ipv6Prefix::default()).unwrap_err();
-        assert!(
-            error.to_string().contains(&format!("(process {})", std::process::id())),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&format!("(process {})", std::process::id())), "{error}");
     }
 
     #[test]
     fn a_broken_database_is_set_aside() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(
-            directory.path().join("decisions.db"),
-            "not a database, by far not one at all".repeat(100),
-        )
-        .unwrap();
+        fs::write(directory.path().join("decisions.db"), "not a database, by far not one at all".repeat(100)).unwrap();
         let store = open(directory.path());
         store.save(&ban(5)).unwrap();
         drop(store);
         assert_eq!(open(directory.path()).take_loaded(), [ban(5)]);
-        let names: Vec<_> = fs::read_dir(directory.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
-        assert!(
-            names.iter().any(|name| name.to_string_lossy().contains("broken")),
-            "{names:?}"
-        );
+        let names: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(names.iter().any(|name| name.to_string_lossy().contains("broken")), "{names:?}");
     }
 
     #[test]

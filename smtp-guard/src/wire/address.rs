@@ -97,17 +97,10 @@ impl Mailbox {
         if text.starts_with('@') {
             return Err(AddressError::SourceRoute);
         }
-        let (local, rest) = if text.starts_with('"') {
-            quoted(text)?
-        } else {
-            plain(text)?
-        };
+        let (local, rest) = if text.starts_with('"') { quoted(text)? } else { plain(text)? };
         let domain = rest.strip_prefix('@').ok_or(AddressError::NoDomain)?;
         let domain = Host::parse(domain).ok_or(AddressError::Domain)?;
-        let mailbox = Self {
-            local: local.into(),
-            domain,
-        };
+        let mailbox = Self { local: local.into(), domain };
         // The canonical form counts: it is what goes out.
         let text = mailbox.to_string();
         let local = text.len() - mailbox.domain.to_string().len() - 1;
@@ -159,20 +152,14 @@ fn is_atext(byte: u8) -> bool {
 }
 
 fn is_dot_string(local: &str) -> bool {
-    local
-        .split('.')
-        .all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
+    local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
 }
 
 /// A local part without quotes, and what follows it.
 fn plain(text: &str) -> Result<(String, &str), AddressError> {
     let end = text.find('@').ok_or(AddressError::NoDomain)?;
     let (local, rest) = text.split_at(end);
-    if is_dot_string(local) {
-        Ok((local.to_owned(), rest))
-    } else {
-        Err(AddressError::Local)
-    }
+    if is_dot_string(local) { Ok((local.to_owned(), rest)) } else { Err(AddressError::Local) }
 }
 
 /// A quoted local part, unquoted, and what follows it.
@@ -214,11 +201,7 @@ impl ReversePath {
     /// The path at the start of `text`, and what follows it.
     pub fn parse(text: &str) -> Result<(Self, &str), AddressError> {
         let (inner, rest) = bracketed(text)?;
-        let path = if inner.is_empty() {
-            Self::Null
-        } else {
-            Self::Mailbox(Mailbox::parse(inner)?)
-        };
+        let path = if inner.is_empty() { Self::Null } else { Self::Mailbox(Mailbox::parse(inner)?) };
         Ok((path, rest))
     }
 }
@@ -283,44 +266,18 @@ mod tests {
         check("\"a@b>\"@x", Ok("\"a@b>\"@x"));
         check("a@[192.0.2.1]", Ok("a@[192.0.2.1]"));
         check("a@[ipv6:2001:DB8::1]", Ok("a@[IPv6:2001:db8::1]"));
-        for local in [
-            "",
-            ".a",
-            "a.",
-            "a..b",
-            ";cmd;",
-            "a b",
-            "a\tb",
-            "a(b",
-            "\u{e9}",
-            "\"\"",
-            "\"a",
-            "\"a\u{7}\"",
-            "\"a\\",
-        ] {
+        for local in
+            ["", ".a", "a.", "a..b", ";cmd;", "a b", "a\tb", "a(b", "\u{e9}", "\"\"", "\"a", "\"a\u{7}\"", "\"a\\"]
+        {
             let error = Mailbox::parse(&format!("{local}@x.example")).unwrap_err();
             assert!(
-                matches!(
-                    error,
-                    AddressError::Local | AddressError::SourceRoute | AddressError::NoDomain
-                ),
+                matches!(error, AddressError::Local | AddressError::SourceRoute | AddressError::NoDomain),
                 "{local:?}: {error}"
             );
         }
-        for domain in [
-            "",
-            "-a",
-            "a-",
-            "a..b",
-            ".a",
-            "a.",
-            "a_b",
-            "[1.2.3]",
-            "[1.2.3.4",
-            "[x:1]",
-            "\u{e9}.example",
-            "a b",
-        ] {
+        for domain in
+            ["", "-a", "a-", "a..b", ".a", "a.", "a_b", "[1.2.3]", "[1.2.3.4", "[x:1]", "\u{e9}.example", "a b"]
+        {
             check(&format!("a@{domain}"), Err(AddressError::Domain));
         }
         check("@a,@b:c@d", Err(AddressError::SourceRoute));

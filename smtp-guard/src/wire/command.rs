@@ -125,9 +125,7 @@ pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
     if !line.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) {
         return Err(CommandError::NotAscii);
     }
-    let line = std::str::from_utf8(line)
-        .map_err(|_| CommandError::NotAscii)?
-        .trim_end_matches(' ');
+    let line = std::str::from_utf8(line).map_err(|_| CommandError::NotAscii)?.trim_end_matches(' ');
     let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
     let alone = |command: Command, name| match argument {
         "" => Ok(command),
@@ -178,22 +176,14 @@ impl Helo {
     /// a header.
     pub fn printable(&self) -> String {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
-        self.0
-            .chars()
-            .take(100)
-            .map(|c| if is_plain(c) { c } else { '?' })
-            .collect()
+        self.0.chars().take(100).map(|c| if is_plain(c) { c } else { '?' }).collect()
     }
 }
 
 fn mail(argument: &str) -> Result<MailFrom, CommandError> {
     let path = after(argument, "FROM:").ok_or(CommandError::Argument("MAIL"))?;
     let (path, rest) = ReversePath::parse(path).map_err(CommandError::Sender)?;
-    let mut mail = MailFrom {
-        path,
-        size: None,
-        body: None,
-    };
+    let mut mail = MailFrom { path, size: None, body: None };
     for parameter in parameters(rest, "MAIL")? {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         match name.to_ascii_uppercase().as_str() {
@@ -217,8 +207,7 @@ fn rcpt(argument: &str) -> Result<RcptTo, CommandError> {
 /// What follows `keyword` and at most one space.
 fn after<'a>(argument: &'a str, keyword: &str) -> Option<&'a str> {
     let (head, rest) = argument.split_at_checked(keyword.len())?;
-    head.eq_ignore_ascii_case(keyword)
-        .then(|| rest.strip_prefix(' ').unwrap_or(rest))
+    head.eq_ignore_ascii_case(keyword).then(|| rest.strip_prefix(' ').unwrap_or(rest))
 }
 
 /// The words behind a path.
@@ -246,9 +235,7 @@ fn size(value: &str) -> Option<u64> {
 }
 
 fn body(value: &str) -> Option<BodyType> {
-    [BodyType::SevenBit, BodyType::EightBitMime]
-        .into_iter()
-        .find(|kind| value.eq_ignore_ascii_case(kind.keyword()))
+    [BodyType::SevenBit, BodyType::EightBitMime].into_iter().find(|kind| value.eq_ignore_ascii_case(kind.keyword()))
 }
 
 impl BodyType {

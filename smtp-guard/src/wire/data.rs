@@ -58,11 +58,7 @@ impl Default for BodyDecoder {
 impl BodyDecoder {
     /// A decoder for the bytes that follow our 354.
     pub fn new() -> Self {
-        Self {
-            line_start: true,
-            size: 0,
-            flaw: None,
-        }
+        Self { line_start: true, size: 0, flaw: None }
     }
 
     /// Decoded bytes so far, those of a flawed message included.
@@ -78,10 +74,7 @@ impl BodyDecoder {
                     Start::Undecided => return None,
                     Start::End => {
                         buf.advance(3);
-                        return Some(Chunk::End(BodyEnd {
-                            size: self.size,
-                            flaw: self.flaw,
-                        }));
+                        return Some(Chunk::End(BodyEnd { size: self.size, flaw: self.flaw }));
                     }
                     Start::Stuffed => buf.advance(1),
                     Start::Plain => {}
@@ -228,11 +221,7 @@ impl BodyEncoder {
         out.reserve(body.len());
         let mut copied = 0;
         for dot in memchr_iter(b'.', body) {
-            let starts_line = if dot == 0 {
-                self.line_start
-            } else {
-                body[..dot].ends_with(b"\r\n")
-            };
+            let starts_line = if dot == 0 { self.line_start } else { body[..dot].ends_with(b"\r\n") };
             if starts_line {
                 out.put_slice(&body[copied..dot]);
                 out.put_u8(b'.');

@@ -65,9 +65,7 @@ pub fn offer(hostname: &str, size_limit: u64, backend: &Capabilities) -> Reply {
         Some(theirs) => size_limit.min(theirs.saturating_sub(OUR_HEADERS)),
         None => size_limit,
     };
-    let mut reply = Reply::new(250, None, hostname.to_owned())
-        .and("PIPELINING")
-        .and(format!("SIZE {size}"));
+    let mut reply = Reply::new(250, None, hostname.to_owned()).and("PIPELINING").and(format!("SIZE {size}"));
     if backend.eight_bit_mime {
         reply = reply.and("8BITMIME");
     }
@@ -79,9 +77,7 @@ mod tests {
     use super::*;
 
     fn parse(lines: &[&str]) -> Capabilities {
-        let reply = lines
-            .iter()
-            .fold(Reply::new(250, None, "mx"), |reply, line| reply.and(line.to_string()));
+        let reply = lines.iter().fold(Reply::new(250, None, "mx"), |reply, line| reply.and(line.to_string()));
         Capabilities::parse(&reply)
     }
 
@@ -97,32 +93,18 @@ mod tests {
             "SMTPUTF8",
             "CHUNKING",
         ]);
-        assert_eq!(
-            (postfix.size, postfix.eight_bit_mime, postfix.starttls),
-            (Some(Some(10_240_000)), true, false)
-        );
+        assert_eq!((postfix.size, postfix.eight_bit_mime, postfix.starttls), (Some(Some(10_240_000)), true, false));
         let other = parse(&["size", "starttls", "dsn"]);
         assert_eq!((other.size, other.starttls), (Some(None), true));
         let both = postfix.intersection(&other);
-        assert_eq!(
-            both,
-            Capabilities {
-                size: Some(Some(10_240_000)),
-                dsn: true,
-                ..Capabilities::default()
-            }
-        );
+        assert_eq!(both, Capabilities { size: Some(Some(10_240_000)), dsn: true, ..Capabilities::default() });
         assert_eq!(parse(&["SIZE 0", ""]).size, Some(None));
     }
 
     #[test]
     fn the_offer_is_never_more_than_the_backend_takes() {
         for (limit, backend, expected) in [
-            (
-                1000,
-                Capabilities::default(),
-                "250 mx / PIPELINING / SIZE 1000 / ENHANCEDSTATUSCODES",
-            ),
+            (1000, Capabilities::default(), "250 mx / PIPELINING / SIZE 1000 / ENHANCEDSTATUSCODES"),
             (
                 1 << 30,
                 parse(&["SIZE 5024", "8BITMIME", "CHUNKING", "XCLIENT NAME"]),

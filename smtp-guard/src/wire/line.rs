@@ -86,12 +86,7 @@ mod tests {
     fn check(data: &[u8], expected: &[Result<&str, LineFlaw>]) {
         let expected: Vec<_> = expected.iter().map(|line| line.map(str::to_owned)).collect();
         for piece in [1, 2, 3, 7, data.len()] {
-            assert_eq!(
-                decode(data, piece),
-                expected,
-                "{:?} by {piece}",
-                data.escape_ascii().to_string()
-            );
+            assert_eq!(decode(data, piece), expected, "{:?} by {piece}", data.escape_ascii().to_string());
         }
     }
 
@@ -108,12 +103,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_too_long_is_dropped_once() {
-        for (length, fits) in [
-            (MAX_LINE - 2, true),
-            (MAX_LINE - 1, false),
-            (MAX_LINE, false),
-            (100_000, false),
-        ] {
+        for (length, fits) in [(MAX_LINE - 2, true), (MAX_LINE - 1, false), (MAX_LINE, false), (100_000, false)] {
             let mut data = vec![b'x'; length];
             data.extend_from_slice(b"\r\nQUIT\r\n");
             for piece in [1000, 4096, data.len()] {

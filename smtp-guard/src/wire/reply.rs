@@ -65,12 +65,7 @@ impl Reply {
     pub fn new(code: u16, enhanced: Option<(u8, u16, u16)>, text: impl Into<Cow<'static, str>>) -> Self {
         let code = Code(if (200..600).contains(&code) { code } else { 451 });
         let enhanced = enhanced.map(|(class, subject, detail)| Enhanced(class, subject, detail));
-        Self {
-            code,
-            enhanced,
-            first: clean(text.into()),
-            more: Vec::new(),
-        }
+        Self { code, enhanced, first: clean(text.into()), more: Vec::new() }
     }
 
     /// The reply with one line more.
@@ -150,11 +145,7 @@ fn clean(text: Cow<'static, str>) -> Cow<'static, str> {
     }
     // Byte by byte: a character that isn't ASCII becomes as many `?` as it has bytes, so lengths don't change.
     let bytes = text.bytes().take(MAX_TEXT);
-    Cow::Owned(
-        bytes
-            .map(|byte| if is_clean(byte) { char::from(byte) } else { '?' })
-            .collect(),
-    )
+    Cow::Owned(bytes.map(|byte| if is_clean(byte) { char::from(byte) } else { '?' }).collect())
 }
 
 /// Why the backend's bytes aren't a reply.
@@ -210,16 +201,10 @@ impl ReplyDecoder {
         let (enhanced, text) = enhanced(code, text);
         let text = String::from_utf8_lossy(text).into_owned();
         let reply = match self.partial.take() {
-            None => Reply {
-                enhanced,
-                ..Reply::new(code, None, text)
-            },
+            None => Reply { enhanced, ..Reply::new(code, None, text) },
             Some(partial) if partial.code.get() != code => return Err(ReplyError::Mixed),
             Some(partial) if partial.more.len() + 1 >= MAX_LINES => return Err(ReplyError::TooManyLines),
-            Some(partial) => Reply {
-                enhanced: enhanced.or(partial.enhanced),
-                ..partial.and(text)
-            },
+            Some(partial) => Reply { enhanced: enhanced.or(partial.enhanced), ..partial.and(text) },
         };
         if is_last {
             self.bytes = 0;
@@ -233,11 +218,7 @@ impl ReplyDecoder {
 /// Code, whether the line is the last one, and text.
 fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
     let (digits, rest) = line.split_at_checked(3)?;
-    let code = std::str::from_utf8(digits)
-        .ok()?
-        .parse()
-        .ok()
-        .filter(|code| (200..600).contains(code))?;
+    let code = std::str::from_utf8(digits).ok()?.parse().ok().filter(|code| (200..600).contains(code))?;
     match rest {
         [] => Some((code, true, rest)),
         [b' ', text @ ..] => Some((code, true, text)),
@@ -258,10 +239,7 @@ fn enhanced(code: u16, text: &[u8]) -> (Option<Enhanced>, &[u8]) {
     if class != code / 100 || !matches!(class, 2 | 4 | 5) {
         return (None, text);
     }
-    (
-        Some(Enhanced(class as u8, subject, detail)),
-        text.get(end + 1..).unwrap_or_default(),
-    )
+    (Some(Enhanced(class as u8, subject, detail)), text.get(end + 1..).unwrap_or_default())
 }
 
 /// One to three digits.
@@ -296,10 +274,8 @@ mod tests {
 
     fn check(data: &[u8], expected: &[Result<&str, ReplyError>]) {
         for piece in [1, 2, 5, data.len()] {
-            let found: Vec<_> = decode(data, piece)
-                .into_iter()
-                .map(|reply| reply.map(|reply| reply.to_string()))
-                .collect();
+            let found: Vec<_> =
+                decode(data, piece).into_iter().map(|reply| reply.map(|reply| reply.to_string())).collect();
             let expected: Vec<_> = expected.iter().map(|reply| reply.map(str::to_owned)).collect();
             assert_eq!(found, expected, "{:?} by {piece}", data.escape_ascii().to_string());
         }
@@ -309,10 +285,7 @@ mod tests {
     fn replies_of_backends() {
         check(b"250 Ok\r\n", &[Ok("250 Ok")]);
         check(b"250\r\n", &[Ok("250 ")]);
-        check(
-            b"250-a\r\n250-b\r\n250 c\r\n221 Bye\r\n",
-            &[Ok("250 a / b / c"), Ok("221 Bye")],
-        );
+        check(b"250-a\r\n250-b\r\n250 c\r\n221 Bye\r\n", &[Ok("250 a / b / c"), Ok("221 Bye")]);
         check(b"550-5.1.1 no\r\n550 5.1.1 user\r\n", &[Ok("550 5.1.1 no / user")]);
         check(b"550 5.1.1\r\n", &[Ok("550 5.1.1 ")]);
         check(b"550 4.1.1 mixed classes\r\n", &[Ok("550 4.1.1 mixed classes")]);
@@ -325,23 +298,15 @@ mod tests {
         check(b"+50 x\r\n", &[Err(ReplyError::Code)]);
         check(b"250-a\r\n550 b\r\n", &[Err(ReplyError::Mixed)]);
         check(&b"250-x\r\n".repeat(MAX_LINES + 1), &[Err(ReplyError::TooManyLines)]);
-        check(
-            &[b"250 ".as_slice(), &[b'x'; MAX_REPLY]].concat(),
-            &[Err(ReplyError::TooLong)],
-        );
+        check(&[b"250 ".as_slice(), &[b'x'; MAX_REPLY]].concat(), &[Err(ReplyError::TooLong)]);
     }
 
     #[test]
     fn nothing_but_one_clean_reply_gets_out() {
         let mut out = BytesMut::new();
-        Reply::new(550, Some((5, 1, 1)), "a\r\n250 Ok\0\u{e9}")
-            .and("x".repeat(1000))
-            .encode(&mut out);
+        Reply::new(550, Some((5, 1, 1)), "a\r\n250 Ok\0\u{e9}").and("x".repeat(1000)).encode(&mut out);
         let text = String::from_utf8(out.to_vec()).unwrap();
-        assert_eq!(
-            text,
-            format!("550-5.1.1 a??250 Ok???\r\n550 5.1.1 {}\r\n", "x".repeat(MAX_TEXT))
-        );
+        assert_eq!(text, format!("550-5.1.1 a??250 Ok???\r\n550 5.1.1 {}\r\n", "x".repeat(MAX_TEXT)));
         assert!(text.lines().all(|line| line.len() <= 510));
     }
 

@@ -47,14 +47,8 @@ impl World {
         config.limits.message_size = 100;
         change(&mut config);
         let rules = Arc::new(Rules::new(Arc::new(config), None));
-        let clock = Both {
-            instant: Instant::from_ns(1_000),
-            wall: WallTime::from_ms(1_795_518_000_000),
-        };
-        let backend = Arc::new(Capabilities {
-            eight_bit_mime: true,
-            ..Capabilities::default()
-        });
+        let clock = Both { instant: Instant::from_ns(1_000), wall: WallTime::from_ms(1_795_518_000_000) };
+        let backend = Arc::new(Capabilities { eight_bit_mime: true, ..Capabilities::default() });
         let addr = ClientAddr::new("192.0.2.1:40000".parse().unwrap());
         let mut out = Vec::new();
         let session = Session::open("id-1".to_owned(), addr, rules, backend, clock, &mut out);
@@ -87,10 +81,7 @@ impl World {
                 Output::Event(Event::Refused { reason, .. }) => format!("# refused {}", reason.label()),
                 Output::Event(Event::Ended { reason }) => format!("# ended {}", reason.label()),
                 Output::Event(Event::Message(message)) => {
-                    format!(
-                        "# message {:?} size={} to={}",
-                        message.outcome, message.size, message.recipients
-                    )
+                    format!("# message {:?} size={} to={}", message.outcome, message.size, message.recipients)
                 }
                 Output::Close => ".".to_owned(),
             };
@@ -134,10 +125,7 @@ impl World {
                         Line::Text(line) => command::parse(&line),
                         Line::Flawed(flaw) => Err(flaw.into()),
                     };
-                    Input::Command {
-                        command,
-                        more: !self.unread.is_empty(),
-                    }
+                    Input::Command { command, more: !self.unread.is_empty() }
                 }
                 Wants::Body => {
                     let decoder = self.body.get_or_insert_with(BodyDecoder::new);
@@ -156,9 +144,7 @@ impl World {
     fn act(&mut self, who: &str, what: &str) {
         match who {
             "C" => self.unread.extend_from_slice(format!("{what}\r\n").as_bytes()),
-            "D" => self
-                .unread
-                .extend_from_slice(what.replace("\\r", "\r").replace("\\n", "\n").as_bytes()),
+            "D" => self.unread.extend_from_slice(what.replace("\\r", "\r").replace("\\n", "\n").as_bytes()),
             "B" => {
                 let mut bytes = BytesMut::from(format!("{what}\r\n").as_bytes());
                 let reply = ReplyDecoder::new().next(&mut bytes).unwrap().unwrap();
@@ -198,8 +184,5 @@ fn settle(name: &str, before: &str, world: &mut World, expected: &mut Vec<&str>)
     let said = std::mem::take(&mut world.said);
     let expected = std::mem::take(expected);
     let same = said.len() == expected.len() && said.iter().zip(&expected).all(|(s, e)| s.starts_with(e));
-    assert!(
-        same,
-        "{name}, before {before:?}:\nsaid     {said:#?}\nexpected {expected:#?}"
-    );
+    assert!(same, "{name}, before {before:?}:\nsaid     {said:#?}\nexpected {expected:#?}");
 }

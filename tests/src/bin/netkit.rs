@@ -1,12 +1,7 @@
 //! What the tests do on the network of a host: dialogues, connections that are held, raw packets, the probe.
 //!
 //! Bounded in count and time by its arguments; sends only where it is told to.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test tool fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test tool fails by panicking")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
@@ -34,19 +29,11 @@ enum Command {
     /// Greets everyone and closes when they do, until standard input closes
     Listen { address: SocketAddr },
     /// Sends SYNs with another's address
-    SpoofSyn {
-        address: SocketAddrV4,
-        from: Ipv4Addr,
-        count: u32,
-    },
+    SpoofSyn { address: SocketAddrV4, from: Ipv4Addr, count: u32 },
     /// Sends RSTs and FINs with another's address to all of its ports
     ForgeRst { address: SocketAddrV4, from: Ipv4Addr },
     /// Harvests until banned, and prints the time from the crossing reply to the first dropped packet in us
-    BanProbe {
-        address: SocketAddrV4,
-        from: Ipv4Addr,
-        unknowns: u32,
-    },
+    BanProbe { address: SocketAddrV4, from: Ipv4Addr, unknowns: u32 },
 }
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,11 +46,7 @@ fn main() {
         Command::Listen { address } => listen(address),
         Command::SpoofSyn { address, from, count } => spoof_syn(address, from, count),
         Command::ForgeRst { address, from } => forge_rst(address, from),
-        Command::BanProbe {
-            address,
-            from,
-            unknowns,
-        } => ban_probe(address, from, unknowns),
+        Command::BanProbe { address, from, unknowns } => ban_probe(address, from, unknowns),
     }
 }
 
@@ -115,11 +98,7 @@ fn dialogue(address: SocketAddr, from: Option<IpAddr>) {
             Err(what) => return println!("{what}"),
         }
         let Some(line) = lines.next() else { return };
-        let line = line
-            .unwrap()
-            .replace("\\r", "\r")
-            .replace("\\n", "\n")
-            .replace("\\0", "\0");
+        let line = line.unwrap().replace("\\r", "\r").replace("\\n", "\n").replace("\\0", "\0");
         if writer.write_all(format!("{line}\r\n").as_bytes()).is_err() {
             return println!("CLOSED");
         }
@@ -204,10 +183,7 @@ fn send(socket: &Socket, from: SocketAddrV4, to: SocketAddrV4, flags: u8, sequen
 }
 
 fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
+    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -218,13 +194,7 @@ fn spoof_syn(to: SocketAddrV4, from: Ipv4Addr, count: u32) {
     let socket = raw();
     for n in 0..count {
         let port = 1024 + (n % 60_000) as u16;
-        send(
-            &socket,
-            SocketAddrV4::new(from, port),
-            to,
-            SYN,
-            n.wrapping_mul(2_654_435_761),
-        );
+        send(&socket, SocketAddrV4::new(from, port), to, SYN, n.wrapping_mul(2_654_435_761));
     }
 }
 
@@ -251,11 +221,7 @@ fn ban_probe(to: SocketAddrV4, from: Ipv4Addr, unknowns: u32) {
     say("EHLO probe\r\n").unwrap();
     say("MAIL FROM:<probe@probe.example>\r\n").unwrap();
     for n in 1..unknowns {
-        assert!(
-            say(&format!("RCPT TO:<probe{n}@example.org>\r\n"))
-                .unwrap()
-                .starts_with("550")
-        );
+        assert!(say(&format!("RCPT TO:<probe{n}@example.org>\r\n")).unwrap().starts_with("550"));
     }
     let stop = Arc::new(AtomicBool::new(false));
     let listener = std::thread::spawn({
@@ -273,10 +239,7 @@ fn ban_probe(to: SocketAddrV4, from: Ipv4Addr, unknowns: u32) {
     stop.store(true, Ordering::Relaxed);
     let sent = sender.join().unwrap();
     let answered = listener.join().unwrap();
-    let last = sent
-        .iter()
-        .rposition(|(port, _)| answered[usize::from(*port)])
-        .expect("no probe was ever answered");
+    let last = sent.iter().rposition(|(port, _)| answered[usize::from(*port)]).expect("no probe was ever answered");
     let (_, first_dropped) = sent.get(last + 1).expect("the source was not banned");
     assert!(sent.len() - last > 100, "the probes went on being answered");
     let crossing = crossing.unwrap_or_else(|what| what);

@@ -10,10 +10,7 @@ const PACKAGED: &str = include_str!("../../../../packaging/smtp-guard.toml");
 fn uncommented() -> String {
     let is_key = |line: &str| {
         let name = line.split(" = ").next().unwrap_or_default();
-        line.contains(" = ")
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
+        line.contains(" = ") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
     };
     let line = |line: &'static str| match line.strip_prefix('#') {
         Some(key) if is_key(key) => key,
@@ -43,15 +40,8 @@ fn the_packaged_file_shows_the_defaults() {
 
 #[test]
 fn the_packaged_file_names_every_supported_key() {
-    let later = [
-        "tls",
-        "identity",
-        "authenticated",
-        "traps",
-        "connections_per_minute",
-        "messages_per_hour",
-        "proxy_protocol",
-    ];
+    let later =
+        ["tls", "identity", "authenticated", "traps", "connections_per_minute", "messages_per_hour", "proxy_protocol"];
     let text = uncommented();
     let document: toml::Table = text.parse().unwrap();
     let tables = [

@@ -20,40 +20,27 @@ fn at(seconds: u64) -> Instant {
 }
 
 fn unknown(n: u64) -> Conduct {
-    Conduct::UnknownRecipient {
-        recipient: format!("no{n}@example.org").into(),
-    }
+    Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into() }
 }
 
 fn known(n: u64) -> Conduct {
-    Conduct::KnownRecipient {
-        recipient: format!("yes{n}@example.org").into(),
-    }
+    Conduct::KnownRecipient { recipient: format!("yes{n}@example.org").into() }
 }
 
 /// Runs `trace` of (seconds, conduct) and expects the first ban at its `ban`th report, counted from 1.
 fn check(name: &str, trace: impl IntoIterator<Item = (u64, Conduct)>, ban: Option<usize>) {
     let mut ledger = Ledger::new(rule(), 100);
     let source = Source::v4(1);
-    let banned = trace
-        .into_iter()
-        .position(|(seconds, conduct)| ledger.observe(source, conduct, at(seconds)).is_some());
+    let banned =
+        trace.into_iter().position(|(seconds, conduct)| ledger.observe(source, conduct, at(seconds)).is_some());
     assert_eq!(banned.map(|index| index + 1), ban, "{name}");
 }
 
 #[test]
 fn who_is_banned() {
     check("a dictionary attack", (0..100).map(|n| (n, unknown(n))), Some(10));
-    check(
-        "a slow one: 12 an hour",
-        (0..100).map(|n| (n * 300, unknown(n))),
-        Some(10),
-    );
-    check(
-        "a slower one than the window",
-        (0..1000).map(|n| (n * 400, unknown(n))),
-        None,
-    );
+    check("a slow one: 12 an hour", (0..100).map(|n| (n * 300, unknown(n))), Some(10));
+    check("a slower one than the window", (0..1000).map(|n| (n * 400, unknown(n))), None);
     check("one dead address, retried", (0..1000).map(|n| (n, unknown(7))), None);
     let stale = |percent| (0..5000).map(move |n| (n / 10, if n % 100 < percent { unknown(n) } else { known(n) }));
     check("a big provider with 1 % stale addresses", stale(1), None);
@@ -67,11 +54,7 @@ fn who_is_banned() {
         (0..200).map(|n| (n, if n % 2 == 0 { known(1) } else { unknown(n) })),
         Some(20),
     );
-    check(
-        "other offences don't ban",
-        (0..100).map(|n| (n, Conduct::Offence(Reason::Protocol))),
-        None,
-    );
+    check("other offences don't ban", (0..100).map(|n| (n, Conduct::Offence(Reason::Protocol))), None);
 }
 
 #[test]
@@ -80,10 +63,7 @@ fn bans_double_up_to_the_limit_and_are_forgotten_in_time() {
     let source = Source::v4(1);
     let mut seconds = 0;
     let harvest = |ledger: &mut Ledger, seconds: u64| {
-        (0..10)
-            .filter_map(|n| ledger.observe(source, unknown(seconds + n), at(seconds)))
-            .next()
-            .unwrap()
+        (0..10).filter_map(|n| ledger.observe(source, unknown(seconds + n), at(seconds))).next().unwrap()
     };
     let mut lengths = Vec::new();
     for _ in 0..10 {
@@ -108,10 +88,7 @@ fn a_ban_needs_new_evidence_and_is_remembered_over_a_restart() {
     assert_eq!(ledger.observe(source, unknown(11), at(1)), None);
     let mut restarted = Ledger::new(rule(), 100);
     restarted.remember_ban(source, 0, at(3600), at(10));
-    let verdict = (0..10)
-        .filter_map(|n| restarted.observe(source, unknown(n), at(4000)))
-        .next()
-        .unwrap();
+    let verdict = (0..10).filter_map(|n| restarted.observe(source, unknown(n), at(4000))).next().unwrap();
     assert_eq!((verdict.repeat, verdict.length), (1, HOUR * 2));
 }
 
@@ -125,10 +102,7 @@ fn the_idle_and_clean_make_room_first() {
         ledger.observe(Source::v4(source), known(0), at(u64::from(source)));
     }
     assert_eq!((ledger.len(), ledger.take_evicted()), (3, 996));
-    assert!(
-        ledger.observe(Source::v4(1), unknown(9), at(1000)).is_some(),
-        "the offender was not forgotten"
-    );
+    assert!(ledger.observe(Source::v4(1), unknown(9), at(1000)).is_some(), "the offender was not forgotten");
 }
 
 proptest! {

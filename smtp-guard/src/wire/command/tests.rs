@@ -4,9 +4,7 @@ use super::*;
 
 /// `expected`: the command written out anew, or the reply's code and enhanced code.
 fn check(line: &[u8], expected: Result<&str, &str>) {
-    let found = parse(line)
-        .map(|command| command.to_string())
-        .map_err(|error| error.reply().to_string());
+    let found = parse(line).map(|command| command.to_string()).map_err(|error| error.reply().to_string());
     let name = line.escape_ascii().to_string();
     match (found, expected) {
         (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{name}"),
@@ -21,15 +19,9 @@ fn commands_are_written_anew() {
     check(b"HELO [192.0.2.1]  ", Ok("HELO [192.0.2.1]"));
     check(b"EHLO odd_name!", Ok("EHLO odd_name!"));
     check(b"MAIL FROM:<a@b.example>", Ok("MAIL FROM:<a@b.example>"));
-    check(
-        b"mail from: <\"a\"@b.example>  size=12 body=8bitmime",
-        Ok("MAIL FROM:<a@b.example> SIZE=12 BODY=8BITMIME"),
-    );
+    check(b"mail from: <\"a\"@b.example>  size=12 body=8bitmime", Ok("MAIL FROM:<a@b.example> SIZE=12 BODY=8BITMIME"));
     check(b"MAIL FROM:<> BODY=7BIT", Ok("MAIL FROM:<> BODY=7BIT"));
-    check(
-        b"MAIL FROM:<> SIZE=99999999999999999999",
-        Ok("MAIL FROM:<> SIZE=18446744073709551615"),
-    );
+    check(b"MAIL FROM:<> SIZE=99999999999999999999", Ok("MAIL FROM:<> SIZE=18446744073709551615"));
     check(b"rcpt to:<POSTMASTER>", Ok("RCPT TO:<postmaster>"));
     check(b"RCPT TO: <a@b.example>", Ok("RCPT TO:<a@b.example>"));
     check(b"NOOP whatever", Ok("NOOP"));

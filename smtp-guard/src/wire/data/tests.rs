@@ -22,10 +22,7 @@ fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
             match chunk {
                 Chunk::Body(clean) => {
                     assert!(!clean.is_empty(), "an empty chunk");
-                    assert!(
-                        !clean.ends_with(b"\r") && !clean.starts_with(b"\n"),
-                        "a CRLF was parted"
-                    );
+                    assert!(!clean.ends_with(b"\r") && !clean.starts_with(b"\n"), "a CRLF was parted");
                     body.extend_from_slice(&clean);
                 }
                 Chunk::End(found) => end = Some(found),
@@ -33,20 +30,13 @@ fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
         }
         assert!(end.is_some() || buf.len() <= 2, "{} bytes held back", buf.len());
     }
-    Decoded {
-        body,
-        end,
-        rest: buf.to_vec(),
-    }
+    Decoded { body, end, rest: buf.to_vec() }
 }
 
 /// The whole input at once, by the definition: the model that the decoder is held against.
 fn model(data: &[u8]) -> Option<(usize, bool)> {
-    let end = if data.starts_with(b".\r\n") {
-        Some(0)
-    } else {
-        memchr::memmem::find(data, b"\r\n.\r\n").map(|at| at + 2)
-    }?;
+    let end =
+        if data.starts_with(b".\r\n") { Some(0) } else { memchr::memmem::find(data, b"\r\n.\r\n").map(|at| at + 2) }?;
     let flawed = (0..end).any(|at| match data[at] {
         0 => true,
         b'\r' => data[at + 1] != b'\n',
@@ -127,22 +117,14 @@ fn a_line_of_any_length_does_not_make_a_line_start() {
         assert_eq!(decode([&data[..]]).end, None, "{length}");
         assert_eq!(decode(data.chunks(length)).end, None, "{length} in chunks");
         data.extend_from_slice(b".\r\n");
-        assert_eq!(
-            decode(data.chunks(length)).end,
-            Some(BodyEnd {
-                size: length as u64 + 3,
-                flaw: None
-            })
-        );
+        assert_eq!(decode(data.chunks(length)).end, Some(BodyEnd { size: length as u64 + 3, flaw: None }));
     }
 }
 
 #[test]
 fn whole_lines_come_out_as_one_slice() {
     let mut buf = BytesMut::from(&b"one\r\ntwo\r\nthree\r\n.\r\n"[..]);
-    let Some(Chunk::Body(body)) = BodyDecoder::new().next(&mut buf) else {
-        panic!("no body")
-    };
+    let Some(Chunk::Body(body)) = BodyDecoder::new().next(&mut buf) else { panic!("no body") };
     assert_eq!(&*body, b"one\r\ntwo\r\nthree\r\n");
 }
 
@@ -177,15 +159,7 @@ fn encode(body: &[u8], cuts: &[usize]) -> Vec<u8> {
         encoder.encode(&CleanBody(Bytes::copy_from_slice(chunk)), &mut out);
         rest = following;
     }
-    encoder
-        .finish(
-            BodyEnd {
-                size: body.len() as u64,
-                flaw: None,
-            },
-            &mut out,
-        )
-        .unwrap();
+    encoder.finish(BodyEnd { size: body.len() as u64, flaw: None }, &mut out).unwrap();
     out.to_vec()
 }
 
@@ -200,10 +174,7 @@ fn lax_ends(data: &[u8]) -> Vec<usize> {
 #[test]
 fn a_flawed_message_cannot_be_completed() {
     let mut out = BytesMut::new();
-    let end = BodyEnd {
-        size: 1,
-        flaw: Some(BodyFlaw::Nul),
-    };
+    let end = BodyEnd { size: 1, flaw: Some(BodyFlaw::Nul) };
     assert!(BodyEncoder::new().finish(end, &mut out).is_err());
     assert!(out.is_empty());
 }
