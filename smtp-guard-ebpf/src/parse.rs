@@ -107,11 +107,12 @@ pub fn parse(frame: &impl Frame) -> Packet {
 #[inline(always)]
 fn ipv4(frame: &impl Frame, offset: usize) -> Packet {
     const MALFORMED: Packet = Packet::Malformed(Family::V4);
-    // Whole headers at a time: one check of bounds each, which the verifier can follow.
+    // Whole headers at a time: one check of bounds each, which the verifier can follow. The total length isn't looked
+    // at: it is 0 in packets above 64 KiB that the stack has put together, and where it lies the stack drops the packet.
     let Some(header) = frame.load::<20>(offset) else {
         return MALFORMED;
     };
-    let [version_ihl, _, l0, l1, _, _, f0, f1, _, protocol, _, _, a, b, c, d, ..] = header;
+    let [version_ihl, _, _, _, _, _, f0, f1, _, protocol, _, _, a, b, c, d, ..] = header;
     let length = usize::from(version_ihl & 0x0f) * 4;
     if version_ihl >> 4 != 4 || length < 20 {
         return MALFORMED;
@@ -124,9 +125,6 @@ fn ipv4(frame: &impl Frame, offset: usize) -> Packet {
         // Would overwrite the flags of the first fragment.
         1 => return MALFORMED,
         _ => return Packet::Other,
-    }
-    if usize::from(u16::from_be_bytes([l0, l1])) < length + TCP_HEADER {
-        return MALFORMED;
     }
     tcp(frame, offset + length, Address::V4(u32::from_be_bytes([a, b, c, d])))
 }

@@ -116,6 +116,22 @@ fn unload_leaves_nothing_behind() {
 
 #[test]
 #[ignore = "needs root and BPF"]
+fn a_plane_that_is_loaded_anew_gets_the_bans_back() {
+    let world = World::new();
+    let _postfix = Postfix::start(&world, "");
+    let guard = Guard::start(&world, &[]);
+    guard.command(&["decisions", "add", World::ATTACKER, "--for", "1h", "--reason", "x"]).ok();
+    guard.command(&["edge", "unload"]).ok();
+    assert!(!greeted(&world), "user space says 421 meanwhile");
+    guard.command(&["edge", "load"]).ok();
+    let bans = || (guard.json(&["edge", "status"])["bans"] == 1).then_some(());
+    wait_for("the ban in the new map", bans, || guard.log());
+    assert!(!greeted(&world));
+    assert!(guard.packets("operator") > 0);
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
 fn generic_mode_where_the_driver_has_none() {
     let world = World::new();
     let guard = Guard::configured(&world, &[("edge.interfaces", "[\"lo\"]")]);

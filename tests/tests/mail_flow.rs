@@ -140,6 +140,10 @@ fn refusals_in_their_words() {
             ("QUIT", "221"),
         ],
     );
+    let flawed = format!(r"bare\n{}", "y".repeat(16 * 1024));
+    let envelope = [HELLO, MAIL, ("RCPT TO:<alice@example.org>", "250"), ("DATA", "354")];
+    let too_much = [(flawed.as_str(), "552 5.3.4"), ("QUIT", "CLOSED")];
+    check(&world, "a flaw, and then no end", &[&envelope[..], &too_much[..]].concat());
     let big = format!("--body={}", "big line of text\\n".repeat(700));
     let run = swaks(&world, &["--from", "a@client.example", "--to", "alice@example.org", &big]);
     assert!(run.stdout.contains("552 5.3.4"), "{run:#?}");

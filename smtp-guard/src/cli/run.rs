@@ -169,14 +169,15 @@ fn kernel_plane(config: &Config) -> (Option<Arc<KernelPlane>>, Kernel) {
 
 fn open_kernel_plane(config: &Config) -> Result<KernelPlane, edge::EdgeError> {
     let directory = &config.edge.pin_directory;
-    if let Some(plane) = KernelPlane::open(directory)? {
-        plane.configure(config)?;
-        tracing::info!(directory = %directory.display(), "kernel plane taken over");
-        return Ok(plane);
-    }
-    let loaded = edge::load(config)?;
-    for line in loaded.to_string().lines() {
-        tracing::info!("{line}");
+    // Also where it is loaded: then programs, interfaces and settings become those of this version and configuration.
+    match edge::load(config) {
+        Ok(loaded) => loaded.to_string().lines().for_each(|line| tracing::info!("{line}")),
+        Err(error) => {
+            let Some(plane) = KernelPlane::open(directory)? else { return Err(error) };
+            plane.configure(config)?;
+            tracing::info!(directory = %directory.display(), why = %error, "kernel plane taken over as it was loaded");
+            return Ok(plane);
+        }
     }
     KernelPlane::open(directory)?.ok_or_else(|| edge::EdgeError::NotLoaded { directory: directory.clone() })
 }

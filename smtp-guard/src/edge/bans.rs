@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::{EdgeError, KernelPlane};
+use super::{EdgeError, KernelPlane, Refreshed};
 use crate::addr::Source;
 use crate::clock::Instant;
 
@@ -28,6 +28,8 @@ pub trait KernelBans: Send + Sync {
     fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError>;
     /// See [`KernelPlane::established_of`].
     fn established_of(&self, source: Source) -> Result<u64, EdgeError>;
+    /// See [`KernelPlane::refresh`].
+    fn refresh(&self) -> Result<Refreshed, EdgeError>;
 }
 
 impl KernelBans for KernelPlane {
@@ -45,6 +47,10 @@ impl KernelBans for KernelPlane {
 
     fn established_of(&self, source: Source) -> Result<u64, EdgeError> {
         Self::established_of(self, source)
+    }
+
+    fn refresh(&self) -> Result<Refreshed, EdgeError> {
+        Self::refresh(self)
     }
 }
 
@@ -229,6 +235,10 @@ mod tests {
 
         fn established_of(&self, _source: Source) -> Result<u64, EdgeError> {
             Ok(0)
+        }
+
+        fn refresh(&self) -> Result<Refreshed, EdgeError> {
+            Ok(Refreshed::Same)
         }
     }
 

@@ -58,6 +58,11 @@ pub(super) fn open(pins: &Pins, map: &'static str) -> Result<Map, EdgeError> {
     Map::from_map_data(data).map_err(EdgeError::map(map))
 }
 
+/// The kernel's number for a pinned map.
+pub(super) fn id(pins: &Pins, map: &'static str) -> Result<u32, EdgeError> {
+    MapInfo::from_pin(pins.map(map)).map(|info| info.id()).map_err(EdgeError::map(map))
+}
+
 /// Writes what the programs need of the configuration. Ports are written last: until then nothing is guarded, and
 /// nothing is dropped before the exempt list stands.
 pub(super) fn configure(pins: &Pins, config: &Config) -> Result<(), EdgeError> {

@@ -14,4 +14,4 @@ mod sys;
 
 pub use error::EdgeError;
 pub use load::{Attached, Loaded, load, permitted, unload};
-pub use plane::{Interface, KernelPlane, Packets, Status};
+pub use plane::{Interface, KernelPlane, Packets, Refreshed, Status};

@@ -22,10 +22,38 @@ type BanBytes = [u8; size_of::<abi::Ban>()];
 /// The pinned maps of a loaded kernel plane.
 pub struct KernelPlane {
     pins: Pins,
-    /// Behind a lock only because aya wants exclusive access for writing; one task writes.
-    bans: Mutex<HashMap<MapData, u64, BanBytes>>,
+    /// Behind a lock because aya wants exclusive access for writing, and because they may be opened anew.
+    maps: Mutex<Maps>,
+}
+
+struct Maps {
+    /// Of the ban map: another one at the same place means that the plane was loaded anew.
+    id: u32,
+    bans: HashMap<MapData, u64, BanBytes>,
     conns: HashMap<MapData, u64, u64>,
     counters: PerCpuArray<MapData, u64>,
+}
+
+/// What [`KernelPlane::refresh`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refreshed {
+    /// The maps are those that are pinned.
+    Same,
+    /// The plane was unloaded and loaded again: its maps are empty.
+    Anew,
+    /// It is not loaded any more.
+    Gone,
+}
+
+impl Maps {
+    fn open(pins: &Pins) -> Result<Self, EdgeError> {
+        Ok(Self {
+            id: maps::id(pins, "BANS")?,
+            bans: maps::open(pins, "BANS")?.try_into().map_err(EdgeError::map("BANS"))?,
+            conns: maps::open(pins, "CONNS")?.try_into().map_err(EdgeError::map("CONNS"))?,
+            counters: maps::open(pins, "COUNTERS")?.try_into().map_err(EdgeError::map("COUNTERS"))?,
+        })
+    }
 }
 
 /// What [`KernelPlane::status`] tells.
@@ -68,10 +96,21 @@ impl KernelPlane {
         if !maps::are_pinned(&pins) {
             return Ok(None);
         }
-        let bans = maps::open(&pins, "BANS")?.try_into().map_err(EdgeError::map("BANS"))?;
-        let conns = maps::open(&pins, "CONNS")?.try_into().map_err(EdgeError::map("CONNS"))?;
-        let counters = maps::open(&pins, "COUNTERS")?.try_into().map_err(EdgeError::map("COUNTERS"))?;
-        Ok(Some(Self { pins, bans: Mutex::new(bans), conns, counters }))
+        let maps = Maps::open(&pins)?;
+        Ok(Some(Self { pins, maps: Mutex::new(maps) }))
+    }
+
+    /// Opens the maps anew where the plane was unloaded and loaded again behind our back.
+    pub fn refresh(&self) -> Result<Refreshed, EdgeError> {
+        if !maps::are_pinned(&self.pins) {
+            return Ok(Refreshed::Gone);
+        }
+        let mut maps = self.maps();
+        if maps::id(&self.pins, "BANS")? == maps.id {
+            return Ok(Refreshed::Same);
+        }
+        *maps = Maps::open(&self.pins)?;
+        Ok(Refreshed::Anew)
     }
 
     /// Writes settings, exempt list and guarded ports of `config`.
@@ -82,7 +121,7 @@ impl KernelPlane {
     /// Bans `source` until `until`, or changes its ban, and reads it back.
     pub fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError> {
         let value = abi::Ban { until_ns: until.as_ns(), reason: reason as u32, _pad: 0 }.to_bytes();
-        let mut bans = self.bans();
+        let bans = &mut self.maps().bans;
         bans.insert(source.0, value, 0).map_err(EdgeError::map("BANS"))?;
         match bans.get(&source.0, 0) {
             Ok(found) if found == value => Ok(()),
@@ -93,7 +132,7 @@ impl KernelPlane {
 
     /// Lifts the ban of `source`; `false` where there was none.
     pub fn unban(&self, source: Source) -> Result<bool, EdgeError> {
-        match self.bans().remove(&source.0) {
+        match self.maps().bans.remove(&source.0) {
             Ok(()) => Ok(true),
             Err(MapError::KeyNotFound) => Ok(false),
             Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(false),
@@ -104,7 +143,7 @@ impl KernelPlane {
     /// All bans of the map, also those whose time is over.
     pub fn bans_in_map(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError> {
         let mut found = Vec::new();
-        for entry in self.bans().iter() {
+        for entry in self.maps().bans.iter() {
             let (source, value) = entry.map_err(EdgeError::map("BANS"))?;
             let ban = abi::Ban::from_bytes(value);
             let reason = Reason::from_number(ban.reason).unwrap_or(Reason::Operator);
@@ -116,7 +155,7 @@ impl KernelPlane {
     /// Sources with established connections, and how many each.
     pub fn established(&self) -> Result<Vec<(Source, u64)>, EdgeError> {
         let mut found = Vec::new();
-        for entry in self.conns.iter() {
+        for entry in self.maps().conns.iter() {
             let (source, count) = entry.map_err(EdgeError::map("CONNS"))?;
             if count > 0 {
                 found.push((Source(source), count));
@@ -127,7 +166,7 @@ impl KernelPlane {
 
     /// Established connections of `source`.
     pub fn established_of(&self, source: Source) -> Result<u64, EdgeError> {
-        match self.conns.get(&source.0, 0) {
+        match self.maps().conns.get(&source.0, 0) {
             Ok(count) => Ok(count),
             Err(MapError::KeyNotFound) => Ok(0),
             Err(error) => Err(EdgeError::map("CONNS")(error)),
@@ -137,10 +176,11 @@ impl KernelPlane {
     /// Packets by reason and family since the plane was loaded; only those that were seen.
     pub fn counters(&self) -> Result<Vec<(Reason, Family, u64)>, EdgeError> {
         let mut found = Vec::new();
+        let counters = &self.maps().counters;
         for &reason in Reason::ALL {
             for family in Family::ALL {
                 let index = reason as u32 * 2 + family as u32;
-                let values = self.counters.get(&index, 0).map_err(EdgeError::map("COUNTERS"))?;
+                let values = counters.get(&index, 0).map_err(EdgeError::map("COUNTERS"))?;
                 let packets = values.iter().sum();
                 if packets > 0 {
                     found.push((reason, family, packets));
@@ -179,9 +219,9 @@ impl KernelPlane {
         Ok(links.into_iter().map(interface).collect())
     }
 
-    fn bans(&self) -> MutexGuard<'_, HashMap<MapData, u64, BanBytes>> {
-        // The lock guards no state of ours: a panic elsewhere left nothing half done.
-        self.bans.lock().unwrap_or_else(PoisonError::into_inner)
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        // A panic elsewhere left nothing half done: each change is a single one.
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -13,6 +13,7 @@ use super::{ControlError, Meter};
 use crate::addr::{Ipv6Prefix, Source};
 use crate::clock::{Both, Instant, WallTime};
 use crate::config::Config;
+use crate::edge::Refreshed;
 use crate::edge::bans::BanTable;
 use crate::observe::log::{SECURITY, printable};
 use crate::offence::{Conduct, Report};
@@ -27,12 +28,15 @@ pub(super) struct Keeper {
     /// Changed, but the store's queue was full.
     unsaved: HashSet<Source>,
     meter: Arc<dyn Meter>,
+    /// The kernel plane as the last sweep found it.
+    kernel: Refreshed,
 }
 
 impl Keeper {
     pub(super) fn new(config: Arc<Config>, table: Arc<BanTable>, store: Store, meter: Arc<dyn Meter>) -> Self {
         let ledger = Ledger::new(config.harvest.clone(), config.edge.max_sources as usize);
-        Self { config, ledger, table, store, decisions: HashMap::new(), unsaved: HashSet::new(), meter }
+        let (decisions, unsaved) = (HashMap::new(), HashSet::new());
+        Self { config, ledger, table, store, decisions, unsaved, meter, kernel: Refreshed::Same }
     }
 
     /// Puts store and kernel map together: unexpired bans of the store go into force, bans that only the kernel has are
@@ -165,6 +169,7 @@ impl Keeper {
     /// Ends what is over, keeps the store in step, forgets what no longer counts.
     pub(super) fn sweep(&mut self) {
         let both = Both::now();
+        self.follow_kernel(&both);
         for source in self.table.sweep(both.instant) {
             if let Some(ban) = self.decisions.remove(&source) {
                 tracing::info!(source = self.text(source), reason = ban.reason.label(), "ban ended");
@@ -180,6 +185,37 @@ impl Keeper {
         let remembered = i64::try_from(self.config.harvest.ban_max.as_millis()).unwrap_or(i64::MAX);
         // Purging is idle work: when the queue is full the next sweep does it.
         let _ = self.store.purge(WallTime::from_ms(both.wall.as_ms().saturating_sub(remembered)));
+    }
+
+    /// A kernel plane that was loaded anew gets the bans that are in force.
+    fn follow_kernel(&mut self, both: &Both) {
+        let found = match self.table.kernel().map(|kernel| kernel.refresh()) {
+            None => return,
+            Some(Ok(found)) => found,
+            Some(Err(error)) => {
+                tracing::error!(%error, "the kernel plane can't be looked at");
+                return;
+            }
+        };
+        let before = std::mem::replace(&mut self.kernel, found);
+        match found {
+            Refreshed::Anew => {
+                tracing::warn!(
+                    bans = self.decisions.len(),
+                    "the kernel plane was loaded anew: it gets the bans in force"
+                );
+                for ban in self.decisions.values().cloned().collect::<Vec<_>>() {
+                    let until = both.instant_at(ban.until);
+                    self.put(ban, until);
+                }
+            }
+            Refreshed::Gone if before != Refreshed::Gone => {
+                tracing::warn!(
+                    "the kernel plane was unloaded: bans are enforced in user space until it is loaded again"
+                );
+            }
+            Refreshed::Gone | Refreshed::Same => {}
+        }
     }
 
     pub(super) fn decisions(&self) -> Vec<Decision> {

@@ -169,6 +169,10 @@ impl Connection {
     }
 
     async fn send(&mut self, request: Request) -> Result<(), Lost> {
+        if !self.unread.is_empty() {
+            // A reply that nobody asked for would be taken for the answer to this.
+            return Err(Lost::Protocol);
+        }
         match request {
             Request::Mail(mail, _) => self.queue_mail(mail)?,
             Request::Rcpt(rcpt, _) => Command::Rcpt(rcpt).encode(&mut self.unsent),

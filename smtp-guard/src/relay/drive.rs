@@ -1,6 +1,7 @@
 //! The driver of one session: reads, steps, performs, waits. All decisions are the session's.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +55,8 @@ pub(super) async fn drive(stream: TcpStream, addr: ClientAddr, mut seat: Seat, s
         body: None,
         unread: BytesMut::new(),
         unsent: BytesMut::new(),
-        draining: false,
+        told_stop: false,
+        told_banned: false,
     };
     // A client that went away is no error of ours; the session has settled what was under way.
     let _ = driver.run(&mut seat, &mut stop).await;
@@ -72,13 +74,9 @@ struct Driver {
     body: Option<BodyDecoder>,
     unread: BytesMut,
     unsent: BytesMut,
-    draining: bool,
-}
-
-/// What woke the driver.
-enum Woken {
-    Input(Input),
-    Read(usize),
+    /// What is told once: the session remembers it.
+    told_stop: bool,
+    told_banned: bool,
 }
 
 impl Driver {
@@ -90,18 +88,26 @@ impl Driver {
             if self.session.wants() == Wants::Closed {
                 return self.linger().await;
             }
+            // Before what waits in the buffer: a ban must not come after a thousand guesses that were sent ahead.
+            if !self.told_banned
+                && let Some(reason) = seat.is_banned()
+            {
+                self.told_banned = true;
+                self.step(Input::Banned(reason));
+                continue;
+            }
             if let Some(input) = self.next_token() {
                 self.step(input);
                 continue;
             }
-            if !self.unsent.is_empty() && self.flush().await.is_err() {
+            if self.flush().await.is_err() {
+                // Nobody will read it; the session may have something to settle with the backend all the same.
+                self.unsent.clear();
                 self.step(Input::ClientGone);
                 continue;
             }
-            match self.wait(seat, stop, sleep.as_mut()).await {
-                Woken::Input(input) => self.step(input),
-                Woken::Read(0) => self.step(Input::ClientGone),
-                Woken::Read(_) => {}
+            if let Some(input) = self.wait(seat, stop, sleep.as_mut()).await {
+                self.step(input);
             }
         }
     }
@@ -142,17 +148,20 @@ impl Driver {
             }
             Wants::Body => {
                 let decoder = self.body.get_or_insert_with(BodyDecoder::new);
-                match decoder.next(&mut self.unread)? {
-                    Chunk::Body(body) => Some(Input::Body(body)),
-                    Chunk::End(end) => Some(Input::BodyEnd(end)),
+                let before = decoder.size();
+                match decoder.next(&mut self.unread) {
+                    Some(Chunk::Body(body)) => Some(Input::Body(body)),
+                    Some(Chunk::End(end)) => Some(Input::BodyEnd(end)),
+                    // Data of a flawed message: nothing comes out, but it counts.
+                    None => (decoder.size() > before).then(|| Input::Swallowed(decoder.size())),
                 }
             }
             Wants::Nothing | Wants::Closed => None,
         }
     }
 
-    /// Waits for whatever comes first. A ban and the guard's own stop come before the rest.
-    async fn wait(&mut self, seat: &mut Seat, stop: &mut Stop, mut sleep: std::pin::Pin<&mut Sleep>) -> Woken {
+    /// Waits for whatever comes first; `None` when bytes were read or the source was banned. A ban and the guard's own stop come before the rest.
+    async fn wait(&mut self, seat: &mut Seat, stop: &mut Stop, mut sleep: Pin<&mut Sleep>) -> Option<Input> {
         let wants = self.session.wants();
         let now = Instant::now();
         sleep.as_mut().reset(TokioInstant::now() + self.session.deadline().since(now));
@@ -166,17 +175,17 @@ impl Driver {
         }
         tokio::select! {
             biased;
-            reason = seat.banned() => Woken::Input(Input::Banned(reason)),
-            () = stop.requested(), if !self.draining => {
-                self.draining = true;
-                Woken::Input(Input::Shutdown)
+            () = seat.banned(), if !self.told_banned => None,
+            () = stop.requested(), if !self.told_stop => {
+                self.told_stop = true;
+                Some(Input::Shutdown)
             }
-            word = self.backend.word(), if self.backend.is_live() => Woken::Input(Input::Upstream(word)),
+            word = self.backend.word(), if self.backend.is_live() => Some(Input::Upstream(word)),
             read = self.stream.read_buf(&mut self.unread), if reading => match read {
-                Ok(0) | Err(_) => Woken::Input(Input::ClientGone),
-                Ok(n) => Woken::Read(n),
+                Ok(0) | Err(_) => Some(Input::ClientGone),
+                Ok(_) => None,
             },
-            () = sleep => Woken::Input(Input::Deadline),
+            () = sleep => Some(Input::Deadline),
         }
     }
 

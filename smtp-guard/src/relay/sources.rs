@@ -108,15 +108,16 @@ impl Sources {
 }
 
 impl Seat {
+    /// Why the source is banned, if it is.
+    pub(super) fn is_banned(&self) -> Option<Reason> {
+        *self.banned.borrow()
+    }
+
     /// Resolves when the source is banned. Cancel safe.
-    pub(super) async fn banned(&mut self) -> Reason {
-        loop {
-            if let Some(reason) = *self.banned.borrow_and_update() {
-                return reason;
-            }
-            if self.banned.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+    pub(super) async fn banned(&mut self) {
+        if self.banned.wait_for(Option::is_some).await.is_err() {
+            // The other end lives as long as the seat; if it were gone nobody could ban any more.
+            std::future::pending().await
         }
     }
 }
@@ -156,15 +157,16 @@ mod tests {
         let mut banned = sources.enter(Source::v4(1), ROOM).unwrap();
         let mut other = sources.enter(Source::v4(2), ROOM).unwrap();
         sources.ban(Source::v4(1), Reason::Harvest);
-        assert_eq!(banned.banned().await, Reason::Harvest);
-        assert!(futures_ready(&mut other).await.is_none());
+        banned.banned().await;
+        assert_eq!(banned.is_banned(), Some(Reason::Harvest));
+        assert!(!is_woken(&mut other).await && other.is_banned().is_none());
     }
 
-    async fn futures_ready(seat: &mut Seat) -> Option<Reason> {
+    async fn is_woken(seat: &mut Seat) -> bool {
         tokio::select! {
             biased;
-            reason = seat.banned() => Some(reason),
-            () = std::future::ready(()) => None,
+            () = seat.banned() => true,
+            () = std::future::ready(()) => false,
         }
     }
 }
