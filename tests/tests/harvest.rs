@@ -29,6 +29,15 @@ fn honest_round(world: &World) {
     run(world.on(Host::Client, "smtp-source").args(arguments).arg(format!("{}:25", World::EDGE_FOR_CLIENT)), "").ok();
 }
 
+/// Ends the honest client also when the test fails: else it would go on for ever.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 #[ignore = "needs root and BPF"]
 fn a_harvester_is_dropped_in_the_kernel_while_honest_mail_flows() {
@@ -39,6 +48,7 @@ fn a_harvester_is_dropped_in_the_kernel_while_honest_mail_flows() {
     let (done, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
 
     std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&done);
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 honest_round(&world);
@@ -46,8 +56,9 @@ fn a_harvester_is_dropped_in_the_kernel_while_honest_mail_flows() {
             }
         });
         let output = harvest(&world, World::ATTACKER, &edge, 30);
+        // The ban is made beside the session: without the delay before replies a fast client may hear one or two more.
         let refused = output.lines().filter(|line| line.starts_with("550 5.1.1")).count();
-        assert!((9..=10).contains(&refused), "banned after the tenth:\n{output}");
+        assert!((9..=13).contains(&refused), "banned after the tenth:\n{output}");
         assert!(!greeted(&world, World::ATTACKER, &edge), "a new connection is dropped");
         let before = rounds.load(Ordering::Relaxed);
         wait_for(
@@ -55,7 +66,6 @@ fn a_harvester_is_dropped_in_the_kernel_while_honest_mail_flows() {
             || (rounds.load(Ordering::Relaxed) > before + 1).then_some(()),
             String::new,
         );
-        done.store(true, Ordering::Relaxed);
     });
     postfix.expect(rounds.load(Ordering::Relaxed) * ROUND);
 
@@ -82,8 +92,10 @@ fn a_harvester_is_dropped_in_the_kernel_while_honest_mail_flows() {
         assert!(explained.contains(words), "{words}:\n{explained}");
     }
 
+    // Sessions that were under way when it was banned may linger: what they were told must not reach new ones.
     guard.command(&["decisions", "delete", World::ATTACKER]).ok();
-    assert!(greeted(&world, World::ATTACKER, &edge), "lifted");
+    let output = harvest(&world, World::ATTACKER, &edge, 3);
+    assert_eq!(output.lines().filter(|line| line.starts_with("550 5.1.1")).count(), 3, "lifted:\n{output}");
     let exempt = guard.command(&["decisions", "add", World::CLIENT, "--for", "1h", "--reason", "by hand"]).ok();
     assert!(exempt.contains(World::CLIENT));
     assert!(guard.command(&["decisions", "list"]).ok().contains("by hand"));

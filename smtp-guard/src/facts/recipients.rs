@@ -22,6 +22,8 @@ pub enum RecipientsError {
     Read { path: PathBuf, source: io::Error },
     #[error("the recipient table {path} has more than {MAX_FILE} bytes", path = .path.display())]
     TooLarge { path: PathBuf },
+    #[error("the recipient table {path} is empty: every recipient would be refused; fill it, or take [recipients] known out", path = .path.display())]
+    Empty { path: PathBuf },
     #[error("{path}:{line}: {text:?} is neither an address (user@example.org) nor a whole domain (@example.org)", path = .path.display())]
     Line { path: PathBuf, line: usize, text: String },
 }
@@ -46,6 +48,9 @@ impl KnownRecipients {
             }
             entries.insert(entry.to_lowercase().into_boxed_str());
         }
+        if entries.is_empty() {
+            return Err(RecipientsError::Empty { path: path.to_owned() });
+        }
         Ok(Self { entries })
     }
 
@@ -62,7 +67,7 @@ impl KnownRecipients {
         self.entries.len()
     }
 
-    /// Whether it is empty: then every recipient is unknown.
+    /// Whether it is empty; a table that was loaded never is.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -107,5 +112,6 @@ mod tests {
             let error = load(text).unwrap_err().to_string();
             assert!(error.contains(line), "{error}");
         }
+        assert!(load("# nobody\n").unwrap_err().to_string().contains("is empty"));
     }
 }

@@ -78,7 +78,7 @@ impl Keeper {
                 let ban = Ban {
                     source,
                     reason,
-                    origin: Origin::Ledger,
+                    origin: if reason == Reason::Operator { Origin::Operator } else { Origin::Ledger },
                     made: both.wall,
                     until: both.wall_at(until),
                     repeat: 0,

@@ -56,7 +56,6 @@ pub(super) async fn drive(stream: TcpStream, addr: ClientAddr, mut seat: Seat, s
         unread: BytesMut::new(),
         unsent: BytesMut::new(),
         told_stop: false,
-        told_banned: false,
     };
     // A client that went away is no error of ours; the session has settled what was under way.
     let _ = driver.run(&mut seat, &mut stop).await;
@@ -74,9 +73,8 @@ struct Driver {
     body: Option<BodyDecoder>,
     unread: BytesMut,
     unsent: BytesMut,
-    /// What is told once: the session remembers it.
+    /// The guard's stop is told once: the session remembers it.
     told_stop: bool,
-    told_banned: bool,
 }
 
 impl Driver {
@@ -89,10 +87,7 @@ impl Driver {
                 return self.linger().await;
             }
             // Before what waits in the buffer: a ban must not come after a thousand guesses that were sent ahead.
-            if !self.told_banned
-                && let Some(reason) = seat.is_banned()
-            {
-                self.told_banned = true;
+            if let Some(reason) = seat.try_banned() {
                 self.step(Input::Banned(reason));
                 continue;
             }
@@ -160,7 +155,7 @@ impl Driver {
         }
     }
 
-    /// Waits for whatever comes first; `None` when bytes were read or the source was banned. A ban and the guard's own stop come before the rest.
+    /// Waits for whatever comes first; `None` when bytes were read. A ban and the guard's own stop come before the rest.
     async fn wait(&mut self, seat: &mut Seat, stop: &mut Stop, mut sleep: Pin<&mut Sleep>) -> Option<Input> {
         let wants = self.session.wants();
         let now = Instant::now();
@@ -175,7 +170,7 @@ impl Driver {
         }
         tokio::select! {
             biased;
-            () = seat.banned(), if !self.told_banned => None,
+            reason = seat.banned() => Some(Input::Banned(reason)),
             () = stop.requested(), if !self.told_stop => {
                 self.told_stop = true;
                 Some(Input::Shutdown)

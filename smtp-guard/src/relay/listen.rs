@@ -120,22 +120,22 @@ fn admit(stream: TcpStream, addr: ClientAddr, shared: &Arc<Shared>, stop: &Stop)
     let limits = &shared.config.limits;
     let source = addr.source(limits.ipv6_prefix);
     let exempt = shared.rules.client(addr.ip()).exempt;
+    let room = (!exempt).then_some(Room { of_source: limits.connections, total: limits.total_connections });
+    let seat = match shared.sources.enter(source, room) {
+        Ok(seat) => seat,
+        Err(reason) => return turn_away(stream, addr, reason, shared),
+    };
+    // After the seat was taken: a ban from now on wakes it, an earlier one is seen here.
     if !exempt && let Some((reason, _until)) = shared.bans.banned(source, Instant::now()) {
         return turn_away(stream, addr, reason, shared);
     }
-    let room = (!exempt).then_some(Room { of_source: limits.connections, total: limits.total_connections });
-    match shared.sources.enter(source, room) {
-        Ok(seat) => {
-            // See `Connection::open`.
-            let _ = stream.set_nodelay(true);
-            let (shared, stop) = (Arc::clone(shared), stop.clone());
-            tokio::spawn(async move {
-                drive::drive(stream, addr, seat, Arc::clone(&shared), stop).await;
-                shared.metrics.connection_closed();
-            });
-        }
-        Err(reason) => turn_away(stream, addr, reason, shared),
-    }
+    // See `Connection::open`.
+    let _ = stream.set_nodelay(true);
+    let (shared, stop) = (Arc::clone(shared), stop.clone());
+    tokio::spawn(async move {
+        drive::drive(stream, addr, seat, Arc::clone(&shared), stop).await;
+        shared.metrics.connection_closed();
+    });
 }
 
 /// Says 421 and closes. A client that doesn't take the hint is cut off after [`LINGER`], so that its slot is free again

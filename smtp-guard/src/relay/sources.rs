@@ -108,16 +108,22 @@ impl Sources {
 }
 
 impl Seat {
-    /// Why the source is banned, if it is.
-    pub(super) fn is_banned(&self) -> Option<Reason> {
-        *self.banned.borrow()
+    /// Why the source was banned, if it was since this was last asked. A ban from before the seat was taken doesn't
+    /// count: it may be lifted meanwhile, and whoever let the client in has looked.
+    pub(super) fn try_banned(&mut self) -> Option<Reason> {
+        if self.banned.has_changed().unwrap_or(false) { *self.banned.borrow_and_update() } else { None }
     }
 
-    /// Resolves when the source is banned. Cancel safe.
-    pub(super) async fn banned(&mut self) {
-        if self.banned.wait_for(Option::is_some).await.is_err() {
-            // The other end lives as long as the seat; if it were gone nobody could ban any more.
-            std::future::pending().await
+    /// Resolves at the source's next ban. Cancel safe.
+    pub(super) async fn banned(&mut self) -> Reason {
+        loop {
+            if self.banned.changed().await.is_err() {
+                // The other end lives as long as the seat; if it were gone nobody could ban any more.
+                std::future::pending().await
+            }
+            if let Some(reason) = *self.banned.borrow_and_update() {
+                return reason;
+            }
         }
     }
 }
@@ -154,18 +160,24 @@ mod tests {
     #[tokio::test]
     async fn a_ban_wakes_the_sessions_of_its_source_only() {
         let sources = Sources::new();
-        let mut banned = sources.enter(Source::v4(1), ROOM).unwrap();
+        let mut first = sources.enter(Source::v4(1), ROOM).unwrap();
         let mut other = sources.enter(Source::v4(2), ROOM).unwrap();
         sources.ban(Source::v4(1), Reason::Harvest);
-        banned.banned().await;
-        assert_eq!(banned.is_banned(), Some(Reason::Harvest));
-        assert!(!is_woken(&mut other).await && other.is_banned().is_none());
+        let mut later = sources.enter(Source::v4(1), ROOM).unwrap();
+        assert_eq!(first.banned().await, Reason::Harvest);
+        assert_eq!(first.try_banned(), None, "told once");
+        for seat in [&mut first, &mut other, &mut later] {
+            assert!(!is_woken(seat).await);
+        }
+        sources.ban(Source::v4(1), Reason::Operator);
+        assert_eq!(later.try_banned(), Some(Reason::Operator), "and again when it happens again");
+        assert_eq!(first.banned().await, Reason::Operator);
     }
 
     async fn is_woken(seat: &mut Seat) -> bool {
         tokio::select! {
             biased;
-            () = seat.banned() => true,
+            _ = seat.banned() => true,
             () = std::future::ready(()) => false,
         }
     }
