@@ -157,7 +157,7 @@ Try in another terminal:
   1. Send a message:
      {send}
   2. Harvest (the sink refuses recipients that begin with "unknown"); after the tenth the kernel drops 127.0.0.1:
-     (printf 'EHLO me\r\nMAIL FROM:<x@example.com>\r\n'; for i in $(seq 12); do printf "RCPT TO:<unknown$i@example.org>\r\n"; done; sleep 8) | timeout 10 bash -c 'exec 3<>/dev/tcp/127.0.0.1/2525; cat <&3 & cat >&3'
+     (printf 'EHLO me\r\n'; sleep 1; printf 'MAIL FROM:<x@example.com>\r\n'; for i in $(seq 12); do printf "RCPT TO:<unknown$i@example.org>\r\n"; done; sleep 8) | timeout 12 bash -c 'exec 3<>/dev/tcp/{host}/{port}; cat <&3 & cat >&3'
   3. See why, and lift it:
      {tool} explain 127.0.0.1 {options}
      {tool} decisions list {options}
@@ -165,6 +165,8 @@ Try in another terminal:
 Ctrl-C ends everything and removes the kernel plane.
 "#,
         maildir = shown(maildir),
+        host = GUARD.split(':').next().unwrap_or_default(),
+        port = GUARD.split(':').nth(1).unwrap_or_default(),
     );
 }
 
