@@ -1,7 +1,7 @@
 //! A backend that misbehaves: the client never hears 250 for what wasn't taken.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use smtp_guard_tests::{Guard, Host, Program, World, guard::netkit, run};
+use smtp_guard_tests::{Guard, Host, Postfix, Program, World, guard::netkit, run};
 
 const MESSAGE: [&str; 6] = [
     "EHLO client.example",
@@ -57,4 +57,27 @@ fn refuses_at_the_dot() {
 #[ignore = "needs root and BPF"]
 fn defers_at_the_dot() {
     check(&["-r", "."], "450", "deferred");
+}
+
+/// The cable to the backend is pulled and put back: 4xx meanwhile, and the client's session stays.
+#[test]
+#[ignore = "needs root and BPF"]
+fn the_cable_is_pulled() {
+    let world = World::new();
+    let postfix = Postfix::start(&world, "");
+    let _guard = Guard::start(&world, &[("backend.connect_timeout", "\"1s\"")]);
+    let server = format!("{}:25", World::EDGE_FOR_CLIENT);
+    let send = || {
+        let output = run(world.on(Host::Client, &netkit()).args(["dialogue", &server]), &MESSAGE.join("\n")).ok();
+        output.lines().filter(|line| line.as_bytes().get(3) != Some(&b'-')).map(str::to_owned).collect::<Vec<_>>()
+    };
+    world.ip(Host::Edge, &["link", "set", "bak0", "down"]);
+    let replies = send();
+    assert!(replies[2].starts_with("451 4.4.1"), "MAIL: {replies:?}");
+    assert!(replies[3].starts_with("503") && replies[4].starts_with("503"), "nothing goes on without it: {replies:?}");
+    assert!(replies.iter().all(|reply| !reply.starts_with("55")), "never permanent: {replies:?}");
+    world.ip(Host::Edge, &["link", "set", "bak0", "up"]);
+    let replies = send();
+    assert!(replies[5].starts_with("250 2.0.0"), "{replies:?}");
+    postfix.expect(1);
 }

@@ -7,6 +7,9 @@ use aya::programs::{ProgramInfo, loaded_programs};
 use serde_json::Value;
 use smtp_guard_tests::{Guard, Host, Postfix, World, guard::binary, guard::netkit, run, wait_for};
 
+/// Instructions that the verifier may have to go through: a quarter of what the kernel allows.
+const CEILING: u64 = 250_000;
+
 fn greeted(world: &World) -> bool {
     let address = format!("{}:25", World::EDGE_FOR_ATTACKER);
     run(world.on(Host::Attacker, &netkit()).args(["dialogue", &address]), "").ok().starts_with("220")
@@ -100,6 +103,11 @@ fn unload_leaves_nothing_behind() {
     let loaded = guard.command(&["edge", "load"]).ok();
     assert_eq!(loaded.matches("XDP in driver mode").count(), 2, "{loaded}");
     println!("{}", loaded.lines().last().unwrap());
+    let verified = &guard.json(&["edge", "load"])["verified_instructions"];
+    for program in ["xdp", "sock_ops"] {
+        let instructions = verified[program].as_u64().unwrap();
+        assert!((1..CEILING).contains(&instructions), "{program}: {instructions}");
+    }
     let id = xdp_of(&world, "att0").unwrap()["prog"]["id"].as_u64().unwrap();
     let programs = programs_of(u32::try_from(id).unwrap());
     assert!(programs.len() == 2 && guard.pins().exists(), "XDP and sock_ops: {programs:?}");
