@@ -6,7 +6,6 @@
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::upstream::{lost_reply, usable};
 use super::{BODY_WAIT, DOT_WAIT, Event, Message, Output, Request, Session, State, Upstream, replies};
 use crate::clock::Instant;
 use crate::observe::metrics::Outcome;
@@ -56,11 +55,11 @@ impl Session {
     /// The backend spoke before the dot: what it said is passed on at the dot.
     pub(super) fn on_upstream_in_body(&mut self, mut body: Body, word: Upstream, out: &mut Vec<Output>) -> State {
         if body.verdict.is_none() {
-            body.verdict = Some(match usable(word) {
+            body.verdict = Some(match word.usable() {
                 Ok(reply) if reply.code().class() == 5 => (Outcome::Rejected, reply),
                 Ok(reply) if reply.code().class() == 4 => (Outcome::Deferred, reply),
                 Ok(_) => (Outcome::Deferred, replies::backend_nonsense()),
-                Err(lost) => (Outcome::Deferred, lost_reply(lost)),
+                Err(lost) => (Outcome::Deferred, replies::lost(lost)),
             });
             out.push(Output::Request(Request::Drop));
         }
@@ -137,6 +136,6 @@ fn usable_at_dot(word: Upstream) -> Result<Reply, (Outcome, Reply)> {
     match word {
         Upstream::Reply(reply) if reply.code().get() == 421 => Err((Outcome::Deferred, replies::backend_lost())),
         Upstream::Reply(reply) => Ok(reply),
-        Upstream::Lost(lost) => Err((Outcome::Ambiguous, lost_reply(lost))),
+        Upstream::Lost(lost) => Err((Outcome::Ambiguous, replies::lost(lost))),
     }
 }

@@ -39,6 +39,17 @@ pub enum Upstream {
     Lost(Lost),
 }
 
+impl Upstream {
+    /// A reply that can be acted on; a 421 announces the end of the connection.
+    pub(super) fn usable(self) -> Result<Reply, Lost> {
+        match self {
+            Self::Reply(reply) if reply.code().get() == 421 => Err(Lost::Closed),
+            Self::Reply(reply) => Ok(reply),
+            Self::Lost(lost) => Err(lost),
+        }
+    }
+}
+
 /// How the backend was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {

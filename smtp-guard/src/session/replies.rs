@@ -1,5 +1,6 @@
 //! The replies that are ours: each text stands here once. Enhanced codes by RFC 3463; none in greeting and EHLO.
 
+use super::Lost;
 use crate::wire::reply::Reply;
 
 /// Shape of the table: a name, its code, its enhanced code, its text.
@@ -41,6 +42,16 @@ replies! {
     unknown_parameter => 555 (5, 5, 4) "Parameter was not offered";
     pipelining => 554 (5, 5, 0) "Wait for the reply before you go on";
     smuggling => 550 (5, 6, 0) "Message data with bare CR, bare LF or NUL";
+}
+
+/// What the client hears of a backend that was lost: never more than 4xx.
+pub fn lost(lost: Lost) -> Reply {
+    match lost {
+        Lost::Unreachable => backend_unreachable(),
+        Lost::Closed => backend_lost(),
+        Lost::Timeout => backend_timeout(),
+        Lost::Protocol => backend_nonsense(),
+    }
 }
 
 /// `220 hostname ESMTP`.

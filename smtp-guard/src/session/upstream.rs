@@ -19,7 +19,7 @@ impl Session {
         now: Instant,
         out: &mut Vec<Output>,
     ) -> State {
-        let reply = match usable(word) {
+        let reply = match word.usable() {
             Ok(reply) => reply,
             Err(lost) => return self.on_lost(question, lost, now, out),
         };
@@ -107,11 +107,11 @@ impl Session {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.lost = true;
                 }
-                self.reply(lost_reply(lost), now, out)
+                self.reply(replies::lost(lost), now, out)
             }
             Question::Mail(_) | Question::Data => {
                 self.reset_transaction(None, out);
-                self.reply(lost_reply(lost), now, out)
+                self.reply(replies::lost(lost), now, out)
             }
         }
     }
@@ -129,23 +129,5 @@ impl Session {
     fn begin_body(&mut self, now: Instant) -> State {
         self.deadline = now.after(super::BODY_WAIT);
         State::Body(body::Body::default())
-    }
-}
-
-/// A reply that can be acted on: 421 announces the end of the connection.
-pub(super) fn usable(word: Upstream) -> Result<Reply, Lost> {
-    match word {
-        Upstream::Reply(reply) if reply.code().get() == 421 => Err(Lost::Closed),
-        Upstream::Reply(reply) => Ok(reply),
-        Upstream::Lost(lost) => Err(lost),
-    }
-}
-
-pub(super) fn lost_reply(lost: Lost) -> Reply {
-    match lost {
-        Lost::Unreachable => replies::backend_unreachable(),
-        Lost::Closed => replies::backend_lost(),
-        Lost::Timeout => replies::backend_timeout(),
-        Lost::Protocol => replies::backend_nonsense(),
     }
 }
