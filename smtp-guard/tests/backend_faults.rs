@@ -1,0 +1,163 @@
+//! A backend that talks nonsense: whatever it says and whenever, the client hears 4xx, and 250 only for what was taken.
+//! A fake, because no real server can be made to do this.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use smtp_guard::addr::BackendAddr;
+use smtp_guard::config::Config;
+use smtp_guard::edge::bans::BanTable;
+use smtp_guard::feedback::{self, Meter};
+use smtp_guard::observe::metrics::Metrics;
+use smtp_guard::policy::Rules;
+use smtp_guard::relay::{self, Listeners, Shared};
+use smtp_guard::store::Store;
+use smtp_guard_ebpf::reason::Reason;
+
+/// What the backend says: to the connection, to each command, and at the dot. An empty answer closes.
+#[derive(Clone, Copy)]
+struct Backend {
+    greeting: &'static [u8],
+    mail: &'static [u8],
+    rcpt: &'static [u8],
+    data: &'static [u8],
+    dot: &'static [u8],
+}
+
+const SOUND: Backend = Backend {
+    greeting: b"220 x\r\n",
+    mail: b"250 ok\r\n",
+    rcpt: b"250 ok\r\n",
+    data: b"354 go\r\n",
+    dot: b"250 taken\r\n",
+};
+
+impl Backend {
+    fn serve(self, mut stream: TcpStream) -> std::io::Result<()> {
+        stream.write_all(self.greeting)?;
+        let mut lines = BufReader::new(stream.try_clone()?).lines();
+        while let Some(line) = lines.next().transpose()? {
+            let answer = match line.get(..4).unwrap_or_default() {
+                "EHLO" => b"250-x\r\n250 SIZE\r\n",
+                "MAIL" => self.mail,
+                "RCPT" => self.rcpt,
+                "DATA" => {
+                    stream.write_all(self.data)?;
+                    if !self.data.starts_with(b"354") {
+                        continue;
+                    }
+                    while lines.next().transpose()?.is_some_and(|line| line != ".") {}
+                    self.dot
+                }
+                _ => b"250 ok\r\n",
+            };
+            if answer.is_empty() {
+                return Ok(());
+            }
+            stream.write_all(answer)?;
+        }
+        Ok(())
+    }
+}
+
+struct Nobody;
+
+impl Meter for Nobody {
+    fn offence(&self, _: &'static str) {}
+    fn ban(&self, _: Reason) {}
+    fn bans_active(&self, _: usize) {}
+    fn report_dropped(&self) {}
+    fn ban_latency(&self, _: Duration) {}
+    fn bound_reached(&self, _: &'static str) {}
+}
+
+/// Sends one message past `backend`; the client must hear these codes to MAIL, RCPT, DATA and at the dot.
+fn check(name: &str, backend: Backend, expected: [&str; 4]) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A guard that hangs up on nonsense does what it should.
+            std::thread::spawn(move || backend.serve(stream));
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let guard = runtime.block_on(async { start(address, state.path()) });
+    assert_eq!(send(guard), expected.map(str::to_owned), "{name}");
+}
+
+fn start(backend: SocketAddr, state: &std::path::Path) -> SocketAddr {
+    let mut config = Config::builtin();
+    config.backend.servers = vec![BackendAddr(backend)];
+    config.relay.domains = vec!["example.org".to_owned()];
+    let config = Arc::new(config);
+    let bans = Arc::new(BanTable::new(None, 10));
+    let store = Store::open(state, config.limits.ipv6_prefix).unwrap();
+    let (feedback, _) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, Arc::new(Nobody));
+    let listeners = Listeners::bind(["127.0.0.1:0".parse().unwrap()]).unwrap();
+    let address = listeners.addresses()[0];
+    let (stopper, stop) = relay::stop();
+    let shared = Shared::new(Arc::new(Rules::new(config, None)), feedback, Metrics::new(), bans);
+    tokio::spawn(async move {
+        listeners.serve(shared, stop, Duration::ZERO).await;
+        drop(stopper);
+    });
+    address
+}
+
+/// The codes that a client hears to MAIL, RCPT, DATA and at the dot. It goes on as a client does that looks at nothing.
+fn send(guard: SocketAddr) -> [String; 4] {
+    let mut stream = TcpStream::connect(guard).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let mut reply = || loop {
+        match lines.next() {
+            Some(Ok(line)) if line.as_bytes().get(3) == Some(&b'-') => {}
+            Some(Ok(line)) => return line[..3].to_owned(),
+            other => return format!("{other:?}"),
+        }
+    };
+    reply();
+    stream.write_all(b"EHLO client.example\r\n").unwrap();
+    reply();
+    ["MAIL FROM:<a@client.example>", "RCPT TO:<b@example.org>", "DATA", "Subject: x\r\n\r\n."].map(|line| {
+        stream.write_all(format!("{line}\r\n").as_bytes()).unwrap();
+        reply()
+    })
+}
+
+#[test]
+fn nonsense_is_deferred_and_never_taken_for_a_yes() {
+    const LOST: [&str; 4] = ["451", "503", "503", "500"];
+    static ENDLESS: [u8; 200_000] = [b'x'; 200_000];
+    let table = [
+        ("a sound one", SOUND, ["250", "250", "354", "250"]),
+        ("no SMTP", Backend { greeting: b"\0\xffhello\r\n", ..SOUND }, LOST),
+        ("turns us away", Backend { greeting: b"554 no\r\n", ..SOUND }, LOST),
+        ("closes at MAIL", Backend { mail: b"", ..SOUND }, LOST),
+        ("354 to MAIL", Backend { mail: b"354 go\r\n", ..SOUND }, LOST),
+        ("a reply without end", Backend { mail: &ENDLESS, ..SOUND }, LOST),
+        ("two codes in a reply", Backend { mail: b"250-a\r\n550 b\r\n", ..SOUND }, LOST),
+        ("bare LF", Backend { mail: b"250 ok\n", ..SOUND }, LOST),
+        ("refuses MAIL", Backend { mail: b"550 5.7.1 no\r\n", ..SOUND }, ["550", "503", "503", "500"]),
+        ("421 at RCPT", Backend { rcpt: b"421 bye\r\n", ..SOUND }, ["250", "451", "451", "500"]),
+        ("250 to DATA", Backend { data: b"250 ok\r\n", ..SOUND }, ["250", "250", "451", "500"]),
+        (
+            "takes it before it has it",
+            Backend { data: b"354 go\r\n250 taken\r\n", ..SOUND },
+            ["250", "250", "354", "451"],
+        ),
+        ("dies at the dot", Backend { dot: b"", ..SOUND }, ["250", "250", "354", "451"]),
+        ("421 at the dot", Backend { dot: b"421 bye\r\n", ..SOUND }, ["250", "250", "354", "451"]),
+        ("354 at the dot", Backend { dot: b"354 again\r\n", ..SOUND }, ["250", "250", "354", "451"]),
+        ("two codes at the dot", Backend { dot: b"250-a\r\n550 b\r\n", ..SOUND }, ["250", "250", "354", "451"]),
+        ("refuses at the dot", Backend { dot: b"550 5.7.1 spam\r\n", ..SOUND }, ["250", "250", "354", "550"]),
+    ];
+    for (name, backend, expected) in table {
+        check(name, backend, expected);
+    }
+}
