@@ -4,6 +4,9 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::netns::{Host, World};
 use crate::process::{Program, run, wait_for};
@@ -91,6 +94,29 @@ impl Postfix {
             files
         };
         ["incoming", "active", "deferred"].map(|queue| count(self.folder.path().join("queue").join(queue))).iter().sum()
+    }
+}
+
+impl Drop for Postfix {
+    /// Ends the master process. What was started is `postfix start-fg`, a shell that waits for it: ending only that one
+    /// would leave Postfix, and with it the namespace, behind.
+    fn drop(&mut self) {
+        let queue = self.folder.path().join("queue");
+        let number = fs::read_to_string(queue.join("pid/master.pid")).unwrap_or_default();
+        let Some(pid) = number.trim().parse().ok().and_then(Pid::from_raw) else {
+            return;
+        };
+        // Its working directory tells it from another process that got the number.
+        let alive = || fs::read_link(format!("/proc/{}/cwd", number.trim())).is_ok_and(|folder| folder == queue);
+        let started = Instant::now();
+        let mut signal = Signal::TERM;
+        while alive() {
+            let _ = kill_process(pid, signal);
+            std::thread::sleep(Duration::from_millis(50));
+            if started.elapsed() > Duration::from_secs(5) {
+                signal = Signal::KILL;
+            }
+        }
     }
 }
 
