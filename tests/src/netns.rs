@@ -11,10 +11,13 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::process::run;
 
 /// Where ip(8) keeps the names of namespaces.
 const NAMES: &str = "/run/netns";
+const BPFFS: &str = "/sys/fs/bpf";
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -133,22 +136,35 @@ fn ip(arguments: &[&str]) -> String {
     run(Command::new("ip").args(arguments), "").ok()
 }
 
-/// Namespaces of tests whose process is gone.
+/// What tests left behind whose process is gone: programs, namespaces, pins. (A test that is killed drops nothing.)
 fn remove_leftovers() {
-    for entry in fs::read_dir(NAMES).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix("sg-").and_then(|rest| rest.split('-').next());
-        if let Some(pid) = pid
-            && !Path::new("/proc").join(pid).exists()
-        {
-            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+    for name in names_of_the_dead(NAMES) {
+        let programs = Command::new("ip").args(["netns", "pids", &name]).output();
+        let programs = programs.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        for pid in programs.lines().filter_map(|line| line.trim().parse().ok()).filter_map(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::KILL);
         }
+        let _ = Command::new("ip").args(["netns", "del", &name]).status();
     }
+    for name in names_of_the_dead(BPFFS) {
+        let _ = fs::remove_dir_all(Path::new(BPFFS).join(name));
+    }
+}
+
+/// Entries `sg-PID-...` of `folder` whose process is gone.
+fn names_of_the_dead(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let dead = |name: &String| {
+        let pid = name.strip_prefix("sg-").and_then(|rest| rest.split('-').next());
+        pid.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists())
+    };
+    names.filter(dead).collect()
 }
 
 fn mount_bpffs() {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    if !mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf")) {
-        run(Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]), "").ok();
+    if !mounts.lines().any(|line| line.split(' ').nth(1) == Some(BPFFS)) {
+        run(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS]), "").ok();
     }
 }
