@@ -267,8 +267,9 @@ fn probe(from: Ipv4Addr, to: SocketAddrV4, stop: &AtomicBool) -> Vec<(u16, Insta
 fn answered(from: SocketAddrV4, stop: &AtomicBool) -> Vec<bool> {
     let mut socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).expect("a raw socket needs root");
     socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-    // Probes come faster than this thread may be scheduled.
-    let _ = socket.set_recv_buffer_size(8 << 20);
+    // Probes come faster than this thread may be scheduled. An answer that is lost here would look like a dropped probe,
+    // so the buffer holds them all; past the system's limit, which is far below.
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 32 << 20).expect("a raw socket needs root");
     let mut answered = vec![false; usize::from(u16::MAX) + 1];
     let mut packet = [0; 256];
     loop {
