@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::netns::{Host, World};
-use crate::process::{Program, Run, run};
+use crate::process::{Program, Run, run, wait_for};
 
 /// A guard on the edge of a [`World`], with pins of its own.
 #[derive(Debug)]
@@ -115,6 +115,12 @@ impl<'w> Guard<'w> {
     /// Established connections as the kernel counts them.
     pub fn established(&self) -> u64 {
         self.json(&["edge", "status"])["connections"].as_u64().unwrap()
+    }
+
+    /// Waits until the kernel counts exactly `established` connections.
+    pub fn settle(&self, established: u64) {
+        let now = || (self.established() == established).then_some(());
+        wait_for(&format!("{established} established"), now, || format!("{:#}", self.json(&["edge", "status"])));
     }
 
     /// Packets that the kernel judged for `reason`, over both families.

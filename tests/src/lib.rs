@@ -10,11 +10,13 @@
 )]
 
 pub mod guard;
+pub mod held;
 pub mod netns;
 pub mod postfix;
 pub mod process;
 
 pub use guard::Guard;
+pub use held::Held;
 pub use netns::{Host, World};
 pub use postfix::Postfix;
 pub use process::{Program, Run, run, wait_for};

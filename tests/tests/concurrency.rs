@@ -1,45 +1,10 @@
 //! Connections of one source: exact in both planes, given back by whatever end, and out of reach of forged packets.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 
-use serde_json::Value;
-use smtp_guard_tests::{Guard, Host, Postfix, World, guard::netkit, run, wait_for};
-
-/// Connections that are held until this is dropped.
-struct Held {
-    child: Child,
-    result: Value,
-}
-
-impl Held {
-    fn open(world: &World, host: Host, address: &str, count: u32) -> Self {
-        let mut command = world.on(host, &netkit());
-        command.args(["hold", address, &count.to_string()]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        Self { child, result: serde_json::from_str(&line).unwrap() }
-    }
-
-    fn count(&self, what: &str) -> u64 {
-        self.result[what].as_u64().unwrap()
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // Closing its input ends it.
-        let _ = self.child.stdin.take().map(|mut input| input.flush());
-        let _ = self.child.wait();
-    }
-}
-
-fn settle(guard: &Guard<'_>, established: u64) {
-    let now = || (guard.established() == established).then_some(());
-    wait_for(&format!("{established} established"), now, || format!("{:#}", guard.json(&["edge", "status"])));
-}
+use smtp_guard_tests::{Guard, Held, Host, Postfix, World, guard::netkit, run};
 
 #[test]
 #[ignore = "needs root and BPF"]
@@ -59,9 +24,9 @@ fn exactly_so_many_sessions_whatever_the_burst() {
                 u64::from(burst)
             );
             // Those that were told 421 keep their side open; their slots are free all the same.
-            settle(&guard, 7);
+            guard.settle(7);
             drop(held);
-            settle(&guard, 0);
+            guard.settle(0);
         }
     }
 }
@@ -74,13 +39,13 @@ fn the_kernel_refuses_the_connection_beyond_the_ceiling() {
     let mut guard = Guard::start(&world, &[("limits.connections", "5"), ("edge.connections", "6")]);
     // A server without limits takes the guard's place: the ceiling is the kernel's alone.
     guard.kill9();
-    settle(&guard, 0);
+    guard.settle(0);
     let mut listener = unlimited(&world);
     let address = format!("{}:25", World::EDGE_FOR_ATTACKER);
     let mut one_by_one: Vec<Held> = Vec::new();
     for n in 1..=6 {
         one_by_one.push(one(&world, &address));
-        settle(&guard, n);
+        guard.settle(n);
     }
     let dropped = guard.packets("connections");
     let seventh = one(&world, &address);
@@ -88,7 +53,7 @@ fn the_kernel_refuses_the_connection_beyond_the_ceiling() {
     assert!(guard.packets("connections") > dropped);
     assert_eq!(guard.established(), 6);
     one_by_one.pop();
-    settle(&guard, 5);
+    guard.settle(5);
     assert_eq!(one(&world, &address).count("dropped"), 0, "a slot that was freed is free");
     drop(listener.stdin.take());
     listener.wait().unwrap();
@@ -117,14 +82,13 @@ fn every_end_gives_the_slot_back() {
     let mut guard = Guard::start(&world, &[]);
     let address = format!("{}:25", World::EDGE_FOR_ATTACKER);
     let mut held = Held::open(&world, Host::Attacker, &address, 9);
-    settle(&guard, 9);
-    held.child.kill().unwrap();
-    held.child.wait().unwrap();
-    settle(&guard, 0);
+    guard.settle(9);
+    held.kill9();
+    guard.settle(0);
     let held = Held::open(&world, Host::Attacker, &address, 9);
-    settle(&guard, 9);
+    guard.settle(9);
     guard.kill9();
-    settle(&guard, 0);
+    guard.settle(0);
     drop(held);
 }
 
@@ -137,7 +101,7 @@ fn forged_packets_neither_free_nor_fill_anything() {
     let client = format!("{}:25", World::EDGE_FOR_CLIENT);
     let held = Held::open(&world, Host::Client, &client, 6);
     assert_eq!(held.count("greeted"), 6);
-    settle(&guard, 6);
+    guard.settle(6);
 
     // From the attacker's cable, under the client's address.
     world.ip(Host::Attacker, &["route", "add", "10.77.2.0/24", "via", World::EDGE_FOR_ATTACKER]);
@@ -149,7 +113,7 @@ fn forged_packets_neither_free_nor_fill_anything() {
     let more = Held::open(&world, Host::Client, &client, 3);
     assert_eq!((more.count("greeted"), more.count("dropped")), (0, 0), "its sessions still count: {}", more.result);
     drop((held, more));
-    settle(&guard, 0);
+    guard.settle(0);
     let again = Held::open(&world, Host::Client, &client, 6);
     assert_eq!(again.count("greeted"), 6, "and its slots are its own: {}", again.result);
 }

@@ -5,7 +5,7 @@ use std::fs;
 
 use aya::programs::{ProgramInfo, loaded_programs};
 use serde_json::Value;
-use smtp_guard_tests::{Guard, Host, Postfix, World, guard::binary, guard::netkit, run, wait_for};
+use smtp_guard_tests::{Guard, Held, Host, Postfix, World, guard::binary, guard::netkit, run, wait_for};
 
 /// Instructions that the verifier may have to go through: a quarter of what the kernel allows.
 const CEILING: u64 = 250_000;
@@ -72,9 +72,9 @@ fn a_second_load_replaces_the_program_and_lets_nothing_through() {
     let world = World::new();
     let _postfix = Postfix::start(&world, "");
     let guard = Guard::start(&world, &[]);
-    let held =
-        run(world.on(Host::Client, &netkit()).args(["hold", &format!("{}:25", World::EDGE_FOR_CLIENT), "3"]), "");
-    assert!(held.ok().contains("\"greeted\": 3"));
+    let held = Held::open(&world, Host::Client, &format!("{}:25", World::EDGE_FOR_CLIENT), 3);
+    assert_eq!(held.count("greeted"), 3, "{}", held.result);
+    guard.settle(3);
     guard.command(&["decisions", "add", World::ATTACKER, "--for", "1h", "--reason", "x"]).ok();
     let (clean, program) = (guard.packets("clean"), xdp_of(&world, "att0").unwrap()["prog"]["id"].clone());
 
@@ -93,6 +93,9 @@ fn a_second_load_replaces_the_program_and_lets_nothing_through() {
     assert_eq!(guard.packets("clean"), clean, "no packet of the banned source passed");
     assert!(guard.packets("operator") >= 40_000, "{}", guard.packets("operator"));
     assert_ne!(xdp_of(&world, "att0").unwrap()["prog"]["id"], program, "it is another program");
+    assert_eq!(guard.established(), 3, "connections from before are counted once");
+    drop(held);
+    guard.settle(0);
 }
 
 #[test]
