@@ -170,6 +170,11 @@ impl Connection {
 
     async fn send(&mut self, request: Request) -> Result<(), Lost> {
         if !self.unread.is_empty() {
+            if matches!(request, Request::Body(_)) {
+                // A refusal in the middle of the data, even together with the 354: `word` tells it, and the session
+                // sends nothing more.
+                return Ok(());
+            }
             // A reply that nobody asked for would be taken for the answer to this.
             return Err(Lost::Protocol);
         }
