@@ -37,6 +37,12 @@ fn a_sound_backend() {
 
 #[test]
 #[ignore = "needs root and BPF"]
+fn refuses_in_the_middle_of_the_data_and_reads_no_more() {
+    check(&["-A", "0"], "550", "rejected");
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
 fn says_421_at_the_dot() {
     check(&["-Q", "."], "451", "deferred");
 }
