@@ -42,7 +42,8 @@ pub(crate) fn test(host: bool, filter: Option<&str>) -> anyhow::Result<()> {
             command.arg("--include-ignored");
         }
         if let Some(threads) = threads {
-            command.args(["--test-threads", threads]);
+            // The figures that these tests measure are part of their result.
+            command.args(["--test-threads", threads, "--show-output"]);
         }
         if !stream(&mut command, &mut counts).with_context(|| format!("testing {package}"))? {
             failed.push(package);
