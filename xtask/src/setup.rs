@@ -84,26 +84,26 @@ fn install<'a>(wanted: impl Iterator<Item = &'a (&'a str, &'a str)>, what: &str)
     for (package, reason) in &missing {
         eprintln!("xtask: missing package {package}: {reason}");
     }
-    if names.iter().any(|package| !is_known(package)) {
-        step::run(
-            "apt-update",
-            "updating the list of packages",
-            as_root(&root, "apt-get").args(["update", "--quiet"]),
-        )?;
+    let update = || {
+        step::run("apt-update", "updating the list of packages", as_root(&root, "apt-get").args(["update", "--quiet"]))
+    };
+    let fresh = names.iter().any(|package| !is_known(package));
+    if fresh {
+        update()?;
     }
-    let started = hold_services(&root)?;
-    let mut command = as_root(&root, "env");
-    command.args([
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "install",
-        "--yes",
-        "--quiet",
-        "--no-install-recommends",
-    ]);
-    let installed =
-        step::run(&format!("apt-{what}"), &format!("installing {}", names.join(", ")), command.args(&names));
-    if started {
+    let held = hold_services(&root)?;
+    let install = || {
+        let mut command = as_root(&root, "env");
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--quiet"]);
+        command.arg("--no-install-recommends").args(&names);
+        step::run(&format!("apt-{what}"), &format!("installing {}", names.join(", ")), &mut command)
+    };
+    let mut installed = install();
+    if installed.is_err() && !fresh {
+        // An old list names versions that are gone.
+        installed = update().and_then(|()| install());
+    }
+    if held {
         release_services(&root);
     }
     installed.with_context(|| format!("install them by hand: {manual}"))
