@@ -1,5 +1,7 @@
 //! What sessions tell log and metrics.
 
+use smtp_guard_ebpf::reason::Reason;
+
 use super::Shared;
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
@@ -23,7 +25,13 @@ pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Even
         }
         Event::Ended { reason } => {
             shared.metrics.rejected(reason);
-            if within_budget(shared) {
+            if !within_budget(shared) {
+                return;
+            }
+            // Who is slow is no offender: tools that read the security lines must not take it for one.
+            if reason == Reason::Timeout {
+                tracing::info!(session = id, client = %client.ip(), "session timed out");
+            } else {
                 log::rejected(client, reason, id);
             }
         }
