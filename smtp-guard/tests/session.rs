@@ -200,6 +200,9 @@ fn limits_of_a_session() {
     );
     let junk = "C NOOP\n < 250\n".repeat(100) + "C RSET\n ! Offence(JunkCommands)\n # ended junk_commands\n < 421\n .";
     check("junk commands", |_| {}, &junk);
+    let helo =
+        "C EHLO x\n < 250\n".repeat(101) + "C EHLO x\n ! Offence(JunkCommands)\n # ended junk_commands\n < 421\n .";
+    check("EHLO over and over", |_| {}, &helo);
     let delayed = "C EHLO x\n < 250\n C MAIL FROM:<>\n > MAIL\n B 250 Ok\n < 250\n C RCPT TO:<no@example.org>\n > RCPT\n \
                    B 550 5.1.1 no\n ! UnknownRecipient\n # refused unknown_recipient\n T\n < 550 5.1.1";
     check("unknown recipients wait", |c| c.harvest.delay = Duration::from_secs(5), delayed);

@@ -39,9 +39,10 @@ impl Session {
             Command::Vrfy => self.idle(replies::vrfy(), now, out),
             Command::Help => self.idle(replies::help(), now, out),
             Command::Quit => {
-                let word = if self.transaction.is_some() { Request::Drop } else { Request::Quit };
-                self.transaction = None;
-                out.push(Output::Request(word));
+                match self.transaction {
+                    Some(_) => self.reset_transaction(Some(Request::Drop), out),
+                    None => out.push(Output::Request(Request::Quit)),
+                }
                 out.push(Output::Reply(replies::bye()));
                 out.push(Output::Close);
                 State::Closed
@@ -54,6 +55,11 @@ impl Session {
     }
 
     fn on_helo(&mut self, helo: Helo, esmtp: bool, now: Instant, out: &mut Vec<Output>) -> State {
+        if self.helo.is_some()
+            && let Some(end) = self.junk(out)
+        {
+            return end;
+        }
         let config = self.rules.config();
         let reply = if esmtp {
             ehlo::offer(&config.hostname, config.limits.message_size, &self.backend)

@@ -40,7 +40,7 @@ const ENVELOPE_WAIT: Duration = Duration::from_secs(270);
 const DATA_WAIT: Duration = Duration::from_secs(110);
 /// How long the backend may take at the dot: of the client's 10 minutes.
 const DOT_WAIT: Duration = Duration::from_secs(540);
-/// NOOP, RSET, VRFY and HELP in one session; one more ends it.
+/// NOOP, RSET, VRFY, HELP and repeated EHLO in one session; one more ends it.
 const JUNK_COMMANDS: u32 = 100;
 
 /// The session. One for each client connection.
