@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use smtp_guard_tests::postfix::header;
-use smtp_guard_tests::{Guard, Host, Postfix, Run, World, guard::netkit, run};
+use smtp_guard_tests::{Guard, Host, Postfix, Program, Run, World, guard::netkit, run, wait_for};
 
 fn swaks(world: &World, arguments: &[&str]) -> Run {
     let server = format!("{}:25", World::EDGE_FOR_CLIENT);
@@ -189,4 +189,36 @@ fn a_table_of_recipients_spares_the_backend() {
         ],
     );
     assert!(!postfix.log().contains("bob@example.org"));
+}
+
+/// Killed with -9 under load: what the client was told is accepted is at the backend, and at most what was under way in
+/// each session is there without the client knowing.
+#[test]
+#[ignore = "needs root and BPF"]
+fn a_killed_guard_loses_nothing_that_it_acknowledged() {
+    const SESSIONS: usize = 5;
+    let world = World::new();
+    let postfix = Postfix::start(&world, "");
+    let mut guard = Guard::start(&world, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let sessions = SESSIONS.to_string();
+    let mut command = world.on(Host::Client, "smtp-source");
+    command.args(["-c", "-s", &sessions, "-m", "5000", "-f", "a@client.example", "-t", "bob@example.org"]);
+    let server = format!("{}:25", World::EDGE_FOR_CLIENT);
+    let mut source = Program::start(command.arg(server), folder.path().join("source"));
+    // It writes how many were acknowledged over and over, each number after the other.
+    let acknowledged = |output: String| -> usize {
+        let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
+        output.split('\r').filter_map(|text| digits(text).parse().ok()).max().unwrap_or(0)
+    };
+    wait_for("mail under load", || (acknowledged(source.output()) >= 50).then_some(()), || postfix.log());
+    guard.kill9();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    source.end();
+    let counted = acknowledged(source.output());
+    let arrived = || (postfix.messages().len() >= counted).then_some(());
+    wait_for("all that was acknowledged", arrived, || format!("{} of {counted}", postfix.messages().len()));
+    let delivered = postfix.messages().len();
+    assert!((50..5000).contains(&counted), "{counted}");
+    assert!((counted..=counted + SESSIONS).contains(&delivered), "{counted} acknowledged, {delivered} delivered");
 }
