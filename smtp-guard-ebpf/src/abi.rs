@@ -127,6 +127,14 @@ impl Ban {
     }
 }
 
+/// Connections that a value of the map CONNS stands for.
+///
+/// A value below 0 stands for none: where an entry was removed while it was in use, a connection is given back that the
+/// new entry never counted. The program that finds it so gives it back itself, but a reader may look in between.
+pub const fn established(value: u64) -> u64 {
+    if value > i64::MAX as u64 { 0 } else { value }
+}
+
 /// Value of the map SETTINGS (one entry): what the programs need from the configuration.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_STATE_CB_FLAG};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::programs::SockOpsContext;
-use smtp_guard_ebpf::abi::{Settings, Source};
+use smtp_guard_ebpf::abi::{self, Settings, Source};
 use smtp_guard_ebpf::reason::Reason;
 
 use crate::maps::{self, CONNS, COUNTED};
@@ -63,9 +63,10 @@ fn closed(ctx: &SockOpsContext) {
     unmark(ctx);
     if let Some(count) = CONNS.get_ptr_mut(counted.0)
         // SAFETY: the pointer is a live map value, aligned to 8.
-        && unsafe { fetch_add(count, u64::MAX) } == 0
+        && abi::established(unsafe { fetch_add(count, u64::MAX) }) == 0
     {
-        // It was 0 already: what was counted got lost with the entry. Saturate.
+        // There was none to give back: what was counted got lost with the entry. Everyone who finds it so takes back
+        // his own, so that it adds up however many do it at once.
         // SAFETY: as above.
         unsafe { fetch_add(count, 1) };
     }

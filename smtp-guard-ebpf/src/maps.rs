@@ -7,7 +7,7 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage, lpm_trie::Key};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_map;
-use smtp_guard_ebpf::abi::{Ban, EXEMPT_ENTRIES, Family, PORT_WORDS, Settings, Source};
+use smtp_guard_ebpf::abi::{self, Ban, EXEMPT_ENTRIES, Family, PORT_WORDS, Settings, Source};
 use smtp_guard_ebpf::decide::Findings;
 use smtp_guard_ebpf::parse::Address;
 use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
@@ -26,7 +26,7 @@ static EXEMPT_V6: LpmTrie<[u8; 16], u32, { EXEMPT_ENTRIES as usize }> = LpmTrie:
 /// Written by user space only.
 #[btf_map]
 static BANS: HashMap<u64, Ban, 1024, NO_PREALLOC> = HashMap::new();
-/// Established connections by source. Entries stay at 0 until user space sweeps them.
+/// Established connections by source. Entries stay at 0 until user space sweeps them (`KernelPlane::sweep_idle`).
 #[btf_map]
 pub(crate) static CONNS: HashMap<u64, u64, 1024, NO_PREALLOC> = HashMap::new();
 #[btf_map]
@@ -90,7 +90,7 @@ impl Findings for Kernel {
     #[inline(always)]
     fn established(&self, source: Source) -> u64 {
         // SAFETY: an aligned u64 is read whole; it is only ever changed atomically.
-        unsafe { CONNS.get(source.0) }.copied().unwrap_or(0)
+        unsafe { CONNS.get(source.0) }.copied().map_or(0, abi::established)
     }
 
     #[inline(always)]

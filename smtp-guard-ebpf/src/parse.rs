@@ -139,7 +139,7 @@ fn ipv6(frame: &impl Frame, offset: usize) -> Packet {
         return MALFORMED;
     }
     let mut at = offset + 40;
-    for _ in 0..EXTENSION_HEADERS {
+    for _ in 0..=EXTENSION_HEADERS {
         if next == PROTOCOL_TCP {
             // Multicast can't be a source, and its range is where the keys of IPv4 sources live.
             return if source[0] == 0xff { MALFORMED } else { tcp(frame, at, Address::V6(source)) };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
-use smtp_guard_ebpf::abi::{Ban, Family, Source};
+use smtp_guard_ebpf::abi::{Ban, Family, Source, established};
 use smtp_guard_ebpf::decide::{Findings, Verdict, decide};
 use smtp_guard_ebpf::parse::{Address, Packet, Segment, parse};
 use smtp_guard_ebpf::reason::Reason;
@@ -120,7 +120,8 @@ fn packets_are_parsed() {
         ("a later fragment", Build { fragment: 100, ..v4.clone() }, Packet::Other),
         ("IPv6", v6.clone(), syn6),
         ("IPv6, two extension headers", Build { extensions: vec![hop.clone(), hop.clone()], ..v6.clone() }, syn6),
-        ("IPv6, too many extension headers", Build { extensions: vec![hop.clone(); 6], ..v6.clone() }, MALFORMED_V6),
+        ("IPv6, six extension headers", Build { extensions: vec![hop.clone(); 6], ..v6.clone() }, syn6),
+        ("IPv6, too many extension headers", Build { extensions: vec![hop.clone(); 7], ..v6.clone() }, MALFORMED_V6),
         ("IPv6, first fragment", Build { extensions: vec![fragment(1)], ..v6.clone() }, syn6),
         ("IPv6, later fragment", Build { extensions: vec![fragment(8)], ..v6.clone() }, Packet::Other),
         ("IPv6 from multicast", from("ff04::1"), MALFORMED_V6),
@@ -218,6 +219,9 @@ fn sources_and_bans_survive_the_map() {
     {
         let source = Source::of(address.parse().unwrap(), u64::MAX);
         assert_eq!(source.network(), text.parse::<IpAddr>().unwrap());
+    }
+    for (value, connections) in [(0, 0), (1, 1), (u64::MAX, 0), (u64::MAX - 5, 0)] {
+        assert_eq!(established(value), connections);
     }
     let ban = Ban { until_ns: 0x0102_0304_0506_0708, reason: 10, _pad: 0 };
     assert_eq!(Ban::from_bytes(ban.to_bytes()), ban);
