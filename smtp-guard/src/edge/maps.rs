@@ -17,6 +17,9 @@ use crate::config::Config;
 /// Type, key and value size in bytes, and entries of a map as this version wants it.
 type Shape = (MapType, u32, u32, u32);
 
+/// Entries that are read at a call: far more than a bucket has, as a bucket is read whole or not at all.
+pub(super) const BATCH: usize = 2048;
+
 /// The shape of `map` where the maps by source have room for `max_sources`.
 fn shape(map: &str, max_sources: u32) -> Option<Shape> {
     Some(match map {
@@ -26,6 +29,7 @@ fn shape(map: &str, max_sources: u32) -> Option<Shape> {
         "EXEMPT_V6" => (MapType::LpmTrie, 20, 4, EXEMPT_ENTRIES),
         "BANS" => (MapType::Hash, 8, size_of::<abi::Ban>() as u32, max_sources),
         "CONNS" => (MapType::Hash, 8, 8, max_sources),
+        "COUNTED" => (MapType::SkStorage, 4, 8, 0),
         "COUNTERS" => (MapType::PerCpuArray, 4, 8, MAX_REASONS * 2),
         _ => return None,
     })
@@ -56,6 +60,29 @@ fn words((kind, key, value, entries): Shape) -> String {
 pub(super) fn open(pins: &Pins, map: &'static str) -> Result<Map, EdgeError> {
     let data = MapData::from_pin(pins.map(map)).map_err(EdgeError::map(map))?;
     Map::from_map_data(data).map_err(EdgeError::map(map))
+}
+
+/// Opens a pinned map by source to walk over its entries, from `bucket` on. Nobody else's access to it waits meanwhile.
+pub(super) fn entries<const N: usize>(
+    pins: &Pins,
+    map: &'static str,
+    bucket: Option<u32>,
+    batch: usize,
+) -> Result<sys::Entries<N>, EdgeError> {
+    let data = MapData::from_pin(pins.map(map)).map_err(EdgeError::map(map))?;
+    sys::Entries::of(data, bucket, batch).map_err(EdgeError::map(map))
+}
+
+/// All entries of a pinned map by source.
+pub(super) fn all<const N: usize>(pins: &Pins, map: &'static str) -> Result<Vec<(u64, [u8; N])>, EdgeError> {
+    let mut entries = entries(pins, map, None, BATCH)?;
+    let mut found = Vec::new();
+    loop {
+        found.extend(entries.next_batch().map_err(EdgeError::pin("reading", pins.map(map)))?);
+        if entries.bucket().is_none() {
+            return Ok(found);
+        }
+    }
 }
 
 /// The kernel's number for a pinned map.

@@ -6,9 +6,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::ptr;
+
+use aya::maps::{MapData, MapError};
 
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 /// Since Linux 5.14; not in every version of libc's headers.
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -30,6 +34,19 @@ struct LinkUpdate {
     old_prog_fd: u32,
 }
 
+/// The part of `union bpf_attr` that BPF_MAP_LOOKUP_BATCH reads.
+#[repr(C)]
+struct LookupBatch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
 /// The part of `union bpf_attr` that BPF_OBJ_GET_INFO_BY_FD reads.
 #[repr(C)]
 struct GetInfo {
@@ -48,6 +65,64 @@ struct LinkInfo {
     _pad: u32,
     ifindex: u32,
     _rest: [u32; 15],
+}
+
+/// Entries of a hash map from `u64` to `N` bytes, many at a call: one by one costs 3 us each, this costs 0.05 us.
+///
+/// The place in the map is a bucket, not a key, so entries that come and go meanwhile neither end nor restart the walk.
+pub(super) struct Entries<const N: usize> {
+    map: MapData,
+    /// The bucket to go on from; `None`: the first.
+    bucket: Option<u32>,
+    keys: Vec<u64>,
+    values: Vec<[u8; N]>,
+}
+
+impl<const N: usize> Entries<N> {
+    /// Walks `map` from the bucket that [`Self::bucket`] gave, `batch` entries at a call. Fails with
+    /// [`MapError::InvalidKeySize`] or [`MapError::InvalidValueSize`] where the map has another shape.
+    pub(super) fn of(map: MapData, bucket: Option<u32>, batch: usize) -> Result<Self, MapError> {
+        let info = map.info()?;
+        if info.key_size() as usize != size_of::<u64>() {
+            return Err(MapError::InvalidKeySize { size: size_of::<u64>(), expected: info.key_size() as usize });
+        }
+        if info.value_size() as usize != N {
+            return Err(MapError::InvalidValueSize { size: N, expected: info.value_size() as usize });
+        }
+        Ok(Self { map, bucket, keys: vec![0; batch], values: vec![[0; N]; batch] })
+    }
+
+    /// Where the next call goes on; `None` at the end.
+    pub(super) fn bucket(&self) -> Option<u32> {
+        self.bucket
+    }
+
+    /// The entries of the next buckets. The walk is over when [`Self::bucket`] is `None` after it.
+    pub(super) fn next_batch(&mut self) -> io::Result<impl Iterator<Item = (u64, [u8; N])> + '_> {
+        let from = self.bucket;
+        let mut next = 0u32;
+        let mut attr = LookupBatch {
+            in_batch: from.as_ref().map_or(0, |bucket| ptr::from_ref(bucket) as u64),
+            out_batch: &raw mut next as u64,
+            keys: self.keys.as_mut_ptr() as u64,
+            values: self.values.as_mut_ptr() as u64,
+            count: self.keys.len() as u32,
+            map_fd: number(self.map.fd().as_fd()),
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the attribute lives over the call and is as long as we say. `from` and `next` are the u32 that a hash
+        // map wants here. Keys and values have room for `count` of the map's sizes, which `of` compared.
+        let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) };
+        self.bucket = match result {
+            Ok(_) => Some(next),
+            // The end; what was found before it is there.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
+            Err(error) => return Err(error),
+        };
+        let found = (attr.count as usize).min(self.keys.len());
+        Ok(self.keys[..found].iter().copied().zip(self.values[..found].iter().copied()))
+    }
 }
 
 /// Opens the object (here: a link) pinned at `path`.
@@ -111,10 +186,6 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
 /// `attr` must be what `command` reads, and its pointers must be valid for what the command does with them.
 unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
     // SAFETY: the caller's promise; the length is that of the attribute.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr(attr), size_of::<T>()) };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attr), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
-}
-
-fn ptr<T>(value: &mut T) -> *mut T {
-    value
 }
