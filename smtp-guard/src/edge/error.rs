@@ -1,9 +1,11 @@
 //! What can go wrong at the kernel boundary, each with the thing, the place and the next step.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
-/// Failures of loading, opening and writing the kernel plane.
+/// Failures of loading, opening and writing the kernel plane. The text names the cause, so none has a `source`: who prints
+/// the whole chain would show it twice.
 #[derive(Debug, thiserror::Error)]
 pub enum EdgeError {
     #[error("this binary was built without the kernel plane: build it with `cargo xtask build`")]
@@ -18,30 +20,30 @@ pub enum EdgeError {
         "{name} already carries another XDP program: remove it (`ip link set dev {name} xdp off`), or leave {name} out of [edge] interfaces"
     )]
     Occupied { name: String },
-    #[error("{name} takes no XDP program in {mode} mode: {source}; try [edge] mode = \"auto\" or \"generic\"")]
-    Attach { name: String, mode: &'static str, source: io::Error },
+    #[error("{name} takes no XDP program in {mode} mode: {cause}; try [edge] mode = \"auto\" or \"generic\"")]
+    Attach { name: String, mode: &'static str, cause: io::Error },
     #[error(
         "no cgroup v2 hierarchy is mounted, so connections can't be counted: mount -t cgroup2 none /sys/fs/cgroup/unified"
     )]
     NoCgroup,
-    #[error("cannot count connections on {cgroup}: {source}", cgroup = .cgroup.display())]
-    Cgroup { cgroup: PathBuf, source: io::Error },
+    #[error("cannot count connections on {cgroup}: {cause}", cgroup = .cgroup.display())]
+    Cgroup { cgroup: PathBuf, cause: io::Error },
     #[error("{path} is not on a BPF filesystem: mount -t bpf bpf /sys/fs/bpf", path = .path.display())]
     NoBpffs { path: PathBuf },
-    #[error("{what} {path}: {source}", path = .path.display())]
-    Pin { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{what} {path}: {cause}", path = .path.display())]
+    Pin { what: &'static str, path: PathBuf, cause: io::Error },
     #[error("the pinned map {path} has another shape ({found}, wanted {wanted}): unload the kernel plane first (`smtp-guard edge unload`)", path = .path.display())]
     Incompatible { path: PathBuf, found: String, wanted: String },
     #[error("more than {limit} exempt {family} networks: the kernel plane holds no more")]
     TooManyExempt { limit: u32, family: &'static str },
-    #[error("the kernel refused the program {program}: {source}")]
-    Verifier { program: &'static str, source: Box<aya::programs::ProgramError> },
-    #[error("the kernel refused the eBPF object: {0}")]
+    #[error("the kernel refused the program {program}: {}", chain(.cause))]
+    Verifier { program: &'static str, cause: Box<aya::programs::ProgramError> },
+    #[error("the kernel refused the eBPF object: {}", chain(.0))]
     Object(Box<aya::EbpfError>),
     #[error("the eBPF object has no {what}: it is not of this version; build again with `cargo xtask build`")]
     Missing { what: &'static str },
-    #[error("map {map}: {source}")]
-    Map { map: &'static str, source: Box<aya::maps::MapError> },
+    #[error("map {map}: {}", chain(.cause))]
+    Map { map: &'static str, cause: Box<aya::maps::MapError> },
     #[error("the ban of {entry} was written but can't be read back from the kernel map")]
     NotWritten { entry: String },
     #[error("no kernel plane is loaded below {directory}: `smtp-guard edge load`", directory = .directory.display())]
@@ -51,15 +53,29 @@ pub enum EdgeError {
 impl EdgeError {
     /// Shorthand for a failed operation on a map.
     pub(super) fn map(map: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
-        move |source| Self::Map { map, source: Box::new(source) }
+        move |source| Self::Map { map, cause: Box::new(source) }
     }
 
     /// Shorthand for a failed operation on a file below the pin directory.
     pub(super) fn pin(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| match source.kind() {
+        move |cause| match cause.kind() {
             io::ErrorKind::PermissionDenied => Self::NotPermitted { what },
-            _ => Self::Pin { what, path, source },
+            _ => Self::Pin { what, path, cause },
         }
     }
+}
+
+/// `error` and its causes. aya's name the system call, theirs the number that it gave.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }

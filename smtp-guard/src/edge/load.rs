@@ -2,7 +2,7 @@
 //!
 //! Order: maps, their contents, the counting program, then XDP interface by interface. A second load finds the pinned
 //! maps with their contents and replaces the programs behind the pinned links: no packet goes unfiltered, no count is
-//! lost. A first load that fails halfway removes what it made.
+//! lost. A load that fails halfway removes what it made, and leaves what was there.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -85,13 +85,15 @@ pub fn load(config: &Config) -> Result<Loaded, EdgeError> {
         index_of(name)?;
     }
     let pins = Pins::new(&config.edge.pin_directory);
-    let fresh = !pins.directory().exists();
+    let before = pins.entries();
     pins.create()?;
     let loaded = load_into(&pins, config);
-    if loaded.is_err() && fresh {
+    if loaded.is_err() {
         // The error that is told is the first one.
-        let _ = pins.remove_all();
-        let _ = fs::remove_dir(&config.edge.pin_directory);
+        let _ = match before.as_slice() {
+            [] => pins.remove_all().map(|_| fs::remove_dir(&config.edge.pin_directory)).map(drop),
+            before => pins.remove_others(before),
+        };
     }
     loaded
 }
@@ -116,8 +118,11 @@ fn load_into(pins: &Pins, config: &Config) -> Result<Loaded, EdgeError> {
     for name in &config.edge.interfaces {
         interfaces.push(attach_xdp(program, pins, name, config.edge.mode)?);
     }
-    for (name, _, path) in pins.xdp_links().map_err(EdgeError::pin("reading", pins.directory()))? {
-        if !config.edge.interfaces.contains(&name) {
+    // By path, not by name: `eth0.1` and `eth0~1` have the same.
+    let wanted = |name: &String| [Mode::Driver, Mode::Generic].map(|mode| pins.xdp_link(mode, name));
+    let wanted: Vec<PathBuf> = config.edge.interfaces.iter().flat_map(wanted).collect();
+    for (_, _, path) in pins.xdp_links().map_err(EdgeError::pin("reading", pins.directory()))? {
+        if !wanted.contains(&path) {
             Pins::remove(&path)?;
         }
     }
@@ -129,7 +134,7 @@ fn load_into(pins: &Pins, config: &Config) -> Result<Loaded, EdgeError> {
     })
 }
 
-fn open_object(pins: &Pins, config: &Config) -> Result<Ebpf, EdgeError> {
+pub(super) fn open_object(pins: &Pins, config: &Config) -> Result<Ebpf, EdgeError> {
     let mut loader = EbpfLoader::new();
     for map in MAPS {
         maps::check_shape(pins, map, config.edge.max_sources)?;
@@ -155,7 +160,7 @@ fn attach_conns(object: &mut Ebpf, pins: &Pins) -> Result<u32, EdgeError> {
         sys::update_link(link.as_fd(), fd.as_fd()).map_err(EdgeError::pin("replacing the program of", &path))?;
     } else {
         let cgroup = cgroup_root()?;
-        let failed = |source| EdgeError::Cgroup { cgroup: cgroup.clone(), source };
+        let failed = |cause| EdgeError::Cgroup { cgroup: cgroup.clone(), cause };
         let directory = File::open(&cgroup).map_err(failed)?;
         // cgroup links are always multiple: `Single` sets no flag, `AllowMultiple` one that links refuse.
         let link = program.attach(directory, CgroupAttachMode::Single).map_err(|e| failed(io_error(e)))?;
@@ -166,7 +171,7 @@ fn attach_conns(object: &mut Ebpf, pins: &Pins) -> Result<u32, EdgeError> {
     Ok(program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0))
 }
 
-fn xdp(object: &mut Ebpf) -> Result<&mut Xdp, EdgeError> {
+pub(super) fn xdp(object: &mut Ebpf) -> Result<&mut Xdp, EdgeError> {
     let program = object.program_mut(XDP_PROGRAM).ok_or(EdgeError::Missing { what: "program guard_xdp" })?;
     let program: &mut Xdp = program.try_into().map_err(verifier(XDP_PROGRAM))?;
     program.load().map_err(verifier(XDP_PROGRAM))?;
@@ -191,6 +196,12 @@ fn attach_xdp(program: &mut Xdp, pins: &Pins, name: &str, wanted: XdpMode) -> Re
         // Of an interface that is gone, or in a mode that isn't wanted any more.
         drop(link);
         Pins::remove(&path)?;
+        if current {
+            // The kernel has only one mode at a time. Where the new one is refused the old one comes back.
+            return attach_anew(program, pins, name, index, modes(wanted)).inspect_err(|_| {
+                let _ = attach_anew(program, pins, name, index, &[mode]);
+            });
+        }
     }
     attach_anew(program, pins, name, index, modes(wanted))
 }
@@ -211,13 +222,13 @@ fn attach_anew(program: &mut Xdp, pins: &Pins, name: &str, index: u32, modes: &[
                 return Ok(Attached { name: name.to_owned(), mode: mode.label(), replaced: false });
             }
             Err(error) => {
-                let source = io_error(error);
-                failure = match source.raw_os_error() {
+                let cause = io_error(error);
+                failure = match cause.raw_os_error() {
                     Some(libc::EBUSY | libc::EEXIST) => return Err(EdgeError::Occupied { name: name.to_owned() }),
                     Some(libc::EPERM | libc::EACCES) => {
                         return Err(EdgeError::NotPermitted { what: "attaching XDP programs" });
                     }
-                    _ => EdgeError::Attach { name: name.to_owned(), mode: mode.label(), source },
+                    _ => EdgeError::Attach { name: name.to_owned(), mode: mode.label(), cause },
                 };
             }
         }
@@ -261,7 +272,7 @@ fn verifier(program: &'static str) -> impl Fn(ProgramError) -> EdgeError {
         ProgramError::LoadError { io_error, .. } if not_permitted(io_error) => {
             EdgeError::NotPermitted { what: "loading eBPF programs" }
         }
-        _ => EdgeError::Verifier { program, source: Box::new(error) },
+        _ => EdgeError::Verifier { program, cause: Box::new(error) },
     }
 }
 

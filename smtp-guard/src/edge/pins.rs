@@ -97,6 +97,24 @@ impl Pins {
         }
     }
 
+    /// What is pinned now; nothing where the directory isn't there or can't be read.
+    pub(super) fn entries(&self) -> Vec<PathBuf> {
+        fs::read_dir(&self.directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
+    }
+
+    /// Removes what is pinned now but wasn't `before`. An interface whose link changed its mode keeps the new one: it was
+    /// filtered before, and stays so.
+    pub(super) fn remove_others(&self, before: &[PathBuf]) -> Result<(), EdgeError> {
+        let links = self.xdp_links().map_err(EdgeError::pin("reading", &self.directory))?;
+        let filtered = |name: &str| [Mode::Driver, Mode::Generic].map(|mode| self.xdp_link(mode, name));
+        let changed = |path: &PathBuf| {
+            let link = links.iter().find(|(_, _, link)| link == path);
+            link.is_some_and(|(name, _, _)| filtered(name).iter().any(|path| before.contains(path)))
+        };
+        let new = self.entries().into_iter().filter(|path| !before.contains(path) && !changed(path));
+        new.into_iter().try_for_each(|path| Self::remove(&path).map(drop))
+    }
+
     /// Removes everything in the directory, links first, and the directory. Returns what was removed.
     pub(super) fn remove_all(&self) -> Result<Vec<String>, EdgeError> {
         let mut removed = Vec::new();
@@ -173,6 +191,15 @@ mod tests {
         let found: Vec<_> = pins.xdp_links().unwrap().into_iter().map(|(name, mode, _)| (name, mode)).collect();
         assert_eq!(found, [("eth0".to_owned(), Mode::Driver), ("eth0.100".to_owned(), Mode::Generic)]);
         assert_eq!(versions(directory.path()).len(), 1);
+        let before = pins.entries();
+        fs::remove_file(pins.xdp_link(Mode::Driver, "eth0")).unwrap();
+        let (changed, new) = (pins.xdp_link(Mode::Generic, "eth0"), pins.xdp_link(Mode::Driver, "eth1"));
+        for path in [&changed, &new, &pins.map("SETTINGS")] {
+            fs::write(path, "").unwrap();
+        }
+        pins.remove_others(&before).unwrap();
+        assert!(changed.exists(), "eth0 was filtered and stays so");
+        assert!(!new.exists() && !pins.map("SETTINGS").exists(), "what a failed load made");
         assert_eq!(pins.remove_all().unwrap().len(), 4);
         assert!(!pins.directory().exists());
         assert_eq!(pins.remove_all().unwrap(), [""; 0], "removing nothing is no error");
