@@ -11,6 +11,8 @@ mod maps;
 mod pins;
 mod plane;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 pub use error::EdgeError;
 pub use load::{Attached, Loaded, load, permitted, unload};
