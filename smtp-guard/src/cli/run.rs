@@ -29,6 +29,9 @@ use crate::store::Store;
 /// back; 10 s lets nearly all of them finish.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// Pace of removing sources without connections from the kernel's map: 2048 entries are looked at each time.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// Runs the guard.
 pub fn run(config: Config) -> anyhow::Result<()> {
     log::init(&config.log)?;
@@ -56,6 +59,10 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     if let Some(plane) = &plane {
         metrics.kernel(Box::new(Counters(Arc::clone(plane))));
     }
+    let mut side = JoinSet::new();
+    if let Some(plane) = &plane {
+        side.spawn(sweep(Arc::clone(plane)));
+    }
     let bans =
         Arc::new(BanTable::new(plane.map(|plane| plane as Arc<dyn KernelBans>), config.edge.max_sources as usize));
     let meter = Arc::new(Counted(metrics.clone()));
@@ -73,7 +80,6 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let (stopper, stop) = relay::stop();
     let ready = Ready::default();
     announce(&config, &about);
-    let mut side = JoinSet::new();
     side.spawn(admin::serve(admin_socket, feedback, about));
     if let Some(http) = http {
         side.spawn(http.serve(metrics, ready.clone()));
@@ -180,6 +186,20 @@ fn open_kernel_plane(config: &Config) -> Result<KernelPlane, edge::EdgeError> {
         }
     }
     KernelPlane::open(directory)?.ok_or_else(|| edge::EdgeError::NotLoaded { directory: directory.clone() })
+}
+
+/// Removes sources without connections from the kernel's map, so that it never fills up with them.
+async fn sweep(plane: Arc<KernelPlane>) {
+    let mut tick = tokio::time::interval(SWEEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let plane = Arc::clone(&plane);
+        // A plane that was unloaded meanwhile has nothing to sweep; the ledger's task says so in the log.
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || plane.sweep_idle()).await {
+            tracing::debug!(%error, "the kernel's map of sources was not swept");
+        }
+    }
 }
 
 /// Without a configuration file the built-in sink is the backend.

@@ -66,7 +66,7 @@ impl Collector for KernelCollector {
 /// What the kernel does with a packet for this reason.
 pub(super) const fn verdict(reason: Reason) -> &'static str {
     match reason {
-        Reason::NotGuarded | Reason::Clean | Reason::Exempt => "pass",
+        Reason::NotGuarded | Reason::Clean | Reason::Exempt | Reason::NotCounted => "pass",
         _ => "drop",
     }
 }
