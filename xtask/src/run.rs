@@ -137,15 +137,16 @@ fn greets() -> bool {
 }
 
 fn explain(binary: &Path, config: &Path, maildir: &Path) {
-    let guard = format!("{} --config {}", shown(binary), shown(config));
-    let [tool, options] = [guard.split(' ').next().unwrap_or_default(), guard.split_once(' ').unwrap_or_default().1];
+    let (tool, options) = (shown(binary), format!("--config {}", shown(config)));
     let swaks = Command::new("swaks").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    // bash speaks TCP, so nothing else need be there. A client that speaks ahead of the answer to EHLO is refused.
+    let (host, port) = GUARD.split_once(':').unwrap_or_default();
+    let talk = format!("timeout 12 bash -c 'exec 3<>/dev/tcp/{host}/{port}; cat <&3 & cat >&3'");
     let send = if swaks {
         format!("swaks --server {GUARD} --from you@example.com --to alice@example.org")
     } else {
         format!(
-            "printf 'EHLO me\\r\\nMAIL FROM:<you@example.com>\\r\\nRCPT TO:<alice@example.org>\\r\\nQUIT\\r\\n' | nc {}",
-            GUARD.replace(':', " ")
+            "(for line in 'EHLO me' 'MAIL FROM:<you@example.com>' 'RCPT TO:<alice@example.org>' DATA 'Subject: hi\\r\\n\\r\\nhello\\r\\n.' QUIT; do printf \"$line\\r\\n\"; sleep 0.3; done) | {talk}"
         )
     };
     eprintln!(
@@ -157,7 +158,7 @@ Try in another terminal:
   1. Send a message:
      {send}
   2. Harvest (the sink refuses recipients that begin with "unknown"); after the tenth the kernel drops 127.0.0.1:
-     (printf 'EHLO me\r\n'; sleep 1; printf 'MAIL FROM:<x@example.com>\r\n'; for i in $(seq 12); do printf "RCPT TO:<unknown$i@example.org>\r\n"; done; sleep 8) | timeout 12 bash -c 'exec 3<>/dev/tcp/{host}/{port}; cat <&3 & cat >&3'
+     (printf 'EHLO me\r\n'; sleep 1; printf 'MAIL FROM:<x@example.com>\r\n'; for i in $(seq 12); do printf "RCPT TO:<unknown$i@example.org>\r\n"; done; sleep 8) | {talk}
   3. See why, and lift it:
      {tool} explain 127.0.0.1 {options}
      {tool} decisions list {options}
@@ -165,8 +166,6 @@ Try in another terminal:
 Ctrl-C ends everything and removes the kernel plane.
 "#,
         maildir = shown(maildir),
-        host = GUARD.split(':').next().unwrap_or_default(),
-        port = GUARD.split(':').nth(1).unwrap_or_default(),
     );
 }
 
