@@ -24,6 +24,8 @@ enum Command {
         #[arg(long)]
         from: Option<IpAddr>,
     },
+    /// Sends messages in one session until it breaks, and prints the Message-Id of each that was acknowledged
+    Mail { address: SocketAddr, name: String, count: u32 },
     /// Opens connections at once, prints what became of them as JSON, and holds them until standard input closes
     Hold { address: SocketAddr, count: usize },
     /// Greets everyone and closes when they do, until standard input closes
@@ -42,6 +44,7 @@ fn main() {
     match Command::parse() {
         Command::Get { address, path } => get(address, &path),
         Command::Dialogue { address, from } => dialogue(address, from),
+        Command::Mail { address, name, count } => mail(address, &name, count),
         Command::Hold { address, count } => hold(address, count),
         Command::Listen { address } => listen(address),
         Command::SpoofSyn { address, from, count } => spoof_syn(address, from, count),
@@ -102,6 +105,28 @@ fn dialogue(address: SocketAddr, from: Option<IpAddr>) {
         if writer.write_all(format!("{line}\r\n").as_bytes()).is_err() {
             return println!("CLOSED");
         }
+    }
+}
+
+fn mail(address: SocketAddr, name: &str, count: u32) {
+    let mut stream = connect(address, None).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    reply(&mut reader).unwrap();
+    let mut say = |line: &str, expected: &str| {
+        let sent = stream.write_all(format!("{line}\r\n").as_bytes());
+        sent.is_ok() && reply(&mut reader).is_ok_and(|reply| reply.starts_with(expected))
+    };
+    assert!(say("EHLO client.example", "250"));
+    for n in 0..count {
+        let id = format!("<{name}.{n}@client.example>");
+        let taken = say("MAIL FROM:<a@client.example>", "250")
+            && say("RCPT TO:<bob@example.org>", "250")
+            && say("DATA", "354")
+            && say(&format!("Message-Id: {id}\r\n\r\ntext\r\n."), "250");
+        if !taken {
+            return;
+        }
+        println!("{id}");
     }
 }
 
