@@ -62,7 +62,8 @@ impl Capabilities {
 /// bytes; where the backend's is smaller, that is told, less what we add.
 pub fn offer(hostname: &str, size_limit: u64, backend: &Capabilities) -> Reply {
     let size = match backend.size.flatten() {
-        Some(theirs) => size_limit.min(theirs.saturating_sub(OUR_HEADERS)),
+        // Never 0: that would mean no limit.
+        Some(theirs) => size_limit.min(theirs.saturating_sub(OUR_HEADERS).max(1)),
         None => size_limit,
     };
     let mut reply = Reply::new(250, None, hostname.to_owned()).and("PIPELINING").and(format!("SIZE {size}"));
@@ -105,6 +106,7 @@ mod tests {
     fn the_offer_is_never_more_than_the_backend_takes() {
         for (limit, backend, expected) in [
             (1000, Capabilities::default(), "250 mx / PIPELINING / SIZE 1000 / ENHANCEDSTATUSCODES"),
+            (1000, parse(&["SIZE 1024"]), "250 mx / PIPELINING / SIZE 1 / ENHANCEDSTATUSCODES"),
             (
                 1 << 30,
                 parse(&["SIZE 5024", "8BITMIME", "CHUNKING", "XCLIENT NAME"]),
