@@ -59,6 +59,8 @@ reasons! {
     Harvest = 10, "harvest", "directory harvest attack";
     /// Banned by the operator.
     Operator = 11, "operator", "blocked by the administrator";
+    /// Too many failed logins.
+    AuthFailures = 12, "auth_failures", "too many failed logins";
     // Refusals of the user plane.
     /// Relaying denied.
     Relay = 20, "relay", "relaying denied";
@@ -90,4 +92,8 @@ reasons! {
     Shutdown = 33, "shutdown", "shutting down";
     /// Commands sent ahead where the reply must be awaited.
     Pipelining = 34, "pipelining", "improper pipelining";
+    /// The TLS handshake failed or took too long.
+    Tls = 35, "tls", "TLS handshake failed";
+    /// A connection to a port for balancers without a PROXY header, with a wrong one, or from somebody else.
+    ProxyHeader = 36, "proxy_header", "no valid PROXY header";
 }

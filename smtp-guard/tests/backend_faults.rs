@@ -94,14 +94,15 @@ fn start(backend: SocketAddr, state: &std::path::Path) -> SocketAddr {
     let mut config = Config::builtin();
     config.backend.servers = vec![BackendAddr(backend)];
     config.relay.domains = vec!["example.org".to_owned()];
+    config.listen[0].address = "127.0.0.1:0".parse().unwrap();
     let config = Arc::new(config);
     let bans = Arc::new(BanTable::new(None, 10));
     let store = Store::open(state, config.limits.ipv6_prefix).unwrap();
     let (feedback, _) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, Arc::new(Nobody));
-    let listeners = Listeners::bind(["127.0.0.1:0".parse().unwrap()]).unwrap();
+    let listeners = Listeners::bind(&config.listen).unwrap();
     let address = listeners.addresses()[0];
     let (stopper, stop) = relay::stop();
-    let shared = Shared::new(Arc::new(Rules::new(config, None)), feedback, Metrics::new(), bans);
+    let shared = Shared::new(Arc::new(Rules::new(config, None)), feedback, Metrics::new(), bans).unwrap();
     tokio::spawn(async move {
         listeners.serve(shared, stop, Duration::ZERO).await;
         drop(stopper);

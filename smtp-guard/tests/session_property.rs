@@ -6,66 +6,114 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
-use proptest::prelude::*;
 use smtp_guard::addr::ClientAddr;
 use smtp_guard::clock::{Both, Instant, WallTime};
-use smtp_guard::config::Config;
+use smtp_guard::config::{AuthVia, Config, Role, Tls};
 use smtp_guard::observe::metrics::Outcome;
 use smtp_guard::policy::Rules;
-use smtp_guard::session::{Event, Input, Lost, Output, Request, Session, Upstream, Wants};
+use smtp_guard::session::{
+    AuthVerdict, Event, Input, Lost, Opening, Output, Request, Secured, Session, Upstream, Wants,
+};
 use smtp_guard::wire::command;
 use smtp_guard::wire::data::{BodyDecoder, Chunk};
 use smtp_guard::wire::ehlo::Capabilities;
 use smtp_guard::wire::reply::Reply;
+use smtp_guard::wire::sasl::Secret;
 use smtp_guard_ebpf::reason::Reason;
 
-#[derive(Clone, Debug)]
+const SECURED: Secured = Secured { version: "TLSv1.3", cipher: "x" };
+/// Traces of one run.
+const TRACES: u64 = 1_000_000;
+/// Steps of a trace at most.
+const LONGEST: u64 = 40;
+
+/// Marsaglia's xorshift: fast, and the same traces in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+
+    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize]
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
 enum Act {
     Line(&'static str, bool),
+    Response(&'static [u8]),
     Data(&'static [u8]),
     Backend(u16),
-    Lost(u8),
+    Auth(AuthVerdict),
+    Lost(Lost),
+    Secured,
+    Waiting,
     Deadline,
     Banned,
     Shutdown,
     Gone,
 }
 
-fn act() -> impl Strategy<Value = Act> {
-    let lines = prop::sample::select(vec![
-        "EHLO c.example",
-        "HELO c.example",
-        "MAIL FROM:<a@c.example>",
-        "MAIL FROM:<> SIZE=5000",
-        "RCPT TO:<b@example.org>",
-        "RCPT TO:<c@other.example>",
-        "DATA",
-        "RSET",
-        "NOOP",
-        "BOGUS",
-        "QUIT",
-    ]);
-    let data = prop::sample::select(vec![
-        &b"x\r\n.\r\n"[..],
-        b".\r\n",
-        b"text\r\n",
-        b"bare\nlf\r\n",
-        b"..dot\r\n.\r\n",
-        b"0123456789012345678901234567890123456789012345678901234567890123456789\r\n",
-    ]);
-    let code = prop::sample::select(vec![250u16, 250, 250, 354, 354, 421, 450, 550, 220]);
-    prop_oneof![
-        40 => (lines, prop::bool::weighted(0.02)).prop_map(|(line, more)| Act::Line(line, more)),
-        20 => data.prop_map(Act::Data),
-        40 => code.prop_map(Act::Backend),
-        2 => (0..4u8).prop_map(Act::Lost),
-        3 => Just(Act::Deadline),
-        1 => Just(Act::Banned),
-        1 => Just(Act::Shutdown),
-        1 => Just(Act::Gone),
-    ]
+const LINES: [&str; 17] = [
+    "EHLO c.example",
+    "HELO c.example",
+    "MAIL FROM:<a@c.example>",
+    "MAIL FROM:<> SIZE=5000",
+    "MAIL FROM:<a@c.example> BODY=8BITMIME RET=HDRS",
+    "RCPT TO:<b@example.org>",
+    "RCPT TO:<b@example.org>",
+    "RCPT TO:<c@other.example>",
+    "RCPT TO:<b@example.org> NOTIFY=NEVER",
+    "DATA",
+    "DATA",
+    "RSET",
+    "NOOP",
+    "BOGUS",
+    "QUIT",
+    "STARTTLS",
+    "AUTH LOGIN",
+];
+/// What leads to a message; a trace that goes elsewhere now and then comes back to it.
+const SCRIPT: [&str; 4] = ["EHLO c.example", "MAIL FROM:<a@c.example>", "RCPT TO:<b@example.org>", "DATA"];
+const DATA: [&[u8]; 6] = [
+    b"x\r\n.\r\n",
+    b".\r\n",
+    b"text\r\n",
+    b"bare\nlf\r\n",
+    b"..dot\r\n.\r\n",
+    b"0123456789012345678901234567890123456789012345678901234567890123456789\r\n",
+];
+const CODES: [u16; 9] = [250, 250, 250, 354, 354, 421, 450, 550, 220];
+const VERDICTS: [AuthVerdict; 3] = [AuthVerdict::Accepted, AuthVerdict::Rejected, AuthVerdict::Unavailable];
+const LOST: [Lost; 4] = [Lost::Unreachable, Lost::Closed, Lost::Timeout, Lost::Protocol];
+
+/// Mostly what the session waits for, so that traces get far; now and then anything.
+fn act(random: &mut Random, session: &Session, seen: &Seen) -> Act {
+    match (random.below(100), session.wants()) {
+        (0, _) => random.pick(&[Act::Banned, Act::Shutdown, Act::Gone]),
+        (1..3, _) => Act::Deadline,
+        (3..5, _) => Act::Lost(random.pick(&LOST)),
+        (5..9, _) => Act::Backend(random.pick(&CODES)),
+        (9..11, _) => Act::Auth(random.pick(&VERDICTS)),
+        (11..12, _) => Act::Secured,
+        (roll, Wants::Command) if roll < 75 => Act::Line(SCRIPT[seen.stage], false),
+        (_, Wants::Command) => Act::Line(random.pick(&LINES), random.below(50) == 0),
+        (_, Wants::Response) => Act::Response(random.pick(&[b"dQ==", b"cA==", b"*", b"!"])),
+        (roll, Wants::Body) if roll < 80 => Act::Data(random.pick(&DATA)),
+        (_, Wants::Body) => Act::Waiting,
+        (roll, _) if seen.asked_auth && roll < 40 => Act::Auth(random.pick(&VERDICTS)),
+        (roll, _) if roll < 80 => Act::Backend(if seen.asked_data { 354 } else { 250 }),
+        (roll, _) if roll < 90 => Act::Backend(random.pick(&CODES)),
+        _ => Act::Secured,
+    }
 }
 
 /// What the trace has seen, kept apart from the session.
@@ -77,6 +125,12 @@ struct Seen {
     /// The dot went to the backend and its word is awaited.
     at_dot: bool,
     accepted: u32,
+    /// Credentials are being judged.
+    asked_auth: bool,
+    /// DATA was passed on.
+    asked_data: bool,
+    /// Where in the script the session is, as far as replies tell.
+    stage: usize,
 }
 
 impl Seen {
@@ -85,6 +139,7 @@ impl Seen {
         let was_at_dot = self.at_dot;
         for output in out.drain(..) {
             assert!(!self.closed, "{output:?} after the close");
+            let replied = matches!(output, Output::Reply(_));
             match output {
                 Output::Close => self.closed = true,
                 Output::Request(Request::End(end)) => {
@@ -99,40 +154,69 @@ impl Seen {
                     }
                     self.at_dot = false;
                 }
+                Output::Request(Request::Auth(..)) => self.asked_auth = true,
+                Output::Request(Request::Data) => self.asked_data = true,
+                Output::Event(Event::Authenticated { .. }) => {
+                    assert!(self.asked_auth, "authenticated without a verdict");
+                }
                 Output::Reply(reply) if was_at_dot && word.is_some_and(|class| class != 2) => {
                     assert!(!reply.is_positive(), "{reply} to the client, but the backend did not take the message");
                 }
                 _ => {}
             }
+            self.asked_auth &= !replied;
+            self.asked_data &= !replied;
         }
         assert!(self.backend_dots <= self.client_dots, "more transactions at the backend than from the client");
         assert!(self.accepted <= self.backend_dots);
     }
 }
 
-fn run(acts: Vec<Act>) {
+fn rules() -> Arc<Rules> {
     let mut config = Config::builtin();
     config.relay.domains = vec!["example.org".to_owned()];
     config.limits.message_size = 200;
+    config.auth.via = AuthVia::Dovecot;
+    config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into() });
+    Arc::new(Rules::new(Arc::new(config), None))
+}
+
+/// What came of one trace.
+fn run(random: &mut Random, rules: &Arc<Rules>, backend: &Arc<Capabilities>) -> Seen {
     let clock = Both { instant: Instant::from_ns(0), wall: WallTime::from_ms(0) };
     let mut now = clock.instant;
     let mut out = Vec::new();
-    let addr = ClientAddr::new("[2001:db8::1]:40000".parse().unwrap());
-    let backend = Arc::new(Capabilities::default());
-    let mut session =
-        Session::open("id".to_owned(), addr, Arc::new(Rules::new(Arc::new(config), None)), backend, clock, &mut out);
+    let secured = random.below(2) == 0;
+    let opening = Opening {
+        id: String::new(),
+        addr: ClientAddr::new("[2001:db8::1]:40000".parse().unwrap()),
+        role: random.pick(&[Role::Mx, Role::Mx, Role::Submission]),
+        secured: secured.then_some(SECURED),
+        rules: Arc::clone(rules),
+        backend: Arc::clone(backend),
+        clock,
+    };
+    let mut session = Session::open(opening, &mut out);
     let mut seen = Seen::default();
     let mut decoder = BodyDecoder::new();
     seen.check(&mut out, None);
-    for act in acts {
+    for _ in 0..random.below(LONGEST) {
         let mut word = None;
-        match act {
-            Act::Line(line, more) if session.wants() == Wants::Command => {
+        match act(random, &session, &seen) {
+            Act::Line(line, more) => {
+                seen.stage = match line.get(..4) {
+                    Some("EHLO") => 1,
+                    Some("MAIL") => 2,
+                    Some("RCPT") => 3,
+                    Some("DATA" | "RSET") => 1,
+                    _ => seen.stage,
+                };
                 decoder = BodyDecoder::new();
                 let command = command::parse(line.as_bytes());
                 session.step(Input::Command { command, more }, now, &mut out);
             }
-            Act::Data(bytes) if session.wants() == Wants::Body => {
+            Act::Response(bytes) => session.step(Input::Response(Ok(Secret::new(bytes))), now, &mut out),
+            Act::Data(bytes) => {
                 let mut buffer = BytesMut::from(bytes);
                 while session.wants() == Wants::Body
                     && let Some(chunk) = decoder.next(&mut buffer)
@@ -148,15 +232,22 @@ fn run(acts: Vec<Act>) {
                     seen.check(&mut out, None);
                 }
             }
-            Act::Line(..) | Act::Data(_) => continue,
             Act::Backend(code) => {
                 word = Some(code / 100);
                 session.step(Input::Upstream(Upstream::Reply(Reply::new(code, None, "text"))), now, &mut out);
             }
-            Act::Lost(how) => {
+            Act::Auth(verdict) => {
                 word = Some(0);
-                let lost = [Lost::Unreachable, Lost::Closed, Lost::Timeout, Lost::Protocol][usize::from(how)];
+                session.step(Input::Upstream(Upstream::Auth(verdict)), now, &mut out);
+            }
+            Act::Lost(lost) => {
+                word = Some(0);
                 session.step(Input::Upstream(Upstream::Lost(lost)), now, &mut out);
+            }
+            Act::Secured => session.step(Input::Secured(SECURED), now, &mut out),
+            Act::Waiting => {
+                session.waiting(now);
+                now = now.after(Duration::from_secs(random.below(100)));
             }
             Act::Deadline => {
                 word = Some(0);
@@ -170,13 +261,28 @@ fn run(acts: Vec<Act>) {
         seen.check(&mut out, word);
         assert_eq!(seen.closed, session.wants() == Wants::Closed);
     }
+    seen
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_250_at_the_dot_is_the_backends(acts in prop::collection::vec(act(), 0..80)) {
-        run(acts);
-    }
+#[test]
+fn a_250_at_the_dot_is_the_backends_over_a_million_traces() {
+    let (rules, backend) = (rules(), Arc::new(Capabilities { eight_bit_mime: true, dsn: true, ..Default::default() }));
+    let threads = 2;
+    let runs = (0..threads).map(|thread| {
+        let (rules, backend) = (Arc::clone(&rules), Arc::clone(&backend));
+        std::thread::spawn(move || {
+            let mut random = Random(0x9e37_79b9_7f4a_7c15 + thread);
+            let (mut dots, mut accepted) = (0, 0);
+            for _ in 0..TRACES / threads {
+                let seen = run(&mut random, &rules, &backend);
+                dots += u64::from(seen.backend_dots);
+                accepted += u64::from(seen.accepted);
+            }
+            (dots, accepted)
+        })
+    });
+    let totals: Vec<_> = runs.collect::<Vec<_>>().into_iter().map(|run| run.join().unwrap()).collect();
+    let (dots, accepted) = totals.iter().fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+    println!("{TRACES} traces: {dots} dots at the backend, {accepted} messages accepted");
+    assert!(accepted > TRACES / 100, "the traces get too little done");
 }

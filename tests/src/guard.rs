@@ -20,7 +20,7 @@ pub struct Guard<'w> {
 
 impl<'w> Guard<'w> {
     /// Writes the configuration, loads the kernel plane and starts the guard. `changes` are `section.key = value` pairs,
-    /// the value as TOML has it.
+    /// the value as TOML has it; what belongs to the key `+` is appended as it is.
     pub fn start(world: &'w World, changes: &[(&str, &str)]) -> Self {
         let mut guard = Self::configured(world, changes);
         guard.command(&["edge", "load"]).ok();
@@ -44,6 +44,7 @@ impl<'w> Guard<'w> {
             (".hostname", "\"mx.example.org\"".to_owned()),
             ("backend.servers", format!("[\"{}:25\"]", World::BACKEND)),
             ("backend.profile", "\"postfix\"".to_owned()),
+            ("backend.identity", "\"none\"".to_owned()),
             ("relay.domains", "[\"example.org\"]".to_owned()),
             ("limits.failed_commands", "100".to_owned()),
             ("harvest.delay", "\"0s\"".to_owned()),
@@ -54,6 +55,7 @@ impl<'w> Guard<'w> {
             ("admin.socket", format!("\"{path}/admin.sock\"")),
             ("state.directory", format!("\"{path}/state\"")),
         ];
+        let (more, changes): (Vec<_>, Vec<_>) = changes.iter().partition(|(key, _)| *key == "+");
         let changes = changes.iter().map(|(key, value)| (*key, (*value).to_owned()));
         for (key, value) in defaults.into_iter().chain(changes) {
             let (section, key) = key.split_once('.').unwrap();
@@ -71,6 +73,9 @@ impl<'w> Guard<'w> {
             for (key, value) in entries {
                 text += &format!("{key} = {value}\n");
             }
+        }
+        for (_, lines) in more {
+            text += &format!("{lines}\n");
         }
         fs::write(self.config(), text).unwrap();
     }

@@ -25,9 +25,8 @@ use crate::policy::Rules;
 use crate::relay::{self, Listeners, Shared};
 use crate::store::Store;
 
-/// How long sessions may go on after the guard was told to stop. A client whose message is cut off keeps it and comes
-/// back; 10 s lets nearly all of them finish.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long the store may take to close.
+const CLOSE: Duration = Duration::from_secs(10);
 
 /// Pace of removing sources without connections from the kernel's map: 2048 entries are looked at each time.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -43,7 +42,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     // What can fail because of the operator comes first, before anything is begun.
     let store = Store::open(&config.state.directory, config.limits.ipv6_prefix)?;
     let known = config.recipients.known.as_deref().map(KnownRecipients::load).transpose()?;
-    let listeners = Listeners::bind(config.listen.iter().map(|listen| listen.address))?;
+    let listeners = Listeners::bind(&config.listen)?;
     let admin_socket = admin::Socket::bind(&config.admin.socket)?;
     let http = match config.metrics.listen {
         Some(address) => Some(Http::bind(address).await?),
@@ -68,7 +67,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let meter = Arc::new(Counted(metrics.clone()));
     let (feedback, feedback_task) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, meter);
     let rules = Arc::new(Rules::new(Arc::clone(&config), known));
-    let shared = Shared::new(rules, feedback.clone(), metrics.clone(), bans);
+    let shared = Shared::new(rules, feedback.clone(), metrics.clone(), bans)?;
 
     let about = About {
         started: Instant::now(),
@@ -89,7 +88,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         stopper.stop();
     });
     ready.set(true);
-    let cut_off = listeners.serve(Arc::clone(&shared), stop, DRAIN).await;
+    let cut_off = listeners.serve(Arc::clone(&shared), stop, config.drain).await;
     ready.set(false);
     if cut_off > 0 {
         tracing::warn!(
@@ -100,7 +99,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     // The ledger's task ends when the last handle to it is gone: then the store is written and closed.
     side.shutdown().await;
     drop(shared);
-    if cut_off == 0 && tokio::time::timeout(DRAIN, feedback_task).await.is_err() {
+    if cut_off == 0 && tokio::time::timeout(CLOSE, feedback_task).await.is_err() {
         tracing::warn!("the store was not closed in time");
     }
     tracing::info!("stopped");
@@ -223,7 +222,7 @@ fn announce(config: &Config, about: &About) {
     );
 }
 
-/// SIGTERM and SIGINT stop the guard; what drains then is bounded by [`DRAIN`].
+/// SIGTERM and SIGINT stop the guard; what drains then is bounded by `drain`.
 async fn wait_for_signal() {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     match signals {

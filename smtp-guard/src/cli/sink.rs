@@ -22,7 +22,7 @@ use crate::clock::WallTime;
 use crate::session::replies;
 use crate::wire::command::{self, Command};
 use crate::wire::data::{BodyDecoder, Chunk};
-use crate::wire::ehlo::{self, Capabilities};
+use crate::wire::ehlo::{Capabilities, Offer};
 use crate::wire::line::{Line, LineDecoder};
 use crate::wire::reply::Reply;
 
@@ -32,6 +32,15 @@ const CONNECTIONS: usize = 256;
 const MESSAGE_SIZE: u64 = 64 * 1024 * 1024;
 /// Time for the client's next bytes.
 const WAIT: Duration = Duration::from_secs(300);
+
+const OFFER: Offer<'_> = Offer {
+    hostname: "sink",
+    size_limit: MESSAGE_SIZE,
+    recipients: None,
+    starttls: false,
+    auth: false,
+    requiretls: false,
+};
 
 /// Runs the sink until it is ended.
 pub fn sink(listen: SocketAddr, maildir: &Path) -> anyhow::Result<()> {
@@ -96,7 +105,12 @@ async fn serve(mut stream: TcpStream, maildir: &Maildir) -> io::Result<()> {
             Err(error) => error.reply(),
             Ok(Command::Ehlo(_)) => {
                 recipients = None;
-                ehlo::offer("sink", MESSAGE_SIZE, &Capabilities { eight_bit_mime: true, ..Capabilities::default() })
+                OFFER.reply(&Capabilities {
+                    eight_bit_mime: true,
+                    smtputf8: true,
+                    dsn: true,
+                    ..Capabilities::default()
+                })
             }
             Ok(Command::Helo(_)) => Reply::new(250, None, "sink"),
             Ok(Command::Mail(_)) => {

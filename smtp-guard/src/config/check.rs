@@ -7,19 +7,21 @@ use std::time::Duration;
 
 use toml::{Spanned, Value};
 
+use super::defaults::DRAIN;
 use super::raw::{self, List, Raw};
+use super::secure::{auth, tls};
 use super::together::{overlap, together};
 use super::values::{Judge, domain_fault};
 use super::{
-    Admin, Backend, Config, Edge, Harvest, Limits, Listen, Log, LogFormat, Metrics, Profile, Recipients, Relay, State,
-    XdpMode, own_hostname,
+    Admin, Backend, BackendTls, Config, Edge, Harvest, Identity, Limits, Listen, Log, LogFormat, Metrics, Profile,
+    Recipients, Relay, Role, State, XdpMode, own_hostname,
 };
 use crate::addr::{BackendAddr, Ipv6Prefix};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The longest ban.
-const TEN_YEARS: Duration = Duration::from_secs(3650 * 24 * 3600);
+pub(super) const TEN_YEARS: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// Bytes of a Unix socket's path: 108 with the final zero, less what the lock and the temporary name add.
 const SOCKET_PATH: usize = 100;
 /// Bytes of an interface's name: IFNAMSIZ with the final zero.
@@ -30,7 +32,10 @@ pub(super) fn check(raw: &Raw, whole: bool, judge: &mut Judge) -> Config {
     later(raw, judge);
     let config = Config {
         hostname: hostname(raw, judge),
+        drain: judge.duration("drain", &raw.drain, Duration::ZERO..=600 * SECOND, DRAIN),
         exempt: judge.networks("exempt", &raw.exempt),
+        tls: tls(&raw.tls, judge),
+        auth: auth(&raw.auth, judge),
         listen: listen(&raw.listen, whole, judge),
         backend: backend(&raw.backend, whole, judge),
         relay: relay(&raw.relay, whole, judge),
@@ -61,16 +66,6 @@ fn later(raw: &Raw, judge: &mut Judge) {
     let off = || Value::from("off");
     let none: &[Value] = &[];
     for (key, value, same) in [
-        ("tls.certificate", &raw.tls.certificate, none),
-        ("tls.key", &raw.tls.key, none),
-        ("backend.tls", &raw.backend.tls, &[off()]),
-        ("backend.identity", &raw.backend.identity, &[Value::from("none")]),
-        ("relay.authenticated", &raw.relay.authenticated, &[Value::from(false)]),
-        ("auth.via", &raw.auth.via, &[off()]),
-        ("auth.dovecot_socket", &raw.auth.dovecot_socket, none),
-        ("auth.failures", &raw.auth.failures, none),
-        ("auth.failure_window", &raw.auth.failure_window, none),
-        ("auth.ban", &raw.auth.ban, none),
         ("recipients.traps", &raw.recipients.traps, none),
         ("limits.connections_per_minute", &raw.limits.connections_per_minute, &[Value::from(0)]),
         ("limits.messages_per_hour", &raw.limits.messages_per_hour, &[Value::from(0)]),
@@ -111,8 +106,8 @@ fn listen(raw: &[Spanned<raw::Listen>], whole: bool, judge: &mut Judge) -> Vec<L
     let mut listen: Vec<Listen> = Vec::with_capacity(raw.len());
     for entry in raw {
         let table = entry.get_ref();
-        judge.choice("listen.role", &table.role, &[("mx", ())], &["submission", "submissions"], ());
-        judge.later("listen.proxy_protocol", &table.proxy_protocol, &[]);
+        let role = judge.choice("listen.role", &table.role, &Role::NAMES, &[], Role::default());
+        let balancers = judge.networks("listen.proxy_protocol", &table.proxy_protocol);
         let Some(text) = &table.address else {
             if whole {
                 judge.missing(Some(entry.span()), "[[listen]] without address", "add address = \"0.0.0.0:25\"");
@@ -127,7 +122,7 @@ fn listen(raw: &[Spanned<raw::Listen>], whole: bool, judge: &mut Judge) -> Vec<L
             judge.wrong(text.span(), message, "", "remove one of the two");
             continue;
         }
-        listen.push(Listen { address });
+        listen.push(Listen { address, role, balancers });
     }
     listen
 }
@@ -143,6 +138,10 @@ fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
     let later = ["exim", "exchange", "kerio", "dovecot", "stalwart", "opensmtpd"];
     Backend {
         servers,
+        tls: judge.choice("backend.tls", &raw.tls, &BackendTls::NAMES, &[], default.tls),
+        tls_ca: filled(&raw.tls_ca).and_then(|_| judge.path("backend.tls_ca", &raw.tls_ca)),
+        tls_name: filled(&raw.tls_name).and_then(|name| judge.domain("backend.tls_name", name)),
+        identity: judge.choice("backend.identity", &raw.identity, &Identity::NAMES, &[], default.identity),
         connect_timeout: judge.duration(
             "backend.connect_timeout",
             &raw.connect_timeout,
@@ -165,7 +164,11 @@ fn relay(raw: &raw::Relay, whole: bool, judge: &mut Judge) -> Relay {
             help,
         );
     }
-    Relay { domains, networks: judge.networks("relay.networks", &raw.networks) }
+    Relay {
+        domains,
+        networks: judge.networks("relay.networks", &raw.networks),
+        authenticated: raw.authenticated.as_ref().is_none_or(|switch| *switch.get_ref()),
+    }
 }
 
 fn limits(raw: &raw::Limits, judge: &mut Judge) -> Limits {
@@ -193,6 +196,7 @@ fn limits(raw: &raw::Limits, judge: &mut Judge) -> Limits {
             1..=1_000_000,
             default.total_connections,
         ),
+        session_time: judge.duration("limits.session_time", &raw.session_time, 60 * SECOND..=DAY, default.session_time),
     }
 }
 
@@ -290,6 +294,11 @@ fn level_fault(level: &str) -> Option<String> {
     }
     let parsed = tracing_subscriber::EnvFilter::builder().parse(level);
     parsed.err().map(|error| error.to_string())
+}
+
+/// A text that isn't empty: empty means not set.
+fn filled(raw: &raw::Text) -> Option<&Spanned<String>> {
+    raw.as_ref().filter(|text| !text.get_ref().is_empty())
 }
 
 pub(super) fn list(raw: &List) -> impl Iterator<Item = &Spanned<String>> {

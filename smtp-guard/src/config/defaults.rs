@@ -5,14 +5,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::secure::FAILURE_WINDOW;
 use super::values::domain_fault;
 use super::{
-    Admin, Backend, Config, Edge, Harvest, Limits, Listen, Log, LogFormat, Metrics, Profile, Recipients, Relay, State,
-    XdpMode,
+    Admin, Auth, AuthVia, Backend, BackendTls, Config, Edge, Harvest, Identity, Limits, Listen, Log, LogFormat,
+    Metrics, Profile, Recipients, Relay, Role, State, XdpMode,
 };
 use crate::addr::{Ipv6Prefix, NetSet};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// A client whose message is cut off keeps it and comes back; this lets nearly all of them finish.
+pub(super) const DRAIN: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Config {
@@ -22,12 +25,21 @@ impl Config {
         let directory = user_directory();
         Self {
             hostname: own_hostname().unwrap_or_else(|_| String::from("localhost")),
+            drain: DRAIN,
             exempt: NetSet::default(),
-            listen: vec![Listen { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2525)) }],
-            backend: Backend::default(),
+            listen: vec![Listen {
+                address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2525)),
+                role: Role::Mx,
+                balancers: NetSet::default(),
+            }],
+            tls: None,
+            // The sink knows neither XCLIENT nor users.
+            backend: Backend { tls: BackendTls::Off, identity: Identity::None, ..Backend::default() },
+            auth: Auth { via: AuthVia::Off, ..Auth::default() },
             relay: Relay {
                 domains: vec![String::from("example.org"), String::from("localhost")],
                 networks: NetSet::default(),
+                authenticated: true,
             },
             recipients: Recipients::default(),
             limits: Limits::default(),
@@ -43,7 +55,27 @@ impl Config {
 
 impl Default for Backend {
     fn default() -> Self {
-        Self { servers: Vec::new(), connect_timeout: 10 * SECOND, profile: Profile::default() }
+        Self {
+            servers: Vec::new(),
+            tls: BackendTls::default(),
+            tls_ca: None,
+            tls_name: None,
+            identity: Identity::default(),
+            connect_timeout: 10 * SECOND,
+            profile: Profile::default(),
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            via: AuthVia::default(),
+            dovecot_socket: PathBuf::from("/run/dovecot/auth-client"),
+            failures: 10,
+            failure_window: FAILURE_WINDOW,
+            ban: 300 * SECOND,
+        }
     }
 }
 
@@ -56,6 +88,7 @@ impl Default for Limits {
             message_size: 25 << 20,
             failed_commands: 20,
             total_connections: 10_000,
+            session_time: HOUR,
         }
     }
 }

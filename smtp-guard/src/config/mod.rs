@@ -1,9 +1,11 @@
 //! The valid configuration: what the rest of the program sees. Raw text ends in `raw`, judgement in `check`.
 
 mod check;
+mod choices;
 mod defaults;
 mod raw;
 mod report;
+mod secure;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::addr::{BackendAddr, Ipv6Prefix, NetSet};
+pub use choices::{AuthVia, BackendTls, Identity, LogFormat, Profile, Role, XdpMode};
 pub use defaults::own_hostname;
 pub use report::Report;
 
@@ -79,6 +82,14 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Whom the kernel plane and bans must leave alone: the exempt list, and the balancers, behind whom everybody is.
+    pub fn untouchable(&self) -> NetSet {
+        let balancers = self.listen.iter().flat_map(|listen| listen.balancers.iter());
+        self.exempt.iter().chain(balancers).collect()
+    }
+}
+
 /// Where a configuration came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -92,12 +103,19 @@ pub enum Origin {
 pub struct Config {
     /// Our name in greeting and Received.
     pub hostname: String,
+    /// How long sessions may go on after the guard was told to stop.
+    #[serde(serialize_with = "show::duration")]
+    pub drain: Duration,
     /// Never limited, checked, delayed or banned; wins over everything, in both planes.
     #[serde(serialize_with = "show::networks")]
     pub exempt: NetSet,
     pub listen: Vec<Listen>,
+    /// `None`: STARTTLS isn't offered.
+    #[serde(serialize_with = "show::optional_tls")]
+    pub tls: Option<Tls>,
     pub backend: Backend,
     pub relay: Relay,
+    pub auth: Auth,
     pub recipients: Recipients,
     pub limits: Limits,
     pub harvest: Harvest,
@@ -109,9 +127,35 @@ pub struct Config {
 }
 
 /// One listening socket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Listen {
     pub address: SocketAddr,
+    pub role: Role,
+    /// Not empty: a PROXY header is mandatory from these peers, and every other peer is refused.
+    #[serde(rename = "proxy_protocol", serialize_with = "show::networks")]
+    pub balancers: NetSet,
+}
+
+/// Our certificate.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tls {
+    /// PEM: our certificate first, then what leads to its root.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+}
+
+/// Where credentials are judged.
+#[derive(Clone, Debug, Serialize)]
+pub struct Auth {
+    pub via: AuthVia,
+    pub dovecot_socket: PathBuf,
+    /// Failed attempts of one source within `failure_window` that lead to a ban.
+    pub failures: u32,
+    #[serde(serialize_with = "show::duration")]
+    pub failure_window: Duration,
+    #[serde(serialize_with = "show::duration")]
+    pub ban: Duration,
 }
 
 /// The mail server behind us.
@@ -120,23 +164,17 @@ pub struct Backend {
     /// Never empty, but for `run` without a file, where the built-in sink takes this place.
     #[serde(serialize_with = "show::servers")]
     pub servers: Vec<BackendAddr>,
+    pub tls: BackendTls,
+    /// PEM of the authorities that `verified` trusts; without it, the system's.
+    #[serde(serialize_with = "show::optional")]
+    pub tls_ca: Option<PathBuf>,
+    /// The name that `verified` asks of the certificate; without it, the server's address.
+    #[serde(serialize_with = "show::optional_name")]
+    pub tls_name: Option<String>,
+    pub identity: Identity,
     #[serde(serialize_with = "show::duration")]
     pub connect_timeout: Duration,
     pub profile: Profile,
-}
-
-/// Whose words the backend's unknown-recipient reply is read in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    Postfix,
-    /// `550 5.1.1` and nothing else.
-    #[default]
-    Generic,
-}
-
-impl Profile {
-    const NAMES: [(&str, Self); 2] = [("postfix", Self::Postfix), ("generic", Self::Generic)];
 }
 
 /// Who may send where.
@@ -147,6 +185,8 @@ pub struct Relay {
     /// May send anywhere.
     #[serde(serialize_with = "show::networks")]
     pub networks: NetSet,
+    /// Who has logged in may send anywhere.
+    pub authenticated: bool,
 }
 
 /// What is known of the backend's recipients.
@@ -173,6 +213,9 @@ pub struct Limits {
     pub failed_commands: u32,
     /// Sessions of the whole guard at once.
     pub total_connections: u32,
+    /// Length of one session; a transaction under way may end.
+    #[serde(serialize_with = "show::duration")]
+    pub session_time: Duration,
 }
 
 /// When unknown recipients are a harvest.
@@ -209,21 +252,6 @@ pub struct Edge {
     pub pin_directory: PathBuf,
 }
 
-/// Where in the stack XDP runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum XdpMode {
-    /// Driver, else generic.
-    #[default]
-    Auto,
-    Driver,
-    Generic,
-}
-
-impl XdpMode {
-    const NAMES: [(&str, Self); 3] = [("auto", Self::Auto), ("driver", Self::Driver), ("generic", Self::Generic)];
-}
-
 /// The HTTP endpoint for metrics and health.
 #[derive(Clone, Debug, Serialize)]
 pub struct Metrics {
@@ -250,17 +278,4 @@ pub struct Log {
     pub format: LogFormat,
     /// A tracing filter: `info`, or `warn,smtp_guard=debug`.
     pub level: String,
-}
-
-/// Shape of a log line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    #[default]
-    Json,
-    Text,
-}
-
-impl LogFormat {
-    const NAMES: [(&str, Self); 2] = [("json", Self::Json), ("text", Self::Text)];
 }

@@ -16,6 +16,7 @@ pub(super) type Text = Option<Spanned<String>>;
 pub(super) type List = Option<Spanned<Vec<Spanned<String>>>>;
 pub(super) type Number = Option<Spanned<i64>>;
 pub(super) type Share = Option<Spanned<f64>>;
+pub(super) type Switch = Option<Spanned<bool>>;
 /// A key that this version knows and doesn't support.
 pub(super) type Later = Option<Spanned<Value>>;
 
@@ -38,6 +39,7 @@ tables! {
     /// The whole file.
     Raw {
         hostname: Text,
+        drain: Text,
         exempt: List,
         listen: Vec<Spanned<Listen>>,
         tls: Tls,
@@ -57,11 +59,19 @@ tables! {
         state: State,
         log: Log,
     }
-    Listen { address: Text, role: Text, proxy_protocol: Later }
-    Tls { certificate: Later, key: Later }
-    Backend { servers: List, tls: Later, identity: Later, profile: Text, connect_timeout: Text }
-    Relay { domains: List, networks: List, authenticated: Later }
-    Auth { via: Later, dovecot_socket: Later, failures: Later, failure_window: Later, ban: Later }
+    Listen { address: Text, role: Text, proxy_protocol: List }
+    Tls { certificate: Text, key: Text }
+    Backend {
+        servers: List,
+        tls: Text,
+        tls_ca: Text,
+        tls_name: Text,
+        identity: Text,
+        profile: Text,
+        connect_timeout: Text,
+    }
+    Relay { domains: List, networks: List, authenticated: Switch }
+    Auth { via: Text, dovecot_socket: Text, failures: Number, failure_window: Text, ban: Text }
     Recipients { known: Text, traps: Later }
     Limits {
         ipv6_prefix: Number,
@@ -72,6 +82,7 @@ tables! {
         message_size: Text,
         failed_commands: Number,
         total_connections: Number,
+        session_time: Text,
     }
     Harvest {
         unknown_recipients: Number,
@@ -156,6 +167,7 @@ fn explain(error: &toml::de::Error) -> Problem {
             "a string" => String::from("write text in double quotes, as in \"25MiB\" or \"6s\""),
             "a sequence" => String::from("write a list: [\"...\", \"...\"], or [[...]] for a list of tables"),
             "i64" => String::from("write a whole number, without quotes"),
+            "a boolean" => String::from("write true or false, without quotes"),
             "f64" => String::from("write a number, without quotes"),
             _ if expected.starts_with("struct") => String::from("write a table: [name], then key = value on each line"),
             _ => format!("expected {expected}"),

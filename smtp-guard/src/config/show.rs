@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::ser::{Error, Serialize, Serializer};
 
 use super::units::{show_duration, show_size};
-use super::{Backend, Config};
+use super::{Backend, Config, Tls};
 use crate::addr::{BackendAddr, Ipv6Prefix, NetSet};
 
 impl Config {
@@ -22,6 +22,7 @@ impl Config {
         config.listen.clear();
         config.relay.domains.clear();
         config.backend = Backend::default();
+        config.auth = super::Auth::default();
         config.admin = super::Admin::default();
         config.state = super::State::default();
         config.log = super::Log::default();
@@ -55,6 +56,16 @@ pub(super) fn optional<S: Serializer>(value: &Option<PathBuf>, out: S) -> Result
         None => out.serialize_str(""),
         Some(path) => path.to_str().ok_or_else(|| S::Error::custom("a path that isn't UTF-8"))?.serialize(out),
     }
+}
+
+/// Nothing is the empty text.
+pub(super) fn optional_name<S: Serializer>(value: &Option<String>, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(value.as_deref().unwrap_or_default())
+}
+
+/// Nothing is a pair of empty texts.
+pub(super) fn optional_tls<S: Serializer>(value: &Option<Tls>, out: S) -> Result<S::Ok, S::Error> {
+    value.clone().unwrap_or_else(|| Tls { certificate: PathBuf::new(), key: PathBuf::new() }).serialize(out)
 }
 
 /// Nothing is the empty text.

@@ -212,9 +212,6 @@ fn what_is_valid_alone_may_be_wrong_together() {
 fn keys_of_later_versions_are_refused_by_name() {
     let text = "not supported by this version";
     for (more, position) in [
-        ("[tls]\ncertificate = \"/x\"", "2:15"),
-        ("[auth]\nvia = \"backend\"", "2:7"),
-        ("[auth]\nfailures = 10", "2:12"),
         ("[recipients]\ntraps = [\"a@example.org\"]", "2:9"),
         ("[limits]\nconnections_per_minute = 5", "2:26"),
         ("[limits]\nmessages_per_hour = 5", "2:21"),
@@ -226,35 +223,55 @@ fn keys_of_later_versions_are_refused_by_name() {
         ("[dns]\ntimeout = \"5s\"", "2:11"),
         ("[[blocklist]]\nname = \"drop\"", "1:1"),
         ("[log]\nformat = \"kerio\"", "2:10"),
-        ("[[listen]]\naddress = \"0.0.0.0:587\"\nrole = \"submission\"", "3:8"),
-        ("[[listen]]\naddress = \"0.0.0.0:24\"\nproxy_protocol = [\"192.0.2.10\"]", "3:18"),
     ] {
         check_more(more, &[&format!("{position}: {text}")]);
     }
-    for (table, keys) in
-        [("tls", raw::Tls::KEYS), ("auth", raw::Auth::KEYS), ("checks", raw::Checks::KEYS), ("dns", raw::Dns::KEYS)]
-    {
+    for (table, keys) in [("checks", raw::Checks::KEYS), ("dns", raw::Dns::KEYS)] {
         for key in keys {
             check_more(&format!("[{table}]\n{key} = 1"), &[&format!("2:{}: {table}.{key} is {text}", key.len() + 4)]);
         }
     }
     let backend = |line: &str| LEAST.replace("[relay]", &format!("{line}\n[relay]"));
-    for (line, position) in
-        [("tls = \"opportunistic\"", "5:7"), ("identity = \"xclient\"", "5:12"), ("profile = \"exim\"", "5:11")]
-    {
-        check(&backend(line), &[&format!("{position}: {text}")]);
-    }
+    check(&backend("profile = \"exim\""), &[&format!("5:11: {text}")]);
     check(&backend("profile = \"qmail\""), &["5:11: choose \"postfix\" or \"generic\""]);
-    check_more("authenticated = true", &[&format!("1:17: {text}")]);
     // What this version does anyway may be written down.
-    check(&backend("tls = \"off\"\nidentity = \"none\""), &[]);
     check_more(
-        "authenticated = false\n[tls]\n[auth]\nvia = \"off\"\n[recipients]\ntraps = []\n[dns]\nservers = []\n\
+        "[recipients]\ntraps = []\n[dns]\nservers = []\n\
          [limits]\nconnections_per_minute = 0\nmessages_per_hour = 0\n[checks]\nsender_domain = \"off\"\nptr = \"off\"\n\
          ptr_forward = \"off\"\nearly_talker = \"off\"\ngreeting_delay = \"0s\"\n",
         &[],
     );
     check(&format!("dnsbl = []\nblocklist = []\n{LEAST}"), &[]);
+}
+
+#[test]
+fn secrets_go_nowhere_in_clear_text() {
+    const TLS: &str = "[tls]\ncertificate = \"/c\"\nkey = \"/k\"\n";
+    let backend = |line: &str, more: &str| LEAST.replace("[relay]", &format!("{line}\n[relay]")) + more;
+    let submission = "[[listen]]\naddress = \"0.0.0.0:587\"\nrole = \"submission\"\n";
+    check_more(submission, &["3:8: a submission port needs TLS"]);
+    check_more(&format!("{submission}{TLS}"), &[]);
+    check_more(&format!("{submission}{TLS}[auth]\nvia = \"off\""), &["3:8: a submission port needs [auth]"]);
+    check_more("[tls]\ncertificate = \"/c\"", &["2:15: tls.key is not set"]);
+    check_more("[tls]\nkey = \"/k\"", &["2:7: tls.certificate is not set"]);
+    check_more("[tls]\ncertificate = \"c\"\nkey = \"/k\"", &["2:15: tls.certificate is no absolute path"]);
+    check_more("[tls]\ncertificate = \"\"\nkey = \"\"", &[]);
+    check(&backend("tls = \"off\"", "[auth]\nvia = \"backend\""), &["4:12: in clear text"]);
+    check(&backend("tls = \"off\"", "[auth]\nvia = \"dovecot\""), &[]);
+    check(&backend("tls = \"off\"", ""), &[]);
+    check(&backend("tls = \"off\"", "").replace("10.0.0.10", "127.0.0.1").replace(":25\"]\ntls", ":26\"]\ntls"), &[]);
+    check(&backend("tls = \"required\"", "[auth]\nvia = \"backend\""), &[]);
+    check(&backend("tls_name = \"mx.example.org\"", ""), &["5:12: backend.tls_name has no effect"]);
+    check(&backend("tls_ca = \"/ca\"", ""), &["5:10: backend.tls_ca has no effect"]);
+    check(&backend("tls = \"verified\"\ntls_ca = \"/ca\"\ntls_name = \"mx.example.org\"", ""), &[]);
+    check(&backend("tls = \"always\"", ""), &["5:7: choose \"off\" or \"opportunistic\""]);
+    check(&backend("identity = \"proxy\"", ""), &["5:12: \"proxy-v2\""]);
+    check_more("[auth]\nvia = \"pam\"", &["2:7: choose \"backend\" or \"dovecot\""]);
+    check_more("authenticated = 1", &["1:17: true or false"]);
+    let behind = |list: &str| format!("[[listen]]\naddress = \"0.0.0.0:24\"\nproxy_protocol = [{list}]");
+    check_more(&behind("\"192.0.2.10\""), &[]);
+    check_more(&behind("\"0.0.0.0/0\""), &["3:19: name only your balancers"]);
+    check(&format!("drain = \"1h\"\n{LEAST}"), &["1:9: drain must be 0s to 10m"]);
 }
 
 #[test]

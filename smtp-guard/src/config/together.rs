@@ -27,6 +27,7 @@ pub(super) fn together(raw: &Raw, config: &Config, judge: &mut Judge) {
             judge.wrong(text.span(), format!("mail loop: {server} is the guard itself"), label, help);
         }
     }
+    super::secure::together(raw, config, judge);
     if let (Some(text), Some(address)) = (&raw.metrics.listen, config.metrics.listen)
         && let Some(own) = config.listen.iter().find(|own| overlap(own.address, address))
     {

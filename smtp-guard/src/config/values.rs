@@ -205,6 +205,7 @@ impl Judge {
 
     fn open_relay(&mut self, key: &str, span: Range<usize>, label: &str) {
         let help = match key {
+            "listen.proxy_protocol" => "anybody could claim any address: name only your balancers",
             "exempt" => "no check and no ban would be left: name only the hosts and networks that you run",
             _ => "anybody could send anywhere: name only the networks whose users you answer for",
         };

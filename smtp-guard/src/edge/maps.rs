@@ -126,7 +126,7 @@ fn write_ports(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
 
 fn write_exempt(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
-    for net in config.exempt.iter() {
+    for net in config.untouchable().iter() {
         match net {
             IpNet::V4(net) => v4.push((u32::from(net.prefix_len()), net.network().octets())),
             IpNet::V6(net) => v6.push((u32::from(net.prefix_len()), net.network().octets())),

@@ -10,7 +10,7 @@ use smtp_guard_ebpf::reason::Reason;
 use super::decision::{Ban, Decision, Explanation, LedgerView, Origin};
 use super::ledger::{Ledger, Verdict};
 use super::{ControlError, Meter};
-use crate::addr::{Ipv6Prefix, Source};
+use crate::addr::{Ipv6Prefix, NetSet, Source};
 use crate::clock::{Both, Instant, WallTime};
 use crate::config::Config;
 use crate::edge::Refreshed;
@@ -21,6 +21,8 @@ use crate::store::Store;
 
 pub(super) struct Keeper {
     config: Arc<Config>,
+    /// See [`Config::untouchable`].
+    untouchable: NetSet,
     ledger: Ledger,
     table: Arc<BanTable>,
     store: Store,
@@ -34,9 +36,10 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(config: Arc<Config>, table: Arc<BanTable>, store: Store, meter: Arc<dyn Meter>) -> Self {
-        let ledger = Ledger::new(config.harvest.clone(), config.edge.max_sources as usize);
+        let ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), config.edge.max_sources as usize);
         let (decisions, unsaved) = (HashMap::new(), HashSet::new());
-        Self { config, ledger, table, store, decisions, unsaved, meter, kernel: Refreshed::Same }
+        let untouchable = config.untouchable();
+        Self { config, untouchable, ledger, table, store, decisions, unsaved, meter, kernel: Refreshed::Same }
     }
 
     /// Puts store and kernel map together: unexpired bans of the store go into force, bans that only the kernel has are
@@ -95,7 +98,7 @@ impl Keeper {
     pub(super) fn on_report(&mut self, report: Report) {
         let Report { client, at, conduct } = report;
         self.meter.offence(label(&conduct));
-        if self.config.exempt.contains(client.ip()) {
+        if self.untouchable.contains(client.ip()) {
             return;
         }
         let source = client.source(self.config.limits.ipv6_prefix);
@@ -324,7 +327,7 @@ impl Keeper {
     }
 
     fn is_exempt(&self, source: Source) -> bool {
-        self.config.exempt.touches(source, self.prefix())
+        self.untouchable.touches(source, self.prefix())
     }
 
     fn prefix(&self) -> Ipv6Prefix {

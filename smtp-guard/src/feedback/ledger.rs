@@ -1,6 +1,6 @@
 //! The ledger: what each source did, and the one rule that makes a ban of it. Pure; time is passed in.
 //!
-//! # The rule
+//! # The rules
 //! A source is banned for a harvest when, within `harvest.window`,
 //! - it named at least `harvest.unknown_recipients` *distinct* unknown recipients, **and**
 //! - more than `harvest.unknown_share` of its distinct recipients were unknown.
@@ -14,6 +14,10 @@
 //!
 //! 0 for `unknown_recipients` means one. A source that was never seen starts with nothing for and nothing against it.
 //! The window slides exactly; counts are exact up to 128 distinct recipients and estimated beyond ([`Distinct`]).
+//!
+//! A source is banned for failed logins when it failed `auth.failures` times within `auth.failure_window`; that ban lasts
+//! `auth.ban` and doesn't double. A login that succeeds takes nothing back: one account of his own must not pay for an
+//! attacker's guesses at the others.
 //!
 //! Forgiveness for accepted mail, traps and scores of whole networks are not part of the rule yet.
 //!
@@ -31,7 +35,7 @@ use smtp_guard_ebpf::reason::Reason;
 use super::distinct::Distinct;
 use crate::addr::Source;
 use crate::clock::Instant;
-use crate::config::Harvest;
+use crate::config::{Auth, Harvest};
 use crate::offence::Conduct;
 
 /// Addresses kept as evidence.
@@ -41,6 +45,7 @@ pub const SAMPLE: usize = 10;
 #[derive(Debug)]
 pub struct Ledger {
     rule: Harvest,
+    auth: Auth,
     max: usize,
     hasher: RandomState,
     entries: HashMap<Source, Entry>,
@@ -58,6 +63,8 @@ struct Entry {
     sample: VecDeque<Box<str>>,
     accepted: u64,
     offences: Vec<(Reason, u64)>,
+    /// Failed logins of the last `auth.failure_window`, at most `auth.failures`.
+    failed_logins: VecDeque<Instant>,
     /// Bans in a row, and when the last one ends.
     bans: u32,
     banned_until: Instant,
@@ -88,9 +95,10 @@ pub struct View {
 
 impl Ledger {
     /// An empty ledger of at most `max` sources.
-    pub fn new(rule: Harvest, max: usize) -> Self {
+    pub fn new(rule: Harvest, auth: Auth, max: usize) -> Self {
         Self {
             rule,
+            auth,
             max: max.max(1),
             hasher: RandomState::new(),
             entries: HashMap::new(),
@@ -111,10 +119,15 @@ impl Ledger {
                 entry.known.insert(hasher.hash_one(&recipient), now);
             }
             Conduct::MessageAccepted => entry.accepted += 1,
-            Conduct::Offence(reason) => match entry.offences.iter_mut().find(|(known, _)| *known == reason) {
-                Some((_, count)) => *count += 1,
-                None => entry.offences.push((reason, 1)),
-            },
+            Conduct::Offence(reason) => {
+                if reason == Reason::AuthFailures {
+                    verdict = entry.login_failed(&self.auth, now);
+                }
+                match entry.offences.iter_mut().find(|(known, _)| *known == reason) {
+                    Some((_, count)) => *count += 1,
+                    None => entry.offences.push((reason, 1)),
+                }
+            }
             Conduct::UnknownRecipient { recipient } => {
                 if entry.unknown.insert(hasher.hash_one(&recipient), now) {
                     entry.sample.truncate(SAMPLE - 1);
@@ -205,6 +218,18 @@ impl Ledger {
 }
 
 impl Entry {
+    /// The rule for failed logins; see the head of this file.
+    fn login_failed(&mut self, rule: &Auth, now: Instant) -> Option<Verdict> {
+        self.failed_logins.retain(|at| now.since(*at) < rule.failure_window);
+        self.failed_logins.push_back(now);
+        if self.failed_logins.len() < rule.failures as usize {
+            return None;
+        }
+        self.failed_logins.clear();
+        let evidence = vec![format!("{} failed logins within {} s", rule.failures, rule.failure_window.as_secs())];
+        Some(Verdict { reason: Reason::AuthFailures, length: rule.ban, repeat: 0, evidence })
+    }
+
     fn expire(&mut self, now: Instant, window: Duration) {
         self.unknown.expire(now, window);
         self.known.expire(now, window);

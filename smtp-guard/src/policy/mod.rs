@@ -50,6 +50,21 @@ pub struct Client {
     pub exempt: bool,
     /// May send anywhere.
     pub may_relay: bool,
+    /// Has logged in.
+    pub authenticated: bool,
+}
+
+impl Client {
+    /// It has logged in. `may_relay`: who has may send anywhere.
+    pub fn authenticate(&mut self, may_relay: bool) {
+        self.authenticated = true;
+        self.may_relay |= may_relay;
+    }
+
+    /// It failed to log in: being in a trusted network doesn't help any more. Exempt stays exempt.
+    pub fn forget_network(&mut self) {
+        self.may_relay &= self.exempt;
+    }
 }
 
 /// What a recipient turned out to be, for the ledger.
@@ -81,7 +96,7 @@ impl Rules {
     /// Who `ip` is to us.
     pub fn client(&self, ip: IpAddr) -> Client {
         let exempt = self.config.exempt.contains(ip);
-        Client { ip, exempt, may_relay: exempt || self.config.relay.networks.contains(ip) }
+        Client { ip, exempt, may_relay: exempt || self.config.relay.networks.contains(ip), authenticated: false }
     }
 
     /// MAIL: the declared size, in bytes, against the limit.

@@ -1,80 +1,88 @@
-//! The connection to the backend: opened lazily, one for each client session, reused for that session's transactions.
+//! The backend of one session: opened lazily, one connection, reused for that session's transactions.
 //!
 //! Requests go out as typed values; answers come back through [`Backend::word`], which is cancel safe. A connection
-//! whose state is in doubt is closed, never repaired.
+//! whose state is in doubt is closed, never repaired; another server is tried only before MAIL was accepted.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-
-use crate::addr::BackendAddr;
-use crate::config;
-use crate::session::{Lost, Request, Upstream};
-use crate::wire::command::{Command, Helo, MailFrom};
+use super::auth::Dialogue;
+use super::connect::{Caller, Channel};
+use super::pool::Pool;
+use super::{Shared, dovecot};
+use crate::config::AuthVia;
+use crate::session::{AuthVerdict, Lost, Request, Speaker, Upstream};
+use crate::wire::command::Command;
 use crate::wire::data::BodyEncoder;
-use crate::wire::ehlo::Capabilities;
-use crate::wire::reply::{Reply, ReplyDecoder};
+use crate::wire::envelope::MailFrom;
+use crate::wire::proxy::Ends;
+use crate::wire::sasl::Credentials;
 
-/// How long the backend may take for its greeting and its answer to EHLO.
-const GREETING_WAIT: Duration = Duration::from_secs(60);
-/// How long one write may make no progress.
-const WRITE_WAIT: Duration = Duration::from_secs(180);
 /// Encoded bytes gathered before they are written.
-const WRITE_CHUNK: usize = 32 * 1024;
+const WRITE_CHUNK: usize = 16 * 1024;
 
-type Opening = Pin<Box<dyn Future<Output = Result<Connection, Lost>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Channel, Lost>> + Send>>;
+type Asking = Pin<Box<dyn Future<Output = AuthVerdict> + Send>>;
 
 /// The backend of one session.
 pub(super) struct Backend {
-    config: Arc<config::Config>,
+    shared: Arc<Shared>,
+    ends: Ends,
     link: Link,
+    /// Dovecot is asked.
+    asking: Option<Asking>,
+    /// The client has logged in over a connection: another one would be a stranger's.
+    bound: bool,
 }
 
 enum Link {
     None,
     Opening {
         opening: Opening,
-        mail: Option<MailFrom>,
+        first: Option<First>,
     },
     Open(Box<Connection>),
     /// A write failed: the loss is told once.
     Broken(Lost),
 }
 
-/// An open connection after EHLO.
-pub(super) struct Connection {
-    stream: TcpStream,
-    pub(super) capabilities: Capabilities,
-    replies: ReplyDecoder,
-    unread: BytesMut,
-    unsent: BytesMut,
+/// What a connection is opened for.
+enum First {
+    Mail(MailFrom),
+    Auth(Credentials),
+}
+
+/// An open connection and what is under way on it.
+struct Connection {
+    channel: Channel,
     encoder: Option<BodyEncoder>,
+    auth: Option<Dialogue>,
 }
 
 impl Backend {
-    pub(super) fn new(config: Arc<config::Config>) -> Self {
-        Self { config, link: Link::None }
+    pub(super) fn new(shared: Arc<Shared>, ends: Ends) -> Self {
+        Self { shared, ends, link: Link::None, asking: None, bound: false }
     }
 
-    /// Whether there is a connection, or one is being opened: [`Self::word`] may then have something to say.
+    /// Whether [`Self::word`] may have something to say.
     pub(super) fn is_live(&self) -> bool {
-        !matches!(self.link, Link::None)
+        !matches!(self.link, Link::None) || self.asking.is_some()
     }
 
     /// Performs a request. A failure is told by [`Self::word`].
     pub(super) async fn perform(&mut self, request: Request) {
         match (request, &mut self.link) {
             (Request::Drop, _) => self.link = Link::None,
-            (Request::Mail(mail, _), Link::None) => {
-                let opening = Box::pin(open(Arc::clone(&self.config)));
-                self.link = Link::Opening { opening, mail: Some(mail) };
+            (Request::Auth(credentials, _), _) if self.shared.config.auth.via == AuthVia::Dovecot => {
+                let socket = self.shared.config.auth.dovecot_socket.clone();
+                let Ends { source, destination } = self.ends;
+                self.asking = Some(Box::pin(dovecot::ask(socket, credentials, source, destination)));
             }
+            (Request::Mail(..), Link::None) if self.bound => self.link = Link::Broken(Lost::Closed),
+            (Request::Mail(mail, _, speaker), Link::None) => self.open(First::Mail(mail), speaker),
+            (Request::Auth(credentials, speaker), Link::None) => self.open(First::Auth(credentials), speaker),
             (request, Link::Open(connection)) => {
                 let quit = matches!(request, Request::Quit);
                 if let Err(lost) = connection.send(request).await {
@@ -90,30 +98,44 @@ impl Backend {
         }
     }
 
+    fn open(&mut self, first: First, speaker: Arc<Speaker>) {
+        let pool: Arc<Pool> = Arc::clone(&self.shared.pool);
+        let caller = Caller::Client { speaker, ends: self.ends };
+        let opening = Box::pin(async move { pool.open(caller).await });
+        self.link = Link::Opening { opening, first: Some(first) };
+    }
+
     /// The backend's next word. Cancel safe; pending while there is no connection.
     pub(super) async fn word(&mut self) -> Upstream {
+        if let Some(asking) = &mut self.asking {
+            let verdict = asking.await;
+            self.asking = None;
+            return Upstream::Auth(verdict);
+        }
         loop {
             match &mut self.link {
                 Link::None => std::future::pending().await,
                 Link::Broken(lost) => return Upstream::Lost(*lost),
-                Link::Opening { opening, mail } => match opening.as_mut().await {
-                    Err(lost) => {
-                        self.link = Link::Broken(lost);
-                    }
-                    Ok(mut connection) => {
-                        let mail = mail.take();
-                        let sent = match mail {
-                            Some(mail) => connection.queue_mail(mail),
+                Link::Opening { opening, first } => match opening.as_mut().await {
+                    Err(lost) => self.link = Link::Broken(lost),
+                    Ok(channel) => {
+                        let mut connection = Connection { channel, encoder: None, auth: None };
+                        let begun = match first.take() {
+                            Some(First::Mail(mail)) => connection.queue_mail(mail),
+                            Some(First::Auth(credentials)) => connection.queue_auth(credentials),
                             None => Ok(()),
                         };
-                        self.link = match sent {
+                        self.link = match begun {
                             Ok(()) => Link::Open(Box::new(connection)),
                             Err(lost) => Link::Broken(lost),
                         };
                     }
                 },
                 Link::Open(connection) => match connection.word().await {
-                    Ok(reply) => return Upstream::Reply(reply),
+                    Ok(word) => {
+                        self.bound |= matches!(word, Upstream::Auth(AuthVerdict::Accepted));
+                        return word;
+                    }
                     Err(lost) => self.link = Link::Broken(lost),
                 },
             }
@@ -122,54 +144,8 @@ impl Backend {
 }
 
 impl Connection {
-    /// Connects to `server` and says EHLO (HELO where it isn't understood).
-    pub(super) async fn open(server: BackendAddr, config: &config::Config) -> Result<Self, Lost> {
-        let stream = match timeout(config.backend.connect_timeout, TcpStream::connect(server.0)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(_)) | Err(_) => return Err(Lost::Unreachable),
-        };
-        // A reply must not wait for more to be sent; failing to set it costs time, nothing else.
-        let _ = stream.set_nodelay(true);
-        let mut connection = Self {
-            stream,
-            capabilities: Capabilities::default(),
-            replies: ReplyDecoder::new(),
-            unread: BytesMut::new(),
-            unsent: BytesMut::new(),
-            encoder: None,
-        };
-        match timeout(GREETING_WAIT, connection.greet(&config.hostname)).await {
-            Ok(Ok(())) => Ok(connection),
-            // A server that turns us away before the envelope is as good as not there.
-            Ok(Err(_)) | Err(_) => Err(Lost::Unreachable),
-        }
-    }
-
-    async fn greet(&mut self, hostname: &str) -> Result<(), Lost> {
-        let greeting = self.word().await?;
-        if greeting.code().class() != 2 {
-            return Err(Lost::Unreachable);
-        }
-        let name = Helo::new(hostname).ok_or(Lost::Protocol)?;
-        Command::Ehlo(name.clone()).encode(&mut self.unsent);
-        let answer = self.word().await?;
-        if answer.code().class() == 2 {
-            self.capabilities = Capabilities::parse(&answer);
-            return Ok(());
-        }
-        Command::Helo(name).encode(&mut self.unsent);
-        let answer = self.word().await?;
-        if answer.code().class() == 2 { Ok(()) } else { Err(Lost::Unreachable) }
-    }
-
-    /// Says QUIT and closes; how the server takes it doesn't matter.
-    pub(super) async fn quit(mut self) {
-        Command::Quit.encode(&mut self.unsent);
-        let _ = self.flush().await;
-    }
-
     async fn send(&mut self, request: Request) -> Result<(), Lost> {
-        if !self.unread.is_empty() {
+        if !self.channel.unread.is_empty() {
             if matches!(request, Request::Body(_)) {
                 // A refusal in the middle of the data, even together with the 354: `word` tells it, and the session
                 // sends nothing more.
@@ -178,76 +154,65 @@ impl Connection {
             // A reply that nobody asked for would be taken for the answer to this.
             return Err(Lost::Protocol);
         }
+        let unsent = &mut self.channel.unsent;
         match request {
-            Request::Mail(mail, _) => self.queue_mail(mail)?,
-            Request::Rcpt(rcpt, _) => Command::Rcpt(rcpt).encode(&mut self.unsent),
-            Request::Data => Command::Data.encode(&mut self.unsent),
-            Request::Reset => Command::Rset.encode(&mut self.unsent),
-            Request::Quit => Command::Quit.encode(&mut self.unsent),
+            Request::Mail(mail, ..) => self.queue_mail(mail)?,
+            Request::Auth(credentials, _) => self.queue_auth(credentials)?,
+            Request::Rcpt(rcpt, _) => {
+                if !self.channel.capabilities.takes(rcpt.uses()) {
+                    return Err(Lost::Protocol);
+                }
+                Command::Rcpt(rcpt).encode(unsent);
+            }
+            Request::Data => Command::Data.encode(unsent),
+            Request::Reset => Command::Rset.encode(unsent),
+            Request::Quit => Command::Quit.encode(unsent),
             Request::Body(body) => {
                 let encoder = self.encoder.get_or_insert_with(BodyEncoder::new);
-                encoder.encode(&body, &mut self.unsent);
-                if self.unsent.len() < WRITE_CHUNK {
+                encoder.encode(&body, unsent);
+                if unsent.len() < WRITE_CHUNK {
                     return Ok(());
                 }
             }
             Request::End(end) => {
                 let encoder = self.encoder.take().unwrap_or_default();
                 // A flawed end never comes here: the session drops the connection instead. If it did, so do we.
-                encoder.finish(end, &mut self.unsent).map_err(|_| Lost::Protocol)?;
+                encoder.finish(end, unsent).map_err(|_| Lost::Protocol)?;
             }
             Request::Drop => return Err(Lost::Closed),
         }
-        self.flush().await
+        self.channel.flush().await
     }
 
     fn queue_mail(&mut self, mut mail: MailFrom) -> Result<(), Lost> {
-        if self.capabilities.size.is_none() {
+        // It was offered, but by another server, or by this one in better days. Left out it would be broken silently.
+        if !self.channel.capabilities.takes(mail.uses()) {
+            return Err(Lost::Protocol);
+        }
+        if self.channel.capabilities.size.is_none() {
             mail.size = None;
         }
-        if !self.capabilities.eight_bit_mime {
-            mail.body = None;
-        }
-        Command::Mail(mail).encode(&mut self.unsent);
+        Command::Mail(mail).encode(&mut self.channel.unsent);
         Ok(())
     }
 
-    /// The next reply; sends what is unsent first. Cancel safe: bytes leave `unsent` as they are written.
-    async fn word(&mut self) -> Result<Reply, Lost> {
+    /// The capabilities know no AUTH where passwords must not go ([`super::connect`]).
+    fn queue_auth(&mut self, credentials: Credentials) -> Result<(), Lost> {
+        let dialogue = Dialogue::begin(&self.channel.capabilities, credentials, &mut self.channel.unsent);
+        self.auth = Some(dialogue.ok_or(Lost::Protocol)?);
+        Ok(())
+    }
+
+    async fn word(&mut self) -> Result<Upstream, Lost> {
         loop {
-            self.flush().await?;
-            match self.replies.next(&mut self.unread) {
-                Some(Ok(reply)) => return Ok(reply),
-                Some(Err(_)) => return Err(Lost::Protocol),
-                None => {}
-            }
-            self.unread.reserve(1024);
-            match self.stream.read_buf(&mut self.unread).await {
-                Ok(0) | Err(_) => return Err(Lost::Closed),
-                Ok(_) => {}
+            let reply = self.channel.word().await?;
+            let Some(dialogue) = self.auth.take() else {
+                return Ok(Upstream::Reply(reply));
+            };
+            match dialogue.go_on(&reply, &mut self.channel.unsent)? {
+                ControlFlow::Continue(dialogue) => self.auth = Some(dialogue),
+                ControlFlow::Break(verdict) => return Ok(Upstream::Auth(verdict)),
             }
         }
     }
-
-    async fn flush(&mut self) -> Result<(), Lost> {
-        while !self.unsent.is_empty() {
-            match timeout(WRITE_WAIT, self.stream.write_buf(&mut self.unsent)).await {
-                Ok(Ok(1..)) => {}
-                Ok(Ok(0) | Err(_)) => return Err(Lost::Closed),
-                Err(_) => return Err(Lost::Timeout),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The first server that greets us.
-async fn open(config: Arc<config::Config>) -> Result<Connection, Lost> {
-    for server in &config.backend.servers {
-        match Connection::open(*server, &config).await {
-            Ok(connection) => return Ok(connection),
-            Err(lost) => tracing::warn!(backend = %server, ?lost, "backend can't be used"),
-        }
-    }
-    Err(Lost::Unreachable)
 }

@@ -1,29 +1,39 @@
 //! The driver of one session: reads, steps, performs, waits. All decisions are the session's.
 
+//!
+//! Bounds of one session: what was read and not yet used, at most [`BODY_READ`] bytes and a line; towards the backend, at
+//! most a chunk to write and what one chunk read makes; towards the client, one reply and [`WRITE_CHUNK`]. Nothing is read
+//! while there is something that can't be passed on.
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use smtp_guard_ebpf::reason::Reason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant as TokioInstant, Sleep, timeout};
 
 use super::backend::Backend;
 use super::sources::Seat;
+use super::stream::Stream;
 use super::{Shared, Stop, events};
 use crate::addr::ClientAddr;
 use crate::clock::{Both, Instant};
+use crate::config::Role;
 use crate::offence::Report;
-use crate::session::{Input, Output, Session, Wants};
+use crate::session::{Event, Input, Opening, Output, Secured, Session, Wants};
 use crate::wire::command;
 use crate::wire::data::{BodyDecoder, Chunk};
 use crate::wire::line::{Line, LineDecoder};
+use crate::wire::proxy::Ends;
+use crate::wire::sasl::Secret;
 
 /// Bytes read from the client at once while it sends commands, and while it sends message data.
 const COMMAND_READ: usize = 2 * 1024;
-const BODY_READ: usize = 32 * 1024;
+const BODY_READ: usize = 16 * 1024;
 /// How long one write to the client may make no progress.
 const WRITE_WAIT: Duration = Duration::from_secs(300);
 /// Replies gathered before they are written, although more commands wait.
@@ -31,22 +41,43 @@ const WRITE_CHUNK: usize = 16 * 1024;
 /// After the last reply, how long to wait for the client to read it: closing at once could destroy it.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// A client that was let in.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) stream: TcpStream,
+    /// Who it is, and what it connected to; behind a balancer as that saw it.
+    pub(super) ends: Ends,
+    pub(super) role: Role,
+    pub(super) seat: Seat,
+}
+
 /// Runs a session to its end.
-pub(super) async fn drive(stream: TcpStream, addr: ClientAddr, mut seat: Seat, shared: Arc<Shared>, mut stop: Stop) {
-    let mut out = Vec::with_capacity(4);
+pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
+    let Guest { stream, ends, role, mut seat } = guest;
+    let addr = ClientAddr::new(ends.source);
     let id = shared.next_id();
-    let session = Session::open(
-        id.clone(),
+    let (stream, secured) = match role {
+        Role::Mx | Role::Submission => (Stream::clear(stream), None),
+        Role::Submissions => match handshake(&shared, stream, LineDecoder::new(), &BytesMut::new()).await {
+            Ok((stream, secured)) => (stream, Some(secured)),
+            Err(error) => return handshake_failed(&shared, &id, addr, &error),
+        },
+    };
+    let mut out = Vec::with_capacity(4);
+    let opening = Opening {
+        id: id.clone(),
         addr,
-        Arc::clone(&shared.rules),
-        shared.capabilities.load_full(),
-        Both::now(),
-        &mut out,
-    );
+        role,
+        secured,
+        rules: Arc::clone(&shared.rules),
+        backend: shared.pool.capabilities(),
+        clock: Both::now(),
+    };
+    let session = Session::open(opening, &mut out);
     let mut driver = Driver {
         id,
         addr,
-        backend: Backend::new(Arc::clone(&shared.config)),
+        backend: Backend::new(Arc::clone(&shared), ends),
         shared,
         stream,
         session,
@@ -56,16 +87,39 @@ pub(super) async fn drive(stream: TcpStream, addr: ClientAddr, mut seat: Seat, s
         unread: BytesMut::new(),
         unsent: BytesMut::new(),
         told_stop: false,
+        upgrade: false,
     };
     // A client that went away is no error of ours; the session has settled what was under way.
     let _ = driver.run(&mut seat, &mut stop).await;
+}
+
+/// The TLS handshake with a client, if there is room for one more and nothing was sent ahead of it.
+async fn handshake(
+    shared: &Shared,
+    stream: TcpStream,
+    lines: LineDecoder,
+    unread: &BytesMut,
+) -> io::Result<(Stream, Secured)> {
+    let (Some(tls), Some(proof)) = (&shared.tls, lines.finish(unread)) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let Ok(_room) = shared.handshakes.try_acquire() else {
+        shared.metrics.bound_reached("handshakes");
+        return Err(io::ErrorKind::ResourceBusy.into());
+    };
+    tls.accept(stream, proof).await
+}
+
+fn handshake_failed(shared: &Shared, id: &str, addr: ClientAddr, error: &io::Error) {
+    tracing::debug!(session = id, client = %addr.ip(), %error, "TLS handshake failed");
+    events::observe(shared, id, addr, Event::Ended { reason: Reason::Tls });
 }
 
 struct Driver {
     id: String,
     addr: ClientAddr,
     shared: Arc<Shared>,
-    stream: TcpStream,
+    stream: Stream,
     session: Session,
     backend: Backend,
     out: Vec<Output>,
@@ -75,6 +129,8 @@ struct Driver {
     unsent: BytesMut,
     /// The guard's stop is told once: the session remembers it.
     told_stop: bool,
+    /// The session wants TLS from here on.
+    upgrade: bool,
 }
 
 impl Driver {
@@ -101,6 +157,12 @@ impl Driver {
                 self.step(Input::ClientGone);
                 continue;
             }
+            if self.upgrade {
+                if !self.secure().await {
+                    self.step(Input::ClientGone);
+                }
+                continue;
+            }
             if let Some(input) = self.wait(seat, stop, sleep.as_mut()).await {
                 self.step(input);
             }
@@ -115,7 +177,14 @@ impl Driver {
     async fn perform(&mut self) {
         for output in self.out.drain(..) {
             match output {
-                Output::Reply(reply) => reply.encode(&mut self.unsent),
+                Output::Reply(reply) => {
+                    if self.unsent.len() > WRITE_CHUNK / 2 {
+                        // If it fails, so does the next attempt, and there it is dealt with.
+                        let _ = self.stream.send(&mut self.unsent, WRITE_WAIT).await;
+                    }
+                    reply.encode(&mut self.unsent);
+                }
+                Output::StartTls => self.upgrade = true,
                 Output::Request(request) => self.backend.perform(request).await,
                 Output::Report(conduct) => {
                     let report = Report { client: self.addr, at: Instant::now(), conduct };
@@ -141,6 +210,10 @@ impl Driver {
                 };
                 Some(Input::Command { command, more: !self.unread.is_empty() })
             }
+            Wants::Response => Some(Input::Response(match self.lines.next_response(&mut self.unread)? {
+                Line::Text(line) => Ok(Secret::new(&line)),
+                Line::Flawed(flaw) => Err(flaw),
+            })),
             Wants::Body => {
                 let decoder = self.body.get_or_insert_with(BodyDecoder::new);
                 let before = decoder.size();
@@ -159,12 +232,17 @@ impl Driver {
     async fn wait(&mut self, seat: &mut Seat, stop: &mut Stop, mut sleep: Pin<&mut Sleep>) -> Option<Input> {
         let wants = self.session.wants();
         let now = Instant::now();
+        self.session.waiting(now);
         sleep.as_mut().reset(TokioInstant::now() + self.session.deadline().since(now));
         let read = match wants {
             Wants::Body => BODY_READ,
             _ => COMMAND_READ,
         };
-        let reading = matches!(wants, Wants::Command | Wants::Body);
+        let reading = matches!(wants, Wants::Command | Wants::Response | Wants::Body);
+        if wants == Wants::Command && self.unread.is_empty() && self.unread.capacity() > BODY_READ {
+            // An idle session doesn't keep what message data needed.
+            (self.unread, self.unsent) = (BytesMut::new(), BytesMut::new());
+        }
         if reading {
             self.unread.reserve(read);
         }
@@ -185,15 +263,27 @@ impl Driver {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        while !self.unsent.is_empty() {
-            match timeout(WRITE_WAIT, self.stream.write_buf(&mut self.unsent)).await {
-                Ok(Ok(1..)) => {}
-                Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        self.stream.send(&mut self.unsent, WRITE_WAIT).await
+    }
+
+    /// Makes the TLS handshake after our 220 was sent. `false`: it failed, and there is no client any more.
+    async fn secure(&mut self) -> bool {
+        self.upgrade = false;
+        let lines = std::mem::take(&mut self.lines);
+        let Some(stream) = self.stream.take_clear() else {
+            return false;
+        };
+        match handshake(&self.shared, stream, lines, &self.unread).await {
+            Ok((stream, secured)) => {
+                self.stream = stream;
+                self.step(Input::Secured(secured));
+                true
+            }
+            Err(error) => {
+                handshake_failed(&self.shared, &self.id, self.addr, &error);
+                false
             }
         }
-        Ok(())
     }
 
     /// Sends the last replies and waits a little for the client to close: closing a socket with unread data resets the
@@ -214,7 +304,7 @@ impl Driver {
         match timeout(LINGER, drained).await {
             Ok(result) => result,
             // It keeps its side open: without a reset the kernel would hold the socket, and its slot, for a minute.
-            Err(_) => self.stream.set_zero_linger(),
+            Err(_) => self.stream.socket().map_or(Ok(()), TcpStream::set_zero_linger),
         }
     }
 }

@@ -35,6 +35,10 @@ pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Even
                 log::rejected(client, reason, id);
             }
         }
+        Event::Authenticated { user } => {
+            let user = log::printable(user.as_bytes());
+            tracing::info!(session = id, client = %client.ip(), user, "authenticated");
+        }
         Event::Message(Message { outcome, sender, recipients, size, reply }) => {
             shared.metrics.message(outcome);
             let sender = log::printable(sender.as_bytes());

@@ -13,11 +13,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::sources::Room;
-use super::{Shared, Stop, drive, events, probe};
+use super::drive::{Guest, drive};
+use super::sources::{Room, Seat};
+use super::{Shared, Stop, balancer, events};
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
+use crate::config::{Listen, Role};
 use crate::session::{Event, replies};
+use crate::wire::proxy::Ends;
 
 /// Connections that the kernel may hold before we accept them.
 const BACKLOG: i32 = 4096;
@@ -28,7 +31,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The bound sockets, before any client is served.
 #[derive(Debug)]
-pub struct Listeners(Vec<TcpListener>);
+pub struct Listeners(Vec<(TcpListener, Listen)>);
 
 /// A socket that can't be bound: which, and why.
 #[derive(Debug, thiserror::Error)]
@@ -40,23 +43,33 @@ pub struct BindError {
 
 impl Listeners {
     /// Binds all addresses of the configuration, or none.
-    pub fn bind(addresses: impl IntoIterator<Item = SocketAddr>) -> Result<Self, BindError> {
-        let bind = |address| bind(address).map_err(|error| BindError { address, error });
-        addresses.into_iter().map(bind).collect::<Result<_, _>>().map(Self)
+    pub fn bind(sockets: &[Listen]) -> Result<Self, BindError> {
+        let bind = |listen: &Listen| match bind(listen.address) {
+            Ok(listener) => Ok((listener, listen.clone())),
+            Err(error) => Err(BindError { address: listen.address, error }),
+        };
+        sockets.iter().map(bind).collect::<Result<_, _>>().map(Self)
     }
 
     /// The addresses that were bound.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.0.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect()
     }
 
     /// Serves until `stop`, then waits at most `drain` for what is under way. Returns the number of sessions cut off.
     pub async fn serve(self, shared: Arc<Shared>, stop: Stop, drain: Duration) -> usize {
         let mut tasks = JoinSet::new();
-        tasks.spawn(probe::run(Arc::clone(&shared), stop.clone()));
+        let (watched, told) = (Arc::clone(&shared), stop.clone());
+        tasks.spawn(async move { watched.pool.watch(told).await });
+        let (watched, told) = (Arc::clone(&shared), stop.clone());
+        tasks.spawn(async move {
+            if let Some(tls) = &watched.tls {
+                tls.watch(told).await;
+            }
+        });
         let mut accepting = JoinSet::new();
-        for listener in self.0 {
-            accepting.spawn(accept(listener, Arc::clone(&shared), stop.clone()));
+        for (listener, listen) in self.0 {
+            accepting.spawn(accept(listener, Arc::new(listen), Arc::clone(&shared), stop.clone()));
         }
         while accepting.join_next().await.is_some() {}
         // Sessions are tasks of their own and hold a seat each.
@@ -94,7 +107,7 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stop: Stop) {
+async fn accept(listener: TcpListener, listen: Arc<Listen>, shared: Arc<Shared>, mut stop: Stop) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -102,7 +115,17 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stop: Stop) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => admit(stream, ClientAddr::new(peer), &shared, &stop),
+            Ok((stream, peer)) => {
+                shared.metrics.connection_opened();
+                // An error means that the client is gone already; the address is for the backend only.
+                let destination = stream.local_addr().unwrap_or(listen.address);
+                let ends = Ends { source: peer, destination };
+                if listen.balancers.is_empty() {
+                    admit(stream, ends, listen.role, &shared, &stop);
+                } else {
+                    behind_balancer(stream, ends, &listen, &shared, &stop);
+                }
+            }
             // The client was gone before we came to it.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -114,33 +137,67 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stop: Stop) {
     }
 }
 
-/// Starts a session, or says why not.
-fn admit(stream: TcpStream, addr: ClientAddr, shared: &Arc<Shared>, stop: &Stop) {
-    shared.metrics.connection_opened();
-    let limits = &shared.config.limits;
-    let source = addr.source(limits.ipv6_prefix);
-    let exempt = shared.rules.client(addr.ip()).exempt;
-    let room = (!exempt).then_some(Room { of_source: limits.connections, total: limits.total_connections });
-    let seat = match shared.sources.enter(source, room) {
-        Ok(seat) => seat,
-        Err(reason) => return turn_away(stream, addr, reason, shared),
-    };
-    // After the seat was taken: a ban from now on wakes it, an earlier one is seen here.
-    if !exempt && let Some((reason, _until)) = shared.bans.banned(source, Instant::now()) {
-        return turn_away(stream, addr, reason, shared);
+/// Lets in only balancers that are trusted, and finds out who stands behind them.
+fn behind_balancer(mut stream: TcpStream, itself: Ends, listen: &Arc<Listen>, shared: &Arc<Shared>, stop: &Stop) {
+    let peer = ClientAddr::new(itself.source);
+    if !listen.balancers.contains(peer.ip()) {
+        return refuse(&stream, peer, "not one of the balancers", shared);
     }
-    // See `Connection::open`.
+    let Ok(room) = Arc::clone(&shared.headers).try_acquire_owned() else {
+        shared.metrics.bound_reached("proxy_headers");
+        return refuse(&stream, peer, "too many connections without a header", shared);
+    };
+    let (listen, shared, stop) = (Arc::clone(listen), Arc::clone(shared), stop.clone());
+    tokio::spawn(async move {
+        match balancer::header(&mut stream, itself).await {
+            Ok(ends) => admit(stream, ends, listen.role, &shared, &stop),
+            Err(error) => refuse(&stream, peer, &error.to_string(), &shared),
+        }
+        drop(room);
+    });
+}
+
+/// Resets a connection on a port for balancers: whoever it is speaks no SMTP yet.
+fn refuse(stream: &TcpStream, peer: ClientAddr, why: &str, shared: &Shared) {
+    events::observe(shared, "", peer, Event::Refused { reason: Reason::ProxyHeader, detail: why.to_owned() });
+    shared.metrics.connection_closed();
+    // An error here only means that the end is less abrupt.
+    let _ = stream.set_zero_linger();
+}
+
+/// Starts a session, or says why not.
+fn admit(stream: TcpStream, ends: Ends, role: Role, shared: &Arc<Shared>, stop: &Stop) {
+    let addr = ClientAddr::new(ends.source);
+    let seat = match seat(addr, shared) {
+        Ok(seat) => seat,
+        Err(reason) => return turn_away(stream, addr, role, reason, shared),
+    };
+    // See `Connector::open`.
     let _ = stream.set_nodelay(true);
+    let guest = Guest { stream, ends, role, seat };
     let (shared, stop) = (Arc::clone(shared), stop.clone());
     tokio::spawn(async move {
-        drive::drive(stream, addr, seat, Arc::clone(&shared), stop).await;
+        drive(guest, Arc::clone(&shared), stop).await;
         shared.metrics.connection_closed();
     });
 }
 
+fn seat(addr: ClientAddr, shared: &Shared) -> Result<Seat, Reason> {
+    let limits = &shared.config.limits;
+    let source = addr.source(limits.ipv6_prefix);
+    let exempt = shared.rules.client(addr.ip()).exempt;
+    let room = (!exempt).then_some(Room { of_source: limits.connections, total: limits.total_connections });
+    let seat = shared.sources.enter(source, room)?;
+    // After the seat was taken: a ban from now on wakes it, an earlier one is seen here.
+    match shared.bans.banned(source, Instant::now()) {
+        Some((reason, _until)) if !exempt => Err(reason),
+        _ => Ok(seat),
+    }
+}
+
 /// Says 421 and closes. A client that doesn't take the hint is cut off after [`LINGER`], so that its slot is free again
 /// in both planes: a socket that only we have closed would live on in the kernel for a minute.
-fn turn_away(mut stream: TcpStream, addr: ClientAddr, reason: Reason, shared: &Arc<Shared>) {
+fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason, shared: &Arc<Shared>) {
     let reply = match reason {
         Reason::TotalConnections => replies::full(),
         Reason::Connections => replies::busy(),
@@ -150,6 +207,10 @@ fn turn_away(mut stream: TcpStream, addr: ClientAddr, reason: Reason, shared: &A
     shared.metrics.connection_closed();
     // An error here only means that an earlier end is less gentle.
     let _ = stream.set_zero_linger();
+    if role == Role::Submissions {
+        // It expects TLS: words in clear text would tell it nothing.
+        return;
+    }
     let Ok(seat) = Arc::clone(&shared.turned_away).try_acquire_owned() else {
         shared.metrics.bound_reached("turned_away");
         return;

@@ -3,26 +3,35 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
 use crate::feedback::Feedback;
 use crate::observe::metrics::Metrics;
 use crate::policy::Rules;
-use crate::wire::ehlo::Capabilities;
 
+mod auth;
 mod backend;
+mod balancer;
+mod connect;
+mod dovecot;
 mod drive;
 mod events;
 mod listen;
-mod probe;
+mod pool;
 mod sources;
+mod stream;
+mod tls;
 
 pub use listen::Listeners;
+pub use tls::{TlsError, try_load};
 
 /// Clients that were turned away and are waited for; more are cut off at once.
 const TURNED_AWAY: usize = 1024;
+/// Connections of balancers that have not said yet for whom they are.
+const HEADERS: usize = 1024;
+/// TLS handshakes with clients at once: each costs a private key operation, and strangers can ask for them.
+const HANDSHAKES: usize = 256;
 
 /// What all sessions share. None of it is locked on the hot path.
 #[derive(Debug)]
@@ -32,8 +41,11 @@ pub struct Shared {
     pub feedback: Feedback,
     pub metrics: Metrics,
     pub bans: Arc<crate::edge::bans::BanTable>,
-    /// What the backend offers, as the probe last saw it.
-    capabilities: ArcSwap<Capabilities>,
+    pool: Arc<pool::Pool>,
+    /// `None`: no certificate, no TLS towards clients.
+    tls: Option<tls::Server>,
+    handshakes: Semaphore,
+    headers: Arc<Semaphore>,
     sources: Arc<sources::Sources>,
     /// Room for clients that were turned away and haven't closed yet.
     turned_away: Arc<Semaphore>,
@@ -49,26 +61,37 @@ impl Shared {
         feedback: Feedback,
         metrics: Metrics,
         bans: Arc<crate::edge::bans::BanTable>,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, TlsError> {
+        let config = rules.config();
+        let tls = config.tls.as_ref().map(tls::Server::new).transpose()?;
+        let pool = Arc::new(pool::Pool::new(connect::Connector::new(Arc::clone(config))?));
         let sources = sources::Sources::new();
         let woken = Arc::clone(&sources);
         bans.on_ban(Box::new(move |source, reason| woken.ban(source, reason)));
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             config: Arc::clone(rules.config()),
             rules,
             feedback,
             metrics,
             bans,
-            capabilities: ArcSwap::from_pointee(Capabilities::default()),
+            pool,
+            tls,
+            handshakes: Semaphore::new(HANDSHAKES),
+            headers: Arc::new(Semaphore::new(HEADERS)),
             sources,
             turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
             epoch: crate::clock::WallTime::now().as_ms().unsigned_abs(),
             sessions: AtomicU64::new(0),
-        })
+        }))
     }
 
     fn next_id(&self) -> String {
         format!("{:x}-{:x}", self.epoch, self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Each server of the backend, and whether it answered the last probe.
+    pub fn backends(&self) -> Vec<(String, bool)> {
+        self.pool.health().map(|(address, healthy)| (address.to_string(), healthy)).collect()
     }
 
     /// Sessions now.

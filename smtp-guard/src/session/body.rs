@@ -6,6 +6,8 @@
 
 use smtp_guard_ebpf::reason::Reason;
 
+use std::time::Duration;
+
 use super::{BODY_WAIT, DOT_WAIT, Event, Message, Output, Request, Session, State, Upstream, replies};
 use crate::clock::Instant;
 use crate::observe::metrics::Outcome;
@@ -13,12 +15,37 @@ use crate::offence::Conduct;
 use crate::wire::data::{BodyEnd, CleanBody};
 use crate::wire::reply::Reply;
 
+/// Bytes a second that a client must send on average while it is waited for ...
+const MIN_RATE: u64 = 500;
+/// ... after this time, which a short pause or a slow start may take.
+const RATE_GRACE: Duration = Duration::from_secs(180);
+
 /// What is known of the message while its data comes in.
 #[derive(Debug, Default)]
 pub(super) struct Body {
     size: u64,
     /// It won't be delivered: this is what the client will hear at its dot. Nothing more goes to the backend.
     verdict: Option<(Outcome, Reply)>,
+    /// How long the client was waited for in all, and since when it is now.
+    waited: Duration,
+    waiting: Option<Instant>,
+}
+
+impl Body {
+    /// The client is waited for from `now` on; returns until when. That is [`BODY_WAIT`], or earlier for one that sent
+    /// less than [`MIN_RATE`] asks for: one byte every two minutes must not hold a session for ever.
+    pub(super) fn wait(&mut self, now: Instant, exempt: bool) -> Instant {
+        self.waiting.get_or_insert(now);
+        let allowed = RATE_GRACE + Duration::from_millis(self.size.saturating_mul(1000) / MIN_RATE);
+        let left = if exempt { BODY_WAIT } else { allowed.saturating_sub(self.waited) };
+        now.after(BODY_WAIT.min(left))
+    }
+
+    fn heard(&mut self, now: Instant) {
+        if let Some(since) = self.waiting.take() {
+            self.waited += now.since(since);
+        }
+    }
 }
 
 impl Session {
@@ -35,6 +62,7 @@ impl Session {
     /// Takes note of the size so far. Far beyond the limit the client isn't listened to any longer.
     pub(super) fn on_swallowed(&mut self, mut body: Body, size: u64, now: Instant, out: &mut Vec<Output>) -> State {
         body.size = body.size.max(size);
+        body.heard(now);
         self.deadline = now.after(BODY_WAIT);
         let Some(refusal) = self.rules.data(&self.client, body.size) else {
             return State::Body(body);
@@ -73,7 +101,7 @@ impl Session {
             out.push(Output::Event(Event::Refused { reason: Reason::Smuggling, detail: self.sender() }));
             self.finish(Outcome::Rejected, size, &replies::smuggling(), out);
             self.reset_transaction(Some(Request::Drop), out);
-            return self.fail(replies::smuggling(), std::time::Duration::ZERO, now, out);
+            return self.fail(replies::smuggling(), Duration::ZERO, now, out);
         }
         if let Some((outcome, reply)) = body.verdict {
             // The backend's connection was given up when the verdict fell.
@@ -136,6 +164,7 @@ fn usable_at_dot(word: Upstream) -> Result<Reply, (Outcome, Reply)> {
     match word {
         Upstream::Reply(reply) if reply.code().get() == 421 => Err((Outcome::Deferred, replies::backend_lost())),
         Upstream::Reply(reply) => Ok(reply),
+        Upstream::Auth(_) => Err((Outcome::Ambiguous, replies::backend_nonsense())),
         Upstream::Lost(lost) => Err((Outcome::Ambiguous, replies::lost(lost))),
     }
 }

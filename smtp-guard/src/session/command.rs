@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::{JUNK_COMMANDS, Output, Question, Request, Session, State, Transaction, replies};
+use std::sync::Arc;
+
+use super::{JUNK_COMMANDS, Output, Question, Request, Session, Speaker, State, Transaction, replies};
 use crate::clock::Instant;
 use crate::offence::Conduct;
 use crate::policy::{Decision, Refusal};
-use crate::wire::command::{Command, CommandError, Helo, MailFrom, RcptTo};
-use crate::wire::ehlo;
+use crate::wire::command::{Command, CommandError, Helo};
+use crate::wire::envelope::{MailFrom, RcptTo};
+use crate::wire::line::LineFlaw;
 use crate::wire::reply::Reply;
 
 impl Session {
@@ -25,7 +28,9 @@ impl Session {
             Err(error) => return self.on_bad_command(&error, now, out),
         };
         match command {
-            Command::Ehlo(_) | Command::Helo(_) | Command::Data if more => self.pipelined(out),
+            Command::Ehlo(_) | Command::Helo(_) | Command::Data | Command::StartTls | Command::Auth(_) if more => {
+                self.pipelined(out)
+            }
             Command::Ehlo(helo) => self.on_helo(helo, true, now, out),
             Command::Helo(helo) => self.on_helo(helo, false, now, out),
             Command::Mail(mail) => self.on_mail(mail, now, out),
@@ -50,41 +55,47 @@ impl Session {
             // Its payload follows at once and would be read as commands.
             Command::Bdat => self.refuse_and_close(Reason::Protocol, replies::chunking(), out),
             Command::Xclient => self.protocol(replies::not_permitted(), now, out),
-            Command::Expn | Command::StartTls | Command::Auth => self.protocol(replies::not_implemented(), now, out),
+            Command::StartTls => self.on_starttls(now, out),
+            Command::Auth(auth) => self.on_auth(auth, now, out),
+            Command::Expn => self.protocol(replies::not_implemented(), now, out),
         }
     }
 
     fn on_helo(&mut self, helo: Helo, esmtp: bool, now: Instant, out: &mut Vec<Output>) -> State {
-        if self.helo.is_some()
+        if self.speaker.is_some()
             && let Some(end) = self.junk(out)
         {
             return end;
         }
-        let config = self.rules.config();
-        let reply = if esmtp {
-            ehlo::offer(&config.hostname, config.limits.message_size, &self.backend)
-        } else {
-            replies::helo(&config.hostname)
-        };
-        self.helo = Some(helo);
-        self.esmtp = esmtp;
+        let reply =
+            if esmtp { self.offer().reply(&self.backend) } else { replies::helo(&self.rules.config().hostname) };
+        let login = self.speaker.as_ref().and_then(|speaker| speaker.login.clone());
+        self.speaker = Some(Arc::new(Speaker { helo, esmtp, login }));
         self.abandon(reply, now, out)
     }
 
     fn on_mail(&mut self, mail: MailFrom, now: Instant, out: &mut Vec<Output>) -> State {
-        if self.helo.is_none() {
+        let Some(speaker) = self.speaker.clone() else {
             return self.protocol(replies::helo_first(), now, out);
+        };
+        if let Some(reply) = self.not_yet(&speaker) {
+            return self.protocol(reply, now, out);
         }
         if self.transaction.is_some() {
             return self.protocol(replies::nested_mail(), now, out);
         }
-        if !self.esmtp && (mail.size.is_some() || mail.body.is_some())
-            || mail.body.is_some() && !self.backend.eight_bit_mime
-        {
+        let (uses, offer) = (mail.uses(), self.offer());
+        let offered = self.backend.takes(uses)
+            && (offer.auth || !uses.auth)
+            && (offer.requiretls || !uses.requiretls)
+            && (self.backend.eight_bit_mime || !uses.smtputf8);
+        if uses.parameters && !(speaker.esmtp && offered) {
             return self.protocol(replies::unknown_parameter(), now, out);
         }
         match self.rules.mail(&self.client, mail.size) {
-            Decision::Permit(permit) => self.ask(Question::Mail(mail.clone()), Request::Mail(mail, permit), now, out),
+            Decision::Permit(permit) => {
+                self.ask(Question::Mail(mail.clone()), Request::Mail(mail, permit, speaker), now, out)
+            }
             Decision::Refuse(Refusal { reason, reply }) => {
                 self.refuse(reason, format!("from={}", mail.path), reply, Duration::ZERO, now, out)
             }
@@ -98,6 +109,14 @@ impl Session {
         if transaction.lost {
             return self.reply(replies::backend_lost(), now, out);
         }
+        let uses = rcpt.uses();
+        if uses.smtputf8 && !transaction.smtputf8 {
+            return self.protocol(CommandError::NeedsSmtpUtf8.reply(), now, out);
+        }
+        let esmtp = self.speaker.as_ref().is_some_and(|speaker| speaker.esmtp);
+        if uses.parameters && !(esmtp && self.backend.takes(uses)) {
+            return self.protocol(replies::unknown_parameter(), now, out);
+        }
         match self.rules.recipient(&self.client, &rcpt.path, transaction.accepted) {
             Decision::Permit((permit, standing)) => {
                 self.ask(Question::Rcpt(rcpt.clone(), standing), Request::Rcpt(rcpt, permit), now, out)
@@ -107,14 +126,25 @@ impl Session {
             }
             Decision::Refuse(Refusal { reason, reply }) => {
                 let detail = self.envelope(&rcpt);
-                if reply.code().class() == 4 {
+                if reply.code().class() == 4 && self.is_surplus_fair() {
                     out.push(Output::Event(super::Event::Refused { reason, detail }));
                     return self.reply(reply, now, out);
                 }
-                out.push(Output::Report(Conduct::Offence(reason)));
+                if reply.code().class() == 5 {
+                    out.push(Output::Report(Conduct::Offence(reason)));
+                }
                 self.refuse(reason, detail, reply, Duration::ZERO, now, out)
             }
         }
+    }
+
+    /// Whether one more recipient that there is no room for may be asked for free: as many as there was room for.
+    fn is_surplus_fair(&mut self) -> bool {
+        let limit = self.rules.config().limits.recipients;
+        self.transaction.as_mut().is_some_and(|transaction| {
+            transaction.surplus = transaction.surplus.saturating_add(1);
+            transaction.surplus <= limit
+        })
     }
 
     /// A recipient that doesn't exist: told late, and told to the ledger at once.
@@ -127,7 +157,7 @@ impl Session {
     ) -> State {
         out.push(Output::Report(Conduct::UnknownRecipient { recipient: rcpt.path.key().into() }));
         let detail = self.envelope(rcpt);
-        let delay = self.rules.config().harvest.delay;
+        let delay = if self.client.authenticated { Duration::ZERO } else { self.rules.config().harvest.delay };
         if self.accepted_messages > 0 {
             // A sender whose mail was accepted in this session isn't made to fail over a stale address.
             out.push(Output::Event(super::Event::Refused { reason: Reason::UnknownRecipient, detail }));
@@ -168,6 +198,13 @@ impl Session {
     }
 
     fn on_bad_command(&mut self, error: &CommandError, now: Instant, out: &mut Vec<Output>) -> State {
+        if matches!(error, CommandError::Line(flaw) if *flaw != LineFlaw::TooLong) {
+            self.flaws += 1;
+            if self.flaws > 1 {
+                out.push(Output::Report(Conduct::Offence(Reason::Protocol)));
+                return self.refuse_and_close(Reason::Protocol, error.reply(), out);
+            }
+        }
         if error.is_other_protocol() {
             out.push(Output::Report(Conduct::Offence(Reason::NonSmtp)));
             return self.refuse_and_close(Reason::NonSmtp, replies::not_smtp(), out);
@@ -175,7 +212,7 @@ impl Session {
         self.refuse(Reason::Protocol, error.to_string(), error.reply(), Duration::ZERO, now, out)
     }
 
-    fn protocol(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
+    pub(super) fn protocol(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
         let detail = reply.to_string();
         self.refuse(Reason::Protocol, detail, reply, Duration::ZERO, now, out)
     }

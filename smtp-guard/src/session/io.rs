@@ -1,19 +1,62 @@
 //! What goes into a session and what comes out: the whole of its surface.
 
+use std::sync::Arc;
+
 use smtp_guard_ebpf::reason::Reason;
 
+use crate::addr::ClientAddr;
+use crate::clock::Both;
+use crate::config::Role;
 use crate::observe::metrics::Outcome;
 use crate::offence::Conduct;
-use crate::policy::Permit;
-use crate::wire::command::{Command, CommandError, MailFrom, RcptTo};
+use crate::policy::{Permit, Rules};
+use crate::wire::command::{Command, CommandError, Helo};
 use crate::wire::data::{BodyEnd, CleanBody};
+use crate::wire::ehlo::Capabilities;
+use crate::wire::envelope::{MailFrom, RcptTo};
+use crate::wire::line::LineFlaw;
 use crate::wire::reply::Reply;
+use crate::wire::sasl::{Credentials, Secret};
+
+/// What a session begins with: a snapshot that no later change of the configuration touches.
+#[derive(Debug)]
+pub struct Opening {
+    pub id: String,
+    pub addr: ClientAddr,
+    pub role: Role,
+    /// The client spoke TLS from its first byte.
+    pub secured: Option<Secured>,
+    pub rules: Arc<Rules>,
+    /// What EHLO offers, of what depends on the backend.
+    pub backend: Arc<Capabilities>,
+    pub clock: Both,
+}
+
+/// The client's TLS, for its trace header. Names of the library's tables, never the client's words.
+#[derive(Clone, Copy, Debug)]
+pub struct Secured {
+    pub version: &'static str,
+    pub cipher: &'static str,
+}
+
+/// Who speaks, as the backend shall see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    pub helo: Helo,
+    pub esmtp: bool,
+    /// Who the client proved to be.
+    pub login: Option<Box<str>>,
+}
 
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
     /// A command line. `more`: the client has sent bytes beyond it already.
     Command { command: Result<Command, CommandError>, more: bool },
+    /// A line within AUTH.
+    Response(Result<Secret, LineFlaw>),
+    /// The TLS handshake that [`Output::StartTls`] asked for is done.
+    Secured(Secured),
     /// Message data, decoded.
     Body(CleanBody),
     /// So many bytes of message data were read in all, although none came out (a flaw was seen).
@@ -36,7 +79,18 @@ pub enum Input {
 #[derive(Debug)]
 pub enum Upstream {
     Reply(Reply),
+    /// On [`Request::Auth`].
+    Auth(AuthVerdict),
     Lost(Lost),
+}
+
+/// What became of credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthVerdict {
+    Accepted,
+    Rejected,
+    /// Whoever judges them can't be asked now.
+    Unavailable,
 }
 
 impl Upstream {
@@ -45,6 +99,7 @@ impl Upstream {
         match self {
             Self::Reply(reply) if reply.code().get() == 421 => Err(Lost::Closed),
             Self::Reply(reply) => Ok(reply),
+            Self::Auth(_) => Err(Lost::Protocol),
             Self::Lost(lost) => Err(lost),
         }
     }
@@ -70,6 +125,8 @@ pub enum Output {
     Reply(Reply),
     /// Send to the backend.
     Request(Request),
+    /// Send what is unsent, make the TLS handshake, and feed [`Input::Secured`]; or close.
+    StartTls,
     /// Tell the ledger.
     Report(Conduct),
     /// Log and count.
@@ -82,7 +139,9 @@ pub enum Output {
 #[derive(Debug)]
 pub enum Request {
     /// MAIL; connects first where there is no connection.
-    Mail(MailFrom, Permit),
+    Mail(MailFrom, Permit, Arc<Speaker>),
+    /// Asks whoever judges credentials.
+    Auth(Credentials, Arc<Speaker>),
     Rcpt(RcptTo, Permit),
     Data,
     Body(CleanBody),
@@ -106,6 +165,10 @@ pub enum Event {
     Ended {
         reason: Reason,
     },
+    /// The client proved to be this user.
+    Authenticated {
+        user: String,
+    },
     Message(Message),
 }
 
@@ -126,6 +189,8 @@ pub struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
     Command,
+    /// A line within AUTH.
+    Response,
     Body,
     Nothing,
     /// It is over.

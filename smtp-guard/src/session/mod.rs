@@ -7,6 +7,7 @@
 //! - The backend receives typed values only ([`Request`]), and none of them without a permit of `policy`.
 //! - A 250 at the client's dot is only ever the passing on of the backend's 2xx at its dot ([`body`]).
 //! - Every exit from a transaction goes through [`Session::reset_transaction`].
+//! - After STARTTLS nothing is left of what was said in clear text ([`secure`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,20 +16,23 @@ use smtp_guard_ebpf::reason::Reason;
 
 use crate::addr::ClientAddr;
 use crate::clock::{Both, Instant};
+use crate::config::Role;
 use crate::offence::Conduct;
 use crate::policy::{Client, Rules, Standing};
-use crate::wire::command::{Helo, MailFrom, RcptTo};
 use crate::wire::ehlo::Capabilities;
+use crate::wire::envelope::{MailFrom, RcptTo};
 use crate::wire::reply::Reply;
 
+mod auth;
 mod body;
 mod command;
 mod io;
 mod received;
 pub mod replies;
+mod secure;
 mod upstream;
 
-pub use io::{Event, Input, Lost, Message, Output, Request, Upstream, Wants};
+pub use io::{AuthVerdict, Event, Input, Lost, Message, Opening, Output, Request, Secured, Speaker, Upstream, Wants};
 
 /// How long the client may take for its next command (RFC 5321 4.5.3.2.7).
 const COMMAND_WAIT: Duration = Duration::from_secs(300);
@@ -40,6 +44,10 @@ const ENVELOPE_WAIT: Duration = Duration::from_secs(270);
 const DATA_WAIT: Duration = Duration::from_secs(110);
 /// How long the backend may take at the dot: of the client's 10 minutes.
 const DOT_WAIT: Duration = Duration::from_secs(540);
+/// How long a TLS handshake may take.
+pub const HANDSHAKE_WAIT: Duration = Duration::from_secs(30);
+/// How long whoever judges credentials may take: Dovecot holds failures back.
+const AUTH_WAIT: Duration = Duration::from_secs(60);
 /// NOOP, RSET, VRFY, HELP and repeated EHLO in one session; one more ends it.
 const JUNK_COMMANDS: u32 = 100;
 
@@ -49,20 +57,27 @@ pub struct Session {
     id: String,
     addr: ClientAddr,
     client: Client,
+    role: Role,
     rules: Arc<Rules>,
     /// Read once at the start: wall time is reckoned from it.
     clock: Both,
     /// What EHLO offers, of what depends on the backend.
     backend: Arc<Capabilities>,
-    helo: Option<Helo>,
-    esmtp: bool,
+    /// `None`: clear text.
+    secured: Option<Secured>,
+    /// What the client said of itself; without HELO or EHLO nothing.
+    speaker: Option<Arc<Speaker>>,
     transaction: Option<Transaction>,
     state: State,
     deadline: Instant,
     failures: u32,
     junk: u32,
+    /// Command lines with bare CR, bare LF or NUL.
+    flaws: u32,
     accepted_messages: u32,
     draining: bool,
+    /// From then on no new transaction begins.
+    ends: Instant,
 }
 
 /// From the backend's 250 to MAIL until [`Session::reset_transaction`].
@@ -70,6 +85,9 @@ pub struct Session {
 struct Transaction {
     sender: String,
     accepted: u32,
+    /// Recipients refused because there were enough.
+    surplus: u32,
+    smtputf8: bool,
     /// The backend lost it: every further command of it is answered 451.
     lost: bool,
 }
@@ -82,6 +100,10 @@ enum State {
     Held(Reply),
     /// The backend is asked.
     Asked(Question),
+    /// Takes a response within AUTH.
+    Auth(auth::Step),
+    /// The TLS handshake is under way.
+    Securing,
     /// Takes message data.
     Body(body::Body),
     /// The dot was sent; the client hears what the backend says. `gone`: there is no client any more.
@@ -94,6 +116,7 @@ enum State {
 
 #[derive(Debug)]
 enum Question {
+    Auth(Box<str>),
     Mail(MailFrom),
     Rcpt(RcptTo, Standing),
     Data,
@@ -102,25 +125,23 @@ enum Question {
 
 impl Session {
     /// A session for a client that was let in, with its greeting in `out`.
-    pub fn open(
-        id: String,
-        addr: ClientAddr,
-        rules: Arc<Rules>,
-        backend: Arc<Capabilities>,
-        clock: Both,
-        out: &mut Vec<Output>,
-    ) -> Self {
+    pub fn open(opening: Opening, out: &mut Vec<Output>) -> Self {
+        let Opening { id, addr, role, secured, rules, backend, clock } = opening;
         out.push(Output::Reply(replies::greeting(&rules.config().hostname)));
+        let ends = clock.instant.after(rules.config().limits.session_time);
         Self {
             id,
             addr,
             client: rules.client(addr.ip()),
+            role,
             rules,
             clock,
             backend,
-            helo: None,
-            esmtp: false,
+            secured,
+            speaker: None,
             transaction: None,
+            flaws: 0,
+            ends,
             state: State::Ready,
             deadline: clock.instant.after(COMMAND_WAIT),
             failures: 0,
@@ -135,7 +156,8 @@ impl Session {
         match self.state {
             State::Ready => Wants::Command,
             State::Body(_) => Wants::Body,
-            State::Held(_) | State::Asked(_) | State::Dot { .. } => Wants::Nothing,
+            State::Auth(_) => Wants::Response,
+            State::Held(_) | State::Asked(_) | State::Securing | State::Dot { .. } => Wants::Nothing,
             State::Closed => Wants::Closed,
         }
     }
@@ -143,6 +165,14 @@ impl Session {
     /// When [`Input::Deadline`] is due.
     pub fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// The driver has nothing to feed at `now` and is about to wait: from here on a client that owes message data is
+    /// slow. (While the backend doesn't take data it isn't the client's fault.)
+    pub fn waiting(&mut self, now: Instant) {
+        if let State::Body(body) = &mut self.state {
+            self.deadline = body.wait(now, self.client.exempt);
+        }
     }
 
     /// Takes one input at `now` and appends what shall be done to `out`.
@@ -168,6 +198,15 @@ impl Session {
             (State::Asked(question), Input::Deadline) => {
                 self.on_answer(question, Upstream::Lost(Lost::Timeout), now, out)
             }
+            (State::Auth(step), Input::Response(response)) => self.on_response(step, response, now, out),
+            (State::Auth(_) | State::Securing, Input::Deadline) => {
+                self.refuse_and_close(Reason::Timeout, replies::timeout(), out)
+            }
+            (state @ State::Auth(_), Input::Upstream(_)) => {
+                self.on_upstream_idle(out);
+                state
+            }
+            (State::Securing, Input::Secured(secured)) => self.on_secured(secured, now, out),
             (State::Body(body), Input::Body(chunk)) => self.on_body(body, chunk, now, out),
             (State::Body(body), Input::Swallowed(size)) => self.on_swallowed(body, size, now, out),
             (State::Body(body), Input::BodyEnd(end)) => self.on_body_end(body, end, now, out),
@@ -195,6 +234,12 @@ impl Session {
             return self.drained(out);
         }
         self.deadline = now.after(COMMAND_WAIT);
+        if self.transaction.is_none() && !self.client.exempt {
+            if now >= self.ends {
+                return self.refuse_and_close(Reason::Timeout, replies::session_over(), out);
+            }
+            self.deadline = self.deadline.min(self.ends);
+        }
         State::Ready
     }
 
@@ -204,7 +249,11 @@ impl Session {
     }
 
     fn ask(&mut self, question: Question, request: Request, now: Instant, out: &mut Vec<Output>) -> State {
-        let wait = if matches!(question, Question::Data) { DATA_WAIT } else { ENVELOPE_WAIT };
+        let wait = match question {
+            Question::Data => DATA_WAIT,
+            Question::Auth(_) => AUTH_WAIT,
+            _ => ENVELOPE_WAIT,
+        };
         self.deadline = now.after(wait);
         out.push(Output::Request(request));
         State::Asked(question)

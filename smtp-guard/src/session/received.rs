@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Session;
+use super::{Secured, Session};
 use crate::clock::{Instant, WallTime};
 use crate::wire::data::CleanBody;
 
@@ -12,15 +12,33 @@ pub(super) fn header(session: &Session, now: Instant) -> Option<CleanBody> {
         IpAddr::V4(v4) => format!("[{v4}]"),
         IpAddr::V6(v6) => format!("[IPv6:{v6}]"),
     };
-    let helo = session.helo.as_ref().map_or_else(|| "unknown".to_owned(), |helo| helo.printable());
-    let protocol = if session.esmtp { "ESMTP" } else { "SMTP" };
+    let speaker = session.speaker.as_deref();
+    let helo = speaker.map_or_else(|| "unknown".to_owned(), |speaker| speaker.helo.printable());
+    let tls = match session.secured {
+        Some(Secured { version, cipher }) => format!("\r\n\t(using {version} with cipher {cipher})"),
+        None => String::new(),
+    };
     let text = format!(
-        "Received: from {helo} ({address})\r\n\tby {} (smtp-guard) with {protocol} id {};\r\n\t{}\r\n",
+        "Received: from {helo} ({address}){tls}\r\n\tby {} (smtp-guard) with {} id {};\r\n\t{}\r\n",
         session.rules.config().hostname,
+        protocol(session),
         session.id,
         date(session.clock.wall_at(now)),
     );
     CleanBody::header(&text).ok()
+}
+
+/// The name of what is spoken, as RFC 3848 and RFC 6531 register it.
+fn protocol(session: &Session) -> String {
+    let speaker = session.speaker.as_deref();
+    let base = match session.transaction.as_ref().is_some_and(|transaction| transaction.smtputf8) {
+        true => "UTF8SMTP",
+        false if speaker.is_some_and(|speaker| speaker.esmtp) => "ESMTP",
+        false => "SMTP",
+    };
+    let secured = if session.secured.is_some() { "S" } else { "" };
+    let authenticated = if speaker.is_some_and(|speaker| speaker.login.is_some()) { "A" } else { "" };
+    format!("{base}{secured}{authenticated}")
 }
 
 /// `Tue, 24 Nov 2026 11:00:00 +0000` (RFC 5322 3.3).

@@ -19,10 +19,26 @@ replies! {
     /// The client isn't SMTP at all.
     not_smtp => 221 (2, 7, 0) "This is an SMTP server";
 
+    ready_for_tls => 220 (2, 0, 0) "Ready to start TLS";
+    authenticated => 235 (2, 7, 0) "Authentication successful";
+    auth_failed => 535 (5, 7, 8) "Authentication failed";
+    auth_unavailable => 454 (4, 7, 0) "Cannot check passwords now, try again later";
+    auth_cancelled => 501 (5, 7, 0) "Authentication cancelled";
+    auth_response => 501 (5, 5, 2) "Wrong response";
+    auth_mechanism => 504 (5, 5, 4) "Mechanism was not offered";
+    auth_needs_tls => 538 (5, 7, 11) "Encryption required: send STARTTLS first";
+    auth_twice => 503 (5, 5, 1) "Already authenticated";
+    auth_in_transaction => 503 (5, 5, 1) "AUTH is not allowed within a transaction";
+    auth_required => 530 (5, 7, 0) "Authentication required";
+    tls_required => 530 (5, 7, 0) "Send STARTTLS first";
+    tls_twice => 503 (5, 5, 1) "TLS is active already";
+
     busy => 421 (4, 7, 0) "Too many connections from your address, try again later";
     full => 421 (4, 3, 2) "Too many connections, try again later";
     banned => 421 (4, 7, 0) "Your address is blocked for now";
     shutdown => 421 (4, 3, 2) "Shutting down, try again soon";
+    session_over => 421 (4, 4, 2) "This session has lasted long enough, connect again";
+    login_lost => 421 (4, 4, 2) "Connection to the mail server was lost, log in again";
     timeout => 421 (4, 4, 2) "Timed out waiting for you";
     failed_commands => 421 (4, 7, 0) "Too many failed commands";
     junk_commands => 421 (4, 7, 0) "Too many commands without a message";
@@ -42,6 +58,11 @@ replies! {
     unknown_parameter => 555 (5, 5, 4) "Parameter was not offered";
     pipelining => 554 (5, 5, 0) "Wait for the reply before you go on";
     smuggling => 550 (5, 6, 0) "Message data with bare CR, bare LF or NUL";
+}
+
+/// A step of AUTH: `text` in base64.
+pub fn challenge(text: &'static str) -> Reply {
+    Reply::new(334, None, text)
 }
 
 /// What the client hears of a backend that was lost: never more than 4xx.

@@ -8,7 +8,7 @@ use super::{Event, Lost, Output, Question, Request, Session, State, Transaction,
 use crate::clock::Instant;
 use crate::offence::Conduct;
 use crate::policy::{Standing, unknown};
-use crate::wire::command::RcptTo;
+use crate::wire::envelope::RcptTo;
 use crate::wire::reply::Reply;
 
 impl Session {
@@ -19,6 +19,10 @@ impl Session {
         now: Instant,
         out: &mut Vec<Output>,
     ) -> State {
+        let (question, word) = match (question, word) {
+            (Question::Auth(user), word) => return self.on_auth_verdict(user, &word, now, out),
+            (question, word) => (question, word),
+        };
         let reply = match word.usable() {
             Ok(reply) => reply,
             Err(lost) => return self.on_lost(question, lost, now, out),
@@ -30,7 +34,13 @@ impl Session {
             }
             (question @ Question::Reset(_), _) => self.on_lost(question, Lost::Protocol, now, out),
             (Question::Mail(mail), 2) => {
-                self.transaction = Some(Transaction { sender: mail.path.to_string(), accepted: 0, lost: false });
+                self.transaction = Some(Transaction {
+                    sender: mail.path.to_string(),
+                    accepted: 0,
+                    surplus: 0,
+                    smtputf8: mail.smtputf8,
+                    lost: false,
+                });
                 self.reply(reply, now, out)
             }
             (Question::Rcpt(rcpt, standing), 2) => {
@@ -109,7 +119,11 @@ impl Session {
                 }
                 self.reply(replies::lost(lost), now, out)
             }
-            Question::Mail(_) | Question::Data => {
+            // Logged in over a connection that is gone: the next one would be a stranger's.
+            Question::Mail(_) if self.is_bound_to_backend() => {
+                self.refuse_and_close(Reason::BackendLost, replies::login_lost(), out)
+            }
+            Question::Mail(_) | Question::Data | Question::Auth(_) => {
                 self.reset_transaction(None, out);
                 self.reply(replies::lost(lost), now, out)
             }
@@ -127,7 +141,8 @@ impl Session {
     }
 
     fn begin_body(&mut self, now: Instant) -> State {
-        self.deadline = now.after(super::BODY_WAIT);
-        State::Body(body::Body::default())
+        let mut body = body::Body::default();
+        self.deadline = body.wait(now, self.client.exempt);
+        State::Body(body)
     }
 }

@@ -1,15 +1,17 @@
 //! Commands (RFC 5321 4.1.1): from a line to a typed value, and back to a line for the backend.
 //!
-//! Strict: printable ASCII only, the grammar and nothing beside it. One thing is tolerated because many clients do it:
+//! Strict: printable ASCII only (but for international addresses), the grammar and nothing beside it. One thing is tolerated because many clients do it:
 //! a space after `FROM:` and `TO:`, and spaces at the end of a line.
 
 use std::fmt;
 
 use bytes::{BufMut, BytesMut};
 
-use super::address::{AddressError, ForwardPath, ReversePath};
+use super::address::AddressError;
+use super::envelope::{MailFrom, RcptTo};
 use super::line::LineFlaw;
 use super::reply::Reply;
+use super::sasl::{Mechanism, Secret};
 
 /// A command of a client, or to the backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,41 +25,27 @@ pub enum Command {
     Noop,
     Quit,
     Help,
-    // The rest is recognised to be refused rightly. Arguments are not kept: that of AUTH is a secret.
+    StartTls,
+    Auth(Auth),
     Vrfy,
+    // The rest is recognised to be refused rightly.
     Expn,
     Bdat,
-    StartTls,
-    Auth,
     Xclient,
+}
+
+/// AUTH (RFC 4954).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// `None`: one that isn't known here.
+    pub mechanism: Option<Mechanism>,
+    /// What the client sent along, in base64.
+    pub initial: Option<Secret>,
 }
 
 /// What a client calls itself. Wrong more often than right: shown, never believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Helo(Box<str>);
-
-/// MAIL.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MailFrom {
-    pub path: ReversePath,
-    /// Bytes that the client announces (RFC 1870).
-    pub size: Option<u64>,
-    /// RFC 6152.
-    pub body: Option<BodyType>,
-}
-
-/// The parameter BODY.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyType {
-    SevenBit,
-    EightBitMime,
-}
-
-/// RCPT.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RcptTo {
-    pub path: ForwardPath,
-}
 
 /// Why a line isn't a command. Its text never holds bytes of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +64,8 @@ pub enum CommandError {
     Sender(AddressError),
     #[error("bad recipient: {0}")]
     Recipient(AddressError),
+    #[error("an international address without SMTPUTF8")]
+    NeedsSmtpUtf8,
     #[error("a parameter that was not offered")]
     UnknownParameter,
     #[error("a parameter with a wrong value, or twice")]
@@ -109,6 +99,7 @@ impl CommandError {
             Self::Argument(_) => Reply::new(501, Some((5, 5, 4)), "Wrong argument"),
             Self::Sender(error) => Reply::new(501, Some((5, 1, 7)), format!("Bad sender address: {error}")),
             Self::Recipient(error) => Reply::new(501, Some((5, 1, 3)), format!("Bad recipient address: {error}")),
+            Self::NeedsSmtpUtf8 => Reply::new(553, Some((5, 6, 7)), "An international address needs SMTPUTF8"),
             Self::UnknownParameter => Reply::new(555, Some((5, 5, 4)), "Parameter was not offered"),
             Self::BadParameter => Reply::new(501, Some((5, 5, 4)), "Wrong parameter"),
         }
@@ -122,43 +113,61 @@ impl CommandError {
 
 /// Reads a command from a line without its CRLF.
 pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
-    if !line.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) {
-        return Err(CommandError::NotAscii);
+    let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+    // The longest verb has eight letters: what is longer isn't copied.
+    let mut upper = [0; 8];
+    let Some(verb) = upper.get_mut(..end) else {
+        return Err(if is_text(line) { CommandError::Unrecognized } else { CommandError::NotAscii });
+    };
+    verb.copy_from_slice(&line[..end]);
+    verb.make_ascii_uppercase();
+    if HTTP.contains(&&*verb) {
+        return Err(CommandError::OtherProtocol);
     }
-    let line = std::str::from_utf8(line).map_err(|_| CommandError::NotAscii)?.trim_end_matches(' ');
-    let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
+    // Bytes that are not ASCII may stand in addresses only, as UTF-8 without control characters.
+    let line = match std::str::from_utf8(line) {
+        Ok(line) if is_text(line.as_bytes()) => line,
+        Ok(line) if matches!(&*verb, b"MAIL" | b"RCPT" | b"VRFY") && !line.chars().any(char::is_control) => line,
+        _ => return Err(CommandError::NotAscii),
+    };
+    let argument = line.get(end + 1..).unwrap_or_default().trim_end_matches(' ');
     let alone = |command: Command, name| match argument {
         "" => Ok(command),
         _ => Err(CommandError::Argument(name)),
     };
-    // The longest verb has eight letters: what is longer isn't copied.
-    let mut upper = [0; 8];
-    let Some(upper) = upper.get_mut(..verb.len()) else {
-        return Err(CommandError::Unrecognized);
-    };
-    upper.copy_from_slice(verb.as_bytes());
-    upper.make_ascii_uppercase();
-    match &*upper {
+    match &*verb {
         b"EHLO" => helo(argument, "EHLO").map(Command::Ehlo),
         b"HELO" => helo(argument, "HELO").map(Command::Helo),
-        b"MAIL" => mail(argument).map(Command::Mail),
-        b"RCPT" => rcpt(argument).map(Command::Rcpt),
+        b"MAIL" => MailFrom::parse(after(argument, "FROM:", "MAIL")?).map(Command::Mail),
+        b"RCPT" => RcptTo::parse(after(argument, "TO:", "RCPT")?).map(Command::Rcpt),
         b"DATA" => alone(Command::Data, "DATA"),
         b"RSET" => alone(Command::Rset, "RSET"),
         b"QUIT" => alone(Command::Quit, "QUIT"),
         b"STARTTLS" => alone(Command::StartTls, "STARTTLS"),
+        b"AUTH" => auth(argument).map(Command::Auth),
         b"NOOP" => Ok(Command::Noop),
         b"HELP" => Ok(Command::Help),
         b"VRFY" => Ok(Command::Vrfy),
         b"EXPN" => Ok(Command::Expn),
         b"BDAT" => Ok(Command::Bdat),
-        b"AUTH" => Ok(Command::Auth),
         b"XCLIENT" | b"XFORWARD" => Ok(Command::Xclient),
-        b"GET" | b"POST" | b"HEAD" | b"PUT" | b"DELETE" | b"OPTIONS" | b"CONNECT" | b"TRACE" | b"PATCH" => {
-            Err(CommandError::OtherProtocol)
-        }
         _ => Err(CommandError::Unrecognized),
     }
+}
+
+/// Verbs of HTTP: whoever sends them is misused as a relay by somebody else.
+const HTTP: [&[u8]; 9] = [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE", b"PATCH"];
+
+fn is_text(line: &[u8]) -> bool {
+    line.iter().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+fn auth(argument: &str) -> Result<Auth, CommandError> {
+    let (mechanism, initial) = argument.split_once(' ').map_or((argument, None), |(m, i)| (m, Some(i)));
+    if mechanism.is_empty() || initial.is_some_and(|initial| initial.is_empty() || initial.contains(' ')) {
+        return Err(CommandError::Argument("AUTH"));
+    }
+    Ok(Auth { mechanism: Mechanism::named(mechanism), initial: initial.map(|initial| Secret::new(initial.as_bytes())) })
 }
 
 fn helo(argument: &str, name: &'static str) -> Result<Helo, CommandError> {
@@ -172,6 +181,11 @@ impl Helo {
         is_name.then(|| Self(name.into()))
     }
 
+    /// The name as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The name for logs and for our Received header: at most 100 characters, and `?` for those that have a meaning in
     /// a header.
     pub fn printable(&self) -> String {
@@ -180,71 +194,13 @@ impl Helo {
     }
 }
 
-fn mail(argument: &str) -> Result<MailFrom, CommandError> {
-    let path = after(argument, "FROM:").ok_or(CommandError::Argument("MAIL"))?;
-    let (path, rest) = ReversePath::parse(path).map_err(CommandError::Sender)?;
-    let mut mail = MailFrom { path, size: None, body: None };
-    for parameter in parameters(rest, "MAIL")? {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        match name.to_ascii_uppercase().as_str() {
-            "SIZE" => set(&mut mail.size, size(value))?,
-            "BODY" => set(&mut mail.body, body(value))?,
-            _ => return Err(CommandError::UnknownParameter),
-        }
-    }
-    Ok(mail)
-}
-
-fn rcpt(argument: &str) -> Result<RcptTo, CommandError> {
-    let path = after(argument, "TO:").ok_or(CommandError::Argument("RCPT"))?;
-    let (path, rest) = ForwardPath::parse(path).map_err(CommandError::Recipient)?;
-    match parameters(rest, "RCPT")?.next() {
-        None => Ok(RcptTo { path }),
-        Some(_) => Err(CommandError::UnknownParameter),
-    }
-}
-
 /// What follows `keyword` and at most one space.
-fn after<'a>(argument: &'a str, keyword: &str) -> Option<&'a str> {
-    let (head, rest) = argument.split_at_checked(keyword.len())?;
-    head.eq_ignore_ascii_case(keyword).then(|| rest.strip_prefix(' ').unwrap_or(rest))
-}
-
-/// The words behind a path.
-fn parameters<'a>(rest: &'a str, verb: &'static str) -> Result<impl Iterator<Item = &'a str>, CommandError> {
-    if !rest.is_empty() && !rest.starts_with(' ') {
+fn after<'a>(argument: &'a str, keyword: &str, verb: &'static str) -> Result<&'a str, CommandError> {
+    let (head, rest) = argument.split_at_checked(keyword.len()).ok_or(CommandError::Argument(verb))?;
+    if !head.eq_ignore_ascii_case(keyword) {
         return Err(CommandError::Argument(verb));
     }
-    Ok(rest.split(' ').filter(|word| !word.is_empty()))
-}
-
-fn set<T>(place: &mut Option<T>, value: Option<T>) -> Result<(), CommandError> {
-    match (value, &place) {
-        (Some(value), None) => {
-            *place = Some(value);
-            Ok(())
-        }
-        _ => Err(CommandError::BadParameter),
-    }
-}
-
-fn size(value: &str) -> Option<u64> {
-    let digits = (1..=20).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit());
-    // Twenty digits may be more than there is room for: as good as endless, and refused by the limit.
-    digits.then(|| value.parse().unwrap_or(u64::MAX))
-}
-
-fn body(value: &str) -> Option<BodyType> {
-    [BodyType::SevenBit, BodyType::EightBitMime].into_iter().find(|kind| value.eq_ignore_ascii_case(kind.keyword()))
-}
-
-impl BodyType {
-    const fn keyword(self) -> &'static str {
-        match self {
-            Self::SevenBit => "7BIT",
-            Self::EightBitMime => "8BITMIME",
-        }
-    }
+    Ok(rest.strip_prefix(' ').unwrap_or(rest))
 }
 
 impl Command {
@@ -260,17 +216,8 @@ impl fmt::Display for Command {
         match self {
             Self::Ehlo(helo) => write!(f, "EHLO {}", helo.0),
             Self::Helo(helo) => write!(f, "HELO {}", helo.0),
-            Self::Mail(mail) => {
-                write!(f, "MAIL FROM:{}", mail.path)?;
-                if let Some(size) = mail.size {
-                    write!(f, " SIZE={size}")?;
-                }
-                match mail.body {
-                    Some(body) => write!(f, " BODY={}", body.keyword()),
-                    None => Ok(()),
-                }
-            }
-            Self::Rcpt(rcpt) => write!(f, "RCPT TO:{}", rcpt.path),
+            Self::Mail(mail) => write!(f, "MAIL {mail}"),
+            Self::Rcpt(rcpt) => write!(f, "RCPT {rcpt}"),
             Self::Data => f.write_str("DATA"),
             Self::Rset => f.write_str("RSET"),
             Self::Noop => f.write_str("NOOP"),
@@ -280,7 +227,8 @@ impl fmt::Display for Command {
             Self::Expn => f.write_str("EXPN"),
             Self::Bdat => f.write_str("BDAT"),
             Self::StartTls => f.write_str("STARTTLS"),
-            Self::Auth => f.write_str("AUTH"),
+            // Without its argument, which is a secret.
+            Self::Auth(_) => f.write_str("AUTH"),
             Self::Xclient => f.write_str("XCLIENT"),
         }
     }

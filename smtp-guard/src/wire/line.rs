@@ -9,6 +9,9 @@ use memchr::memchr;
 /// Bytes of a line with its CRLF: the 512 of RFC 5321 4.5.3.1.4 and room for the parameters of extensions.
 pub const MAX_LINE: usize = 2048;
 
+/// Bytes of a line that belongs to AUTH (RFC 4954 4.5).
+pub const MAX_AUTH_LINE: usize = 12_288;
+
 /// Splits a stream into lines.
 #[derive(Debug, Default)]
 pub struct LineDecoder {
@@ -23,6 +26,10 @@ pub enum Line {
     Text(Bytes),
     Flawed(LineFlaw),
 }
+
+/// See [`LineDecoder::finish`]: only there it is made.
+#[derive(Debug)]
+pub struct NothingUnread(());
 
 /// What is wrong with a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,17 +46,34 @@ impl LineDecoder {
         Self::default()
     }
 
-    /// The next line of `buf`, or `None` where more bytes are needed. At most [`MAX_LINE`] bytes stay in `buf` then.
+    /// The next command line of `buf`, or `None` where more bytes are needed. At most [`MAX_LINE`] bytes stay in `buf`
+    /// then, or [`MAX_AUTH_LINE`] of an AUTH command.
     pub fn next(&mut self, buf: &mut BytesMut) -> Option<Line> {
+        let auth = buf.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "));
+        self.line(buf, if auth { MAX_AUTH_LINE } else { MAX_LINE })
+    }
+
+    /// Likewise the next response within AUTH.
+    pub fn next_response(&mut self, buf: &mut BytesMut) -> Option<Line> {
+        self.line(buf, MAX_AUTH_LINE)
+    }
+
+    /// Proof that nothing was sent ahead: what follows in clear text must never be taken for something that came over
+    /// TLS (CVE-2011-0411). Consumes the decoder; there is none for the clear text any more.
+    pub fn finish(self, buf: &BytesMut) -> Option<NothingUnread> {
+        (buf.is_empty() && !self.dropping).then_some(NothingUnread(()))
+    }
+
+    fn line(&mut self, buf: &mut BytesMut, limit: usize) -> Option<Line> {
         let Some(lf) = memchr(b'\n', buf) else {
-            self.dropping |= buf.len() >= MAX_LINE;
+            self.dropping |= buf.len() >= limit;
             if self.dropping {
                 buf.clear();
             }
             return None;
         };
         let line = buf.split_to(lf + 1).freeze();
-        if std::mem::take(&mut self.dropping) || line.len() > MAX_LINE {
+        if std::mem::take(&mut self.dropping) || line.len() > limit {
             return Some(Line::Flawed(LineFlaw::TooLong));
         }
         let Some(text) = line.strip_suffix(b"\r\n") else {

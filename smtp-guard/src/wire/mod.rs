@@ -1,4 +1,4 @@
-//! Bytes to tokens and back: lines, commands, addresses, message data, replies, EHLO.
+//! Bytes to tokens and back: lines, commands, envelopes, addresses, message data, replies, EHLO, secrets, identities.
 //!
 //! No session state, no I/O, no clock. What is made here is valid: a token that came from the network and goes to the
 //! backend is written out anew from its parts, never copied.
@@ -7,5 +7,10 @@ pub mod address;
 pub mod command;
 pub mod data;
 pub mod ehlo;
+pub mod envelope;
 pub mod line;
+pub mod proxy;
 pub mod reply;
+pub mod sasl;
+pub mod xclient;
+pub mod xtext;

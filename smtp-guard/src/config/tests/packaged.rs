@@ -40,13 +40,14 @@ fn the_packaged_file_shows_the_defaults() {
 
 #[test]
 fn the_packaged_file_names_every_supported_key() {
-    let later =
-        ["tls", "identity", "authenticated", "traps", "connections_per_minute", "messages_per_hour", "proxy_protocol"];
+    let later = ["traps", "connections_per_minute", "messages_per_hour"];
     let text = uncommented();
     let document: toml::Table = text.parse().unwrap();
     let tables = [
         ("backend", raw::Backend::KEYS),
+        ("tls", raw::Tls::KEYS),
         ("relay", raw::Relay::KEYS),
+        ("auth", raw::Auth::KEYS),
         ("recipients", raw::Recipients::KEYS),
         ("limits", raw::Limits::KEYS),
         ("harvest", raw::Harvest::KEYS),
@@ -65,7 +66,7 @@ fn the_packaged_file_names_every_supported_key() {
         assert!(document["listen"][0].get(key).is_some(), "listen.{key} is missing");
     }
     for key in raw::Raw::KEYS {
-        let later = ["tls", "auth", "checks", "dnsbl", "dns", "blocklist"].contains(key);
+        let later = ["checks", "dnsbl", "dns", "blocklist"].contains(key);
         assert_eq!(document.get(*key).is_none(), later, "{key}");
     }
 }
@@ -74,7 +75,8 @@ fn the_packaged_file_names_every_supported_key() {
 fn what_is_shown_is_read_as_the_same() {
     let text = "exempt = [\"10.0.0.0/8\", \"2001:db8::1\"]\n".to_owned()
         + LEAST
-        + "networks = [\"192.0.2.0/24\"]\n[recipients]\nknown = \"/r\"\n[limits]\nmessage_size = \"1025KiB\"\n\
+        + "networks = [\"192.0.2.0/24\"]\nauthenticated = false\n[tls]\ncertificate = \"/c\"\nkey = \"/k\"\n\
+           [auth]\nvia = \"dovecot\"\n[recipients]\nknown = \"/r\"\n[limits]\nmessage_size = \"1025KiB\"\n\
            ipv6_prefix = 56\n[harvest]\nwindow = \"90s\"\nunknown_share = 0.25\n[edge]\ninterfaces = [\"lo\"]\n\
            mode = \"generic\"\n[metrics]\nlisten = \"\"\n[log]\nformat = \"text\"\n";
     for config in [parse(&text).unwrap(), parse(PACKAGED).unwrap()] {

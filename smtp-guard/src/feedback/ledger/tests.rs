@@ -29,7 +29,7 @@ fn known(n: u64) -> Conduct {
 
 /// Runs `trace` of (seconds, conduct) and expects the first ban at its `ban`th report, counted from 1.
 fn check(name: &str, trace: impl IntoIterator<Item = (u64, Conduct)>, ban: Option<usize>) {
-    let mut ledger = Ledger::new(rule(), 100);
+    let mut ledger = Ledger::new(rule(), Auth::default(), 100);
     let source = Source::v4(1);
     let banned =
         trace.into_iter().position(|(seconds, conduct)| ledger.observe(source, conduct, at(seconds)).is_some());
@@ -54,12 +54,15 @@ fn who_is_banned() {
         (0..200).map(|n| (n, if n % 2 == 0 { known(1) } else { unknown(n) })),
         Some(20),
     );
+    let failed = || Conduct::Offence(Reason::AuthFailures);
+    check("ten failed logins in a minute", (0..20).map(|n| (n * 6, failed())), Some(10));
+    check("nine in each minute", (0..100).map(|n| (n * 7, failed())), None);
     check("other offences don't ban", (0..100).map(|n| (n, Conduct::Offence(Reason::Protocol))), None);
 }
 
 #[test]
 fn bans_double_up_to_the_limit_and_are_forgotten_in_time() {
-    let mut ledger = Ledger::new(rule(), 100);
+    let mut ledger = Ledger::new(rule(), Auth::default(), 100);
     let source = Source::v4(1);
     let mut seconds = 0;
     let harvest = |ledger: &mut Ledger, seconds: u64| {
@@ -80,13 +83,13 @@ fn bans_double_up_to_the_limit_and_are_forgotten_in_time() {
 
 #[test]
 fn a_ban_needs_new_evidence_and_is_remembered_over_a_restart() {
-    let mut ledger = Ledger::new(rule(), 100);
+    let mut ledger = Ledger::new(rule(), Auth::default(), 100);
     let source = Source::v4(1);
     for n in 0..10 {
         ledger.observe(source, unknown(n), at(0));
     }
     assert_eq!(ledger.observe(source, unknown(11), at(1)), None);
-    let mut restarted = Ledger::new(rule(), 100);
+    let mut restarted = Ledger::new(rule(), Auth::default(), 100);
     restarted.remember_ban(source, 0, at(3600), at(10));
     let verdict = (0..10).filter_map(|n| restarted.observe(source, unknown(n), at(4000))).next().unwrap();
     assert_eq!((verdict.repeat, verdict.length), (1, HOUR * 2));
@@ -94,7 +97,7 @@ fn a_ban_needs_new_evidence_and_is_remembered_over_a_restart() {
 
 #[test]
 fn the_idle_and_clean_make_room_first() {
-    let mut ledger = Ledger::new(rule(), 3);
+    let mut ledger = Ledger::new(rule(), Auth::default(), 3);
     for n in 0..9 {
         ledger.observe(Source::v4(1), unknown(n), at(0));
     }
@@ -112,7 +115,7 @@ proptest! {
     fn never_below_count_or_share_and_always_bounded(
         reports in prop::collection::vec((0u32..20, 0u64..40, any::<bool>(), 0u64..100), 0..400)
     ) {
-        let mut ledger = Ledger::new(rule(), 8);
+        let mut ledger = Ledger::new(rule(), Auth::default(), 8);
         let mut seconds = 0;
         for (source, recipient, is_known, pause) in reports {
             seconds += pause;

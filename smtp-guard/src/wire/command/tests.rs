@@ -24,6 +24,17 @@ fn commands_are_written_anew() {
     check(b"MAIL FROM:<> SIZE=99999999999999999999", Ok("MAIL FROM:<> SIZE=18446744073709551615"));
     check(b"rcpt to:<POSTMASTER>", Ok("RCPT TO:<postmaster>"));
     check(b"RCPT TO: <a@b.example>", Ok("RCPT TO:<a@b.example>"));
+    check(
+        b"MAIL FROM:<a@b> ret=hdrs envid=q+2Bq SMTPUTF8 requiretls auth=<>",
+        Ok("MAIL FROM:<a@b> SMTPUTF8 REQUIRETLS RET=HDRS ENVID=q+2Bq"),
+    );
+    check("MAIL FROM:<\u{e9}@b.example> SMTPUTF8".as_bytes(), Ok("MAIL FROM:<\u{e9}@b.example> SMTPUTF8"));
+    check("RCPT TO:<\u{e9}@b\u{e9}.example>".as_bytes(), Ok("RCPT TO:<\u{e9}@b\u{e9}.example>"));
+    check(
+        b"RCPT TO:<a@b> NOTIFY=failure,Success ORCPT=rfc822;a+2Bb@c",
+        Ok("RCPT TO:<a@b> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a+2Bb@c"),
+    );
+    check(b"RCPT TO:<a@b> NOTIFY=NEVER", Ok("RCPT TO:<a@b> NOTIFY=NEVER"));
     check(b"NOOP whatever", Ok("NOOP"));
     check(b"AUTH PLAIN c2VjcmV0", Ok("AUTH"));
 }
@@ -37,7 +48,14 @@ fn what_is_not_a_command_is_refused_rightly() {
     check(b"EHLO", Err("501 5.5.4"));
     check(b"EHLO a b", Err("501 5.5.4"));
     check(b"EHLO x\x1b[2J", Err("500 5.5.2"));
-    check(b"MAIL FROM:<\xc3\xa9@b.example>", Err("500 5.5.2"));
+    check(b"MAIL FROM:<\xc3\xa9@b.example>", Err("553 5.6.7"));
+    check(b"MAIL FROM:<\xe9@b.example> SMTPUTF8", Err("500 5.5.2"));
+    check(b"MAIL FROM:<a\xc2\x85@b.example> SMTPUTF8", Err("500 5.5.2"));
+    check(b"MAIL FROM:<a@b> SMTPUTF8=1", Err("501 5.5.4"));
+    check(b"MAIL FROM:<a@b>\tSIZE=1", Err("500 5.5.2"));
+    check(b"EHLO \xc3\xa9.example", Err("500 5.5.2"));
+    check(b"AUTH", Err("501 5.5.4"));
+    check(b"AUTH PLAIN a b", Err("501 5.5.4"));
     check(b"MAIL", Err("501 5.5.4"));
     check(b"MAIL FRO", Err("501 5.5.4"));
     check(b"MAIL FROM:a@b", Err("501 5.1.7"));
@@ -47,14 +65,24 @@ fn what_is_not_a_command_is_refused_rightly() {
     check(b"MAIL FROM:<a@b> SIZE=1 SIZE=1", Err("501 5.5.4"));
     check(b"MAIL FROM:<a@b> SIZE=-1", Err("501 5.5.4"));
     check(b"MAIL FROM:<a@b> BODY=BINARYMIME", Err("501 5.5.4"));
-    check(b"MAIL FROM:<a@b> AUTH=x+0Ay", Err("555 5.5.4"));
-    check(b"MAIL FROM:<a@b> SMTPUTF8", Err("555 5.5.4"));
+    check(b"MAIL FROM:<a@b> AUTH=x+0Ay", Err("501 5.5.4"));
+    check(b"MAIL FROM:<a@b> AUTH", Err("501 5.5.4"));
+    check(b"MAIL FROM:<a@b> RET=ALL", Err("501 5.5.4"));
+    check(b"MAIL FROM:<a@b> ENVID=x+0Dy", Err("501 5.5.4"));
+    check(b"MAIL FROM:<a@b> ENVID=", Err("501 5.5.4"));
+    check(b"MAIL FROM:<a@b> XVERP", Err("555 5.5.4"));
+    check(b"RCPT TO:<a@b> NOTIFY=NEVER,DELAY", Err("501 5.5.4"));
+    check(b"RCPT TO:<a@b> NOTIFY=DELAY,DELAY", Err("501 5.5.4"));
+    check(b"RCPT TO:<a@b> ORCPT=rfc822", Err("501 5.5.4"));
+    check(b"RCPT TO:<a@b> ORCPT=;x", Err("501 5.5.4"));
+    check(b"RCPT TO:<a@b> SIZE=1", Err("555 5.5.4"));
     check(b"RCPT TO:<>", Err("501 5.1.3"));
     check(b"RCPT TO:<@a:b@c>", Err("501 5.1.3"));
-    check(b"RCPT TO:<a@b> ORCPT=rfc822;x+0Ay", Err("555 5.5.4"));
+    check(b"RCPT TO:<a@b> ORCPT=rfc822;x+0Ay", Err("501 5.5.4"));
     check(b"DATA now", Err("501 5.5.4"));
     check(b"RSET x", Err("501 5.5.4"));
     assert!(parse(b"get / HTTP/1.1").unwrap_err().is_other_protocol());
+    assert!(parse(b"POST /\xff HTTP/1.1").unwrap_err().is_other_protocol());
     for flaw in [LineFlaw::TooLong, LineFlaw::BareLf, LineFlaw::BareCr, LineFlaw::Nul] {
         assert!(CommandError::from(flaw).reply().to_string().starts_with("500 5.5.2"));
     }

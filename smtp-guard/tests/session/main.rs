@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod dialogue;
+mod secure;
 
 use std::time::Duration;
 
@@ -165,6 +166,10 @@ fn data() {
     for (name, text) in &table {
         check(name, |_| {}, &dialogue(&[HELLO, ENVELOPE, DATA, text]));
     }
+    let pause = "W 170\n D x\\r\\n\n > x|\n W 9\n D x\\r\\n\n > x|\n W 0\n T\n # ended timeout\n < 421\n > drop\n .";
+    check("a byte now and then", |_| {}, &dialogue(&[HELLO, ENVELOPE, DATA, pause]));
+    let busy = "W 100\n D x\\r\\n\n > x|\n W 79\n D .\\r\\n\n > .|";
+    check("slow, but within the grace", |_| {}, &dialogue(&[HELLO, ENVELOPE, DATA, busy]));
     let far = format!("D {}\\r\\n", "x".repeat(200));
     let text = format!("{far}\n # message Rejected\n # ended message_size\n < 552\n > drop\n .");
     check("far too large is not listened to", |_| {}, &dialogue(&[HELLO, ENVELOPE, DATA, &text]));
@@ -198,6 +203,19 @@ fn limits_of_a_session() {
         |c| c.exempt = ["192.0.2.0/24".parse().unwrap()].into_iter().collect(),
         &exempt,
     );
+    let surplus = "C EHLO x\n < 250\n C MAIL FROM:<>\n > MAIL\n B 250 Ok\n < 250\n".to_owned()
+        + &"C RCPT TO:<b@example.org>\n > RCPT\n B 250 Ok\n ! Known\n < 250\n".repeat(2)
+        + &"C RCPT TO:<b@example.org>\n # refused recipients\n < 452\n".repeat(3)
+        + &"C RCPT TO:<b@example.org>\n # refused recipients\n T\n < 452\n".repeat(2)
+        + "C RCPT TO:<b@example.org>\n # refused recipients\n ! Offence(FailedCommands)\n # ended failed_commands\n < 421\n > drop\n .";
+    check("recipients that there is no room for, over and over", |_| {}, &surplus);
+    let flaws = "D NOOP\\n\n # refused protocol\n < 500 5.5.2\n D NO\\0OP\\r\\n\n ! Offence(Protocol)\n # ended protocol\n < 500 5.5.2\n .";
+    check("bare LF, and then NUL", |_| {}, flaws);
+    let over = "C EHLO x\n < 250\n W 3500\n C NOOP\n < 250\n T\n # ended timeout\n < 421\n .";
+    check("the session has lasted long enough", |_| {}, over);
+    let under_way = "C EHLO x\n < 250\n C MAIL FROM:<>\n > MAIL\n B 250 Ok\n < 250\n W 4000\n C RSET\n > RSET\n B 250 Ok\n \
+                     < 250\n # ended timeout\n < 421 4.4.2\n .";
+    check("... but what is under way may end", |_| {}, under_way);
     let junk = "C NOOP\n < 250\n".repeat(100) + "C RSET\n ! Offence(JunkCommands)\n # ended junk_commands\n < 421\n .";
     check("junk commands", |_| {}, &junk);
     let helo =

@@ -3,7 +3,8 @@
 //!
 //! One line of a dialogue is one event or one expectation:
 //! `C` client sends a command line, `D` client sends bytes of message data, `B` backend answers, `X` client vanishes,
-//! `B!` the backend is lost, `T` the deadline passes, `K` the source is banned, `S` the guard stops;
+//! `A` the backend or Dovecot judges credentials (accepted, rejected, unavailable), `H` the TLS handshake is done,
+//! `W` the client is waited for so many seconds, `B!` the backend is lost, `T` the deadline passes, `K` the source is banned, `S` the guard stops;
 //! `<` a reply to the client, `>` a request to the backend, `!` a report to the ledger, `#` an event, `.` closed.
 //! Expectations are prefixes, in their order, and nothing may be left over.
 
@@ -13,14 +14,17 @@ use std::time::Duration;
 use bytes::BytesMut;
 use smtp_guard::addr::ClientAddr;
 use smtp_guard::clock::{Both, Instant, WallTime};
-use smtp_guard::config::{Config, Profile};
+use smtp_guard::config::{Config, Profile, Role, Tls};
 use smtp_guard::policy::Rules;
-use smtp_guard::session::{Event, Input, Lost, Output, Request, Session, Upstream, Wants};
+use smtp_guard::session::{
+    AuthVerdict, Event, Input, Lost, Opening, Output, Request, Secured, Session, Upstream, Wants,
+};
 use smtp_guard::wire::command::{self, Command};
 use smtp_guard::wire::data::{BodyDecoder, BodyEncoder, Chunk};
 use smtp_guard::wire::ehlo::Capabilities;
 use smtp_guard::wire::line::{Line, LineDecoder};
 use smtp_guard::wire::reply::ReplyDecoder;
+use smtp_guard::wire::sasl::Secret;
 use smtp_guard_ebpf::reason::Reason;
 
 struct World {
@@ -36,7 +40,7 @@ struct World {
 }
 
 impl World {
-    fn new(change: impl FnOnce(&mut Config)) -> Self {
+    fn new(setting: &Setting, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::builtin();
         config.hostname = "mx.example.org".to_owned();
         config.relay.domains = vec!["example.org".to_owned()];
@@ -45,13 +49,18 @@ impl World {
         config.limits.failed_commands = 4;
         config.limits.recipients = 2;
         config.limits.message_size = 100;
+        if setting.tls {
+            config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into() });
+        }
         change(&mut config);
         let rules = Arc::new(Rules::new(Arc::new(config), None));
         let clock = Both { instant: Instant::from_ns(1_000), wall: WallTime::from_ms(1_795_518_000_000) };
-        let backend = Arc::new(Capabilities { eight_bit_mime: true, ..Capabilities::default() });
+        let backend = Arc::new(setting.backend.clone());
         let addr = ClientAddr::new("192.0.2.1:40000".parse().unwrap());
         let mut out = Vec::new();
-        let session = Session::open("id-1".to_owned(), addr, rules, backend, clock, &mut out);
+        let secured = setting.secured.then_some(SECURED);
+        let opening = Opening { id: "id-1".to_owned(), addr, role: setting.role, secured, rules, backend, clock };
+        let session = Session::open(opening, &mut out);
         Self {
             session,
             now: clock.instant,
@@ -83,6 +92,8 @@ impl World {
                 Output::Event(Event::Message(message)) => {
                     format!("# message {:?} size={} to={}", message.outcome, message.size, message.recipients)
                 }
+                Output::Event(Event::Authenticated { user }) => format!("# authenticated {user}"),
+                Output::StartTls => "* tls".to_owned(),
                 Output::Close => ".".to_owned(),
             };
             match self.said.last_mut() {
@@ -97,7 +108,13 @@ impl World {
     fn request(&mut self, request: Request) -> String {
         let mut bytes = BytesMut::new();
         match request {
-            Request::Mail(mail, _) => Command::Mail(mail).encode(&mut bytes),
+            Request::Mail(mail, _, speaker) => {
+                Command::Mail(mail).encode(&mut bytes);
+                if let Some(login) = &speaker.login {
+                    bytes.extend_from_slice(format!(" for {login}").as_bytes());
+                }
+            }
+            Request::Auth(credentials, _) => return format!("auth {}", *credentials.response()),
             Request::Rcpt(rcpt, _) => Command::Rcpt(rcpt).encode(&mut bytes),
             Request::Data => return "DATA".to_owned(),
             Request::Reset => return "RSET".to_owned(),
@@ -127,6 +144,15 @@ impl World {
                     };
                     Input::Command { command, more: !self.unread.is_empty() }
                 }
+                Wants::Response => {
+                    let Some(line) = self.lines.next_response(&mut self.unread) else {
+                        return;
+                    };
+                    Input::Response(match line {
+                        Line::Text(line) => Ok(Secret::new(&line)),
+                        Line::Flawed(flaw) => Err(flaw),
+                    })
+                }
                 Wants::Body => {
                     let decoder = self.body.get_or_insert_with(BodyDecoder::new);
                     match decoder.next(&mut self.unread) {
@@ -144,13 +170,31 @@ impl World {
     fn act(&mut self, who: &str, what: &str) {
         match who {
             "C" => self.unread.extend_from_slice(format!("{what}\r\n").as_bytes()),
-            "D" => self.unread.extend_from_slice(what.replace("\\r", "\r").replace("\\n", "\n").as_bytes()),
+            "D" => self
+                .unread
+                .extend_from_slice(what.replace("\\r", "\r").replace("\\n", "\n").replace("\\0", "\0").as_bytes()),
             "B" => {
                 let mut bytes = BytesMut::from(format!("{what}\r\n").as_bytes());
                 let reply = ReplyDecoder::new().next(&mut bytes).unwrap().unwrap();
                 self.step(Input::Upstream(Upstream::Reply(reply)));
             }
             "B!" => self.step(Input::Upstream(Upstream::Lost(Lost::Closed))),
+            "A" => {
+                let verdict = match what {
+                    "accepted" => AuthVerdict::Accepted,
+                    "rejected" => AuthVerdict::Rejected,
+                    _ => AuthVerdict::Unavailable,
+                };
+                self.step(Input::Upstream(Upstream::Auth(verdict)));
+            }
+            "H" => {
+                self.lines = LineDecoder::new();
+                self.step(Input::Secured(SECURED));
+            }
+            "W" => {
+                self.session.waiting(self.now);
+                self.now = self.now.after(Duration::from_secs(what.parse().unwrap()));
+            }
             "X" => self.step(Input::ClientGone),
             "K" => self.step(Input::Banned(Reason::Harvest)),
             "S" => self.step(Input::Shutdown),
@@ -164,13 +208,37 @@ impl World {
     }
 }
 
+/// What a dialogue begins with, beside the configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    pub(crate) role: Role,
+    /// There is a certificate.
+    pub(crate) tls: bool,
+    /// TLS from the first byte.
+    pub(crate) secured: bool,
+    pub(crate) backend: Capabilities,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        let backend = Capabilities { eight_bit_mime: true, ..Capabilities::default() };
+        Self { role: Role::Mx, tls: false, secured: false, backend }
+    }
+}
+
+const SECURED: Secured = Secured { version: "TLSv1.3", cipher: "TLS13_AES_256_GCM_SHA384" };
+
 pub(crate) fn check(name: &str, change: impl FnOnce(&mut Config), dialogue: &str) {
-    let mut world = World::new(change);
+    check_in(name, &Setting::default(), change, dialogue);
+}
+
+pub(crate) fn check_in(name: &str, setting: &Setting, change: impl FnOnce(&mut Config), dialogue: &str) {
+    let mut world = World::new(setting, change);
     world.note();
     let mut expected: Vec<&str> = vec!["< 220 mx.example.org ESMTP"];
     for line in dialogue.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (who, what) = line.split_once(' ').unwrap_or((line, ""));
-        if matches!(who, "<" | ">" | "!" | "#" | ".") {
+        if matches!(who, "<" | ">" | "!" | "#" | "*" | ".") {
             expected.push(line);
             continue;
         }

@@ -1,0 +1,123 @@
+//! Keys whose value is one word of several.
+
+use serde::Serialize;
+
+/// Who connects to a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Other mail servers.
+    #[default]
+    Mx,
+    /// Users: STARTTLS, then AUTH, both required (RFC 6409).
+    Submission,
+    /// Users: TLS from the first byte (RFC 8314 3.3), then AUTH.
+    Submissions,
+}
+
+impl Role {
+    pub(super) const NAMES: [(&str, Self); 3] =
+        [("mx", Self::Mx), ("submission", Self::Submission), ("submissions", Self::Submissions)];
+}
+
+/// Who judges credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthVia {
+    /// The backend, over the session's connection to it.
+    #[default]
+    Backend,
+    /// Dovecot, over its auth client socket.
+    Dovecot,
+    Off,
+}
+
+impl AuthVia {
+    pub(super) const NAMES: [(&str, Self); 3] =
+        [("backend", Self::Backend), ("dovecot", Self::Dovecot), ("off", Self::Off)];
+}
+
+/// TLS towards the backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendTls {
+    Off,
+    /// Where it is offered; nothing is verified.
+    #[default]
+    Opportunistic,
+    /// Always; nothing is verified.
+    Required,
+    /// Always, and the certificate must be good.
+    Verified,
+}
+
+impl BackendTls {
+    pub(super) const NAMES: [(&str, Self); 4] = [
+        ("off", Self::Off),
+        ("opportunistic", Self::Opportunistic),
+        ("required", Self::Required),
+        ("verified", Self::Verified),
+    ];
+}
+
+/// How the backend learns the client's address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    #[default]
+    Xclient,
+    #[serde(rename = "proxy-v1")]
+    ProxyV1,
+    #[serde(rename = "proxy-v2")]
+    ProxyV2,
+    /// From our Received header only.
+    None,
+}
+
+impl Identity {
+    pub(super) const NAMES: [(&str, Self); 4] =
+        [("xclient", Self::Xclient), ("proxy-v1", Self::ProxyV1), ("proxy-v2", Self::ProxyV2), ("none", Self::None)];
+}
+
+/// Whose words the backend's unknown-recipient reply is read in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    Postfix,
+    /// `550 5.1.1` and nothing else.
+    #[default]
+    Generic,
+}
+
+impl Profile {
+    pub(super) const NAMES: [(&str, Self); 2] = [("postfix", Self::Postfix), ("generic", Self::Generic)];
+}
+
+/// Where in the stack XDP runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// Driver, else generic.
+    #[default]
+    Auto,
+    Driver,
+    Generic,
+}
+
+impl XdpMode {
+    pub(super) const NAMES: [(&str, Self); 3] =
+        [("auto", Self::Auto), ("driver", Self::Driver), ("generic", Self::Generic)];
+}
+
+/// Shape of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Json,
+    Text,
+}
+
+impl LogFormat {
+    pub(super) const NAMES: [(&str, Self); 2] = [("json", Self::Json), ("text", Self::Text)];
+}

@@ -1,0 +1,283 @@
+//! A connection to the backend, from the socket to the moment where MAIL may be sent: PROXY header, greeting, EHLO,
+//! STARTTLS, EHLO, XCLIENT, EHLO.
+//!
+//! Fails closed: a backend that doesn't learn who the client is would take it for us, the trusted proxy; one that must
+//! speak TLS and doesn't isn't used. What was learned in clear text is forgotten after the handshake.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::stream::Stream;
+use super::tls::{self, TlsError};
+use crate::addr::BackendAddr;
+use crate::config::{BackendTls, Config, Identity};
+use crate::session::{Lost, Speaker};
+use crate::wire::command::{Command, Helo};
+use crate::wire::ehlo::Capabilities;
+use crate::wire::line::LineDecoder;
+use crate::wire::proxy::{self, Ends, Version};
+use crate::wire::reply::{Reply, ReplyDecoder};
+use crate::wire::xclient;
+
+/// How long the backend may take for all of this, the TCP handshake excepted.
+const GREETING_WAIT: Duration = Duration::from_secs(60);
+/// How long one write may make no progress.
+pub(super) const WRITE_WAIT: Duration = Duration::from_secs(180);
+/// Whom the probe claims to be: an address for documentation (RFC 5737), which is nobody.
+const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 25);
+
+/// What connecting needs beside the server's address.
+#[derive(Debug)]
+pub(super) struct Connector {
+    pub(super) config: Arc<Config>,
+    tls: Option<tls::Client>,
+}
+
+/// For whom a connection is.
+#[derive(Clone, Debug)]
+pub(super) enum Caller {
+    /// Only to see what the server offers.
+    Probe,
+    Client {
+        speaker: Arc<Speaker>,
+        ends: Ends,
+    },
+}
+
+/// An open connection: replies in, bytes out.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) stream: Stream,
+    pub(super) capabilities: Capabilities,
+    replies: ReplyDecoder,
+    pub(super) unread: BytesMut,
+    pub(super) unsent: BytesMut,
+}
+
+/// Why a server can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("cannot be connected: {0}")]
+    Connect(io::Error),
+    #[error("did not answer in time")]
+    Late,
+    #[error("lost while it greeted us: {0:?}")]
+    Lost(Lost),
+    #[error("turned us away: {0}")]
+    Refused(Reply),
+    #[error("does not offer STARTTLS, which backend.tls asks for")]
+    NoStartTls,
+    #[error("sent bytes ahead of the TLS handshake: somebody may be in between")]
+    SentAhead,
+    #[error("TLS handshake failed: {0}")]
+    Tls(io::Error),
+    #[error(
+        "does not offer XCLIENT with ADDR to us: let it trust this host (Postfix: smtpd_authorized_xclient_hosts), or choose another backend.identity"
+    )]
+    NoXclient,
+    #[error("refused XCLIENT: {0}")]
+    XclientRefused(Reply),
+}
+
+impl From<Lost> for ConnectError {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost)
+    }
+}
+
+impl ConnectError {
+    /// Whether it is the server's own fault. (After it has heard of a client, a refusal may be meant for that.)
+    pub(super) fn is_servers(&self) -> bool {
+        !matches!(self, Self::Refused(_) | Self::XclientRefused(_) | Self::Lost(_))
+    }
+}
+
+impl Connector {
+    pub(super) fn new(config: Arc<Config>) -> Result<Self, TlsError> {
+        let tls = tls::Client::new(&config.backend)?;
+        Ok(Self { config, tls })
+    }
+
+    /// A connection to `server` on which MAIL may be sent.
+    pub(super) async fn open(&self, server: BackendAddr, caller: &Caller) -> Result<Channel, ConnectError> {
+        match self.attempt(server, caller, self.tls.as_ref()).await {
+            Err(ConnectError::Tls(error)) if self.config.backend.tls == BackendTls::Opportunistic => {
+                tracing::warn!(backend = %server, %error, "TLS handshake with the backend failed; going on in clear text");
+                self.attempt(server, caller, None).await
+            }
+            done => done,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        server: BackendAddr,
+        caller: &Caller,
+        tls: Option<&tls::Client>,
+    ) -> Result<Channel, ConnectError> {
+        let stream = match timeout(self.config.backend.connect_timeout, TcpStream::connect(server.0)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(ConnectError::Connect(error)),
+            Err(_) => return Err(ConnectError::Late),
+        };
+        // A reply must not wait for more to be sent; failing to set it costs time, nothing else.
+        let _ = stream.set_nodelay(true);
+        let mut channel = Channel::new(Stream::clear(stream));
+        timeout(GREETING_WAIT, self.greet(&mut channel, server, caller, tls))
+            .await
+            .map_err(|_| ConnectError::Late)??;
+        Ok(channel)
+    }
+
+    async fn greet(
+        &self,
+        channel: &mut Channel,
+        server: BackendAddr,
+        caller: &Caller,
+        tls: Option<&tls::Client>,
+    ) -> Result<(), ConnectError> {
+        let identity = self.config.backend.identity;
+        match identity {
+            Identity::ProxyV1 => channel.unsent.extend_from_slice(&header(Version::V1, caller)),
+            Identity::ProxyV2 => channel.unsent.extend_from_slice(&header(Version::V2, caller)),
+            Identity::Xclient | Identity::None => {}
+        }
+        channel.expect(2).await?;
+        let knows_client = matches!(identity, Identity::ProxyV1 | Identity::ProxyV2);
+        self.hello(channel, caller, knows_client).await?;
+        let mut secured = false;
+        if let Some(tls) = tls.filter(|_| channel.capabilities.starttls) {
+            secured = channel.secure(tls).await?;
+            if secured {
+                self.hello(channel, caller, knows_client).await?;
+            }
+        }
+        if !secured && matches!(self.config.backend.tls, BackendTls::Required | BackendTls::Verified) {
+            return Err(ConnectError::NoStartTls);
+        }
+        if identity == Identity::Xclient {
+            channel.identify(caller).await?;
+            self.hello(channel, caller, true).await?;
+        }
+        if !secured && !server.0.ip().to_canonical().is_loopback() {
+            // Passwords don't go this way.
+            channel.capabilities.auth_plain = false;
+            channel.capabilities.auth_login = false;
+        }
+        channel.capabilities.starttls = false;
+        Ok(())
+    }
+
+    /// EHLO, or HELO where that isn't understood. A backend that knows the client hears the client's name.
+    async fn hello(&self, channel: &mut Channel, caller: &Caller, knows_client: bool) -> Result<(), ConnectError> {
+        let name = match caller {
+            Caller::Client { speaker, .. } if knows_client => Some(speaker.helo.clone()),
+            _ => Helo::new(&self.config.hostname),
+        };
+        let name = name.ok_or(Lost::Protocol)?;
+        channel.capabilities = Capabilities::default();
+        Command::Ehlo(name.clone()).encode(&mut channel.unsent);
+        let answer = channel.word().await?;
+        if answer.code().class() == 2 {
+            channel.capabilities = Capabilities::parse(&answer);
+            return Ok(());
+        }
+        Command::Helo(name).encode(&mut channel.unsent);
+        channel.expect(2).await
+    }
+}
+
+/// The PROXY header. For a probe the one that a balancer's health check sends.
+fn header(version: Version, caller: &Caller) -> Vec<u8> {
+    match caller {
+        Caller::Client { ends, .. } => proxy::encode(version, *ends),
+        Caller::Probe => proxy::local(version),
+    }
+}
+
+impl Channel {
+    fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            capabilities: Capabilities::default(),
+            replies: ReplyDecoder::new(),
+            unread: BytesMut::new(),
+            unsent: BytesMut::new(),
+        }
+    }
+
+    /// STARTTLS. `false`: the server has changed its mind, politely.
+    async fn secure(&mut self, tls: &tls::Client) -> Result<bool, ConnectError> {
+        Command::StartTls.encode(&mut self.unsent);
+        if self.word().await?.code().get() != 220 {
+            return Ok(false);
+        }
+        // Whatever it has sent behind its 220 came in clear text: from it, or from somebody in between
+        // (CVE-2021-38371).
+        let proof = LineDecoder::new().finish(&self.unread).ok_or(ConnectError::SentAhead)?;
+        let stream = self.stream.take_clear().ok_or(Lost::Protocol)?;
+        self.stream = tls.connect(stream, proof).await.map_err(ConnectError::Tls)?;
+        self.replies = ReplyDecoder::new();
+        Ok(true)
+    }
+
+    async fn identify(&mut self, caller: &Caller) -> Result<(), ConnectError> {
+        let identity = match caller {
+            Caller::Probe => xclient::Identity { client: NOBODY, helo: None, esmtp: true, login: None },
+            Caller::Client { speaker, ends } => xclient::Identity {
+                client: ends.source,
+                helo: Some(speaker.helo.as_str()),
+                esmtp: speaker.esmtp,
+                login: speaker.login.as_deref(),
+            },
+        };
+        let command = xclient::command(self.capabilities.xclient, &identity).ok_or(ConnectError::NoXclient)?;
+        self.unsent.extend_from_slice(command.as_bytes());
+        self.unsent.extend_from_slice(b"\r\n");
+        let answer = self.word().await?;
+        if xclient::is_taken(&answer) { Ok(()) } else { Err(ConnectError::XclientRefused(answer)) }
+    }
+
+    async fn expect(&mut self, class: u16) -> Result<(), ConnectError> {
+        let answer = self.word().await?;
+        if answer.code().class() == class { Ok(()) } else { Err(ConnectError::Refused(answer)) }
+    }
+
+    /// The next reply; sends what is unsent first. Cancel safe: bytes leave `unsent` as they are written.
+    pub(super) async fn word(&mut self) -> Result<Reply, Lost> {
+        loop {
+            self.flush().await?;
+            match self.replies.next(&mut self.unread) {
+                Some(Ok(reply)) => return Ok(reply),
+                Some(Err(_)) => return Err(Lost::Protocol),
+                None => {}
+            }
+            self.unread.reserve(1024);
+            match self.stream.read_buf(&mut self.unread).await {
+                Ok(0) | Err(_) => return Err(Lost::Closed),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Sends what is unsent. Cancel safe.
+    pub(super) async fn flush(&mut self) -> Result<(), Lost> {
+        self.stream.send(&mut self.unsent, WRITE_WAIT).await.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => Lost::Timeout,
+            _ => Lost::Closed,
+        })
+    }
+
+    /// Says QUIT and closes; how the server takes it doesn't matter.
+    pub(super) async fn quit(mut self) {
+        Command::Quit.encode(&mut self.unsent);
+        let _ = self.flush().await;
+    }
+}

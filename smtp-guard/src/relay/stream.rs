@@ -1,0 +1,113 @@
+//! A connection in clear text or under TLS, and sending on it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsStream;
+
+/// One side of a connection.
+#[derive(Debug)]
+pub(super) struct Stream {
+    layer: Layer,
+    /// Something was written that may still be in a buffer of the TLS layer.
+    unflushed: bool,
+}
+
+#[derive(Debug)]
+enum Layer {
+    Clear(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    /// Between the two, and after a handshake that failed.
+    None,
+}
+
+impl Stream {
+    pub(super) fn clear(stream: TcpStream) -> Self {
+        Self { layer: Layer::Clear(stream), unflushed: false }
+    }
+
+    pub(super) fn tls(stream: TlsStream<TcpStream>) -> Self {
+        Self { layer: Layer::Tls(Box::new(stream)), unflushed: false }
+    }
+
+    /// Takes the socket out for a TLS handshake; nothing but a new [`Stream`] can follow. `None`: it isn't in clear text.
+    pub(super) fn take_clear(&mut self) -> Option<TcpStream> {
+        match std::mem::replace(&mut self.layer, Layer::None) {
+            Layer::Clear(stream) => Some(stream),
+            layer => {
+                self.layer = layer;
+                None
+            }
+        }
+    }
+
+    /// The socket.
+    pub(super) fn socket(&self) -> Option<&TcpStream> {
+        match &self.layer {
+            Layer::Clear(stream) => Some(stream),
+            Layer::Tls(stream) => Some(stream.get_ref().0),
+            Layer::None => None,
+        }
+    }
+
+    /// Sends all of `unsent`; no step may take longer than `wait`. Cancel safe: bytes leave `unsent` as they are taken.
+    pub(super) async fn send(&mut self, unsent: &mut BytesMut, wait: Duration) -> io::Result<()> {
+        while !unsent.is_empty() {
+            self.unflushed = true;
+            if timeout(wait, self.write_buf(unsent)).await.map_err(|_| io::ErrorKind::TimedOut)?? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        if self.unflushed {
+            timeout(wait, self.flush()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+}
+
+fn gone<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Clear(stream) => Pin::new(stream).poll_read(cx, buf),
+            Layer::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Layer::None => gone(),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.layer {
+            Layer::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Layer::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Layer::None => gone(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Clear(stream) => Pin::new(stream).poll_flush(cx),
+            Layer::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Layer::None => gone(),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
+            Layer::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Layer::None => gone(),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! TLS on both sides (rustls on aws-lc-rs): our certificate, which is read again when its file changes, and what we ask
+//! of the backend's.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use super::Stop;
+use super::stream::Stream;
+use crate::config::{Backend, BackendTls, Tls};
+use crate::session::{HANDSHAKE_WAIT, Secured};
+use crate::wire::line::NothingUnread;
+
+/// How often the files of the certificate are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// Bytes of a PEM file.
+const MAX_FILE: u64 = 1 << 20;
+/// Bytes of clear text that the TLS layer may hold before it has sent them.
+const BUFFER: usize = 16 * 1024;
+
+/// Why TLS can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("cannot read {}: {source}; check [tls] and the file's owner and mode", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}: {reason}", path.display())]
+    Bad { path: PathBuf, reason: String },
+    #[error("{} and {} do not belong together, or can't be used: {reason}", certificate.display(), key.display())]
+    Pair { certificate: PathBuf, key: PathBuf, reason: rustls::Error },
+    #[error("TLS towards the backend: {0}")]
+    Backend(String),
+}
+
+/// Our side of TLS towards clients.
+#[derive(Debug)]
+pub(super) struct Server {
+    files: Tls,
+    certificate: Arc<Certificate>,
+    config: Arc<ServerConfig>,
+}
+
+/// The certificate that is shown now.
+#[derive(Debug)]
+struct Certificate(ArcSwap<CertifiedKey>);
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+impl Server {
+    pub(super) fn new(files: &Tls) -> Result<Self, TlsError> {
+        let certificate = Arc::new(Certificate(ArcSwap::from_pointee(load(files)?)));
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|reason| TlsError::Backend(reason.to_string()))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
+        Ok(Self { files: files.clone(), certificate, config: Arc::new(config) })
+    }
+
+    /// The handshake with a client, within [`HANDSHAKE_WAIT`]. `_proof`: what came in clear text is used up.
+    pub(super) async fn accept(&self, stream: TcpStream, _proof: NothingUnread) -> io::Result<(Stream, Secured)> {
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
+        let accepting = acceptor.accept_with(stream, |connection| connection.set_buffer_limit(Some(BUFFER)));
+        let stream = timeout(HANDSHAKE_WAIT, accepting).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let connection = stream.get_ref().1;
+        let secured = Secured {
+            version: connection.protocol_version().and_then(|version| version.as_str()).map_or("TLS", readable),
+            cipher: connection
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .unwrap_or("an unnamed one"),
+        };
+        Ok((Stream::tls(TlsStream::Server(stream)), secured))
+    }
+
+    /// Reads the certificate again whenever its files change, until `stop`. A pair that can't be used changes nothing.
+    pub(super) async fn watch(&self, mut stop: Stop) {
+        let mut seen = self.stamp();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.requested() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let now = self.stamp();
+            if now == seen {
+                continue;
+            }
+            match load(&self.files) {
+                Ok(certificate) => {
+                    self.certificate.0.store(Arc::new(certificate));
+                    tracing::info!(certificate = %self.files.certificate.display(), "certificate read again");
+                }
+                // The two files are seldom written at once: the next look may find them together.
+                Err(error) => tracing::warn!(%error, "the changed certificate can't be used; the old one stays"),
+            }
+            seen = now;
+        }
+    }
+
+    /// What changes when a file is written or replaced.
+    fn stamp(&self) -> [Option<(SystemTime, u64)>; 2] {
+        [&self.files.certificate, &self.files.key].map(|path| {
+            let data = fs::metadata(path).ok()?;
+            Some((data.modified().ok()?, data.len()))
+        })
+    }
+}
+
+/// `TLSv1_3` as it is written elsewhere.
+fn readable(version: &'static str) -> &'static str {
+    match version {
+        "TLSv1_2" => "TLSv1.2",
+        "TLSv1_3" => "TLSv1.3",
+        other => other,
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let failed = |source| TlsError::Read { path: path.to_owned(), source };
+    if fs::metadata(path).map_err(failed)?.len() > MAX_FILE {
+        return Err(bad(path, format!("more than {MAX_FILE} bytes")));
+    }
+    fs::read(path).map_err(failed)
+}
+
+fn bad(path: &Path, reason: impl Into<String>) -> TlsError {
+    TlsError::Bad { path: path.to_owned(), reason: reason.into() }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = read(path)?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| bad(path, format!("no PEM file: {error}")))?;
+    if chain.is_empty() { Err(bad(path, "holds no certificate (-----BEGIN CERTIFICATE-----)")) } else { Ok(chain) }
+}
+
+/// Certificate and key of `files`, if they can be used together.
+fn load(files: &Tls) -> Result<CertifiedKey, TlsError> {
+    let chain = certificates(&files.certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
+        .map_err(|error| bad(&files.key, format!("holds no private key: {error}")))?;
+    CertifiedKey::from_der(chain, key, &provider()).map_err(|reason| TlsError::Pair {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        reason,
+    })
+}
+
+/// Whether the files of `tls` can be used, for `smtp-guard check`.
+pub fn try_load(tls: &Tls) -> Result<(), TlsError> {
+    load(tls).map(drop)
+}
+
+/// Our side of TLS towards the backend.
+#[derive(Clone)]
+pub(super) struct Client {
+    connector: TlsConnector,
+    name: Option<ServerName<'static>>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// `None`: TLS is off.
+    pub(super) fn new(backend: &Backend) -> Result<Option<Self>, TlsError> {
+        let failed = |error: String| TlsError::Backend(error);
+        let verifier: Arc<dyn ServerCertVerifier> = match (backend.tls, &backend.tls_ca) {
+            (BackendTls::Off, _) => return Ok(None),
+            (BackendTls::Opportunistic | BackendTls::Required, _) => Arc::new(Anyone(provider())),
+            (BackendTls::Verified, None) => Arc::new(
+                rustls_platform_verifier::Verifier::new(provider()).map_err(|error| failed(error.to_string()))?,
+            ),
+            (BackendTls::Verified, Some(path)) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(path)? {
+                    roots.add(certificate).map_err(|error| bad(path, error.to_string()))?;
+                }
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+                    .build()
+                    .map_err(|error| failed(error.to_string()))?
+            }
+        };
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| failed(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        let name = match &backend.tls_name {
+            None => None,
+            Some(name) => Some(ServerName::try_from(name.clone()).map_err(|error| failed(error.to_string()))?),
+        };
+        Ok(Some(Self { connector: TlsConnector::from(Arc::new(config)), name }))
+    }
+
+    /// The handshake with the backend, within [`HANDSHAKE_WAIT`]. `_proof`: it has sent nothing ahead.
+    pub(super) async fn connect(&self, stream: TcpStream, _proof: NothingUnread) -> io::Result<Stream> {
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => ServerName::IpAddress(stream.peer_addr()?.ip().to_canonical().into()),
+        };
+        let connecting =
+            self.connector.connect_with(name, stream, |connection| connection.set_buffer_limit(Some(BUFFER)));
+        let stream = timeout(HANDSHAKE_WAIT, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        Ok(Stream::tls(TlsStream::Client(stream)))
+    }
+}
+
+/// Takes any certificate: encryption against listeners, not against a man in the middle. Signatures are checked all the
+/// same, so that whoever answers holds the key.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
