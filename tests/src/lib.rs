@@ -12,6 +12,7 @@
 pub mod guard;
 pub mod held;
 pub mod netns;
+pub mod pki;
 pub mod postfix;
 pub mod process;
 

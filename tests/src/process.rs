@@ -35,6 +35,11 @@ impl Run {
 
 /// Runs `command` with `input` on its standard input, for at most a minute.
 pub fn run(command: &mut Command, input: &str) -> Run {
+    run_for(command, input, LONGEST)
+}
+
+/// The same, for at most `longest`.
+pub fn run_for(command: &mut Command, input: &str, longest: Duration) -> Run {
     let folder = tempfile::tempdir().unwrap();
     let (out, err) = (folder.path().join("out"), folder.path().join("err"));
     let mut child = command
@@ -50,7 +55,7 @@ pub fn run(command: &mut Command, input: &str) -> Run {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        if started.elapsed() > LONGEST {
+        if started.elapsed() > longest {
             child.kill().unwrap();
         }
         std::thread::sleep(LOOK);

@@ -82,6 +82,10 @@ pub(super) enum ConnectError {
         "does not offer XCLIENT with ADDR to us: let it trust this host (Postfix: smtpd_authorized_xclient_hosts), or choose another backend.identity"
     )]
     NoXclient,
+    #[error(
+        "answered the PROXY header, or EHLO after it, with {0}: let it expect PROXY from us (Postfix: smtpd_upstream_proxy_protocol), or choose another backend.identity"
+    )]
+    NoProxy(Reply),
     #[error("refused XCLIENT: {0}")]
     XclientRefused(Reply),
 }
@@ -95,7 +99,7 @@ impl From<Lost> for ConnectError {
 impl ConnectError {
     /// Whether it is the server's own fault. (After it has heard of a client, a refusal may be meant for that.)
     pub(super) fn is_servers(&self) -> bool {
-        !matches!(self, Self::Refused(_) | Self::XclientRefused(_) | Self::Lost(_))
+        !matches!(self, Self::Refused(_) | Self::NoProxy(_) | Self::XclientRefused(_) | Self::Lost(_))
     }
 }
 
@@ -149,8 +153,13 @@ impl Connector {
             Identity::ProxyV2 => channel.unsent.extend_from_slice(&header(Version::V2, caller)),
             Identity::Xclient | Identity::None => {}
         }
-        channel.expect(2).await?;
-        let knows_client = matches!(identity, Identity::ProxyV1 | Identity::ProxyV2);
+        channel.expect_yes().await?;
+        if !channel.unread.is_empty() {
+            // What nobody asked for would be taken for the next answer.
+            let answer = channel.word().await?;
+            return Err(if self.speaks_proxy() { ConnectError::NoProxy(answer) } else { Lost::Protocol.into() });
+        }
+        let knows_client = self.speaks_proxy();
         self.hello(channel, caller, knows_client).await?;
         let mut secured = false;
         if let Some(tls) = tls.filter(|_| channel.capabilities.starttls) {
@@ -175,7 +184,14 @@ impl Connector {
         Ok(())
     }
 
+    fn speaks_proxy(&self) -> bool {
+        matches!(self.config.backend.identity, Identity::ProxyV1 | Identity::ProxyV2)
+    }
+
     /// EHLO, or HELO where that isn't understood. A backend that knows the client hears the client's name.
+    ///
+    /// After a PROXY header nothing but a yes will do: a server that doesn't know of PROXY answers the header as if it
+    /// were a command, every answer from then on belongs to the command before, and all clients are taken for us.
     async fn hello(&self, channel: &mut Channel, caller: &Caller, knows_client: bool) -> Result<(), ConnectError> {
         let name = match caller {
             Caller::Client { speaker, .. } if knows_client => Some(speaker.helo.clone()),
@@ -189,8 +205,11 @@ impl Connector {
             channel.capabilities = Capabilities::parse(&answer);
             return Ok(());
         }
+        if self.speaks_proxy() {
+            return Err(ConnectError::NoProxy(answer));
+        }
         Command::Helo(name).encode(&mut channel.unsent);
-        channel.expect(2).await
+        channel.expect_yes().await
     }
 }
 
@@ -245,9 +264,9 @@ impl Channel {
         if xclient::is_taken(&answer) { Ok(()) } else { Err(ConnectError::XclientRefused(answer)) }
     }
 
-    async fn expect(&mut self, class: u16) -> Result<(), ConnectError> {
+    async fn expect_yes(&mut self) -> Result<(), ConnectError> {
         let answer = self.word().await?;
-        if answer.code().class() == class { Ok(()) } else { Err(ConnectError::Refused(answer)) }
+        if answer.is_positive() { Ok(()) } else { Err(ConnectError::Refused(answer)) }
     }
 
     /// The next reply; sends what is unsent first. Cancel safe: bytes leave `unsent` as they are written.

@@ -23,6 +23,9 @@ enum Command {
         /// Local address
         #[arg(long)]
         from: Option<IpAddr>,
+        /// The first line is sent before the greeting, as a balancer does
+        #[arg(long)]
+        header: bool,
     },
     /// Sends messages in one session until it breaks, and prints the Message-Id of each that was acknowledged
     Mail { address: SocketAddr, name: String, count: u32 },
@@ -43,7 +46,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 fn main() {
     match Command::parse() {
         Command::Get { address, path } => get(address, &path),
-        Command::Dialogue { address, from } => dialogue(address, from),
+        Command::Dialogue { address, from, header } => dialogue(address, from, header),
         Command::Mail { address, name, count } => mail(address, &name, count),
         Command::Hold { address, count } => hold(address, count),
         Command::Listen { address } => listen(address),
@@ -87,7 +90,7 @@ fn reply(reader: &mut impl std::io::BufRead) -> Result<String, String> {
     }
 }
 
-fn dialogue(address: SocketAddr, from: Option<IpAddr>) {
+fn dialogue(address: SocketAddr, from: Option<IpAddr>, header: bool) {
     let stream = match connect(address, from) {
         Ok(stream) => stream,
         Err(error) => return println!("NOT CONNECTED {:?}", error.kind()),
@@ -95,6 +98,9 @@ fn dialogue(address: SocketAddr, from: Option<IpAddr>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut writer = stream;
     let mut lines = std::io::stdin().lock().lines();
+    if header {
+        write!(writer, "{}\r\n", lines.next().unwrap().unwrap()).unwrap();
+    }
     loop {
         match reply(&mut reader) {
             Ok(text) => print!("{text}"),
