@@ -105,6 +105,17 @@ impl<'w> Guard<'w> {
         self.program.take().expect("the guard runs").kill9();
     }
 
+    /// SIGTERM, without waiting for what comes of it.
+    pub fn terminate(&self) {
+        self.program.as_ref().expect("the guard runs").signal(rustix::process::Signal::TERM);
+    }
+
+    /// Waits until the proxy has ended by itself.
+    pub fn wait_for_end(&mut self) {
+        self.program.as_mut().expect("the guard runs").wait_for_end();
+        self.program = None;
+    }
+
     /// A command of the guard, on the edge, with this configuration.
     pub fn command(&self, arguments: &[&str]) -> Run {
         run(self.world.on(Host::Edge, &binary()).args(arguments).arg("--config").arg(self.config()), "")

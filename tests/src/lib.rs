@@ -15,6 +15,8 @@ pub mod netns;
 pub mod pki;
 pub mod postfix;
 pub mod process;
+pub mod sink;
+pub mod talk;
 
 pub use guard::Guard;
 pub use held::Held;

@@ -127,6 +127,18 @@ impl Program {
         self.child.wait().unwrap();
     }
 
+    /// Sends `signal`.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait_for_end(&mut self) {
+        let (child, output) = (&mut self.child, &self.output);
+        let ended = || child.try_wait().unwrap().map(|_| ());
+        wait_for("the end of the program", ended, || String::from_utf8_lossy(&fs::read(output).unwrap()).into_owned());
+    }
+
     /// SIGTERM, and SIGKILL if that doesn't help.
     pub fn end(&mut self) {
         if self.child.try_wait().unwrap().is_some() {
