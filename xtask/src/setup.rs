@@ -1,7 +1,8 @@
 //! What has to be on the machine, and how it gets there.
 //!
 //! Debian packages are installed by apt-get, as root or through sudo; bpf-linker is built into `target/tools`, never into
-//! the user's home. What is there already is left alone, so a second run takes no time.
+//! the user's home. Debian lets only one mail server be installed: the others are unpacked into `target/tools`. What is
+//! there already is left alone, so a second run takes no time.
 
 use std::env;
 use std::fs;
@@ -30,7 +31,31 @@ const TEST: &[(&str, &str)] = &[
     ("postfix", "the real backend, smtp-source and smtp-sink"),
     ("swaks", "the real client"),
     ("iproute2", "network namespaces and veth"),
-    ("util-linux", "nsenter"),
+    ("util-linux", "nsenter and unshare"),
+    ("dovecot-core", "the real answerer of logins"),
+    ("dovecot-lmtpd", "Dovecot as the backend behind Postfix"),
+    ("dovecot-submissiond", "Dovecot as a backend that wants a login"),
+    ("msmtp", "a real client"),
+    ("python3", "its smtplib is a real client"),
+    ("libdb5.3", "library of Exim and OpenSMTPD"),
+    ("libgnutls-dane0", "library of Exim"),
+    ("libidn12", "library of Exim"),
+    ("libldap-2.5-0", "library of Exim"),
+    ("libmariadb3", "library of Exim"),
+    ("libnsl2", "library of Exim"),
+    ("libperl5.36", "library of Exim"),
+    ("libpq5", "library of Exim"),
+    ("libsasl2-2", "library of Exim"),
+    ("libspf2-2", "library of Exim"),
+    ("libsqlite3-0", "library of Exim"),
+    ("libevent-2.1-7", "library of OpenSMTPD"),
+];
+
+/// Debian packages that the tests run without installing them, because each would remove Postfix; and the program in
+/// each. What they need stands in [`TEST`].
+const UNPACKED: &[(&str, &str, &str)] = &[
+    ("exim4-daemon-heavy", "usr/sbin/exim4", "Exim as backend and client"),
+    ("opensmtpd", "usr/sbin/smtpd", "OpenSMTPD as backend and client"),
 ];
 
 const LINKER_VERSION: &str = "0.13.0";
@@ -60,7 +85,8 @@ pub(crate) fn build() -> anyhow::Result<Toolchain> {
 
 /// Everything that the tests need besides. Installs what is missing.
 pub(crate) fn test() -> anyhow::Result<()> {
-    install(TEST.iter(), "test")
+    install(TEST.iter(), "test")?;
+    UNPACKED.iter().try_for_each(|(package, program, reason)| unpack(package, program, reason))
 }
 
 /// Where bpf-linker is.
@@ -107,6 +133,41 @@ fn install<'a>(wanted: impl Iterator<Item = &'a (&'a str, &'a str)>, what: &str)
         release_services(&root);
     }
     installed.with_context(|| format!("install them by hand: {manual}"))
+}
+
+/// Puts the files of `package` into `target/tools/PACKAGE`, without installing it. Needs no root. A newer version is
+/// not looked for: whoever wants it removes the folder.
+fn unpack(package: &str, program: &str, reason: &str) -> anyhow::Result<()> {
+    let tools = target().join("tools");
+    let folder = tools.join(package);
+    if folder.join(program).is_file() {
+        return Ok(());
+    }
+    eprintln!("xtask: missing program {program}: {reason}");
+    // Under another name until it is whole; what an earlier run left unfinished goes.
+    let fresh = tools.join(format!("{package}.new"));
+    for old in [&folder, &fresh] {
+        if old.exists() {
+            fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
+        }
+    }
+    fs::create_dir_all(&fresh).with_context(|| format!("cannot create {}", fresh.display()))?;
+    let mut download = Command::new("apt-get");
+    download.args(["download", "--quiet", package]).current_dir(&fresh);
+    let manual = format!("by hand: apt-get update, apt-get download {package}, dpkg-deb -x *.deb {}", folder.display());
+    step::run(&format!("download-{package}"), &format!("downloading {package}"), &mut download)
+        .with_context(|| manual.clone())?;
+    let entries = fs::read_dir(&fresh)?.flatten().map(|entry| entry.path());
+    let archive = entries.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let archive = archive.with_context(|| format!("apt-get left no package in {}", fresh.display()))?;
+    let mut extract = Command::new("dpkg-deb");
+    extract.arg("--extract").arg(&archive).arg(&fresh);
+    step::run(&format!("unpack-{package}"), &format!("unpacking {package}"), &mut extract).context(manual)?;
+    if !fresh.join(program).is_file() {
+        bail!("{package} has no {program}: it is another version than this tool knows");
+    }
+    fs::remove_file(&archive)?;
+    fs::rename(&fresh, &folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
 fn is_installed(package: &str) -> bool {
