@@ -1,4 +1,4 @@
-//! The harness that the tests of the whole share: namespaces, real programs, a real Postfix, the guard.
+//! The harness that the tests of the whole share: namespaces, real programs, real mail servers, the guard.
 //!
 //! Everything is made by the test that uses it, under names of its own, and removed when it is dropped, also when the
 //! test panics. What a killed test left behind is removed by the next one.
@@ -9,17 +9,28 @@
     reason = "a harness fails by panicking, with what it saw"
 )]
 
+pub mod clients;
+pub mod dovecot;
+pub mod exim;
 pub mod guard;
 pub mod held;
+pub mod mailboxes;
 pub mod netns;
+pub mod opensmtpd;
 pub mod pki;
 pub mod postfix;
 pub mod process;
+pub mod room;
 pub mod sink;
 pub mod talk;
 
+pub use dovecot::Dovecot;
+pub use exim::Exim;
 pub use guard::Guard;
 pub use held::Held;
+pub use mailboxes::Server;
 pub use netns::{Host, World};
+pub use opensmtpd::Opensmtpd;
 pub use postfix::Postfix;
 pub use process::{Program, Run, run, wait_for};
+pub use room::Room;

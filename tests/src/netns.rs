@@ -112,6 +112,11 @@ impl World {
         ip(&all)
     }
 
+    /// Process ids of what runs on `host`.
+    pub fn programs(&self, host: Host) -> Vec<String> {
+        ip(&["netns", "pids", &self.name(host)]).lines().map(str::to_owned).collect()
+    }
+
     fn name(&self, host: Host) -> String {
         format!("sg-{}-{}", self.id, host.letter())
     }

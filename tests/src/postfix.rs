@@ -1,99 +1,95 @@
-//! A real Postfix as the backend: its own configuration, queue and mailboxes, away from any Postfix of the machine.
+//! A real Postfix as the backend, or as a client: its own configuration, queue and mailboxes, away from any Postfix of
+//! the machine.
 
-use std::collections::HashSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::mailboxes::{self, Mailboxes, OWNER, Server, files_below};
 use crate::netns::{Host, World};
-use crate::process::{Program, run, wait_for};
+use crate::process::{Program, run};
 
-/// nobody: mailboxes belong to it.
-const OWNER: u32 = 65534;
-
-/// The backend.
+/// The server.
 #[derive(Debug)]
 pub struct Postfix {
     folder: tempfile::TempDir,
-    _master: Program,
+    mailboxes: Mailboxes,
+    master: Program,
 }
 
 impl Postfix {
     /// Recipients that exist.
-    pub const USERS: [&str; 3] = ["alice@example.org", "bob@example.org", "carol@example.org"];
+    pub const USERS: [&str; 3] = mailboxes::USERS;
 
     /// Starts it on the backend's port 25; `extra` is appended to main.cf.
     pub fn start(world: &World, extra: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_on(world, Host::Backend, extra)
+    }
+
+    /// Starts it as a client on the honest client's host: what it takes at 127.0.0.1:25 goes to `smarthost`.
+    pub fn client(world: &World, smarthost: &str, extra: &str) -> Self {
+        let client = format!(
+            "myhostname = client.example\ninet_interfaces = 127.0.0.1\nvirtual_mailbox_domains =\n\
+             relayhost = [{smarthost}]:25\nsmtpd_relay_restrictions = permit_mynetworks, reject\n{extra}"
+        );
+        Self::start_on(world, Host::Client, &client)
+    }
+
+    fn start_on(world: &World, host: Host, extra: &str) -> Self {
+        let folder = mailboxes::folder();
         let path = folder.path();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-        for name in ["etc", "queue", "data", "mail"] {
+        for name in ["etc", "queue", "data"] {
             fs::create_dir(path.join(name)).unwrap();
         }
-        chown(path.join("mail"), Some(OWNER), Some(OWNER)).unwrap();
-        run(std::process::Command::new("chown").arg("postfix").arg(path.join("data")), "").ok();
+        run(Command::new("chown").arg("postfix").arg(path.join("data")), "").ok();
         fs::write(path.join("etc/main.cf"), main_cf(path, extra)).unwrap();
         fs::write(path.join("etc/master.cf"), MASTER_CF).unwrap();
         let users: String = Self::USERS.iter().map(|user| format!("{user} {user}/\n")).collect();
         fs::write(path.join("etc/users"), users).unwrap();
-        let mut command = world.on(Host::Backend, "postfix");
-        let mut master = Program::start(command.arg("-c").arg(path.join("etc")).arg("start-fg"), path.join("log"));
-        master.wait_for("daemon started");
-        Self { folder, _master: master }
+        let mailboxes = Mailboxes::create(path.join("mail"), OWNER);
+        let mut command = world.on(host, "postfix");
+        let master = Program::start(command.arg("-c").arg(path.join("etc")).arg("start-fg"), path.join("log"));
+        let mut postfix = Self { folder, mailboxes, master };
+        postfix.master.wait_for("daemon started");
+        postfix
     }
 
     /// All messages that were delivered, each as its file has it.
     pub fn messages(&self) -> Vec<String> {
-        Self::USERS.iter().flat_map(|user| self.messages_of(user)).collect()
-    }
-
-    fn messages_of(&self, user: &str) -> Vec<String> {
-        let folder = self.folder.path().join("mail").join(user).join("new");
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.map(|entry| String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned()).collect()
+        self.mailboxes.messages()
     }
 
     /// Waits until `count` messages are delivered and nothing is queued any more; then there must be exactly so many,
     /// and no Message-Id twice in a mailbox.
     pub fn expect(&self, count: usize) -> Vec<String> {
-        let settled = || (self.queued() == 0 && self.messages().len() >= count).then_some(());
-        wait_for(&format!("{count} messages"), settled, || {
-            format!("{} messages, {} queued\n{}", self.messages().len(), self.queued(), self.log())
-        });
-        assert_eq!(self.messages().len(), count, "messages doubled");
-        for user in Self::USERS {
-            let mut seen = HashSet::new();
-            for id in self.messages_of(user).iter().filter_map(|message| header(message, "Message-Id")) {
-                assert!(seen.insert(id.clone()), "{user} has {id} twice");
-            }
-        }
-        self.messages()
+        Server::expect(self, count)
     }
 
     /// Its log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
+}
+
+impl Server for Postfix {
+    fn version(&self) -> String {
+        format!("Postfix {}", run(Command::new("postconf").args(["-h", "mail_version"]), "").ok().trim())
+    }
+
+    fn mailboxes(&self) -> &Mailboxes {
+        &self.mailboxes
+    }
 
     fn queued(&self) -> usize {
-        let count = |folder: PathBuf| -> usize {
-            let mut folders = vec![folder];
-            let mut files = 0;
-            while let Some(folder) = folders.pop() {
-                for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                    match entry.file_type() {
-                        Ok(kind) if kind.is_dir() => folders.push(entry.path()),
-                        Ok(_) => files += 1,
-                        Err(_) => {}
-                    }
-                }
-            }
-            files
-        };
-        ["incoming", "active", "deferred"].map(|queue| count(self.folder.path().join("queue").join(queue))).iter().sum()
+        let queue = self.folder.path().join("queue");
+        ["incoming", "active", "deferred"].map(|name| files_below(queue.join(name))).iter().sum()
+    }
+
+    fn log(&self) -> String {
+        self.log()
     }
 }
 
@@ -139,9 +135,10 @@ pub fn header(message: &str, name: &str) -> Option<String> {
     None
 }
 
+/// The settings; `extra` replaces what it names.
 fn main_cf(path: &Path, extra: &str) -> String {
     let path = path.display();
-    format!(
+    let defaults = format!(
         "compatibility_level = 3.6
 queue_directory = {path}/queue
 data_directory = {path}/data
@@ -165,9 +162,12 @@ smtpd_peername_lookup = no
 alias_maps =
 alias_database =
 biff = no
-{extra}
 "
-    )
+    );
+    let key = |line: &str| line.split('=').next().unwrap().trim().to_owned();
+    let replaced: Vec<_> = extra.lines().map(key).collect();
+    let kept = defaults.lines().filter(|line| !replaced.contains(&key(line)));
+    kept.chain(extra.lines()).map(|line| format!("{line}\n")).collect()
 }
 
 const MASTER_CF: &str = "\

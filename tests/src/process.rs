@@ -121,6 +121,17 @@ impl Program {
         wait_for(text, look, || String::from_utf8_lossy(&fs::read(&output).unwrap()).into_owned());
     }
 
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Panics with its output if it has ended.
+    pub fn assert_runs(&mut self) {
+        let ended = self.child.try_wait().unwrap();
+        assert!(ended.is_none(), "ended ({ended:?}):\n{}", self.output());
+    }
+
     /// SIGKILL: no chance to clean up.
     pub fn kill9(&mut self) {
         self.child.kill().unwrap();
@@ -144,8 +155,7 @@ impl Program {
         if self.child.try_wait().unwrap().is_some() {
             return;
         }
-        let pid = Pid::from_child(&self.child);
-        let _ = kill_process(pid, Signal::TERM);
+        let _ = kill_process(self.pid(), Signal::TERM);
         let started = Instant::now();
         while self.child.try_wait().unwrap().is_none() {
             if started.elapsed() > Duration::from_secs(15) {

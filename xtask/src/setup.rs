@@ -30,6 +30,13 @@ const BUILD: &[(&str, &str)] = &[
 const TEST: &[(&str, &str)] = &[
     ("postfix", "the real backend, smtp-source and smtp-sink"),
     ("swaks", "the real client"),
+    ("libnet-ssleay-perl", "swaks with TLS"),
+    ("libio-socket-inet6-perl", "swaks with IPv6"),
+    ("openssl", "looks at certificates"),
+    ("testssl.sh", "judges TLS on port 25"),
+    ("bsdextrautils", "hexdump for testssl.sh"),
+    ("bind9-host", "look-ups of testssl.sh"),
+    ("procps", "ps for testssl.sh"),
     ("iproute2", "network namespaces and veth"),
     ("util-linux", "nsenter and unshare"),
     ("dovecot-core", "the real answerer of logins"),

@@ -1,0 +1,84 @@
+//! Real clients that send one message and end. Each returns when the message is accepted, and panics when it is not.
+//!
+//! Servers as clients are in their own files; [`smtplib`] hands them what they shall send.
+
+use std::process::Command;
+
+use crate::netns::{Host, World};
+use crate::process::run;
+use crate::room::line_with;
+
+/// Debian's, not another that may come first in the path.
+pub const PYTHON: &str = "/usr/bin/python3";
+
+/// A message and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Mail<'a> {
+    /// IP:port.
+    pub server: &'a str,
+    pub recipients: &'a [&'a str],
+    /// Header and body, lines ending in LF.
+    pub message: &'a str,
+}
+
+impl Mail<'_> {
+    pub const SENDER: &'static str = "a@client.example";
+}
+
+/// Sends `mail` with swaks; `more` are further arguments.
+pub fn swaks(world: &World, mail: &Mail, more: &[&str]) {
+    let mut command = world.on(Host::Client, "swaks");
+    command.args(["--server", mail.server, "--helo", "client.example", "--from", Mail::SENDER]);
+    command.args(["--to", &mail.recipients.join(","), "--data", "-", "--timeout", "10"]).args(more);
+    // It ends the last line itself.
+    run(&mut command, mail.message.strip_suffix('\n').unwrap_or(mail.message)).ok();
+}
+
+/// Sends `mail` with msmtp.
+pub fn msmtp(world: &World, mail: &Mail, more: &[&str]) {
+    let (host, port) = mail.server.rsplit_once(':').unwrap();
+    let mut command = world.on(Host::Client, "msmtp");
+    command.args(["--file=/dev/null", &format!("--host={host}"), &format!("--port={port}")]);
+    command.args(["--domain=client.example", &format!("--from={}", Mail::SENDER), "--timeout=10"]);
+    command.args(more).arg("--").args(mail.recipients);
+    run(&mut command, mail.message).ok();
+}
+
+/// Sends `mail` with Python's smtplib, as often as `count` in one session.
+pub fn smtplib(world: &World, mail: &Mail, count: usize) {
+    let mut command = world.on(Host::Client, PYTHON);
+    command.args(["-c", SMTPLIB, mail.server, &count.to_string(), Mail::SENDER]).args(mail.recipients);
+    run(&mut command, mail.message).ok();
+}
+
+/// Sends `mail` with Postfix's smtp-source.
+pub fn smtp_source(world: &World, mail: &Mail, more: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("message");
+    // It adds an empty line.
+    std::fs::write(&file, mail.message.strip_suffix('\n').unwrap_or(mail.message)).unwrap();
+    for recipient in mail.recipients {
+        let mut command = world.on(Host::Client, "smtp-source");
+        command.args(["-M", "client.example", "-f", Mail::SENDER, "-t", recipient, "-F"]).arg(&file);
+        run(command.args(more).arg(mail.server), "").ok();
+    }
+}
+
+/// Name and version of a client, as it says them: `swaks 20201014.0`.
+pub fn version(program: &str) -> String {
+    line_with(Command::new(program).arg("--version"), "").replace(" version", "")
+}
+
+/// Each message of a session has an id of its own.
+const SMTPLIB: &str = "
+import smtplib, sys
+server, count, sender, *recipients = sys.argv[1:]
+host, port = server.rsplit(':', 1)
+text = sys.stdin.buffer.read().replace(b'\\n', b'\\r\\n')
+with smtplib.SMTP(host, int(port), local_hostname='client.example', timeout=20) as session:
+    session.ehlo_or_helo_if_needed()
+    options = ['BODY=8BITMIME'] if session.has_extn('8bitmime') else []
+    for n in range(int(count)):
+        refused = session.sendmail(sender, recipients, text.replace(b'NUMBER', str(n).encode()), options)
+        assert not refused, refused
+";

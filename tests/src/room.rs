@@ -1,0 +1,104 @@
+//! A program in mount and process namespaces of its own: paths that are compiled into it lead into the test's folder,
+//! and when it is dropped, all that it started is gone too.
+//!
+//! The first process of the room is a shell that waits for the program: the kernel kills all others when it ends, and
+//! reports its end only when they are gone. So the program is always killed with -9, with no chance to clean up: what it
+//! writes has to be in the test's folder. Needs root, and `/proc/PID/task/PID/children` of the kernel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::guard::netkit;
+use crate::netns::{Host, World};
+use crate::process::{Program, run, wait_for};
+
+/// Pairs of what is seen and where, up to `--`; then the program.
+const ENTER: &str = "
+while [ \"$1\" != -- ]; do
+    mount --bind \"$1\" \"$2\" || exit 70
+    shift 2
+done
+shift
+\"$@\"
+exit $?";
+
+/// A running program and what it started.
+#[derive(Debug)]
+pub struct Room {
+    host: Host,
+    program: Program,
+}
+
+impl Room {
+    /// Starts `words` on `host`. Each of `binds` is a file or folder, and the path where the program sees it instead of
+    /// what is there; that path must exist. Standard output and error go to `output`.
+    pub fn start(world: &World, host: Host, binds: &[(PathBuf, &str)], words: &[&str], output: PathBuf) -> Self {
+        let mut command = world.on(host, "unshare");
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", ENTER, "room"]);
+        for (seen, place) in binds {
+            command.arg(seen).arg(place);
+        }
+        Self { host, program: Program::start(command.arg("--").args(words), output) }
+    }
+
+    /// Waits until it greets at `address`, an IP:port, with 220.
+    pub fn wait_for_greeting(&mut self, world: &World, address: &str) {
+        let output = self.program.output();
+        let greeting = || {
+            self.program.assert_runs();
+            let mut dialogue = world.on(self.host, &netkit());
+            run(dialogue.args(["dialogue", address]), "").stdout.starts_with("220").then_some(())
+        };
+        wait_for(&format!("a greeting at {address}"), greeting, || output);
+    }
+
+    /// What it has written so far.
+    pub fn output(&self) -> String {
+        self.program.output()
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let pid = self.program.pid().as_raw_nonzero();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        for first in children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter_map(Pid::from_raw) {
+            let _ = kill_process(first, Signal::KILL);
+        }
+    }
+}
+
+/// A program of a Debian package that is unpacked, not installed.
+pub(crate) fn unpacked(package: &str, path: &str) -> PathBuf {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
+    let found = tools.join(package).join(path);
+    assert!(found.exists(), "{} is missing: cargo xtask test unpacks it", found.display());
+    found.canonicalize().unwrap()
+}
+
+/// Files like /etc/passwd and /etc/group, with `users` added, each with a group of its name and number. Pairs for
+/// [`Room::start`].
+pub(crate) fn with_users(folder: &Path, users: &[(&str, u32)]) -> [(PathBuf, &'static str); 2] {
+    [("passwd", "/etc/passwd"), ("group", "/etc/group")].map(|(name, place)| {
+        let mut text = fs::read_to_string(place).unwrap();
+        for (user, number) in users {
+            text += &match name {
+                "passwd" => format!("{user}:x:{number}:{number}::/nonexistent:/usr/sbin/nologin\n"),
+                _ => format!("{user}:x:{number}:\n"),
+            };
+        }
+        fs::write(folder.join(name), text).unwrap();
+        (folder.join(name), place)
+    })
+}
+
+/// The first line of what `program` prints about itself that has `word` in it, in any case.
+pub(crate) fn line_with(program: &mut Command, word: &str) -> String {
+    let printed = run(program, "");
+    let text = printed.stdout + &printed.stderr;
+    let has = |line: &&str| line.to_lowercase().contains(&word.to_lowercase());
+    text.lines().find(has).unwrap_or_else(|| panic!("no {word} in {text}")).to_owned()
+}
