@@ -4,20 +4,19 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
-
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::mailboxes::{self, Mailboxes, OWNER, Server, files_below};
 use crate::netns::{Host, World};
-use crate::process::{Program, run};
+use crate::process::run;
+use crate::room::Room;
 
 /// The server.
 #[derive(Debug)]
 pub struct Postfix {
-    folder: tempfile::TempDir,
+    // Dropped in this order: the program ends before its folder goes.
+    room: Room,
     mailboxes: Mailboxes,
-    master: Program,
+    folder: tempfile::TempDir,
 }
 
 impl Postfix {
@@ -50,10 +49,10 @@ impl Postfix {
         let users: String = Self::USERS.iter().map(|user| format!("{user} {user}/\n")).collect();
         fs::write(path.join("etc/users"), users).unwrap();
         let mailboxes = Mailboxes::create(path.join("mail"), OWNER);
-        let mut command = world.on(host, "postfix");
-        let master = Program::start(command.arg("-c").arg(path.join("etc")).arg("start-fg"), path.join("log"));
-        let mut postfix = Self { folder, mailboxes, master };
-        postfix.master.wait_for("daemon started");
+        let config = path.join("etc").display().to_string();
+        let room = Room::start(world, host, &[], &["postfix", "-c", &config, "start-fg"], path.join("log"));
+        let mut postfix = Self { room, mailboxes, folder };
+        postfix.room.wait_for("daemon started");
         postfix
     }
 
@@ -70,7 +69,7 @@ impl Postfix {
 
     /// Its log.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap()
+        self.room.output()
     }
 }
 
@@ -90,29 +89,6 @@ impl Server for Postfix {
 
     fn log(&self) -> String {
         self.log()
-    }
-}
-
-impl Drop for Postfix {
-    /// Ends the master process. What was started is `postfix start-fg`, a shell that waits for it: ending only that one
-    /// would leave Postfix, and with it the namespace, behind.
-    fn drop(&mut self) {
-        let queue = self.folder.path().join("queue");
-        let number = fs::read_to_string(queue.join("pid/master.pid")).unwrap_or_default();
-        let Some(pid) = number.trim().parse().ok().and_then(Pid::from_raw) else {
-            return;
-        };
-        // Its working directory tells it from another process that got the number.
-        let alive = || fs::read_link(format!("/proc/{}/cwd", number.trim())).is_ok_and(|folder| folder == queue);
-        let started = Instant::now();
-        let mut signal = Signal::TERM;
-        while alive() {
-            let _ = kill_process(pid, signal);
-            std::thread::sleep(Duration::from_millis(50));
-            if started.elapsed() > Duration::from_secs(5) {
-                signal = Signal::KILL;
-            }
-        }
     }
 }
 

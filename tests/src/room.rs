@@ -44,6 +44,11 @@ impl Room {
         Self { host, program: Program::start(command.arg("--").args(words), output) }
     }
 
+    /// Waits until `text` stands in its output.
+    pub fn wait_for(&mut self, text: &str) {
+        self.program.wait_for(text);
+    }
+
     /// Waits until it greets at `address`, an IP:port, with 220.
     pub fn wait_for_greeting(&mut self, world: &World, address: &str) {
         let output = self.program.output();
@@ -79,17 +84,18 @@ pub(crate) fn unpacked(package: &str, path: &str) -> PathBuf {
     found.canonicalize().unwrap()
 }
 
-/// Files like /etc/passwd and /etc/group, with `users` added, each with a group of its name and number. Pairs for
+/// Files like /etc/passwd and /etc/group, with `users` before all others, each with a group of its name and number. Pairs for
 /// [`Room::start`].
 pub(crate) fn with_users(folder: &Path, users: &[(&str, u32)]) -> [(PathBuf, &'static str); 2] {
     [("passwd", "/etc/passwd"), ("group", "/etc/group")].map(|(name, place)| {
-        let mut text = fs::read_to_string(place).unwrap();
+        let mut text = String::new();
         for (user, number) in users {
             text += &match name {
                 "passwd" => format!("{user}:x:{number}:{number}::/nonexistent:/usr/sbin/nologin\n"),
                 _ => format!("{user}:x:{number}:\n"),
             };
         }
+        text += &fs::read_to_string(place).unwrap();
         fs::write(folder.join(name), text).unwrap();
         (folder.join(name), place)
     })
