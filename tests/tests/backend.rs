@@ -34,7 +34,8 @@ fn check(options: &[&str], size: usize, expected: [&str; 4], outcome: Option<&st
 #[ignore = "needs root and BPF"]
 fn a_backend_that_fails_is_never_the_senders_loss() {
     const OK: [&str; 4] = ["250", "250", "354", "250"];
-    let table: [(&[&str], usize, [&str; 4], Option<&str>); 13] = [
+    type Case = (&'static [&'static str], usize, [&'static str; 4], Option<&'static str>);
+    let table: [Case; 13] = [
         (&[], 100, OK, Some("accepted")),
         (&["-Q", "."], 100, ["250", "250", "354", "451"], Some("deferred")),
         (&["-q", "."], 100, ["250", "250", "354", "451"], Some("ambiguous")),

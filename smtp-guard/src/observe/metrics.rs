@@ -261,7 +261,7 @@ fn is_refusal(reason: Reason) -> bool {
 
 /// Whether a ban is made for this reason.
 fn is_ban(reason: Reason) -> bool {
-    matches!(reason, Reason::Harvest | Reason::Operator)
+    matches!(reason, Reason::Harvest | Reason::Operator | Reason::AuthFailures)
 }
 
 #[cfg(test)]
