@@ -44,11 +44,16 @@ pub fn msmtp(world: &World, mail: &Mail, more: &[&str]) {
     run(&mut command, mail.message).ok();
 }
 
-/// Sends `mail` with Python's smtplib, as often as `count` in one session.
-pub fn smtplib(world: &World, mail: &Mail, count: usize) {
-    let mut command = world.on(Host::Client, PYTHON);
-    command.args(["-c", SMTPLIB, mail.server, &count.to_string(), Mail::SENDER]).args(mail.recipients);
-    run(&mut command, mail.message).ok();
+/// Sends `mail` with Python's smtplib.
+pub fn smtplib(world: &World, mail: &Mail) {
+    session(world, Host::Client, mail.server, mail.recipients, &[mail.message.to_owned()]);
+}
+
+/// Sends `messages` from `host` in one session of Python's smtplib, each to all `recipients`.
+pub fn session(world: &World, host: Host, server: &str, recipients: &[&str], messages: &[String]) {
+    let mut command = world.on(host, PYTHON);
+    command.args(["-c", SMTPLIB, server, Mail::SENDER]).args(recipients);
+    run(&mut command, &messages.join(SEPARATOR)).ok();
 }
 
 /// Sends `mail` with Postfix's smtp-source.
@@ -69,16 +74,18 @@ pub fn version(program: &str) -> String {
     line_with(Command::new(program).arg("--version"), "").replace(" version", "")
 }
 
-/// Each message of a session has an id of its own.
+/// Between messages on the script's standard input: the ASCII record separator.
+const SEPARATOR: &str = "\x1e";
+
 const SMTPLIB: &str = "
 import smtplib, sys
-server, count, sender, *recipients = sys.argv[1:]
+server, sender, *recipients = sys.argv[1:]
 host, port = server.rsplit(':', 1)
-text = sys.stdin.buffer.read().replace(b'\\n', b'\\r\\n')
+messages = sys.stdin.buffer.read().replace(b'\\n', b'\\r\\n').split(b'\\x1e')
 with smtplib.SMTP(host, int(port), local_hostname='client.example', timeout=20) as session:
     session.ehlo_or_helo_if_needed()
     options = ['BODY=8BITMIME'] if session.has_extn('8bitmime') else []
-    for n in range(int(count)):
-        refused = session.sendmail(sender, recipients, text.replace(b'NUMBER', str(n).encode()), options)
+    for message in messages:
+        refused = session.sendmail(sender, recipients, message, options)
         assert not refused, refused
 ";

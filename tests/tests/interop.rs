@@ -11,6 +11,7 @@ use std::process::Command;
 use smtp_guard_tests::clients::{self, Mail};
 use smtp_guard_tests::dovecot::Behind;
 use smtp_guard_tests::guard::netkit;
+use smtp_guard_tests::postfix::header;
 use smtp_guard_tests::{Dovecot, Exim, Guard, Host, Opensmtpd, Postfix, Server, World, run, wait_for};
 
 /// How the guard is connected with its clients and its backend. STARTTLS on either side will be further ones.
@@ -35,29 +36,37 @@ fn server() -> String {
     format!("{}:25", World::EDGE_FOR_CLIENT)
 }
 
-/// A message that is easily damaged: dots at line starts, a line of nearly the longest length, 8-bit text, white space at
-/// line ends, empty lines at both ends. `NUMBER` is filled in.
-fn message() -> String {
-    let header = "\
-                  From: a@client.example\nTo: alice@example.org\nSubject: interop\nMessage-Id: <NUMBER@client.example>\n\
-                  Date: Thu, 01 Jan 2026 00:00:00 +0000\nMIME-Version: 1.0\n\
-                  Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n";
-    format!("{header}\n{}", body())
+/// A message with the Message-Id `id`.
+fn message(id: &str, body: &str) -> String {
+    format!(
+        "From: a@client.example\nTo: alice@example.org\nSubject: interop\nMessage-Id: {id}\n\
+         Date: Thu, 01 Jan 2026 00:00:00 +0000\nMIME-Version: 1.0\n\
+         Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n{body}"
+    )
 }
 
-fn body() -> String {
-    format!("\n.\n..\n.a\n \ntrailing \t\nüml €\n{}ü\n\nFrom here\nend\n\n", "x".repeat(990))
+/// A body that is easily damaged: dots at line starts, lines of the longest length (998 octets), 8-bit text, white space
+/// at line ends, empty lines at both ends, an mbox separator.
+fn delicate() -> String {
+    let long = "x".repeat(994);
+    format!("\n.\n..\n.a\n \ntrailing \t\nüml €\n{long}xx\u{fc}\n..{long}xx\n\nFrom here\nend\n\n")
+}
+
+/// Bodies, by name. What a server does to the last of them is its own affair: the guard must make no difference.
+fn bodies() -> [(&'static str, String); 6] {
+    [
+        ("delicate", delicate()),
+        ("empty", String::new()),
+        ("dots", ".\n.\n..\n...\n".to_owned()),
+        ("controls", "a\x01b\x07c\x1b[2J\x7f\x0b\x0c\n\tend\n".to_owned()),
+        ("large", "A line of text, neither long nor short, but many of it.\n".repeat(4000)),
+        ("overlong", format!("{}\n.{}\nend\n", "y".repeat(5000), "z".repeat(2500))),
+    ]
 }
 
 /// The body of a message as it was delivered.
 fn body_of(message: &str) -> String {
     message.replace("\r\n", "\n").split_once("\n\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
-}
-
-fn assert_whole(name: &str, messages: &[String]) {
-    for message in messages {
-        assert_eq!(body_of(message), body(), "{name} changed\n{message}");
-    }
 }
 
 /// The last line of the reply to RCPT, asked from `host` at `address`.
@@ -68,6 +77,9 @@ fn words_for(world: &World, host: Host, address: &str, recipient: &str) -> Strin
     last.get(3).unwrap_or_else(|| panic!("no reply to RCPT:\n{replies}")).to_string()
 }
 
+/// How the guard's own trace header begins.
+const RECEIVED: &str = "from client.example ([10.77.2.2])\n\tby mx.example.org (smtp-guard)";
+
 type StartServer = fn(&World, Link) -> Box<dyn Server>;
 
 /// The guard in front of a server: several messages in a session arrive once and whole, unknown recipients are refused
@@ -77,25 +89,36 @@ fn check_backend(name: &str, start: StartServer, link: Link) {
     let backend = start(&world, link);
     let guard = Guard::start(&world, &link.guard());
 
-    let mail = Mail { server: &server(), recipients: &["alice@example.org", "bob@example.org"], message: &message() };
-    clients::smtplib(&world, &mail, 3);
-    let messages = backend.expect(6);
-    assert_whole(name, &messages);
-    let received =
-        |message: &String| message.contains("from client.example ([10.77.2.2])\n\tby mx.example.org (smtp-guard)");
-    assert!(messages.iter().all(received), "the guard's Received header is missing\n{}", messages[0]);
+    let direct = format!("{}:25", World::BACKEND);
+    let id = |name: &str, way: &str| format!("<{name}.{way}@client.example>");
+    let all = |way: &str| bodies().map(|(name, body)| message(&id(name, way), &body));
+    clients::session(&world, Host::Client, &server(), &["alice@example.org", "bob@example.org"], &all("guarded"));
+    clients::session(&world, Host::Edge, &direct, &["alice@example.org"], &all("direct"));
+    let messages = backend.expect(3 * bodies().len());
+    for (body, original) in bodies() {
+        let found = |way: &str| -> Vec<&String> {
+            messages.iter().filter(|message| header(message, "Message-Id").unwrap() == id(body, way)).collect()
+        };
+        let [untouched] = found("direct")[..] else { panic!("{name}: {body} without the guard") };
+        let [one, other] = found("guarded")[..] else { panic!("{name}: {body}") };
+        for message in [one, other] {
+            assert_eq!(body_of(message), body_of(untouched), "{name}: {body}");
+            assert!(message.contains(RECEIVED), "{name}: the guard's Received header is missing\n{message}");
+        }
+        assert!(body == "overlong" || body_of(one) == original, "{name}: {body} is not what was sent\n{one}");
+    }
 
     for recipient in ["nobody@example.org", "postmaster2@example.org"] {
-        let direct = words_for(&world, Host::Edge, &format!("{}:25", World::BACKEND), recipient);
+        let unguarded = words_for(&world, Host::Edge, &direct, recipient);
         let guarded = words_for(&world, Host::Client, &server(), recipient);
-        println!("interop unknown recipient: {name}: {direct} -> {guarded}");
-        assert!(direct.starts_with('5'), "{name} accepts {recipient}: {direct}");
-        assert_eq!(direct[..3], guarded[..3], "{name}");
+        println!("interop unknown recipient: {name}: {unguarded} -> {guarded}");
+        assert!(unguarded.starts_with('5'), "{name} accepts {recipient}: {unguarded}");
+        assert_eq!(unguarded[..3], guarded[..3], "{name}");
         let words =
             |reply: &str| reply[3..].trim_start_matches([' ', '.', '0', '1', '2', '3', '4', '5', '7']).to_owned();
-        assert_eq!(words(&direct), words(&guarded), "{name}");
+        assert_eq!(words(&unguarded), words(&guarded), "{name}");
     }
-    assert_eq!(guard.metric("smtp_guard_messages_total{outcome=\"accepted\"}"), 3.0, "{name}");
+    assert_eq!(guard.metric("smtp_guard_messages_total{outcome=\"accepted\"}"), bodies().len() as f64, "{name}");
     println!("interop backend, {link:?}: {} ok", backend.version());
 }
 
@@ -146,7 +169,7 @@ const CLIENTS: [(&str, Send); 7] = [
         (clients::version("msmtp"), None)
     }),
     ("smtplib", |world, _, mail| {
-        clients::smtplib(world, mail, 1);
+        clients::smtplib(world, mail);
         (format!("{} smtplib", clients::version(clients::PYTHON)), None)
     }),
     ("smtp-source", |world, _, mail| {
@@ -163,20 +186,22 @@ const CLIENTS: [(&str, Send); 7] = [
 
 /// Hands `mail` to a server on the client's host, which sends it on.
 fn relayed(world: &World, mail: &Mail, client: Box<dyn Server>) -> (String, Option<Box<dyn Server>>) {
-    clients::smtplib(world, &Mail { server: "127.0.0.1:25", ..*mail }, 1);
+    clients::smtplib(world, &Mail { server: "127.0.0.1:25", ..*mail });
     (client.version(), Some(client))
 }
 
 /// A client delivers through the guard to Postfix, which so far has `before` messages: two more arrive, whole.
 fn check_client(world: &World, postfix: &Postfix, name: &str, send: Send, link: Link, before: usize) {
     let id = format!("<{name}.{link:?}@client.example>");
-    let message = message().replace("<NUMBER@client.example>", &id);
+    let message = message(&id, &delicate());
     let mail = Mail { server: &server(), recipients: &["alice@example.org", "carol@example.org"], message: &message };
     let (version, client) = send(world, link, &mail);
     let messages = postfix.expect(before + 2);
     let these: Vec<_> = messages.into_iter().filter(|message| message.contains(&id)).collect();
     assert_eq!(these.len(), 2, "{name}");
-    assert_whole(name, &these);
+    for message in &these {
+        assert_eq!(body_of(message), delicate(), "{name} changed\n{message}");
+    }
     if let Some(client) = client {
         let sent = || (client.queued() == 0).then_some(());
         wait_for(&format!("{name} knows that it was delivered"), sent, || client.log());
