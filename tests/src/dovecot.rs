@@ -45,7 +45,7 @@ impl Dovecot {
         let room = Room::start(world, Host::Backend, &[], &words, path.join("log"));
         let mut dovecot = Self { room, mailboxes, folder };
         for port in [Self::LMTP_PORT, Self::SUBMISSION_PORT] {
-            dovecot.room.wait_for_greeting(world, &format!("{}:{port}", World::BACKEND));
+            dovecot.room.wait_for_port(port);
         }
         dovecot
     }

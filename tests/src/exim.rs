@@ -58,7 +58,7 @@ impl Exim {
         let words = [&program, "-C", &config.display().to_string(), "-bdf", "-q1m"];
         let room = Room::start(world, host, &binds, &words, path.join("mainlog"));
         let mut exim = Self { room, mailboxes, folder };
-        exim.room.wait_for_greeting(world, &format!("{address}:25"));
+        exim.room.wait_for_port(25);
         exim
     }
 }

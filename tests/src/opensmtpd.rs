@@ -66,7 +66,7 @@ match from any for any action \"out\"
         let words = [&program().display().to_string(), "-d", "-f", &config.display().to_string()];
         let room = Room::start(world, host, &binds(path), &words, path.join("log"));
         let mut opensmtpd = Self { room, mailboxes, folder };
-        opensmtpd.room.wait_for_greeting(world, &format!("{address}:25"));
+        opensmtpd.room.wait_for_port(25);
         opensmtpd
     }
 }

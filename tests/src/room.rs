@@ -11,7 +11,6 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::guard::netkit;
 use crate::netns::{Host, World};
 use crate::process::{Program, run, wait_for};
 
@@ -28,7 +27,6 @@ exit $?";
 /// A running program and what it started.
 #[derive(Debug)]
 pub struct Room {
-    host: Host,
     program: Program,
 }
 
@@ -41,7 +39,7 @@ impl Room {
         for (seen, place) in binds {
             command.arg(seen).arg(place);
         }
-        Self { host, program: Program::start(command.arg("--").args(words), output) }
+        Self { program: Program::start(command.arg("--").args(words), output) }
     }
 
     /// Waits until `text` stands in its output.
@@ -49,15 +47,21 @@ impl Room {
         self.program.wait_for(text);
     }
 
-    /// Waits until it greets at `address`, an IP:port, with 220.
-    pub fn wait_for_greeting(&mut self, world: &World, address: &str) {
-        let output = self.program.output();
-        let greeting = || {
-            self.program.assert_runs();
-            let mut dialogue = world.on(self.host, &netkit());
-            run(dialogue.args(["dialogue", address]), "").stdout.starts_with("220").then_some(())
+    /// Waits until something on its host listens on the TCP port `port`, over IPv4.
+    pub fn wait_for_port(&mut self, port: u16) {
+        let sockets = format!("/proc/{}/net/tcp", self.program.pid().as_raw_nonzero());
+        let local = format!(":{port:04X}");
+        // `0: 0203004D:0019 00000000:0000 0A ...`: number, local, remote, state; 0A is LISTEN.
+        let listens = |line: &str| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            words.get(1).is_some_and(|address| address.ends_with(&local)) && words.get(3) == Some(&"0A")
         };
-        wait_for(&format!("a greeting at {address}"), greeting, || output);
+        let program = &mut self.program;
+        let looked = || {
+            program.assert_runs();
+            fs::read_to_string(&sockets).unwrap().lines().any(listens).then_some(())
+        };
+        wait_for(&format!("a listener on port {port}"), looked, || "nobody listens".to_owned());
     }
 
     /// What it has written so far.

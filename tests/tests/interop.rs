@@ -223,6 +223,50 @@ fn behind_each_client() {
     }
 }
 
+/// A server that is told the client's address as `identity` says: it notes it, or the guard doesn't use it.
+fn check_identity(name: &str, start: fn(&World) -> Box<dyn Server>, identity: &str, told: bool) {
+    let world = World::new();
+    let backend = start(&world);
+    let word = format!("\"{identity}\"");
+    let mut guard = Guard::configured(&world, &[("backend.profile", "\"generic\""), ("backend.identity", &word)]);
+    guard.command(&["edge", "load"]).ok();
+    if !told {
+        guard.run_without_backend();
+        let refused = words_for(&world, Host::Client, &server(), "alice@example.org");
+        // To RCPT: MAIL was refused.
+        assert!(refused.starts_with("503"), "{name}, {identity}: {refused}");
+        let complaint = || guard.log().contains("choose another backend.identity").then_some(());
+        wait_for("the complaint", complaint, || guard.log());
+        assert_eq!(backend.mailboxes().messages().len(), 0, "{name}, {identity}");
+        println!("interop identity {identity}, not understood: {} ok", backend.version());
+        return;
+    }
+    guard.run();
+    let message = message("<identity@client.example>", "text\n");
+    let mail = Mail { server: &server(), recipients: &["alice@example.org"], message: &message };
+    clients::smtplib(&world, &mail);
+    let received = header(&backend.expect(1)[0], "Received").unwrap();
+    assert!(received.contains("10.77.2.2"), "{name}, {identity}: {received}");
+    assert!(!received.contains("10.77.3.1"), "{name}, {identity}: {received}");
+    println!("interop identity {identity}: {} ok", backend.version());
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn backends_learn_who_the_client_is_or_get_no_mail() {
+    const EXIM_PROXY: StartAny = |world| Box::new(Exim::start(world, "hosts_proxy = 10.77.3.1"));
+    const EXIM: StartAny = |world| Box::new(Exim::start(world, ""));
+    const OPENSMTPD_PROXY: StartAny = |world| Box::new(Opensmtpd::start(world, "proxy-v2"));
+    const OPENSMTPD: StartAny = |world| Box::new(Opensmtpd::start(world, ""));
+    check_identity("Exim", EXIM_PROXY, "proxy-v1", true);
+    check_identity("Exim", EXIM_PROXY, "proxy-v2", true);
+    check_identity("OpenSMTPD", OPENSMTPD_PROXY, "proxy-v2", true);
+    for identity in ["proxy-v1", "proxy-v2", "xclient"] {
+        check_identity("Exim", EXIM, identity, false);
+        check_identity("OpenSMTPD", OPENSMTPD, identity, false);
+    }
+}
+
 /// What a server is started as, on the host where it runs.
 type StartAny = fn(&World) -> Box<dyn Server>;
 
