@@ -151,6 +151,12 @@ service auth {{
     mode = 0666
   }}
 }}
+service anvil {{
+  # No penalty for failed logins of an address: tests have many.
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
 service lmtp {{
   inet_listener lmtp {{
     port = {lmtp}
