@@ -2,6 +2,7 @@
 //!
 //! Servers as clients are in their own files; [`smtplib`] hands them what they shall send.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::netns::{Host, World};
@@ -44,15 +45,15 @@ pub fn msmtp(world: &World, mail: &Mail, more: &[&str]) {
     run(&mut command, mail.message).ok();
 }
 
-/// Sends `mail` with Python's smtplib.
-pub fn smtplib(world: &World, mail: &Mail) {
-    session(world, Host::Client, mail.server, mail.recipients, &[mail.message.to_owned()]);
+/// Sends `mail` with Python's smtplib; with `ca` over STARTTLS, the server's certificate verified against that file.
+pub fn smtplib(world: &World, mail: &Mail, ca: Option<&Path>) {
+    session(world, Host::Client, mail.server, ca, mail.recipients, &[mail.message.to_owned()]);
 }
 
 /// Sends `messages` from `host` in one session of Python's smtplib, each to all `recipients`.
-pub fn session(world: &World, host: Host, server: &str, recipients: &[&str], messages: &[String]) {
+pub fn session(world: &World, host: Host, server: &str, ca: Option<&Path>, recipients: &[&str], messages: &[String]) {
     let mut command = world.on(host, PYTHON);
-    command.args(["-c", SMTPLIB, server, Mail::SENDER]).args(recipients);
+    command.args(["-c", SMTPLIB, server]).arg(ca.unwrap_or(Path::new(""))).arg(Mail::SENDER).args(recipients);
     run(&mut command, &messages.join(SEPARATOR)).ok();
 }
 
@@ -78,11 +79,13 @@ pub fn version(program: &str) -> String {
 const SEPARATOR: &str = "\x1e";
 
 const SMTPLIB: &str = "
-import smtplib, sys
-server, sender, *recipients = sys.argv[1:]
+import smtplib, ssl, sys
+server, ca, sender, *recipients = sys.argv[1:]
 host, port = server.rsplit(':', 1)
 messages = sys.stdin.buffer.read().replace(b'\\n', b'\\r\\n').split(b'\\x1e')
 with smtplib.SMTP(host, int(port), local_hostname='client.example', timeout=20) as session:
+    if ca:
+        session.starttls(context=ssl.create_default_context(cafile=ca))
     session.ehlo_or_helo_if_needed()
     options = ['BODY=8BITMIME'] if session.has_extn('8bitmime') else []
     for message in messages:

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::mailboxes::{self, Mailboxes, Server, files_below};
 use crate::netns::{Host, World};
+use crate::pki::Pair;
 use crate::room::{Room, unpacked, with_users};
 
 const PACKAGE: &str = "exim4-daemon-heavy";
@@ -62,6 +63,19 @@ impl Exim {
         exim
     }
 }
+
+/// Lines of `extra` for a backend that offers STARTTLS with `pair`. Its own user reads the files, so all may.
+pub fn tls(pair: &Pair) -> String {
+    pair.open_to_all();
+    format!(
+        "tls_advertise_hosts = *\ntls_certificate = {}\ntls_privatekey = {}\n",
+        pair.certificate.display(),
+        pair.key.display()
+    )
+}
+
+/// Lines of `extra` for a client that sends nothing in clear text. It verifies nothing.
+pub const REQUIRE_TLS: &str = "REQUIRE_TLS = yes\n";
 
 impl Server for Exim {
     fn version(&self) -> String {
@@ -149,4 +163,8 @@ begin transports
 smtp:
   driver = smtp
   helo_data = client.example
+  .ifdef REQUIRE_TLS
+  hosts_require_tls = *
+  tls_verify_certificates =
+  .endif
 ";

@@ -1,6 +1,7 @@
 //! Certificates for one test: an authority of its own, and what it signs.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -64,6 +65,13 @@ impl Pair {
     /// `[tls]` of the guard.
     pub fn guard(&self) -> String {
         format!("[tls]\ncertificate = \"{}\"\nkey = \"{}\"", self.certificate.display(), self.key.display())
+    }
+
+    /// Lets other users than root read the files.
+    pub(crate) fn open_to_all(&self) {
+        for (path, mode) in [(self.key.parent().unwrap(), 0o755), (&self.key, 0o644)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
     }
 
     /// Lines of main.cf for a Postfix that offers STARTTLS.

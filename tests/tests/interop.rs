@@ -1,34 +1,63 @@
 //! The guard between real programs: each server as the backend, each client in front of it.
 //!
-//! Without TLS and logins so far; a [`Link`] says how client and backend are connected. What is printed
+//! A [`Link`] says how client and backend are connected; logins are elsewhere. What is printed
 //! (`interop ...: NAME VERSION ok`) is the table of the README. Dovecot takes no mail from strangers but by LMTP, so it
 //! is a backend behind Postfix.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 use std::process::Command;
 
 use smtp_guard_tests::clients::{self, Mail};
 use smtp_guard_tests::dovecot::Behind;
 use smtp_guard_tests::guard::netkit;
+use smtp_guard_tests::pki::{Pair, Pki};
 use smtp_guard_tests::postfix::header;
-use smtp_guard_tests::{Dovecot, Exim, Guard, Host, Opensmtpd, Postfix, Server, World, run, wait_for};
+use smtp_guard_tests::{Dovecot, Exim, Guard, Host, Opensmtpd, Postfix, Server, World, exim, run, wait_for};
 
-/// How the guard is connected with its clients and its backend. STARTTLS on either side will be further ones.
+/// How the guard is connected with its clients and with its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
     Plain,
+    /// On both sides, and whoever can verifies the certificate.
+    StartTls,
 }
 
-const LINKS: [Link; 1] = [Link::Plain];
+const LINKS: [Link; 2] = [Link::Plain, Link::StartTls];
+
+/// The certificates of a test.
+struct Certificates {
+    pki: Pki,
+    backend: Pair,
+}
 
 impl Link {
-    /// The guard's settings.
-    fn guard(self) -> Vec<(&'static str, &'static str)> {
-        match self {
-            Self::Plain => vec![("backend.profile", "\"generic\"")],
-        }
+    fn certificates(self) -> Option<Certificates> {
+        let pki = Pki::new();
+        let backend = pki.issue("backend", &[World::BACKEND]);
+        (self == Self::StartTls).then_some(Certificates { pki, backend })
     }
+}
+
+/// A guard for these certificates; without them it neither offers nor asks for TLS.
+fn guard<'w>(world: &'w World, certificates: Option<&Certificates>) -> Guard<'w> {
+    let profile = ("backend.profile", "\"generic\"");
+    let Some(Certificates { pki, .. }) = certificates else {
+        return Guard::start(world, &[profile, ("backend.tls", "\"off\"")]);
+    };
+    let own = pki.issue("guard", &["mx.example.org", World::EDGE_FOR_CLIENT]).guard();
+    let ca = format!("\"{}\"", pki.ca().display());
+    let settings = [("+", own.as_str()), profile, ("backend.tls", "\"verified\""), ("backend.tls_ca", &ca)];
+    Guard::start(world, &settings)
+}
+
+/// How the guard notes the client and the protocol that it spoke.
+fn assert_traced(name: &str, link: Link, message: &str) {
+    let protocols = if link == Link::StartTls { &["ESMTPS"][..] } else { &["ESMTP", "SMTP"] };
+    let by = |protocol: &&str| message.contains(&format!("by mx.example.org (smtp-guard) with {protocol} id"));
+    assert!(message.contains("from client.example ([10.77.2.2])"), "{name}: {message}");
+    assert!(protocols.iter().any(by), "{name} without {protocols:?}: {message}");
 }
 
 /// The guard, where the honest client reaches it.
@@ -69,6 +98,11 @@ fn body_of(message: &str) -> String {
     message.replace("\r\n", "\n").split_once("\n\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
 }
 
+fn offers_8bit(world: &World, host: Host, address: &str) -> bool {
+    let replies = run(world.on(host, &netkit()).args(["dialogue", address]), "EHLO client.example\nQUIT").ok();
+    replies.contains("8BITMIME")
+}
+
 /// The last line of the reply to RCPT, asked from `host` at `address`.
 fn words_for(world: &World, host: Host, address: &str, recipient: &str) -> String {
     let dialogue = format!("EHLO client.example\nMAIL FROM:<a@client.example>\nRCPT TO:<{recipient}>\nQUIT");
@@ -77,23 +111,35 @@ fn words_for(world: &World, host: Host, address: &str, recipient: &str) -> Strin
     last.get(3).unwrap_or_else(|| panic!("no reply to RCPT:\n{replies}")).to_string()
 }
 
-/// How the guard's own trace header begins.
-const RECEIVED: &str = "from client.example ([10.77.2.2])\n\tby mx.example.org (smtp-guard)";
-
-type StartServer = fn(&World, Link) -> Box<dyn Server>;
+/// Starts a backend; with the certificate it offers STARTTLS.
+type StartServer = fn(&World, Option<&Pair>) -> Box<dyn Server>;
 
 /// The guard in front of a server: several messages in a session arrive once and whole, unknown recipients are refused
 /// in the server's words.
 fn check_backend(name: &str, start: StartServer, link: Link) {
     let world = World::new();
-    let backend = start(&world, link);
-    let guard = Guard::start(&world, &link.guard());
+    let certificates = link.certificates();
+    let backend = start(&world, certificates.as_ref().map(|certificates| &certificates.backend));
+    let guard = guard(&world, certificates.as_ref());
+    let ca = certificates.as_ref().map(|certificates| certificates.pki.ca());
 
     let direct = format!("{}:25", World::BACKEND);
+    assert_eq!(
+        offers_8bit(&world, Host::Client, &server()),
+        offers_8bit(&world, Host::Edge, &direct),
+        "{name}: 8BITMIME"
+    );
     let id = |name: &str, way: &str| format!("<{name}.{way}@client.example>");
     let all = |way: &str| bodies().map(|(name, body)| message(&id(name, way), &body));
-    clients::session(&world, Host::Client, &server(), &["alice@example.org", "bob@example.org"], &all("guarded"));
-    clients::session(&world, Host::Edge, &direct, &["alice@example.org"], &all("direct"));
+    clients::session(
+        &world,
+        Host::Client,
+        &server(),
+        ca.as_deref(),
+        &["alice@example.org", "bob@example.org"],
+        &all("guarded"),
+    );
+    clients::session(&world, Host::Edge, &direct, None, &["alice@example.org"], &all("direct"));
     let messages = backend.expect(3 * bodies().len());
     for (body, original) in bodies() {
         let found = |way: &str| -> Vec<&String> {
@@ -103,7 +149,7 @@ fn check_backend(name: &str, start: StartServer, link: Link) {
         let [one, other] = found("guarded")[..] else { panic!("{name}: {body}") };
         for message in [one, other] {
             assert_eq!(body_of(message), body_of(untouched), "{name}: {body}");
-            assert!(message.contains(RECEIVED), "{name}: the guard's Received header is missing\n{message}");
+            assert_traced(name, link, message);
         }
         assert!(body == "overlong" || body_of(one) == original, "{name}: {body} is not what was sent\n{one}");
     }
@@ -126,7 +172,11 @@ fn check_backend(name: &str, start: StartServer, link: Link) {
 #[ignore = "needs root and BPF"]
 fn in_front_of_postfix() {
     for link in LINKS {
-        check_backend("Postfix", |world, _| Box::new(Postfix::start(world, "")), link);
+        check_backend(
+            "Postfix",
+            |world, tls| Box::new(Postfix::start(world, &tls.map(Pair::postfix).unwrap_or_default())),
+            link,
+        );
     }
 }
 
@@ -134,73 +184,93 @@ fn in_front_of_postfix() {
 #[ignore = "needs root and BPF"]
 fn in_front_of_exim() {
     for link in LINKS {
-        check_backend("Exim", |world, _| Box::new(Exim::start(world, "")), link);
+        check_backend("Exim", |world, tls| Box::new(Exim::start(world, &tls.map(exim::tls).unwrap_or_default())), link);
     }
 }
 
 #[test]
 #[ignore = "needs root and BPF"]
 fn in_front_of_opensmtpd() {
-    for link in LINKS {
-        check_backend("OpenSMTPD", |world, _| Box::new(Opensmtpd::start(world, "")), link);
-    }
+    // Without TLS: it has none that works (see there).
+    check_backend("OpenSMTPD", |world, _| Box::new(Opensmtpd::start(world, "")), Link::Plain);
 }
 
 #[test]
 #[ignore = "needs root and BPF"]
 fn in_front_of_dovecot() {
     for link in LINKS {
-        check_backend("Dovecot", |world, _| Box::new(Behind::start(world, "")), link);
+        check_backend(
+            "Dovecot",
+            |world, tls| Box::new(Behind::start(world, &tls.map(Pair::postfix).unwrap_or_default())),
+            link,
+        );
     }
 }
 
 /// Sends a message to the recipients given there through the guard, with the client itself or by way of a server that
-/// is returned: it ends when the message has arrived. With it the client's name and version.
-type Send = fn(&World, Link, &Mail) -> (String, Option<Box<dyn Server>>);
+/// is returned: it ends when the message has arrived. With the authority over STARTTLS only. Returns the client's name
+/// and version; `None`: it doesn't speak TLS.
+type Send = fn(&World, Option<&Path>, &Mail) -> Option<(String, Option<Box<dyn Server>>)>;
+
+const GUARD: &str = World::EDGE_FOR_CLIENT;
 
 /// In front of the guard, each by its name.
 const CLIENTS: [(&str, Send); 7] = [
-    ("swaks", |world, _, mail| {
-        clients::swaks(world, mail, &[]);
-        (clients::version("swaks"), None)
+    ("swaks", |world, ca, mail| {
+        clients::swaks(world, mail, if ca.is_some() { &["--tls"] } else { &[] });
+        Some((clients::version("swaks"), None))
     }),
-    ("msmtp", |world, _, mail| {
-        clients::msmtp(world, mail, &["--auth=off", "--tls=off"]);
-        (clients::version("msmtp"), None)
+    ("msmtp", |world, ca, mail| {
+        let trust = ca.map(|ca| format!("--tls-trust-file={}", ca.display()));
+        let tls = trust.as_ref().map_or(vec!["--tls=off"], |trust| vec!["--tls=on", "--tls-starttls=on", trust]);
+        clients::msmtp(world, mail, &[&["--auth=off"], &tls[..]].concat());
+        Some((clients::version("msmtp"), None))
     }),
-    ("smtplib", |world, _, mail| {
-        clients::smtplib(world, mail);
-        (format!("{} smtplib", clients::version(clients::PYTHON)), None)
+    ("smtplib", |world, ca, mail| {
+        clients::smtplib(world, mail, ca);
+        Some((format!("{} smtplib", clients::version(clients::PYTHON)), None))
     }),
-    ("smtp-source", |world, _, mail| {
+    ("smtp-source", |world, ca, mail| {
+        if ca.is_some() {
+            return None;
+        }
         clients::smtp_source(world, mail, &[]);
         let postfix = run(Command::new("postconf").args(["-h", "mail_version"]), "").ok();
-        (format!("smtp-source of Postfix {}", postfix.trim()), None)
+        Some((format!("smtp-source of Postfix {}", postfix.trim()), None))
     }),
-    ("Postfix", |world, _, mail| relayed(world, mail, Box::new(Postfix::client(world, World::EDGE_FOR_CLIENT, "")))),
-    ("Exim", |world, _, mail| relayed(world, mail, Box::new(Exim::client(world, World::EDGE_FOR_CLIENT, "")))),
-    ("OpenSMTPD", |world, _, mail| {
-        relayed(world, mail, Box::new(Opensmtpd::client(world, World::EDGE_FOR_CLIENT, "")))
+    ("Postfix", |world, ca, mail| {
+        let tls = if ca.is_some() { "smtp_tls_security_level = encrypt\n" } else { "" };
+        relayed(world, mail, Box::new(Postfix::client(world, GUARD, tls)))
     }),
+    ("Exim", |world, ca, mail| {
+        let tls = if ca.is_some() { exim::REQUIRE_TLS } else { "" };
+        relayed(world, mail, Box::new(Exim::client(world, GUARD, tls)))
+    }),
+    // It takes what is offered.
+    ("OpenSMTPD", |world, _, mail| relayed(world, mail, Box::new(Opensmtpd::client(world, GUARD, "")))),
 ];
 
 /// Hands `mail` to a server on the client's host, which sends it on.
-fn relayed(world: &World, mail: &Mail, client: Box<dyn Server>) -> (String, Option<Box<dyn Server>>) {
-    clients::smtplib(world, &Mail { server: "127.0.0.1:25", ..*mail });
-    (client.version(), Some(client))
+fn relayed(world: &World, mail: &Mail, client: Box<dyn Server>) -> Option<(String, Option<Box<dyn Server>>)> {
+    clients::smtplib(world, &Mail { server: "127.0.0.1:25", ..*mail }, None);
+    Some((client.version(), Some(client)))
 }
 
-/// A client delivers through the guard to Postfix, which so far has `before` messages: two more arrive, whole.
-fn check_client(world: &World, postfix: &Postfix, name: &str, send: Send, link: Link, before: usize) {
-    let id = format!("<{name}.{link:?}@client.example>");
+/// A client delivers through the guard to Postfix: two more messages arrive, whole.
+fn check_client(world: &World, postfix: &Postfix, name: &str, send: Send, link: Link, ca: Option<&Path>) {
+    let id = format!("<{name}@client.example>");
     let message = message(&id, &delicate());
     let mail = Mail { server: &server(), recipients: &["alice@example.org", "carol@example.org"], message: &message };
-    let (version, client) = send(world, link, &mail);
+    let before = postfix.messages().len();
+    let Some((version, client)) = send(world, ca, &mail) else {
+        return;
+    };
     let messages = postfix.expect(before + 2);
     let these: Vec<_> = messages.into_iter().filter(|message| message.contains(&id)).collect();
     assert_eq!(these.len(), 2, "{name}");
     for message in &these {
         assert_eq!(body_of(message), delicate(), "{name} changed\n{message}");
+        assert_traced(name, link, message);
     }
     if let Some(client) = client {
         let sent = || (client.queued() == 0).then_some(());
@@ -214,10 +284,13 @@ fn check_client(world: &World, postfix: &Postfix, name: &str, send: Send, link: 
 fn behind_each_client() {
     for link in LINKS {
         let world = World::new();
-        let postfix = Postfix::start(&world, "");
-        let guard = Guard::start(&world, &link.guard());
-        for (index, (name, send)) in CLIENTS.into_iter().enumerate() {
-            check_client(&world, &postfix, name, send, link, 2 * index);
+        let certificates = link.certificates();
+        let tls = certificates.as_ref().map(|certificates| certificates.backend.postfix());
+        let postfix = Postfix::start(&world, &tls.unwrap_or_default());
+        let guard = guard(&world, certificates.as_ref());
+        let ca = certificates.as_ref().map(|certificates| certificates.pki.ca());
+        for (name, send) in CLIENTS {
+            check_client(&world, &postfix, name, send, link, ca.as_deref());
         }
         assert_eq!(guard.metric("smtp_guard_messages_total{outcome=\"ambiguous\"}"), 0.0);
     }
@@ -244,7 +317,7 @@ fn check_identity(name: &str, start: fn(&World) -> Box<dyn Server>, identity: &s
     guard.run();
     let message = message("<identity@client.example>", "text\n");
     let mail = Mail { server: &server(), recipients: &["alice@example.org"], message: &message };
-    clients::smtplib(&world, &mail);
+    clients::smtplib(&world, &mail, None);
     let received = header(&backend.expect(1)[0], "Received").unwrap();
     assert!(received.contains("10.77.2.2"), "{name}, {identity}: {received}");
     assert!(!received.contains("10.77.3.1"), "{name}, {identity}: {received}");
@@ -289,7 +362,8 @@ fn servers_leave_nothing_behind_when_a_test_panics() {
             let server = start(&world);
             assert!(!world.programs(host).is_empty());
             folder = Some(server.mailboxes().folder().to_path_buf());
-            panic!("on purpose: {}", server.version());
+            // As a panic, but without its words on standard error.
+            resume_unwind(Box::new(format!("on purpose: {}", server.version())));
         }));
         let said = panicked.unwrap_err().downcast::<String>().unwrap();
         assert!(said.starts_with("on purpose"), "{said}");
