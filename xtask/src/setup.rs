@@ -117,9 +117,7 @@ fn install<'a>(wanted: impl Iterator<Item = &'a (&'a str, &'a str)>, what: &str)
     for (package, reason) in &missing {
         eprintln!("xtask: missing package {package}: {reason}");
     }
-    let update = || {
-        step::run("apt-update", "updating the list of packages", as_root(&root, "apt-get").args(["update", "--quiet"]))
-    };
+    let update = || update(&root);
     let fresh = names.iter().any(|package| !is_known(package));
     if fresh {
         update()?;
@@ -142,8 +140,8 @@ fn install<'a>(wanted: impl Iterator<Item = &'a (&'a str, &'a str)>, what: &str)
     installed.with_context(|| format!("install them by hand: {manual}"))
 }
 
-/// Puts the files of `package` into `target/tools/PACKAGE`, without installing it. Needs no root. A newer version is
-/// not looked for: whoever wants it removes the folder.
+/// Puts the files of `package` into `target/tools/PACKAGE`, without installing it. Needs root only for a fresh list of
+/// packages. A newer version is not looked for: whoever wants it removes the folder.
 fn unpack(package: &str, program: &str, reason: &str) -> anyhow::Result<()> {
     let tools = target().join("tools");
     let folder = tools.join(package);
@@ -159,11 +157,20 @@ fn unpack(package: &str, program: &str, reason: &str) -> anyhow::Result<()> {
         }
     }
     fs::create_dir_all(&fresh).with_context(|| format!("cannot create {}", fresh.display()))?;
-    let mut download = Command::new("apt-get");
-    download.args(["download", "--quiet", package]).current_dir(&fresh);
+    let download = || {
+        let mut command = Command::new("apt-get");
+        command.args(["download", "--quiet", package]).current_dir(&fresh);
+        step::run(&format!("download-{package}"), &format!("downloading {package}"), &mut command)
+    };
     let manual = format!("by hand: apt-get update, apt-get download {package}, dpkg-deb -x *.deb {}", folder.display());
-    step::run(&format!("download-{package}"), &format!("downloading {package}"), &mut download)
-        .with_context(|| manual.clone())?;
+    let mut downloaded = download();
+    if downloaded.is_err()
+        && let Some(root) = root_command()
+    {
+        // An old list names versions that are gone.
+        downloaded = update(&root).and_then(|()| download());
+    }
+    downloaded.with_context(|| manual.clone())?;
     let entries = fs::read_dir(&fresh)?.flatten().map(|entry| entry.path());
     let archive = entries.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "deb"));
     let archive = archive.with_context(|| format!("apt-get left no package in {}", fresh.display()))?;
@@ -175,6 +182,10 @@ fn unpack(package: &str, program: &str, reason: &str) -> anyhow::Result<()> {
     }
     fs::remove_file(&archive)?;
     fs::rename(&fresh, &folder).with_context(|| format!("cannot create {}", folder.display()))
+}
+
+fn update(root: &[&str]) -> anyhow::Result<()> {
+    step::run("apt-update", "updating the list of packages", as_root(root, "apt-get").args(["update", "--quiet"]))
 }
 
 fn is_installed(package: &str) -> bool {
