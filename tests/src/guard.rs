@@ -87,7 +87,8 @@ impl<'w> Guard<'w> {
         let _ = fs::remove_file(&log);
         let mut program = Program::start(command.args(["run", "--config"]).arg(self.config()), log);
         program.wait_for("smtp-guard runs");
-        program.wait_for("backend answers");
+        // With the quote: the opposite ends in the same words.
+        program.wait_for("\"backend answers\"");
         self.program = Some(program);
     }
 
