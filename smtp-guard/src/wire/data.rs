@@ -17,10 +17,18 @@ use memchr::{memchr_iter, memchr3};
 /// Decodes message data.
 #[derive(Debug)]
 pub struct BodyDecoder {
-    /// The next byte is the first of a line: the only place where a dot has a meaning.
-    line_start: bool,
+    at: Place,
     size: u64,
     flaw: Option<BodyFlaw>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The next byte is the first of a line: the only place where a dot has a meaning.
+    LineStart,
+    InLine,
+    /// The end was seen. What follows is none of the decoder's business.
+    Ended,
 }
 
 /// What [`BodyDecoder::next`] found.
@@ -58,7 +66,7 @@ impl Default for BodyDecoder {
 impl BodyDecoder {
     /// A decoder for the bytes that follow our 354.
     pub fn new() -> Self {
-        Self { line_start: true, size: 0, flaw: None }
+        Self { at: Place::LineStart, size: 0, flaw: None }
     }
 
     /// Decoded bytes so far, those of a flawed message included.
@@ -66,26 +74,31 @@ impl BodyDecoder {
         self.size
     }
 
-    /// The next chunk of `buf`, or `None` where more bytes are needed. After the end, what follows stays in `buf`.
+    /// The next chunk of `buf`, or `None` where more bytes are needed. After the end it is always `None`, and what follows
+    /// stays in `buf`.
     pub fn next(&mut self, buf: &mut BytesMut) -> Option<Chunk> {
         loop {
-            if self.line_start {
+            if self.at == Place::Ended {
+                return None;
+            }
+            if self.at == Place::LineStart {
                 match first_of_line(buf) {
                     Start::Undecided => return None,
                     Start::End => {
                         buf.advance(3);
+                        self.at = Place::Ended;
                         return Some(Chunk::End(BodyEnd { size: self.size, flaw: self.flaw }));
                     }
                     Start::Stuffed => buf.advance(1),
                     Start::Plain => {}
                 }
-                self.line_start = false;
+                self.at = Place::InLine;
             }
             let (length, stop) = clean_run(buf);
             let body = buf.split_to(length).freeze();
             self.size += length as u64;
             match stop {
-                Stop::LineStart => self.line_start = true,
+                Stop::LineStart => self.at = Place::LineStart,
                 Stop::Undecided if length == 0 => return None,
                 Stop::Undecided => {}
                 Stop::Flaw(flaw) => {
@@ -160,7 +173,7 @@ impl BodyEnd {
 /// A header that can't be made: see [`CleanBody::header`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a header must be lines of printable ASCII that end in CRLF, of at most 998 bytes, folded ones after white space"
+    "a header must be `name:` and lines of printable ASCII that end in CRLF, of at most 998 bytes, folded ones after white space"
 )]
 pub struct HeaderError;
 
@@ -171,12 +184,19 @@ impl CleanBody {
         for (index, line) in lines.split("\r\n").enumerate() {
             let folded = line.starts_with([' ', '\t']);
             let printable = line.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
-            if !printable || line.len() > 998 || line.trim().is_empty() || folded == (index == 0) {
+            let named = index > 0 || has_field_name(line);
+            if !printable || !named || line.len() > 998 || line.trim().is_empty() || folded == (index == 0) {
                 return Err(HeaderError);
             }
         }
         Ok(Self(Bytes::copy_from_slice(text.as_bytes())))
     }
+}
+
+/// RFC 5322 3.6.8: printable ASCII without spaces, up to the colon. Anything else would be read as the end of the headers.
+fn has_field_name(line: &str) -> bool {
+    let name = line.split_once(':').map_or("", |(name, _)| name);
+    !name.is_empty() && name.bytes().all(|byte| matches!(byte, b'!'..=b'~'))
 }
 
 impl Deref for CleanBody {

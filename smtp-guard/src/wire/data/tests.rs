@@ -1,3 +1,5 @@
+//! Tables and properties of message data: where it ends, at any split, and what the encoder makes of it.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -129,6 +131,24 @@ fn whole_lines_come_out_as_one_slice() {
 }
 
 #[test]
+fn after_the_end_the_decoder_is_inert() {
+    for (data, flaw) in [(&b"a\r\n.\r\n"[..], None), (b"a\n.\r\n\r\n.\r\n", Some(BodyFlaw::BareLf))] {
+        let (mut decoder, mut buf) = (BodyDecoder::new(), BytesMut::from(data));
+        let end = std::iter::from_fn(|| decoder.next(&mut buf)).last();
+        assert!(matches!(end, Some(Chunk::End(end)) if end.flaw() == flaw));
+        let size = decoder.size();
+        // The start of the next message's data, or of commands: not the decoder's.
+        for rest in [&b".\r\n"[..], b"\r\n.\r\n", b"QUIT\r\n", b"\0"] {
+            buf.extend_from_slice(rest);
+            assert!(decoder.next(&mut buf).is_none());
+            assert_eq!(&buf[..], rest);
+            buf.clear();
+        }
+        assert_eq!(decoder.size(), size);
+    }
+}
+
+#[test]
 fn headers_are_valid_or_refused() {
     for (text, valid) in [
         ("Received: from x\r\n\tby y;\r\n", true),
@@ -140,6 +160,12 @@ fn headers_are_valid_or_refused() {
         (" A: b\r\n", false),
         ("A: \u{e9}\r\n", false),
         ("A: \0\r\n", false),
+        ("A:\r\n", true),
+        ("no name\r\n", false),
+        ("a name: x\r\n", false),
+        (": x\r\n", false),
+        ("\t: x\r\n", false),
+        ("nothing\r\n\tA: b\r\n", false),
         ("", false),
     ] {
         assert_eq!(CleanBody::header(text).is_ok(), valid, "{text:?}");
