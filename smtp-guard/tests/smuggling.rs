@@ -146,7 +146,7 @@ fn a_long_line_ends_nothing_at_any_split() {
         points.dedup();
         for pieces in splits(&client, &points) {
             let sent = check(&client, &pieces, Some((end, None)));
-            assert_eq!(sent.message, line);
+            assert!(sent.message.ends_with(&line));
         }
     }
 }

@@ -1,0 +1,261 @@
+//! Whole sessions: what a client, a backend and the clock do, in any order, told in lines.
+//!
+//! The first line has the options, a letter each ([`Options`]); every other line is an act ([`Trace::act`]). In a text
+//! `\r`, `\n`, `\0` and `\\` stand for one byte. What must hold is in [`watch`].
+#![no_main]
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use libfuzzer_sys::fuzz_target;
+use smtp_guard::addr::ClientAddr;
+use smtp_guard::clock::{Both, Instant, WallTime};
+use smtp_guard::config::{AuthVia, Config, Role, Tls};
+use smtp_guard::policy::Rules;
+use smtp_guard::session::{AuthVerdict, Input, Lost, Opening, Output, Secured, Session, Upstream, Wants};
+use smtp_guard::wire::command;
+use smtp_guard::wire::data::{BodyDecoder, Chunk};
+use smtp_guard::wire::ehlo::Capabilities;
+use smtp_guard::wire::line::{Line, LineDecoder};
+use smtp_guard::wire::reply::ReplyDecoder;
+use smtp_guard::wire::sasl::Secret;
+use smtp_guard_ebpf::reason::Reason;
+use watch::Watch;
+
+#[allow(dead_code, reason = "here the session sends, the models only read")]
+#[path = "../../smtp-guard/tests/readers/mod.rs"]
+mod readers;
+#[path = "session/watch.rs"]
+mod watch;
+
+const SECURED: Secured = Secured { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384" };
+/// Acts of a trace.
+const LONGEST: usize = 200;
+
+fuzz_target!(|data: &[u8]| {
+    let mut lines = data.split(|byte| *byte == b'\n');
+    let mut trace = Trace::open(&Options::read(lines.next().unwrap_or_default()));
+    for line in lines.take(LONGEST) {
+        if let Some((act, text)) = line.split_first() {
+            trace.act(*act, text);
+        }
+        trace.client();
+        if trace.session.wants() == Wants::Closed {
+            break;
+        }
+    }
+});
+
+/// What the session begins with.
+struct Options {
+    /// `s`: submission; else MX.
+    role: Role,
+    /// `t`: under TLS from the start.
+    secured: bool,
+    /// `x`: on the exempt list.
+    exempt: bool,
+    /// `b`: the backend judges credentials, else Dovecot.
+    via: AuthVia,
+    /// `p`: the backend offers nothing beside SIZE.
+    plain: bool,
+}
+
+impl Options {
+    fn read(letters: &[u8]) -> Self {
+        let has = |letter| letters.contains(&letter);
+        Self {
+            role: if has(b's') { Role::Submission } else { Role::Mx },
+            secured: has(b't'),
+            exempt: has(b'x'),
+            via: if has(b'b') { AuthVia::Backend } else { AuthVia::Dovecot },
+            plain: has(b'p'),
+        }
+    }
+}
+
+static RULES: LazyLock<[Arc<Rules>; 2]> = LazyLock::new(|| [AuthVia::Dovecot, AuthVia::Backend].map(rules));
+
+fn rules(via: AuthVia) -> Arc<Rules> {
+    let mut config = Config::builtin();
+    "mx.example.org".clone_into(&mut config.hostname);
+    config.relay.domains = vec!["example.org".to_owned()];
+    config.limits.message_size = 200;
+    config.limits.recipients = 3;
+    config.limits.failed_commands = 8;
+    config.limits.session_time = Duration::from_secs(3600);
+    config.auth.via = via;
+    config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into() });
+    config.exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
+    Arc::new(Rules::new(Arc::new(config), None))
+}
+
+/// A session and both its peers, driven as `relay::drive` drives it.
+struct Trace {
+    session: Session,
+    watch: Watch,
+    now: Instant,
+    out: Vec<Output>,
+    lines: LineDecoder,
+    body: Option<BodyDecoder>,
+    unread: BytesMut,
+    replies: ReplyDecoder,
+    /// Of the backend.
+    unheard: BytesMut,
+}
+
+impl Trace {
+    fn open(options: &Options) -> Self {
+        let clock = Both { instant: Instant::from_ns(0), wall: WallTime::from_ms(0) };
+        let ip = if options.exempt { [192, 0, 2, 1] } else { [198, 51, 100, 1] };
+        let everything = Capabilities {
+            size: Some(Some(100_000)),
+            eight_bit_mime: true,
+            smtputf8: true,
+            dsn: true,
+            auth_plain: true,
+            ..Capabilities::default()
+        };
+        let mut out = Vec::new();
+        let opening = Opening {
+            id: "1".to_owned(),
+            addr: ClientAddr::new((ip, 40_000).into()),
+            role: options.role,
+            secured: options.secured.then_some(SECURED),
+            rules: Arc::clone(&RULES[usize::from(options.via == AuthVia::Backend)]),
+            backend: Arc::new(if options.plain { Capabilities::default() } else { everything }),
+            clock,
+        };
+        let session = Session::open(opening, &mut out);
+        assert!(matches!(&out[..], [Output::Reply(greeting)] if greeting.code().get() == 220));
+        out.clear();
+        Self {
+            session,
+            watch: Watch::new(options.via == AuthVia::Backend),
+            now: clock.instant,
+            out,
+            lines: LineDecoder::new(),
+            body: None,
+            unread: BytesMut::new(),
+            replies: ReplyDecoder::new(),
+            unheard: BytesMut::new(),
+        }
+    }
+
+    fn act(&mut self, act: u8, text: &[u8]) {
+        let number = || std::str::from_utf8(text).ok().and_then(|text| text.trim().parse::<u16>().ok()).unwrap_or(0);
+        match act {
+            // The client sends a line, or bytes.
+            b'C' => self.unread.extend_from_slice(&[&unescape(text), b"\r\n".as_slice()].concat()),
+            b'D' => self.unread.extend_from_slice(&unescape(text)),
+            // The backend sends a line, or is lost, or whoever judges credentials has done so.
+            b'B' => self.backend(&[&unescape(text), b"\r\n".as_slice()].concat()),
+            b'L' if self.watch.is_live() => {
+                let lost = [Lost::Unreachable, Lost::Closed, Lost::Timeout, Lost::Protocol];
+                self.step(Input::Upstream(Upstream::Lost(lost[usize::from(number()) % lost.len()])));
+            }
+            b'A' if self.watch.is_judging() => {
+                let verdicts = [AuthVerdict::Accepted, AuthVerdict::Rejected, AuthVerdict::Unavailable];
+                self.step(Input::Upstream(Upstream::Auth(verdicts[usize::from(number()) % verdicts.len()])));
+            }
+            b'T' => self.step(Input::Secured(SECURED)),
+            // Time passes, up to the deadline or beyond.
+            b'W' => {
+                self.session.waiting(self.now);
+                self.now = self.now.after(Duration::from_secs(number().into()));
+                if self.now >= self.session.deadline() {
+                    self.step(Input::Deadline);
+                }
+            }
+            b'X' => {
+                self.session.waiting(self.now);
+                self.now = self.now.max(self.session.deadline());
+                self.step(Input::Deadline);
+            }
+            b'N' => self.step(Input::Banned(Reason::Harvest)),
+            b'S' => self.step(Input::Shutdown),
+            b'G' => self.step(Input::ClientGone),
+            _ => {}
+        }
+    }
+
+    /// Takes what the client has sent, as far as the session wants it.
+    fn client(&mut self) {
+        loop {
+            let input = match self.session.wants() {
+                Wants::Command => {
+                    self.body = None;
+                    let Some(line) = self.lines.next(&mut self.unread) else { return };
+                    let command = match line {
+                        Line::Text(line) => command::parse(&line),
+                        Line::Flawed(flaw) => Err(flaw.into()),
+                    };
+                    Input::Command { command, more: !self.unread.is_empty() }
+                }
+                Wants::Response => match self.lines.next_response(&mut self.unread) {
+                    Some(Line::Text(line)) => Input::Response(Ok(Secret::new(&line))),
+                    Some(Line::Flawed(flaw)) => Input::Response(Err(flaw)),
+                    None => return,
+                },
+                Wants::Body => {
+                    let decoder = self.body.get_or_insert_with(BodyDecoder::new);
+                    let before = decoder.size();
+                    match decoder.next(&mut self.unread) {
+                        Some(Chunk::Body(body)) => Input::Body(body),
+                        Some(Chunk::End(end)) => Input::BodyEnd(end),
+                        None if decoder.size() > before => Input::Swallowed(decoder.size()),
+                        None => return,
+                    }
+                }
+                Wants::Nothing | Wants::Closed => return,
+            };
+            self.step(input);
+        }
+    }
+
+    fn backend(&mut self, bytes: &[u8]) {
+        if !self.watch.is_live() {
+            return;
+        }
+        self.unheard.extend_from_slice(bytes);
+        while self.watch.is_live() {
+            let word = match self.replies.next(&mut self.unheard) {
+                Some(Ok(reply)) => self.watch.translate(reply),
+                Some(Err(_)) => Upstream::Lost(Lost::Protocol),
+                None => return,
+            };
+            self.step(Input::Upstream(word));
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        self.watch.before(&input);
+        // Where bytes were sent ahead of the handshake the driver closes; nothing of it reaches the session.
+        self.session.step(input, self.now, &mut self.out);
+        if self.out.iter().any(|output| matches!(output, Output::StartTls)) {
+            self.unread.clear();
+        }
+        self.watch.after(&mut self.out, self.session.wants());
+        if !self.watch.is_live() {
+            self.replies = ReplyDecoder::new();
+            self.unheard.clear();
+        }
+    }
+}
+
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut bytes = text.iter().copied();
+    let mut plain = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        plain.push(match byte {
+            b'\\' => match bytes.next() {
+                Some(b'r') => b'\r',
+                Some(b'n') => b'\n',
+                Some(b'0') => 0,
+                other => other.unwrap_or(b'\\'),
+            },
+            byte => byte,
+        });
+    }
+    plain
+}

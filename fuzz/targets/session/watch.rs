@@ -1,0 +1,211 @@
+//! What must hold in every session, kept apart from it.
+//!
+//! - A 2xx at the client's dot is the backend's 2xx at its dot; and the backend's 2xx is never turned into a refusal,
+//!   which would have the message sent twice.
+//! - The backend is asked one thing at a time, in an order that SMTP knows, and never over a connection that is gone.
+//! - What goes to it is one line without CR, LF or NUL inside, or a message that every backend reads the same.
+//! - A lost backend is let go at once. Each thing the client sends has one answer. Nothing is said after the close.
+
+use bytes::BytesMut;
+use smtp_guard::observe::metrics::Outcome;
+use smtp_guard::session::{AuthVerdict, Event, Input, Output, Request, Upstream, Wants};
+use smtp_guard::wire::command::Command;
+use smtp_guard::wire::data::BodyEncoder;
+use smtp_guard::wire::reply::Reply;
+
+use crate::readers::{self, Sent};
+
+/// The connection to the backend.
+#[derive(Debug)]
+enum Link {
+    None,
+    Idle,
+    Asked(Asked),
+    /// 354 was said.
+    Data(Box<Data>),
+    Dot,
+    /// It was lost, and the session knows.
+    Lost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Mail,
+    Rcpt,
+    Data,
+    Reset,
+    Auth,
+}
+
+#[derive(Debug, Default)]
+struct Data {
+    encoder: BodyEncoder,
+    wire: BytesMut,
+    message: Vec<u8>,
+}
+
+/// What was seen so far.
+#[derive(Debug)]
+pub struct Watch {
+    /// The backend judges credentials.
+    auth_by_backend: bool,
+    link: Link,
+    /// Somebody else judges credentials now.
+    judging: bool,
+    /// The client sent its dot and has no answer yet: whether the backend got one, and whether it said yes.
+    dot: Option<(bool, bool)>,
+    /// Answers that the client waits for.
+    owed: i32,
+    gone: bool,
+    closed: bool,
+}
+
+impl Watch {
+    pub fn new(auth_by_backend: bool) -> Self {
+        Self { auth_by_backend, link: Link::None, judging: false, dot: None, owed: 0, gone: false, closed: false }
+    }
+
+    /// Whether the backend can say something.
+    pub fn is_live(&self) -> bool {
+        !matches!(self.link, Link::None | Link::Lost)
+    }
+
+    pub fn is_judging(&self) -> bool {
+        self.judging
+    }
+
+    /// A reply of the backend as the driver tells it: within AUTH it is a verdict.
+    pub fn translate(&self, reply: Reply) -> Upstream {
+        match (&self.link, reply.code().class()) {
+            (Link::Asked(Asked::Auth), 2) => Upstream::Auth(AuthVerdict::Accepted),
+            (Link::Asked(Asked::Auth), 5) => Upstream::Auth(AuthVerdict::Rejected),
+            (Link::Asked(Asked::Auth), _) => Upstream::Auth(AuthVerdict::Unavailable),
+            _ => Upstream::Reply(reply),
+        }
+    }
+
+    /// Something happens.
+    pub fn before(&mut self, input: &Input) {
+        match input {
+            Input::Command { .. } | Input::Response(_) => self.owed += 1,
+            Input::BodyEnd(_) => {
+                self.owed += 1;
+                self.dot = Some((false, false));
+            }
+            Input::ClientGone => self.gone = true,
+            Input::Upstream(Upstream::Lost(_)) => self.link = Link::Lost,
+            Input::Upstream(Upstream::Auth(_)) if self.judging => self.judging = false,
+            Input::Upstream(Upstream::Auth(_)) => self.link = Link::Idle,
+            Input::Upstream(Upstream::Reply(reply)) => {
+                self.link = match (std::mem::replace(&mut self.link, Link::None), reply.code().class()) {
+                    (Link::Asked(Asked::Data), 3) => Link::Data(Box::default()),
+                    (Link::Asked(_), _) => Link::Idle,
+                    (Link::Dot, class) => {
+                        self.dot = self.dot.map(|(ended, _)| (ended, class == 2));
+                        Link::Idle
+                    }
+                    (link, _) => link,
+                };
+            }
+            _ => {}
+        }
+    }
+
+    /// This came of it.
+    pub fn after(&mut self, out: &mut Vec<Output>, wants: Wants) {
+        let closes = out.iter().any(|output| matches!(output, Output::Close));
+        for output in out.drain(..) {
+            assert!(!self.closed, "{output:?} after the close");
+            match output {
+                Output::Reply(reply) => self.reply(&reply, closes),
+                Output::Request(request) => self.request(request),
+                Output::Event(event) => self.event(&event),
+                Output::Close => (self.closed, self.link) = (true, Link::None),
+                Output::StartTls | Output::Report(_) => {}
+            }
+        }
+        assert_eq!(closes || self.closed, wants == Wants::Closed);
+        assert!(!matches!(self.link, Link::Lost), "a lost backend is kept");
+        if matches!(wants, Wants::Command | Wants::Response | Wants::Body) {
+            assert_eq!(self.owed, 0, "answers are owed, and more is wanted");
+        }
+    }
+
+    fn reply(&mut self, reply: &Reply, closes: bool) {
+        one_line(|out| {
+            // Only EHLO has more lines.
+            let last = reply.lines().last().unwrap_or_default().to_owned();
+            Reply::new(reply.code().get(), None, last).encode(out);
+        });
+        if let Some((ended, yes)) = self.dot.take() {
+            let positive = reply.is_positive();
+            assert!(!positive || (ended && yes), "{reply} at the dot: sent {ended}, taken {yes}");
+            assert!(positive || !yes || self.gone, "{reply} at the dot, but the backend has taken it");
+        }
+        // A session that is closed from our side says so unasked.
+        self.owed -= 1;
+        assert!(self.owed >= 0 || closes, "{reply} to nothing");
+    }
+
+    fn request(&mut self, request: Request) {
+        let link = std::mem::replace(&mut self.link, Link::None);
+        self.link = match (request, link) {
+            (Request::Drop, _) => Link::None,
+            (Request::Quit, Link::None | Link::Idle) => Link::None,
+            (Request::Mail(mail, ..), Link::None | Link::Idle) => asked(Asked::Mail, &Command::Mail(mail)),
+            (Request::Auth(credentials, speaker), Link::None | Link::Idle) if self.auth_by_backend => {
+                assert!(!credentials.user().chars().any(char::is_control));
+                assert!(speaker.login.is_none());
+                Link::Asked(Asked::Auth)
+            }
+            (Request::Auth(..), link) if !self.auth_by_backend => {
+                assert!(!self.judging, "two judgements at once");
+                self.judging = true;
+                link
+            }
+            (Request::Rcpt(rcpt, _), Link::Idle) => asked(Asked::Rcpt, &Command::Rcpt(rcpt)),
+            (Request::Data, Link::Idle) => asked(Asked::Data, &Command::Data),
+            (Request::Reset, Link::Idle) => asked(Asked::Reset, &Command::Rset),
+            (Request::Body(body), Link::Data(mut data)) => {
+                data.encoder.encode(&body, &mut data.wire);
+                data.message.extend_from_slice(&body);
+                Link::Data(data)
+            }
+            (Request::End(end), Link::Data(data)) => {
+                let Data { encoder, mut wire, message } = *data;
+                let size = end.size();
+                encoder.finish(end, &mut wire).expect("a flawed message is never completed");
+                assert!(message.starts_with(b"Received: ") && message.len() as u64 > size);
+                let sent = Sent { wire: wire.to_vec(), message, end: Some(None), size, rest: Vec::new() };
+                readers::check(&sent, b"");
+                let (ended, _) = self.dot.as_mut().expect("the client's dot came first");
+                assert!(!std::mem::replace(ended, true), "two dots for one");
+                Link::Dot
+            }
+            (request, link) => panic!("{request:?} while the backend is {link:?}"),
+        };
+    }
+
+    fn event(&self, event: &Event) {
+        match event {
+            Event::Message(message) if message.outcome == Outcome::Accepted => {
+                assert_eq!(self.dot, Some((true, true)), "accepted without the backend's word");
+            }
+            Event::Refused { detail, .. } => assert!(!detail.chars().any(char::is_control), "{detail:?}"),
+            Event::Authenticated { user } => assert!(!user.chars().any(char::is_control), "{user:?}"),
+            Event::Message(_) | Event::Ended { .. } => {}
+        }
+    }
+}
+
+fn asked(what: Asked, command: &Command) -> Link {
+    one_line(|out| command.encode(out));
+    Link::Asked(what)
+}
+
+fn one_line(write: impl FnOnce(&mut BytesMut)) {
+    let mut out = BytesMut::new();
+    write(&mut out);
+    let line = out.strip_suffix(b"\r\n").expect("a whole line");
+    assert!(!line.iter().any(|byte| *byte < b' ' || *byte == 0x7f), "\"{}\"", line.escape_ascii());
+}
