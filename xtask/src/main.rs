@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod build;
+mod fuzz;
 mod object;
 mod run;
 mod setup;
@@ -52,6 +53,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Fuzz the parsers and the session, or one target of `fuzz/targets`
+    Fuzz {
+        target: Option<String>,
+        /// How long each target is run
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Check that dependencies between the parts run one way
     Structure,
 }
@@ -63,6 +71,7 @@ fn main() -> ExitCode {
         Command::Build { release } => build::build(release).map(|binary| println!("{}", binary.display())),
         Command::Load { arguments } => build::edge("load", &arguments),
         Command::Unload { arguments } => build::edge("unload", &arguments),
+        Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), fuzz::Bounds { seconds, runs: None }),
         Command::Structure => structure::check(&root()),
     };
     match result {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail};
 
 use crate::build::{self, OBJECT, cargo};
-use crate::{root, setup, step, structure, target};
+use crate::{fuzz, root, setup, step, structure, target};
 
 /// Sums of the `test result:` lines.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,7 @@ pub(crate) fn test(host: bool, filter: Option<&str>) -> anyhow::Result<()> {
             failed.push(package);
         }
     }
+    let fuzzed = if host || filter.is_some() { Ok(()) } else { fuzz::fuzz(None, fuzz::TEST) };
     if let Err(why) = permitted {
         println!("skipped {} tests that need root and BPF: {why}", counts.skipped);
     }
@@ -56,7 +57,7 @@ pub(crate) fn test(host: bool, filter: Option<&str>) -> anyhow::Result<()> {
     if !failed.is_empty() {
         bail!("tests failed in {}", failed.join(", "));
     }
-    Ok(())
+    fuzzed
 }
 
 /// Whether eBPF programs can be loaded here, or why not.
