@@ -39,7 +39,7 @@ const LF_DOT_CRLF: &[&str] =
 const CR_DOT: &[&str] = &["exim to 4.97", "bare CR to CRLF", "laxest"];
 
 #[rustfmt::skip]
-const TABLE: [Row; 26] = [
+const TABLE: [Row; 28] = [
     Row { head: TEXT, bytes: b"\r\n.\r\n", ends: true, flaw: None, fooled: &[] },
     Row { head: b"", bytes: b".\r\n", ends: true, flaw: None, fooled: &["smtp-proto"] },
     Row { head: b"", bytes: b"..\r\n", ends: false, flaw: None, fooled: &[] },
@@ -48,6 +48,8 @@ const TABLE: [Row; 26] = [
     Row { head: TEXT, bytes: b"\r\n.x\r\n", ends: false, flaw: None, fooled: &[] },
     Row { head: TEXT, bytes: b".\r\n", ends: false, flaw: None, fooled: &[] },
     Row { head: TEXT, bytes: b"\r\nx.\r\n", ends: false, flaw: None, fooled: &[] },
+    Row { head: TEXT, bytes: b"\r\n. \r\n", ends: false, flaw: None, fooled: &["laxest"] },
+    Row { head: b"", bytes: b".\t\r\n", ends: false, flaw: None, fooled: &["laxest"] },
     Row { head: TEXT, bytes: b"\n.\n", ends: false, flaw: Some(BodyFlaw::BareLf), fooled: LF_DOT_LF },
     Row { head: TEXT, bytes: b"\n.\r\n", ends: false, flaw: Some(BodyFlaw::BareLf), fooled: LF_DOT_CRLF },
     Row { head: TEXT, bytes: b"\r\n.\n", ends: false, flaw: Some(BodyFlaw::BareLf), fooled: LF_DOT_LF },

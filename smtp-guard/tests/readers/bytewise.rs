@@ -2,8 +2,8 @@
 
 use super::{Read, linewise};
 
-/// Cuts the stream where `line_end` says how long a line end is that stands there; 0 for none.
-fn read(stream: &[u8], line_end: fn(&[u8]) -> usize) -> Option<Read> {
+/// Cuts the stream where `line_end` says how long a line end is that stands there; 0 for none. `is_end` sees the line.
+fn read(stream: &[u8], is_end: fn(&[u8]) -> bool, line_end: fn(&[u8]) -> usize) -> Option<Read> {
     let (mut message, mut start, mut at) = (Vec::new(), 0, 0);
     while at < stream.len() {
         let length = line_end(&stream[at..]);
@@ -14,8 +14,7 @@ fn read(stream: &[u8], line_end: fn(&[u8]) -> usize) -> Option<Read> {
         let line = &stream[start..at];
         at += length;
         start = at;
-        // White space behind the dot isn't seen by somebody who trims.
-        if line.trim_ascii_end() == b"." {
+        if is_end(line) {
             return Some(Read { message, end: at });
         }
         message.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
@@ -26,25 +25,33 @@ fn read(stream: &[u8], line_end: fn(&[u8]) -> usize) -> Option<Read> {
 
 /// Exim up to 4.97: CRLF, LF and CR each end a line.
 pub(super) fn exim(stream: &[u8]) -> Option<Read> {
-    read(stream, |rest| match rest {
-        [b'\r', b'\n', ..] => 2,
-        [b'\r' | b'\n', ..] => 1,
-        _ => 0,
-    })
+    read(
+        stream,
+        |line| line == b".",
+        |rest| match rest {
+            [b'\r', b'\n', ..] => 2,
+            [b'\r' | b'\n', ..] => 1,
+            _ => 0,
+        },
+    )
 }
 
 /// Nobody in particular: each wrong terminator that somebody took for an end is one. Any number of CR before LF, a CR, a
-/// NUL: all end a line.
+/// NUL: all end a line. White space behind the dot isn't seen.
 pub(super) fn laxest(stream: &[u8]) -> Option<Read> {
-    read(stream, |rest| {
-        let crs = rest.iter().take_while(|byte| **byte == b'\r').count();
-        match rest.get(crs) {
-            Some(b'\n') => crs + 1,
-            _ if crs > 0 => 1,
-            Some(0) => 1,
-            _ => 0,
-        }
-    })
+    read(
+        stream,
+        |line| line.trim_ascii_end() == b".",
+        |rest| {
+            let crs = rest.iter().take_while(|byte| **byte == b'\r').count();
+            match rest.get(crs) {
+                Some(b'\n') => crs + 1,
+                _ if crs > 0 => 1,
+                Some(0) => 1,
+                _ => 0,
+            }
+        },
+    )
 }
 
 /// smtp-proto 0.2.1: knows a dot only after CRLF, so neither the empty message nor a stuffed dot at the very start; any
