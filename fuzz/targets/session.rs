@@ -102,6 +102,8 @@ struct Trace {
     replies: ReplyDecoder,
     /// Of the backend.
     unheard: BytesMut,
+    /// The TLS handshake is under way: the driver looks at nothing else.
+    securing: bool,
 }
 
 impl Trace {
@@ -139,12 +141,17 @@ impl Trace {
             unread: BytesMut::new(),
             replies: ReplyDecoder::new(),
             unheard: BytesMut::new(),
+            securing: false,
         }
     }
 
     fn act(&mut self, act: u8, text: &[u8]) {
         let number = || std::str::from_utf8(text).ok().and_then(|text| text.trim().parse::<u16>().ok()).unwrap_or(0);
         match act {
+            b'T' if self.securing => self.step(Input::Secured(SECURED)),
+            b'N' => self.step(Input::Banned(Reason::Harvest)),
+            b'G' => self.step(Input::ClientGone),
+            _ if self.securing => {}
             // The client sends a line, or bytes.
             b'C' => self.unread.extend_from_slice(&[&unescape(text), b"\r\n".as_slice()].concat()),
             b'D' => self.unread.extend_from_slice(&unescape(text)),
@@ -158,7 +165,11 @@ impl Trace {
                 let verdicts = [AuthVerdict::Accepted, AuthVerdict::Rejected, AuthVerdict::Unavailable];
                 self.step(Input::Upstream(Upstream::Auth(verdicts[usize::from(number()) % verdicts.len()])));
             }
-            b'T' => self.step(Input::Secured(SECURED)),
+            // Whoever judges credentials gives up before the session does.
+            b'W' | b'X' if self.watch.is_judging() => {
+                self.now = self.now.after(Duration::from_secs(50));
+                self.step(Input::Upstream(Upstream::Auth(AuthVerdict::Unavailable)));
+            }
             // Time passes, up to the deadline or beyond.
             b'W' => {
                 self.session.waiting(self.now);
@@ -172,9 +183,7 @@ impl Trace {
                 self.now = self.now.max(self.session.deadline());
                 self.step(Input::Deadline);
             }
-            b'N' => self.step(Input::Banned(Reason::Harvest)),
             b'S' => self.step(Input::Shutdown),
-            b'G' => self.step(Input::ClientGone),
             _ => {}
         }
     }
@@ -232,7 +241,8 @@ impl Trace {
         self.watch.before(&input);
         // Where bytes were sent ahead of the handshake the driver closes; nothing of it reaches the session.
         self.session.step(input, self.now, &mut self.out);
-        if self.out.iter().any(|output| matches!(output, Output::StartTls)) {
+        self.securing = self.out.iter().any(|output| matches!(output, Output::StartTls));
+        if self.securing {
             self.unread.clear();
         }
         self.watch.after(&mut self.out, self.session.wants());

@@ -65,9 +65,9 @@ impl Watch {
         Self { auth_by_backend, link: Link::None, judging: false, dot: None, owed: 0, gone: false, closed: false }
     }
 
-    /// Whether the backend can say something.
+    /// Whether the backend can say something. It isn't listened to while somebody else is asked.
     pub fn is_live(&self) -> bool {
-        !matches!(self.link, Link::None | Link::Lost)
+        !self.judging && !matches!(self.link, Link::None | Link::Lost)
     }
 
     pub fn is_judging(&self) -> bool {
