@@ -15,8 +15,12 @@ fuzz_target!(|data: &[u8]| {
     for size in [1, 2, 7, 100] {
         assert_eq!(read(data.chunks(size)), whole);
     }
+    let mut lines = data.split_inclusive(|byte| *byte == b'\n');
     for reply in whole.iter().flatten() {
         check(reply);
+        let theirs: Vec<_> = lines.by_ref().take(reply.lines().count()).filter_map(enhanced).collect();
+        let agreed = theirs.first().filter(|first| theirs.iter().all(|other| other == *first));
+        assert_eq!(reply.enhanced().map(|enhanced| enhanced.parts()), agreed.copied());
     }
 });
 
@@ -36,6 +40,19 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Result<Reply, Rep
         assert!(unread.len() <= MAX_REPLY);
     }
     replies
+}
+
+/// The enhanced code of a line as it came.
+fn enhanced(line: &[u8]) -> Option<(u8, u16, u16)> {
+    let line = line.strip_suffix(b"\r\n")?;
+    let first = std::str::from_utf8(line.get(4..)?.split(|byte| *byte == b' ').next()?).ok()?;
+    let mut numbers = first.split('.').map(|number| {
+        let digits = (1..=3).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| number.parse::<u16>().ok()).flatten()
+    });
+    let found = (u8::try_from(numbers.next()??).ok()?, numbers.next()??, numbers.next()??);
+    let fits = line.starts_with(&[b'0' + found.0.min(9)]) && matches!(found.0, 2 | 4 | 5);
+    (fits && numbers.next().is_none()).then_some(found)
 }
 
 fn check(reply: &Reply) {

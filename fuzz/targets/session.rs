@@ -148,7 +148,10 @@ impl Trace {
     fn act(&mut self, act: u8, text: &[u8]) {
         let number = || std::str::from_utf8(text).ok().and_then(|text| text.trim().parse::<u16>().ok()).unwrap_or(0);
         match act {
-            b'T' if self.securing => self.step(Input::Secured(SECURED)),
+            b'T' if self.securing => {
+                self.securing = false;
+                self.step(Input::Secured(SECURED));
+            }
             b'N' => self.step(Input::Banned(Reason::Harvest)),
             b'G' => self.step(Input::ClientGone),
             _ if self.securing => {}
@@ -241,8 +244,8 @@ impl Trace {
         self.watch.before(&input);
         // Where bytes were sent ahead of the handshake the driver closes; nothing of it reaches the session.
         self.session.step(input, self.now, &mut self.out);
-        self.securing = self.out.iter().any(|output| matches!(output, Output::StartTls));
-        if self.securing {
+        if self.out.iter().any(|output| matches!(output, Output::StartTls)) {
+            self.securing = true;
             self.unread.clear();
         }
         self.watch.after(&mut self.out, self.session.wants());
