@@ -83,7 +83,7 @@ pub(super) enum ConnectError {
     )]
     NoXclient,
     #[error(
-        "answered the PROXY header, or EHLO after it, with {0}: let it expect PROXY from us (Postfix: smtpd_upstream_proxy_protocol), or choose another backend.identity"
+        "answered the PROXY header, or EHLO after it, with {0}: let it expect PROXY from us (Postfix: smtpd_upstream_proxy_protocol, Exim: hosts_proxy, OpenSMTPD: proxy-v2), or choose another backend.identity"
     )]
     NoProxy(Reply),
     #[error("refused XCLIENT: {0}")]
@@ -149,8 +149,8 @@ impl Connector {
     ) -> Result<(), ConnectError> {
         let identity = self.config.backend.identity;
         match identity {
-            Identity::ProxyV1 => channel.unsent.extend_from_slice(&header(Version::V1, caller)),
-            Identity::ProxyV2 => channel.unsent.extend_from_slice(&header(Version::V2, caller)),
+            Identity::ProxyV1 => channel.introduce(Version::V1, caller)?,
+            Identity::ProxyV2 => channel.introduce(Version::V2, caller)?,
             Identity::Xclient | Identity::None => {}
         }
         channel.expect_yes().await?;
@@ -213,14 +213,6 @@ impl Connector {
     }
 }
 
-/// The PROXY header. For a probe the one that a balancer's health check sends.
-fn header(version: Version, caller: &Caller) -> Vec<u8> {
-    match caller {
-        Caller::Client { ends, .. } => proxy::encode(version, *ends),
-        Caller::Probe => proxy::local(version),
-    }
-}
-
 impl Channel {
     fn new(stream: Stream) -> Self {
         Self {
@@ -230,6 +222,21 @@ impl Channel {
             unread: BytesMut::new(),
             unsent: BytesMut::new(),
         }
+    }
+
+    /// The PROXY header. For a probe the one that a balancer's health check sends; in version 1, where Postfix takes that
+    /// for an error, one with this connection's own ends.
+    fn introduce(&mut self, version: Version, caller: &Caller) -> Result<(), ConnectError> {
+        let header = match (caller, version, self.stream.socket()) {
+            (Caller::Client { ends, .. }, ..) => proxy::encode(version, *ends),
+            (Caller::Probe, Version::V1, Some(socket)) => {
+                let ends = socket.local_addr().and_then(|source| Ok(Ends { source, destination: socket.peer_addr()? }));
+                proxy::encode(version, ends.map_err(ConnectError::Connect)?)
+            }
+            (Caller::Probe, ..) => proxy::local(),
+        };
+        self.unsent.extend_from_slice(&header);
+        Ok(())
     }
 
     /// STARTTLS. `false`: the server has changed its mind, politely.

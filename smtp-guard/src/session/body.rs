@@ -163,7 +163,7 @@ impl Session {
 fn usable_at_dot(word: Upstream) -> Result<Reply, (Outcome, Reply)> {
     match word {
         Upstream::Reply(reply) if reply.code().get() == 421 => Err((Outcome::Deferred, replies::backend_lost())),
-        Upstream::Reply(reply) => Ok(reply),
+        Upstream::Reply(reply) => Ok(reply.with_enhanced()),
         Upstream::Auth(_) => Err((Outcome::Ambiguous, replies::backend_nonsense())),
         Upstream::Lost(lost) => Err((Outcome::Ambiguous, replies::lost(lost))),
     }

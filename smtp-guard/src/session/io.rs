@@ -98,7 +98,7 @@ impl Upstream {
     pub(super) fn usable(self) -> Result<Reply, Lost> {
         match self {
             Self::Reply(reply) if reply.code().get() == 421 => Err(Lost::Closed),
-            Self::Reply(reply) => Ok(reply),
+            Self::Reply(reply) => Ok(reply.with_enhanced()),
             Self::Auth(_) => Err(Lost::Protocol),
             Self::Lost(lost) => Err(lost),
         }

@@ -119,13 +119,10 @@ pub fn encode(version: Version, ends: Ends) -> Vec<u8> {
     bytes
 }
 
-/// The header of somebody who speaks for himself, as a balancer's health check does.
-pub fn local(version: Version) -> Vec<u8> {
-    match version {
-        Version::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
-        // Version 2, command LOCAL, no address, no more bytes.
-        Version::V2 => [SIGNATURE.as_slice(), &[0x20, 0, 0, 0]].concat(),
-    }
+/// The header of version 2 for somebody who speaks for himself, as a balancer's health check does.
+pub fn local() -> Vec<u8> {
+    // Version 2, command LOCAL, no address, no more bytes.
+    [SIGNATURE.as_slice(), &[0x20, 0, 0, 0]].concat()
 }
 
 fn one_family(Ends { source, destination }: Ends) -> (SocketAddr, SocketAddr) {

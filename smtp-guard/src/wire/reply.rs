@@ -94,6 +94,14 @@ impl Reply {
         self.enhanced
     }
 
+    /// With an enhanced code in any case, where there can be one: we announce that our replies have them (RFC 2034), and
+    /// not every backend's do. `X.0.0` says no more than the reply's code.
+    #[must_use]
+    pub fn with_enhanced(mut self) -> Self {
+        self.enhanced = self.enhanced.or_else(|| Enhanced::of(self.code, self.code.class() as u8, 0, 0));
+        self
+    }
+
     /// The texts of its lines, without codes. There is at least one.
     pub fn lines(&self) -> impl Iterator<Item = &str> {
         std::iter::once(&self.first).chain(&self.more).map(AsRef::as_ref)

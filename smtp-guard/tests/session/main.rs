@@ -89,7 +89,7 @@ fn envelope() {
         C MAIL FROM:<a@client.example>
         > MAIL FROM:<a@client.example>|
         B 250 Ok
-        < 250 Ok
+        < 250 2.0.0 Ok
     ";
     let table = [
         ("nested MAIL", "C MAIL FROM:<b@client.example>\n # refused protocol\n < 503"),
@@ -150,7 +150,7 @@ fn data() {
     let big = format!("D {}\\r\\n.\\r\\n", "x".repeat(120));
     let table = [
         ("refused at the dot", "D x\\r\\n.\\r\\n\n > x|\n > .|\n B 550 5.7.1 spam\n # message Rejected\n < 550 5.7.1 spam".to_owned()),
-        ("deferred at the dot", "D .\\r\\n\n > .|\n B 452 full\n # message Deferred\n > drop\n < 452 full".to_owned()),
+        ("deferred at the dot", "D .\\r\\n\n > .|\n B 452 full\n # message Deferred\n > drop\n < 452 4.0.0 full".to_owned()),
         ("421 at the dot", "D .\\r\\n\n > .|\n B 421 4.3.0 bye\n # message Deferred\n > drop\n < 451".to_owned()),
         ("dies at the dot", "D .\\r\\n\n > .|\n B!\n # message Ambiguous\n > drop\n < 451".to_owned()),
         ("silent at the dot", "D .\\r\\n\n > .|\n T\n # message Ambiguous\n > drop\n < 451".to_owned()),

@@ -158,3 +158,15 @@ proptest! {
         decode(&data, piece);
     }
 }
+
+#[test]
+fn a_reply_without_an_enhanced_code_gets_the_plainest() {
+    for (reply, expected) in [
+        (Reply::new(550, None, "Unrouteable address"), "550 5.0.0 Unrouteable address"),
+        (Reply::new(250, None, "Ok").and("more"), "250 2.0.0 Ok / more"),
+        (Reply::new(550, Some((5, 1, 1)), "no"), "550 5.1.1 no"),
+        (Reply::new(354, None, "go"), "354 go"),
+    ] {
+        assert_eq!(reply.with_enhanced().to_string(), expected);
+    }
+}
