@@ -56,6 +56,16 @@ impl Postfix {
         postfix
     }
 
+    /// Kills it with all that it started, and starts it again with the same queue.
+    pub fn kill9_and_restart(&mut self, world: &World) {
+        self.room.kill9();
+        let log = self.folder.path().join("log");
+        fs::remove_file(&log).unwrap();
+        let config = self.folder.path().join("etc").display().to_string();
+        self.room = Room::start(world, Host::Backend, &[], &["postfix", "-c", &config, "start-fg"], log);
+        self.room.wait_for("daemon started");
+    }
+
     /// All messages that were delivered, each as its file has it.
     pub fn messages(&self) -> Vec<String> {
         self.mailboxes.messages()

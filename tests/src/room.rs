@@ -70,13 +70,25 @@ impl Room {
     }
 }
 
-impl Drop for Room {
-    fn drop(&mut self) {
+impl Room {
+    /// Kills all that is in it, and waits until it is gone.
+    pub fn kill9(&mut self) {
+        self.kill();
+        self.program.wait_for_end();
+    }
+
+    fn kill(&self) {
         let pid = self.program.pid().as_raw_nonzero();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         for first in children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter_map(Pid::from_raw) {
             let _ = kill_process(first, Signal::KILL);
         }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

@@ -20,7 +20,9 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Origin};
+use crate::facts::recipients::KnownRecipients;
 use crate::observe::admin::Add;
+use crate::relay;
 
 /// `EX_CONFIG` of sysexits.h.
 const BAD_CONFIGURATION: u8 = 78;
@@ -97,7 +99,12 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Check => {
             let path = file.unwrap_or(Path::new(DEFAULT_PATH));
-            Config::load(path)?;
+            let config = Config::load(path)?;
+            // What the file names must be there as well: better said now than at the next start.
+            if let Some(tls) = &config.tls {
+                relay::try_load(tls).map_err(anyhow::Error::from)?;
+            }
+            config.recipients.known.as_deref().map(KnownRecipients::load).transpose().map_err(anyhow::Error::from)?;
             Ok(output::line(&format!("{}: the configuration is valid", path.display()))?)
         }
         Command::Config { command: ConfigCommand::Show { defaults, json } } => {

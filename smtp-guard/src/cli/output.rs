@@ -9,7 +9,7 @@ use super::time;
 use crate::clock::WallTime;
 use crate::feedback::decision::Decision;
 use crate::observe::log::printable;
-use crate::observe::status::Status;
+use crate::observe::status::{Server, Status};
 
 /// Writes one text and a line end. A closed pipe is an error here, and no panic.
 pub(super) fn line(text: &str) -> io::Result<()> {
@@ -59,6 +59,11 @@ pub(super) fn left(until: WallTime, now: WallTime) -> String {
 }
 
 /// The text of `status`.
+fn server(server: &Server) -> String {
+    let Server { address, answers } = server;
+    format!("{address} ({})", if *answers { "answers" } else { "does not answer" })
+}
+
 pub(super) fn status(status: &Status) -> String {
     let messages = &status.messages;
     let kernel = if status.kernel.present { "enforcing" } else { "absent" };
@@ -66,7 +71,7 @@ pub(super) fn status(status: &Status) -> String {
         ("version", status.version.clone()),
         ("up", time::length(status.uptime_seconds)),
         ("listening on", status.listeners.join(", ")),
-        ("backend", status.backend.join(", ")),
+        ("backend", status.backend.iter().map(server).collect::<Vec<_>>().join(", ")),
         ("connections", status.connections.to_string()),
         (
             "messages",

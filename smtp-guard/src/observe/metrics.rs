@@ -65,6 +65,7 @@ struct Inner {
     reports_dropped: Counter,
     ban_seconds: Histogram,
     bounds: Labelled<Labels, Counter>,
+    backends: Labelled<Vec<(&'static str, String)>, Gauge>,
     kernel: Arc<OnceLock<Box<dyn KernelStats>>>,
 }
 
@@ -93,6 +94,8 @@ impl Metrics {
         let help = "Seconds from the offence that crossed the line to the ban in force";
         registry.register("ban_seconds", help, ban_seconds.clone());
         let bounds = labelled(&mut registry, "bound_reached", "Times that a bound was reached");
+        let backends = Labelled::<_, Gauge>::default();
+        registry.register("backend_up", "Whether the server answered when it was last looked at", backends.clone());
         let kernel = Arc::new(OnceLock::new());
         registry.register_collector(Box::new(KernelCollector::new(Arc::clone(&kernel))));
         Self(Arc::new(Inner {
@@ -107,6 +110,7 @@ impl Metrics {
             reports_dropped,
             ban_seconds,
             bounds,
+            backends,
             kernel,
         }))
     }
@@ -178,6 +182,16 @@ impl Metrics {
     /// A buffer, queue, map or list had no more room. `bound` names it; the set of names is small and fixed.
     pub fn bound_reached(&self, bound: &'static str) {
         self.0.bounds.get_or_create(&vec![("bound", bound)]).inc();
+    }
+
+    /// Whether the server at `address` answers. The set of servers is that of the configuration.
+    pub fn backend(&self, address: String, answers: bool) {
+        self.0.backends.get_or_create(&vec![("server", address)]).set(i64::from(answers));
+    }
+
+    /// Whether the server at `address` answered when it was last looked at.
+    pub fn backend_answers(&self, address: &str) -> bool {
+        self.0.backends.get_or_create(&vec![("server", address.to_owned())]).get() == 1
     }
 
     /// Adds the kernel plane to what is scraped. Only the first call counts.

@@ -11,7 +11,7 @@ pub struct Status {
     pub version: String,
     pub uptime_seconds: u64,
     pub listeners: Vec<String>,
-    pub backend: Vec<String>,
+    pub backend: Vec<Server>,
     /// Clients connected now.
     pub connections: u64,
     /// Since the start.
@@ -19,6 +19,14 @@ pub struct Status {
     /// Bans in force now.
     pub bans_active: u64,
     pub kernel: Kernel,
+}
+
+/// A server of the backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    pub address: String,
+    /// It did when it was last looked at.
+    pub answers: bool,
 }
 
 /// Messages by what became of them, since the start.
@@ -49,13 +57,17 @@ pub struct About {
 }
 
 impl About {
+    fn server(&self, address: &str) -> Server {
+        Server { address: address.to_owned(), answers: self.metrics.backend_answers(address) }
+    }
+
     /// The snapshot of `now`.
     pub fn status(&self, now: Instant) -> Status {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.since(self.started).as_secs(),
             listeners: self.listeners.clone(),
-            backend: self.backend.clone(),
+            backend: self.backend.iter().map(|address| self.server(address)).collect(),
             connections: self.metrics.connections(),
             messages: Messages {
                 accepted: self.metrics.messages(Outcome::Accepted),

@@ -30,8 +30,6 @@ pub use tls::{TlsError, try_load};
 const TURNED_AWAY: usize = 1024;
 /// Connections of balancers that have not said yet for whom they are.
 const HEADERS: usize = 1024;
-/// TLS handshakes with clients at once: each costs a private key operation, and strangers can ask for them.
-const HANDSHAKES: usize = 256;
 
 /// What all sessions share. None of it is locked on the hot path.
 #[derive(Debug)]
@@ -62,36 +60,32 @@ impl Shared {
         metrics: Metrics,
         bans: Arc<crate::edge::bans::BanTable>,
     ) -> Result<Arc<Self>, TlsError> {
-        let config = rules.config();
+        let config = Arc::clone(rules.config());
         let tls = config.tls.as_ref().map(tls::Server::new).transpose()?;
-        let pool = Arc::new(pool::Pool::new(connect::Connector::new(Arc::clone(config))?));
+        let pool = Arc::new(pool::Pool::new(connect::Connector::new(Arc::clone(&config))?, metrics.clone()));
         let sources = sources::Sources::new();
         let woken = Arc::clone(&sources);
         bans.on_ban(Box::new(move |source, reason| woken.ban(source, reason)));
         Ok(Arc::new(Self {
-            config: Arc::clone(rules.config()),
             rules,
             feedback,
             metrics,
             bans,
             pool,
             tls,
-            handshakes: Semaphore::new(HANDSHAKES),
+            // Half of all connections: clients that stall in their handshakes leave room for others.
+            handshakes: Semaphore::new((config.limits.total_connections as usize / 2).max(1)),
             headers: Arc::new(Semaphore::new(HEADERS)),
             sources,
             turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
             epoch: crate::clock::WallTime::now().as_ms().unsigned_abs(),
             sessions: AtomicU64::new(0),
+            config,
         }))
     }
 
     fn next_id(&self) -> String {
         format!("{:x}-{:x}", self.epoch, self.sessions.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Each server of the backend, and whether it answered the last probe.
-    pub fn backends(&self) -> Vec<(String, bool)> {
-        self.pool.health().map(|(address, healthy)| (address.to_string(), healthy)).collect()
     }
 
     /// Sessions now.

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::Stop;
 use super::connect::{Caller, Channel, Connector};
 use crate::addr::BackendAddr;
+use crate::observe::metrics::Metrics;
 use crate::session::Lost;
 use crate::wire::ehlo::Capabilities;
 
@@ -25,6 +26,7 @@ const ILL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Pool {
     connector: Connector,
+    metrics: Metrics,
     servers: Vec<Server>,
     /// What the servers that answered last have in common.
     capabilities: ArcSwap<Capabilities>,
@@ -68,24 +70,19 @@ impl Server {
 }
 
 impl Pool {
-    pub(super) fn new(connector: Connector) -> Self {
+    pub(super) fn new(connector: Connector, metrics: Metrics) -> Self {
         let server = |address: &BackendAddr| Server {
             address: *address,
             health: AtomicU8::new(Health::Unknown as u8),
             complaint: Mutex::default(),
         };
         let servers = connector.config.backend.servers.iter().map(server).collect();
-        Self { connector, servers, capabilities: ArcSwap::default(), suspicion: Notify::new() }
+        Self { connector, metrics, servers, capabilities: ArcSwap::default(), suspicion: Notify::new() }
     }
 
     /// What EHLO may offer.
     pub(super) fn capabilities(&self) -> Arc<Capabilities> {
         self.capabilities.load_full()
-    }
-
-    /// Each server, and whether it answers.
-    pub(super) fn health(&self) -> impl Iterator<Item = (BackendAddr, bool)> + '_ {
-        self.servers.iter().map(|server| (server.address, server.is(Health::Healthy)))
     }
 
     /// A connection to the first server that takes it, healthy ones first.
@@ -96,6 +93,7 @@ impl Pool {
                 Ok(channel) => return Ok(channel),
                 Err(error) if error.is_servers() => {
                     server.ill(error.to_string());
+                    self.metrics.backend(server.address.to_string(), false);
                     self.suspicion.notify_one();
                 }
                 Err(error) => tracing::warn!(backend = %server.address, %error, "backend can't be used for a client"),
@@ -141,12 +139,16 @@ impl Pool {
                 Ok(channel) => {
                     let found = channel.capabilities.clone();
                     channel.quit().await;
+                    self.metrics.backend(server.address.to_string(), true);
                     if server.set(Health::Healthy) && self.servers.len() > 1 {
                         tracing::info!(backend = %server.address, "backend server answers");
                     }
                     common = Some(common.map_or_else(|| found.clone(), |common| common.intersection(&found)));
                 }
-                Err(error) => server.ill(error.to_string()),
+                Err(error) => {
+                    server.ill(error.to_string());
+                    self.metrics.backend(server.address.to_string(), false);
+                }
             }
         }
         common

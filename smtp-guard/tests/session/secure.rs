@@ -7,7 +7,7 @@ use smtp_guard::wire::ehlo::Capabilities;
 
 use crate::dialogue::{Setting, check_in};
 
-fn dovecot(config: &mut Config) {
+pub(crate) fn dovecot(config: &mut Config) {
     config.auth.via = AuthVia::Dovecot;
 }
 
@@ -15,7 +15,7 @@ fn backend(config: &mut Config) {
     config.auth.via = AuthVia::Backend;
 }
 
-fn setting(role: Role, secured: bool) -> Setting {
+pub(crate) fn setting(role: Role, secured: bool) -> Setting {
     let backend = Capabilities {
         eight_bit_mime: true,
         smtputf8: true,

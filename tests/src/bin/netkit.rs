@@ -29,6 +29,9 @@ enum Command {
     },
     /// Sends messages in one session until it breaks, and prints the Message-Id of each that was acknowledged
     Mail { address: SocketAddr, name: String, count: u32 },
+    /// Sends messages until standard input closes, each with a sender of its own and again until it was acknowledged; prints
+    /// `+ ID` for that, and `? ID` where the connection was lost after the dot, before a reply
+    Persist { address: SocketAddr, name: String },
     /// Opens connections at once, prints what became of them as JSON, and holds them until standard input closes
     Hold { address: SocketAddr, count: usize },
     /// Greets everyone and closes when they do, until standard input closes
@@ -48,6 +51,7 @@ fn main() {
         Command::Get { address, path } => get(address, &path),
         Command::Dialogue { address, from, header } => dialogue(address, from, header),
         Command::Mail { address, name, count } => mail(address, &name, count),
+        Command::Persist { address, name } => persist(address, &name),
         Command::Hold { address, count } => hold(address, count),
         Command::Listen { address } => listen(address),
         Command::SpoofSyn { address, from, count } => spoof_syn(address, from, count),
@@ -133,6 +137,65 @@ fn mail(address: SocketAddr, name: &str, count: u32) {
             return;
         }
         println!("{id}");
+    }
+}
+
+/// How an attempt at a message ended.
+enum Attempt {
+    Taken,
+    /// Refused, or lost before the dot.
+    NotTaken,
+    /// Lost after the dot.
+    Unanswered,
+}
+
+fn persist(address: SocketAddr, name: &str) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        told.store(true, Ordering::Relaxed);
+    });
+    for n in 0.. {
+        let id = format!("{name}.{n}@client.example");
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            match attempt(address, &id) {
+                Attempt::Taken => break println!("+ {id}"),
+                Attempt::Unanswered => println!("? {id}"),
+                Attempt::NotTaken => {}
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn attempt(address: SocketAddr, id: &str) -> Attempt {
+    let Ok(mut stream) = connect(address, None) else {
+        return Attempt::NotTaken;
+    };
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mail = format!("MAIL FROM:<{id}>");
+    for (line, expected) in [
+        ("", "220"),
+        ("EHLO client.example", "250"),
+        (&mail, "250"),
+        ("RCPT TO:<bob@example.org>", "250"),
+        ("DATA", "354"),
+    ] {
+        let sent = line.is_empty() || stream.write_all(format!("{line}\r\n").as_bytes()).is_ok();
+        if !sent || !reply(&mut reader).is_ok_and(|reply| reply.starts_with(expected)) {
+            return Attempt::NotTaken;
+        }
+    }
+    // A write that fails may have left all the same.
+    let _ = stream.write_all(format!("Message-Id: <{id}>\r\n\r\ntext\r\n.\r\n").as_bytes());
+    match reply(&mut reader) {
+        Ok(reply) if reply.starts_with("250") => Attempt::Taken,
+        Ok(_) => Attempt::NotTaken,
+        Err(_) => Attempt::Unanswered,
     }
 }
 

@@ -1,0 +1,161 @@
+//! SIGKILL at random moments under load: guard and backend, a hundred times each.
+//!
+//! The clients do as mail servers do: they send a message again until it was acknowledged. Then all that was acknowledged
+//! must be at the backend; and what the backend took twice must be excused: either the client lost its connection after
+//! the dot and before a reply (the guard was killed), or the guard's log says `ambiguous` (the backend was).
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use smtp_guard_tests::postfix::header;
+use smtp_guard_tests::{Guard, Host, Postfix, Server as _, World, guard::netkit, wait_for};
+
+const KILLS: u64 = 100;
+const CLIENTS: usize = 4;
+/// Queue files get names that are used once only: they tell messages apart that the backend took.
+const LONG_NAMES: &str =
+    "enable_long_queue_ids = yes\nmaximal_queue_lifetime = 1d\nminimal_backoff_time = 1s\nqueue_run_delay = 1s\n";
+
+/// The clients of one test.
+struct Load {
+    clients: Vec<Child>,
+    folder: tempfile::TempDir,
+}
+
+impl Load {
+    fn start(world: &World) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = format!("{}:25", World::EDGE_FOR_CLIENT);
+        let start = |n: usize| {
+            let output = File::create(folder.path().join(n.to_string())).unwrap();
+            let mut command = world.on(Host::Client, &netkit());
+            command.args(["persist", &server, &format!("client{n}")]).stdin(Stdio::piped()).stdout(output);
+            command.spawn().unwrap()
+        };
+        Self { clients: (0..CLIENTS).map(start).collect(), folder }
+    }
+
+    /// The messages that the clients have printed with `mark`.
+    fn marked(&self, mark: &str) -> Vec<String> {
+        let text = |n: usize| fs::read_to_string(self.folder.path().join(n.to_string())).unwrap();
+        let ids = |n: usize| -> Vec<String> {
+            text(n).lines().filter_map(|line| Some(line.strip_prefix(mark)?.trim().to_owned())).collect()
+        };
+        (0..CLIENTS).flat_map(ids).collect()
+    }
+
+    fn stop(&mut self) {
+        for client in &mut self.clients {
+            drop(client.stdin.take());
+            let _ = client.wait();
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for client in &mut self.clients {
+            let _ = client.kill();
+            let _ = client.wait();
+        }
+    }
+}
+
+/// How often the backend took each message, by its own names for them.
+fn taken(postfix: &Postfix) -> HashMap<String, HashSet<String>> {
+    let mut taken: HashMap<String, HashSet<String>> = HashMap::new();
+    for message in postfix.messages() {
+        let id = header(&message, "Message-Id").unwrap();
+        // `from ... by backend.example.org (Postfix) with ESMTP id 4XyZ for ...`
+        let received = header(&message, "Received").unwrap();
+        let name = received.split(" id ").nth(1).and_then(|rest| rest.split([' ', ';']).next()).unwrap().to_owned();
+        taken.entry(id.trim_matches(['<', '>']).to_owned()).or_default().insert(name);
+    }
+    taken
+}
+
+/// Kills by `kill` at random moments, which returns a log that is lost by that, and judges what came of it.
+fn check(
+    world: &World,
+    postfix: Postfix,
+    guard: Guard<'_>,
+    kill: impl Fn(&World, &mut Postfix, &mut Guard<'_>) -> String,
+) {
+    let (mut postfix, mut guard) = (postfix, guard);
+    let mut load = Load::start(world);
+    // Moments that differ from run to run would make a failure hard to see again; these are as good.
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut logs = String::new();
+    for _ in 0..KILLS {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        std::thread::sleep(Duration::from_micros(random % 120_000));
+        logs += &kill(world, &mut postfix, &mut guard);
+    }
+    let enough = load.marked("+").len();
+    wait_for("mail after the last kill", || (load.marked("+").len() > enough).then_some(()), || guard.log());
+    load.stop();
+    logs += &guard.log();
+
+    let (acknowledged, unanswered) = (load.marked("+"), load.marked("?"));
+    let missing = || -> Vec<String> {
+        let taken = taken(&postfix);
+        acknowledged.iter().filter(|id| !taken.contains_key(*id)).cloned().collect()
+    };
+    wait_for(
+        "all that was acknowledged",
+        || (postfix.queued() == 0 && missing().is_empty()).then_some(()),
+        || format!("missing: {:?}\n{}", missing(), postfix.log()),
+    );
+    let ambiguous: HashSet<_> =
+        logs.lines().filter(|line| line.contains("\"outcome\":\"ambiguous\"")).map(str::to_owned).collect();
+    let excused =
+        |id: &String| unanswered.contains(id) || ambiguous.iter().any(|line| line.contains(&format!("<{id}>")));
+    let taken = taken(&postfix);
+    let doubled: Vec<_> = taken.iter().filter(|(_, names)| names.len() > 1).map(|(id, _)| id).collect();
+    println!(
+        "{KILLS} kills: {} acknowledged, 0 missing, {} taken twice, {} unanswered at the client, {} ambiguous in the log",
+        acknowledged.len(),
+        doubled.len(),
+        unanswered.len(),
+        ambiguous.len()
+    );
+    let without: Vec<_> = doubled.into_iter().filter(|id| !excused(id)).collect();
+    assert!(without.is_empty(), "taken twice, and nobody says why: {without:?}");
+}
+
+fn quick(world: &World) -> Guard<'_> {
+    let mut guard = Guard::configured(world, &[("edge.interfaces", "[]"), ("limits.session_time", "\"10m\"")]);
+    guard.run();
+    guard
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn a_guard_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
+    let world = World::new();
+    let postfix = Postfix::start(&world, LONG_NAMES);
+    let guard = quick(&world);
+    check(&world, postfix, guard, |_, _, guard| {
+        let log = guard.log();
+        guard.kill9();
+        guard.run();
+        log
+    });
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn a_backend_killed_at_any_moment_loses_nothing_that_was_acknowledged() {
+    let world = World::new();
+    let postfix = Postfix::start(&world, LONG_NAMES);
+    let guard = quick(&world);
+    check(&world, postfix, guard, |world, postfix, _| {
+        postfix.kill9_and_restart(world);
+        String::new()
+    });
+}
