@@ -3,8 +3,8 @@
 //! The readers are models of backends ([`readers`]). The same bytes sent to them without the guard fool those that the
 //! table names: so the models can be fooled, and the tests can fail.
 //!
-//! Not among them: a backend that cuts a long line and takes what follows for the start of a line. A line that ends in a
-//! dot at the right place is an end to it, whoever encodes; only refusing long lines would help.
+//! Known limit: a backend that cuts a long line and takes what follows for the start of a line. A line that is longer
+//! than it takes, with its dot at the right place, is an end to it, whoever encodes; only refusing long lines would help.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use std::time::{Duration, Instant};
@@ -138,9 +138,12 @@ fn the_readers_are_fooled_by_what_the_table_says() {
     }
 }
 
+/// Bytes at which somebody cuts a line.
+const CUTS: [usize; 6] = [998, 1000, 2048, 4096, 8192, 16384];
+
 #[test]
 fn a_long_line_ends_nothing_at_any_split() {
-    for length in [998, 1000, 2048, 4096, 8192, 16384] {
+    for length in CUTS {
         let line = [&vec![b'x'; length], b".\r\n".as_slice()].concat();
         let client = [&line, b".\r\n".as_slice(), NEXT].concat();
         let end = line.len() + 3;
@@ -149,6 +152,34 @@ fn a_long_line_ends_nothing_at_any_split() {
         for pieces in splits(&client, &points) {
             let sent = check(&client, &pieces, Some((end, None)));
             assert!(sent.message.ends_with(&line));
+        }
+    }
+}
+
+/// Where a backend sees an end that cuts lines at `length` bytes and takes what follows for a line.
+fn end_for_a_cutter(wire: &[u8], length: usize) -> Option<usize> {
+    let mut end = 0;
+    wire.split_inclusive(|byte| *byte == b'\n').find_map(|line| {
+        end += line.len();
+        (line.trim_ascii_end().chunks(length).last() == Some(b".")).then_some(end)
+    })
+}
+
+/// The limit told at the head: such a backend is safe as long as lines are shorter than it takes. (Not as long: a dot that
+/// is put before a line makes it longer; the client sends it.)
+#[test]
+fn a_backend_that_cuts_long_lines_is_fooled_by_long_lines_only() {
+    for length in CUTS {
+        let x = |count| "x".repeat(count);
+        for (line, safe) in [
+            (format!("{}.", x(length - 2)), true),
+            (format!("..{}.", x(length - 3)), true),
+            (format!("..{}.", x(length - 2)), false),
+            (format!("{}.", x(length)), false),
+        ] {
+            let client = format!("{line}\r\n.\r\n").into_bytes();
+            let sent = check(&client, &[&client], Some((client.len(), None)));
+            assert_eq!(end_for_a_cutter(&sent.wire, length) == Some(sent.wire.len()), safe, "{length}: {}", line.len());
         }
     }
 }
