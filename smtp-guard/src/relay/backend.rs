@@ -74,7 +74,10 @@ impl Backend {
     /// Performs a request. A failure is told by [`Self::word`].
     pub(super) async fn perform(&mut self, request: Request) {
         match (request, &mut self.link) {
-            (Request::Drop, _) => self.link = Link::None,
+            (Request::Drop, _) => {
+                // A verdict that comes later has nobody to hear it.
+                (self.link, self.asking) = (Link::None, None);
+            }
             (Request::Auth(credentials, _), _) if self.shared.config.auth.via == AuthVia::Dovecot => {
                 let socket = self.shared.config.auth.dovecot_socket.clone();
                 let Ends { source, destination } = self.ends;

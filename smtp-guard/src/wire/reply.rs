@@ -193,6 +193,8 @@ pub enum ReplyError {
 pub struct ReplyDecoder {
     partial: Option<Partial>,
     bytes: usize,
+    /// Bytes of the caller's buffer that hold no line end: not looked at again when more come.
+    scanned: usize,
     /// There was an error: what follows can't be told apart any more.
     failed: bool,
 }
@@ -231,13 +233,15 @@ impl ReplyDecoder {
     }
 
     fn read(&mut self, buf: &mut BytesMut) -> Result<Option<Reply>, ReplyError> {
-        while let Some(lf) = memchr(b'\n', buf) {
-            let line = buf.split_to(lf + 1);
+        while let Some(lf) = memchr(b'\n', buf.get(self.scanned..).unwrap_or_default()) {
+            let line = buf.split_to(self.scanned + lf + 1);
+            self.scanned = 0;
             self.bytes += line.len();
             if let Some(reply) = self.take(&line)? {
                 return Ok(Some(reply));
             }
         }
+        self.scanned = buf.len();
         if self.bytes + buf.len() > MAX_REPLY { Err(ReplyError::TooLong) } else { Ok(None) }
     }
 

@@ -1,21 +1,11 @@
 //! A backend that talks nonsense: whatever it says and whenever, the client hears 4xx, and 250 only for what was taken.
 //! A fake, because no real server can be made to do this.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::time::Duration;
 
-use smtp_guard::addr::BackendAddr;
-use smtp_guard::config::Config;
-use smtp_guard::edge::bans::BanTable;
-use smtp_guard::feedback::{self, Meter};
-use smtp_guard::observe::metrics::Metrics;
-use smtp_guard::policy::Rules;
-use smtp_guard::relay::{self, Listeners, Shared};
-use smtp_guard::store::Store;
-use smtp_guard_ebpf::reason::Reason;
+use crate::with_guard;
 
 /// What the backend says: to the connection, to each command, and at the dot. An empty answer closes.
 #[derive(Clone, Copy)]
@@ -63,17 +53,6 @@ impl Backend {
     }
 }
 
-struct Nobody;
-
-impl Meter for Nobody {
-    fn offence(&self, _: &'static str) {}
-    fn ban(&self, _: Reason) {}
-    fn bans_active(&self, _: usize) {}
-    fn report_dropped(&self) {}
-    fn ban_latency(&self, _: Duration) {}
-    fn bound_reached(&self, _: &'static str) {}
-}
-
 /// Sends one message past `backend`; the client must hear these codes to MAIL, RCPT, DATA and at the dot.
 fn check(name: &str, backend: Backend, expected: [&str; 4]) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -84,30 +63,7 @@ fn check(name: &str, backend: Backend, expected: [&str; 4]) {
             std::thread::spawn(move || backend.serve(stream));
         }
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let state = tempfile::tempdir().unwrap();
-    let guard = runtime.block_on(async { start(address, state.path()) });
-    assert_eq!(send(guard), expected.map(str::to_owned), "{name}");
-}
-
-fn start(backend: SocketAddr, state: &std::path::Path) -> SocketAddr {
-    let mut config = Config::builtin();
-    config.backend.servers = vec![BackendAddr(backend)];
-    config.relay.domains = vec!["example.org".to_owned()];
-    config.listen[0].address = "127.0.0.1:0".parse().unwrap();
-    let config = Arc::new(config);
-    let bans = Arc::new(BanTable::new(None, 10));
-    let store = Store::open(state, config.limits.ipv6_prefix).unwrap();
-    let (feedback, _) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, Arc::new(Nobody));
-    let listeners = Listeners::bind(&config.listen).unwrap();
-    let address = listeners.addresses()[0];
-    let (stopper, stop) = relay::stop();
-    let shared = Shared::new(Arc::new(Rules::new(config, None)), feedback, Metrics::new(), bans).unwrap();
-    tokio::spawn(async move {
-        listeners.serve(shared, stop, Duration::ZERO).await;
-        drop(stopper);
-    });
-    address
+    with_guard(address, |guard| assert_eq!(send(guard), expected.map(str::to_owned), "{name}"));
 }
 
 /// The codes that a client hears to MAIL, RCPT, DATA and at the dot. It goes on as a client does that looks at nothing.

@@ -5,15 +5,11 @@
 //!
 //! Known limit: a backend that cuts a long line and takes what follows for the start of a line. A line that is longer
 //! than it takes, with its dot at the right place, is an end to it, whoever encodes; only refusing long lines would help.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
-
 use std::time::{Duration, Instant};
 
 use smtp_guard::wire::data::BodyFlaw;
 
-use readers::{READERS, Sent};
-
-mod readers;
+use crate::readers::{self, READERS, Sent};
 
 /// What follows a false end, to be taken for commands by whoever is fooled.
 const SMUGGLED: &[u8] = b"MAIL FROM:<evil@x>\r\nRCPT TO:<b@y>\r\nDATA\r\nsmuggled\r\n.\r\nQUIT\r\n";

@@ -1,0 +1,59 @@
+//! Backends that no real server can be made to be: models of lax ones, and fakes between the sockets of the guard's relay.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod faults;
+mod lax;
+mod readers;
+mod smuggling;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smtp_guard::addr::BackendAddr;
+use smtp_guard::config::Config;
+use smtp_guard::edge::bans::BanTable;
+use smtp_guard::feedback::{self, Meter};
+use smtp_guard::observe::metrics::Metrics;
+use smtp_guard::policy::Rules;
+use smtp_guard::relay::{self, Listeners, Shared};
+use smtp_guard::store::Store;
+use smtp_guard_ebpf::reason::Reason;
+
+/// Runs a guard in front of `backend` for as long as `test` takes, which gets its address.
+fn with_guard(backend: SocketAddr, test: impl FnOnce(SocketAddr)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let state = tempfile::tempdir().unwrap();
+    test(runtime.block_on(async { start(backend, state.path()) }));
+}
+
+fn start(backend: SocketAddr, state: &std::path::Path) -> SocketAddr {
+    let mut config = Config::builtin();
+    config.backend.servers = vec![BackendAddr(backend)];
+    config.relay.domains = vec!["example.org".to_owned()];
+    config.listen[0].address = "127.0.0.1:0".parse().unwrap();
+    let config = Arc::new(config);
+    let bans = Arc::new(BanTable::new(None, 10));
+    let store = Store::open(state, config.limits.ipv6_prefix).unwrap();
+    let (feedback, _) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, Arc::new(Nobody));
+    let listeners = Listeners::bind(&config.listen).unwrap();
+    let address = listeners.addresses()[0];
+    let (stopper, stop) = relay::stop();
+    let shared = Shared::new(Arc::new(Rules::new(config, None)), feedback, Metrics::new(), bans).unwrap();
+    tokio::spawn(async move {
+        listeners.serve(shared, stop, Duration::ZERO).await;
+        drop(stopper);
+    });
+    address
+}
+
+struct Nobody;
+
+impl Meter for Nobody {
+    fn offence(&self, _: &'static str) {}
+    fn ban(&self, _: Reason) {}
+    fn bans_active(&self, _: usize) {}
+    fn report_dropped(&self) {}
+    fn ban_latency(&self, _: Duration) {}
+    fn bound_reached(&self, _: &'static str) {}
+}
