@@ -135,7 +135,6 @@ fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
         let help = "name your mail server: [backend] servers = [\"10.0.0.10:25\"]";
         judge.missing(raw.servers.as_ref().map(Spanned::span), "backend.servers is empty: mail could go nowhere", help);
     }
-    let later = ["exim", "exchange", "kerio", "dovecot", "stalwart", "opensmtpd"];
     Backend {
         servers,
         tls: judge.choice("backend.tls", &raw.tls, &BackendTls::NAMES, &[], default.tls),
@@ -148,7 +147,7 @@ fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
             Duration::from_millis(100)..=300 * SECOND,
             default.connect_timeout,
         ),
-        profile: judge.choice("backend.profile", &raw.profile, &Profile::NAMES, &later, default.profile),
+        profile: judge.choice("backend.profile", &raw.profile, &Profile::NAMES, &[], default.profile),
     }
 }
 

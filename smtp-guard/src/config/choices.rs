@@ -84,13 +84,28 @@ impl Identity {
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     Postfix,
+    Exim,
+    Exchange,
+    Kerio,
+    Dovecot,
+    Stalwart,
+    OpenSmtpd,
     /// `550 5.1.1` and nothing else.
     #[default]
     Generic,
 }
 
 impl Profile {
-    pub(super) const NAMES: [(&str, Self); 2] = [("postfix", Self::Postfix), ("generic", Self::Generic)];
+    pub(super) const NAMES: [(&str, Self); 8] = [
+        ("postfix", Self::Postfix),
+        ("exim", Self::Exim),
+        ("exchange", Self::Exchange),
+        ("kerio", Self::Kerio),
+        ("dovecot", Self::Dovecot),
+        ("stalwart", Self::Stalwart),
+        ("opensmtpd", Self::OpenSmtpd),
+        ("generic", Self::Generic),
+    ];
 }
 
 /// Where in the stack XDP runs.

@@ -9,22 +9,43 @@ use crate::config::Profile;
 const BAD_MAILBOX: (u8, u16, u16) = (5, 1, 1);
 
 /// Judges the last line of the reply to `RCPT TO:<recipient>`: its code, its enhanced code and its text after that.
+///
+/// Texts are those that the servers were recorded with; where a server names the recipient, it must be ours.
 pub fn is_unknown(profile: Profile, code: u16, enhanced: Option<(u8, u16, u16)>, text: &str, recipient: &str) -> bool {
+    if code != 550 {
+        return false;
+    }
+    let bad_mailbox = enhanced == Some(BAD_MAILBOX);
     match profile {
-        Profile::Generic => code == 550 && enhanced == Some(BAD_MAILBOX),
-        Profile::Postfix => code == 550 && enhanced == Some(BAD_MAILBOX) && postfix(text, recipient),
+        // Of Kerio Connect no words were recorded.
+        Profile::Generic | Profile::Kerio => bad_mailbox,
+        // `<r>: Recipient address rejected: User unknown in ... table`, or what another server said when it was asked.
+        Profile::Postfix => {
+            bad_mailbox
+                && after(text, recipient, ": Recipient address rejected: ")
+                    .is_some_and(|rest| rest.starts_with("User unknown") || rest.starts_with("undeliverable address: "))
+        }
+        // The same words on an earlier line belong to a sender that could not be verified.
+        Profile::Exim => text == "Unknown user" || text == "Unrouteable address",
+        Profile::Exchange => match enhanced {
+            Some((5, 1, 1 | 10)) => true,
+            // Online. `Relay Access Denied` has the same code.
+            Some((5, 4, 1)) => text.starts_with("Recipient address rejected: Access denied"),
+            _ => false,
+        },
+        Profile::Dovecot => bad_mailbox && after(text, recipient, " User doesn't exist").is_some(),
+        Profile::Stalwart => enhanced == Some((5, 1, 2)) && text == "Mailbox does not exist.",
+        Profile::OpenSmtpd => {
+            text == "Invalid recipient"
+                || text.strip_prefix("Invalid recipient: ").is_some_and(|rest| after(rest, recipient, "") == Some(""))
+        }
     }
 }
 
-/// `<r>: Recipient address rejected: User unknown in ... table`, where `r` is the recipient that we asked about.
-fn postfix(text: &str, recipient: &str) -> bool {
-    let Some(rest) = text.strip_prefix('<') else {
-        return false;
-    };
-    let Some((named, rest)) = rest.split_once(">: ") else {
-        return false;
-    };
-    named.eq_ignore_ascii_case(recipient) && rest.starts_with("Recipient address rejected: User unknown")
+/// What follows `<recipient>` and then `words` at the start of `text`.
+fn after<'a>(text: &'a str, recipient: &str, words: &str) -> Option<&'a str> {
+    let (named, rest) = text.strip_prefix('<')?.split_once('>')?;
+    if named.eq_ignore_ascii_case(recipient) { rest.strip_prefix(words) } else { None }
 }
 
 #[cfg(test)]
@@ -62,6 +83,50 @@ mod tests {
         ];
         for (code, enhanced, text, unknown) in table {
             check(Profile::Postfix, code, enhanced, text, unknown);
+        }
+    }
+
+    #[test]
+    fn the_others_in_their_words() {
+        const NONE: (u8, u16, u16) = (5, 0, 0);
+        let table = [
+            (
+                Profile::Postfix,
+                BAD_MAILBOX,
+                "<no@example.org>: Recipient address rejected: undeliverable address: host 10.77.3.2[10.77.3.2] said: 550 5.1.1 <no@example.org> User doesn't exist: no@example.org (in reply to RCPT TO command)",
+                true,
+            ),
+            (Profile::Exim, NONE, "Unrouteable address", true),
+            (Profile::Exim, NONE, "Unknown user", true),
+            (Profile::Exim, NONE, "Sender verify failed", false),
+            (Profile::Exim, NONE, "relay not permitted", false),
+            (Profile::Exim, NONE, "Unrouteable address, or so it says", false),
+            (
+                Profile::Exchange,
+                (5, 1, 10),
+                "RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup",
+                true,
+            ),
+            (Profile::Exchange, BAD_MAILBOX, "User unknown", true),
+            (Profile::Exchange, (5, 4, 1), "Recipient address rejected: Access denied. AS(201806281)", true),
+            (Profile::Exchange, (5, 4, 1), "Relay Access Denied", false),
+            (Profile::Exchange, (5, 7, 1), "Unable to relay", false),
+            (Profile::Kerio, BAD_MAILBOX, "whatever", true),
+            (Profile::Kerio, (5, 7, 1), "whatever", false),
+            (Profile::Dovecot, BAD_MAILBOX, "<no@example.org> User doesn't exist: no@example.org", true),
+            (Profile::Dovecot, BAD_MAILBOX, "<other@example.org> User doesn't exist: other@example.org", false),
+            (Profile::Dovecot, (5, 2, 2), "<no@example.org> Quota exceeded", false),
+            (Profile::Stalwart, (5, 1, 2), "Mailbox does not exist.", true),
+            (Profile::Stalwart, (5, 1, 2), "Relay not allowed.", false),
+            (Profile::OpenSmtpd, NONE, "Invalid recipient", true),
+            (Profile::OpenSmtpd, NONE, "Invalid recipient: <no@example.org>", true),
+            (Profile::OpenSmtpd, NONE, "Invalid recipient: <other@example.org>", false),
+            (Profile::OpenSmtpd, NONE, "Invalid sender", false),
+        ];
+        for (profile, enhanced, text, unknown) in table {
+            check(profile, 550, enhanced, text, unknown);
+            check(profile, 450, enhanced, text, false);
+            check(profile, 554, enhanced, text, false);
         }
     }
 
