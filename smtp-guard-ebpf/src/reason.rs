@@ -61,6 +61,8 @@ reasons! {
     Operator = 11, "operator", "blocked by the administrator";
     /// Too many failed logins.
     AuthFailures = 12, "auth_failures", "too many failed logins";
+    /// Asked for an address that nobody uses.
+    Trap = 13, "trap", "harvest of a trap address";
     // Refusals of the user plane.
     /// Relaying denied.
     Relay = 20, "relay", "relaying denied";

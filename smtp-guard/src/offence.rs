@@ -19,6 +19,8 @@ pub enum Conduct {
     KnownRecipient { recipient: Box<str> },
     /// A recipient that doesn't exist: the recipient table or a recognised reply of the backend said so.
     UnknownRecipient { recipient: Box<str> },
+    /// A recipient that stands in `recipients.traps`.
+    Trap { recipient: Box<str> },
     /// The backend took a message.
     MessageAccepted,
     /// Anything else that is counted against a client.

@@ -44,6 +44,7 @@ pub(super) fn check(raw: &Raw, whole: bool, judge: &mut Judge) -> Config {
                 Some(path) if path.get_ref().is_empty() => None,
                 path => judge.path("recipients.known", path),
             },
+            traps: list(&raw.recipients.traps).filter_map(|trap| judge.mailbox("recipients.traps", trap)).collect(),
         },
         limits: limits(&raw.limits, judge),
         harvest: harvest(&raw.harvest, judge),
@@ -65,8 +66,7 @@ pub(super) fn check(raw: &Raw, whole: bool, judge: &mut Judge) -> Config {
 fn later(raw: &Raw, judge: &mut Judge) {
     let off = || Value::from("off");
     let none: &[Value] = &[];
-    for (key, value, same) in [
-        ("recipients.traps", &raw.recipients.traps, none),
+    let keys: [(&str, &raw::Later, &[Value]); 12] = [
         ("limits.connections_per_minute", &raw.limits.connections_per_minute, &[Value::from(0)]),
         ("limits.messages_per_hour", &raw.limits.messages_per_hour, &[Value::from(0)]),
         ("checks.sender_domain", &raw.checks.sender_domain, &[off()]),
@@ -79,7 +79,8 @@ fn later(raw: &Raw, judge: &mut Judge) {
         ("dns.servers", &raw.dns.servers, none),
         ("dns.timeout", &raw.dns.timeout, none),
         ("blocklist", &raw.blocklist, none),
-    ] {
+    ];
+    for (key, value, same) in keys {
         judge.later(key, value, same);
     }
 }

@@ -195,6 +195,8 @@ pub struct Recipients {
     /// File of one address or `@domain` a line.
     #[serde(serialize_with = "show::optional")]
     pub known: Option<PathBuf>,
+    /// Addresses that nobody uses, as [`crate::wire::address::Mailbox::key`] has them: whoever asks for one is harvesting.
+    pub traps: Vec<String>,
 }
 
 /// Limits for each source, session and message.

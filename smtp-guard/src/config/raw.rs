@@ -72,7 +72,7 @@ tables! {
     }
     Relay { domains: List, networks: List, authenticated: Switch }
     Auth { via: Text, dovecot_socket: Text, failures: Number, failure_window: Text, ban: Text }
-    Recipients { known: Text, traps: Later }
+    Recipients { known: Text, traps: List }
     Limits {
         ipv6_prefix: Number,
         connections: Number,

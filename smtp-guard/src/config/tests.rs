@@ -124,6 +124,9 @@ fn values_are_checked() {
     check_more("[edge]\npin_directory = \"\"", &["2:17: absolute path"]);
     check_more("[recipients]\nknown = \"recipients\"", &["2:9: the whole path"]);
     check_more("[recipients]\nknown = \"\"", &[]);
+    check_more("[recipients]\ntraps = [\"Trap@Example.ORG\"]", &[]);
+    check_more("[recipients]\ntraps = [\"trap\"]", &["2:10: is no address", "2:10: nobody can send there"]);
+    check_more("[recipients]\ntraps = [\"trap@elsewhere.example\"]", &["2:10: elsewhere.example is not served"]);
     check_more("[metrics]\nlisten = \":9925\"", &["2:10: no address and port"]);
     check_more("[metrics]\nlisten = \"127.0.0.1:0\"", &["2:10: port 0"]);
     check_more("[log]\nlevel = \"inof\"", &["2:9: \"inof\" is no level"]);
@@ -212,7 +215,6 @@ fn what_is_valid_alone_may_be_wrong_together() {
 fn keys_of_later_versions_are_refused_by_name() {
     let text = "not supported by this version";
     for (more, position) in [
-        ("[recipients]\ntraps = [\"a@example.org\"]", "2:9"),
         ("[limits]\nconnections_per_minute = 5", "2:26"),
         ("[limits]\nmessages_per_hour = 5", "2:21"),
         ("[checks]\nsender_domain = \"enforce\"", "2:17"),
@@ -235,7 +237,7 @@ fn keys_of_later_versions_are_refused_by_name() {
     check(&backend("profile = \"qmail\""), &["5:11: choose \"postfix\" or \"exim\""]);
     // What this version does anyway may be written down.
     check_more(
-        "[recipients]\ntraps = []\n[dns]\nservers = []\n\
+        "[dns]\nservers = []\n\
          [limits]\nconnections_per_minute = 0\nmessages_per_hour = 0\n[checks]\nsender_domain = \"off\"\nptr = \"off\"\n\
          ptr_forward = \"off\"\nearly_talker = \"off\"\ngreeting_delay = \"0s\"\n",
         &[],

@@ -28,6 +28,18 @@ pub(super) fn together(raw: &Raw, config: &Config, judge: &mut Judge) {
         }
     }
     super::secure::together(raw, config, judge);
+    for text in list(&raw.recipients.traps) {
+        let domain = text.get_ref().rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
+        if !config.relay.domains.is_empty() && !config.relay.domains.contains(&domain) {
+            let help = "a trap has to be in one of relay.domains";
+            judge.wrong(
+                text.span(),
+                "recipients.traps: nobody can send there",
+                format!("{domain} is not served"),
+                help,
+            );
+        }
+    }
     if let (Some(text), Some(address)) = (&raw.metrics.listen, config.metrics.listen)
         && let Some(own) = config.listen.iter().find(|own| overlap(own.address, address))
     {

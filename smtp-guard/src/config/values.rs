@@ -13,6 +13,7 @@ use super::raw::{Later, List, Number, Share, Text};
 use super::report::Problem;
 use super::units::{DURATION_HELP, SIZE_HELP, parse_duration, parse_size, show_duration, show_size};
 use crate::addr::NetSet;
+use crate::wire::address::Mailbox;
 
 /// An IPv4 network wider than this is no organisation's: 10.0.0.0/8 is the widest in private use.
 const WIDEST_V4: u8 = 8;
@@ -232,6 +233,18 @@ impl Judge {
             },
             _ => net,
         })
+    }
+
+    /// An address, as it is compared.
+    pub(super) fn mailbox(&mut self, key: &str, raw: &Spanned<String>) -> Option<String> {
+        match Mailbox::parse(raw.get_ref()) {
+            Ok(mailbox) => Some(mailbox.key()),
+            Err(error) => {
+                let message = format!("{key}: {:?} is no address: {error}", raw.get_ref());
+                self.wrong(raw.span(), message, "", "write the whole address: \"nobody@example.org\"");
+                None
+            }
+        }
     }
 
     /// A domain, lower case and without its final dot.

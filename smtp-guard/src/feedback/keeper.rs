@@ -343,6 +343,7 @@ fn label(conduct: &Conduct) -> &'static str {
     match conduct {
         Conduct::KnownRecipient { .. } => "known_recipient",
         Conduct::UnknownRecipient { .. } => "unknown_recipient",
+        Conduct::Trap { .. } => "trap",
         Conduct::MessageAccepted => "message_accepted",
         Conduct::Offence(reason) => reason.label(),
     }

@@ -19,7 +19,10 @@
 //! `auth.ban` and doesn't double. A login that succeeds takes nothing back: one account of his own must not pay for an
 //! attacker's guesses at the others.
 //!
-//! Forgiveness for accepted mail, traps and scores of whole networks are not part of the rule yet.
+//! A source that asks for a trap (`recipients.traps`) is banned at once, as for a harvest: nobody knows that address but
+//! who found it where it was put.
+//!
+//! Forgiveness for accepted mail and scores of whole networks are not part of the rule yet.
 //!
 //! # Bounds
 //! At most `max` entries. When it is full, the source that was silent longest makes room: first one with nothing
@@ -119,6 +122,9 @@ impl Ledger {
                 entry.known.insert(hasher.hash_one(&recipient), now);
             }
             Conduct::MessageAccepted => entry.accepted += 1,
+            Conduct::Trap { recipient } => {
+                verdict = Some(entry.ban(&self.rule, Reason::Trap, vec![format!("trap: {recipient}")], now));
+            }
             Conduct::Offence(reason) => {
                 if reason == Reason::AuthFailures {
                     verdict = entry.login_failed(&self.auth, now);
@@ -218,6 +224,23 @@ impl Ledger {
 }
 
 impl Entry {
+    /// A ban that doubles, and an empty window after it.
+    fn ban(&mut self, rule: &Harvest, reason: Reason, evidence: Vec<String>, now: Instant) -> Verdict {
+        // The memory of earlier bans ends `ban_max` after the last of them.
+        if now.since(self.banned_until) >= rule.ban_max {
+            self.bans = 0;
+        }
+        let repeat = self.bans;
+        let doubled = rule.ban.saturating_mul(1u32.checked_shl(repeat).unwrap_or(u32::MAX));
+        let length = doubled.min(rule.ban_max.max(rule.ban));
+        self.bans = repeat.saturating_add(1);
+        self.banned_until = now.after(length);
+        self.unknown.clear();
+        self.known.clear();
+        self.sample.clear();
+        Verdict { reason, length, repeat, evidence }
+    }
+
     /// The rule for failed logins; see the head of this file.
     fn login_failed(&mut self, rule: &Auth, now: Instant) -> Option<Verdict> {
         self.failed_logins.retain(|at| now.since(*at) < rule.failure_window);
@@ -245,22 +268,10 @@ fn judge(rule: &Harvest, entry: &mut Entry, now: Instant) -> Option<Verdict> {
     if unknown < rule.unknown_recipients || share(unknown, known) <= rule.unknown_share {
         return None;
     }
-    // The memory of earlier bans ends `ban_max` after the last of them.
-    if now.since(entry.banned_until) >= rule.ban_max {
-        entry.bans = 0;
-    }
-    let repeat = entry.bans;
-    let doubled = rule.ban.saturating_mul(1u32.checked_shl(repeat).unwrap_or(u32::MAX));
-    let length = doubled.min(rule.ban_max.max(rule.ban));
-    entry.bans = repeat.saturating_add(1);
-    entry.banned_until = now.after(length);
     let mut evidence = vec![format!("{unknown} distinct unknown recipients of {}", unknown.saturating_add(known))];
     evidence.extend(entry.sample.iter().map(|address| format!("unknown: {address}")));
     evidence.truncate(SAMPLE);
-    entry.unknown.clear();
-    entry.known.clear();
-    entry.sample.clear();
-    Some(Verdict { reason: Reason::Harvest, length, repeat, evidence })
+    Some(entry.ban(rule, Reason::Harvest, evidence, now))
 }
 
 fn share(unknown: u32, known: u32) -> f64 {

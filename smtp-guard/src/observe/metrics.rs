@@ -275,7 +275,7 @@ fn is_refusal(reason: Reason) -> bool {
 
 /// Whether a ban is made for this reason.
 fn is_ban(reason: Reason) -> bool {
-    matches!(reason, Reason::Harvest | Reason::Operator | Reason::AuthFailures)
+    matches!(reason, Reason::Harvest | Reason::Operator | Reason::AuthFailures | Reason::Trap)
 }
 
 #[cfg(test)]

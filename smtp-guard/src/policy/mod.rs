@@ -22,6 +22,7 @@ pub struct Rules {
     config: Arc<Config>,
     domains: HashSet<String>,
     known: Option<KnownRecipients>,
+    traps: HashSet<String>,
 }
 
 /// A decision: go on with the proof of it, or the refusal.
@@ -80,7 +81,8 @@ impl Rules {
     /// Rules of `config`; `known` is its recipient table, if it has one.
     pub fn new(config: Arc<Config>, known: Option<KnownRecipients>) -> Self {
         let domains = config.relay.domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
-        Self { config, domains, known }
+        let traps = config.recipients.traps.iter().cloned().collect();
+        Self { config, domains, known, traps }
     }
 
     /// The configuration behind the rules.
@@ -125,6 +127,11 @@ impl Rules {
         }
         if served && mailbox.local().eq_ignore_ascii_case("postmaster") {
             return Decision::Permit((Permit(()), Standing::Postmaster));
+        }
+        // A user, or a host of ours, that writes there is mistaken, not harvesting.
+        let stranger = !client.exempt && !client.authenticated;
+        if served && stranger && !self.traps.is_empty() && self.traps.contains(&mailbox.key()) {
+            return refuse(Reason::Trap, Reply::new(550, Some((5, 1, 1)), "Recipient unknown"));
         }
         match &self.known {
             Some(known) if served && !known.lookup(&mailbox.key()) => {

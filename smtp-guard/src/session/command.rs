@@ -124,6 +124,11 @@ impl Session {
             Decision::Refuse(Refusal { reason: Reason::UnknownRecipient, reply }) => {
                 self.unknown_recipient(&rcpt, reply, now, out)
             }
+            Decision::Refuse(Refusal { reason: Reason::Trap, reply }) => {
+                out.push(Output::Report(Conduct::Trap { recipient: rcpt.path.key().into() }));
+                let delay = self.rules.config().harvest.delay;
+                self.refuse(Reason::Trap, self.envelope(&rcpt), reply, delay, now, out)
+            }
             Decision::Refuse(Refusal { reason, reply }) => {
                 let detail = self.envelope(&rcpt);
                 if reply.code().class() == 4 && self.is_surplus_fair() {

@@ -8,6 +8,7 @@ mod secure;
 use std::time::Duration;
 
 use dialogue::check;
+use smtp_guard::config::Config;
 
 const HELLO: &str = "
     C EHLO client.example
@@ -228,4 +229,20 @@ fn limits_of_a_session() {
     let banned = "C EHLO x\n < 250\n C MAIL FROM:<>\n > MAIL\n B 250 Ok\n < 250\n C RCPT TO:<no@example.org>\n > RCPT\n \
                   B 550 5.1.1 no\n ! UnknownRecipient\n # refused unknown_recipient\n K\n # ended harvest\n < 421\n > drop\n .";
     check("a ban comes before a reply that is held back", |c| c.harvest.delay = Duration::from_secs(5), banned);
+}
+
+#[test]
+fn a_trap_is_told_to_the_ledger_and_looks_like_any_unknown_recipient() {
+    let trapped = |config: &mut Config| {
+        config.recipients.traps = vec!["trap@example.org".to_owned()];
+        config.harvest.delay = Duration::from_secs(5);
+    };
+    let mail = "C EHLO x\n < 250\n C MAIL FROM:<>\n > MAIL\n B 250 2.1.0 Ok\n < 250\n";
+    let told = "C RCPT TO:<Trap@Example.org>\n ! Trap { recipient: \"trap@example.org\" }\n # refused trap\n T\n < 550 5.1.1 Recipient unknown";
+    check("a stranger", trapped, &format!("{mail}{told}"));
+    let exempt = move |config: &mut Config| {
+        trapped(config);
+        config.exempt = ["192.0.2.0/24".parse().unwrap()].into_iter().collect();
+    };
+    check("an exempt client", exempt, &format!("{mail}C RCPT TO:<trap@example.org>\n > RCPT TO:<trap@example.org>|"));
 }

@@ -40,7 +40,7 @@ fn the_packaged_file_shows_the_defaults() {
 
 #[test]
 fn the_packaged_file_names_every_supported_key() {
-    let later = ["traps", "connections_per_minute", "messages_per_hour"];
+    let later = ["connections_per_minute", "messages_per_hour"];
     let text = uncommented();
     let document: toml::Table = text.parse().unwrap();
     let tables = [

@@ -54,6 +54,8 @@ fn who_is_banned() {
         (0..200).map(|n| (n, if n % 2 == 0 { known(1) } else { unknown(n) })),
         Some(20),
     );
+    let trap = || Conduct::Trap { recipient: "trap@example.org".into() };
+    check("a trap", [(0, known(1)), (1, trap())], Some(2));
     let failed = || Conduct::Offence(Reason::AuthFailures);
     check("ten failed logins in a minute", (0..20).map(|n| (n * 6, failed())), Some(10));
     check("nine in each minute", (0..100).map(|n| (n * 7, failed())), None);
