@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../smtp-guard/tests/readers/mod.rs"]
+#[path = "../../smtp-guard/tests/backends/readers/mod.rs"]
 mod readers;
 
 /// Beyond that not every cut is tried.

@@ -24,7 +24,7 @@ use smtp_guard_ebpf::reason::Reason;
 use watch::Watch;
 
 #[allow(dead_code, reason = "here the session sends, the models only read")]
-#[path = "../../smtp-guard/tests/readers/mod.rs"]
+#[path = "../../smtp-guard/tests/backends/readers/mod.rs"]
 mod readers;
 #[path = "session/watch.rs"]
 mod watch;
