@@ -98,4 +98,8 @@ reasons! {
     Tls = 35, "tls", "TLS handshake failed";
     /// A connection to a port for balancers without a PROXY header, with a wrong one, or from somebody else.
     ProxyHeader = 36, "proxy_header", "no valid PROXY header";
+    /// Too many connections of a source in a minute.
+    ConnectionRate = 37, "connection_rate", "too many connections in a minute";
+    /// Too many messages of a source in an hour.
+    MessageRate = 38, "message_rate", "too many messages in an hour";
 }

@@ -66,9 +66,7 @@ pub(super) fn check(raw: &Raw, whole: bool, judge: &mut Judge) -> Config {
 fn later(raw: &Raw, judge: &mut Judge) {
     let off = || Value::from("off");
     let none: &[Value] = &[];
-    let keys: [(&str, &raw::Later, &[Value]); 12] = [
-        ("limits.connections_per_minute", &raw.limits.connections_per_minute, &[Value::from(0)]),
-        ("limits.messages_per_hour", &raw.limits.messages_per_hour, &[Value::from(0)]),
+    let keys: [(&str, &raw::Later, &[Value]); 10] = [
         ("checks.sender_domain", &raw.checks.sender_domain, &[off()]),
         ("checks.ptr", &raw.checks.ptr, &[off()]),
         ("checks.ptr_forward", &raw.checks.ptr_forward, &[off()]),
@@ -182,6 +180,18 @@ fn limits(raw: &raw::Limits, judge: &mut Judge) -> Limits {
     Limits {
         ipv6_prefix: Ipv6Prefix::new(prefix).unwrap_or_default(),
         connections: judge.number("limits.connections", &raw.connections, 1..=1_000_000, default.connections),
+        connections_per_minute: judge.number(
+            "limits.connections_per_minute",
+            &raw.connections_per_minute,
+            0..=1_000_000,
+            default.connections_per_minute,
+        ),
+        messages_per_hour: judge.number(
+            "limits.messages_per_hour",
+            &raw.messages_per_hour,
+            0..=1_000_000,
+            default.messages_per_hour,
+        ),
         recipients: judge.number("limits.recipients", &raw.recipients, 1..=100_000, default.recipients),
         message_size: judge.size("limits.message_size", &raw.message_size, 1 << 10..=10 << 30, default.message_size),
         failed_commands: judge.number(

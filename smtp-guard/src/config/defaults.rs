@@ -84,6 +84,8 @@ impl Default for Limits {
         Self {
             ipv6_prefix: Ipv6Prefix::default(),
             connections: 20,
+            connections_per_minute: 0,
+            messages_per_hour: 0,
             recipients: 100,
             message_size: 25 << 20,
             failed_commands: 20,

@@ -206,6 +206,10 @@ pub struct Limits {
     pub ipv6_prefix: Ipv6Prefix,
     /// Sessions of one source at once.
     pub connections: u32,
+    /// Sessions of one source that may begin in a minute; 0: no limit.
+    pub connections_per_minute: u32,
+    /// Messages of one source in an hour, counted at MAIL; 0: no limit.
+    pub messages_per_hour: u32,
     /// Accepted recipients in one message.
     pub recipients: u32,
     /// Bytes of one message, as decoded.

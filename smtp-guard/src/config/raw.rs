@@ -76,8 +76,8 @@ tables! {
     Limits {
         ipv6_prefix: Number,
         connections: Number,
-        connections_per_minute: Later,
-        messages_per_hour: Later,
+        connections_per_minute: Number,
+        messages_per_hour: Number,
         recipients: Number,
         message_size: Text,
         failed_commands: Number,

@@ -215,8 +215,6 @@ fn what_is_valid_alone_may_be_wrong_together() {
 fn keys_of_later_versions_are_refused_by_name() {
     let text = "not supported by this version";
     for (more, position) in [
-        ("[limits]\nconnections_per_minute = 5", "2:26"),
-        ("[limits]\nmessages_per_hour = 5", "2:21"),
         ("[checks]\nsender_domain = \"enforce\"", "2:17"),
         ("[checks]\nptr = \"observe\"", "2:7"),
         ("[checks]\ngreeting_delay = \"6s\"", "2:18"),
@@ -238,7 +236,7 @@ fn keys_of_later_versions_are_refused_by_name() {
     // What this version does anyway may be written down.
     check_more(
         "[dns]\nservers = []\n\
-         [limits]\nconnections_per_minute = 0\nmessages_per_hour = 0\n[checks]\nsender_domain = \"off\"\nptr = \"off\"\n\
+         [checks]\nsender_domain = \"off\"\nptr = \"off\"\n\
          ptr_forward = \"off\"\nearly_talker = \"off\"\ngreeting_delay = \"0s\"\n",
         &[],
     );

@@ -24,7 +24,7 @@ use crate::addr::ClientAddr;
 use crate::clock::{Both, Instant};
 use crate::config::Role;
 use crate::offence::Report;
-use crate::session::{Event, Input, Opening, Output, Secured, Session, Wants};
+use crate::session::{Event, Input, Opening, Output, Request, Secured, Session, Wants};
 use crate::wire::command;
 use crate::wire::data::{BodyDecoder, Chunk};
 use crate::wire::line::{Line, LineDecoder};
@@ -73,6 +73,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         backend: shared.pool.capabilities(),
         clock: Both::now(),
     };
+    let exempt = shared.rules.client(addr.ip()).exempt;
     let session = Session::open(opening, &mut out);
     let mut driver = Driver {
         id,
@@ -88,6 +89,8 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         unsent: BytesMut::new(),
         told_stop: false,
         upgrade: false,
+        over_rate: false,
+        exempt,
     };
     // A client that went away is no error of ours; the session has settled what was under way.
     let _ = driver.run(&mut seat, &mut stop).await;
@@ -131,6 +134,9 @@ struct Driver {
     told_stop: bool,
     /// The session wants TLS from here on.
     upgrade: bool,
+    /// The source has sent as many messages as it may for now.
+    over_rate: bool,
+    exempt: bool,
 }
 
 impl Driver {
@@ -141,6 +147,10 @@ impl Driver {
             self.perform().await;
             if self.session.wants() == Wants::Closed {
                 return self.linger().await;
+            }
+            if std::mem::take(&mut self.over_rate) {
+                self.step(Input::OverRate);
+                continue;
             }
             // Before what waits in the buffer: a ban must not come after a thousand guesses that were sent ahead.
             if let Some(reason) = seat.try_banned() {
@@ -185,6 +195,10 @@ impl Driver {
                     reply.encode(&mut self.unsent);
                 }
                 Output::StartTls => self.upgrade = true,
+                // The one question that a session can't answer from its own knowledge alone.
+                Output::Request(Request::Mail(..)) if !self.exempt && self.shared.is_over_rate(self.addr) => {
+                    self.over_rate = true;
+                }
                 Output::Request(request) => self.backend.perform(request).await,
                 Output::Report(conduct) => {
                     let report = Report { client: self.addr, at: Instant::now(), conduct };

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::drive::{Guest, drive};
 use super::sources::{Room, Seat};
-use super::{Shared, Stop, balancer, events};
+use super::{Shared, Stop, balancer, events, rates};
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::{Listen, Role};
@@ -188,6 +188,9 @@ fn seat(addr: ClientAddr, shared: &Shared) -> Result<Seat, Reason> {
     let exempt = shared.rules.client(addr.ip()).exempt;
     let room = (!exempt).then_some(Room { of_source: limits.connections, total: limits.total_connections });
     let seat = shared.sources.enter(source, room)?;
+    if !exempt && shared.connection_rate.count(source, Instant::now()) == rates::Room::Full {
+        return Err(Reason::ConnectionRate);
+    }
     // After the seat was taken: a ban from now on wakes it, an earlier one is seen here.
     match shared.bans.banned(source, Instant::now()) {
         Some((reason, _until)) if !exempt => Err(reason),
@@ -200,7 +203,7 @@ fn seat(addr: ClientAddr, shared: &Shared) -> Result<Seat, Reason> {
 fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason, shared: &Arc<Shared>) {
     let reply = match reason {
         Reason::TotalConnections => replies::full(),
-        Reason::Connections => replies::busy(),
+        Reason::Connections | Reason::ConnectionRate => replies::busy(),
         _ => replies::banned(),
     };
     events::observe(shared, "", addr, Event::Ended { reason });

@@ -63,6 +63,8 @@ pub enum Input {
     Swallowed(u64),
     /// The client's CRLF.CRLF.
     BodyEnd(BodyEnd),
+    /// The source has sent as many messages as it may for now: MAIL was not passed on.
+    OverRate,
     /// The backend's word.
     Upstream(Upstream),
     /// The time told by [`Session::deadline`] has come.

@@ -194,6 +194,10 @@ impl Session {
                 self.on_upstream_idle(out);
                 State::Held(reply)
             }
+            (State::Asked(Question::Mail(mail)), Input::OverRate) => {
+                let detail = format!("from={}", mail.path);
+                self.refuse(Reason::MessageRate, detail, replies::too_many_messages(), Duration::ZERO, now, out)
+            }
             (State::Asked(question), Input::Upstream(word)) => self.on_answer(question, word, now, out),
             (State::Asked(question), Input::Deadline) => {
                 self.on_answer(question, Upstream::Lost(Lost::Timeout), now, out)

@@ -4,7 +4,7 @@
 //! One line of a dialogue is one event or one expectation:
 //! `C` client sends a command line, `D` client sends bytes of message data, `B` backend answers, `X` client vanishes,
 //! `A` the backend or Dovecot judges credentials (accepted, rejected, unavailable), `H` the TLS handshake is done,
-//! `W` the client is waited for so many seconds, `B!` the backend is lost, `T` the deadline passes, `K` the source is banned, `S` the guard stops;
+//! `R` the source has sent its share of messages, `W` the client is waited for so many seconds, `B!` the backend is lost, `T` the deadline passes, `K` the source is banned, `S` the guard stops;
 //! `<` a reply to the client, `>` a request to the backend, `!` a report to the ledger, `#` an event, `.` closed.
 //! Expectations are prefixes, in their order, and nothing may be left over.
 
@@ -209,6 +209,7 @@ impl World {
                 self.session.waiting(self.now);
                 self.now = self.now.after(Duration::from_secs(what.parse().unwrap()));
             }
+            "R" => self.step(Input::OverRate),
             "X" => self.step(Input::ClientGone),
             "K" => self.step(Input::Banned(Reason::Harvest)),
             "S" => self.step(Input::Shutdown),

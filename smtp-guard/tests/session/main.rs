@@ -141,6 +141,14 @@ fn envelope() {
         &dialogue(&[HELLO, "C MAIL FROM:<a@b.example> SIZE=101\n # refused message_size\n < 552 5.3.4"]),
     );
     check(
+        "as many messages as it may",
+        |_| {},
+        &dialogue(&[
+            HELLO,
+            "C MAIL FROM:<a@b.example>\n > MAIL\n R\n # refused message_rate\n < 450 4.7.1\n C MAIL FROM:<>\n > MAIL",
+        ]),
+    );
+    check(
         "backend down",
         |_| {},
         &dialogue(&[HELLO, "C MAIL FROM:<>\n > MAIL\n B!\n # refused backend_lost\n > drop\n < 451"]),
