@@ -102,8 +102,9 @@ fn dialogue(address: SocketAddr, from: Option<IpAddr>, header: bool) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut writer = stream;
     let mut lines = std::io::stdin().lock().lines();
-    if header {
-        write!(writer, "{}\r\n", lines.next().unwrap().unwrap()).unwrap();
+    // Who isn't a balancer may be reset before its header is even written.
+    if header && write!(writer, "{}\r\n", lines.next().unwrap().unwrap()).is_err() {
+        return println!("CLOSED");
     }
     loop {
         match reply(&mut reader) {
