@@ -102,4 +102,21 @@ reasons! {
     ConnectionRate = 37, "connection_rate", "too many connections in a minute";
     /// Too many messages of a source in an hour.
     MessageRate = 38, "message_rate", "too many messages in an hour";
+    // What checks refuse, or only observe.
+    /// The sender's domain has no MX, A or AAAA.
+    SenderDomain = 40, "sender_domain", "sender domain does not exist";
+    /// The sender's domain says that it takes no mail (RFC 7505).
+    NullMx = 41, "null_mx", "sender domain takes no mail";
+    /// DNS gave no answer about the sender's domain.
+    SenderLookup = 42, "sender_lookup", "sender domain could not be looked up";
+    /// The client has no reverse DNS entry.
+    NoPtr = 43, "no_ptr", "no reverse DNS entry";
+    /// The client's reverse DNS entry doesn't point back to it.
+    PtrForward = 44, "ptr_forward", "reverse DNS entry does not point back";
+    /// The client spoke before the greeting.
+    EarlyTalker = 45, "early_talker", "spoke before the greeting";
+    /// The client is in DNS block lists.
+    Dnsbl = 46, "dnsbl", "found in DNS blacklist";
+    /// After too many unknown recipients a source with a history of accepted mail, or its network, hears 4xx.
+    Deferred = 47, "deferred", "too many unknown recipients before";
 }

@@ -26,9 +26,24 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
     if explanation.exempt {
         lines.push(String::from("It is exempt: it is never limited, checked, delayed or banned."));
     }
+    if explanation.may_relay {
+        lines.push(String::from(
+            "It stands in relay.networks: it may send anywhere, and checks of strangers don't apply.",
+        ));
+    }
+    if let Some(until) = explanation.deferred_until {
+        let left = left(until, now);
+        lines.push(format!("It is deferred: recipients hear 450 until {}, for {left}.", time::utc(until)));
+    }
     match &explanation.ledger {
         Some(ledger) => seen(ledger, &mut lines),
         None => lines.push(String::from("The ledger holds nothing of it.")),
+    }
+    if explanation.familiar {
+        lines.push(String::from("Mail of it was accepted before: it doesn't wait for the greeting."));
+    }
+    for count in &explanation.counts {
+        lines.push(format!("limits.{}: {} of {}.", count.limit, count.count, count.most));
     }
     match explanation.connections {
         Some(1) => lines.push(String::from("It has 1 connection now.")),
@@ -69,23 +84,43 @@ fn blocked(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<Strin
 }
 
 fn seen(ledger: &LedgerView, lines: &mut Vec<String>) {
+    let all = ledger.unknown_recipients.saturating_add(ledger.known_recipients);
     lines.push(format!(
-        "Since {}: {} unknown recipients of {} ({:.0} %), {} messages accepted.",
+        "Since {}: {} unknown recipients of {all}, {} asked for without a message, {} messages accepted.",
         time::utc(ledger.window_started),
         ledger.unknown_recipients,
-        ledger.recipients,
-        ledger.share * 100.0,
+        ledger.probed_recipients,
         ledger.accepted
     ));
+    if ledger.unknown_recipients > 0 {
+        let (left, share) = (ledger.unforgiven, ledger.share * 100.0);
+        lines.push(format!("After what accepted mail forgives: {left} unknown recipients, {share:.0} %."));
+    }
     if !ledger.sample.is_empty() {
         let sample: Vec<_> = ledger.sample.iter().map(|recipient| printable(recipient.as_bytes())).collect();
         lines.push(format!("Some of them: {}", sample.join(", ")));
+    }
+    if ledger.failed_logins > 0 {
+        lines.push(format!("Failed logins lately: {}.", ledger.failed_logins));
+    }
+    if ledger.trips > 0 {
+        lines.push(format!("Bans and deferrals that make the next one longer: {}.", ledger.trips));
+    }
+    if ledger.trusted {
+        lines.push(String::from("It has a history of accepted mail: where others are banned it is deferred."));
+    }
+    if let Some(network) = &ledger.network {
+        lines.push(format!(
+            "Its network {}: {} unknown recipients from {} sources, {} known ones.",
+            network.network, network.unforgiven, network.sources, network.known_recipients
+        ));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feedback::decision::{CountView, NetworkView};
 
     fn check(ip: &str, explanation: &Explanation, expected: &str) {
         let text = text_at(ip.parse().unwrap(), explanation, WallTime::from_ms(1_800_000));
@@ -96,8 +131,12 @@ mod tests {
         Explanation {
             source: source.to_owned(),
             exempt: false,
+            may_relay: false,
+            familiar: false,
             decision: None,
+            deferred_until: None,
             ledger: None,
+            counts: Vec::new(),
             connections: None,
             notes: Vec::new(),
         }
@@ -119,12 +158,26 @@ mod tests {
             }),
             ledger: Some(LedgerView {
                 unknown_recipients: 10,
-                recipients: 12,
+                unforgiven: 10,
+                known_recipients: 2,
+                probed_recipients: 1,
                 share: 0.8333,
                 accepted: 0,
+                trusted: true,
                 window_started: WallTime::from_ms(0),
                 sample: vec![String::from("a@example.org")],
+                failed_logins: 2,
+                trips: 1,
+                network: Some(NetworkView {
+                    network: String::from("2001:db8::/48"),
+                    unforgiven: 12,
+                    known_recipients: 3,
+                    sources: 4,
+                }),
             }),
+            familiar: true,
+            deferred_until: Some(WallTime::from_ms(3_600_000)),
+            counts: vec![CountView { limit: String::from("messages_per_hour"), count: 7, most: 1000 }],
             connections: Some(1),
             ..nothing("2001:db8::/64")
         };
@@ -139,8 +192,16 @@ Made 1970-01-01 00:00:00 UTC by the guard itself; ban number 2 of this source.
 It ends by itself at 1970-01-01 01:00:00 UTC, in 30m 00s.
 To lift it now: smtp-guard decisions delete 2001:db8::1
 To keep it from coming back: add the address to `exempt` in the configuration.
-Since 1970-01-01 00:00:00 UTC: 10 unknown recipients of 12 (83 %), 0 messages accepted.
+It is deferred: recipients hear 450 until 1970-01-01 01:00:00 UTC, for 30m 00s.
+Since 1970-01-01 00:00:00 UTC: 10 unknown recipients of 12, 1 asked for without a message, 0 messages accepted.
+After what accepted mail forgives: 10 unknown recipients, 83 %.
 Some of them: a@example.org
+Failed logins lately: 2.
+Bans and deferrals that make the next one longer: 1.
+It has a history of accepted mail: where others are banned it is deferred.
+Its network 2001:db8::/48: 12 unknown recipients from 4 sources, 3 known ones.
+Mail of it was accepted before: it doesn't wait for the greeting.
+limits.messages_per_hour: 7 of 1000.
 It has 1 connection now.",
         );
         let exempt = Explanation { exempt: true, ..nothing("192.0.2.1") };

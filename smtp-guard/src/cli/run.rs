@@ -136,6 +136,10 @@ impl Meter for Counted {
         self.0.ban(reason);
     }
 
+    fn deferral(&self, reason: Reason) {
+        self.0.deferral(reason);
+    }
+
     fn bans_active(&self, bans: usize) {
         self.0.bans_active(bans as u64);
     }

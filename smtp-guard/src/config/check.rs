@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use toml::{Spanned, Value};
+use toml::Spanned;
 
+use super::checks::{checks, dns, dnsbl};
 use super::defaults::DRAIN;
 use super::raw::{self, List, Raw};
 use super::secure::{auth, tls};
@@ -29,7 +30,8 @@ const INTERFACE: usize = 15;
 
 /// The configuration of `raw`. `whole`: nothing was taken out of it. What is wrong is left in `judge`.
 pub(super) fn check(raw: &Raw, whole: bool, judge: &mut Judge) -> Config {
-    later(raw, judge);
+    judge.later("blocklist", &raw.blocklist);
+    let checks = checks(&raw.checks, judge);
     let config = Config {
         hostname: hostname(raw, judge),
         drain: judge.duration("drain", &raw.drain, Duration::ZERO..=600 * SECOND, DRAIN),
@@ -48,6 +50,9 @@ pub(super) fn check(raw: &Raw, whole: bool, judge: &mut Judge) -> Config {
         },
         limits: limits(&raw.limits, judge),
         harvest: harvest(&raw.harvest, judge),
+        dns: dns(&raw.dns, judge),
+        dnsbl: dnsbl(&raw.dnsbl, checks.dnsbl_threshold, whole, judge),
+        checks,
         edge: edge(&raw.edge, judge),
         metrics: metrics(&raw.metrics, judge),
         admin: admin(&raw.admin, judge),
@@ -60,27 +65,6 @@ pub(super) fn check(raw: &Raw, whole: bool, judge: &mut Judge) -> Config {
     };
     together(raw, &config, judge);
     config
-}
-
-/// Keys of later versions, refused unless they say what this version does anyway.
-fn later(raw: &Raw, judge: &mut Judge) {
-    let off = || Value::from("off");
-    let none: &[Value] = &[];
-    let keys: [(&str, &raw::Later, &[Value]); 10] = [
-        ("checks.sender_domain", &raw.checks.sender_domain, &[off()]),
-        ("checks.ptr", &raw.checks.ptr, &[off()]),
-        ("checks.ptr_forward", &raw.checks.ptr_forward, &[off()]),
-        ("checks.early_talker", &raw.checks.early_talker, &[off()]),
-        ("checks.greeting_delay", &raw.checks.greeting_delay, &[Value::from("0s")]),
-        ("checks.dnsbl_threshold", &raw.checks.dnsbl_threshold, none),
-        ("dnsbl", &raw.dnsbl, none),
-        ("dns.servers", &raw.dns.servers, none),
-        ("dns.timeout", &raw.dns.timeout, none),
-        ("blocklist", &raw.blocklist, none),
-    ];
-    for (key, value, same) in keys {
-        judge.later(key, value, same);
-    }
 }
 
 fn hostname(raw: &Raw, judge: &mut Judge) -> String {
@@ -105,7 +89,7 @@ fn listen(raw: &[Spanned<raw::Listen>], whole: bool, judge: &mut Judge) -> Vec<L
     let mut listen: Vec<Listen> = Vec::with_capacity(raw.len());
     for entry in raw {
         let table = entry.get_ref();
-        let role = judge.choice("listen.role", &table.role, &Role::NAMES, &[], Role::default());
+        let role = judge.choice("listen.role", &table.role, &Role::NAMES, Role::default());
         let balancers = judge.networks("listen.proxy_protocol", &table.proxy_protocol);
         let Some(text) = &table.address else {
             if whole {
@@ -136,17 +120,17 @@ fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
     }
     Backend {
         servers,
-        tls: judge.choice("backend.tls", &raw.tls, &BackendTls::NAMES, &[], default.tls),
+        tls: judge.choice("backend.tls", &raw.tls, &BackendTls::NAMES, default.tls),
         tls_ca: filled(&raw.tls_ca).and_then(|_| judge.path("backend.tls_ca", &raw.tls_ca)),
         tls_name: filled(&raw.tls_name).and_then(|name| judge.domain("backend.tls_name", name)),
-        identity: judge.choice("backend.identity", &raw.identity, &Identity::NAMES, &[], default.identity),
+        identity: judge.choice("backend.identity", &raw.identity, &Identity::NAMES, default.identity),
         connect_timeout: judge.duration(
             "backend.connect_timeout",
             &raw.connect_timeout,
             Duration::from_millis(100)..=300 * SECOND,
             default.connect_timeout,
         ),
-        profile: judge.choice("backend.profile", &raw.profile, &Profile::NAMES, &[], default.profile),
+        profile: judge.choice("backend.profile", &raw.profile, &Profile::NAMES, default.profile),
     }
 }
 
@@ -251,7 +235,7 @@ fn edge(raw: &raw::Edge, judge: &mut Judge) -> Edge {
     }
     Edge {
         interfaces,
-        mode: judge.choice("edge.mode", &raw.mode, &XdpMode::NAMES, &[], default.mode),
+        mode: judge.choice("edge.mode", &raw.mode, &XdpMode::NAMES, default.mode),
         connections: judge.number("edge.connections", &raw.connections, 1..=1_000_001, default.connections),
         max_sources: judge.number("edge.max_sources", &raw.max_sources, 1..=16_000_000, default.max_sources),
         pin_directory: judge.path("edge.pin_directory", &raw.pin_directory).unwrap_or(default.pin_directory),
@@ -292,7 +276,7 @@ fn log(raw: &raw::Log, judge: &mut Judge) -> Log {
             level.get_ref().clone()
         }
     };
-    Log { format: judge.choice("log.format", &raw.format, &LogFormat::NAMES, &["kerio"], default.format), level }
+    Log { format: judge.choice("log.format", &raw.format, &LogFormat::NAMES, default.format), level }
 }
 
 /// A filter takes any lone word for the name of a module, so that a misspelt level would turn everything on.

@@ -108,6 +108,26 @@ impl Profile {
     ];
 }
 
+/// What a check does with what it finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    Off,
+    /// Log and count what would have been refused; refuse nothing.
+    Observe,
+    Enforce,
+}
+
+impl Mode {
+    pub(super) const NAMES: [(&str, Self); 3] =
+        [("off", Self::Off), ("observe", Self::Observe), ("enforce", Self::Enforce)];
+
+    /// Whether anything is looked at.
+    pub fn is_on(self) -> bool {
+        self != Self::Off
+    }
+}
+
 /// Where in the stack XDP runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -131,8 +151,10 @@ pub enum LogFormat {
     #[default]
     Json,
     Text,
+    /// As text, but what tools look for in the words of Kerio Connect.
+    Kerio,
 }
 
 impl LogFormat {
-    pub(super) const NAMES: [(&str, Self); 2] = [("json", Self::Json), ("text", Self::Text)];
+    pub(super) const NAMES: [(&str, Self); 3] = [("json", Self::Json), ("text", Self::Text), ("kerio", Self::Kerio)];
 }

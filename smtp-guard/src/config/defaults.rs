@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::secure::FAILURE_WINDOW;
 use super::values::domain_fault;
 use super::{
-    Admin, Auth, AuthVia, Backend, BackendTls, Config, Edge, Harvest, Identity, Limits, Listen, Log, LogFormat,
-    Metrics, Profile, Recipients, Relay, Role, State, XdpMode,
+    Admin, Auth, AuthVia, Backend, BackendTls, Checks, Config, Dns, Edge, Harvest, Identity, Limits, Listen, Log,
+    LogFormat, Metrics, Profile, Recipients, Relay, Role, State, XdpMode,
 };
 use crate::addr::{Ipv6Prefix, NetSet};
 
@@ -44,6 +44,9 @@ impl Config {
             recipients: Recipients::default(),
             limits: Limits::default(),
             harvest: Harvest::default(),
+            checks: Checks::none(),
+            dnsbl: Vec::new(),
+            dns: Dns::default(),
             edge: Edge::default(),
             metrics: Metrics::default(),
             admin: Admin { socket: directory.join("admin.sock") },

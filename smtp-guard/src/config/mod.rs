@@ -1,6 +1,7 @@
 //! The valid configuration: what the rest of the program sees. Raw text ends in `raw`, judgement in `check`.
 
 mod check;
+mod checks;
 mod choices;
 mod defaults;
 mod raw;
@@ -21,7 +22,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::addr::{BackendAddr, Ipv6Prefix, NetSet};
-pub use choices::{AuthVia, BackendTls, Identity, LogFormat, Profile, Role, XdpMode};
+pub use checks::{Checks, Dns, Dnsbl};
+pub use choices::{AuthVia, BackendTls, Identity, LogFormat, Mode, Profile, Role, XdpMode};
 pub use defaults::own_hostname;
 pub use report::Report;
 
@@ -119,6 +121,9 @@ pub struct Config {
     pub recipients: Recipients,
     pub limits: Limits,
     pub harvest: Harvest,
+    pub checks: Checks,
+    pub dnsbl: Vec<Dnsbl>,
+    pub dns: Dns,
     pub edge: Edge,
     pub metrics: Metrics,
     pub admin: Admin,

@@ -50,7 +50,7 @@ tables! {
         limits: Limits,
         harvest: Harvest,
         checks: Checks,
-        dnsbl: Later,
+        dnsbl: Vec<Spanned<Dnsbl>>,
         dns: Dns,
         edge: Edge,
         blocklist: Later,
@@ -93,14 +93,16 @@ tables! {
         ban_max: Text,
     }
     Checks {
-        sender_domain: Later,
-        ptr: Later,
-        ptr_forward: Later,
-        early_talker: Later,
-        greeting_delay: Later,
-        dnsbl_threshold: Later,
+        sender_domain: Text,
+        ptr: Text,
+        ptr_forward: Text,
+        early_talker: Text,
+        greeting_delay: Text,
+        dnsbl: Text,
+        dnsbl_threshold: Number,
     }
-    Dns { servers: Later, timeout: Later }
+    Dnsbl { zone: Text, weight: Number, replies: List }
+    Dns { servers: List, timeout: Text }
     Edge { interfaces: List, mode: Text, connections: Number, max_sources: Number, pin_directory: Text }
     Metrics { listen: Text }
     Admin { socket: Text }

@@ -30,7 +30,7 @@ pub(super) fn tls(raw: &raw::Tls, judge: &mut Judge) -> Option<Tls> {
 pub(super) fn auth(raw: &raw::Auth, judge: &mut Judge) -> Auth {
     let default = Auth::default();
     Auth {
-        via: judge.choice("auth.via", &raw.via, &AuthVia::NAMES, &[], default.via),
+        via: judge.choice("auth.via", &raw.via, &AuthVia::NAMES, default.via),
         dovecot_socket: judge.path("auth.dovecot_socket", &raw.dovecot_socket).unwrap_or(default.dovecot_socket),
         failures: judge.number("auth.failures", &raw.failures, 1..=1000, default.failures),
         failure_window: judge.duration(

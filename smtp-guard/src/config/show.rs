@@ -1,6 +1,7 @@
 //! The valid configuration as a file again: `config show` writes what `check` reads.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ impl Config {
         config.relay.domains.clear();
         config.backend = Backend::default();
         config.auth = super::Auth::default();
+        config.checks = super::Checks::default();
         config.admin = super::Admin::default();
         config.state = super::State::default();
         config.log = super::Log::default();
@@ -48,6 +50,14 @@ pub(super) fn networks<S: Serializer>(value: &NetSet, out: S) -> Result<S::Ok, S
 
 pub(super) fn servers<S: Serializer>(value: &[BackendAddr], out: S) -> Result<S::Ok, S::Error> {
     out.collect_seq(value.iter().map(BackendAddr::to_string))
+}
+
+pub(super) fn ranges<S: Serializer>(value: &[RangeInclusive<Ipv4Addr>], out: S) -> Result<S::Ok, S::Error> {
+    out.collect_seq(value.iter().map(|range| format!("{}-{}", range.start(), range.end())))
+}
+
+pub(super) fn resolvers<S: Serializer>(value: &[SocketAddr], out: S) -> Result<S::Ok, S::Error> {
+    out.collect_seq(value)
 }
 
 /// Nothing is the empty text.

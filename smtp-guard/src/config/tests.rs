@@ -213,34 +213,43 @@ fn what_is_valid_alone_may_be_wrong_together() {
 
 #[test]
 fn keys_of_later_versions_are_refused_by_name() {
-    let text = "not supported by this version";
-    for (more, position) in [
-        ("[checks]\nsender_domain = \"enforce\"", "2:17"),
-        ("[checks]\nptr = \"observe\"", "2:7"),
-        ("[checks]\ngreeting_delay = \"6s\"", "2:18"),
-        ("[checks]\ndnsbl_threshold = 2", "2:19"),
-        ("[[dnsbl]]\nzone = \"bl.example.net\"", "1:1"),
-        ("[dns]\ntimeout = \"5s\"", "2:11"),
-        ("[[blocklist]]\nname = \"drop\"", "1:1"),
-        ("[log]\nformat = \"kerio\"", "2:10"),
-    ] {
-        check_more(more, &[&format!("{position}: {text}")]);
-    }
-    for (table, keys) in [("checks", raw::Checks::KEYS), ("dns", raw::Dns::KEYS)] {
-        for key in keys {
-            check_more(&format!("[{table}]\n{key} = 1"), &[&format!("2:{}: {table}.{key} is {text}", key.len() + 4)]);
-        }
-    }
+    check_more("[[blocklist]]\nname = \"drop\"", &["1:1: not supported by this version"]);
+    check(&format!("blocklist = []\n{LEAST}"), &[]);
     let backend = |line: &str| LEAST.replace("[relay]", &format!("{line}\n[relay]"));
     check(&backend("profile = \"qmail\""), &["5:11: choose \"postfix\" or \"exim\""]);
-    // What this version does anyway may be written down.
+}
+
+#[test]
+fn checks_are_checked() {
+    for key in ["sender_domain", "ptr", "ptr_forward", "early_talker", "dnsbl"] {
+        for mode in ["off", "observe", "enforce"] {
+            check_more(&format!("[checks]\n{key} = \"{mode}\""), &[]);
+        }
+        let column = key.len() + 4;
+        check_more(&format!("[checks]\n{key} = \"on\""), &[&format!("2:{column}: choose \"off\" or \"observe\"")]);
+    }
+    check_more("[checks]\ngreeting_delay = \"61s\"", &["2:18: must be 0s to 1m"]);
+    check_more("[checks]\ndnsbl_threshold = 0", &["2:19: out of range"]);
+    check_more("[dns]\ntimeout = \"0s\"", &["2:11: must be 100ms to 1m"]);
+    check_more("[dns]\nservers = [\"192.0.2.53\", \"192.0.2.53:54\", \"::1\", \"[::1]:54\"]", &[]);
     check_more(
-        "[dns]\nservers = []\n\
-         [checks]\nsender_domain = \"off\"\nptr = \"off\"\n\
-         ptr_forward = \"off\"\nearly_talker = \"off\"\ngreeting_delay = \"0s\"\n",
-        &[],
+        "[dns]\nservers = [\"dns.example\", \"0.0.0.0\", \"192.0.2.1:0\"]",
+        &[
+            "2:12: \"dns.example\" is no name server's address",
+            "2:27: is no name server's address",
+            "2:38: is no name server's address",
+        ],
     );
-    check(&format!("dnsbl = []\nblocklist = []\n{LEAST}"), &[]);
+    let zone = |more: &str| format!("[[dnsbl]]\nzone = \"bl.example.net\"\n{more}");
+    check_more(&zone("weight = 2\nreplies = [\"127.0.0.2-127.0.0.11\", \"127.0.0.20\"]"), &[]);
+    check_more(&zone("replies = [\"127.0.0.9-127.0.0.2\"]"), &["3:12: is no answer of a block list"]);
+    check_more(&zone("replies = [\"10.0.0.1\"]"), &["3:12: within 127.0.0.0/8"]);
+    check_more(&zone("weight = 0"), &["3:10: out of range"]);
+    check_more(&zone(&zone("")), &["4:8: is named twice"]);
+    check_more("[[dnsbl]]\nweight = 1", &["1:1: without zone"]);
+    check_more("[[dnsbl]]\nzone = \"no zone\"", &["2:8: is no domain name"]);
+    let many: String = (0..17).map(|n| format!("[[dnsbl]]\nzone = \"bl{n}.example.net\"\n")).collect();
+    check_more(&many, &["34:8: more than 16 block lists"]);
 }
 
 #[test]

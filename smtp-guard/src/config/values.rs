@@ -109,15 +109,8 @@ impl Judge {
         self.wrong(span, message, format!("{value} is out of range"), "leave the key out for its default");
     }
 
-    /// One of `choices`. Words of `later` are known and refused as not supported yet.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        key: &str,
-        raw: &Text,
-        choices: &[(&str, T)],
-        later: &[&str],
-        default: T,
-    ) -> T {
+    /// One of `choices`.
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, raw: &Text, choices: &[(&str, T)], default: T) -> T {
         let Some(raw) = raw else { return default };
         let word = raw.get_ref().as_str();
         if let Some((_, value)) = choices.iter().find(|(name, _)| *name == word) {
@@ -125,32 +118,22 @@ impl Judge {
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let help = format!("choose {}", names.join(" or "));
-        if later.contains(&word) {
-            let message = format!("{key} = \"{word}\" is not supported by this version");
-            self.wrong(raw.span(), message, "comes with a later one", help);
-        } else {
-            self.wrong(raw.span(), format!("{key} can't be {word:?}"), "", help);
-        }
+        self.wrong(raw.span(), format!("{key} can't be {word:?}"), "", help);
         default
     }
 
-    /// A key of later versions: refused, unless its value is what this version does anyway.
-    pub(super) fn later(&mut self, key: &str, raw: &Later, same: &[Value]) {
+    /// A key of later versions: refused, unless it is empty.
+    pub(super) fn later(&mut self, key: &str, raw: &Later) {
         let Some(raw) = raw else { return };
         let empty = match raw.get_ref() {
             Value::Array(array) => array.is_empty(),
             Value::Table(table) => table.is_empty(),
             _ => false,
         };
-        if empty || same.contains(raw.get_ref()) {
-            return;
+        if !empty {
+            let message = format!("{key} is not supported by this version");
+            self.wrong(raw.span(), message, "would have no effect", "remove it");
         }
-        let help = match same.first() {
-            Some(value) => format!("remove it, or write {value}"),
-            None => String::from("remove it"),
-        };
-        let message = format!("{key} is not supported by this version");
-        self.wrong(raw.span(), message, "would have no effect", help);
     }
 
     pub(super) fn socket(&mut self, key: &str, raw: &Spanned<String>) -> Option<SocketAddr> {

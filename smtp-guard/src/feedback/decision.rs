@@ -84,15 +84,46 @@ impl Decision {
 pub struct LedgerView {
     /// Distinct unknown recipients in the window.
     pub unknown_recipients: u32,
-    /// Distinct recipients in the window, known and unknown.
-    pub recipients: u32,
-    /// Unknown ones among them, 0.0 to 1.0.
+    /// Unknown recipients after what accepted mail forgives; a harvest is judged by these.
+    pub unforgiven: u32,
+    /// Distinct recipients that were sent to, or may still be.
+    pub known_recipients: u32,
+    /// Distinct recipients that were asked for without a message.
+    pub probed_recipients: u32,
+    /// Unforgiven ones among unforgiven and known, 0.0 to 1.0.
     pub share: f64,
-    /// Messages accepted since the ledger knows the source.
-    pub accepted: u64,
+    /// Messages accepted since the ledger knows the source, of the last months.
+    pub accepted: u32,
+    /// It has a history of accepted mail: deferred where others are banned.
+    pub trusted: bool,
     pub window_started: WallTime,
     /// Some of the unknown recipients.
     pub sample: Vec<String>,
+    /// Failed logins in `auth.failure_window`.
+    pub failed_logins: u32,
+    /// Bans and deferrals that make the next one longer.
+    pub trips: u32,
+    pub network: Option<NetworkView>,
+}
+
+/// What the ledger knows of a source's network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetworkView {
+    /// `192.0.2.0/24` or `2001:db8::/48`.
+    pub network: String,
+    pub unforgiven: u32,
+    pub known_recipients: u32,
+    /// Sources of it that named unknown recipients.
+    pub sources: usize,
+}
+
+/// A count against its limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountView {
+    /// Name of the limit in the configuration.
+    pub limit: String,
+    pub count: u64,
+    pub most: u64,
 }
 
 /// All that is known of an address.
@@ -100,8 +131,15 @@ pub struct LedgerView {
 pub struct Explanation {
     pub source: String,
     pub exempt: bool,
+    /// Stands in `relay.networks`.
+    pub may_relay: bool,
+    /// Mail of it was accepted before: no greeting delay.
+    pub familiar: bool,
     pub decision: Option<Decision>,
+    /// It hears 4xx at RCPT until then.
+    pub deferred_until: Option<WallTime>,
     pub ledger: Option<LedgerView>,
+    pub counts: Vec<CountView>,
     /// Established connections as the kernel plane counts them; `None` without one.
     pub connections: Option<u64>,
     pub notes: Vec<String>,

@@ -1,45 +1,59 @@
 //! Counting distinct things in a sliding window, in bounded memory.
 //!
-//! Exact up to [`CAPACITY`] distinct hashes in the window. Beyond that it keeps a sample (Gibbons: those whose hash ends
-//! in `level` zero bits) and multiplies; the error is then about `1/sqrt(CAPACITY / 2)`, 12 %. A big sender with a
+//! Exact up to [`CAPACITY`] distinct digests in the window. Beyond that it keeps a sample (Gibbons: those whose digest
+//! ends in `level` zero bits) and multiplies; the error is then about `1/sqrt(CAPACITY / 2)`, 12 %. A big sender with a
 //! hundred thousand recipients costs no more than a small one, and its share of unknown ones stays right.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::clock::Instant;
+use crate::offence::Digest;
 
-/// Hashes that are kept.
+/// Digests that are kept.
 const CAPACITY: usize = 128;
 
-/// A set of distinct hashes, each with when it was last seen.
-#[derive(Debug, Default)]
+/// A set of distinct digests, each with when it was last seen. A list, not a map: most sources have one or two, and a
+/// look through 128 costs less than the report that asks for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Distinct {
-    seen: HashMap<u64, Instant>,
-    /// A hash is kept if it ends in so many zero bits.
+    seen: Vec<(Digest, Instant)>,
+    /// A digest is kept if it ends in so many zero bits.
     level: u32,
 }
 
 impl Distinct {
-    /// Takes note of `hash` at `now`; `true` if it wasn't known.
-    pub(super) fn insert(&mut self, hash: u64, now: Instant) -> bool {
-        if hash.trailing_zeros() < self.level {
+    /// Takes note of `digest` at `now`; `true` if it wasn't known.
+    pub(super) fn insert(&mut self, digest: Digest, now: Instant) -> bool {
+        if digest.trailing_zeros() < self.level {
             return false;
         }
-        let new = self.seen.insert(hash, now).is_none();
+        if let Some((_, at)) = self.seen.iter_mut().find(|(known, _)| *known == digest) {
+            *at = now.max(*at);
+            return false;
+        }
+        self.seen.push((digest, now));
         while self.seen.len() > CAPACITY {
             self.level += 1;
             let level = self.level;
-            self.seen.retain(|hash, _| hash.trailing_zeros() >= level);
+            self.seen.retain(|(digest, _)| digest.trailing_zeros() >= level);
         }
-        new
+        true
+    }
+
+    /// Takes `digest` out; `true` if it was in.
+    pub(super) fn remove(&mut self, digest: Digest) -> bool {
+        let found = self.seen.iter().position(|(known, _)| *known == digest);
+        if let Some(index) = found {
+            self.seen.swap_remove(index);
+        }
+        found.is_some()
     }
 
     /// Forgets what was last seen more than `window` before `now`.
     pub(super) fn expire(&mut self, now: Instant, window: Duration) {
-        self.seen.retain(|_, at| now.since(*at) < window);
+        self.seen.retain(|(_, at)| now.since(*at) < window);
         if self.seen.is_empty() {
-            self.level = 0;
+            *self = Self::default();
         }
     }
 
@@ -50,33 +64,46 @@ impl Distinct {
 
     /// When the oldest was last seen.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.seen.values().min().copied()
+        self.seen.iter().map(|(_, at)| *at).min()
     }
 
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
+
+    /// The level, and all that is kept: to be written down.
+    pub(super) fn parts(&self) -> (u32, &[(Digest, Instant)]) {
+        (self.level, &self.seen)
+    }
+
+    /// From what [`Self::parts`] gave, whatever has become of it meanwhile.
+    pub(super) fn from_parts(level: u32, seen: impl IntoIterator<Item = (Digest, Instant)>) -> Self {
+        let mut set = Self { seen: Vec::new(), level: level.min(63) };
+        for (digest, at) in seen {
+            set.insert(digest, at);
+        }
+        set
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::hash::{BuildHasher, RandomState};
-
     use super::*;
 
     #[test]
     fn exact_while_it_fits_and_near_beyond() {
-        let hasher = RandomState::new();
         for (distinct, error) in [(0u64, 0), (10, 0), (128, 0), (1000, 500), (100_000, 50_000)] {
             let mut set = Distinct::default();
             for n in 0..distinct {
                 for _ in 0..3 {
-                    set.insert(hasher.hash_one(n), Instant::from_ns(n));
+                    set.insert(Digest::of(&format!("user{n}@example.org")), Instant::from_ns(n));
                 }
             }
             let off = u64::from(set.count()).abs_diff(distinct);
             assert!(off <= error, "{distinct} counted as {}", set.count());
             assert!(set.seen.len() <= CAPACITY);
+            let (level, seen) = set.parts();
+            assert_eq!(Distinct::from_parts(level, seen.iter().copied()), set);
         }
     }
 
@@ -84,12 +111,13 @@ mod tests {
     fn the_window_slides() {
         let mut set = Distinct::default();
         let second = |n: u64| Instant::from_ns(n * 1_000_000_000);
-        set.insert(1, second(0));
-        set.insert(2, second(5));
-        set.insert(1, second(8));
+        let (one, two) = (Digest::of("1"), Digest::of("2"));
+        set.insert(one, second(0));
+        set.insert(two, second(5));
+        set.insert(one, second(8));
         set.expire(second(15), Duration::from_secs(10));
         assert_eq!(set.count(), 1, "2 was last seen 10 s ago, 1 later");
-        set.expire(second(18), Duration::from_secs(10));
+        assert!(set.remove(one) && !set.remove(two));
         assert_eq!(set.count(), 0);
     }
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::decision::{Ban, Decision, Explanation, LedgerView, Origin};
-use super::ledger::{Ledger, Verdict};
-use super::{ControlError, Meter};
+use super::decision::{Ban, CountView, Decision, Explanation, LedgerView, NetworkView, Origin};
+use super::ledger::{Ledger, Target, Verdict};
+use super::marks::Marks;
+use super::rates::Counters;
+use super::{ControlError, Meter, saved};
 use crate::addr::{Ipv6Prefix, NetSet, Source};
 use crate::clock::{Both, Instant, WallTime};
 use crate::config::Config;
@@ -19,6 +21,17 @@ use crate::observe::log::{SECURITY, printable};
 use crate::offence::{Conduct, Report};
 use crate::store::Store;
 
+/// How often what is counted is handed to the store: this much of it a crash costs.
+const WRITE: Duration = Duration::from_secs(10);
+/// Changed sources that are handed over at once: with three kinds of them less than the store's queue holds.
+const CHANGES: usize = 16_384;
+/// How long to wait for room in the store's queue when the guard stops.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the store keeps what is counted of a source that is silent.
+const MEMORY: Duration = Duration::from_secs(31 * 24 * 3600);
+/// The ledger's entries, in the store.
+const LEDGER: &str = "ledger";
+
 pub(super) struct Keeper {
     config: Arc<Config>,
     /// See [`Config::untouchable`].
@@ -27,6 +40,10 @@ pub(super) struct Keeper {
     table: Arc<BanTable>,
     store: Store,
     decisions: HashMap<Source, Ban>,
+    marks: Arc<Marks>,
+    counters: Arc<Counters>,
+    written: Instant,
+    sweeps: usize,
     /// Changed, but the store's queue was full.
     unsaved: HashSet<Source>,
     meter: Arc<dyn Meter>,
@@ -35,17 +52,38 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(config: Arc<Config>, table: Arc<BanTable>, store: Store, meter: Arc<dyn Meter>) -> Self {
+    pub(super) fn new(
+        config: Arc<Config>,
+        table: Arc<BanTable>,
+        store: Store,
+        meter: Arc<dyn Meter>,
+        marks: Arc<Marks>,
+        counters: Arc<Counters>,
+    ) -> Self {
         let ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), config.edge.max_sources as usize);
-        let (decisions, unsaved) = (HashMap::new(), HashSet::new());
         let untouchable = config.untouchable();
-        Self { config, untouchable, ledger, table, store, decisions, unsaved, meter, kernel: Refreshed::Same }
+        Self {
+            config,
+            untouchable,
+            ledger,
+            table,
+            store,
+            decisions: HashMap::new(),
+            marks,
+            counters,
+            written: Instant::now(),
+            sweeps: 0,
+            unsaved: HashSet::new(),
+            meter,
+            kernel: Refreshed::Same,
+        }
     }
 
     /// Puts store and kernel map together: unexpired bans of the store go into force, bans that only the kernel has are
     /// adopted, exempt sources are lifted from both, and ended bans are remembered for doubling.
     pub(super) fn restore(&mut self) {
         let both = Both::now();
+        self.restore_counters(&both);
         for ban in self.store.take_loaded() {
             let until = both.instant_at(ban.until);
             if ban.origin == Origin::Ledger {
@@ -61,6 +99,19 @@ impl Keeper {
         self.meter.bans_active(self.decisions.len());
         if !self.decisions.is_empty() {
             tracing::info!(bans = self.decisions.len(), "bans restored");
+        }
+    }
+
+    fn restore_counters(&mut self, both: &Both) {
+        for counter in self.store.take_counters() {
+            if counter.kind == LEDGER {
+                if let Some(entry) = saved::read(&counter.state, both) {
+                    self.ledger.restore(counter.source, entry, both.instant);
+                    self.marks.history(counter.source, self.ledger.history(counter.source));
+                }
+            } else if let Some((_, rates)) = self.counters.named().into_iter().find(|(name, _)| *name == counter.kind) {
+                rates.restore(counter.source, &counter.state, both);
+            }
         }
     }
 
@@ -102,21 +153,58 @@ impl Keeper {
             return;
         }
         let source = client.source(self.config.limits.ipv6_prefix);
+        let accepted = conduct == Conduct::MessageAccepted;
         // What was under way when the ban fell must not double it.
         let banned = self.decisions.contains_key(&source);
-        let verdict = self.ledger.observe(source, conduct, at);
-        if let Some(verdict) = verdict
-            && !banned
-            && !self.is_exempt(source)
-        {
-            self.ban(source, client.ip(), verdict, at);
+        for verdict in self.ledger.observe(source, conduct, at) {
+            match verdict.target {
+                Target::Ban(target) if target == source && banned => {}
+                Target::Ban(target) if self.is_exempt(target) => {}
+                Target::Ban(target) => {
+                    let who = if target == source { client.ip().to_string() } else { self.text(target) };
+                    self.ban(target, &who, verdict, at);
+                }
+                Target::Defer(target) => {
+                    let until = at.after(verdict.length);
+                    self.marks.defer(target, until);
+                    self.announce_deferral(&client.ip().to_string(), &verdict);
+                }
+                Target::DeferNetwork(network) => {
+                    self.marks.defer_network(network, at.after(verdict.length));
+                    self.announce_deferral(&network.text(), &verdict);
+                }
+            }
         }
-        for _ in 0..self.ledger.take_evicted() {
+        if accepted {
+            self.marks.history(source, self.ledger.history(source));
+        }
+        self.count_evicted();
+    }
+
+    fn count_evicted(&mut self) {
+        for source in self.ledger.take_evicted() {
+            self.marks.forget(source, false);
             self.meter.bound_reached("ledger");
+        }
+        for _ in 0..self.ledger.take_not_admitted() {
+            self.meter.bound_reached("ledger_offenders");
         }
     }
 
-    fn ban(&mut self, source: Source, ip: IpAddr, verdict: Verdict, at: Instant) {
+    fn announce_deferral(&self, who: &str, verdict: &Verdict) {
+        self.meter.deferral(verdict.reason);
+        tracing::warn!(
+            target: SECURITY,
+            client = who,
+            reason = verdict.reason.label(),
+            seconds = verdict.length.as_secs(),
+            repeat = verdict.repeat,
+            evidence = evidence(&verdict.evidence),
+            "SMTP mail from {who} deferred: {}", verdict.reason.text()
+        );
+    }
+
+    fn ban(&mut self, source: Source, who: &str, verdict: Verdict, at: Instant) {
         let both = Both::now();
         let until = both.instant.after(verdict.length);
         let ban = Ban {
@@ -132,7 +220,7 @@ impl Keeper {
         self.put(ban.clone(), until);
         let took = Instant::now().since(at);
         self.meter.ban_latency(took);
-        self.announce(&ban, &ip.to_string(), verdict.length, Some(took));
+        self.announce(&ban, who, verdict.length, Some(took));
         self.save(&ban);
     }
 
@@ -154,7 +242,6 @@ impl Keeper {
 
     fn announce(&self, ban: &Ban, who: &str, length: Duration, took: Option<Duration>) {
         self.meter.ban(ban.reason);
-        let evidence: Vec<_> = ban.evidence.iter().map(|line| printable(line.as_bytes())).collect();
         tracing::warn!(
             target: SECURITY,
             client = who,
@@ -164,7 +251,7 @@ impl Keeper {
             seconds = length.as_secs(),
             repeat = ban.repeat,
             took_us = took.map(|took| took.as_micros() as u64),
-            evidence = evidence.join("; "),
+            evidence = evidence(&ban.evidence),
             "SMTP connection from {who} rejected: {}", ban.reason.text()
         );
     }
@@ -185,9 +272,19 @@ impl Keeper {
                 None => self.unsave(source),
             }
         }
-        let remembered = i64::try_from(self.config.harvest.ban_max.as_millis()).unwrap_or(i64::MAX);
-        // Purging is idle work: when the queue is full the next sweep does it.
-        let _ = self.store.purge(WallTime::from_ms(both.wall.as_ms().saturating_sub(remembered)));
+        self.ledger.sweep(both.instant);
+        self.sweeps = self.sweeps.wrapping_add(1);
+        self.marks.sweep(both.instant, self.sweeps);
+        if both.instant.since(self.written) >= WRITE {
+            self.written = both.instant;
+            self.write_counters(&both, CHANGES, Duration::ZERO);
+            let ago = |age: Duration| {
+                let ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+                WallTime::from_ms(both.wall.as_ms().saturating_sub(ms))
+            };
+            // Purging is idle work: when the queue is full the next time does it.
+            let _ = self.store.purge(ago(self.config.harvest.ban_max), ago(MEMORY));
+        }
     }
 
     /// A kernel plane that was loaded anew gets the bans that are in force.
@@ -219,6 +316,35 @@ impl Keeper {
             }
             Refreshed::Gone | Refreshed::Same => {}
         }
+    }
+
+    /// Hands at most `most` of each kind of what has changed to the store, waiting for room at most `patience`.
+    /// `false`: nothing has changed.
+    fn write_counters(&mut self, both: &Both, most: usize, patience: Duration) -> bool {
+        let mut changes: Vec<_> = self
+            .ledger
+            .take_changed(most)
+            .into_iter()
+            .map(|(source, entry)| (LEDGER, source, entry.map(|entry| saved::write(&entry, both))))
+            .collect();
+        for (kind, rates) in self.counters.named() {
+            let changed = rates.take_changed(most, both);
+            changes.extend(changed.into_iter().map(|(source, state)| (kind, source, state)));
+        }
+        let some = !changes.is_empty();
+        for (kind, source, state) in changes {
+            if self.store.count(kind, source, state, both.wall, patience).is_err() {
+                // Lost is only what a crash before the next change of this source would cost.
+                self.meter.bound_reached("store_counters");
+            }
+        }
+        some
+    }
+
+    /// Hands everything that has changed to the store: the guard stops. Waits for the disk.
+    pub(super) fn close(mut self) {
+        let both = Both::now();
+        while self.write_counters(&both, CHANGES, PATIENCE) {}
     }
 
     pub(super) fn decisions(&self) -> Vec<Decision> {
@@ -286,18 +412,42 @@ impl Keeper {
                 None
             }
         });
+        let mark = self.marks.of(source, both.instant);
+        let counts =
+            [("connections_per_minute", &self.counters.connections), ("messages_per_hour", &self.counters.messages)];
         Explanation {
             source: self.text(source),
             exempt: self.config.exempt.contains(ip),
+            may_relay: self.config.relay.networks.contains(ip),
+            familiar: mark.familiar,
             decision: self.decisions.get(&source).map(|ban| Decision::of(ban, self.prefix())),
+            deferred_until: mark.deferred_until.map(|until| both.wall_at(until)),
             ledger: view.map(|view| LedgerView {
-                unknown_recipients: view.unknown,
-                recipients: view.recipients,
-                share: view.share,
+                unknown_recipients: view.evidence.unknown,
+                unforgiven: view.evidence.left(),
+                known_recipients: view.evidence.known,
+                probed_recipients: view.evidence.probed,
+                share: view.evidence.share(),
                 accepted: view.accepted,
+                trusted: view.trusted,
                 window_started: both.wall_at(view.since),
                 sample: view.sample,
+                failed_logins: view.failed_logins,
+                trips: view.trips,
+                network: view.network.map(|(network, evidence, sources)| NetworkView {
+                    network: network.text(),
+                    unforgiven: evidence.left(),
+                    known_recipients: evidence.known,
+                    sources,
+                }),
             }),
+            counts: counts
+                .into_iter()
+                .filter_map(|(limit, rates)| {
+                    let (count, most) = rates.view(source, both.instant)?;
+                    Some(CountView { limit: limit.to_owned(), count: count.into(), most: most.into() })
+                })
+                .collect(),
             connections,
             notes,
         }
@@ -309,6 +459,7 @@ impl Keeper {
             tracing::error!(%error, source = self.text(source), "the ban can't be lifted in the kernel");
         }
         self.ledger.forget(source);
+        self.marks.forget(source, true);
         self.unsave(source);
     }
 
@@ -339,10 +490,16 @@ impl Keeper {
     }
 }
 
+/// Evidence as one line for the log.
+fn evidence(lines: &[String]) -> String {
+    lines.iter().map(|line| printable(line.as_bytes())).collect::<Vec<_>>().join("; ")
+}
+
 fn label(conduct: &Conduct) -> &'static str {
     match conduct {
         Conduct::KnownRecipient { .. } => "known_recipient",
         Conduct::UnknownRecipient { .. } => "unknown_recipient",
+        Conduct::Abandoned { .. } => "abandoned",
         Conduct::Trap { .. } => "trap",
         Conduct::MessageAccepted => "message_accepted",
         Conduct::Offence(reason) => reason.label(),

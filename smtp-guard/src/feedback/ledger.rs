@@ -1,99 +1,101 @@
-//! The ledger: what each source did, and the one rule that makes a ban of it. Pure; time is passed in.
+//! The ledger: what each source did, and what follows from it. Pure; time is passed in. The rule against harvests stands
+//! in [`rule`], what it looks at in [`entry`](super::entry), networks in [`super::networks`].
 //!
-//! # The rules
-//! A source is banned for a harvest when, within `harvest.window`,
-//! - it named at least `harvest.unknown_recipients` *distinct* unknown recipients, **and**
-//! - more than `harvest.unknown_share` of its distinct recipients were unknown.
+//! # What trips
+//! - A harvest by the rule, asked when an unknown recipient comes in or a transaction is given up.
+//! - A trap (`recipients.traps`), at once: nobody knows that address but who found it where it was put.
+//! - `auth.failures` failed logins within `auth.failure_window`. A login that succeeds takes nothing back: one account of
+//!   his own must not pay for an attacker's guesses at the others.
+//! - A network; see there.
 //!
-//! Two signals, because each alone is wrong: a bare count bans a big provider whose users have old address books; a bare
-//! share bans a small sender after one typing error. Distinct, because a sender that retries one dead address learns
-//! nothing. The rule is asked only when an unknown recipient comes in: good conduct never causes a ban.
+//! # What follows
+//! A ban of `harvest.ban`, which doubles each time the source trips again before `harvest.ban_max` has passed since the
+//! last one ended, up to `harvest.ban_max`. For a source with a history of accepted mail ([`super::entry::HISTORY`]
+//! messages from before this window), a deferral instead: it hears 4xx for [`DEFERRAL`], doubling up to `harvest.ban`, and
+//! teaches an attacker as little as a ban, while a big provider whose users have bad lists loses no mail. Failed logins
+//! make a ban of `auth.ban` that doesn't double, whatever the history: users who log in aren't mail servers.
+//! Either clears the window: the next one needs new evidence.
 //!
-//! A ban lasts `harvest.ban`, and doubles each time the source is banned again before `harvest.ban_max` has passed since
-//! its last ban ended, up to `harvest.ban_max`. A ban clears the windows: the next one needs new evidence.
-//!
-//! 0 for `unknown_recipients` means one. A source that was never seen starts with nothing for and nothing against it.
-//! The window slides exactly; counts are exact up to 128 distinct recipients and estimated beyond ([`Distinct`]).
-//!
-//! A source is banned for failed logins when it failed `auth.failures` times within `auth.failure_window`; that ban lasts
-//! `auth.ban` and doesn't double. A login that succeeds takes nothing back: one account of his own must not pay for an
-//! attacker's guesses at the others.
-//!
-//! A source that asks for a trap (`recipients.traps`) is banned at once, as for a harvest: nobody knows that address but
-//! who found it where it was put.
-//!
-//! Forgiveness for accepted mail and scores of whole networks are not part of the rule yet.
+//! A source that was never seen starts with nothing for and nothing against it. The window slides exactly; counts are
+//! exact up to 128 distinct recipients and estimated beyond.
 //!
 //! # Bounds
-//! At most `max` entries. When it is full, the source that was silent longest makes room: first one with nothing
-//! against it, and only when there is none, one with offences.
+//! At most `max` entries. When it is full, the one that was silent longest makes room, first of those with nothing in
+//! the window, then of those with nothing against them, then of the suspects. Offenders on their way to a ban make room
+//! only once their window is over: a flood of new sources can't have one forgotten, the newcomer isn't taken note of.
 
-use std::collections::hash_map::RandomState;
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::BuildHasher;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::distinct::Distinct;
+use super::entry::{Class, Entry, Record};
+use super::networks::{Network, Networks};
+use super::rule::{self, Evidence, Grounds};
 use crate::addr::Source;
 use crate::clock::Instant;
 use crate::config::{Auth, Harvest};
-use crate::offence::Conduct;
+use crate::offence::{Conduct, Digest};
 
-/// Addresses kept as evidence.
-pub const SAMPLE: usize = 10;
+pub use super::entry::SAMPLE;
 
-/// All entries, and the rule over them.
+/// The first deferral of a source with a history.
+pub const DEFERRAL: Duration = Duration::from_secs(600);
+/// Entries that one sweep looks at.
+const SWEEP: usize = 5_000;
+
+/// All entries, and the rules over them.
 #[derive(Debug)]
 pub struct Ledger {
     rule: Harvest,
     auth: Auth,
     max: usize,
-    hasher: RandomState,
     entries: HashMap<Source, Entry>,
-    /// By when they were last heard of: those with nothing against them, and the others.
-    clean: BTreeSet<(Instant, Source)>,
-    offenders: BTreeSet<(Instant, Source)>,
-    evicted: u64,
+    /// By class and by when they were last heard of.
+    order: BTreeSet<(Class, Instant, Source)>,
+    networks: Networks,
+    evicted: Vec<Source>,
+    not_admitted: u64,
+    changed: HashSet<Source>,
 }
 
-/// What a source did.
-#[derive(Debug, Default)]
-struct Entry {
-    unknown: Distinct,
-    known: Distinct,
-    sample: VecDeque<Box<str>>,
-    accepted: u64,
-    offences: Vec<(Reason, u64)>,
-    /// Failed logins of the last `auth.failure_window`, at most `auth.failures`.
-    failed_logins: VecDeque<Instant>,
-    /// Bans in a row, and when the last one ends.
-    bans: u32,
-    banned_until: Instant,
-    last: Instant,
-}
-
-/// What the rule decided.
+/// What follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
+    pub target: Target,
     pub reason: Reason,
     pub length: Duration,
     pub repeat: u32,
     pub evidence: Vec<String>,
 }
 
+/// For whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// It is banned.
+    Ban(Source),
+    /// It hears 4xx at RCPT.
+    Defer(Source),
+    /// Its sources without a history hear 4xx at RCPT.
+    DeferNetwork(Network),
+}
+
 /// What is known of a source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
-    pub unknown: u32,
-    pub recipients: u32,
-    pub share: f64,
-    pub accepted: u64,
+    pub evidence: Evidence,
+    /// Messages that were accepted and count.
+    pub accepted: u32,
+    pub trusted: bool,
     pub since: Instant,
     pub sample: Vec<String>,
     /// Other offences, and how often.
     pub offences: Vec<(Reason, u64)>,
+    pub failed_logins: u32,
+    /// Trips that would lengthen the next.
+    pub trips: u32,
+    /// Its network, and how many of its sources named unknown recipients.
+    pub network: Option<(Network, Evidence, usize)>,
 }
 
 impl Ledger {
@@ -103,88 +105,209 @@ impl Ledger {
             rule,
             auth,
             max: max.max(1),
-            hasher: RandomState::new(),
             entries: HashMap::new(),
-            clean: BTreeSet::new(),
-            offenders: BTreeSet::new(),
-            evicted: 0,
+            order: BTreeSet::new(),
+            networks: Networks::default(),
+            evicted: Vec::new(),
+            not_admitted: 0,
+            changed: HashSet::new(),
         }
     }
 
-    /// Takes note of what `source` did at `now`, and asks the rule.
-    pub fn observe(&mut self, source: Source, conduct: Conduct, now: Instant) -> Option<Verdict> {
-        self.touch(source, now);
-        let hasher = &self.hasher;
-        let entry = self.entries.get_mut(&source)?;
-        let mut verdict = None;
+    /// Takes note of what `source` did at `now`, and asks the rules.
+    pub fn observe(&mut self, source: Source, conduct: Conduct, now: Instant) -> Vec<Verdict> {
+        if !self.touch(source, now) {
+            return Vec::new();
+        }
+        let verdicts = self.weigh(source, conduct, now);
+        self.file(source);
+        verdicts
+    }
+
+    fn weigh(&mut self, source: Source, conduct: Conduct, now: Instant) -> Vec<Verdict> {
+        let Some(entry) = self.entries.get_mut(&source) else { return Vec::new() };
+        let trusted = entry.history.is_trusted();
         match conduct {
+            Conduct::MessageAccepted => {
+                entry.history.accepted(now, self.rule.window);
+                Vec::new()
+            }
             Conduct::KnownRecipient { recipient } => {
-                entry.known.insert(hasher.hash_one(&recipient), now);
-            }
-            Conduct::MessageAccepted => entry.accepted += 1,
-            Conduct::Trap { recipient } => {
-                verdict = Some(entry.ban(&self.rule, Reason::Trap, vec![format!("trap: {recipient}")], now));
-            }
-            Conduct::Offence(reason) => {
-                if reason == Reason::AuthFailures {
-                    verdict = entry.login_failed(&self.auth, now);
+                entry.record().known(recipient, now);
+                if !trusted {
+                    self.networks.known(source, recipient, now);
                 }
-                match entry.offences.iter_mut().find(|(known, _)| *known == reason) {
-                    Some((_, count)) => *count += 1,
-                    None => entry.offences.push((reason, 1)),
-                }
+                Vec::new()
+            }
+            Conduct::Abandoned { recipients } => {
+                entry.record().abandoned(&recipients, now);
+                self.networks.abandoned(source, &recipients);
+                self.judge(source, trusted, now)
             }
             Conduct::UnknownRecipient { recipient } => {
-                if entry.unknown.insert(hasher.hash_one(&recipient), now) {
-                    entry.sample.truncate(SAMPLE - 1);
-                    entry.sample.push_front(recipient);
+                let digest = Digest::of(&recipient);
+                entry.record().unknown(recipient, now);
+                let own = self.judge(source, trusted, now);
+                if trusted || !own.is_empty() {
+                    return own;
                 }
-                verdict = judge(&self.rule, entry, now);
+                match self.networks.unknown(&self.rule, source, digest, now) {
+                    Some(members) => self.trip_network(source, members, now),
+                    None => own,
+                }
+            }
+            Conduct::Trap { recipient } => {
+                vec![entry.trip(&self.rule, source, Reason::Trap, vec![format!("trap: {recipient}")], now)]
+            }
+            Conduct::Offence(reason) => {
+                entry.record().offence(reason);
+                let failed = (reason == Reason::AuthFailures).then(|| entry.login_failed(&self.auth, source, now));
+                failed.flatten().into_iter().collect()
             }
         }
-        self.file(source);
-        verdict
+    }
+
+    fn judge(&mut self, source: Source, trusted: bool, now: Instant) -> Vec<Verdict> {
+        let Some(entry) = self.entries.get_mut(&source) else { return Vec::new() };
+        let evidence = entry.evidence();
+        let Some(grounds) = rule::judge(&self.rule, evidence) else { return Vec::new() };
+        let mut lines = vec![match grounds {
+            Grounds::Harvest => {
+                let all = evidence.unknown.saturating_add(evidence.known);
+                format!("{} distinct unknown recipients of {all}", evidence.unknown)
+            }
+            Grounds::Probing => format!(
+                "{} recipients asked for without sending to them, and {} unknown ones",
+                evidence.probed, evidence.unknown
+            ),
+        }];
+        if trusted {
+            lines.push(format!("{} messages accepted before: deferred, not banned", entry.history.total()));
+        }
+        lines.extend(entry.record().sample.iter().map(|address| format!("unknown: {address}")));
+        lines.truncate(SAMPLE);
+        vec![entry.trip(&self.rule, source, Reason::Harvest, lines, now)]
+    }
+
+    /// The members that were seen are banned, the others deferred.
+    fn trip_network(&mut self, last: Source, members: Vec<Source>, now: Instant) -> Vec<Verdict> {
+        let network = Network::of(last);
+        let evidence = format!("unknown recipients from {} sources of {}", members.len(), network.text());
+        let mut verdicts = Vec::new();
+        for member in members {
+            // One that has made room meanwhile has nothing left to ban it for.
+            let Some(entry) = self.entries.get_mut(&member) else { continue };
+            let old = (entry.class(self.rule.unknown_recipients), entry.last, member);
+            if entry.evidence().unknown > 0 && !entry.history.is_trusted() {
+                verdicts.push(entry.trip(&self.rule, member, Reason::Harvest, vec![evidence.clone()], now));
+                self.order.remove(&old);
+                self.file(member);
+            }
+        }
+        let target = Target::DeferNetwork(network);
+        let length = self.rule.ban;
+        verdicts.push(Verdict { target, reason: Reason::Harvest, length, repeat: 0, evidence: vec![evidence] });
+        verdicts
     }
 
     /// Remembers that `source` was banned until `until` for the `repeat`th time, as the store knows it.
     pub fn remember_ban(&mut self, source: Source, repeat: u32, until: Instant, now: Instant) {
-        self.touch(source, now);
-        if let Some(entry) = self.entries.get_mut(&source) {
-            entry.bans = repeat + 1;
-            entry.banned_until = until;
+        if self.touch(source, now)
+            && let Some(entry) = self.entries.get_mut(&source)
+        {
+            let record = entry.record();
+            record.trips = record.trips.max(repeat.saturating_add(1));
+            record.tripped_until = record.tripped_until.max(until);
         }
         self.file(source);
     }
 
     /// Forgets all of `source`: the operator has pardoned it.
     pub fn forget(&mut self, source: Source) {
-        if let Some(entry) = self.entries.remove(&source) {
-            self.clean.remove(&(entry.last, source));
-            self.offenders.remove(&(entry.last, source));
-        }
+        self.remove(source);
+        self.changed.insert(source);
     }
 
     /// What is known of `source` at `now`.
     pub fn view(&mut self, source: Source, now: Instant) -> Option<View> {
-        let window = self.rule.window;
-        let entry = self.entries.get_mut(&source)?;
-        entry.expire(now, window);
-        let (unknown, known) = (entry.unknown.count(), entry.known.count());
-        let oldest = [entry.unknown.oldest(), entry.known.oldest()].into_iter().flatten().min();
+        self.entries.get(&source)?;
+        self.touch(source, now);
+        self.file(source);
+        let entry = self.entries.get(&source)?;
+        let network = self.networks.view(source).map(|(evidence, members)| (Network::of(source), evidence, members));
+        let empty = Record::default();
+        let record = entry.record.as_deref().unwrap_or(&empty);
+        let oldest = [&record.unknown, &record.known, &record.probed].into_iter().filter_map(|set| set.oldest()).min();
         Some(View {
-            unknown,
-            recipients: unknown.saturating_add(known),
-            share: share(unknown, known),
-            accepted: entry.accepted,
+            evidence: record.evidence(),
+            accepted: entry.history.total(),
+            trusted: entry.history.is_trusted(),
             since: oldest.unwrap_or(now),
-            sample: entry.sample.iter().map(|address| address.to_string()).collect(),
-            offences: entry.offences.clone(),
+            sample: record.sample.iter().map(|address| address.to_string()).collect(),
+            offences: record.offences.clone(),
+            failed_logins: u32::try_from(record.failed_logins.len()).unwrap_or(u32::MAX),
+            trips: record.trips,
+            network,
         })
     }
 
+    /// Whether mail of `source` has been accepted, and for some time: familiar, trusted.
+    pub fn history(&self, source: Source) -> (bool, bool) {
+        let history = self.entries.get(&source).map(|entry| entry.history).unwrap_or_default();
+        (history.is_known(), history.is_trusted())
+    }
+
+    /// Lets the time pass for those that are silent, a bounded number of them.
+    pub fn sweep(&mut self, now: Instant) {
+        self.networks.sweep(now, self.rule.window, SWEEP);
+        let window = self.rule.window;
+        let remembered = self.rule.ban_max.saturating_mul(2).max(window);
+        for (class, age) in [
+            (Class::Clean, window),
+            (Class::Remembered, remembered),
+            (Class::Suspect, window),
+            (Class::Offender, window),
+        ] {
+            let over = |(found, last, source): &(Class, Instant, Source)| {
+                (*found == class && now.since(*last) >= age).then_some(*source)
+            };
+            let from = (class, Instant::default(), Source(0));
+            let silent: Vec<_> = self.order.range(from..).map_while(over).take(SWEEP).collect();
+            for source in silent {
+                self.expire(source, now);
+            }
+        }
+    }
+
     /// Entries that had to make room since the last call.
-    pub fn take_evicted(&mut self) -> u64 {
+    pub fn take_evicted(&mut self) -> Vec<Source> {
         std::mem::take(&mut self.evicted)
+    }
+
+    /// Reports that found no room since the last call.
+    pub fn take_not_admitted(&mut self) -> u64 {
+        std::mem::take(&mut self.not_admitted)
+    }
+
+    /// At most `most` sources that changed since they were last told here, each with its entry if it still has one.
+    pub(super) fn take_changed(&mut self, most: usize) -> BTreeMap<Source, Option<Entry>> {
+        let told: Vec<_> = self.changed.iter().take(most).copied().collect();
+        told.into_iter()
+            .map(|source| {
+                self.changed.remove(&source);
+                (source, self.entries.get(&source).cloned())
+            })
+            .collect()
+    }
+
+    /// Takes `entry` back from the store.
+    pub(super) fn restore(&mut self, source: Source, entry: Entry, now: Instant) {
+        if self.entries.contains_key(&source) || self.entries.len() >= self.max {
+            return;
+        }
+        self.entries.insert(source, entry);
+        self.expire(source, now);
+        self.changed.remove(&source);
     }
 
     /// Sources that the ledger knows.
@@ -197,86 +320,92 @@ impl Ledger {
         self.entries.is_empty()
     }
 
-    /// Finds or makes the entry of `source`, takes it out of the order of eviction and slides its window.
-    fn touch(&mut self, source: Source, now: Instant) {
-        if !self.entries.contains_key(&source) && self.entries.len() >= self.max {
-            let idle = self.clean.pop_first().or_else(|| self.offenders.pop_first());
-            if let Some((_, idle)) = idle {
-                self.entries.remove(&idle);
-                self.evicted += 1;
-            }
+    /// Finds or makes the entry of `source`, takes it out of the order of eviction and slides its window. `false`: there
+    /// is no room for it.
+    fn touch(&mut self, source: Source, now: Instant) -> bool {
+        if !self.entries.contains_key(&source) && self.entries.len() >= self.max && !self.make_room(now) {
+            self.not_admitted += 1;
+            return false;
         }
+        let limit = self.rule.unknown_recipients;
         let entry = self.entries.entry(source).or_default();
-        self.clean.remove(&(entry.last, source));
-        self.offenders.remove(&(entry.last, source));
+        self.order.remove(&(entry.class(limit), entry.last, source));
+        entry.expire(now, self.rule.window, self.rule.ban_max);
         entry.last = now.max(entry.last);
-        entry.expire(now, self.rule.window);
+        true
+    }
+
+    fn make_room(&mut self, now: Instant) -> bool {
+        let Some(&(class, last, source)) = self.order.first() else { return false };
+        if class == Class::Offender && now.since(last) < self.rule.window {
+            return false;
+        }
+        self.remove(source);
+        self.evicted.push(source);
+        true
+    }
+
+    fn expire(&mut self, source: Source, now: Instant) {
+        let limit = self.rule.unknown_recipients;
+        let Some(entry) = self.entries.get_mut(&source) else { return };
+        self.order.remove(&(entry.class(limit), entry.last, source));
+        entry.expire(now, self.rule.window, self.rule.ban_max);
+        if entry.record.is_none() && !entry.history.is_known() {
+            self.entries.remove(&source);
+            self.changed.insert(source);
+        } else {
+            self.order.insert((entry.class(limit), entry.last, source));
+        }
+    }
+
+    fn remove(&mut self, source: Source) {
+        if let Some(entry) = self.entries.remove(&source) {
+            self.order.remove(&(entry.class(self.rule.unknown_recipients), entry.last, source));
+            self.changed.insert(source);
+        }
     }
 
     /// Puts `source` back into the order of eviction.
     fn file(&mut self, source: Source) {
         if let Some(entry) = self.entries.get(&source) {
-            let clean = entry.unknown.count() == 0 && entry.bans == 0 && entry.offences.is_empty();
-            let order = if clean { &mut self.clean } else { &mut self.offenders };
-            order.insert((entry.last, source));
+            self.order.insert((entry.class(self.rule.unknown_recipients), entry.last, source));
+            self.changed.insert(source);
         }
     }
 }
 
 impl Entry {
-    /// A ban that doubles, and an empty window after it.
-    fn ban(&mut self, rule: &Harvest, reason: Reason, evidence: Vec<String>, now: Instant) -> Verdict {
-        // The memory of earlier bans ends `ban_max` after the last of them.
-        if now.since(self.banned_until) >= rule.ban_max {
-            self.bans = 0;
-        }
-        let repeat = self.bans;
-        let doubled = rule.ban.saturating_mul(1u32.checked_shl(repeat).unwrap_or(u32::MAX));
-        let length = doubled.min(rule.ban_max.max(rule.ban));
-        self.bans = repeat.saturating_add(1);
-        self.banned_until = now.after(length);
-        self.unknown.clear();
-        self.known.clear();
-        self.sample.clear();
-        Verdict { reason, length, repeat, evidence }
+    pub(super) fn record(&mut self) -> &mut Record {
+        self.record.get_or_insert_default()
+    }
+
+    /// A ban, or for a source with a history a deferral, which doubles; and an empty window after it.
+    fn trip(&mut self, rule: &Harvest, source: Source, reason: Reason, evidence: Vec<String>, now: Instant) -> Verdict {
+        let trusted = self.history.is_trusted();
+        let record = self.record();
+        let repeat = record.trip();
+        let (target, first, most) = match trusted {
+            false => (Target::Ban(source), rule.ban, rule.ban_max.max(rule.ban)),
+            true => (Target::Defer(source), DEFERRAL.min(rule.ban), rule.ban),
+        };
+        let length = first.saturating_mul(1u32.checked_shl(repeat).unwrap_or(u32::MAX)).min(most);
+        record.tripped_until = now.after(length);
+        Verdict { target, reason, length, repeat, evidence }
     }
 
     /// The rule for failed logins; see the head of this file.
-    fn login_failed(&mut self, rule: &Auth, now: Instant) -> Option<Verdict> {
-        self.failed_logins.retain(|at| now.since(*at) < rule.failure_window);
-        self.failed_logins.push_back(now);
-        if self.failed_logins.len() < rule.failures as usize {
+    fn login_failed(&mut self, rule: &Auth, source: Source, now: Instant) -> Option<Verdict> {
+        let failed = &mut self.record().failed_logins;
+        failed.retain(|at| now.since(*at) < rule.failure_window);
+        failed.push_back(now);
+        if failed.len() < rule.failures as usize {
             return None;
         }
-        self.failed_logins.clear();
+        failed.clear();
         let evidence = vec![format!("{} failed logins within {} s", rule.failures, rule.failure_window.as_secs())];
-        Some(Verdict { reason: Reason::AuthFailures, length: rule.ban, repeat: 0, evidence })
+        let target = Target::Ban(source);
+        Some(Verdict { target, reason: Reason::AuthFailures, length: rule.ban, repeat: 0, evidence })
     }
-
-    fn expire(&mut self, now: Instant, window: Duration) {
-        self.unknown.expire(now, window);
-        self.known.expire(now, window);
-        if self.unknown.count() == 0 {
-            self.sample.clear();
-        }
-    }
-}
-
-/// The rule; see the head of this file.
-fn judge(rule: &Harvest, entry: &mut Entry, now: Instant) -> Option<Verdict> {
-    let (unknown, known) = (entry.unknown.count(), entry.known.count());
-    if unknown < rule.unknown_recipients || share(unknown, known) <= rule.unknown_share {
-        return None;
-    }
-    let mut evidence = vec![format!("{unknown} distinct unknown recipients of {}", unknown.saturating_add(known))];
-    evidence.extend(entry.sample.iter().map(|address| format!("unknown: {address}")));
-    evidence.truncate(SAMPLE);
-    Some(entry.ban(rule, Reason::Harvest, evidence, now))
-}
-
-fn share(unknown: u32, known: u32) -> f64 {
-    let all = f64::from(unknown) + f64::from(known);
-    if all == 0.0 { 0.0 } else { f64::from(unknown) / all }
 }
 
 #[cfg(test)]

@@ -22,11 +22,19 @@ use crate::store::Store;
 
 pub mod decision;
 mod distinct;
+mod entry;
 mod keeper;
 pub mod ledger;
+pub mod marks;
+pub mod networks;
+pub mod rates;
+pub mod rule;
+mod saved;
 
 use decision::{Decision, Explanation};
 use keeper::Keeper;
+use marks::Marks;
+use rates::Counters;
 
 /// Reports that wait for the ledger.
 const REPORTS: usize = 65_536;
@@ -41,6 +49,8 @@ pub trait Meter: Send + Sync + 'static {
     fn offence(&self, label: &'static str);
     /// A new ban.
     fn ban(&self, reason: Reason);
+    /// A source or network with a history hears 4xx from now on.
+    fn deferral(&self, reason: Reason);
     /// Bans in force.
     fn bans_active(&self, bans: usize);
     /// A report that found the channel full.
@@ -57,6 +67,8 @@ pub struct Feedback {
     reports: mpsc::Sender<Report>,
     controls: mpsc::Sender<Control>,
     meter: Arc<dyn Meter>,
+    marks: Arc<Marks>,
+    counters: Arc<Counters>,
 }
 
 impl std::fmt::Debug for Feedback {
@@ -89,6 +101,16 @@ impl Feedback {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => self.meter.report_dropped(),
         }
+    }
+
+    /// What sessions may know of the ledger.
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// What sources are counted in.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// All decisions in force, those that end soonest first.
@@ -126,7 +148,8 @@ impl Feedback {
     }
 }
 
-/// Starts the task. Bans of the store and of the kernel map are in force when this returns.
+/// Starts the task. Bans of the store and of the kernel map are in force when this returns, and what was counted is
+/// there again.
 pub fn start(
     config: Arc<Config>,
     bans: Arc<BanTable>,
@@ -135,10 +158,12 @@ pub fn start(
 ) -> (Feedback, JoinHandle<()>) {
     let (reports, report_queue) = mpsc::channel(REPORTS);
     let (controls, control_queue) = mpsc::channel(CONTROLS);
-    let mut keeper = Keeper::new(config, bans, store, Arc::clone(&meter));
+    let marks = Arc::new(Marks::default());
+    let counters = Arc::new(Counters::new(&config));
+    let mut keeper = Keeper::new(config, bans, store, Arc::clone(&meter), Arc::clone(&marks), Arc::clone(&counters));
     keeper.restore();
     let task = tokio::spawn(run(keeper, report_queue, control_queue));
-    (Feedback { reports, controls, meter }, task)
+    (Feedback { reports, controls, meter, marks, counters }, task)
 }
 
 async fn run(mut keeper: Keeper, mut reports: mpsc::Receiver<Report>, mut controls: mpsc::Receiver<Control>) {
@@ -155,8 +180,8 @@ async fn run(mut keeper: Keeper, mut reports: mpsc::Receiver<Report>, mut contro
             _ = sweep.tick() => keeper.sweep(),
         }
     }
-    // Dropping the keeper writes the store to its end, which may take the disk a while.
-    let _ = tokio::task::spawn_blocking(move || drop(keeper)).await;
+    // The store is written to its end, which may take the disk a while.
+    let _ = tokio::task::spawn_blocking(move || keeper.close()).await;
 }
 
 fn answer(keeper: &mut Keeper, control: Control) {

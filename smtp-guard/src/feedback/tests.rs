@@ -26,6 +26,9 @@ impl Meter for Counted {
     fn ban(&self, reason: Reason) {
         self.note(format!("ban {}", reason.label()));
     }
+    fn deferral(&self, reason: Reason) {
+        self.note(format!("deferral {}", reason.label()));
+    }
     fn bans_active(&self, _bans: usize) {}
     fn report_dropped(&self) {
         self.note("dropped");

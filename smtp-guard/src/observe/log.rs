@@ -44,7 +44,7 @@ where
     let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
     Ok(match log.format {
         LogFormat::Json => Dispatch::new(registry.with(layer.json().flatten_event(true))),
-        LogFormat::Text => Dispatch::new(registry.with(layer)),
+        LogFormat::Text | LogFormat::Kerio => Dispatch::new(registry.with(layer)),
     })
 }
 

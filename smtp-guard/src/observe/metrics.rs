@@ -61,6 +61,9 @@ struct Inner {
     rejections: ByReason,
     offences: ByReason,
     bans: ByReason,
+    deferrals: ByReason,
+    observed: ByReason,
+    lookups: Labelled<Labels, Counter>,
     bans_active: Gauge,
     reports_dropped: Counter,
     ban_seconds: Histogram,
@@ -85,6 +88,10 @@ impl Metrics {
         let rejections = labelled(&mut registry, "rejections", "Refusals by reason");
         let offences = labelled(&mut registry, "offences", "Offences that were reported to the ledger");
         let bans = labelled(&mut registry, "bans", "Bans made, by reason");
+        let deferrals = labelled(&mut registry, "deferrals", "Sources and networks that were deferred, by reason");
+        let observed =
+            labelled(&mut registry, "observed", "What checks that only observe would have refused, by reason");
+        let lookups = labelled(&mut registry, "dns_lookups", "Questions to DNS by kind and result");
         let bans_active = Gauge::default();
         registry.register("bans_active", "Bans in force now", bans_active.clone());
         let reports_dropped = Counter::default();
@@ -106,6 +113,9 @@ impl Metrics {
             rejections: ByReason::new(rejections, "reason", is_refusal),
             offences: ByReason::new(offences, "conduct", is_refusal),
             bans: ByReason::new(bans, "reason", is_ban),
+            deferrals: ByReason::new(deferrals, "reason", |reason| matches!(reason, Reason::Harvest | Reason::Trap)),
+            observed: ByReason::new(observed, "reason", is_check),
+            lookups,
             bans_active,
             reports_dropped,
             ban_seconds,
@@ -157,6 +167,21 @@ impl Metrics {
     /// A ban was made.
     pub fn ban(&self, reason: Reason) {
         self.0.bans.inc(reason);
+    }
+
+    /// A source or a network hears 4xx from now on.
+    pub fn deferral(&self, reason: Reason) {
+        self.0.deferrals.inc(reason);
+    }
+
+    /// A check that only observes would have refused.
+    pub fn observed(&self, reason: Reason) {
+        self.0.observed.inc(reason);
+    }
+
+    /// A question to DNS has its result. Both words are of small, fixed sets.
+    pub fn dns_lookup(&self, kind: &'static str, result: &'static str) {
+        self.0.lookups.get_or_create(&vec![("kind", kind), ("result", result)]).inc();
     }
 
     /// So many bans are in force.
@@ -273,6 +298,20 @@ fn is_refusal(reason: Reason) -> bool {
     verdict(reason) == "drop" && reason != Reason::Malformed
 }
 
+/// Whether a check that may only observe refuses for this reason.
+fn is_check(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::SenderDomain
+            | Reason::NullMx
+            | Reason::SenderLookup
+            | Reason::NoPtr
+            | Reason::PtrForward
+            | Reason::EarlyTalker
+            | Reason::Dnsbl
+    )
+}
+
 /// Whether a ban is made for this reason.
 fn is_ban(reason: Reason) -> bool {
     matches!(reason, Reason::Harvest | Reason::Operator | Reason::AuthFailures | Reason::Trap)
@@ -313,6 +352,9 @@ mod tests {
         }
         check(|m| m.offence("odd"), "smtp_guard_offences_total{conduct=\"odd\"} 1");
         check(|m| m.ban(Reason::Harvest), "smtp_guard_bans_total{reason=\"harvest\"} 1");
+        check(|m| m.deferral(Reason::Trap), "smtp_guard_deferrals_total{reason=\"trap\"} 1");
+        check(|m| m.observed(Reason::NoPtr), "smtp_guard_observed_total{reason=\"no_ptr\"} 1");
+        check(|m| m.dns_lookup("mx", "found"), "smtp_guard_dns_lookups_total{kind=\"mx\",result=\"found\"} 1");
         check(|m| m.bans_active(7), "smtp_guard_bans_active 7");
         check(|m| m.report_dropped(), "smtp_guard_reports_dropped_total 1");
         check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0005\"} 1");

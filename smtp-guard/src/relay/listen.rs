@@ -15,10 +15,11 @@ use tokio::time::timeout;
 
 use super::drive::{Guest, drive};
 use super::sources::{Room, Seat};
-use super::{Shared, Stop, balancer, events, rates};
+use super::{Shared, Stop, balancer, events};
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::{Listen, Role};
+use crate::feedback::rates;
 use crate::session::{Event, replies};
 use crate::wire::proxy::Ends;
 
@@ -188,7 +189,7 @@ fn seat(addr: ClientAddr, shared: &Shared) -> Result<Seat, Reason> {
     let exempt = shared.rules.client(addr.ip()).exempt;
     let room = (!exempt).then_some(Room { of_source: limits.connections, total: limits.total_connections });
     let seat = shared.sources.enter(source, room)?;
-    if !exempt && shared.connection_rate.count(source, Instant::now()) == rates::Room::Full {
+    if !exempt && shared.feedback.counters().connections.count(source, Instant::now()) == rates::Room::Full {
         return Err(Reason::ConnectionRate);
     }
     // After the seat was taken: a ban from now on wakes it, an earlier one is seen here.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
@@ -10,6 +9,7 @@ use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::Config;
 use crate::feedback::Feedback;
+use crate::feedback::rates::Room;
 use crate::observe::metrics::Metrics;
 use crate::policy::Rules;
 
@@ -22,7 +22,6 @@ mod drive;
 mod events;
 mod listen;
 mod pool;
-mod rates;
 mod sources;
 mod stream;
 mod tls;
@@ -32,7 +31,6 @@ pub use tls::{TlsError, try_load};
 
 /// Clients that were turned away and are waited for; more are cut off at once.
 const TURNED_AWAY: usize = 1024;
-const MINUTE: Duration = Duration::from_secs(60);
 /// Connections of balancers that have not said yet for whom they are.
 const HEADERS: usize = 1024;
 
@@ -47,9 +45,6 @@ pub struct Shared {
     pool: Arc<pool::Pool>,
     /// `None`: no certificate, no TLS towards clients.
     tls: Option<tls::Server>,
-    /// Connections of a source in a minute, and messages in an hour.
-    connection_rate: rates::Rates,
-    message_rate: rates::Rates,
     handshakes: Semaphore,
     headers: Arc<Semaphore>,
     sources: Arc<sources::Sources>,
@@ -81,8 +76,6 @@ impl Shared {
             bans,
             pool,
             tls,
-            connection_rate: rates(config.limits.connections_per_minute, MINUTE, &config),
-            message_rate: rates(config.limits.messages_per_hour, MINUTE * 60, &config),
             // Half of all connections: clients that stall in their handshakes leave room for others.
             handshakes: Semaphore::new((config.limits.total_connections as usize / 2).max(1)),
             headers: Arc::new(Semaphore::new(HEADERS)),
@@ -101,17 +94,13 @@ impl Shared {
     /// Counts one more message of the client's source, unless it has sent as many as it may.
     fn is_over_rate(&self, addr: ClientAddr) -> bool {
         let source = addr.source(self.config.limits.ipv6_prefix);
-        self.message_rate.count(source, Instant::now()) == rates::Room::Full
+        self.feedback.counters().messages.count(source, Instant::now()) == Room::Full
     }
 
     /// Sessions now.
     pub fn connections(&self) -> u32 {
         self.sources.total()
     }
-}
-
-fn rates(limit: u32, window: Duration, config: &Config) -> rates::Rates {
-    rates::Rates::new(limit, window, config.edge.max_sources as usize)
 }
 
 /// Tells sessions that the guard wants to stop.

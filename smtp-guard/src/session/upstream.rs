@@ -6,7 +6,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::{Event, Lost, Output, Question, Request, Session, State, Transaction, Upstream, body, received, replies};
 use crate::clock::Instant;
-use crate::offence::Conduct;
+use crate::offence::{Conduct, Digest};
 use crate::policy::{Standing, unknown};
 use crate::wire::envelope::RcptTo;
 use crate::wire::reply::Reply;
@@ -48,7 +48,7 @@ impl Session {
                     transaction.accepted += 1;
                 }
                 if standing == Standing::Open {
-                    out.push(Output::Report(Conduct::KnownRecipient { recipient: rcpt.path.key().into() }));
+                    out.push(Output::Report(Conduct::KnownRecipient { recipient: Digest::of(&rcpt.path.key()) }));
                 }
                 self.reply(reply, now, out)
             }

@@ -1,4 +1,4 @@
-//! The tables of the store. One row a source: its last ban.
+//! The tables of the store: of each source its last ban, and what is counted of it.
 
 use std::fs;
 use std::path::Path;
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::{Ban, Change, Origin, Reason, StoreError, WallTime};
+use super::{Ban, Change, Counter, Origin, Reason, StoreError, WallTime};
 use crate::addr::Ipv6Prefix;
 
 /// Schema of this version, in `user_version`. 0 is a new file.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 const CREATE: &str = "
     CREATE TABLE decisions (
@@ -24,7 +24,18 @@ const CREATE: &str = "
         evidence TEXT NOT NULL        -- JSON array of strings
     ) STRICT;
     CREATE INDEX decisions_until ON decisions (until);
-    PRAGMA user_version = 1;
+";
+
+/// From schema 1 to 2.
+const CREATE_COUNTERS: &str = "
+    CREATE TABLE counters (
+        kind     TEXT NOT NULL,       -- ledger | connections | messages
+        source   TEXT NOT NULL,       -- 192.0.2.1, or 2001:db8::/64
+        at       INTEGER NOT NULL,    -- when it was written, ms since 1970-01-01 UTC
+        state    TEXT NOT NULL,       -- JSON
+        PRIMARY KEY (kind, source)
+    ) STRICT, WITHOUT ROWID;
+    PRAGMA user_version = 2;
 ";
 
 /// An open database.
@@ -58,7 +69,8 @@ impl Database {
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
         let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
         match found {
-            0 => connection.execute_batch(CREATE).map_err(failed)?,
+            0 => connection.execute_batch(&format!("BEGIN;{CREATE}{CREATE_COUNTERS}COMMIT;")).map_err(failed)?,
+            1 => connection.execute_batch(&format!("BEGIN;{CREATE_COUNTERS}COMMIT;")).map_err(failed)?,
             SCHEMA => {}
             _ => {
                 return Err(StoreError::Newer { path: path.to_owned(), found });
@@ -109,6 +121,32 @@ impl Database {
         Ok(bans)
     }
 
+    /// All counters that a restart brought over.
+    pub(super) fn load_counters(&mut self) -> Vec<Counter> {
+        match self.read_counters() {
+            Ok(counters) => counters,
+            Err(error) => {
+                tracing::error!(%error, "counters can't be read from the store: they begin anew");
+                Vec::new()
+            }
+        }
+    }
+
+    fn read_counters(&self) -> rusqlite::Result<Vec<Counter>> {
+        let mut statement = self.connection.prepare("SELECT kind, source, state FROM counters ORDER BY at DESC")?;
+        let mut rows = statement.query([])?;
+        let mut counters = Vec::new();
+        while let Some(row) = rows.next()? {
+            let source: String = row.get(1)?;
+            let Some(address) = source.split('/').next().and_then(|address| address.parse().ok()) else {
+                tracing::warn!(source, "a counter in the store is of no address and is left out");
+                continue;
+            };
+            counters.push(Counter { kind: row.get(0)?, source: self.prefix.source(address), state: row.get(2)? });
+        }
+        Ok(counters)
+    }
+
     /// Writes all `changes`, or none.
     pub(super) fn apply(&mut self, changes: &[Change]) -> rusqlite::Result<()> {
         let prefix = self.prefix;
@@ -135,8 +173,21 @@ impl Database {
                         .prepare_cached("DELETE FROM decisions WHERE source = ?1")?
                         .execute([prefix.display(*source)])?;
                 }
-                Change::Purge(until) => {
-                    transaction.prepare_cached("DELETE FROM decisions WHERE until < ?1")?.execute([until.as_ms()])?;
+                Change::Count { kind, source, state: Some(state), at } => {
+                    transaction
+                        .prepare_cached("INSERT OR REPLACE INTO counters VALUES (?1, ?2, ?3, ?4)")?
+                        .execute(params![kind, prefix.display(*source), at.as_ms(), state])?;
+                }
+                Change::Count { kind, source, state: None, .. } => {
+                    transaction
+                        .prepare_cached("DELETE FROM counters WHERE kind = ?1 AND source = ?2")?
+                        .execute(params![kind, prefix.display(*source)])?;
+                }
+                Change::Purge { decisions, counters } => {
+                    transaction
+                        .prepare_cached("DELETE FROM decisions WHERE until < ?1")?
+                        .execute([decisions.as_ms()])?;
+                    transaction.prepare_cached("DELETE FROM counters WHERE at < ?1")?.execute([counters.as_ms()])?;
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Decisions that survive a restart: SQLite in the state directory, written by one thread.
+//! Decisions and counters that survive a restart: SQLite in the state directory, written by one thread.
 //!
 //! Nobody waits for the disk: changes go through a bounded queue. What can't be written is kept and tried again; what
 //! doesn't fit the queue is told to the caller, who comes back with it. A database that can't be read is set aside under
@@ -48,6 +48,7 @@ pub struct Store {
     changes: Option<SyncSender<Change>>,
     writer: Option<JoinHandle<()>>,
     loaded: Vec<Ban>,
+    counters: Vec<Counter>,
     /// Held for as long as the store is open: only one guard may use a directory.
     _lock: fs::File,
 }
@@ -56,8 +57,26 @@ pub struct Store {
 enum Change {
     Save(Box<Ban>),
     Remove(Source),
-    /// Forget bans that ended before this.
-    Purge(WallTime),
+    /// `state` of `None`: nothing is counted any more.
+    Count {
+        kind: &'static str,
+        source: Source,
+        state: Option<String>,
+        at: WallTime,
+    },
+    /// Forget bans that ended before this, and counters that were written before that.
+    Purge {
+        decisions: WallTime,
+        counters: WallTime,
+    },
+}
+
+/// What was counted of a source, in words of whoever counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counter {
+    pub kind: String,
+    pub source: Source,
+    pub state: String,
 }
 
 /// The queue is full, or its thread is gone: the caller keeps the change and tries again.
@@ -70,17 +89,46 @@ impl Store {
         let lock = lock(directory)?;
         let mut database = Database::open(&directory.join("decisions.db"), prefix)?;
         let loaded = database.load();
+        let counters = database.load_counters();
         let (changes, queue) = sync_channel(QUEUE);
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || write(&queue, &mut database))
             .map_err(StoreError::Thread)?;
-        Ok(Self { changes: Some(changes), writer: Some(writer), loaded, _lock: lock })
+        Ok(Self { changes: Some(changes), writer: Some(writer), loaded, counters, _lock: lock })
     }
 
     /// The bans that were in the store when it was opened, also those that are over but not forgotten. Once.
     pub fn take_loaded(&mut self) -> Vec<Ban> {
         std::mem::take(&mut self.loaded)
+    }
+
+    /// The counters that were in the store when it was opened, the latest first. Once.
+    pub fn take_counters(&mut self) -> Vec<Counter> {
+        std::mem::take(&mut self.counters)
+    }
+
+    /// Keeps what is counted of `source`, in place of an earlier state of the same kind; `None` forgets it. Waits for
+    /// room in the queue at most `patience`.
+    pub fn count(
+        &self,
+        kind: &'static str,
+        source: Source,
+        state: Option<String>,
+        at: WallTime,
+        patience: Duration,
+    ) -> Result<(), Full> {
+        let Some(changes) = &self.changes else { return Err(Full) };
+        let ends = std::time::Instant::now() + patience;
+        let mut change = Change::Count { kind, source, state, at };
+        loop {
+            change = match changes.try_send(change) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(change)) if std::time::Instant::now() < ends => change,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(Full),
+            };
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Keeps `ban`, in place of an earlier one of the same source.
@@ -93,9 +141,9 @@ impl Store {
         self.change(Change::Remove(source))
     }
 
-    /// Forgets all bans that ended before `until`.
-    pub fn purge(&self, until: WallTime) -> Result<(), Full> {
-        self.change(Change::Purge(until))
+    /// Forgets all bans that ended before `decisions`, and counters that were written before `counters`.
+    pub fn purge(&self, decisions: WallTime, counters: WallTime) -> Result<(), Full> {
+        self.change(Change::Purge { decisions, counters })
     }
 
     fn change(&self, change: Change) -> Result<(), Full> {
@@ -207,12 +255,41 @@ mod tests {
         }
         store.save(&Ban { repeat: 4, ..ban(6) }).unwrap();
         store.remove(Source::v4(7)).unwrap();
-        store.purge(WallTime::from_ms(6)).unwrap();
+        for n in [1, 2] {
+            store
+                .count(
+                    "messages",
+                    Source::v4(n),
+                    Some(n.to_string()),
+                    WallTime::from_ms(i64::from(n) * 10),
+                    Duration::ZERO,
+                )
+                .unwrap();
+        }
+        store.count("ledger", Source::v4(2), Some("x".to_owned()), WallTime::from_ms(30), Duration::ZERO).unwrap();
+        store.count("ledger", Source::v4(2), None, WallTime::from_ms(30), Duration::ZERO).unwrap();
+        store.purge(WallTime::from_ms(6), WallTime::from_ms(20)).unwrap();
         drop(store);
         let mut store = open(directory.path());
         let mut loaded = store.take_loaded();
         loaded.sort_by_key(|ban| ban.until);
         assert_eq!(loaded, [Ban { repeat: 4, ..ban(6) }, v6]);
+        let kept = Counter { kind: "messages".to_owned(), source: Source::v4(2), state: "2".to_owned() };
+        assert_eq!(store.take_counters(), [kept]);
+    }
+
+    #[test]
+    fn a_store_of_the_first_version_is_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("decisions.db");
+        drop(open(directory.path()));
+        let old = rusqlite::Connection::open(&path).unwrap();
+        old.execute_batch("DROP TABLE counters; PRAGMA user_version = 1;").unwrap();
+        drop(old);
+        let store = open(directory.path());
+        store.count("ledger", Source::v4(1), Some("x".to_owned()), WallTime::from_ms(1), Duration::ZERO).unwrap();
+        drop(store);
+        assert_eq!(open(directory.path()).take_counters().len(), 1);
     }
 
     #[test]

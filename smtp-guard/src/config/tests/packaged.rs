@@ -50,6 +50,8 @@ fn the_packaged_file_names_every_supported_key() {
         ("recipients", raw::Recipients::KEYS),
         ("limits", raw::Limits::KEYS),
         ("harvest", raw::Harvest::KEYS),
+        ("checks", raw::Checks::KEYS),
+        ("dns", raw::Dns::KEYS),
         ("edge", raw::Edge::KEYS),
         ("metrics", raw::Metrics::KEYS),
         ("admin", raw::Admin::KEYS),
@@ -65,8 +67,9 @@ fn the_packaged_file_names_every_supported_key() {
         assert!(document["listen"][0].get(key).is_some(), "listen.{key} is missing");
     }
     for key in raw::Raw::KEYS {
-        let later = ["checks", "dnsbl", "dns", "blocklist"].contains(key);
-        assert_eq!(document.get(*key).is_none(), later, "{key}");
+        // Empty by default, and shown as an example.
+        let absent = ["dnsbl", "blocklist"].contains(key);
+        assert_eq!(document.get(*key).is_none(), absent, "{key}");
     }
 }
 
@@ -77,7 +80,8 @@ fn what_is_shown_is_read_as_the_same() {
         + "networks = [\"192.0.2.0/24\"]\nauthenticated = false\n[tls]\ncertificate = \"/c\"\nkey = \"/k\"\n\
            [auth]\nvia = \"dovecot\"\n[recipients]\nknown = \"/r\"\n[limits]\nmessage_size = \"1025KiB\"\n\
            ipv6_prefix = 56\n[harvest]\nwindow = \"90s\"\nunknown_share = 0.25\n[edge]\ninterfaces = [\"lo\"]\n\
-           mode = \"generic\"\n[metrics]\nlisten = \"\"\n[log]\nformat = \"text\"\n";
+           mode = \"generic\"\n[checks]\nptr = \"enforce\"\n[[dnsbl]]\nzone = \"bl.example.net\"\nweight = 3\n\
+           replies = [\"127.0.0.2\", \"127.0.0.4-127.0.0.9\"]\n[dns]\nservers = [\"192.0.2.53\", \"[::1]:54\"]\n[metrics]\nlisten = \"\"\n[log]\nformat = \"text\"\n";
     for config in [parse(&text).unwrap(), parse(PACKAGED).unwrap()] {
         let again = parse(&config.to_toml().unwrap()).unwrap();
         assert_eq!(as_json(&again), as_json(&config));

@@ -24,7 +24,11 @@ fn unknown(n: u64) -> Conduct {
 }
 
 fn known(n: u64) -> Conduct {
-    Conduct::KnownRecipient { recipient: format!("yes{n}@example.org").into() }
+    Conduct::KnownRecipient { recipient: digest(n) }
+}
+
+fn digest(n: u64) -> Digest {
+    Digest::of(&format!("yes{n}@example.org"))
 }
 
 /// Runs `trace` of (seconds, conduct) and expects the first ban at its `ban`th report, counted from 1.
@@ -32,7 +36,7 @@ fn check(name: &str, trace: impl IntoIterator<Item = (u64, Conduct)>, ban: Optio
     let mut ledger = Ledger::new(rule(), Auth::default(), 100);
     let source = Source::v4(1);
     let banned =
-        trace.into_iter().position(|(seconds, conduct)| ledger.observe(source, conduct, at(seconds)).is_some());
+        trace.into_iter().position(|(seconds, conduct)| !ledger.observe(source, conduct, at(seconds)).is_empty());
     assert_eq!(banned.map(|index| index + 1), ban, "{name}");
 }
 
@@ -68,7 +72,7 @@ fn bans_double_up_to_the_limit_and_are_forgotten_in_time() {
     let source = Source::v4(1);
     let mut seconds = 0;
     let harvest = |ledger: &mut Ledger, seconds: u64| {
-        (0..10).filter_map(|n| ledger.observe(source, unknown(seconds + n), at(seconds))).next().unwrap()
+        (0..10).flat_map(|n| ledger.observe(source, unknown(seconds + n), at(seconds))).next().unwrap()
     };
     let mut lengths = Vec::new();
     for _ in 0..10 {
@@ -90,48 +94,192 @@ fn a_ban_needs_new_evidence_and_is_remembered_over_a_restart() {
     for n in 0..10 {
         ledger.observe(source, unknown(n), at(0));
     }
-    assert_eq!(ledger.observe(source, unknown(11), at(1)), None);
+    assert_eq!(ledger.observe(source, unknown(11), at(1)), []);
     let mut restarted = Ledger::new(rule(), Auth::default(), 100);
     restarted.remember_ban(source, 0, at(3600), at(10));
-    let verdict = (0..10).filter_map(|n| restarted.observe(source, unknown(n), at(4000))).next().unwrap();
+    let verdict = (0..10).flat_map(|n| restarted.observe(source, unknown(n), at(4000))).next().unwrap();
     assert_eq!((verdict.repeat, verdict.length), (1, HOUR * 2));
 }
 
 #[test]
-fn the_idle_and_clean_make_room_first() {
-    let mut ledger = Ledger::new(rule(), Auth::default(), 3);
-    for n in 0..9 {
-        ledger.observe(Source::v4(1), unknown(n), at(0));
+fn a_history_of_accepted_mail_makes_a_deferral_of_a_ban() {
+    let source = Source::v4(1);
+    let day = 24 * 3600;
+    for (before, trusted) in [(0, false), (9, false), (10, true)] {
+        let mut ledger = Ledger::new(rule(), Auth::default(), 100);
+        for n in 0..before {
+            ledger.observe(source, Conduct::MessageAccepted, at(day + n));
+        }
+        assert_eq!(ledger.history(source), (before > 0, false), "mail of this window is no history yet");
+        let mut lengths = Vec::new();
+        for round in 2..9 {
+            // The window is empty each time, the memory of earlier trips is not.
+            let verdicts =
+                (0..10).flat_map(|n| ledger.observe(source, unknown(n), at(round * day))).collect::<Vec<_>>();
+            let [Verdict { target, length, .. }] = &verdicts[..] else { panic!("{verdicts:?}") };
+            assert_eq!(*target, if trusted { Target::Defer(source) } else { Target::Ban(source) }, "{before} messages");
+            lengths.push(length.as_secs() / 60);
+        }
+        assert_eq!(lengths[..4], if trusted { [10, 20, 40, 60] } else { [60, 120, 240, 480] });
+        let trap = Conduct::Trap { recipient: "trap@example.org".into() };
+        let verdicts = ledger.observe(source, trap, at(20 * day));
+        assert_eq!(matches!(verdicts[..], [Verdict { target: Target::Defer(_), .. }]), trusted);
+        let failed = || Conduct::Offence(Reason::AuthFailures);
+        let verdicts: Vec<_> = (0..10).flat_map(|_| ledger.observe(source, failed(), at(20 * day))).collect();
+        assert!(matches!(verdicts[..], [Verdict { target: Target::Ban(_), .. }]), "logins are another matter");
     }
-    for source in 2..1000 {
-        ledger.observe(Source::v4(source), known(0), at(u64::from(source)));
+}
+
+#[test]
+fn what_is_given_up_is_no_mail() {
+    let abandoned = |n| Conduct::Abandoned { recipients: [digest(n)].into() };
+    // Every second one exists: who sends to it goes on, who gives each one up is tripped by the tenth unknown one.
+    let sends = (0..100).map(|n| (n, if n % 2 == 0 { known(n) } else { unknown(n) }));
+    check("a sender", sends, None);
+    let probes = (0..100).flat_map(|n| {
+        let exists = n % 2 == 0;
+        [Some((n, if exists { known(n) } else { unknown(n) })), exists.then(|| (n, abandoned(n)))]
+    });
+    check("a prober", probes.flatten(), Some(29));
+    // Nine of ten exist: the tenth that is given up, once a quarter of the number was unknown.
+    let good =
+        (0..100).flat_map(|n| if n % 10 == 0 { vec![(n, unknown(n))] } else { vec![(n, known(n)), (n, abandoned(n))] });
+    check("a prober with a good list", good, Some(39));
+}
+
+#[test]
+fn a_harvest_that_is_spread_over_a_network() {
+    let mut ledger = Ledger::new(rule(), Auth::default(), 1000);
+    let host = |n: u64| Source::v4(0xc000_0200 + n as u32);
+    let day = 24 * 3600;
+    let (friend, neighbour) = (host(250), host(251));
+    for n in 0..20 {
+        ledger.observe(friend, Conduct::MessageAccepted, at(day + n));
     }
-    assert_eq!((ledger.len(), ledger.take_evicted()), (3, 996));
-    assert!(ledger.observe(Source::v4(1), unknown(9), at(1000)).is_some(), "the offender was not forgotten");
+    ledger.observe(neighbour, known(1), at(2 * day));
+    let mut found = Vec::new();
+    for n in 0..40 {
+        ledger.observe(friend, unknown(100 + n % 5), at(2 * day + n));
+        found = ledger.observe(host(n / 2), unknown(n), at(2 * day + n));
+        if !found.is_empty() {
+            assert_eq!(n, 29, "three times the number of one source");
+            break;
+        }
+    }
+    let banned: BTreeSet<_> =
+        found.iter().filter_map(|v| if let Target::Ban(source) = v.target { Some(source) } else { None }).collect();
+    assert_eq!(banned, (0..15).map(host).collect(), "those that were seen, and nobody else");
+    let rest: Vec<_> = found.iter().filter(|v| !matches!(v.target, Target::Ban(_))).map(|v| v.target).collect();
+    assert_eq!(rest, [Target::DeferNetwork(Network::of(friend))]);
+    // The window is empty, here as well.
+    assert_eq!(ledger.observe(host(60), unknown(900), at(2 * day + 50)), []);
+    // Two sources are no network.
+    let mut ledger = Ledger::new(rule(), Auth::default(), 1000);
+    for n in 0..18 {
+        assert_eq!(ledger.observe(host(n % 2), unknown(n), at(n)), [], "{n}");
+    }
+}
+
+#[test]
+fn who_makes_room() {
+    let mut ledger = Ledger::new(rule(), Auth::default(), 4);
+    let (offender, suspect, clean) = (Source::v4(1), Source::v4(2), Source::v4(3));
+    for n in 0..3 {
+        ledger.observe(offender, unknown(n), at(0));
+    }
+    ledger.observe(suspect, unknown(0), at(1));
+    ledger.observe(clean, known(0), at(2));
+    ledger.observe(Source::v4(4), Conduct::MessageAccepted, at(3));
+    for n in 0..3 {
+        ledger.observe(Source::v4(10 + n), unknown(0), at(10));
+    }
+    assert_eq!(ledger.take_evicted(), [Source::v4(4), clean, suspect]);
+    for n in 0..3 {
+        for m in 0..3 {
+            ledger.observe(Source::v4(10 + n), unknown(m), at(20));
+        }
+    }
+    // All are offenders now: the newcomer finds no room, and nobody is forgotten.
+    assert_eq!(ledger.observe(Source::v4(99), unknown(0), at(21)), []);
+    assert_eq!((ledger.len(), ledger.take_evicted().len(), ledger.take_not_admitted()), (4, 0, 1));
+    for n in 3..10 {
+        let verdicts = ledger.observe(offender, unknown(n), at(30));
+        assert_eq!(verdicts.is_empty(), n < 9, "nothing was forgotten");
+    }
+    // Once its window is over an offender makes room as well.
+    ledger.observe(Source::v4(99), unknown(0), at(4000));
+    assert_eq!(ledger.take_evicted().len(), 1);
+}
+
+#[test]
+fn what_is_over_is_swept() {
+    let mut ledger = Ledger::new(rule(), Auth::default(), 1000);
+    for n in 0..100 {
+        ledger.observe(Source::v4(n), unknown(0), at(0));
+        ledger.observe(Source::v4(1000 + n), known(0), at(0));
+    }
+    ledger.observe(Source::v4(5000), Conduct::MessageAccepted, at(0));
+    for n in 0..10 {
+        ledger.observe(Source::v4(6000), unknown(n), at(0));
+    }
+    ledger.sweep(at(3599));
+    assert_eq!(ledger.len(), 202);
+    ledger.sweep(at(3600));
+    assert_eq!(ledger.len(), 2, "the history and the memory of the ban stay");
+    ledger.sweep(at(15 * 24 * 3600));
+    assert_eq!(ledger.len(), 1);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn never_below_count_or_share_and_always_bounded(
-        reports in prop::collection::vec((0u32..20, 0u64..40, any::<bool>(), 0u64..100), 0..400)
+    fn never_below_number_or_share_and_always_bounded(
+        reports in prop::collection::vec((0u32..20, 0u64..40, 0u8..4, 0u64..100), 0..400)
     ) {
         let mut ledger = Ledger::new(rule(), Auth::default(), 8);
         let mut seconds = 0;
-        for (source, recipient, is_known, pause) in reports {
+        for (source, recipient, kind, pause) in reports {
             seconds += pause;
-            let source = Source::v4(source);
-            let before = ledger.view(source, at(seconds));
-            let conduct = if is_known { known(recipient) } else { unknown(recipient) };
-            let verdict = ledger.observe(source, conduct, at(seconds));
+            // Each in a network of its own.
+            let source = Source::v4(source << 8);
+            let before = ledger.view(source, at(seconds)).map(|view| view.evidence).unwrap_or_default();
+            let conduct = match kind {
+                0 => known(recipient),
+                1 => Conduct::Abandoned { recipients: [digest(recipient)].into() },
+                _ => unknown(recipient),
+            };
+            let verdicts = ledger.observe(source, conduct, at(seconds));
             prop_assert!(ledger.len() <= 8);
-            prop_assert_eq!(ledger.clean.len() + ledger.offenders.len(), ledger.len());
-            if verdict.is_some() {
-                let before = before.unwrap();
-                prop_assert!(!is_known && before.unknown >= 9, "banned after {} unknown", before.unknown);
-                prop_assert!(before.share + 1.0 / f64::from(before.recipients) > 0.5);
+            prop_assert_eq!(ledger.order.len(), ledger.len());
+            if !verdicts.is_empty() {
+                prop_assert!(kind != 0, "good conduct never trips");
+                let evidence = Evidence { unknown: before.unknown + 1, probed: before.probed + 1, ..before };
+                prop_assert!(before.unknown >= 2 && (evidence.probed >= 10 || evidence.unknown >= 10), "{:?}", before);
             }
         }
+    }
+
+    /// A guesser whose every tenth address exists, in any order, and who sends to all that he finds.
+    #[test]
+    fn a_guesser_learns_at_most_ten_of_a_thousand(order in Just((0..1000u64).collect::<Vec<_>>()).prop_shuffle(), sends: bool) {
+        let mut ledger = Ledger::new(rule(), Auth::default(), 8);
+        let source = Source::v4(1);
+        let (mut learned, mut missed) = (0, 0);
+        for (second, n) in order.into_iter().enumerate() {
+            let second = second as u64;
+            let exists = n % 10 == 0;
+            let conduct = if exists { known(n) } else { unknown(n) };
+            let mut verdicts = ledger.observe(source, conduct, at(second));
+            if exists && !sends {
+                verdicts.extend(ledger.observe(source, Conduct::Abandoned { recipients: [digest(n)].into() }, at(second)));
+            }
+            (learned, missed) = if exists { (learned + 1, missed) } else { (learned, missed + 1) };
+            if !verdicts.is_empty() {
+                break;
+            }
+        }
+        prop_assert!(learned <= 10, "learned {learned}");
+        prop_assert!(sends || missed <= 10, "missed {missed}");
     }
 }

@@ -1,0 +1,242 @@
+//! The ledger's entry of one source: everything that the rules look at, and nothing else.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use super::distinct::Distinct;
+use super::rule::Evidence;
+use crate::clock::Instant;
+use crate::offence::Digest;
+
+/// Addresses kept as evidence.
+pub const SAMPLE: usize = 10;
+/// Messages that make a history, accepted at least a window before.
+pub const HISTORY: u32 = 10;
+/// How long a history lasts without a message.
+const MEMORY: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What a source did. Most sources send a message now and then and have nothing but a history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// When it was last heard of.
+    pub(super) last: Instant,
+    pub(super) history: History,
+    pub(super) record: Option<Box<Record>>,
+}
+
+/// Mail that was accepted, by its age: what happened in this window says nothing about whom we deal with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct History {
+    /// Messages at least a window old, messages that are becoming so, and messages since `turned`.
+    pub(super) older: u32,
+    pub(super) previous: u32,
+    pub(super) current: u32,
+    pub(super) turned: Instant,
+    pub(super) latest: Instant,
+}
+
+/// The window, and what outlasts it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    /// See [`super::rule`] for these three.
+    pub(super) unknown: Distinct,
+    pub(super) known: Distinct,
+    pub(super) probed: Distinct,
+    /// The latest unknown recipients, at most [`SAMPLE`].
+    pub(super) sample: VecDeque<Box<str>>,
+    /// Everything else that was held against it in this window, and how often.
+    pub(super) offences: Vec<(Reason, u64)>,
+    /// Failed logins of the last `auth.failure_window`, at most `auth.failures`.
+    pub(super) failed_logins: VecDeque<Instant>,
+    /// Bans and deferrals in a row, and when the last one ends.
+    pub(super) trips: u32,
+    pub(super) tripped_until: Instant,
+}
+
+/// In which order entries make room: the lower ones first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    /// Nothing in the window.
+    Idle,
+    /// Nothing against it.
+    Clean,
+    /// Banned before; nothing in the window.
+    Remembered,
+    /// Something against it.
+    Suspect,
+    /// Well on its way to a ban.
+    Offender,
+}
+
+impl History {
+    /// One more message at `now`.
+    pub(super) fn accepted(&mut self, now: Instant, window: Duration) {
+        self.turn(now, window);
+        self.current = self.current.saturating_add(1);
+        self.latest = now;
+    }
+
+    /// Lets time pass.
+    pub(super) fn turn(&mut self, now: Instant, window: Duration) {
+        let passed = now.since(self.turned);
+        if now.since(self.latest) >= MEMORY {
+            *self = Self::default();
+        } else if passed >= window.saturating_mul(2) {
+            self.older = self.total();
+            (self.previous, self.current) = (0, 0);
+        } else if passed >= window {
+            self.older = self.older.saturating_add(self.previous);
+            (self.previous, self.current) = (self.current, 0);
+        } else {
+            return;
+        }
+        self.turned = now;
+    }
+
+    /// Whether mail of it was ever accepted.
+    pub(super) fn is_known(&self) -> bool {
+        self.total() > 0
+    }
+
+    /// Whether it is somebody whose mail has been accepted for some time.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.older >= HISTORY
+    }
+
+    /// All messages that count.
+    pub(super) fn total(&self) -> u32 {
+        self.older.saturating_add(self.previous).saturating_add(self.current)
+    }
+}
+
+impl Entry {
+    /// Lets time pass: what is older than `window` is forgotten.
+    pub(super) fn expire(&mut self, now: Instant, window: Duration, ban_memory: Duration) {
+        self.history.turn(now, window);
+        let Some(record) = &mut self.record else { return };
+        if now.since(self.last) >= window {
+            record.offences.clear();
+        }
+        record.unknown.expire(now, window);
+        record.known.expire(now, window);
+        record.probed.expire(now, window);
+        record.failed_logins.retain(|at| now.since(*at) < window);
+        if record.unknown.count() == 0 {
+            record.sample.clear();
+        }
+        if now.since(record.tripped_until) >= ban_memory {
+            record.trips = 0;
+        }
+        if record.trips == 0 && record.is_quiet() {
+            self.record = None;
+        }
+    }
+
+    pub(super) fn class(&self, limit: u32) -> Class {
+        match &self.record {
+            None => Class::Idle,
+            Some(record) if record.unknown.count() >= limit.div_ceil(4).max(1) => Class::Offender,
+            Some(record) if record.is_quiet() => Class::Remembered,
+            Some(record) if record.is_clean() => Class::Clean,
+            Some(_) => Class::Suspect,
+        }
+    }
+
+    pub(super) fn evidence(&self) -> Evidence {
+        self.record.as_ref().map(|record| record.evidence()).unwrap_or_default()
+    }
+}
+
+impl Record {
+    pub(super) fn evidence(&self) -> Evidence {
+        Evidence { unknown: self.unknown.count(), known: self.known.count(), probed: self.probed.count() }
+    }
+
+    /// `recipient` doesn't exist.
+    pub(super) fn unknown(&mut self, recipient: Box<str>, now: Instant) {
+        if self.unknown.insert(Digest::of(&recipient), now) {
+            self.sample.truncate(SAMPLE - 1);
+            self.sample.push_front(recipient);
+        }
+    }
+
+    /// `recipient` exists.
+    pub(super) fn known(&mut self, recipient: Digest, now: Instant) {
+        self.probed.remove(recipient);
+        self.known.insert(recipient, now);
+    }
+
+    /// `recipients` exist and were given no message.
+    pub(super) fn abandoned(&mut self, recipients: &[Digest], now: Instant) {
+        for recipient in recipients {
+            self.known.remove(*recipient);
+            self.probed.insert(*recipient, now);
+        }
+    }
+
+    pub(super) fn offence(&mut self, reason: Reason) {
+        match self.offences.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count = count.saturating_add(1),
+            None => self.offences.push((reason, 1)),
+        }
+    }
+
+    /// A new trip: how many came before it without a pause.
+    pub(super) fn trip(&mut self) -> u32 {
+        let repeat = self.trips;
+        self.trips = repeat.saturating_add(1);
+        self.unknown.clear();
+        self.known.clear();
+        self.probed.clear();
+        self.sample.clear();
+        repeat
+    }
+
+    fn is_clean(&self) -> bool {
+        self.unknown.count() == 0 && self.offences.is_empty() && self.failed_logins.is_empty()
+    }
+
+    /// Nothing in the window.
+    fn is_quiet(&self) -> bool {
+        self.is_clean() && self.known.count() == 0 && self.probed.count() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(3600);
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_ns(seconds * 1_000_000_000)
+    }
+
+    /// Messages accepted at `seconds`; whether that is a history, and still known, at the second `then`.
+    fn check(seconds: impl IntoIterator<Item = u64>, then: u64, trusted: bool, known: bool) {
+        let mut history = History::default();
+        for second in seconds {
+            history.accepted(at(second), WINDOW);
+        }
+        history.turn(at(then), WINDOW);
+        assert_eq!((history.is_trusted(), history.is_known()), (trusted, known), "{history:?}");
+    }
+
+    #[test]
+    fn a_history_is_made_of_mail_from_before() {
+        let day = 24 * 3600;
+        check([], day, false, false);
+        check([day], day, false, true);
+        // However many: not within the same window.
+        check((0..1000).map(|n| day + n), day + 1001, false, true);
+        check((0..1000).map(|n| day + n), day + 3700, false, true);
+        check((0..1000).map(|n| day + n), day + 7300, true, true);
+        check((0..9).map(|n| day + n), day + 7300, false, true);
+        check((1..11).map(|n| n * day), 11 * day, true, true);
+        // A message a day, then silence.
+        check((1..31).map(|n| n * day), 58 * day, true, true);
+        check((1..31).map(|n| n * day), 61 * day, false, false);
+    }
+}

@@ -1,0 +1,136 @@
+//! What sessions may know of the ledger: whether mail of a source was accepted before, and whether it is deferred.
+//!
+//! One task writes, any number of sessions look, at connect and at RCPT. A look is one short lock of one shard.
+//!
+//! # Bounds
+//! A source has a mark only while the ledger has its entry, or for as long as its deferral lasts.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::networks::Network;
+use crate::addr::Source;
+use crate::clock::Instant;
+
+const SHARDS: usize = 64;
+
+/// All marks.
+#[derive(Debug)]
+pub struct Marks {
+    shards: Vec<Mutex<HashMap<Source, Kept>>>,
+    /// Networks that are deferred, until when: as many as the ledger looks at.
+    networks: Mutex<HashMap<Network, Instant>>,
+    hasher: RandomState,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Kept {
+    familiar: bool,
+    trusted: bool,
+    deferred_until: Instant,
+}
+
+/// What is known of a source now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Mail of it was accepted before.
+    pub familiar: bool,
+    /// It has asked for too many unknown recipients, or its network has: it hears 4xx until then.
+    pub deferred_until: Option<Instant>,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, networks: Mutex::default(), hasher: RandomState::new() }
+    }
+}
+
+impl Marks {
+    /// The mark of `source` at `now`.
+    pub fn of(&self, source: Source, now: Instant) -> Mark {
+        let kept = self.shard(source).get(&source).copied().unwrap_or_default();
+        let network = if kept.trusted { None } else { self.networks().get(&Network::of(source)).copied() };
+        let until = kept.deferred_until.max(network.unwrap_or_default());
+        Mark { familiar: kept.familiar, deferred_until: (now < until).then_some(until) }
+    }
+
+    /// What the ledger knows of the history of `source`.
+    pub(super) fn history(&self, source: Source, (familiar, trusted): (bool, bool)) {
+        let mut shard = self.shard(source);
+        if familiar {
+            let kept = shard.entry(source).or_default();
+            (kept.familiar, kept.trusted) = (familiar, trusted);
+        } else if let Some(kept) = shard.get_mut(&source) {
+            (kept.familiar, kept.trusted) = (false, false);
+        }
+    }
+
+    /// `source` hears 4xx until `until`.
+    pub(super) fn defer(&self, source: Source, until: Instant) {
+        self.shard(source).entry(source).or_default().deferred_until = until;
+    }
+
+    /// The sources of `network` without a history hear 4xx until `until`.
+    pub(super) fn defer_network(&self, network: Network, until: Instant) {
+        self.networks().insert(network, until);
+    }
+
+    /// Forgets `source`, and with `pardoned` its network's deferral.
+    pub(super) fn forget(&self, source: Source, pardoned: bool) {
+        self.shard(source).remove(&source);
+        if pardoned {
+            self.networks().remove(&Network::of(source));
+        }
+    }
+
+    /// Forgets deferrals that are over at `now`, of one shard a call.
+    pub(super) fn sweep(&self, now: Instant, turn: usize) {
+        let mut shard = self.shards[turn % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);
+        shard.retain(|_, kept| kept.familiar || now < kept.deferred_until);
+        drop(shard);
+        self.networks().retain(|_, until| now < *until);
+    }
+
+    // A panic elsewhere can't leave a mark half changed.
+    fn shard(&self, source: Source) -> MutexGuard<'_, HashMap<Source, Kept>> {
+        let index = self.hasher.hash_one(source) as usize % SHARDS;
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn networks(&self) -> MutexGuard<'_, HashMap<Network, Instant>> {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deferrals_end_and_history_protects_from_those_of_the_network() {
+        let marks = Marks::default();
+        let (stranger, familiar, trusted) = (Source::v4(0xc000_0201), Source::v4(0xc000_0202), Source::v4(0xc000_0203));
+        marks.history(familiar, (true, false));
+        marks.history(trusted, (true, true));
+        marks.defer_network(Network::of(stranger), Instant::from_ns(100));
+        let of = |source, now| marks.of(source, Instant::from_ns(now));
+        let until = Some(Instant::from_ns(100));
+        assert_eq!(of(stranger, 99), Mark { familiar: false, deferred_until: until });
+        assert_eq!(of(familiar, 99), Mark { familiar: true, deferred_until: until });
+        assert_eq!(of(trusted, 99), Mark { familiar: true, deferred_until: None });
+        assert_eq!(of(Source::v4(0xc000_0301), 99), Mark::default(), "another network");
+        assert_eq!(of(stranger, 100).deferred_until, None);
+        marks.defer(trusted, Instant::from_ns(50));
+        assert_eq!(of(trusted, 49).deferred_until, Some(Instant::from_ns(50)));
+        marks.forget(trusted, true);
+        assert_eq!(of(stranger, 49).deferred_until, None, "a pardon is for the network, too");
+        marks.defer(stranger, Instant::from_ns(50));
+        for turn in 0..SHARDS {
+            marks.sweep(Instant::from_ns(60), turn);
+        }
+        assert_eq!(marks.shards.iter().map(|shard| shard.lock().unwrap().len()).sum::<usize>(), 1, "the familiar one");
+    }
+}

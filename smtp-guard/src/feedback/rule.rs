@@ -1,0 +1,134 @@
+//! The rule against directory harvests: one pure function over what one source, or one network, did in the window.
+//!
+//! # What it looks at
+//! All counts are of *distinct* recipients within `harvest.window`: a sender that retries one dead address learns nothing.
+//! - `unknown`: those that don't exist.
+//! - `known`: those that exist, and were sent a message or still may be. Accepting a recipient isn't enough to stay here:
+//!   who gives the transaction up has been told that the address exists and has delivered nothing, so that
+//! - `probed`: those that exist and were asked for without a message.
+//!
+//! # The rule
+//! Accepted mail forgives: each known recipient beyond the first [`FLOOR`] takes [`FORGIVES`] unknown ones off, of which
+//! [`LEFT_PERCENT`] % are always left. The floor is there so that an attacker can't dilute a harvest with the one or two
+//! addresses that he knows; the percentage, so that volume alone never makes immune.
+//!
+//! 1. **Harvest**: at least `harvest.unknown_recipients` unknown ones are left, *and* they are more than
+//!    `harvest.unknown_share` of what is left and known together. Two signals, because each alone is wrong: a bare count
+//!    bans a big provider whose users have old address books, a bare share bans a small sender after one typing error.
+//! 2. **Probing**: at least `harvest.unknown_recipients` were probed, and at least a quarter as many were unknown. This is
+//!    for lists so good that the share stays low: who only asks and never sends is no sender.
+//!
+//! A network (/24, /48) is judged by the first rule with [`NETWORK`] times the number, of at least [`SPREAD`] sources:
+//! see [`super::networks`].
+//!
+//! # What follows from it, with the default of 10
+//! Without accepted mail the tenth unknown recipient trips. Whoever sends to all that he finds must hit more than every
+//! third time to go on; at a tenth, the rule trips before the eleventh hit but for one in thousands (a property test
+//! holds that). `xtask trial` replays it against honest senders.
+
+use crate::config::Harvest;
+
+/// Known recipients that forgive nothing.
+pub const FLOOR: u32 = 2;
+/// Unknown recipients that one known one forgives.
+pub const FORGIVES: u32 = 2;
+/// What is left of the unknown recipients at least.
+pub const LEFT_PERCENT: u32 = 40;
+/// A network trips at so many times the number of a source ...
+pub const NETWORK: u32 = 3;
+/// ... of at least so many sources.
+pub const SPREAD: usize = 3;
+
+/// Distinct recipients of a source, or of a network, in the window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    pub unknown: u32,
+    pub known: u32,
+    pub probed: u32,
+}
+
+/// Which part of the rule tripped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grounds {
+    Harvest,
+    Probing,
+}
+
+impl Evidence {
+    /// Unknown recipients after what accepted mail forgives.
+    pub fn left(self) -> u32 {
+        let forgiven = self.known.saturating_sub(FLOOR).saturating_mul(FORGIVES);
+        let least = u64::from(self.unknown) * u64::from(LEFT_PERCENT);
+        self.unknown.saturating_sub(forgiven).max(u32::try_from(least.div_ceil(100)).unwrap_or(u32::MAX))
+    }
+
+    /// The share of unknown recipients after forgiveness, 0.0 to 1.0.
+    pub fn share(self) -> f64 {
+        let (left, known) = (f64::from(self.left()), f64::from(self.known));
+        if left + known == 0.0 { 0.0 } else { left / (left + known) }
+    }
+}
+
+/// The rule for one source; see the head of this file.
+pub fn judge(rule: &Harvest, evidence: Evidence) -> Option<Grounds> {
+    let limit = rule.unknown_recipients.max(1);
+    if is_harvest(rule, evidence, limit) {
+        Some(Grounds::Harvest)
+    } else if evidence.probed >= limit && evidence.unknown >= limit.div_ceil(4) {
+        Some(Grounds::Probing)
+    } else {
+        None
+    }
+}
+
+/// The rule for a network, of which `sources` named unknown recipients.
+pub fn judge_network(rule: &Harvest, evidence: Evidence, sources: usize) -> bool {
+    sources >= SPREAD && is_harvest(rule, evidence, rule.unknown_recipients.max(1).saturating_mul(NETWORK))
+}
+
+fn is_harvest(rule: &Harvest, evidence: Evidence, limit: u32) -> bool {
+    evidence.left() >= limit && evidence.share() > rule.unknown_share
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(unknown: u32, known: u32, probed: u32, grounds: Option<Grounds>) {
+        let evidence = Evidence { unknown, known, probed };
+        assert_eq!(judge(&Harvest::default(), evidence), grounds, "{evidence:?}");
+    }
+
+    #[test]
+    fn the_rule_by_its_corners() {
+        check(9, 0, 0, None);
+        check(10, 0, 0, Some(Grounds::Harvest));
+        // Two known addresses forgive nothing.
+        check(10, 2, 0, Some(Grounds::Harvest));
+        check(10, 3, 0, None);
+        check(12, 3, 0, Some(Grounds::Harvest));
+        // However much mail: two fifths are left, and then the share decides.
+        check(25, 9, 0, Some(Grounds::Harvest));
+        check(25, 10, 0, None);
+        check(1000, 390, 0, Some(Grounds::Harvest));
+        check(1000, 400, 0, None);
+        check(u32::MAX, 0, 0, Some(Grounds::Harvest));
+        check(u32::MAX, u32::MAX, 0, None);
+        // Asking without sending.
+        check(2, 0, 100, None);
+        check(3, 0, 9, None);
+        check(3, 0, 10, Some(Grounds::Probing));
+        check(3, 1000, 10, Some(Grounds::Probing));
+    }
+
+    #[test]
+    fn a_network_needs_more_of_more_sources() {
+        let rule = Harvest::default();
+        for (unknown, known, sources, trips) in
+            [(29, 0, 29, false), (30, 0, 2, false), (30, 0, 3, true), (30, 2, 30, true), (30, 30, 30, false)]
+        {
+            let evidence = Evidence { unknown, known, probed: 0 };
+            assert_eq!(judge_network(&rule, evidence, sources), trips, "{evidence:?} of {sources}");
+        }
+    }
+}
