@@ -114,7 +114,10 @@ impl Rules {
     /// RCPT: relay, number of recipients accepted so far, recipient table. The order is that of the costs to the
     /// sender: what can never work is said before what may work later.
     pub fn recipient(&self, client: &Client, path: &ForwardPath, accepted: u32) -> Decision<(Permit, Standing)> {
+        let surplus = !client.exempt && accepted >= self.config.limits.recipients;
+        let too_many = || refuse(Reason::Recipients, Reply::new(452, Some((4, 5, 3)), "Too many recipients"));
         let mailbox = match path {
+            ForwardPath::Postmaster if surplus => return too_many(),
             ForwardPath::Postmaster => return Decision::Permit((Permit(()), Standing::Postmaster)),
             ForwardPath::Mailbox(mailbox) => mailbox,
         };
@@ -122,8 +125,8 @@ impl Rules {
         if !client.may_relay && (!served || mailbox.is_indirect()) {
             return refuse(Reason::Relay, Reply::new(554, Some((5, 7, 1)), "Relay access denied"));
         }
-        if !client.exempt && accepted >= self.config.limits.recipients {
-            return refuse(Reason::Recipients, Reply::new(452, Some((4, 5, 3)), "Too many recipients"));
+        if surplus {
+            return too_many();
         }
         if served && mailbox.local().eq_ignore_ascii_case("postmaster") {
             return Decision::Permit((Permit(()), Standing::Postmaster));
