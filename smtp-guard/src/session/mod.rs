@@ -48,6 +48,9 @@ const DOT_WAIT: Duration = Duration::from_secs(540);
 pub const HANDSHAKE_WAIT: Duration = Duration::from_secs(30);
 /// How long whoever judges credentials may take: Dovecot holds failures back.
 const AUTH_WAIT: Duration = Duration::from_secs(60);
+/// How long the envelope of a transaction that is open at the session's end may take from there on. Without it a client
+/// could hold a session for ever by recipients that are answered 4xx, which count for nothing.
+const ENVELOPE_GRACE: Duration = Duration::from_secs(600);
 /// NOOP, RSET, VRFY, HELP and repeated EHLO in one session; one more ends it.
 const JUNK_COMMANDS: u32 = 100;
 
@@ -76,7 +79,7 @@ pub struct Session {
     flaws: u32,
     accepted_messages: u32,
     draining: bool,
-    /// From then on no new transaction begins.
+    /// From then on no new transaction begins, and soon after ([`ENVELOPE_GRACE`]) none goes on.
     ends: Instant,
 }
 
@@ -182,7 +185,7 @@ impl Session {
             (State::Closed, _) => State::Closed,
             (state, Input::Shutdown) => {
                 self.draining = true;
-                if matches!(state, State::Ready) && self.transaction.is_none() { self.drained(out) } else { state }
+                if matches!(state, State::Ready) && !self.is_under_way() { self.drained(out) } else { state }
             }
             (state, Input::Banned(reason)) => self.on_banned(state, reason, out),
             (state, Input::ClientGone) => self.on_client_gone(state, now, out),
@@ -234,17 +237,23 @@ impl Session {
 
     /// Ready for the next command, unless the guard is stopping.
     fn ready(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
-        if self.draining && self.transaction.is_none() {
+        if self.draining && !self.is_under_way() {
             return self.drained(out);
         }
         self.deadline = now.after(COMMAND_WAIT);
-        if self.transaction.is_none() && !self.client.exempt {
-            if now >= self.ends {
+        if !self.client.exempt {
+            let ends = if self.is_under_way() { self.ends.after(ENVELOPE_GRACE) } else { self.ends };
+            if now >= ends {
                 return self.refuse_and_close(Reason::Timeout, replies::session_over(), out);
             }
-            self.deadline = self.deadline.min(self.ends);
+            self.deadline = self.deadline.min(ends);
         }
         State::Ready
+    }
+
+    /// Whether there is a transaction that may still come to something.
+    fn is_under_way(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| !transaction.lost)
     }
 
     fn drained(&mut self, out: &mut Vec<Output>) -> State {

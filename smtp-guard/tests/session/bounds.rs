@@ -14,3 +14,21 @@ fn postmaster_without_a_domain_counts_as_a_recipient() {
     let text = format!("{MAIL}{taken}C RCPT TO:<postmaster>\n # refused recipients\n < 452 4.5.3");
     check("two are the limit", nothing, &text);
 }
+
+#[test]
+fn a_session_ends_although_a_transaction_is_open() {
+    let deferred = "C RCPT TO:<b@example.org>\n > RCPT\n B 450 4.2.0 greylisted\n # refused backend\n < 450\n";
+    let envelope = format!("{MAIL}W 3700\n {deferred}W 299\n {deferred}W 100\n {deferred}");
+    let over = format!("W 200\n {deferred} # ended timeout\n < 421 4.4.2\n > drop\n .");
+    check("recipients that are deferred, for ever", nothing, &format!("{envelope}{over}"));
+    let exempt = |config: &mut Config| config.exempt = ["192.0.2.1/32".parse().unwrap()].into_iter().collect();
+    check("an exempt client may", exempt, &format!("{envelope}W 200\n {deferred}W 299\n {deferred}"));
+}
+
+#[test]
+fn a_transaction_that_is_lost_holds_nothing_up() {
+    let lost = format!("{MAIL}B!\n # refused backend_lost\n > drop\n C RCPT TO:<b@example.org>\n < 451\n");
+    let over = "W 3600\n C RCPT TO:<b@example.org>\n < 451\n # ended timeout\n < 421 4.4.2\n > drop\n .";
+    check("the session's end", nothing, &format!("{lost}{over}"));
+    check("a stop", nothing, &format!("{lost}S\n < 421 4.3.2\n > drop\n ."));
+}
