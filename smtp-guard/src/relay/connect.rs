@@ -88,6 +88,8 @@ pub(super) enum ConnectError {
     NoProxy(Reply),
     #[error("refused XCLIENT: {0}")]
     XclientRefused(Reply),
+    #[error("cannot be told who the client is: its names don't fit into XCLIENT")]
+    Names,
 }
 
 impl From<Lost> for ConnectError {
@@ -99,7 +101,7 @@ impl From<Lost> for ConnectError {
 impl ConnectError {
     /// Whether it is the server's own fault. (After it has heard of a client, a refusal may be meant for that.)
     pub(super) fn is_servers(&self) -> bool {
-        !matches!(self, Self::Refused(_) | Self::NoProxy(_) | Self::XclientRefused(_) | Self::Lost(_))
+        !matches!(self, Self::Refused(_) | Self::NoProxy(_) | Self::XclientRefused(_) | Self::Names | Self::Lost(_))
     }
 }
 
@@ -264,7 +266,11 @@ impl Channel {
                 login: speaker.login.as_deref(),
             },
         };
-        let command = xclient::command(self.capabilities.xclient, &identity).ok_or(ConnectError::NoXclient)?;
+        if !self.capabilities.xclient.addr {
+            return Err(ConnectError::NoXclient);
+        }
+        // The client chose its names: that they don't fit must not make the server look ill.
+        let command = xclient::command(self.capabilities.xclient, &identity).ok_or(ConnectError::Names)?;
         self.unsent.extend_from_slice(command.as_bytes());
         self.unsent.extend_from_slice(b"\r\n");
         let answer = self.word().await?;
@@ -305,5 +311,46 @@ impl Channel {
     pub(super) async fn quit(mut self) {
         Command::Quit.encode(&mut self.unsent);
         let _ = self.flush().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A server that takes XCLIENT.
+    fn serve(listener: &TcpListener) -> io::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        stream.write_all(b"220 x\r\n")?;
+        for line in BufReader::new(stream.try_clone()?).lines() {
+            match line?.get(..4) {
+                Some("EHLO") => stream.write_all(b"250-x\r\n250 XCLIENT ADDR HELO\r\n")?,
+                _ => stream.write_all(b"220 x\r\n")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a client that calls itself `helo` gets a connection, and else whether that is the server's fault.
+    async fn check(helo: &str, expected: Result<(), bool>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = BackendAddr(listener.local_addr().unwrap());
+        std::thread::spawn(move || serve(&listener));
+        let mut config = Config::builtin();
+        config.backend.identity = Identity::Xclient;
+        let connector = Connector::new(Arc::new(config)).unwrap();
+        let speaker = Arc::new(Speaker { helo: Helo::new(helo).unwrap(), esmtp: true, login: None });
+        let caller = Caller::Client { speaker, ends: Ends { source: NOBODY, destination: NOBODY } };
+        let found = connector.open(server, &caller).await.map(drop).map_err(|error| error.is_servers());
+        assert_eq!(found, expected, "{helo}");
+    }
+
+    #[tokio::test]
+    async fn a_client_with_an_endless_name_does_not_make_the_server_ill() {
+        check("mx.example.org", Ok(())).await;
+        check(&"+".repeat(255), Err(false)).await;
     }
 }
