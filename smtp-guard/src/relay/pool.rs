@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 use super::Stop;
 use super::connect::{Caller, Channel, Connector};
 use crate::addr::BackendAddr;
+use crate::clock::Instant;
+use crate::observe::budget::Budget;
 use crate::observe::metrics::Metrics;
 use crate::session::Lost;
 use crate::wire::ehlo::Capabilities;
@@ -21,6 +23,8 @@ use crate::wire::ehlo::Capabilities;
 /// Time between two probes while all servers answer, and while one doesn't.
 const HEALTHY: Duration = Duration::from_secs(60);
 const ILL: Duration = Duration::from_secs(2);
+/// Lines a second about connections that failed for one client: it may be the client's doing, over and over.
+static FAILURES: Budget = Budget::new(10);
 
 /// All servers.
 #[derive(Debug)]
@@ -96,7 +100,12 @@ impl Pool {
                     self.metrics.backend(server.address.to_string(), false);
                     self.suspicion.notify_one();
                 }
-                Err(error) => tracing::warn!(backend = %server.address, %error, "backend can't be used for a client"),
+                Err(error) => match FAILURES.take(Instant::now()) {
+                    Some(left_out) => {
+                        tracing::warn!(backend = %server.address, %error, left_out, "backend can't be used for a client");
+                    }
+                    None => self.metrics.bound_reached("log_backend"),
+                },
             }
         }
         Err(Lost::Unreachable)
