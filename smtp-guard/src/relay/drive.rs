@@ -34,8 +34,10 @@ use crate::wire::sasl::Secret;
 /// Bytes read from the client at once while it sends commands, and while it sends message data.
 const COMMAND_READ: usize = 2 * 1024;
 const BODY_READ: usize = 16 * 1024;
-/// How long one write to the client may make no progress.
+/// How long the client may take to read what is written to it at once.
 const WRITE_WAIT: Duration = Duration::from_secs(300);
+/// The same for the last replies and the end of TLS: nobody may stay by not listening to them.
+const FAREWELL: Duration = Duration::from_secs(30);
 /// Replies gathered before they are written, although more commands wait.
 const WRITE_CHUNK: usize = 16 * 1024;
 /// After the last reply, how long to wait for the client to read it: closing at once could destroy it.
@@ -146,7 +148,7 @@ impl Driver {
         loop {
             self.perform().await;
             if self.session.wants() == Wants::Closed {
-                return self.linger().await;
+                return linger(&mut self.stream, &mut self.unsent, FAREWELL).await;
             }
             if std::mem::take(&mut self.over_rate) {
                 self.step(Input::OverRate);
@@ -276,8 +278,9 @@ impl Driver {
         }
     }
 
+    /// Bounded as a whole: a client that reads a byte now and then must not hold its place by that.
     async fn flush(&mut self) -> io::Result<()> {
-        self.stream.send(&mut self.unsent, WRITE_WAIT).await
+        timeout(WRITE_WAIT, self.stream.send(&mut self.unsent, WRITE_WAIT)).await?
     }
 
     /// Makes the TLS handshake after our 220 was sent. `false`: it failed, and there is no client any more.
@@ -299,26 +302,53 @@ impl Driver {
             }
         }
     }
+}
 
-    /// Sends the last replies and waits a little for the client to close: closing a socket with unread data resets the
-    /// connection, and the client would never see why.
-    async fn linger(&mut self) -> io::Result<()> {
-        self.flush().await?;
-        self.stream.shutdown().await?;
-        let mut sink = [0; 1024];
-        let drained = async {
-            // Bounded in bytes as well as in time: nobody is listened to for ever.
-            for _ in 0..64 {
-                if self.stream.read(&mut sink).await? == 0 {
-                    break;
-                }
+/// Sends the last replies and waits a little for the client to close: closing a socket with unread data resets the
+/// connection, and the client would never see why.
+async fn linger(stream: &mut Stream, unsent: &mut BytesMut, wait: Duration) -> io::Result<()> {
+    let farewell = async {
+        stream.send(unsent, wait).await?;
+        // Under TLS this is one more write, and must be waited for no longer.
+        stream.shutdown().await
+    };
+    let Ok(said) = timeout(wait, farewell).await else {
+        return stream.socket().map_or(Ok(()), TcpStream::set_zero_linger);
+    };
+    said?;
+    let mut sink = [0; 1024];
+    let drained = async {
+        // Bounded in bytes as well as in time: nobody is listened to for ever.
+        for _ in 0..64 {
+            if stream.read(&mut sink).await? == 0 {
+                break;
             }
-            io::Result::Ok(())
-        };
-        match timeout(LINGER, drained).await {
-            Ok(result) => result,
-            // It keeps its side open: without a reset the kernel would hold the socket, and its slot, for a minute.
-            Err(_) => self.stream.socket().map_or(Ok(()), TcpStream::set_zero_linger),
         }
+        io::Result::Ok(())
+    };
+    match timeout(LINGER, drained).await {
+        Ok(result) => result,
+        // It keeps its side open: without a reset the kernel would hold the socket, and its slot, for a minute.
+        Err(_) => stream.socket().map_or(Ok(()), TcpStream::set_zero_linger),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_read_the_last_replies_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        // More than both kernels' buffers hold.
+        let mut unsent = BytesMut::zeroed(64 << 20);
+        let mut stream = Stream::clear(server);
+        let waited = linger(&mut stream, &mut unsent, Duration::from_millis(100));
+        timeout(Duration::from_secs(10), waited).await.expect("it is not waited for").unwrap();
+        drop(client);
     }
 }
