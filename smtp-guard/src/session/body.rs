@@ -51,9 +51,14 @@ impl Body {
 impl Session {
     pub(super) fn on_body(&mut self, body: Body, chunk: CleanBody, now: Instant, out: &mut Vec<Output>) -> State {
         let size = body.size + chunk.len() as u64;
-        let forward = body.verdict.is_none();
+        let (first, forward) = (body.size == 0, body.verdict.is_none());
         let next = self.on_swallowed(body, size, now, out);
         if forward && matches!(&next, State::Body(Body { verdict: None, .. })) {
+            if first && matches!(chunk.first(), Some(b' ' | b'\t')) {
+                // It would go on with our header, and the client would have its say there. It is no header of its own
+                // either: the backend would have taken it for text.
+                out.push(Output::Request(Request::Body(CleanBody::empty_line())));
+            }
             out.push(Output::Request(Request::Body(chunk)));
         }
         next

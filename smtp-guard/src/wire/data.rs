@@ -178,6 +178,11 @@ impl BodyEnd {
 pub struct HeaderError;
 
 impl CleanBody {
+    /// An empty line: the end of the headers.
+    pub fn empty_line() -> Self {
+        Self(Bytes::from_static(b"\r\n"))
+    }
+
     /// Our own header field, with its folding and its final CRLF.
     pub fn header(text: &str) -> Result<Self, HeaderError> {
         let lines = text.strip_suffix("\r\n").ok_or(HeaderError)?;

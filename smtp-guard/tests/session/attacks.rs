@@ -98,6 +98,14 @@ fn an_escape_sequence_as_the_name() {
 }
 
 #[test]
+fn a_first_line_that_would_go_on_with_our_header() {
+    for text in [" ([127.0.0.1]) by x", "\tid 1"] {
+        check(text, nothing, &to_data(&format!("D {text}\\r\\n.\\r\\n\n > |{text}|\n > .|")));
+    }
+    check("later lines are the client's", nothing, &to_data("D a: b\\r\\n c\\r\\n.\\r\\n\n > a: b| c|\n > .|"));
+}
+
+#[test]
 fn commands_behind_starttls() {
     let ahead = r"D STARTTLS\r\nRSET\r\n";
     let text = format!("{ahead}\n ! Offence(Pipelining)\n # ended pipelining\n < 554 5.5.0\n .");
