@@ -122,7 +122,7 @@ async fn accept(listener: TcpListener, listen: Arc<Listen>, shared: Arc<Shared>,
                 let destination = stream.local_addr().unwrap_or(listen.address);
                 let ends = Ends { source: peer, destination };
                 if listen.balancers.is_empty() {
-                    admit(stream, ends, listen.role, &shared, &stop);
+                    admit(stream, ends, &listen, &shared, &stop);
                 } else {
                     behind_balancer(stream, ends, &listen, &shared, &stop);
                 }
@@ -151,7 +151,7 @@ fn behind_balancer(mut stream: TcpStream, itself: Ends, listen: &Arc<Listen>, sh
     let (listen, shared, stop) = (Arc::clone(listen), Arc::clone(shared), stop.clone());
     tokio::spawn(async move {
         match balancer::header(&mut stream, itself).await {
-            Ok(ends) => admit(stream, ends, listen.role, &shared, &stop),
+            Ok(ends) => admit(stream, ends, &listen, &shared, &stop),
             Err(error) => refuse(&stream, peer, &error.to_string(), &shared),
         }
         drop(room);
@@ -167,9 +167,11 @@ fn refuse(stream: &TcpStream, peer: ClientAddr, why: &str, shared: &Shared) {
 }
 
 /// Starts a session, or says why not.
-fn admit(stream: TcpStream, ends: Ends, role: Role, shared: &Arc<Shared>, stop: &Stop) {
-    let addr = ClientAddr::new(ends.source);
-    let seat = match seat(addr, shared) {
+fn admit(stream: TcpStream, ends: Ends, listen: &Listen, shared: &Arc<Shared>, stop: &Stop) {
+    let (addr, role) = (ClientAddr::new(ends.source), listen.role);
+    // A balancer that speaks for itself looks whether we are well: turned away, it would take us out of service.
+    let exempt = shared.rules.client(addr.ip()).exempt || listen.balancers.contains(addr.ip());
+    let seat = match seat(addr, exempt, shared) {
         Ok(seat) => seat,
         Err(reason) => return turn_away(stream, addr, role, reason, shared),
     };
@@ -183,10 +185,9 @@ fn admit(stream: TcpStream, ends: Ends, role: Role, shared: &Arc<Shared>, stop: 
     });
 }
 
-fn seat(addr: ClientAddr, shared: &Shared) -> Result<Seat, Reason> {
+fn seat(addr: ClientAddr, exempt: bool, shared: &Shared) -> Result<Seat, Reason> {
     let limits = &shared.config.limits;
     let source = addr.source(limits.ipv6_prefix);
-    let exempt = shared.rules.client(addr.ip()).exempt;
     let room = (!exempt).then_some(Room { of_source: limits.connections, total: limits.total_connections });
     let seat = shared.sources.enter(source, room)?;
     if !exempt && shared.feedback.counters().connections.count(source, Instant::now()) == rates::Room::Full {

@@ -1,6 +1,7 @@
 //! Backends that no real server can be made to be: models of lax ones, and fakes between the sockets of the guard's relay.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod balancer;
 mod faults;
 mod lax;
 mod readers;
@@ -22,16 +23,22 @@ use smtp_guard_ebpf::reason::Reason;
 
 /// Runs a guard in front of `backend` for as long as `test` takes, which gets its address.
 fn with_guard(backend: SocketAddr, test: impl FnOnce(SocketAddr)) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let state = tempfile::tempdir().unwrap();
-    test(runtime.block_on(async { start(backend, state.path()) }));
+    with_configured_guard(backend, |_| {}, test);
 }
 
-fn start(backend: SocketAddr, state: &std::path::Path) -> SocketAddr {
+/// The same, with another configuration.
+fn with_configured_guard(backend: SocketAddr, change: impl FnOnce(&mut Config), test: impl FnOnce(SocketAddr)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let state = tempfile::tempdir().unwrap();
+    test(runtime.block_on(async { start(backend, change, state.path()) }));
+}
+
+fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::path::Path) -> SocketAddr {
     let mut config = Config::builtin();
     config.backend.servers = vec![BackendAddr(backend)];
     config.relay.domains = vec!["example.org".to_owned()];
     config.listen[0].address = "127.0.0.1:0".parse().unwrap();
+    change(&mut config);
     let config = Arc::new(config);
     let bans = Arc::new(BanTable::new(None, 10));
     let store = Store::open(state, config.limits.ipv6_prefix).unwrap();
