@@ -73,6 +73,12 @@ impl Server {
     }
 }
 
+/// What is offered before any server has answered. A sender gives up for good on a message that needs what isn't offered,
+/// SMTPUTF8 above all; what is offered and then can't be had is a 451, and it comes back.
+fn until_known() -> Capabilities {
+    Capabilities { eight_bit_mime: true, smtputf8: true, dsn: true, ..Capabilities::default() }
+}
+
 impl Pool {
     pub(super) fn new(connector: Connector, metrics: Metrics) -> Self {
         let server = |address: &BackendAddr| Server {
@@ -81,7 +87,8 @@ impl Pool {
             complaint: Mutex::default(),
         };
         let servers = connector.config.backend.servers.iter().map(server).collect();
-        Self { connector, metrics, servers, capabilities: ArcSwap::default(), suspicion: Notify::new() }
+        let capabilities = ArcSwap::from_pointee(until_known());
+        Self { connector, metrics, servers, capabilities, suspicion: Notify::new() }
     }
 
     /// What EHLO may offer.
@@ -161,5 +168,18 @@ impl Pool {
             }
         }
         common
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::wire::envelope::Uses;
+
+    #[test]
+    fn before_a_server_has_answered_nothing_is_withheld_that_a_sender_would_bounce_for() {
+        let pool = Pool::new(Connector::new(Arc::new(Config::builtin())).unwrap(), Metrics::new());
+        assert!(pool.capabilities().takes(Uses { eight_bit_mime: true, smtputf8: true, dsn: true, ..Uses::default() }));
     }
 }
