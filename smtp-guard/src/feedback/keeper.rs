@@ -154,11 +154,15 @@ impl Keeper {
         }
         let source = client.source(self.config.limits.ipv6_prefix);
         let accepted = conduct == Conduct::MessageAccepted;
-        // What was under way when the ban fell must not double it.
-        let banned = self.decisions.contains_key(&source);
+        // What was under way when the ban fell must not double it, nor the next one: the ledger would reckon with a ban
+        // that nobody made. A message whose dot was sent may still be accepted.
+        let asks = !accepted && !matches!(conduct, Conduct::Offence(_));
+        let deferred = || self.marks.of(source, at).deferred_until.is_some();
+        if !accepted && self.decisions.contains_key(&source) || asks && deferred() {
+            return;
+        }
         for verdict in self.ledger.observe(source, conduct, at) {
             match verdict.target {
-                Target::Ban(target) if target == source && banned => {}
                 Target::Ban(target) if self.is_exempt(target) => {}
                 Target::Ban(target) => {
                     let who = if target == source { client.ip().to_string() } else { self.text(target) };

@@ -118,3 +118,27 @@ async fn the_operator_bans_all_but_the_exempt() {
     assert_eq!(table.len(), 1);
     assert!(feedback.delete("192.0.2.2".parse().unwrap()).await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn what_was_under_way_when_the_ban_fell_does_not_double_the_next_one() {
+    let mut world = World::new();
+    let mut config = Config::clone(&world.config);
+    config.harvest.ban = Duration::from_millis(1);
+    world.config = Arc::new(config);
+    let (feedback, _task, table, meter) = world.start();
+    let client = ClientAddr::new(("192.0.2.1".parse::<IpAddr>().unwrap(), 4000).into());
+    let trapped = || {
+        let conduct = Conduct::Trap { recipient: "trap@example.org".into() };
+        feedback.report(Report { client, at: Instant::now(), conduct });
+    };
+    // One request of each of its connections.
+    (0..20).for_each(|_| trapped());
+    while meter.count("trap") < 20 || !table.is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    trapped();
+    while meter.count("ban trap") < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(feedback.decisions().await.unwrap()[0].repeat, 1);
+}
