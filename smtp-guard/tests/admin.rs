@@ -61,8 +61,12 @@ impl Control for Ledger {
         Ok(Explanation {
             source: ip.to_string(),
             exempt: ip.to_string() == EXEMPT,
+            may_relay: false,
+            familiar: false,
             decision: self.0.lock().unwrap().get(&ip).cloned(),
+            deferred_until: None,
             ledger: None,
+            counts: Vec::new(),
             connections: Some(2),
             notes: Vec::new(),
         })

@@ -13,7 +13,7 @@ use crate::offence::Digest;
 /// Addresses kept as evidence.
 pub const SAMPLE: usize = 10;
 /// Messages that make a history, accepted at least a window before.
-pub const HISTORY: u32 = 10;
+pub(super) const HISTORY: u32 = 10;
 /// How long a history lasts without a message.
 const MEMORY: Duration = Duration::from_secs(30 * 24 * 3600);
 

@@ -48,7 +48,7 @@ impl Session {
                     transaction.accepted += 1;
                 }
                 if standing == Standing::Open {
-                    out.push(Output::Report(Conduct::KnownRecipient { recipient: Digest::of(&rcpt.path.key()) }));
+                    out.push(Output::Report(Conduct::KnownRecipient { recipient: Digest::of(&rcpt.path.user_key()) }));
                 }
                 self.reply(reply, now, out)
             }

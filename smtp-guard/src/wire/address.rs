@@ -281,6 +281,16 @@ impl ForwardPath {
             Self::Mailbox(mailbox) => mailbox.key(),
         }
     }
+
+    /// For counting who is known: the key without what follows a `+`. One user has as many of those as anybody likes to
+    /// make up.
+    pub fn user_key(&self) -> String {
+        let key = self.key();
+        match (key.find('+'), key.rfind('@')) {
+            (Some(plus), Some(at)) if (1..at).contains(&plus) => format!("{}{}", &key[..plus], &key[at..]),
+            _ => key,
+        }
+    }
 }
 
 impl fmt::Display for ReversePath {

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use smtp_guard::config::{Config, Role};
+use smtp_guard::offence::{Conduct, Digest};
 
 use crate::dialogue::{check, check_in};
 use crate::secure::{dovecot, setting};
@@ -279,5 +280,14 @@ fn every_exit_from_a_transaction_resets_it() {
         let waits = matches!(name, "a flaw" | "DATA refused");
         let text = text + if waits { "T\n" } else { "" } + "< 503 5.5.1\n C MAIL FROM:<>\n > MAIL FROM:<>|";
         check(name, |config| config.harvest.delay = Duration::ZERO, &text);
+    }
+}
+
+#[test]
+fn one_address_under_many_names_is_one_known_recipient() {
+    for (recipient, user) in [("b+1@example.org", "b"), ("B+x+y@example.org", "b"), ("+b@example.org", "+b")] {
+        let known = Conduct::KnownRecipient { recipient: Digest::of(&format!("{user}@example.org")) };
+        let text = format!("{MAIL}C RCPT TO:<{recipient}>\n > RCPT\n B 250 2.1.5 Ok\n ! {known:?}\n < 250");
+        check(recipient, nothing, &text);
     }
 }
