@@ -1,0 +1,130 @@
+//! Stops asking servers that don't answer. Pure: time is passed in.
+//!
+//! One sign alone proves nothing: a resolver that works is silent for as long as it waits for a stranger's dead zone, and a
+//! spammer may have as many dead zones as he likes. So silence in a row only makes the servers suspect. The very next
+//! look-up is a trial, with a question of ours at its side that every resolver answers at once (`asker`), and one answer of
+//! any kind clears them. So dead zones cost others the time of one answer; a dead server costs one look-up a second.
+
+use std::time::{Duration, Instant};
+
+/// Look-ups in a row without an answer that make the servers suspect.
+const ENOUGH: u32 = 8;
+/// Time between two trials.
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    silent_in_a_row: u32,
+    /// When the next look-up may be tried; None while the servers are trusted.
+    next_trial: Option<Instant>,
+    /// A trial failed, so the silence is known to be the servers', and was told.
+    told: bool,
+}
+
+/// Whether a look-up may go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Free,
+    /// Goes out to see whether a server answers. Nothing waits for its end, so it may be dropped.
+    Trial,
+    Denied,
+}
+
+impl Breaker {
+    pub(super) fn admit(&mut self, now: Instant) -> Admission {
+        match self.next_trial {
+            None => Admission::Free,
+            Some(next) if next <= now => {
+                self.next_trial = Some(now + PAUSE);
+                Admission::Trial
+            }
+            Some(_) => Admission::Denied,
+        }
+    }
+
+    /// A server has answered, whatever it said. True if their silence had been told.
+    pub(super) fn answered(&mut self) -> bool {
+        std::mem::take(self).told
+    }
+
+    /// A look-up ended without an answer from any server. True if their silence is to be told now.
+    pub(super) fn silent(&mut self, admission: Admission, now: Instant) -> bool {
+        self.silent_in_a_row = self.silent_in_a_row.saturating_add(1);
+        if self.silent_in_a_row < ENOUGH {
+            return false;
+        }
+        self.next_trial.get_or_insert(now);
+        admission == Admission::Trial && !std::mem::replace(&mut self.told, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Admission::{Denied, Free, Trial};
+
+    /// What happens, in this order.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        /// A look-up wants out.
+        Admit(Admission),
+        /// One ends in silence; whether that is told.
+        Silent(Admission, bool),
+        /// One ends in an answer; whether that is told.
+        Answered(bool),
+        /// Milliseconds go by.
+        Pass(u64),
+    }
+    use Event::{Admit, Answered, Pass, Silent};
+
+    fn check(events: &[Event]) {
+        let mut breaker = Breaker::default();
+        let mut now = Instant::now();
+        for (index, event) in events.iter().enumerate() {
+            match *event {
+                Admit(admission) => assert_eq!(breaker.admit(now), admission, "{index} of {events:?}"),
+                Silent(admission, told) => assert_eq!(breaker.silent(admission, now), told, "{index} of {events:?}"),
+                Answered(told) => assert_eq!(breaker.answered(), told, "{index} of {events:?}"),
+                Pass(ms) => now += Duration::from_millis(ms),
+            }
+        }
+    }
+
+    const DEAD: [Event; 8] = [Silent(Free, false); 8];
+
+    #[test]
+    fn seven_in_a_row_are_not_enough_and_an_answer_begins_anew() {
+        check(&[&DEAD[..7], &[Admit(Free), Answered(false)], &DEAD[..7], &[Admit(Free)]].concat());
+    }
+
+    #[test]
+    fn dead_servers_get_one_trial_a_second() {
+        check(
+            &[
+                &DEAD[..],
+                &[Admit(Trial), Admit(Denied), Pass(999), Admit(Denied), Pass(1), Admit(Trial), Admit(Denied)],
+                &[Silent(Trial, true), Silent(Trial, false), Silent(Free, false), Admit(Denied)],
+                &[Answered(true), Admit(Free), Admit(Free), Silent(Free, false), Admit(Free)],
+            ]
+            .concat(),
+        );
+    }
+
+    #[test]
+    fn dead_zones_alone_are_not_told() {
+        // The trial's own question stays unanswered, the one at its side doesn't.
+        check(&[&DEAD[..], &[Admit(Trial), Answered(false), Silent(Trial, false), Admit(Free)]].concat());
+    }
+
+    #[test]
+    fn a_trial_that_was_dropped_is_followed_by_another() {
+        check(
+            &[&DEAD[..], &[Admit(Trial), Pass(1000), Admit(Trial), Pass(60_000), Admit(Trial), Admit(Denied)]].concat(),
+        );
+    }
+
+    #[test]
+    fn stragglers_change_nothing() {
+        check(&[&DEAD[..], &[Admit(Trial)], &DEAD[..], &[Admit(Denied), Pass(1000), Admit(Trial)]].concat());
+    }
+}

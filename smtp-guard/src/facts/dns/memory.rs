@@ -1,0 +1,150 @@
+//! What was answered or failed, until it is too old. Time is passed in.
+//!
+//! Bounded in bytes. When it is full the least used goes, and a spammer with a new domain for every message throws out his
+//! own domains before anybody else's (the cache keeps apart what was asked for once and what more often).
+
+use std::time::{Duration, Instant};
+
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
+
+use super::answer::{Answer, Question, Reading};
+use super::failure::Failure;
+
+/// A day's TTL is a spammer's word like any other; a TTL of 0 must not make us ask for every recipient.
+const FOUND: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60 * 60));
+/// Shorter: who repairs a domain wants mail to flow again.
+const NONE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(5 * 60));
+const FAILED: Duration = Duration::from_secs(30);
+
+/// Bytes that an entry takes besides name and answer, about.
+const ENTRY: usize = 160;
+/// Entries the table is made for; it grows if they are small.
+const EXPECTED: usize = 4096;
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    entries: Cache<Question, Entry, Bytes, DefaultHashBuilder, Evictions>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    outcome: Result<Answer, Failure>,
+    until: Instant,
+}
+
+impl Memory {
+    /// For at most `capacity` bytes.
+    pub(super) fn new(capacity: u64) -> Self {
+        let entries = Cache::with(EXPECTED, capacity, Bytes, DefaultHashBuilder::default(), Evictions);
+        Self { entries }
+    }
+
+    /// What is known at `now`.
+    pub(super) fn recall(&self, question: &Question, now: Instant) -> Option<Result<Answer, Failure>> {
+        self.entries.get(question).filter(|entry| now < entry.until).map(|entry| entry.outcome)
+    }
+
+    /// Keeps an outcome for as long as its zone wants, within bounds. True if something that was still good had to go.
+    pub(super) fn keep(&self, question: Question, outcome: &Result<Reading, Failure>, now: Instant) -> bool {
+        let (outcome, time) = match outcome {
+            Ok(reading) => {
+                let (least, most) = if reading.answer.is_negative() { NONE } else { FOUND };
+                (Ok(reading.answer.clone()), reading.ttl.clamp(least, most))
+            }
+            Err(failure) => (Err(*failure), FAILED),
+        };
+        let mut evicted = Evicted::default();
+        self.entries.insert_with_lifecycle(question, Entry { outcome, until: now + time }, &mut evicted);
+        evicted.good_until.is_some_and(|until| now < until)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Bytes;
+
+impl Weighter<Question, Entry> for Bytes {
+    fn weight(&self, question: &Question, entry: &Entry) -> u64 {
+        let answer = entry.outcome.as_ref().map_or(0, Answer::bytes);
+        (ENTRY + question.name.len() + answer) as u64
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Evictions;
+
+#[derive(Debug, Default)]
+struct Evicted {
+    good_until: Option<Instant>,
+}
+
+impl Lifecycle<Question, Entry> for Evictions {
+    type RequestState = Evicted;
+
+    fn on_evict(&self, evicted: &mut Evicted, _: Question, entry: Entry) {
+        evicted.good_until = evicted.good_until.max(Some(entry.until));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::dns::answer::Kind;
+
+    fn question(name: &str) -> Question {
+        Question::new(Kind::A, name.into())
+    }
+
+    fn reading(answer: Answer, ttl: u64) -> Result<Reading, Failure> {
+        Ok(Reading { answer, ttl: Duration::from_secs(ttl), is_cut: false })
+    }
+
+    #[test]
+    fn each_outcome_has_its_time() {
+        for (outcome, seconds) in [
+            (reading(Answer::Mx, 0), 30),
+            (reading(Answer::Mx, 300), 300),
+            (reading(Answer::NullMx, 1_000_000), 3600),
+            (reading(Answer::NoName, 0), 30),
+            (reading(Answer::NoData, 120), 120),
+            (reading(Answer::NoName, 86_400), 300),
+            (Err(Failure::TimedOut), 30),
+            (Err(Failure::ServFail), 30),
+        ] {
+            let memory = Memory::new(1 << 20);
+            let start = Instant::now();
+            assert_eq!(memory.recall(&question("a.example"), start), None);
+            assert!(!memory.keep(question("a.example"), &outcome, start));
+            let known = outcome.as_ref().map(|reading| reading.answer.clone()).map_err(|failure| *failure);
+            for (ms, expected) in
+                [(0, Some(known.clone())), (seconds * 1000 - 1, Some(known.clone())), (seconds * 1000, None)]
+            {
+                let now = start + Duration::from_millis(ms);
+                assert_eq!(memory.recall(&question("a.example"), now), expected, "{outcome:?} after {ms} ms");
+            }
+            assert_eq!(memory.recall(&question("b.example"), start), None);
+            assert_eq!(memory.recall(&Question::new(Kind::Aaaa, "a.example".into()), start), None, "another type");
+        }
+    }
+
+    #[test]
+    fn a_newer_outcome_takes_the_place() {
+        let (memory, now) = (Memory::new(1 << 20), Instant::now());
+        memory.keep(question("a.example"), &Err(Failure::TimedOut), now);
+        memory.keep(question("a.example"), &reading(Answer::Mx, 60), now);
+        assert_eq!(memory.recall(&question("a.example"), now), Some(Ok(Answer::Mx)));
+    }
+
+    #[test]
+    fn it_never_holds_more_than_its_bytes_and_says_when_something_good_goes() {
+        let (memory, now) = (Memory::new(64 * 1024), Instant::now());
+        let addresses: Vec<std::net::IpAddr> = vec![std::net::Ipv4Addr::LOCALHOST.into(); 100];
+        let large = || reading(Answer::Addresses(addresses.clone().into()), 60);
+        let lost = (0..1000).filter(|n| memory.keep(question(&format!("{n}.example")), &large(), now)).count();
+        assert!(memory.entries.weight() <= 64 * 1024, "{}", memory.entries.weight());
+        assert!(lost > 900, "{lost}");
+        let later = now + Duration::from_secs(61);
+        let small = reading(Answer::Mx, 60);
+        assert!(!memory.keep(question("later.example"), &small, later), "what went was stale");
+    }
+}

@@ -1,0 +1,43 @@
+//! What DNS says: whether a sender's domain exists, a client's reverse names, and whether a list has the client.
+//!
+//! Four kinds of bounds, because everything asked and everything answered comes from strangers:
+//!
+//! - *Time.* The caller's deadline holds for a fact and all its look-ups together. When it has passed, the fact is a
+//!   [`Failure`], never an answer. Dropping the future gives everything back.
+//! - *Number.* [`Busy`](Failure::Busy) at once when too many look-ups are under way (`asker`); identical ones are one
+//!   question on the wire (hickory joins them).
+//! - *Repetition.* Answers and failures are remembered (`memory`): in bytes, not in entries, since whoever runs a zone
+//!   chooses how large its answers are. That is why hickory's own cache, which counts entries, is off; it could not be
+//!   told from a server's answer either, and the breaker has to know when a server has spoken.
+//! - *Silence.* When no server answers at all, look-ups fail at once until one does (`breaker`).
+//!
+//! A failure is always temporary: it must end in a 4xx, and it is never "there is none". Names are looked up as they stand,
+//! without a search list and without `/etc/hosts`.
+//!
+//! Known limits: a chain of more than eight CNAMEs, or one in a circle, counts as no data (hickory follows no further). Of
+//! several servers two are asked at once, and the SERVFAIL or REFUSED of the quicker one stands for that attempt.
+//! `/etc/resolv.conf` is read once.
+
+mod answer;
+mod asker;
+mod breaker;
+mod failure;
+mod memory;
+mod names;
+mod resolver;
+mod zone;
+
+pub use failure::{Error, Failure, Flaw};
+pub use resolver::{Forward, Resolver, Reverse, SenderDomain};
+pub use zone::Zone;
+
+/// Who counts look-ups.
+pub trait Meter: Send + Sync {
+    /// One question has its result. `kind` is `mx`, `a`, `aaaa`, `ptr` or `dnsbl`; `result` is `cached`, `found`, `no_name`,
+    /// `no_data`, `unusable` (a PTR without a host name in it) or [`Failure::label`]; of what comes from the memory only
+    /// `cached` is counted. Besides, `lie` (an address outside 127.0.0.0/8) and `list_refuses` count a list's answers at
+    /// each use.
+    fn lookup(&self, kind: &'static str, result: &'static str);
+    /// A bound was reached: `dns_lookups`, `dns_records` or `dns_memory`.
+    fn bound_reached(&self, bound: &'static str);
+}

@@ -1,0 +1,162 @@
+//! The facts.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::time::Instant;
+
+use super::Meter;
+use super::answer::{Answer, Kind, Question};
+use super::asker::Asker;
+use super::failure::{Error, Failure, Flaw};
+use super::names;
+use super::zone::{Judgement, Zone, has_lie};
+
+/// Finds out what DNS says. Cheap to clone; belongs to the tokio runtime it is first used in.
+#[derive(Clone)]
+pub struct Resolver {
+    asker: Arc<Asker>,
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").finish_non_exhaustive()
+    }
+}
+
+/// Whether mail can be sent back to a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SenderDomain {
+    /// It has an MX, A or AAAA record.
+    Exists,
+    /// It has none of them, or can't be a domain.
+    Missing,
+    /// It says that it takes no mail (RFC 7505).
+    NullMx,
+}
+
+/// The names of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reverse {
+    /// No PTR record, or none with a host name in it.
+    None,
+    /// One to four host names, in lower case; `forward` is None when it wasn't asked for.
+    Names { names: Vec<Box<str>>, forward: Option<Forward> },
+}
+
+/// Whether one of the names leads back to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    Confirmed,
+    Mismatch,
+    /// Of a name that could have, nothing is known.
+    Unknown(Failure),
+}
+
+impl Resolver {
+    /// Asks `servers`, or those of `/etc/resolv.conf` if there are none. Nothing is sent yet.
+    pub fn new(servers: &[SocketAddr], meter: Arc<dyn Meter>) -> Result<Self, Error> {
+        Ok(Self { asker: Arc::new(Asker::new(servers, meter)?) })
+    }
+
+    /// Whether `domain` exists. It is in A-labels, without the dot at the end; what can't be a domain isn't looked up.
+    pub async fn sender_domain(&self, domain: &str, deadline: Instant) -> Result<SenderDomain, Failure> {
+        let Some(domain) = names::mail_domain(domain) else {
+            return Ok(SenderDomain::Missing);
+        };
+        // A failure here could hide a null MX, so addresses wouldn't help.
+        match self.asker.ask(Question::new(Kind::Mx, domain.clone()), deadline).await? {
+            Answer::NullMx => return Ok(SenderDomain::NullMx),
+            Answer::NoName => return Ok(SenderDomain::Missing),
+            Answer::NoData => {}
+            Answer::Mx | Answer::Addresses(_) | Answer::Names(_) => return Ok(SenderDomain::Exists),
+        }
+        let both = [Kind::A, Kind::Aaaa].map(|kind| Question::new(kind, domain.clone()));
+        let found = self.any(both, deadline, |answer| !answer.is_negative()).await?;
+        Ok(if found { SenderDomain::Exists } else { SenderDomain::Missing })
+    }
+
+    /// The names of `client`; with `confirm`, also whether one of them leads back.
+    pub async fn reverse(&self, client: IpAddr, confirm: bool, deadline: Instant) -> Result<Reverse, Failure> {
+        let client = client.to_canonical();
+        if client.is_loopback() {
+            // RFC 6761 6.3: not a matter for servers.
+            let forward = confirm.then_some(Forward::Confirmed);
+            return Ok(Reverse::Names { names: vec!["localhost".into()], forward });
+        }
+        let names = match self.asker.ask(Question::new(Kind::Ptr, names::pointer(client)), deadline).await? {
+            Answer::Names(names) if !names.is_empty() => names,
+            _ => return Ok(Reverse::None),
+        };
+        let forward = if confirm { Some(self.confirm(client, &names, deadline).await) } else { None };
+        Ok(Reverse::Names { names: names.to_vec(), forward })
+    }
+
+    async fn confirm(&self, client: IpAddr, names: &[Box<str>], deadline: Instant) -> Forward {
+        let kind = if client.is_ipv4() { Kind::A } else { Kind::Aaaa };
+        let questions = names.iter().map(|name| Question::new(kind, name.clone()));
+        let leads_back = |answer: &Answer| matches!(answer, Answer::Addresses(found) if found.contains(&client));
+        match self.any(questions, deadline, leads_back).await {
+            Ok(true) => Forward::Confirmed,
+            Ok(false) => Forward::Mismatch,
+            Err(failure) => Forward::Unknown(failure),
+        }
+    }
+
+    /// The reply with which `zone` lists `client`.
+    pub async fn listed(&self, zone: &Zone, client: IpAddr, deadline: Instant) -> Result<Option<Ipv4Addr>, Failure> {
+        let client = client.to_canonical();
+        let name = names::in_list(client, &zone.name).ok_or(Failure::Malformed(Flaw::NameTooLong))?;
+        let Answer::Addresses(replies) = self.asker.ask(Question::new(Kind::Dnsbl, name), deadline).await? else {
+            return Ok(None);
+        };
+        if has_lie(&replies) {
+            self.asker.meter().lookup(Kind::Dnsbl.label(), "lie");
+        }
+        match zone.judge(&replies) {
+            Judgement::Listed(reply) => Ok(Some(reply)),
+            Judgement::NotListed => Ok(None),
+            Judgement::Refuses => {
+                self.asker.meter().lookup(Kind::Dnsbl.label(), Failure::ListRefuses.label());
+                Err(Failure::ListRefuses)
+            }
+        }
+    }
+
+    /// Whether the answer to one of `questions`, asked at once, is `wanted`: yes as soon as one is, a failure if one failed
+    /// and none was.
+    async fn any(
+        &self,
+        questions: impl IntoIterator<Item = Question>,
+        deadline: Instant,
+        wanted: impl Fn(&Answer) -> bool,
+    ) -> Result<bool, Failure> {
+        let ask = |question| Box::pin(self.asker.ask(question, deadline));
+        let mut under_way: Vec<Pin<Box<_>>> = questions.into_iter().map(ask).collect();
+        let mut failed = None;
+        poll_fn(|cx| {
+            let mut is_found = false;
+            under_way.retain_mut(|asked| match asked.as_mut().poll(cx) {
+                Poll::Pending => true,
+                Poll::Ready(result) => {
+                    match result {
+                        Ok(answer) => is_found |= wanted(&answer),
+                        Err(failure) => failed = Some(failure),
+                    }
+                    false
+                }
+            });
+            match failed {
+                _ if is_found => Poll::Ready(Ok(true)),
+                _ if !under_way.is_empty() => Poll::Pending,
+                Some(failure) => Poll::Ready(Err(failure)),
+                None => Poll::Ready(Ok(false)),
+            }
+        })
+        .await
+    }
+}
