@@ -11,9 +11,11 @@ use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use smtp_guard::addr::ClientAddr;
 use smtp_guard::clock::{Both, Instant, WallTime};
-use smtp_guard::config::{AuthVia, Config, Role, Tls};
+use smtp_guard::config::{AuthVia, Checks, Config, Role, Tls};
+use smtp_guard::facts::dns::{Failure, Reverse, SenderDomain};
 use smtp_guard::policy::Rules;
-use smtp_guard::session::{AuthVerdict, Input, Lost, Opening, Output, Secured, Session, Upstream, Wants};
+use smtp_guard::policy::checks::Found;
+use smtp_guard::session::{AuthVerdict, Facts, Input, Lost, Opening, Output, Secured, Session, Upstream, Wants};
 use smtp_guard::wire::command;
 use smtp_guard::wire::data::{BodyDecoder, Chunk};
 use smtp_guard::wire::ehlo::Capabilities;
@@ -59,6 +61,8 @@ struct Options {
     via: AuthVia,
     /// `p`: the backend offers nothing beside SIZE.
     plain: bool,
+    /// `w`: waits for the greeting, and the trace says what is found out; else nothing is.
+    waits: bool,
 }
 
 impl Options {
@@ -70,6 +74,8 @@ impl Options {
             exempt: has(b'x'),
             via: if has(b'b') { AuthVia::Backend } else { AuthVia::Dovecot },
             plain: has(b'p'),
+            // Nobody else waits.
+            waits: has(b'w') && !has(b'x') && !has(b's'),
         }
     }
 }
@@ -84,6 +90,7 @@ fn rules(via: AuthVia) -> Arc<Rules> {
     config.limits.recipients = 3;
     config.limits.failed_commands = 8;
     config.limits.session_time = Duration::from_secs(3600);
+    config.checks = Checks::default();
     config.auth.via = via;
     config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into() });
     config.exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
@@ -104,6 +111,9 @@ struct Trace {
     unheard: BytesMut,
     /// The TLS handshake is under way: the driver looks at nothing else.
     securing: bool,
+    /// Facts are asked for.
+    consulted: bool,
+    waits: bool,
 }
 
 impl Trace {
@@ -126,10 +136,15 @@ impl Trace {
             secured: options.secured.then_some(SECURED),
             rules: Arc::clone(&RULES[usize::from(options.via == AuthVia::Backend)]),
             backend: Arc::new(if options.plain { Capabilities::default() } else { everything }),
+            familiar: !options.waits,
             clock,
         };
         let session = Session::open(opening, &mut out);
-        assert!(matches!(&out[..], [Output::Reply(greeting)] if greeting.code().get() == 220));
+        match &out[..] {
+            [] => assert!(options.waits && session.wants() == Wants::Silence),
+            [Output::Reply(greeting)] => assert!(greeting.code().get() == 220),
+            _ => panic!("{out:?}"),
+        }
         out.clear();
         Self {
             session,
@@ -142,6 +157,8 @@ impl Trace {
             replies: ReplyDecoder::new(),
             unheard: BytesMut::new(),
             securing: false,
+            consulted: false,
+            waits: options.waits,
         }
     }
 
@@ -187,6 +204,11 @@ impl Trace {
                 self.step(Input::Deadline);
             }
             b'S' => self.step(Input::Shutdown),
+            // What was looked up, by its number.
+            b'F' if self.consulted => {
+                self.consulted = false;
+                self.step(Input::Facts(facts(number())));
+            }
             _ => {}
         }
     }
@@ -219,7 +241,8 @@ impl Trace {
                         None => return,
                     }
                 }
-                Wants::Nothing | Wants::Closed => return,
+                Wants::Silence if !self.unread.is_empty() => Input::EarlyTalk,
+                Wants::Silence | Wants::Nothing | Wants::Closed => return,
             };
             self.step(input);
         }
@@ -248,12 +271,35 @@ impl Trace {
             self.securing = true;
             self.unread.clear();
         }
+        self.consulted |= self.out.iter().any(|output| matches!(output, Output::Consult { .. }));
         self.watch.after(&mut self.out, self.session.wants());
         if !self.watch.is_live() {
             self.replies = ReplyDecoder::new();
             self.unheard.clear();
         }
+        if self.consulted && !self.waits {
+            self.consulted = false;
+            self.step(Input::Facts(Facts::default()));
+        }
     }
+}
+
+/// Facts by a number: whether the source is deferred, and what DNS says of sender and client.
+fn facts(number: u16) -> Facts {
+    let sender = match number / 2 % 5 {
+        0 => None,
+        1 => Some(Ok(SenderDomain::Exists)),
+        2 => Some(Ok(SenderDomain::Missing)),
+        3 => Some(Ok(SenderDomain::NullMx)),
+        _ => Some(Err(Failure::TimedOut)),
+    };
+    let reverse = match number / 10 % 3 {
+        0 => None,
+        1 => Some(Ok(Reverse::None)),
+        _ => Some(Err(Failure::ServFail)),
+    };
+    let found = Found { sender, reverse, lists: Vec::new() };
+    Facts { deferred: number % 2 == 1, found: Some(Arc::new(found)) }
 }
 
 fn unescape(text: &[u8]) -> Vec<u8> {

@@ -11,11 +11,13 @@ use std::time::Duration;
 use bytes::BytesMut;
 use smtp_guard::addr::ClientAddr;
 use smtp_guard::clock::{Both, Instant, WallTime};
-use smtp_guard::config::{AuthVia, Config, Role, Tls};
+use smtp_guard::config::{AuthVia, Checks, Config, Mode, Role, Tls};
+use smtp_guard::facts::dns::{Failure, Reverse, SenderDomain};
 use smtp_guard::observe::metrics::Outcome;
 use smtp_guard::policy::Rules;
+use smtp_guard::policy::checks::Found;
 use smtp_guard::session::{
-    AuthVerdict, Event, Input, Lost, Opening, Output, Request, Secured, Session, Upstream, Wants,
+    AuthVerdict, Event, Facts, Input, Lost, Opening, Output, Request, Secured, Session, Upstream, Wants,
 };
 use smtp_guard::wire::command;
 use smtp_guard::wire::data::{BodyDecoder, Chunk};
@@ -46,7 +48,7 @@ impl Random {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Act {
     Line(&'static str, bool),
     Response(&'static [u8]),
@@ -57,6 +59,8 @@ enum Act {
     Secured,
     Waiting,
     Deadline,
+    Facts(Facts),
+    Early,
     Banned,
     Shutdown,
     Gone,
@@ -98,12 +102,19 @@ const LOST: [Lost; 4] = [Lost::Unreachable, Lost::Closed, Lost::Timeout, Lost::P
 /// Mostly what the session waits for, so that traces get far; now and then anything.
 fn act(random: &mut Random, session: &Session, seen: &Seen) -> Act {
     match (random.below(100), session.wants()) {
-        (0, _) => random.pick(&[Act::Banned, Act::Shutdown, Act::Gone]),
+        (0, _) => match random.below(3) {
+            0 => Act::Banned,
+            1 => Act::Shutdown,
+            _ => Act::Gone,
+        },
         (1..3, _) => Act::Deadline,
         (3..5, _) => Act::Lost(random.pick(&LOST)),
         (5..9, _) => Act::Backend(random.pick(&CODES)),
         (9..11, _) => Act::Auth(random.pick(&VERDICTS)),
         (11..12, _) => Act::Secured,
+        (roll, Wants::Silence) if roll < 15 => Act::Early,
+        (_, Wants::Silence) => Act::Deadline,
+        (roll, _) if seen.consulted && roll < 90 => Act::Facts(facts(random)),
         (roll, Wants::Command) if roll < 75 => Act::Line(SCRIPT[seen.stage], false),
         (_, Wants::Command) => Act::Line(random.pick(&LINES), random.below(50) == 0),
         (_, Wants::Response) => Act::Response(random.pick(&[b"dQ==", b"cA==", b"*", b"!"])),
@@ -114,6 +125,23 @@ fn act(random: &mut Random, session: &Session, seen: &Seen) -> Act {
         (roll, _) if roll < 90 => Act::Backend(random.pick(&CODES)),
         _ => Act::Secured,
     }
+}
+
+fn facts(random: &mut Random) -> Facts {
+    let sender = random.pick(&[
+        None,
+        Some(Ok(SenderDomain::Exists)),
+        Some(Ok(SenderDomain::Exists)),
+        Some(Ok(SenderDomain::Missing)),
+        Some(Err(Failure::TimedOut)),
+    ]);
+    let reverse = match random.below(8) {
+        0 => Some(Ok(Reverse::None)),
+        1 => Some(Err(Failure::ServFail)),
+        _ => None,
+    };
+    let found = Found { sender, reverse, lists: Vec::new() };
+    Facts { deferred: random.below(20) == 0, found: (random.below(3) > 0).then(|| Arc::new(found)) }
 }
 
 /// What the trace has seen, kept apart from the session.
@@ -129,6 +157,8 @@ struct Seen {
     asked_auth: bool,
     /// DATA was passed on.
     asked_data: bool,
+    /// Facts are asked for.
+    consulted: bool,
     /// Where in the script the session is, as far as replies tell.
     stage: usize,
 }
@@ -156,6 +186,7 @@ impl Seen {
                 }
                 Output::Request(Request::Auth(..)) => self.asked_auth = true,
                 Output::Request(Request::Data) => self.asked_data = true,
+                Output::Consult { .. } => self.consulted = true,
                 Output::Event(Event::Authenticated { .. }) => {
                     assert!(self.asked_auth, "authenticated without a verdict");
                 }
@@ -166,6 +197,7 @@ impl Seen {
             }
             self.asked_auth &= !replied;
             self.asked_data &= !replied;
+            self.consulted &= !replied;
         }
         assert!(self.backend_dots <= self.client_dots, "more transactions at the backend than from the client");
         assert!(self.accepted <= self.backend_dots);
@@ -176,6 +208,7 @@ fn rules() -> Arc<Rules> {
     let mut config = Config::builtin();
     config.relay.domains = vec!["example.org".to_owned()];
     config.limits.message_size = 200;
+    config.checks = Checks { ptr: Mode::Enforce, ..Checks::default() };
     config.auth.via = AuthVia::Dovecot;
     config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into() });
     Arc::new(Rules::new(Arc::new(config), None))
@@ -194,6 +227,7 @@ fn run(random: &mut Random, rules: &Arc<Rules>, backend: &Arc<Capabilities>) -> 
         secured: secured.then_some(SECURED),
         rules: Arc::clone(rules),
         backend: Arc::clone(backend),
+        familiar: random.below(2) == 0,
         clock,
     };
     let mut session = Session::open(opening, &mut out);
@@ -254,6 +288,8 @@ fn run(random: &mut Random, rules: &Arc<Rules>, backend: &Arc<Capabilities>) -> 
                 now = now.max(session.deadline());
                 session.step(Input::Deadline, now, &mut out);
             }
+            Act::Facts(facts) => session.step(Input::Facts(facts), now, &mut out),
+            Act::Early => session.step(Input::EarlyTalk, now, &mut out),
             Act::Banned => session.step(Input::Banned(Reason::Harvest), now, &mut out),
             Act::Shutdown => session.step(Input::Shutdown, now, &mut out),
             Act::Gone => session.step(Input::ClientGone, now, &mut out),

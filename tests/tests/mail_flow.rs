@@ -182,7 +182,7 @@ fn a_table_of_recipients_spares_the_backend() {
         &[
             ("EHLO client.example", "250"),
             ("MAIL FROM:<a@client.example>", "250"),
-            ("RCPT TO:<bob@example.org>", "550 5.1.1 Recipient unknown"),
+            ("RCPT TO:<bob@example.org>", "550 5.1.1 Recipient address rejected: User unknown"),
             ("RCPT TO:<Alice@Example.org>", "250"),
             ("RCPT TO:<postmaster>", "250"),
             ("QUIT", "221"),

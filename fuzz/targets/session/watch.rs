@@ -121,7 +121,7 @@ impl Watch {
                 Output::Request(request) => self.request(request),
                 Output::Event(event) => self.event(&event),
                 Output::Close => (self.closed, self.link) = (true, Link::None),
-                Output::StartTls | Output::Report(_) => {}
+                Output::StartTls | Output::Consult { .. } | Output::Report(_) => {}
             }
         }
         assert_eq!(closes || self.closed, wants == Wants::Closed);
@@ -191,7 +191,10 @@ impl Watch {
             Event::Message(message) if message.outcome == Outcome::Accepted => {
                 assert_eq!(self.dot, Some((true, true)), "accepted without the backend's word");
             }
-            Event::Refused { detail, .. } => assert!(!detail.chars().any(char::is_control), "{detail:?}"),
+            Event::Refused { about, .. } | Event::Observed { about, .. } => {
+                let words = [about.sender.as_deref(), about.recipient.as_deref(), Some(&about.note)];
+                assert!(!words.iter().flatten().any(|word| word.chars().any(char::is_control)), "{about:?}");
+            }
             Event::Authenticated { user } => assert!(!user.chars().any(char::is_control), "{user:?}"),
             Event::Message(_) | Event::Ended { .. } => {}
         }

@@ -13,6 +13,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::format::Lines;
+use super::words::{self, Refused};
 use crate::addr::ClientAddr;
 use crate::config::{Log, LogFormat};
 
@@ -44,7 +46,8 @@ where
     let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
     Ok(match log.format {
         LogFormat::Json => Dispatch::new(registry.with(layer.json().flatten_event(true))),
-        LogFormat::Text | LogFormat::Kerio => Dispatch::new(registry.with(layer)),
+        LogFormat::Text => Dispatch::new(registry.with(layer.event_format(Lines { kerio: false }))),
+        LogFormat::Kerio => Dispatch::new(registry.with(layer.event_format(Lines { kerio: true }))),
     })
 }
 
@@ -64,6 +67,35 @@ pub fn rejected(client: ClientAddr, reason: Reason, detail: &str) {
         reason = reason.label(),
         detail = printable(detail.as_bytes()),
         "{}", rejection(client, reason)
+    );
+}
+
+/// The line of a command that was refused, or would have been, in the words that `format` speaks.
+///
+/// Everything in `refused` is escaped here.
+pub fn refused(format: LogFormat, session: &str, client: ClientAddr, reason: Reason, refused: &Refused<'_>) {
+    if format == LogFormat::Kerio
+        && let Some(line) = words::kerio(client.ip(), reason, refused)
+    {
+        tracing::info!(target: SECURITY, "{line}");
+    }
+    if format != LogFormat::Json {
+        let line = words::postfix(client.ip(), reason, refused);
+        return tracing::info!(session, reason = reason.label(), "{line}");
+    }
+    let field = |word: Option<&str>| word.map(|word| printable(word.as_bytes()));
+    let nonempty = |text: &str| (!text.is_empty()).then(|| printable(text.as_bytes()));
+    let message = if refused.observed { "command would be refused" } else { "command refused" };
+    tracing::info!(
+        session,
+        client = %client.ip(),
+        reason = reason.label(),
+        observed = refused.observed.then_some(true),
+        sender = field(refused.sender),
+        recipient = field(refused.recipient),
+        reply = nonempty(refused.reply),
+        note = nonempty(refused.note),
+        "{message}"
     );
 }
 
@@ -185,7 +217,7 @@ mod tests {
             assert_eq!(value[key], expected, "{json}");
         }
         let text = logged(LogFormat::Text, "warn,security=info");
-        assert!(text.contains("security: SMTP connection from 192.0.2.1 rejected: directory harvest attack"), "{text}");
+        assert!(text.contains("]: SMTP connection from 192.0.2.1 rejected: directory harvest attack"), "{text}");
         for log in [json, text] {
             assert_eq!(log.chars().filter(|c| c.is_control()).collect::<String>(), "\n", "{log:?}");
         }

@@ -1,5 +1,6 @@
 //! What the guard shows of itself: metrics, logs, health over HTTP, and the socket that the command line talks to.
 pub mod budget;
+mod format;
 
 pub mod admin;
 pub mod http;
@@ -9,3 +10,4 @@ pub mod metrics;
 mod serve;
 mod socket;
 pub mod status;
+pub mod words;

@@ -14,6 +14,7 @@ use crate::facts::recipients::KnownRecipients;
 use crate::wire::address::{ForwardPath, Host, Mailbox};
 use crate::wire::reply::Reply;
 
+pub mod checks;
 pub mod unknown;
 
 /// The part of the configuration that decisions need, in the shape they need it.
@@ -37,7 +38,7 @@ pub enum Decision<T = Permit> {
 pub struct Permit(());
 
 /// Why not, and what the client hears.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Refusal {
     pub reason: Reason,
     pub reply: Reply,
@@ -111,34 +112,44 @@ impl Rules {
         }
     }
 
-    /// RCPT: relay, number of recipients accepted so far, recipient table. The order is that of the costs to the
+    /// RCPT, before anything has to be found out: whether `client` may send to `path` at all.
+    pub fn relay(&self, client: &Client, path: &ForwardPath) -> Option<Refusal> {
+        let ForwardPath::Mailbox(mailbox) = path else { return None };
+        let open = client.may_relay || self.serves(mailbox) && !mailbox.is_indirect();
+        (!open)
+            .then(|| Refusal { reason: Reason::Relay, reply: Reply::new(554, Some((5, 7, 1)), "Relay access denied") })
+    }
+
+    /// Whether `path` is `postmaster` of a served domain: accepted from everyone (RFC 5321 4.5.1).
+    pub fn is_postmaster(&self, path: &ForwardPath) -> bool {
+        match path {
+            ForwardPath::Postmaster => true,
+            ForwardPath::Mailbox(mailbox) => self.serves(mailbox) && mailbox.local().eq_ignore_ascii_case("postmaster"),
+        }
+    }
+
+    /// RCPT: relay, number of recipients accepted so far, traps, recipient table. The order is that of the costs to the
     /// sender: what can never work is said before what may work later.
     pub fn recipient(&self, client: &Client, path: &ForwardPath, accepted: u32) -> Decision<(Permit, Standing)> {
-        let surplus = !client.exempt && accepted >= self.config.limits.recipients;
-        let too_many = || refuse(Reason::Recipients, Reply::new(452, Some((4, 5, 3)), "Too many recipients"));
+        if let Some(refusal) = self.relay(client, path) {
+            return Decision::Refuse(refusal);
+        }
+        if !client.exempt && accepted >= self.config.limits.recipients {
+            return refuse(Reason::Recipients, Reply::new(452, Some((4, 5, 3)), "Too many recipients"));
+        }
         let mailbox = match path {
-            ForwardPath::Postmaster if surplus => return too_many(),
-            ForwardPath::Postmaster => return Decision::Permit((Permit(()), Standing::Postmaster)),
-            ForwardPath::Mailbox(mailbox) => mailbox,
+            ForwardPath::Mailbox(mailbox) if !self.is_postmaster(path) => mailbox,
+            _ => return Decision::Permit((Permit(()), Standing::Postmaster)),
         };
         let served = self.serves(mailbox);
-        if !client.may_relay && (!served || mailbox.is_indirect()) {
-            return refuse(Reason::Relay, Reply::new(554, Some((5, 7, 1)), "Relay access denied"));
-        }
-        if surplus {
-            return too_many();
-        }
-        if served && mailbox.local().eq_ignore_ascii_case("postmaster") {
-            return Decision::Permit((Permit(()), Standing::Postmaster));
-        }
         // A user, or a host of ours, that writes there is mistaken, not harvesting.
         let stranger = !client.exempt && !client.authenticated;
         if served && stranger && !self.traps.is_empty() && self.traps.contains(&mailbox.key()) {
-            return refuse(Reason::Trap, Reply::new(550, Some((5, 1, 1)), "Recipient unknown"));
+            return refuse(Reason::Trap, unknown_recipient());
         }
         match &self.known {
             Some(known) if served && !known.lookup(&mailbox.key()) => {
-                refuse(Reason::UnknownRecipient, Reply::new(550, Some((5, 1, 1)), "Recipient unknown"))
+                refuse(Reason::UnknownRecipient, unknown_recipient())
             }
             _ => Decision::Permit((Permit(()), Standing::Open)),
         }
@@ -160,6 +171,10 @@ impl Rules {
         let text = format!("Message larger than {} bytes", self.config.limits.message_size);
         Refusal { reason: Reason::MessageSize, reply: Reply::new(552, Some((5, 3, 4)), text) }
     }
+}
+
+fn unknown_recipient() -> Reply {
+    Reply::new(550, Some((5, 1, 1)), "Recipient address rejected: User unknown")
 }
 
 fn refuse<T>(reason: Reason, reply: Reply) -> Decision<T> {

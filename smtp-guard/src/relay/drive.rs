@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant as TokioInstant, Sleep, timeout};
 
 use super::backend::Backend;
+use super::inquiry::Inquiry;
 use super::sources::Seat;
 use super::stream::Stream;
 use super::{Shared, Stop, events};
@@ -24,7 +25,9 @@ use crate::addr::ClientAddr;
 use crate::clock::{Both, Instant};
 use crate::config::Role;
 use crate::offence::Report;
-use crate::session::{Event, Input, Opening, Output, Request, Secured, Session, Wants};
+use crate::policy::Client;
+use crate::policy::checks::Found;
+use crate::session::{Event, Facts, Input, Opening, Output, Request, Secured, Session, Wants};
 use crate::wire::command;
 use crate::wire::data::{BodyDecoder, Chunk};
 use crate::wire::line::{Line, LineDecoder};
@@ -73,9 +76,12 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         secured,
         rules: Arc::clone(&shared.rules),
         backend: shared.pool.capabilities(),
+        familiar: shared.mark(addr).familiar,
         clock: Both::now(),
     };
-    let exempt = shared.rules.client(addr.ip()).exempt;
+    let client = shared.rules.client(addr.ip());
+    let mut inquiry = Inquiry::default();
+    inquiry.about_client(&shared, addr.ip(), shared.rules.needs(&client, role));
     let session = Session::open(opening, &mut out);
     let mut driver = Driver {
         id,
@@ -92,7 +98,10 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         told_stop: false,
         upgrade: false,
         over_rate: false,
-        exempt,
+        client,
+        role,
+        inquiry,
+        consulted: None,
     };
     // A client that went away is no error of ours; the session has settled what was under way.
     let _ = driver.run(&mut seat, &mut stop).await;
@@ -138,7 +147,12 @@ struct Driver {
     upgrade: bool,
     /// The source has sent as many messages as it may for now.
     over_rate: bool,
-    exempt: bool,
+    /// As it was when it came; who has logged in since is the session's to know.
+    client: Client,
+    role: Role,
+    inquiry: Inquiry,
+    /// The session waits for facts; `true`: also for look-ups.
+    consulted: Option<bool>,
 }
 
 impl Driver {
@@ -152,6 +166,10 @@ impl Driver {
             }
             if std::mem::take(&mut self.over_rate) {
                 self.step(Input::OverRate);
+                continue;
+            }
+            if self.consulted == Some(false) {
+                self.feed_facts(None);
                 continue;
             }
             // Before what waits in the buffer: a ban must not come after a thousand guesses that were sent ahead.
@@ -197,9 +215,15 @@ impl Driver {
                     reply.encode(&mut self.unsent);
                 }
                 Output::StartTls => self.upgrade = true,
-                // The one question that a session can't answer from its own knowledge alone.
-                Output::Request(Request::Mail(..)) if !self.exempt && self.shared.is_over_rate(self.addr) => {
+                Output::Consult { lookups } => self.consulted = Some(lookups),
+                // What a session can't know from itself alone.
+                Output::Request(Request::Mail(..)) if !self.client.exempt && self.shared.is_over_rate(self.addr) => {
                     self.over_rate = true;
+                }
+                Output::Request(Request::Mail(mail, permit, speaker)) => {
+                    let domain = self.shared.rules.domain_to_look_up(&self.client, self.role, &mail.path);
+                    self.inquiry.about_sender(&self.shared, domain);
+                    self.backend.perform(Request::Mail(mail, permit, speaker)).await;
                 }
                 Output::Request(request) => self.backend.perform(request).await,
                 Output::Report(conduct) => {
@@ -240,8 +264,15 @@ impl Driver {
                     None => (decoder.size() > before).then(|| Input::Swallowed(decoder.size())),
                 }
             }
-            Wants::Nothing | Wants::Closed => None,
+            Wants::Silence if !self.unread.is_empty() => Some(Input::EarlyTalk),
+            Wants::Silence | Wants::Nothing | Wants::Closed => None,
         }
+    }
+
+    fn feed_facts(&mut self, found: Option<Found>) {
+        self.consulted = None;
+        let deferred = self.shared.mark(self.addr).deferred_until.is_some();
+        self.step(Input::Facts(Facts { deferred, found: found.map(Arc::new) }));
     }
 
     /// Waits for whatever comes first; `None` when bytes were read. A ban and the guard's own stop come before the rest.
@@ -254,7 +285,8 @@ impl Driver {
             Wants::Body => BODY_READ,
             _ => COMMAND_READ,
         };
-        let reading = matches!(wants, Wants::Command | Wants::Response | Wants::Body);
+        let reading = matches!(wants, Wants::Command | Wants::Silence | Wants::Response | Wants::Body);
+        let consulted = self.consulted.is_some();
         if wants == Wants::Command && self.unread.is_empty() && self.unread.capacity() > BODY_READ {
             // An idle session doesn't keep what message data needed.
             (self.unread, self.unsent) = (BytesMut::new(), BytesMut::new());
@@ -268,6 +300,10 @@ impl Driver {
             () = stop.requested(), if !self.told_stop => {
                 self.told_stop = true;
                 Some(Input::Shutdown)
+            }
+            found = self.inquiry.found(), if consulted => {
+                self.feed_facts(Some(found));
+                None
             }
             word = self.backend.word(), if self.backend.is_live() => Some(Input::Upstream(word)),
             read = self.stream.read_buf(&mut self.unread), if reading => match read {

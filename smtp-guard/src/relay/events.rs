@@ -8,7 +8,8 @@ use crate::clock::Instant;
 use crate::observe::budget::Budget;
 use crate::observe::log;
 use crate::observe::metrics::Outcome;
-use crate::session::{Event, Message};
+use crate::observe::words::Refused;
+use crate::session::{About, Event, Message};
 
 /// Lines a second about refusals: strangers cause them.
 static REFUSALS: Budget = Budget::new(200);
@@ -16,12 +17,13 @@ static REFUSALS: Budget = Budget::new(200);
 /// Counts and logs `event` of the session `id`.
 pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Event) {
     match event {
-        Event::Refused { reason, detail } => {
+        Event::Refused { reason, about } => {
             shared.metrics.rejected(reason);
-            if within_budget(shared) {
-                let detail = log::printable(detail.as_bytes());
-                tracing::info!(session = id, client = %client.ip(), reason = reason.label(), detail, "command refused");
-            }
+            refused(shared, id, client, reason, &about, false);
+        }
+        Event::Observed { reason, about } => {
+            shared.metrics.observed(reason);
+            refused(shared, id, client, reason, &about, true);
         }
         Event::Ended { reason } => {
             shared.metrics.rejected(reason);
@@ -53,6 +55,21 @@ pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Even
             }
         }
     }
+}
+
+fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, about: &About, observed: bool) {
+    if !within_budget(shared) {
+        return;
+    }
+    let reply = about.reply.as_ref().map(ToString::to_string).unwrap_or_default();
+    let refused = Refused {
+        sender: about.sender.as_deref(),
+        recipient: about.recipient.as_deref(),
+        reply: &reply,
+        note: &about.note,
+        observed,
+    };
+    log::refused(shared.config.log.format, id, client, reason, &refused);
 }
 
 fn within_budget(shared: &Shared) -> bool {

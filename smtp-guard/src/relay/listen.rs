@@ -20,7 +20,7 @@ use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::{Listen, Role};
 use crate::feedback::rates;
-use crate::session::{Event, replies};
+use crate::session::{About, Event, replies};
 use crate::wire::proxy::Ends;
 
 /// Connections that the kernel may hold before we accept them.
@@ -160,7 +160,7 @@ fn behind_balancer(mut stream: TcpStream, itself: Ends, listen: &Arc<Listen>, sh
 
 /// Resets a connection on a port for balancers: whoever it is speaks no SMTP yet.
 fn refuse(stream: &TcpStream, peer: ClientAddr, why: &str, shared: &Shared) {
-    events::observe(shared, "", peer, Event::Refused { reason: Reason::ProxyHeader, detail: why.to_owned() });
+    events::observe(shared, "", peer, Event::Refused { reason: Reason::ProxyHeader, about: About::note(why) });
     shared.metrics.connection_closed();
     // An error here only means that the end is less abrupt.
     let _ = stream.set_zero_linger();

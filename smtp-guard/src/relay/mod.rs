@@ -8,7 +8,9 @@ use tokio::sync::{Semaphore, watch};
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::Config;
+use crate::facts::dns::{self, Resolver, Zone};
 use crate::feedback::Feedback;
+use crate::feedback::marks::Mark;
 use crate::feedback::rates::Room;
 use crate::observe::metrics::Metrics;
 use crate::policy::Rules;
@@ -20,6 +22,7 @@ mod connect;
 mod dovecot;
 mod drive;
 mod events;
+mod inquiry;
 mod listen;
 mod pool;
 mod sources;
@@ -43,6 +46,9 @@ pub struct Shared {
     pub metrics: Metrics,
     pub bans: Arc<crate::edge::bans::BanTable>,
     pool: Arc<pool::Pool>,
+    /// `None`: nothing is checked that DNS is needed for.
+    resolver: Option<Resolver>,
+    zones: Arc<[Zone]>,
     /// `None`: no certificate, no TLS towards clients.
     tls: Option<tls::Server>,
     handshakes: Semaphore,
@@ -62,10 +68,11 @@ impl Shared {
         feedback: Feedback,
         metrics: Metrics,
         bans: Arc<crate::edge::bans::BanTable>,
-    ) -> Result<Arc<Self>, TlsError> {
+    ) -> Result<Arc<Self>, StartError> {
         let config = Arc::clone(rules.config());
         let tls = config.tls.as_ref().map(tls::Server::new).transpose()?;
         let pool = Arc::new(pool::Pool::new(connect::Connector::new(Arc::clone(&config))?, metrics.clone()));
+        let (resolver, zones) = resolver(&config, &metrics)?;
         let sources = sources::Sources::new();
         let woken = Arc::clone(&sources);
         bans.on_ban(Box::new(move |source, reason| woken.ban(source, reason)));
@@ -75,6 +82,8 @@ impl Shared {
             metrics,
             bans,
             pool,
+            resolver,
+            zones,
             tls,
             // Half of all connections: clients that stall in their handshakes leave room for others.
             handshakes: Semaphore::new((config.limits.total_connections as usize / 2).max(1)),
@@ -97,9 +106,54 @@ impl Shared {
         self.feedback.counters().messages.count(source, Instant::now()) == Room::Full
     }
 
+    /// What the ledger lets sessions know of the client's source.
+    fn mark(&self, addr: ClientAddr) -> Mark {
+        let source = addr.source(self.config.limits.ipv6_prefix);
+        self.feedback.marks().of(source, Instant::now())
+    }
+
     /// Sessions now.
     pub fn connections(&self) -> u32 {
         self.sources.total()
+    }
+}
+
+/// Why the guard can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Dns(#[from] dns::Error),
+}
+
+/// Who is asked, if anything is to be asked, and the block lists.
+fn resolver(config: &Config, metrics: &Metrics) -> Result<(Option<Resolver>, Arc<[Zone]>), dns::Error> {
+    let checks = &config.checks;
+    let lists = checks.dnsbl.is_on() && !config.dnsbl.is_empty();
+    let zones = config.dnsbl.iter().map(|list| Zone {
+        name: list.zone.as_str().into(),
+        weight: list.weight,
+        replies: list.replies.clone(),
+    });
+    let zones = zones.collect();
+    if !(lists || checks.sender_domain.is_on() || checks.ptr.is_on() || checks.ptr_forward.is_on()) {
+        return Ok((None, zones));
+    }
+    let resolver = Resolver::new(&config.dns.servers, Arc::new(DnsMeter(metrics.clone())))?;
+    Ok((Some(resolver), zones))
+}
+
+/// What the resolver counts, in the metrics.
+struct DnsMeter(Metrics);
+
+impl dns::Meter for DnsMeter {
+    fn lookup(&self, kind: &'static str, result: &'static str) {
+        self.0.dns_lookup(kind, result);
+    }
+
+    fn bound_reached(&self, bound: &'static str) {
+        self.0.bound_reached(bound);
     }
 }
 

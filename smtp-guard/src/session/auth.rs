@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::{AuthVerdict, Event, Output, Question, Request, Session, Speaker, State, Upstream, replies};
+use super::{About, AuthVerdict, Event, Output, Question, Request, Session, Speaker, State, Upstream, replies};
 use crate::clock::Instant;
 use crate::config::AuthVia;
 use crate::offence::Conduct;
@@ -113,14 +113,15 @@ impl Session {
                 // Whoever tried to log in is a user; the address it comes from is no substitute for a password.
                 self.client.forget_network();
                 out.push(Output::Report(Conduct::Offence(Reason::AuthFailures)));
-                self.refuse(Reason::AuthFailures, format!("user={user}"), replies::auth_failed(), DELAY, now, out)
+                let about = About::note(format!("user={user}"));
+                self.refuse(Reason::AuthFailures, about, replies::auth_failed(), DELAY, now, out)
             }
             _ => {
                 if self.is_bound_to_backend() || !matches!(word, Upstream::Auth(_)) {
                     out.push(Output::Request(Request::Drop));
                 }
-                let detail = format!("auth: {word:?}");
-                out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, detail }));
+                let about = About::note(format!("auth: {word:?}"));
+                out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, about }));
                 self.reply(replies::auth_unavailable(), now, out)
             }
         }

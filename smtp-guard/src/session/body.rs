@@ -78,7 +78,8 @@ impl Session {
             return self.refuse_and_close(refusal.reason, refusal.reply, out);
         }
         if body.verdict.is_none() {
-            out.push(Output::Event(Event::Refused { reason: refusal.reason, detail: self.sender() }));
+            let about = self.sender().heard(&refusal.reply);
+            out.push(Output::Event(Event::Refused { reason: refusal.reason, about }));
             out.push(Output::Request(Request::Drop));
             body.verdict = Some((Outcome::Rejected, refusal.reply));
         }
@@ -103,7 +104,8 @@ impl Session {
         let size = end.size();
         if end.flaw().is_some() {
             out.push(Output::Report(Conduct::Offence(Reason::Smuggling)));
-            out.push(Output::Event(Event::Refused { reason: Reason::Smuggling, detail: self.sender() }));
+            let about = self.sender().heard(&replies::smuggling());
+            out.push(Output::Event(Event::Refused { reason: Reason::Smuggling, about }));
             self.finish(Outcome::Rejected, size, &replies::smuggling(), out);
             self.reset_transaction(Some(Request::Drop), out);
             return self.fail(replies::smuggling(), Duration::ZERO, now, out);
@@ -151,16 +153,16 @@ impl Session {
     }
 
     fn finish(&mut self, outcome: Outcome, size: u64, reply: &Reply, out: &mut Vec<Output>) {
-        let (sender, recipients) = match &self.transaction {
-            Some(transaction) => (transaction.sender.clone(), transaction.accepted),
+        let (sender, recipients) = match &mut self.transaction {
+            Some(transaction) => {
+                // There was a message: whatever became of it, its recipients were not merely asked for.
+                transaction.unsent.clear();
+                (transaction.sender.clone(), transaction.accepted)
+            }
             None => (String::new(), 0),
         };
         let message = Message { outcome, sender, recipients, size, reply: reply.to_string() };
         out.push(Output::Event(Event::Message(message)));
-    }
-
-    fn sender(&self) -> String {
-        self.transaction.as_ref().map_or_else(String::new, |t| format!("from={}", t.sender))
     }
 }
 

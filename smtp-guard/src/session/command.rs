@@ -6,7 +6,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use std::sync::Arc;
 
-use super::{JUNK_COMMANDS, Output, Question, Request, Session, Speaker, State, Transaction, replies};
+use super::{About, JUNK_COMMANDS, Output, Question, Request, Session, Speaker, State, Transaction, replies};
 use crate::clock::Instant;
 use crate::offence::Conduct;
 use crate::policy::{Decision, Refusal};
@@ -44,6 +44,7 @@ impl Session {
             Command::Vrfy => self.idle(replies::vrfy(), now, out),
             Command::Help => self.idle(replies::help(), now, out),
             Command::Quit => {
+                self.abandon_recipients(out);
                 match self.transaction {
                     Some(_) => self.reset_transaction(Some(Request::Drop), out),
                     None => out.push(Output::Request(Request::Quit)),
@@ -97,7 +98,8 @@ impl Session {
                 self.ask(Question::Mail(mail.clone()), Request::Mail(mail, permit, speaker), now, out)
             }
             Decision::Refuse(Refusal { reason, reply }) => {
-                self.refuse(reason, format!("from={}", mail.path), reply, Duration::ZERO, now, out)
+                let about = About { sender: Some(mail.path.to_string()), ..About::default() };
+                self.refuse(reason, about, reply, Duration::ZERO, now, out)
             }
         }
     }
@@ -117,39 +119,7 @@ impl Session {
         if uses.parameters && !(esmtp && self.backend.takes(uses)) {
             return self.protocol(replies::unknown_parameter(), now, out);
         }
-        match self.rules.recipient(&self.client, &rcpt.path, transaction.accepted) {
-            Decision::Permit((permit, standing)) => {
-                self.ask(Question::Rcpt(rcpt.clone(), standing), Request::Rcpt(rcpt, permit), now, out)
-            }
-            Decision::Refuse(Refusal { reason: Reason::UnknownRecipient, reply }) => {
-                self.unknown_recipient(&rcpt, reply, now, out)
-            }
-            Decision::Refuse(Refusal { reason: Reason::Trap, reply }) => {
-                out.push(Output::Report(Conduct::Trap { recipient: rcpt.path.key().into() }));
-                let delay = self.rules.config().harvest.delay;
-                self.refuse(Reason::Trap, self.envelope(&rcpt), reply, delay, now, out)
-            }
-            Decision::Refuse(Refusal { reason, reply }) => {
-                let detail = self.envelope(&rcpt);
-                if reply.code().class() == 4 && self.is_surplus_fair() {
-                    out.push(Output::Event(super::Event::Refused { reason, detail }));
-                    return self.reply(reply, now, out);
-                }
-                if reply.code().class() == 5 {
-                    out.push(Output::Report(Conduct::Offence(reason)));
-                }
-                self.refuse(reason, detail, reply, Duration::ZERO, now, out)
-            }
-        }
-    }
-
-    /// Whether one more recipient that there is no room for may be asked for free: as many as there was room for.
-    fn is_surplus_fair(&mut self) -> bool {
-        let limit = self.rules.config().limits.recipients;
-        self.transaction.as_mut().is_some_and(|transaction| {
-            transaction.surplus = transaction.surplus.saturating_add(1);
-            transaction.surplus <= limit
-        })
+        self.consult(rcpt, now, out)
     }
 
     /// A recipient that doesn't exist: told late, and told to the ledger at once.
@@ -161,19 +131,24 @@ impl Session {
         out: &mut Vec<Output>,
     ) -> State {
         out.push(Output::Report(Conduct::UnknownRecipient { recipient: rcpt.path.key().into() }));
-        let detail = self.envelope(rcpt);
+        let about = self.envelope(rcpt);
         let delay = if self.client.authenticated { Duration::ZERO } else { self.rules.config().harvest.delay };
         if self.accepted_messages > 0 {
             // A sender whose mail was accepted in this session isn't made to fail over a stale address.
-            out.push(Output::Event(super::Event::Refused { reason: Reason::UnknownRecipient, detail }));
+            let about = about.heard(&reply);
+            out.push(Output::Event(super::Event::Refused { reason: Reason::UnknownRecipient, about }));
             return self.hold(reply, delay, now, out);
         }
-        self.refuse(Reason::UnknownRecipient, detail, reply, delay, now, out)
+        self.refuse(Reason::UnknownRecipient, about, reply, delay, now, out)
     }
 
-    pub(super) fn envelope(&self, rcpt: &RcptTo) -> String {
-        let sender = self.transaction.as_ref().map_or("", |t| t.sender.as_str());
-        format!("from={sender} to={}", rcpt.path)
+    pub(super) fn envelope(&self, rcpt: &RcptTo) -> About {
+        About { recipient: Some(rcpt.path.to_string()), ..self.sender() }
+    }
+
+    pub(super) fn sender(&self) -> About {
+        let sender = self.transaction.as_ref().map(|transaction| transaction.sender.clone());
+        About { sender, ..About::default() }
     }
 
     fn on_data(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
@@ -184,8 +159,7 @@ impl Session {
                 self.reply(replies::backend_lost(), now, out)
             }
             Some(Transaction { accepted: 0, .. }) => {
-                out.push(Output::Event(super::Event::Refused { reason: Reason::Protocol, detail: String::new() }));
-                self.fail(replies::no_recipients(), Duration::ZERO, now, out)
+                self.refuse(Reason::Protocol, self.sender(), replies::no_recipients(), Duration::ZERO, now, out)
             }
             Some(_) => self.ask(Question::Data, Request::Data, now, out),
         }
@@ -193,6 +167,7 @@ impl Session {
 
     /// Ends a transaction without a message, then answers `reply`.
     fn abandon(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
+        self.abandon_recipients(out);
         match &self.transaction {
             Some(transaction) if !transaction.lost => self.ask(Question::Reset(reply), Request::Reset, now, out),
             _ => {
@@ -214,12 +189,11 @@ impl Session {
             out.push(Output::Report(Conduct::Offence(Reason::NonSmtp)));
             return self.refuse_and_close(Reason::NonSmtp, replies::not_smtp(), out);
         }
-        self.refuse(Reason::Protocol, error.to_string(), error.reply(), Duration::ZERO, now, out)
+        self.refuse(Reason::Protocol, About::note(error.to_string()), error.reply(), Duration::ZERO, now, out)
     }
 
     pub(super) fn protocol(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
-        let detail = reply.to_string();
-        self.refuse(Reason::Protocol, detail, reply, Duration::ZERO, now, out)
+        self.refuse(Reason::Protocol, About::default(), reply, Duration::ZERO, now, out)
     }
 
     fn pipelined(&mut self, out: &mut Vec<Output>) -> State {

@@ -9,6 +9,7 @@ use crate::clock::Both;
 use crate::config::Role;
 use crate::observe::metrics::Outcome;
 use crate::offence::Conduct;
+use crate::policy::checks::Found;
 use crate::policy::{Permit, Rules};
 use crate::wire::command::{Command, CommandError, Helo};
 use crate::wire::data::{BodyEnd, CleanBody};
@@ -29,6 +30,8 @@ pub struct Opening {
     pub rules: Arc<Rules>,
     /// What EHLO offers, of what depends on the backend.
     pub backend: Arc<Capabilities>,
+    /// Mail of the source was accepted before: it doesn't wait for the greeting.
+    pub familiar: bool,
     pub clock: Both,
 }
 
@@ -51,6 +54,10 @@ pub struct Speaker {
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
+    /// The client has spoken before the greeting.
+    EarlyTalk,
+    /// What [`Output::Consult`] asked for.
+    Facts(Facts),
     /// A command line. `more`: the client has sent bytes beyond it already.
     Command { command: Result<Command, CommandError>, more: bool },
     /// A line within AUTH.
@@ -75,6 +82,15 @@ pub enum Input {
     Shutdown,
     /// The client closed its side, or its socket broke.
     ClientGone,
+}
+
+/// What a recipient is judged by, besides the rules.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The source has asked for too many unknown recipients before.
+    pub deferred: bool,
+    /// What was looked up, if that was asked for.
+    pub found: Option<Arc<Found>>,
 }
 
 /// The backend's word on the last [`Request`].
@@ -127,6 +143,8 @@ pub enum Output {
     Reply(Reply),
     /// Send to the backend.
     Request(Request),
+    /// Feed [`Input::Facts`], with what was looked up if `lookups`.
+    Consult { lookups: bool },
     /// Send what is unsent, make the TLS handshake, and feed [`Input::Secured`]; or close.
     StartTls,
     /// Tell the ledger.
@@ -161,7 +179,12 @@ pub enum Event {
     /// A command was refused; the session goes on.
     Refused {
         reason: Reason,
-        detail: String,
+        about: About,
+    },
+    /// A check that only observes would have refused a recipient.
+    Observed {
+        reason: Reason,
+        about: About,
     },
     /// The session was ended by us.
     Ended {
@@ -172,6 +195,31 @@ pub enum Event {
         user: String,
     },
     Message(Message),
+}
+
+/// What an event is about, as far as that is known. All of it may hold the client's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// As in MAIL, with its angle brackets.
+    pub sender: Option<String>,
+    /// As in RCPT, with its angle brackets.
+    pub recipient: Option<String>,
+    /// What the client hears.
+    pub reply: Option<Reply>,
+    pub note: String,
+}
+
+impl About {
+    /// What can be said in one line.
+    pub fn note(note: impl Into<String>) -> Self {
+        Self { note: note.into(), ..Self::default() }
+    }
+
+    /// The same with what the client hears.
+    #[must_use]
+    pub fn heard(self, reply: &Reply) -> Self {
+        Self { reply: Some(reply.clone()), ..self }
+    }
 }
 
 /// What became of a message whose data was taken.
@@ -191,6 +239,8 @@ pub struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
     Command,
+    /// Nothing but to know whether it speaks.
+    Silence,
     /// A line within AUTH.
     Response,
     Body,

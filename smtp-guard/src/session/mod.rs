@@ -6,6 +6,7 @@
 //! - Commands are taken one at a time; while the backend is asked or a reply is held back no further one is read.
 //! - The backend receives typed values only ([`Request`]), and none of them without a permit of `policy`.
 //! - A 250 at the client's dot is only ever the passing on of the backend's 2xx at its dot ([`body`]).
+//! - The greeting may be held back ([`greeting`]); a recipient is judged by facts that the driver finds out ([`judge`]).
 //! - Every exit from a transaction goes through [`Session::reset_transaction`].
 //! - After STARTTLS nothing is left of what was said in clear text ([`secure`]).
 
@@ -17,8 +18,8 @@ use smtp_guard_ebpf::reason::Reason;
 use crate::addr::ClientAddr;
 use crate::clock::{Both, Instant};
 use crate::config::Role;
-use crate::offence::Conduct;
-use crate::policy::{Client, Rules, Standing};
+use crate::offence::{Conduct, Digest};
+use crate::policy::{Client, Refusal, Rules, Standing};
 use crate::wire::ehlo::Capabilities;
 use crate::wire::envelope::{MailFrom, RcptTo};
 use crate::wire::reply::Reply;
@@ -26,13 +27,17 @@ use crate::wire::reply::Reply;
 mod auth;
 mod body;
 mod command;
+mod greeting;
 mod io;
+mod judge;
 mod received;
 pub mod replies;
 mod secure;
 mod upstream;
 
-pub use io::{AuthVerdict, Event, Input, Lost, Message, Opening, Output, Request, Secured, Speaker, Upstream, Wants};
+pub use io::{
+    About, AuthVerdict, Event, Facts, Input, Lost, Message, Opening, Output, Request, Secured, Speaker, Upstream, Wants,
+};
 
 /// How long the client may take for its next command (RFC 5321 4.5.3.2.7).
 const COMMAND_WAIT: Duration = Duration::from_secs(300);
@@ -88,6 +93,10 @@ pub struct Session {
 struct Transaction {
     sender: String,
     accepted: u32,
+    /// Those accepted, as the ledger knows them, for as long as no message has been sent to them.
+    unsent: Vec<Digest>,
+    /// What the checks found, once they were asked: the refusal that every recipient hears.
+    judged: Option<Option<Refusal>>,
     /// Recipients refused because there were enough.
     surplus: u32,
     smtputf8: bool,
@@ -97,6 +106,12 @@ struct Transaction {
 
 #[derive(Debug)]
 enum State {
+    /// Holds the greeting back. `watched`: it matters whether the client speaks.
+    Greeting {
+        watched: bool,
+    },
+    /// A recipient waits for facts.
+    Consulting(RcptTo),
     /// Takes a command.
     Ready,
     /// A reply waits for its time; then the next command is taken.
@@ -129,10 +144,9 @@ enum Question {
 impl Session {
     /// A session for a client that was let in, with its greeting in `out`.
     pub fn open(opening: Opening, out: &mut Vec<Output>) -> Self {
-        let Opening { id, addr, role, secured, rules, backend, clock } = opening;
-        out.push(Output::Reply(replies::greeting(&rules.config().hostname)));
+        let Opening { id, addr, role, secured, rules, backend, familiar, clock } = opening;
         let ends = clock.instant.after(rules.config().limits.session_time);
-        Self {
+        let mut session = Self {
             id,
             addr,
             client: rules.client(addr.ip()),
@@ -151,7 +165,9 @@ impl Session {
             junk: 0,
             accepted_messages: 0,
             draining: false,
-        }
+        };
+        session.state = session.greet_in_time(familiar, out);
+        session
     }
 
     /// What may be read from the client now.
@@ -160,7 +176,13 @@ impl Session {
             State::Ready => Wants::Command,
             State::Body(_) => Wants::Body,
             State::Auth(_) => Wants::Response,
-            State::Held(_) | State::Asked(_) | State::Securing | State::Dot { .. } => Wants::Nothing,
+            State::Greeting { watched: true } => Wants::Silence,
+            State::Greeting { watched: false }
+            | State::Held(_)
+            | State::Asked(_)
+            | State::Consulting(_)
+            | State::Securing
+            | State::Dot { .. } => Wants::Nothing,
             State::Closed => Wants::Closed,
         }
     }
@@ -185,10 +207,19 @@ impl Session {
             (State::Closed, _) => State::Closed,
             (state, Input::Shutdown) => {
                 self.draining = true;
-                if matches!(state, State::Ready) && !self.is_under_way() { self.drained(out) } else { state }
+                let idle = matches!(state, State::Ready | State::Greeting { .. });
+                if idle && !self.is_under_way() { self.drained(out) } else { state }
             }
             (state, Input::Banned(reason)) => self.on_banned(state, reason, out),
             (state, Input::ClientGone) => self.on_client_gone(state, now, out),
+            (State::Greeting { .. }, Input::Deadline) => self.greet(now, out),
+            (State::Greeting { watched: true }, Input::EarlyTalk) => self.on_early_talk(out),
+            (State::Consulting(rcpt), Input::Facts(facts)) => self.on_facts(rcpt, &facts, now, out),
+            (State::Consulting(_), Input::Deadline) => self.reply(replies::facts_late(), now, out),
+            (state @ State::Consulting(_), Input::Upstream(_)) => {
+                self.on_upstream_idle(out);
+                state
+            }
             (State::Ready, Input::Command { command, more }) => self.on_command(command, more, now, out),
             (State::Ready, Input::Upstream(_)) => self.on_upstream_idle(out),
             (State::Ready, Input::Deadline) => self.refuse_and_close(Reason::Timeout, replies::timeout(), out),
@@ -198,8 +229,8 @@ impl Session {
                 State::Held(reply)
             }
             (State::Asked(Question::Mail(mail)), Input::OverRate) => {
-                let detail = format!("from={}", mail.path);
-                self.refuse(Reason::MessageRate, detail, replies::too_many_messages(), Duration::ZERO, now, out)
+                let about = About { sender: Some(mail.path.to_string()), ..About::default() };
+                self.refuse(Reason::MessageRate, about, replies::too_many_messages(), Duration::ZERO, now, out)
             }
             (State::Asked(question), Input::Upstream(word)) => self.on_answer(question, word, now, out),
             (State::Asked(question), Input::Deadline) => {
@@ -226,6 +257,17 @@ impl Session {
             // Not reachable while the driver keeps to `wants`; a driver's mistake must not become the sender's loss.
             (state, _) => state,
         };
+    }
+
+    /// The client gives the transaction up, or is made to: who was accepted gets no message.
+    fn abandon_recipients(&mut self, out: &mut Vec<Output>) {
+        if let Some(transaction) = &mut self.transaction
+            && !transaction.lost
+            && !transaction.unsent.is_empty()
+        {
+            let recipients = std::mem::take(&mut transaction.unsent).into();
+            out.push(Output::Report(Conduct::Abandoned { recipients }));
+        }
     }
 
     /// The one exit from a transaction. The caller says what the backend shall hear of it.
@@ -289,13 +331,13 @@ impl Session {
     fn refuse(
         &mut self,
         reason: Reason,
-        detail: String,
+        about: About,
         reply: Reply,
         delay: Duration,
         now: Instant,
         out: &mut Vec<Output>,
     ) -> State {
-        out.push(Output::Event(Event::Refused { reason, detail }));
+        out.push(Output::Event(Event::Refused { reason, about: about.heard(&reply) }));
         self.fail(reply, delay, now, out)
     }
 
@@ -321,6 +363,7 @@ impl Session {
     }
 
     fn close(&mut self, out: &mut Vec<Output>) -> State {
+        self.abandon_recipients(out);
         self.reset_transaction(Some(Request::Drop), out);
         out.push(Output::Close);
         State::Closed

@@ -48,6 +48,10 @@ replies! {
     backend_timeout => 451 (4, 4, 2) "Mail server did not answer in time, try again later";
     backend_nonsense => 451 (4, 3, 0) "Mail server gave no usable answer, try again later";
 
+    early_talker => 554 (5, 5, 1) "You spoke before the greeting";
+    deferred => 450 (4, 7, 1) "Too many unknown recipients from your network, try again later";
+    facts_late => 451 (4, 3, 0) "Could not look up what is needed, try again later";
+
     too_many_messages => 450 (4, 7, 1) "Too many messages from your address, try again later";
     helo_first => 503 (5, 5, 1) "Send HELO or EHLO first";
     nested_mail => 503 (5, 5, 1) "Nested MAIL command";

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::{Event, Lost, Output, Question, Request, Session, State, Transaction, Upstream, body, received, replies};
+use super::{
+    About, Event, Lost, Output, Question, Request, Session, State, Transaction, Upstream, body, received, replies,
+};
 use crate::clock::Instant;
 use crate::offence::{Conduct, Digest};
 use crate::policy::{Standing, unknown};
@@ -37,6 +39,8 @@ impl Session {
                 self.transaction = Some(Transaction {
                     sender: mail.path.to_string(),
                     accepted: 0,
+                    unsent: Vec::new(),
+                    judged: None,
                     surplus: 0,
                     smtputf8: mail.smtputf8,
                     lost: false,
@@ -44,11 +48,13 @@ impl Session {
                 self.reply(reply, now, out)
             }
             (Question::Rcpt(rcpt, standing), 2) => {
+                let recipient = (standing == Standing::Open).then(|| Digest::of(&rcpt.path.user_key()));
                 if let Some(transaction) = &mut self.transaction {
                     transaction.accepted += 1;
+                    transaction.unsent.extend(recipient);
                 }
-                if standing == Standing::Open {
-                    out.push(Output::Report(Conduct::KnownRecipient { recipient: Digest::of(&rcpt.path.user_key()) }));
+                if let Some(recipient) = recipient {
+                    out.push(Output::Report(Conduct::KnownRecipient { recipient }));
                 }
                 self.reply(reply, now, out)
             }
@@ -61,10 +67,14 @@ impl Session {
                 None => self.on_lost(Question::Data, Lost::Protocol, now, out),
             },
             (Question::Rcpt(rcpt, standing), 4 | 5) => self.on_rcpt_refused(&rcpt, standing, reply, now, out),
-            (Question::Mail(mail), 4 | 5) => self.backend_refused(format!("from={}", mail.path), reply, now, out),
+            (Question::Mail(mail), 4 | 5) => {
+                let about = About { sender: Some(mail.path.to_string()), ..About::default() };
+                self.backend_refused(about, reply, now, out)
+            }
             (Question::Data, 4 | 5) => {
+                let about = About { note: "DATA".to_owned(), ..self.sender() };
                 self.reset_transaction(Some(Request::Drop), out);
-                self.backend_refused("DATA".to_owned(), reply, now, out)
+                self.backend_refused(about, reply, now, out)
             }
             (question, _) => self.on_lost(question, Lost::Protocol, now, out),
         }
@@ -90,22 +100,22 @@ impl Session {
         if unknown {
             return self.unknown_recipient(rcpt, reply, now, out);
         }
-        let detail = self.envelope(rcpt);
-        self.backend_refused(detail, reply, now, out)
+        self.backend_refused(self.envelope(rcpt), reply, now, out)
     }
 
     /// Passes a refusal on. Only a permanent one is held against the client, and only until a message was accepted.
-    fn backend_refused(&mut self, detail: String, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
+    fn backend_refused(&mut self, about: About, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
         if reply.code().class() == 5 && self.accepted_messages == 0 {
-            return self.refuse(Reason::Backend, detail, reply, Duration::ZERO, now, out);
+            return self.refuse(Reason::Backend, about, reply, Duration::ZERO, now, out);
         }
-        out.push(Output::Event(Event::Refused { reason: Reason::Backend, detail }));
+        out.push(Output::Event(Event::Refused { reason: Reason::Backend, about: about.heard(&reply) }));
         self.reply(reply, now, out)
     }
 
     /// The backend is lost while it was asked: a 4xx, the connection is given up, the client's session stays.
     fn on_lost(&mut self, question: Question, lost: Lost, now: Instant, out: &mut Vec<Output>) -> State {
-        out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, detail: format!("{lost:?}") }));
+        let about = About::note(format!("{lost:?}")).heard(&replies::lost(lost));
+        out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, about }));
         out.push(Output::Request(Request::Drop));
         match question {
             // What was to be undone is undone.
@@ -134,7 +144,7 @@ impl Session {
     pub(super) fn on_upstream_idle(&mut self, out: &mut Vec<Output>) -> State {
         if let Some(transaction) = &mut self.transaction {
             transaction.lost = true;
-            out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, detail: "idle".to_owned() }));
+            out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, about: About::note("idle") }));
         }
         out.push(Output::Request(Request::Drop));
         State::Ready

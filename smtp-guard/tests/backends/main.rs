@@ -59,6 +59,7 @@ struct Nobody;
 impl Meter for Nobody {
     fn offence(&self, _: &'static str) {}
     fn ban(&self, _: Reason) {}
+    fn deferral(&self, _: Reason) {}
     fn bans_active(&self, _: usize) {}
     fn report_dropped(&self) {}
     fn ban_latency(&self, _: Duration) {}

@@ -24,7 +24,7 @@ pub(crate) fn setting(role: Role, secured: bool) -> Setting {
         auth_plain: true,
         ..Capabilities::default()
     };
-    Setting { role, tls: true, secured, backend }
+    Setting { role, tls: true, secured, backend, ..Setting::default() }
 }
 
 #[test]

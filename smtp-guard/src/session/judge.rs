@@ -1,0 +1,106 @@
+//! A recipient before the backend is asked: relay, then what has to be found out, then the rest of the rules.
+
+use std::time::Duration;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use super::{About, Event, Facts, Output, Question, Request, Session, State, replies};
+use crate::clock::Instant;
+use crate::offence::Conduct;
+use crate::policy::checks::{Finding, Found};
+use crate::policy::{Decision, Refusal};
+use crate::wire::envelope::RcptTo;
+
+/// How much later than the look-ups' own deadline the driver may be with them.
+const SLACK: Duration = Duration::from_secs(5);
+
+impl Session {
+    /// Judges `rcpt`, or asks for what it is to be judged by. What can never work is said before anything is looked up.
+    pub(super) fn consult(&mut self, rcpt: RcptTo, now: Instant, out: &mut Vec<Output>) -> State {
+        if let Some(refusal) = self.rules.relay(&self.client, &rcpt.path) {
+            return self.refuse_recipient(&rcpt, refusal, now, out);
+        }
+        if self.client.exempt || self.rules.is_postmaster(&rcpt.path) {
+            return self.judge(rcpt, now, out);
+        }
+        let judged = self.transaction.as_ref().is_some_and(|transaction| transaction.judged.is_some());
+        let lookups = !judged && self.rules.is_stranger(&self.client, self.role);
+        self.deadline = now.after(self.rules.config().dns.timeout + SLACK);
+        out.push(Output::Consult { lookups });
+        State::Consulting(rcpt)
+    }
+
+    pub(super) fn on_facts(&mut self, rcpt: RcptTo, facts: &Facts, now: Instant, out: &mut Vec<Output>) -> State {
+        if facts.deferred {
+            let reply = replies::deferred();
+            let about = self.envelope(&rcpt).heard(&reply);
+            out.push(Output::Event(Event::Refused { reason: Reason::Deferred, about }));
+            return self.hold(reply, self.rules.config().harvest.delay, now, out);
+        }
+        if let Some(found) = &facts.found {
+            self.weigh(&rcpt, found, out);
+        }
+        match self.transaction.as_ref().and_then(|transaction| transaction.judged.clone().flatten()) {
+            Some(refusal) => self.refuse(refusal.reason, self.envelope(&rcpt), refusal.reply, Duration::ZERO, now, out),
+            None => self.judge(rcpt, now, out),
+        }
+    }
+
+    /// Takes down once for the transaction what the checks make of `found`.
+    fn weigh(&mut self, rcpt: &RcptTo, found: &Found, out: &mut Vec<Output>) {
+        let mut refusal = None;
+        for Finding { reason, reply, enforced, note } in self.rules.judge(&self.client, self.role, found) {
+            if enforced && refusal.is_none() {
+                refusal = Some(Refusal { reason, reply });
+            } else {
+                let about = About { note, ..self.envelope(rcpt).heard(&reply) };
+                out.push(Output::Event(Event::Observed { reason, about }));
+            }
+        }
+        if let Some(transaction) = &mut self.transaction {
+            transaction.judged = Some(refusal);
+        }
+    }
+
+    /// The rules that need nothing but themselves; then the backend is asked.
+    fn judge(&mut self, rcpt: RcptTo, now: Instant, out: &mut Vec<Output>) -> State {
+        let accepted = self.transaction.as_ref().map_or(0, |transaction| transaction.accepted);
+        match self.rules.recipient(&self.client, &rcpt.path, accepted) {
+            Decision::Permit((permit, standing)) => {
+                self.ask(Question::Rcpt(rcpt.clone(), standing), Request::Rcpt(rcpt, permit), now, out)
+            }
+            Decision::Refuse(refusal) => self.refuse_recipient(&rcpt, refusal, now, out),
+        }
+    }
+
+    fn refuse_recipient(&mut self, rcpt: &RcptTo, refusal: Refusal, now: Instant, out: &mut Vec<Output>) -> State {
+        let Refusal { reason, reply } = refusal;
+        let about = self.envelope(rcpt);
+        match reason {
+            Reason::UnknownRecipient => return self.unknown_recipient(rcpt, reply, now, out),
+            Reason::Trap => {
+                out.push(Output::Report(Conduct::Trap { recipient: rcpt.path.key().into() }));
+                let delay = self.rules.config().harvest.delay;
+                return self.refuse(reason, about, reply, delay, now, out);
+            }
+            Reason::Recipients if self.is_surplus_fair() => {
+                out.push(Output::Event(Event::Refused { reason, about: about.heard(&reply) }));
+                return self.reply(reply, now, out);
+            }
+            _ => {}
+        }
+        if reply.code().class() == 5 {
+            out.push(Output::Report(Conduct::Offence(reason)));
+        }
+        self.refuse(reason, about, reply, Duration::ZERO, now, out)
+    }
+
+    /// Whether one more recipient that there is no room for may be asked for free: as many as there was room for.
+    fn is_surplus_fair(&mut self) -> bool {
+        let limit = self.rules.config().limits.recipients;
+        self.transaction.as_mut().is_some_and(|transaction| {
+            transaction.surplus = transaction.surplus.saturating_add(1);
+            transaction.surplus <= limit
+        })
+    }
+}

@@ -1,0 +1,165 @@
+//! The greeting that is held back, what checks make of what was found out, deferrals, and what is given up.
+
+use std::time::Duration;
+
+use smtp_guard::config::{Checks, Config, Dnsbl, Mode};
+
+use super::dialogue::{Setting, check, check_in};
+
+const MAIL: &str = "
+    C EHLO client.example
+    < 250
+    C MAIL FROM:<a@client.example>
+    > MAIL
+    B 250 Ok
+    < 250
+";
+const TAKEN: &str = "C RCPT TO:<b@example.org>\n > RCPT\n B 250 Ok\n ! Known\n < 250\n";
+const RCPT: &str = "C RCPT TO:<b@example.org>\n";
+
+fn nothing(_: &mut Config) {}
+
+#[test]
+fn strangers_wait_for_the_greeting_in_silence() {
+    let early = |mode, delay| {
+        move |config: &mut Config| {
+            config.checks.early_talker = mode;
+            config.checks.greeting_delay = Duration::from_secs(delay);
+        }
+    };
+    let spoke = "D EHLO x\\r\\n\n";
+    let refused = "! Offence(EarlyTalker)\n # ended early_talker\n < 554 5.5.1\n .";
+    check("enforced", early(Mode::Enforce, 6), &format!("{spoke}{refused}"));
+    check("observed", early(Mode::Observe, 6), &format!("{spoke}# observed early_talker\n T\n < 220\n < 250"));
+    check("off", early(Mode::Off, 6), &format!("{spoke}T\n < 220\n < 250"));
+    check("in silence", early(Mode::Enforce, 6), "T\n < 220\n C EHLO x\n < 250");
+    check("vanishes", early(Mode::Enforce, 6), "X\n .");
+    check("banned meanwhile", early(Mode::Enforce, 6), "K\n # ended harvest\n < 421\n .");
+    check("the guard stops", early(Mode::Enforce, 6), "S\n < 421 4.3.2\n .");
+    // The first line of these is the greeting at once.
+    let at_once = "C EHLO x\n < 250";
+    check("no delay", early(Mode::Enforce, 0), at_once);
+    let familiar = Setting { familiar: true, ..Setting::default() };
+    check_in("familiar", &familiar, early(Mode::Enforce, 6), at_once);
+    let friend = |list: fn(&mut Config)| {
+        move |config: &mut Config| {
+            early(Mode::Enforce, 6)(config);
+            list(config);
+        }
+    };
+    check("exempt", friend(|config| config.exempt = ["192.0.2.0/24".parse().unwrap()].into_iter().collect()), at_once);
+    check(
+        "of a network of ours",
+        friend(|config| config.relay.networks = ["192.0.2.0/24".parse().unwrap()].into_iter().collect()),
+        at_once,
+    );
+}
+
+/// All checks in `mode`, and one block list of weight 2.
+fn all(mode: Mode) -> impl Fn(&mut Config) + Copy {
+    move |config| {
+        config.checks = Checks {
+            sender_domain: mode,
+            ptr: mode,
+            ptr_forward: mode,
+            early_talker: mode,
+            dnsbl: mode,
+            greeting_delay: Duration::ZERO,
+            dnsbl_threshold: 2,
+        };
+        config.dnsbl = vec![Dnsbl { zone: "bl.example".to_owned(), weight: 2, replies: Vec::new() }];
+    }
+}
+
+#[test]
+fn each_check_in_each_mode() {
+    let table = [
+        ("sender=exists", "", ""),
+        ("sender=missing", "sender_domain", "450 4.1.8"),
+        ("sender=null", "null_mx", "550 5.7.27"),
+        ("sender=failed", "sender_lookup", "450 4.4.3"),
+        ("ptr=none", "no_ptr", "450 4.7.1"),
+        ("ptr=mismatch", "ptr_forward", "450 4.7.25"),
+        // Not knowing is no reason.
+        ("ptr=failed", "", ""),
+        ("list=1", "", ""),
+        ("list=2", "dnsbl", "554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using bl.example"),
+        ("list=1 list=1", "dnsbl", "554 5.7.1"),
+    ];
+    for (found, reason, reply) in table {
+        let (off, taken) = (format!("{MAIL}F {found}\n"), TAKEN);
+        check(found, all(Mode::Off), &format!("{off}{taken}"));
+        if reason.is_empty() {
+            check(found, all(Mode::Enforce), &format!("{off}{taken}"));
+            continue;
+        }
+        // Observed once for a message, refused for each recipient.
+        let observed = format!("{RCPT}# observed {reason}\n > RCPT\n B 250 Ok\n ! Known\n < 250\n{TAKEN}");
+        check(found, all(Mode::Observe), &format!("{off}{observed}"));
+        let refused = format!("# refused {reason}\n < {reply}\n");
+        let late = format!("# refused {reason}\n T\n < {reply}\n");
+        check(found, all(Mode::Enforce), &format!("{off}{RCPT}{refused}{RCPT}{late}"));
+        // The next message is judged anew.
+        let again = format!("{off}{RCPT}{refused}C RSET\n > RSET\n B 250 Ok\n < 250\n");
+        let mail = "C MAIL FROM:<c@client.example>\n > MAIL\n B 250 Ok\n < 250\n F sender=exists\n";
+        check(found, all(Mode::Enforce), &format!("{again}{mail}{TAKEN}"));
+    }
+    let both = format!("{MAIL}F ptr=none list=2\n{RCPT}# observed no_ptr\n # refused dnsbl\n < 554\n");
+    check("all are judged, one refuses", all(Mode::Enforce), &both);
+    let mixed = |config: &mut Config| {
+        all(Mode::Enforce)(config);
+        config.checks.dnsbl = Mode::Observe;
+    };
+    let text = format!("{MAIL}F ptr=none list=2\n{RCPT}# observed dnsbl\n # refused no_ptr\n < 450\n");
+    check("what is only observed doesn't hide what is enforced", mixed, &text);
+}
+
+#[test]
+fn checks_are_for_strangers_and_not_for_postmaster() {
+    let found = "F sender=missing ptr=none list=2\n";
+    let postmaster = "C RCPT TO:<Postmaster@Example.ORG>\n > RCPT\n B 250 Ok\n < 250\n";
+    check("postmaster", all(Mode::Enforce), &format!("{MAIL}{found}{postmaster}"));
+    check("postmaster alone", all(Mode::Enforce), &format!("{MAIL}F deferred\nC RCPT TO:<postmaster>\n > RCPT"));
+    let relay = format!("{MAIL}{found}C RCPT TO:<x@other.example>\n ! Offence(Relay)\n # refused relay\n < 554\n");
+    check("what can never work is said first", all(Mode::Enforce), &relay);
+    let friend = |config: &mut Config| {
+        all(Mode::Enforce)(config);
+        config.relay.networks = ["192.0.2.1/32".parse().unwrap()].into_iter().collect();
+    };
+    check("of a network of ours", friend, &format!("{MAIL}{found}{TAKEN}"));
+}
+
+#[test]
+fn who_is_deferred_hears_4xx_for_every_recipient_and_loses_nothing() {
+    let deferred = format!("{RCPT}# refused deferred\n T\n < 450 4.7.1\n");
+    let delay = |config: &mut Config| config.harvest.delay = Duration::from_secs(5);
+    // However often: it is not the client's failure. And it ends in the middle of a message.
+    let text = format!("{MAIL}F deferred\n{}F sender=exists\n{TAKEN}", deferred.repeat(10));
+    check("deferred", delay, &text);
+}
+
+#[test]
+fn what_is_given_up_is_told_to_the_ledger_and_what_was_sent_is_not() {
+    let given = "! Abandoned { recipients: [Digest(";
+    let table = [
+        ("RSET", format!("C RSET\n {given}\n > RSET\n B 250 Ok\n < 250")),
+        ("EHLO", format!("C EHLO again\n {given}\n > RSET\n B 250 Ok\n < 250")),
+        ("QUIT", format!("C QUIT\n {given}\n > drop\n < 221\n .")),
+        ("vanishes", format!("X\n {given}\n > drop\n .")),
+        ("says nothing more", format!("T\n # ended timeout\n < 421\n {given}\n > drop\n .")),
+        (
+            "vanishes in the data",
+            format!("C DATA\n > DATA\n B 354 go\n < 354\n > Received\n D x\\r\\n\n > x|\n X\n {given}\n > drop\n ."),
+        ),
+        ("is lost", "B!\n # refused backend_lost\n > drop\n C RSET\n < 250".to_owned()),
+        (
+            "is refused at the dot",
+            "C DATA\n > DATA\n B 354 go\n < 354\n > Received\n D .\\r\\n\n > .|\n B 550 spam\n # message Rejected\n < 550\n C QUIT\n > QUIT\n < 221\n .".to_owned(),
+        ),
+        ("is refused at DATA", "C DATA\n > DATA\n B 451 no\n > drop\n # refused backend\n < 451".to_owned()),
+    ];
+    for (name, text) in table {
+        let setting = Setting { shows_abandoned: true, ..Setting::default() };
+        check_in(name, &setting, nothing, &format!("{MAIL}{TAKEN}{text}\n"));
+    }
+}
