@@ -162,7 +162,8 @@ impl Rules {
 
     fn serves(&self, mailbox: &Mailbox) -> bool {
         match mailbox.domain() {
-            Host::Name(name) => self.domains.contains(&name.to_ascii_lowercase()),
+            // As the configuration has it: an international name in its ASCII form.
+            name @ Host::Name(_) => self.domains.contains(&name.key()),
             Host::Literal(_) => false,
         }
     }

@@ -90,6 +90,18 @@ fn eight_bit_in_a_command_without_smtputf8() {
 }
 
 #[test]
+fn a_served_domain_in_its_international_form() {
+    let serves = |config: &mut Config| config.relay.domains = vec!["xn--mnchen-3ya.example".to_owned()];
+    let mail = format!("{HELLO}C MAIL FROM:<> SMTPUTF8\n > MAIL\n B 250 2.1.0 Ok\n < 250\n");
+    for domain in ["m\u{fc}nchen.example", "M\u{dc}NCHEN.example", "XN--mnchen-3ya.example"] {
+        let text = format!("{mail}C RCPT TO:<b@{domain}>\n > RCPT TO:<b@{domain}>|");
+        check_in(domain, &setting(Role::Mx, false), serves, &text);
+    }
+    let other = format!("{mail}C RCPT TO:<b@m\u{f6}nchen.example>\n ! Offence(Relay)\n # refused relay\n < 554 5.7.1");
+    check_in("another one", &setting(Role::Mx, false), serves, &other);
+}
+
+#[test]
 fn an_escape_sequence_as_the_name() {
     check("terminal", nothing, "C EHLO x\u{1b}[2J\n # refused protocol\n < 500 5.5.2");
     let header = "C EHLO a(b)c;\"d\"\n < 250\n C MAIL FROM:<>\n > MAIL\n B 250 2.1.0 Ok\n < 250\n ".to_owned()
