@@ -54,12 +54,18 @@ impl KnownRecipients {
         Ok(Self { entries })
     }
 
-    /// Whether `recipient` exists; it is `local@domain` in lower case.
+    /// Whether `recipient` exists; it is `local@domain` in lower case. `user+anything` may be an address of `user`: the
+    /// backend knows, and asking it costs nobody a message.
     pub fn lookup(&self, recipient: &str) -> bool {
         if self.entries.contains(recipient) {
             return true;
         }
-        recipient.rfind('@').is_some_and(|at| self.entries.contains(&recipient[at..]))
+        let Some(at) = recipient.rfind('@') else {
+            return false;
+        };
+        let (local, domain) = recipient.split_at(at);
+        let user = local.split_once('+').map(|(user, _)| [user, domain].concat());
+        self.entries.contains(domain) || user.is_some_and(|user| self.entries.contains(user.as_str()))
     }
 
     /// Addresses and domains in the table.
@@ -98,6 +104,10 @@ mod tests {
             ("alice@example.org", true),
             ("bob@example.org", true),
             ("carol@example.org", false),
+            ("alice+lists@example.org", true),
+            ("alice+a+b@example.org", true),
+            ("+alice@example.org", false),
+            ("carol+alice@example.org", false),
             ("anyone@all.example", true),
             ("@example.org", false),
             ("", false),
