@@ -159,9 +159,12 @@ impl Mailbox {
         self.local.is_ascii() && self.domain.is_ascii()
     }
 
-    /// Whether the local part names another way to go: `user%other`, `other!user`, `user@other`.
+    /// Whether the local part names another way to go: `user%other`, `other!user`, `user@other`, or what Exchange makes
+    /// of that, `IMCEASMTP-user+40other`.
     pub fn is_indirect(&self) -> bool {
-        self.local.contains(['%', '!', '@'])
+        const ENCAPSULATED: &str = "IMCEASMTP-";
+        let head = self.local.get(..ENCAPSULATED.len());
+        self.local.contains(['%', '!', '@']) || head.is_some_and(|head| head.eq_ignore_ascii_case(ENCAPSULATED))
     }
 }
 

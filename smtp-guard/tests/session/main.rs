@@ -100,6 +100,10 @@ fn envelope() {
         ("relay denied", "C RCPT TO:<x@other.example>\n ! Offence(Relay)\n # refused relay\n < 554 5.7.1"),
         ("percent hack", "C RCPT TO:<x%other.example@example.org>\n ! Offence(Relay)\n # refused relay\n < 554 5.7.1"),
         (
+            "an address in the clothes of another",
+            "C RCPT TO:<imceasmtp-x+40other+2Eexample@example.org>\n ! Offence(Relay)\n # refused relay\n < 554 5.7.1",
+        ),
+        (
             "unknown recipient",
             "C RCPT TO:<No@example.org>\n > RCPT TO:<No@example.org>|\n B 550 5.1.1 no such user\n \
              ! UnknownRecipient { recipient: \"no@example.org\" }\n # refused unknown_recipient\n < 550 5.1.1 no such user",
