@@ -155,6 +155,17 @@ struct Driver {
     consulted: Option<bool>,
 }
 
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.session.cut_off(&mut self.out);
+        for output in self.out.drain(..) {
+            if let Output::Event(event) = output {
+                events::observe(&self.shared, &self.id, self.addr, event);
+            }
+        }
+    }
+}
+
 impl Driver {
     async fn run(&mut self, seat: &mut Seat, stop: &mut Stop) -> io::Result<()> {
         let sleep = tokio::time::sleep(Duration::ZERO);

@@ -48,7 +48,7 @@ pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Even
             let outcome_label = outcome.label();
             if outcome == Outcome::Ambiguous {
                 tracing::warn!(session = id, client = %client.ip(), outcome = outcome_label, sender, recipients, size, reply,
-                    "message may have been delivered although the client heard 451");
+                    "message may have been delivered although the client heard no 250");
             } else {
                 tracing::info!(session = id, client = %client.ip(), outcome = outcome_label, sender, recipients, size, reply,
                     "message");

@@ -152,6 +152,15 @@ impl Session {
         self.reply(reply, now, out)
     }
 
+    /// The guard ends before the session does. What becomes of a message whose dot was sent nobody will learn, so it is told
+    /// now: the sender, who heard nothing, will send it again.
+    pub fn cut_off(&mut self, out: &mut Vec<Output>) {
+        if let State::Dot { size, .. } = self.state {
+            self.finish(Outcome::Ambiguous, size, &replies::shutdown(), out);
+            self.state = State::Closed;
+        }
+    }
+
     fn finish(&mut self, outcome: Outcome, size: u64, reply: &Reply, out: &mut Vec<Output>) {
         let (sender, recipients) = match &mut self.transaction {
             Some(transaction) => {

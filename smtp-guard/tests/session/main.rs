@@ -177,6 +177,8 @@ fn data() {
         ("too large", format!("{big}\n # refused message_size\n > drop\n # message Rejected\n < 552 5.3.4")),
         ("client vanishes before the dot", "D x\\r\\n\n > x|\n X\n > drop\n .".to_owned()),
         ("client vanishes after the dot", "D .\\r\\n\n > .|\n X\n B 250 Ok\n # message Accepted\n ! MessageAccepted\n .".to_owned()),
+        ("cut off after the dot", "D .\\r\\n\n > .|\n S\n S!\n # message Ambiguous".to_owned()),
+        ("cut off before the dot", "D x\\r\\n\n > x|\n S\n S!".to_owned()),
         ("banned after the dot", "D .\\r\\n\n > .|\n K\n B 250 Ok\n # message Accepted\n ! MessageAccepted\n < 250\n < 421\n .".to_owned()),
     ];
     for (name, text) in &table {
