@@ -25,6 +25,8 @@ use crate::wire::proxy::Ends;
 
 /// Connections that the kernel may hold before we accept them.
 const BACKLOG: i32 = 4096;
+/// Bytes of replies that the kernel holds for a client that doesn't read them; left to itself it holds megabytes for each.
+const SEND_BUFFER: usize = 64 * 1024;
 /// How long a client that was turned away may take to close.
 const LINGER: Duration = Duration::from_secs(1);
 /// How long to wait when the process is out of descriptors: sessions that end make room.
@@ -92,6 +94,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // What is accepted inherits it.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -232,4 +236,19 @@ fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason
         let _ = timeout(LINGER, farewell).await;
         drop((stream, seat));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn little_is_held_for_a_client_that_does_not_read() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let held = socket2::SockRef::from(&server).send_buffer_size().unwrap();
+        // The kernel takes twice as much, for its own records.
+        assert!(held <= 2 * SEND_BUFFER, "{held}");
+    }
 }
