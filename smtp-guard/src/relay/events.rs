@@ -30,11 +30,10 @@ pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Even
             if !within_budget(shared) {
                 return;
             }
-            // Who is slow is no offender: tools that read the security lines must not take it for one.
-            if reason == Reason::Timeout {
-                tracing::info!(session = id, client = %client.ip(), "session timed out");
-            } else {
+            if is_offence(reason) {
                 log::rejected(client, reason, id);
+            } else {
+                tracing::info!(session = id, client = %client.ip(), reason = reason.label(), "session ended");
             }
         }
         Event::Authenticated { user } => {
@@ -72,6 +71,12 @@ fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, about:
     log::refused(shared.config.log.format, id, client, reason, &refused);
 }
 
+/// Tools that read the security lines ban whom they name. Who is slow is no offender, nor is who comes when we have no room
+/// or no backend, or whose TLS doesn't go with ours.
+fn is_offence(reason: Reason) -> bool {
+    !matches!(reason, Reason::Timeout | Reason::TotalConnections | Reason::BackendLost | Reason::Tls)
+}
+
 fn within_budget(shared: &Shared) -> bool {
     match REFUSALS.take(Instant::now()) {
         Some(0) => true,
@@ -82,6 +87,25 @@ fn within_budget(shared: &Shared) -> bool {
         None => {
             shared.metrics.bound_reached("log_refusals");
             false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_trouble_is_nobodys_offence() {
+        for (reason, offence) in [
+            (Reason::BackendLost, false),
+            (Reason::TotalConnections, false),
+            (Reason::Timeout, false),
+            (Reason::Harvest, true),
+            (Reason::Connections, true),
+            (Reason::FailedCommands, true),
+        ] {
+            assert_eq!(is_offence(reason), offence, "{}", reason.label());
         }
     }
 }
