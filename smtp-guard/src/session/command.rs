@@ -85,6 +85,7 @@ impl Session {
         if self.transaction.is_some() {
             return self.protocol(replies::nested_mail(), now, out);
         }
+        self.excused = self.rules.config().limits.recipients.saturating_add(1);
         let (uses, offer) = (mail.uses(), self.offer());
         let offered = self.backend.takes(uses)
             && (offer.auth || !uses.auth)
@@ -106,7 +107,7 @@ impl Session {
 
     fn on_rcpt(&mut self, rcpt: RcptTo, now: Instant, out: &mut Vec<Output>) -> State {
         let Some(transaction) = &self.transaction else {
-            return self.protocol(replies::mail_first(), now, out);
+            return self.without_mail(now, out);
         };
         if transaction.lost {
             return self.reply(replies::backend_lost(), now, out);
@@ -120,6 +121,18 @@ impl Session {
             return self.protocol(replies::unknown_parameter(), now, out);
         }
         self.consult(rcpt, now, out)
+    }
+
+    /// RCPT or DATA without a transaction. Behind a MAIL that failed it isn't held against the client: that may have been
+    /// trouble of ours.
+    fn without_mail(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
+        let Some(left) = self.excused.checked_sub(1) else {
+            return self.protocol(replies::mail_first(), now, out);
+        };
+        self.excused = left;
+        let about = About::default().heard(&replies::mail_first());
+        out.push(Output::Event(super::Event::Refused { reason: Reason::Protocol, about }));
+        self.reply(replies::mail_first(), now, out)
     }
 
     /// A recipient that doesn't exist: told late, and told to the ledger at once.
@@ -153,7 +166,7 @@ impl Session {
 
     fn on_data(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
         match &self.transaction {
-            None => self.protocol(replies::mail_first(), now, out),
+            None => self.without_mail(now, out),
             Some(Transaction { lost: true, .. }) => {
                 self.reset_transaction(None, out);
                 self.reply(replies::backend_lost(), now, out)

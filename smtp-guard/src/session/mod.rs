@@ -79,6 +79,8 @@ pub struct Session {
     state: State,
     deadline: Instant,
     failures: u32,
+    /// RCPT and DATA that may still come behind a MAIL that failed: a client that pipelines has sent them already.
+    excused: u32,
     junk: u32,
     /// Command lines with bare CR, bare LF or NUL.
     flaws: u32,
@@ -162,6 +164,7 @@ impl Session {
             state: State::Ready,
             deadline: clock.instant.after(COMMAND_WAIT),
             failures: 0,
+            excused: 0,
             junk: 0,
             accepted_messages: 0,
             draining: false,

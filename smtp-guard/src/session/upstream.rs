@@ -36,6 +36,7 @@ impl Session {
             }
             (question @ Question::Reset(_), _) => self.on_lost(question, Lost::Protocol, now, out),
             (Question::Mail(mail), 2) => {
+                self.excused = 0;
                 self.transaction = Some(Transaction {
                     sender: mail.path.to_string(),
                     accepted: 0,

@@ -32,3 +32,18 @@ fn a_transaction_that_is_lost_holds_nothing_up() {
     check("the session's end", nothing, &format!("{lost}{over}"));
     check("a stop", nothing, &format!("{lost}S\n < 421 4.3.2\n > drop\n ."));
 }
+
+#[test]
+fn what_was_sent_behind_a_mail_that_failed_is_not_held_against_the_client() {
+    let behind =
+        "C RCPT TO:<b@example.org>\n # refused protocol\n < 503\n".repeat(2) + "C DATA\n # refused protocol\n < 503\n";
+    let counted = "C RCPT TO:<b@example.org>\n # refused protocol\n < 503\n C DATA\n # refused protocol\n T\n < 503\n";
+    for (name, mail) in [
+        ("backend lost", "C MAIL FROM:<>\n > MAIL\n B!\n # refused backend_lost\n > drop\n < 451\n"),
+        ("backend defers", "C MAIL FROM:<>\n > MAIL\n B 450 4.7.1 later\n # refused backend\n < 450\n"),
+    ] {
+        check(name, nothing, &format!("C EHLO c\n < 250\n{mail}{behind}{mail}{behind}{counted}"));
+    }
+    let rset = "C RSET\n > RSET\n B 250 2.0.0 Ok\n < 250\n";
+    check("none failed", nothing, &format!("{MAIL}{rset}{counted}"));
+}
