@@ -56,6 +56,9 @@ const AUTH_WAIT: Duration = Duration::from_secs(60);
 /// How long the envelope of a transaction that is open at the session's end may take from there on. Without it a client
 /// could hold a session for ever by recipients that are answered 4xx, which count for nothing.
 const ENVELOPE_GRACE: Duration = Duration::from_secs(600);
+/// Before the answer to MAIL when it found no backend, from the second time on: each of them costs a connection to it, and
+/// they count for nothing.
+const LOST_DELAY: Duration = Duration::from_secs(1);
 /// NOOP, RSET, VRFY, HELP and repeated EHLO in one session; one more ends it.
 const JUNK_COMMANDS: u32 = 100;
 
@@ -81,6 +84,8 @@ pub struct Session {
     failures: u32,
     /// RCPT and DATA that may still come behind a MAIL that failed: a client that pipelines has sent them already.
     excused: u32,
+    /// A MAIL of this session found no backend.
+    lost: bool,
     junk: u32,
     /// Command lines with bare CR, bare LF or NUL.
     flaws: u32,
@@ -165,6 +170,7 @@ impl Session {
             deadline: clock.instant.after(COMMAND_WAIT),
             failures: 0,
             excused: 0,
+            lost: false,
             junk: 0,
             accepted_messages: 0,
             draining: false,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::{
-    About, Event, Lost, Output, Question, Request, Session, State, Transaction, Upstream, body, received, replies,
+    About, Event, LOST_DELAY, Lost, Output, Question, Request, Session, State, Transaction, Upstream, body, received, replies,
 };
 use crate::clock::Instant;
 use crate::offence::{Conduct, Digest};
@@ -134,7 +134,11 @@ impl Session {
             Question::Mail(_) if self.is_bound_to_backend() => {
                 self.refuse_and_close(Reason::BackendLost, replies::login_lost(), out)
             }
-            Question::Mail(_) | Question::Data | Question::Auth(_) => {
+            Question::Mail(_) => {
+                let delay = if std::mem::replace(&mut self.lost, true) { LOST_DELAY } else { Duration::ZERO };
+                self.hold(replies::lost(lost), delay, now, out)
+            }
+            Question::Data | Question::Auth(_) => {
                 self.reset_transaction(None, out);
                 self.reply(replies::lost(lost), now, out)
             }

@@ -42,8 +42,17 @@ fn what_was_sent_behind_a_mail_that_failed_is_not_held_against_the_client() {
         ("backend lost", "C MAIL FROM:<>\n > MAIL\n B!\n # refused backend_lost\n > drop\n < 451\n"),
         ("backend defers", "C MAIL FROM:<>\n > MAIL\n B 450 4.7.1 later\n # refused backend\n < 450\n"),
     ] {
-        check(name, nothing, &format!("C EHLO c\n < 250\n{mail}{behind}{mail}{behind}{counted}"));
+        check(name, nothing, &format!("C EHLO c\n < 250\n{mail}{behind}{counted}"));
     }
     let rset = "C RSET\n > RSET\n B 250 2.0.0 Ok\n < 250\n";
     check("none failed", nothing, &format!("{MAIL}{rset}{counted}"));
+}
+
+#[test]
+fn a_lost_backend_is_not_asked_as_fast_as_the_client_can() {
+    let lost = "C MAIL FROM:<>\n > MAIL\n B!\n # refused backend_lost\n > drop\n";
+    let text = format!("C EHLO c\n < 250\n{lost} < 451\n{lost} W 1\n T\n < 451\n{lost} T\n < 451");
+    check("from the second time on it waits", nothing, &text);
+    let exempt = |config: &mut Config| config.exempt = ["192.0.2.1/32".parse().unwrap()].into_iter().collect();
+    check("an exempt client doesn't", exempt, &format!("C EHLO c\n < 250\n{lost} < 451\n{lost} < 451"));
 }
