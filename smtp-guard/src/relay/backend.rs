@@ -96,6 +96,8 @@ impl Backend {
                 }
             }
             (Request::Quit, _) => self.link = Link::None,
+            // A write of the data failed, and the session has not heard of it yet.
+            (Request::End(_), Link::Broken(lost)) => *lost = Lost::BeforeDot,
             // Body of a message whose backend is gone: the loss is told by `word`.
             (_, Link::None | Link::Opening { .. } | Link::Broken(_)) => {}
         }
@@ -155,7 +157,7 @@ impl Connection {
                 return Ok(());
             }
             // A reply that nobody asked for would be taken for the answer to this.
-            return Err(Lost::Protocol);
+            return Err(if matches!(request, Request::End(_)) { Lost::BeforeDot } else { Lost::Protocol });
         }
         let unsent = &mut self.channel.unsent;
         match request {

@@ -8,7 +8,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use std::time::Duration;
 
-use super::{BODY_WAIT, DOT_WAIT, Event, Message, Output, Request, Session, State, Upstream, replies};
+use super::{BODY_WAIT, DOT_WAIT, Event, Lost, Message, Output, Request, Session, State, Upstream, replies};
 use crate::clock::Instant;
 use crate::observe::metrics::Outcome;
 use crate::offence::Conduct;
@@ -181,6 +181,7 @@ fn usable_at_dot(word: Upstream) -> Result<Reply, (Outcome, Reply)> {
         Upstream::Reply(reply) if reply.code().get() == 421 => Err((Outcome::Deferred, replies::backend_lost())),
         Upstream::Reply(reply) => Ok(reply.with_enhanced()),
         Upstream::Auth(_) => Err((Outcome::Ambiguous, replies::backend_nonsense())),
+        Upstream::Lost(Lost::BeforeDot) => Err((Outcome::Deferred, replies::lost(Lost::BeforeDot))),
         Upstream::Lost(lost) => Err((Outcome::Ambiguous, replies::lost(lost))),
     }
 }

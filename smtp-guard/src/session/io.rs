@@ -134,6 +134,8 @@ pub enum Lost {
     Timeout,
     /// It answered what makes no sense here.
     Protocol,
+    /// It was lost before the final dot was sent: it can't have taken the message.
+    BeforeDot,
 }
 
 /// What the driver shall do, in this order.

@@ -74,7 +74,7 @@ pub fn challenge(text: &'static str) -> Reply {
 pub fn lost(lost: Lost) -> Reply {
     match lost {
         Lost::Unreachable => backend_unreachable(),
-        Lost::Closed => backend_lost(),
+        Lost::Closed | Lost::BeforeDot => backend_lost(),
         Lost::Timeout => backend_timeout(),
         Lost::Protocol => backend_nonsense(),
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::{
-    About, Event, LOST_DELAY, Lost, Output, Question, Request, Session, State, Transaction, Upstream, body, received, replies,
+    About, Event, LOST_DELAY, Lost, Output, Question, Request, Session, State, Transaction, Upstream, body, received,
+    replies,
 };
 use crate::clock::Instant;
 use crate::offence::{Conduct, Digest};

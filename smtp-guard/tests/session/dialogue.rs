@@ -4,7 +4,7 @@
 //! One line of a dialogue is one event or one expectation:
 //! `C` client sends a command line, `D` client sends bytes of message data, `B` backend answers, `X` client vanishes,
 //! `A` the backend or Dovecot judges credentials (accepted, rejected, unavailable), `H` the TLS handshake is done,
-//! `R` the source has sent its share of messages, `W` the client is waited for so many seconds, `B!` the backend is lost, `T` the deadline passes, `K` the source is banned, `S` the guard stops, `S!` and waits no longer;
+//! `R` the source has sent its share of messages, `W` the client is waited for so many seconds, `B!` the backend is lost, `B-` was lost before the dot could be sent, `T` the deadline passes, `K` the source is banned, `S` the guard stops, `S!` and waits no longer;
 //! `F` from here on this is found out about every recipient: `deferred`, `sender=exists|missing|null|failed`,
 //! `ptr=none|mismatch|failed`, `list=<weight>`;
 //! `<` a reply to the client, `>` a request to the backend, `!` a report to the ledger, `#` an event, `.` closed.
@@ -225,6 +225,7 @@ impl World {
                 let reply = ReplyDecoder::new().next(&mut bytes).unwrap().unwrap();
                 self.step(Input::Upstream(Upstream::Reply(reply)));
             }
+            "B-" => self.step(Input::Upstream(Upstream::Lost(Lost::BeforeDot))),
             "B!" => self.step(Input::Upstream(Upstream::Lost(Lost::Closed))),
             "A" => {
                 let verdict = match what {

@@ -169,6 +169,7 @@ fn data() {
         ("deferred at the dot", "D .\\r\\n\n > .|\n B 452 full\n # message Deferred\n > drop\n < 452 4.0.0 full".to_owned()),
         ("421 at the dot", "D .\\r\\n\n > .|\n B 421 4.3.0 bye\n # message Deferred\n > drop\n < 451".to_owned()),
         ("dies at the dot", "D .\\r\\n\n > .|\n B!\n # message Ambiguous\n > drop\n < 451".to_owned()),
+        ("died before the dot", "D .\\r\\n\n > .|\n B-\n # message Deferred\n > drop\n < 451 4.4.2".to_owned()),
         ("silent at the dot", "D .\\r\\n\n > .|\n T\n # message Ambiguous\n > drop\n < 451".to_owned()),
         ("354 at the dot", "D .\\r\\n\n > .|\n B 354 again\n # message Ambiguous\n > drop\n < 451 4.3.0".to_owned()),
         ("550 in DATA", "D x\\r\\n\n > x|\n B 550 5.6.0 no\n > drop\n D y\\r\\n.\\r\\n\n # message Rejected\n < 550 5.6.0 no".to_owned()),
