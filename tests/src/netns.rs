@@ -7,11 +7,13 @@
 //! IPv6 likewise: `fd77:1::/64` and so on; the attacker also has a second address in its /64 and one in another.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::run;
 
@@ -101,6 +103,12 @@ impl World {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={NAMES}/{}", self.name(host))).arg(program);
         command
+    }
+
+    /// Moves the calling thread to `host`: sockets that it opens from now on are there.
+    pub fn enter(&self, host: Host) {
+        let namespace = fs::File::open(Path::new(NAMES).join(self.name(host))).unwrap();
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
     }
 
     /// ip(8) on `host`.

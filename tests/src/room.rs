@@ -77,13 +77,24 @@ impl Room {
         self.program.wait_for_end();
     }
 
+    /// Sends `signal` to the program itself, not to what it started.
+    pub fn signal(&self, signal: Signal) {
+        let programs: Vec<_> = children(self.program.pid()).into_iter().flat_map(children).collect();
+        assert_eq!(programs.len(), 1, "the shell's only child");
+        kill_process(programs[0], signal).unwrap();
+    }
+
     fn kill(&self) {
-        let pid = self.program.pid().as_raw_nonzero();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        for first in children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter_map(Pid::from_raw) {
+        for first in children(self.program.pid()) {
             let _ = kill_process(first, Signal::KILL);
         }
     }
+}
+
+fn children(parent: Pid) -> Vec<Pid> {
+    let pid = parent.as_raw_nonzero();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter_map(Pid::from_raw).collect()
 }
 
 impl Drop for Room {

@@ -35,6 +35,7 @@ const TEST: &[(&str, &str)] = &[
     ("openssl", "looks at certificates"),
     ("testssl.sh", "judges TLS on port 25"),
     ("bsdextrautils", "hexdump for testssl.sh"),
+    ("bind9", "the real DNS server"),
     ("bind9-host", "look-ups of testssl.sh"),
     ("procps", "ps for testssl.sh"),
     ("iproute2", "network namespaces and veth"),

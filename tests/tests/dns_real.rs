@@ -1,0 +1,182 @@
+//! Facts from DNS by a real BIND: right answers, a server that freezes, dies and comes back, and zones that are dead.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use smtp_guard::facts::dns::{Meter, Resolver, Zone};
+use smtp_guard_tests::{Host, Named, World};
+use tokio::time::Instant;
+
+/// Long enough for anything that is answered.
+const PATIENT: Duration = Duration::from_secs(20);
+/// What a silent server costs.
+const FAIR: Duration = Duration::from_millis(1500);
+
+const ZONE: &str = r#"
+mx.example. MX 10 mail.mx.example.
+mail.mx.example. A 192.0.2.1
+mail.mx.example. AAAA 2001:db8::1
+a.example. A 192.0.2.2
+six.example. AAAA 2001:db8::2
+null.example. MX 0 .
+two.example. MX 0 .
+two.example. MX 10 mail.mx.example.
+ten.example. MX 10 .
+text.example. TXT "no mail here"
+deep.empty.example. A 192.0.2.3
+alias.example. CNAME mx.example.
+dangling.example. CNAME gone.example.
+circle.example. CNAME elcric.example.
+elcric.example. CNAME circle.example.
+xn--bcher-kva.example. MX 10 mail.mx.example.
+1.2.0.192.in-addr.arpa. PTR Mail.MX.example.
+2.2.0.192.in-addr.arpa. PTR mail.mx.example.
+3.2.0.192.in-addr.arpa. CNAME 3.0-63.2.0.192.in-addr.arpa.
+3.0-63.2.0.192.in-addr.arpa. PTR a.example.
+4.2.0.192.in-addr.arpa. PTR a\013\010b.example.
+5.2.0.192.in-addr.arpa. TXT "no name"
+1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. PTR mail.mx.example.
+2.0.0.127.bl.example. A 127.0.0.2
+1.2.0.192.bl.example. A 127.0.0.4
+2.2.0.192.bl.example. A 127.0.0.99
+3.2.0.192.bl.example. A 127.255.255.254
+4.2.0.192.bl.example. A 192.0.2.80
+1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.bl.example. A 127.0.0.3
+"#;
+
+const FACTS: &[(&str, &str, &str)] = &[
+    ("sender", "mx.example", "Ok(Exists)"),
+    ("sender", "MX.EXAMPLE", "Ok(Exists)"),
+    ("sender", "a.example", "Ok(Exists)"),
+    ("sender", "six.example", "Ok(Exists)"),
+    ("sender", "null.example", "Ok(NullMx)"),
+    ("sender", "two.example", "Ok(Exists)"),
+    ("sender", "ten.example", "Ok(Exists)"),
+    ("sender", "alias.example", "Ok(Exists)"),
+    ("sender", "xn--bcher-kva.example", "Ok(Exists)"),
+    ("sender", "text.example", "Ok(Missing)"),
+    ("sender", "empty.example", "Ok(Missing)"),
+    ("sender", "gone.example", "Ok(Missing)"),
+    ("sender", "dangling.example", "Ok(Missing)"),
+    ("sender", "circle.example", "Err(ServFail)"),
+    ("reverse", "192.0.2.1", "Ok(Names { names: [\"mail.mx.example\"], forward: Some(Confirmed) })"),
+    ("reverse", "::ffff:192.0.2.1", "Ok(Names { names: [\"mail.mx.example\"], forward: Some(Confirmed) })"),
+    ("reverse", "2001:db8::1", "Ok(Names { names: [\"mail.mx.example\"], forward: Some(Confirmed) })"),
+    ("reverse", "192.0.2.2", "Ok(Names { names: [\"mail.mx.example\"], forward: Some(Mismatch) })"),
+    ("reverse", "192.0.2.3", "Ok(Names { names: [\"a.example\"], forward: Some(Mismatch) })"),
+    ("reverse", "192.0.2.4", "Ok(None)"),
+    ("reverse", "192.0.2.5", "Ok(None)"),
+    ("reverse", "192.0.2.6", "Ok(None)"),
+    // Its 100 names (more BIND takes no longer) come over TCP, in an order of its choice.
+    ("names", "192.0.2.200", "4 names of 100"),
+    ("listed", "127.0.0.2", "Ok(Some(127.0.0.2))"),
+    ("listed", "192.0.2.1", "Ok(Some(127.0.0.4))"),
+    ("listed", "192.0.2.2", "Ok(None)"),
+    ("listed", "192.0.2.3", "Err(ListRefuses)"),
+    ("listed", "192.0.2.4", "Ok(None)"),
+    ("listed", "192.0.2.5", "Ok(None)"),
+    ("listed", "2001:db8::1", "Ok(Some(127.0.0.3))"),
+];
+
+/// Counts look-ups that were not even tried.
+#[derive(Default)]
+struct Denied(AtomicUsize);
+
+impl Meter for Denied {
+    fn lookup(&self, _: &'static str, result: &'static str) {
+        self.0.fetch_add(usize::from(result == "servers_silent"), Ordering::Relaxed);
+    }
+
+    fn bound_reached(&self, _: &'static str) {}
+}
+
+async fn ask(resolver: &Resolver, kind: &str, what: &str, patience: Duration) -> String {
+    let deadline = Instant::now() + patience;
+    let client = || what.parse().unwrap();
+    match kind {
+        "sender" => format!("{:?}", resolver.sender_domain(what, deadline).await),
+        "reverse" => format!("{:?}", resolver.reverse(client(), true, deadline).await),
+        "names" => {
+            let found = format!("{:?}", resolver.reverse(client(), false, deadline).await);
+            format!("{} names of 100", found.matches(".many.example").count())
+        }
+        _ => {
+            let replies = vec!["127.0.0.2".parse().unwrap()..="127.0.0.11".parse().unwrap()];
+            let zone = Zone { name: "bl.example".into(), weight: 1, replies };
+            format!("{:?}", resolver.listed(&zone, client(), deadline).await)
+        }
+    }
+}
+
+/// What becomes of look-ups for `count` domains of `zone` that nobody has asked for before, all at once.
+async fn fresh(resolver: &Resolver, zone: &str, count: usize, patience: Duration) -> Vec<String> {
+    let mut asked = Vec::new();
+    for n in 0..count {
+        let (resolver, domain) = (resolver.clone(), format!("n{n}.{zone}"));
+        asked.push(tokio::spawn(async move { ask(&resolver, "sender", &domain, patience).await }));
+    }
+    let mut found = Vec::new();
+    for asked in asked {
+        found.push(asked.await.unwrap());
+    }
+    found
+}
+
+/// The server has fallen silent: a few look-ups wait in vain, then hardly any is tried; what is known stays known.
+async fn silent(resolver: &Resolver, denied: &Denied, word: &str) {
+    let before = denied.0.load(Ordering::Relaxed);
+    let first = fresh(resolver, &format!("first.{word}.example"), 8, FAIR).await;
+    assert!(first.iter().all(|found| found == "Err(TimedOut)"), "{first:?}");
+    let later = fresh(resolver, &format!("later.{word}.example"), 100, FAIR).await;
+    assert!(later.iter().all(|found| found.starts_with("Err(")), "{later:?}");
+    assert!(denied.0.load(Ordering::Relaxed) - before > 50, "{later:?}");
+    assert_eq!(ask(resolver, "sender", "mx.example", FAIR).await, "Ok(Exists)");
+}
+
+/// The server answers again: one trial finds it out, then all are served.
+async fn back(resolver: &Resolver, word: &str) {
+    for n in 0..100 {
+        if ask(resolver, "sender", &format!("try{n}.{word}.example"), FAIR).await == "Ok(Missing)" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let found = fresh(resolver, &format!("back.{word}.example"), 20, PATIENT).await;
+    assert_eq!(found, ["Ok(Missing)"; 20]);
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn bind_answers_freezes_dies_and_comes_back() {
+    let world = World::new();
+    let many = (0..100).map(|n| format!("200.2.0.192.in-addr.arpa. PTR h{n}.many.example.\n"));
+    let mut named = Named::start(&world, &(ZONE.to_owned() + &many.collect::<String>()));
+    println!("{}", Named::version());
+    world.enter(Host::Edge);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let denied = Arc::<Denied>::default();
+        let server = format!("{}:53", World::BACKEND).parse().unwrap();
+        let resolver = Resolver::new(&[server], Arc::clone(&denied) as Arc<dyn Meter>).unwrap();
+        for (kind, what, found) in FACTS {
+            let answer = ask(&resolver, kind, what, PATIENT).await;
+            assert_eq!(answer, *found, "{kind} {what}\n{}", named.log());
+        }
+        // Zones of strangers are dead, as many as there may be; the server isn't.
+        for round in 0..3 {
+            let dead = fresh(&resolver, &format!("r{round}.dead"), 10, FAIR).await;
+            assert!(dead.iter().all(|found| found.starts_with("Err(")), "{dead:?}");
+            assert_eq!(ask(&resolver, "sender", &format!("no{round}.example"), PATIENT).await, "Ok(Missing)");
+        }
+        named.freeze();
+        silent(&resolver, &denied, "frozen").await;
+        named.thaw();
+        back(&resolver, "thawed").await;
+        named.kill9();
+        silent(&resolver, &denied, "killed").await;
+        named.restart(&world);
+        back(&resolver, "restarted").await;
+    });
+}
