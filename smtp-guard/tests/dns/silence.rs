@@ -6,10 +6,11 @@ use std::time::Duration;
 use RecordType::{MX, NS};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
+use smtp_guard::facts::dns::Resolver;
 
-use crate::server::Act::{self, Code, Found, NxDomain, Silent};
+use crate::server::Act::{self, Code, Found, Garbage, NxDomain, Silent};
 use crate::server::mx;
-use crate::{Bench, PATIENT, Sender, run};
+use crate::{Bench, Counts, PATIENT, Sender, run};
 
 /// Just long enough for silence to be blamed on somebody.
 const FAIR: Duration = Duration::from_millis(1500);
@@ -111,12 +112,38 @@ fn errors_are_not_silence() {
 }
 
 #[test]
+fn one_good_server_of_two_is_enough() {
+    let good = || Found(vec![mx(10, "m.example")]);
+    let fails = || Code(ResponseCode::ServFail);
+    for (one, other, patience, found) in [
+        (good(), Silent, PATIENT, "Ok(Exists)"),
+        (good(), Code(ResponseCode::Refused), PATIENT, "Ok(Exists)"),
+        (good(), fails(), PATIENT, "Ok(Exists)"),
+        (good(), Garbage, PATIENT, "Ok(Exists)"),
+        (NxDomain, fails(), PATIENT, "Ok(Missing)"),
+        (fails(), fails(), PATIENT, "Err(ServFail)"),
+        (fails(), Silent, PATIENT, "Err(ServFail)"),
+        (Silent, Silent, FAIR, "Err(TimedOut)"),
+    ] {
+        run(async {
+            let first = Bench::new(&[("d.example", MX, one.clone())]).await;
+            let second = Bench::new(&[("d.example", MX, other.clone())]).await;
+            let (one_address, other_address) = (first.server.address, second.server.address);
+            for addresses in [[one_address, other_address], [other_address, one_address]] {
+                let resolver = Resolver::new(&addresses, Arc::<Counts>::default()).unwrap();
+                let bench = Bench { server: first.server.clone(), resolver, counts: Arc::default() };
+                assert_eq!(bench.ask(Sender("d.example"), patience).await, found, "{one:?} and {other:?}");
+            }
+        });
+    }
+}
+
+#[test]
 fn a_server_that_is_not_there_is_a_failure() {
     run(async {
         let bench = Bench::new(&[]).await;
         // Nobody listens on port 9 of a loopback address that nothing else uses.
-        let meter = Arc::<crate::Counts>::default();
-        let resolver = smtp_guard::facts::dns::Resolver::new(&["127.255.1.9:9".parse().unwrap()], meter).unwrap();
+        let resolver = Resolver::new(&["127.255.1.9:9".parse().unwrap()], Arc::<Counts>::default()).unwrap();
         let other = Bench { resolver, ..bench };
         let found = other.ask(Sender("d.example"), FAIR).await;
         assert!(found == "Err(TimedOut)" || found.starts_with("Err(Network("), "{found}");

@@ -5,22 +5,18 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::{Name, RecordType};
-use hickory_resolver::system_conf::read_system_conf;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use super::Meter;
-use super::answer::{self, Answer, Question, Reading};
+use super::answer::{Answer, Question, Reading};
 use super::breaker::{Admission, Breaker};
 use super::failure::{Error, Failure};
 use super::memory::Memory;
 use super::names;
+use super::servers::Servers;
 
-/// Look-ups under way. With two servers and three tries over UDP each may hold six sockets.
+/// Look-ups under way. With two servers and three tries over UDP each may hold six sockets; identical ones share them.
 const UNDER_WAY: usize = 256;
 /// Bytes of memory for answers and failures.
 const REMEMBERED: u64 = 16 * 1024 * 1024;
@@ -28,7 +24,7 @@ const REMEMBERED: u64 = 16 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Asker {
-    hickory: TokioResolver,
+    servers: Servers,
     memory: Memory,
     breaker: Mutex<Breaker>,
     places: Semaphore,
@@ -38,16 +34,8 @@ pub(super) struct Asker {
 impl Asker {
     /// `servers` empty: those of the system.
     pub(super) fn new(servers: &[SocketAddr], meter: Arc<dyn Meter>) -> Result<Self, Error> {
-        let servers = match servers {
-            [] => read_system_conf().map_err(|error| Error::System(Box::new(error)))?.0.name_servers().to_vec(),
-            named => named.iter().copied().map(server).collect(),
-        };
-        // Without the system's domain and search list: a name is looked up as it stands.
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        let hickory = builder.with_options(options()).build().map_err(|error| Error::Build(Box::new(error)))?;
         Ok(Self {
-            hickory,
+            servers: Servers::new(servers, UNDER_WAY)?,
             memory: Memory::new(REMEMBERED),
             breaker: Mutex::default(),
             places: Semaphore::new(UNDER_WAY),
@@ -86,8 +74,8 @@ impl Asker {
         let admission = self.breaker().admit(Instant::now());
         let asked = async {
             match admission {
-                Admission::Free => self.send(&question).await,
-                Admission::Trial => self.send_with_sign_of_life(&question).await,
+                Admission::Free => self.servers.ask(&question).await,
+                Admission::Trial => self.try_out(&question).await,
                 Admission::Denied => Err(Failure::ServersSilent),
             }
         };
@@ -96,23 +84,14 @@ impl Asker {
         result.map(|reading| reading.answer)
     }
 
-    async fn send(&self, question: &Question) -> Result<Reading, Failure> {
-        let name = question.wire_name()?;
-        let result = self.hickory.lookup(name.clone(), question.kind.record_type()).await;
-        answer::read(question.kind, &name, result)
-    }
-
-    /// Asks also for what any resolver knows, so that a stranger's dead zone isn't taken for a dead server.
-    async fn send_with_sign_of_life(&self, question: &Question) -> Result<Reading, Failure> {
-        let mut asked = pin!(self.send(question));
-        let mut alive = pin!(self.hickory.lookup(Name::root(), RecordType::NS));
+    /// Asks also for a sign of life, so that a stranger's dead zone isn't taken for a dead server.
+    async fn try_out(&self, question: &Question) -> Result<Reading, Failure> {
+        let mut asked = pin!(self.servers.ask(question));
         tokio::select! {
             biased;
             result = &mut asked => return result,
-            root = &mut alive => {
-                if root.map_or_else(|error| !answer::failure(&error).is_silence(), |_| true) {
-                    self.answered();
-                }
+            is_alive = self.servers.is_alive() => if is_alive {
+                self.answered();
             }
         }
         asked.await
@@ -151,34 +130,4 @@ impl Asker {
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn server(address: SocketAddr) -> NameServerConfig {
-    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-        connection.port = address.port();
-        connection
-    });
-    NameServerConfig::new(address.ip(), true, connections.into())
-}
-
-fn options() -> ResolverOpts {
-    let mut options = ResolverOpts::default();
-    // Twice 2.5 s: the second time gets the answer that a resolver took three seconds to find. Within each, hickory sends
-    // its question up to three times over UDP.
-    options.timeout = Duration::from_millis(2500);
-    options.attempts = 1;
-    // The memory is ours; see the head of the module.
-    options.cache_size = 0;
-    options.use_hosts_file = ResolveHosts::Never;
-    options.ndots = 0;
-    options.edns0 = true;
-    // 16 bits of id and 16 of port are guarded by the case of the letters as well.
-    options.case_randomization = true;
-    // A garbled or refused UDP answer isn't tried again over TCP; a truncated one always is.
-    options.try_tcp_on_error = false;
-    // Aliases stay in the answer, so that it can be checked whose records they are.
-    options.preserve_intermediates = true;
-    // Over one TCP connection; never the reason for Busy.
-    options.max_active_requests = UNDER_WAY;
-    options
 }

@@ -87,7 +87,11 @@ impl Failure {
 
     /// Whether a server said something, be it an error.
     pub(super) fn is_heard(self) -> bool {
-        matches!(self, Self::ServFail | Self::Refused | Self::Code(_) | Self::Malformed(_))
+        match self {
+            Self::ServFail | Self::Refused | Self::Code(_) => true,
+            Self::Malformed(flaw) => flaw != Flaw::NameTooLong,
+            _ => false,
+        }
     }
 
     /// Whether the same question had better not be asked again at once. What is wrong with the machine or with all servers

@@ -14,9 +14,8 @@
 //! A failure is always temporary: it must end in a 4xx, and it is never "there is none". Names are looked up as they stand,
 //! without a search list and without `/etc/hosts`.
 //!
-//! Known limits: a chain of more than eight CNAMEs, or one in a circle, counts as no data (hickory follows no further). Of
-//! several servers two are asked at once, and the SERVFAIL or REFUSED of the quicker one stands for that attempt.
-//! `/etc/resolv.conf` is read once.
+//! Known limits: a server has to give back the case of a question, or to answer over TCP. A CNAME of a name to itself,
+//! which resolvers don't hand out, counts as no data. `/etc/resolv.conf` is read once.
 
 mod answer;
 mod asker;
@@ -24,7 +23,9 @@ mod breaker;
 mod failure;
 mod memory;
 mod names;
+mod race;
 mod resolver;
+mod servers;
 mod zone;
 
 pub use failure::{Error, Failure, Flaw};

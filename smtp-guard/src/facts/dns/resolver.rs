@@ -1,11 +1,8 @@
 //! The facts.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tokio::time::Instant;
 
@@ -14,6 +11,7 @@ use super::answer::{Answer, Kind, Question};
 use super::asker::Asker;
 use super::failure::{Error, Failure, Flaw};
 use super::names;
+use super::race::race;
 use super::zone::{Judgement, Zone, has_lie};
 
 /// Finds out what DNS says. Cheap to clone; belongs to the tokio runtime it is first used in.
@@ -75,7 +73,7 @@ impl Resolver {
             Answer::NoData => {}
             Answer::Mx | Answer::Addresses(_) | Answer::Names(_) => return Ok(SenderDomain::Exists),
         }
-        let both = [Kind::A, Kind::Aaaa].map(|kind| Question::new(kind, domain.clone()));
+        let both = [Kind::A, Kind::Aaaa].map(|kind| Question::new(kind, domain.clone())).into();
         let found = self.any(both, deadline, |answer| !answer.is_negative()).await?;
         Ok(if found { SenderDomain::Exists } else { SenderDomain::Missing })
     }
@@ -98,7 +96,7 @@ impl Resolver {
 
     async fn confirm(&self, client: IpAddr, names: &[Box<str>], deadline: Instant) -> Forward {
         let kind = if client.is_ipv4() { Kind::A } else { Kind::Aaaa };
-        let questions = names.iter().map(|name| Question::new(kind, name.clone()));
+        let questions = names.iter().map(|name| Question::new(kind, name.clone())).collect();
         let leads_back = |answer: &Answer| matches!(answer, Answer::Addresses(found) if found.contains(&client));
         match self.any(questions, deadline, leads_back).await {
             Ok(true) => Forward::Confirmed,
@@ -131,32 +129,23 @@ impl Resolver {
     /// and none was.
     async fn any(
         &self,
-        questions: impl IntoIterator<Item = Question>,
+        questions: Vec<Question>,
         deadline: Instant,
         wanted: impl Fn(&Answer) -> bool,
     ) -> Result<bool, Failure> {
-        let ask = |question| Box::pin(self.asker.ask(question, deadline));
-        let mut under_way: Vec<Pin<Box<_>>> = questions.into_iter().map(ask).collect();
+        let asked = questions.into_iter().map(|question| self.asker.ask(question, deadline)).collect();
         let mut failed = None;
-        poll_fn(|cx| {
-            let mut is_found = false;
-            under_way.retain_mut(|asked| match asked.as_mut().poll(cx) {
-                Poll::Pending => true,
-                Poll::Ready(result) => {
-                    match result {
-                        Ok(answer) => is_found |= wanted(&answer),
-                        Err(failure) => failed = Some(failure),
-                    }
-                    false
-                }
-            });
-            match failed {
-                _ if is_found => Poll::Ready(Ok(true)),
-                _ if !under_way.is_empty() => Poll::Pending,
-                Some(failure) => Poll::Ready(Err(failure)),
-                None => Poll::Ready(Ok(false)),
+        let found = race(asked, |result| match result {
+            Ok(answer) => wanted(&answer).then_some(()),
+            Err(failure) => {
+                failed = Some(failure);
+                None
             }
-        })
-        .await
+        });
+        match (found.await, failed) {
+            (Some(()), _) => Ok(true),
+            (None, Some(failure)) => Err(failure),
+            (None, None) => Ok(false),
+        }
     }
 }
