@@ -23,6 +23,8 @@ mod breaker;
 mod failure;
 mod memory;
 mod names;
+#[cfg(test)]
+mod property;
 mod race;
 mod resolver;
 mod servers;
