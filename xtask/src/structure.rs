@@ -70,6 +70,26 @@ const RULES: &[Rule] = &[
         reason: "facts are found out, not decided upon",
     },
     Rule {
+        place: "smtp-guard/src/facts/dns/breaker.rs",
+        words: &["hickory", "tokio", "Instant::now", "tracing"],
+        reason: "the breaker is pure; time is passed in",
+    },
+    Rule {
+        place: "smtp-guard/src/facts/dns/memory.rs",
+        words: &["hickory", "tokio", "Instant::now", "tracing"],
+        reason: "the memory is told the time",
+    },
+    Rule {
+        place: "smtp-guard/src/facts/dns/names.rs",
+        words: &["hickory", "tokio"],
+        reason: "names are judged before any resolver sees them",
+    },
+    Rule {
+        place: "smtp-guard/src/facts/dns/zone.rs",
+        words: &["hickory", "tokio"],
+        reason: "a list's replies are judged without I/O",
+    },
+    Rule {
         place: "smtp-guard/src/feedback/",
         words: &[
             "crate::session",
