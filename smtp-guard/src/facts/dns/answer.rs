@@ -131,7 +131,7 @@ impl Reading {
 pub(super) fn read(kind: Kind, name: &Name, result: Result<Lookup, NetError>) -> Result<Reading, Failure> {
     match result {
         Ok(lookup) => Ok(read_records(kind, name, lookup.answers())),
-        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => read_none(&none),
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => read_none(name, &none),
         Err(error) => Err(failure(&error)),
     }
 }
@@ -202,11 +202,15 @@ fn host_names(found: &[&RData]) -> (Answer, bool) {
     (Answer::Names(names.into()), false)
 }
 
-fn read_none(none: &NoRecords) -> Result<Reading, Failure> {
+fn read_none(name: &Name, none: &NoRecords) -> Result<Reading, Failure> {
     match none.response_code {
         ResponseCode::NXDomain => Ok(Reading::negative(Answer::NoName, none.negative_ttl)),
         // Said by a server that doesn't recurse. Taken for "no data" it would make every domain a missing one.
         ResponseCode::NoError if none.soa.is_none() && none.ns.is_some() => Err(Failure::Malformed(Flaw::Referral)),
+        // hickory's word for a chain that it gave up. A server that says so of a chain's end without an SOA looks the same.
+        ResponseCode::NoError if none.soa.is_none() && none.query.name() != name => {
+            Err(Failure::Malformed(Flaw::Aliases))
+        }
         ResponseCode::NoError => Ok(Reading::negative(Answer::NoData, none.negative_ttl)),
         code => Err(of_code(code)),
     }

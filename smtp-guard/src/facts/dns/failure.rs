@@ -47,6 +47,9 @@ pub enum Flaw {
     /// The server is no resolver, or recursion is off for us.
     #[error("it refers to other servers")]
     Referral,
+    /// More than eight look-ups for one chain of CNAMEs, or a circle.
+    #[error("its aliases don't end")]
+    Aliases,
     /// Nothing was asked: the name doesn't fit into a question.
     #[error("the name is too long for a question")]
     NameTooLong,

@@ -134,6 +134,16 @@ fn refer(none: &mut NoRecords) {
     none.ns = Some([ForwardNSData { ns, glue: [].into() }].into());
 }
 
+/// The end of a chain of aliases.
+fn elsewhere(none: &mut NoRecords) {
+    none.query = Box::new(Query::query(name("e.example."), RecordType::A));
+}
+
+fn soa() -> Option<Box<Record<SOA>>> {
+    let soa = SOA::new(name("ns.example."), name("h.example."), 1, 1, 1, 1, 60);
+    Some(Box::new(Record::from_rdata(name("example."), 60, soa)))
+}
+
 #[test]
 fn nothing_found_is_told_from_nothing_known() {
     let none = |code, change: fn(&mut NoRecords)| {
@@ -148,12 +158,20 @@ fn nothing_found_is_told_from_nothing_known() {
         (none(ResponseCode::NXDomain, |_| {}), negative(Answer::NoName, 0)),
         (none(ResponseCode::NoError, |_| {}), negative(Answer::NoData, 0)),
         (none(ResponseCode::NXDomain, |none| none.negative_ttl = Some(9)), negative(Answer::NoName, 9)),
+        (none(ResponseCode::NoError, elsewhere), Err(Failure::Malformed(Flaw::Aliases))),
+        (none(ResponseCode::NXDomain, elsewhere), negative(Answer::NoName, 0)),
+        (
+            none(ResponseCode::NoError, |none| {
+                elsewhere(none);
+                none.soa = soa();
+            }),
+            negative(Answer::NoData, 0),
+        ),
         (none(ResponseCode::NoError, refer), Err(Failure::Malformed(Flaw::Referral))),
         (
             none(ResponseCode::NoError, |none| {
                 refer(none);
-                let soa = SOA::new(name("ns.example."), name("h.example."), 1, 1, 1, 1, 60);
-                none.soa = Some(Box::new(Record::from_rdata(name("example."), 60, soa)));
+                none.soa = soa();
             }),
             negative(Answer::NoData, 0),
         ),
