@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::decision::{Ban, CountView, Decision, Explanation, LedgerView, NetworkView, Origin};
+use super::decision::{Ban, Decision, Origin};
 use super::ledger::{Ledger, Target, Verdict};
 use super::marks::Marks;
 use super::rates::Counters;
-use super::{ControlError, Meter, saved};
+use super::{ControlError, Meter};
 use crate::addr::{Ipv6Prefix, NetSet, Source};
-use crate::clock::{Both, Instant, WallTime};
+use crate::clock::{Both, Instant};
 use crate::config::Config;
 use crate::edge::Refreshed;
 use crate::edge::bans::BanTable;
@@ -21,16 +21,8 @@ use crate::observe::log::{SECURITY, printable};
 use crate::offence::{Conduct, Report};
 use crate::store::Store;
 
-/// How often what is counted is handed to the store: this much of it a crash costs.
-const WRITE: Duration = Duration::from_secs(10);
-/// Changed sources that are handed over at once: with three kinds of them less than the store's queue holds.
-const CHANGES: usize = 16_384;
-/// How long to wait for room in the store's queue when the guard stops.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the store keeps what is counted of a source that is silent.
-const MEMORY: Duration = Duration::from_secs(31 * 24 * 3600);
-/// The ledger's entries, in the store.
-const LEDGER: &str = "ledger";
+mod explain;
+mod persist;
 
 pub(super) struct Keeper {
     config: Arc<Config>,
@@ -99,19 +91,6 @@ impl Keeper {
         self.meter.bans_active(self.decisions.len());
         if !self.decisions.is_empty() {
             tracing::info!(bans = self.decisions.len(), "bans restored");
-        }
-    }
-
-    fn restore_counters(&mut self, both: &Both) {
-        for counter in self.store.take_counters() {
-            if counter.kind == LEDGER {
-                if let Some(entry) = saved::read(&counter.state, both) {
-                    self.ledger.restore(counter.source, entry, both.instant);
-                    self.marks.history(counter.source, self.ledger.history(counter.source));
-                }
-            } else if let Some((_, rates)) = self.counters.named().into_iter().find(|(name, _)| *name == counter.kind) {
-                rates.restore(counter.source, &counter.state, both);
-            }
         }
     }
 
@@ -279,15 +258,9 @@ impl Keeper {
         self.ledger.sweep(both.instant);
         self.sweeps = self.sweeps.wrapping_add(1);
         self.marks.sweep(both.instant, self.sweeps);
-        if both.instant.since(self.written) >= WRITE {
+        if both.instant.since(self.written) >= persist::WRITE {
             self.written = both.instant;
-            self.write_counters(&both, CHANGES, Duration::ZERO);
-            let ago = |age: Duration| {
-                let ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-                WallTime::from_ms(both.wall.as_ms().saturating_sub(ms))
-            };
-            // Purging is idle work: when the queue is full the next time does it.
-            let _ = self.store.purge(ago(self.config.harvest.ban_max), ago(MEMORY));
+            self.write_counters_now(&both);
         }
     }
 
@@ -320,35 +293,6 @@ impl Keeper {
             }
             Refreshed::Gone | Refreshed::Same => {}
         }
-    }
-
-    /// Hands at most `most` of each kind of what has changed to the store, waiting for room at most `patience`.
-    /// `false`: nothing has changed.
-    fn write_counters(&mut self, both: &Both, most: usize, patience: Duration) -> bool {
-        let mut changes: Vec<_> = self
-            .ledger
-            .take_changed(most)
-            .into_iter()
-            .map(|(source, entry)| (LEDGER, source, entry.map(|entry| saved::write(&entry, both))))
-            .collect();
-        for (kind, rates) in self.counters.named() {
-            let changed = rates.take_changed(most, both);
-            changes.extend(changed.into_iter().map(|(source, state)| (kind, source, state)));
-        }
-        let some = !changes.is_empty();
-        for (kind, source, state) in changes {
-            if self.store.count(kind, source, state, both.wall, patience).is_err() {
-                // Lost is only what a crash before the next change of this source would cost.
-                self.meter.bound_reached("store_counters");
-            }
-        }
-        some
-    }
-
-    /// Hands everything that has changed to the store: the guard stops. Waits for the disk.
-    pub(super) fn close(mut self) {
-        let both = Both::now();
-        while self.write_counters(&both, CHANGES, PATIENCE) {}
     }
 
     pub(super) fn decisions(&self) -> Vec<Decision> {
@@ -399,62 +343,6 @@ impl Keeper {
         self.meter.bans_active(0);
         tracing::info!(bans = sources.len(), "all bans lifted by the operator");
         sources.len()
-    }
-
-    pub(super) fn explain(&mut self, ip: IpAddr) -> Explanation {
-        let both = Both::now();
-        let source = self.prefix().source(ip);
-        let mut notes = Vec::new();
-        let view = self.ledger.view(source, both.instant);
-        if let Some(view) = &view {
-            notes.extend(view.offences.iter().map(|(reason, count)| format!("{}: {count} times", reason.text())));
-        }
-        let connections = self.table.kernel().and_then(|kernel| match kernel.established_of(source) {
-            Ok(connections) => Some(connections),
-            Err(error) => {
-                notes.push(error.to_string());
-                None
-            }
-        });
-        let mark = self.marks.of(source, both.instant);
-        let counts =
-            [("connections_per_minute", &self.counters.connections), ("messages_per_hour", &self.counters.messages)];
-        Explanation {
-            source: self.text(source),
-            exempt: self.config.exempt.contains(ip),
-            may_relay: self.config.relay.networks.contains(ip),
-            familiar: mark.familiar,
-            decision: self.decisions.get(&source).map(|ban| Decision::of(ban, self.prefix())),
-            deferred_until: mark.deferred_until.map(|until| both.wall_at(until)),
-            ledger: view.map(|view| LedgerView {
-                unknown_recipients: view.evidence.unknown,
-                unforgiven: view.evidence.left(),
-                known_recipients: view.evidence.known,
-                probed_recipients: view.evidence.probed,
-                share: view.evidence.share(),
-                accepted: view.accepted,
-                trusted: view.trusted,
-                window_started: both.wall_at(view.since),
-                sample: view.sample,
-                failed_logins: view.failed_logins,
-                trips: view.trips,
-                network: view.network.map(|(network, evidence, sources)| NetworkView {
-                    network: network.text(),
-                    unforgiven: evidence.left(),
-                    known_recipients: evidence.known,
-                    sources,
-                }),
-            }),
-            counts: counts
-                .into_iter()
-                .filter_map(|(limit, rates)| {
-                    let (count, most) = rates.view(source, both.instant)?;
-                    Some(CountView { limit: limit.to_owned(), count: count.into(), most: most.into() })
-                })
-                .collect(),
-            connections,
-            notes,
-        }
     }
 
     /// Out of table, kernel map, ledger and store.

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use smtp_guard_ebpf::reason::Reason;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant as TokioInstant, Sleep, timeout};
 
 use super::backend::Backend;
+use super::farewell::{self, FAREWELL};
 use super::inquiry::Inquiry;
 use super::sources::Seat;
 use super::stream::Stream;
@@ -39,12 +40,8 @@ const COMMAND_READ: usize = 2 * 1024;
 const BODY_READ: usize = 16 * 1024;
 /// How long the client may take to read what is written to it at once.
 const WRITE_WAIT: Duration = Duration::from_secs(300);
-/// The same for the last replies and the end of TLS: nobody may stay by not listening to them.
-const FAREWELL: Duration = Duration::from_secs(30);
 /// Replies gathered before they are written, although more commands wait.
 const WRITE_CHUNK: usize = 16 * 1024;
-/// After the last reply, how long to wait for the client to read it: closing at once could destroy it.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// A client that was let in.
 #[derive(Debug)]
@@ -173,7 +170,7 @@ impl Driver {
         loop {
             self.perform().await;
             if self.session.wants() == Wants::Closed {
-                return linger(&mut self.stream, &mut self.unsent, FAREWELL).await;
+                return farewell::linger(&mut self.stream, &mut self.unsent, FAREWELL).await;
             }
             if std::mem::take(&mut self.over_rate) {
                 self.step(Input::OverRate);
@@ -348,54 +345,5 @@ impl Driver {
                 false
             }
         }
-    }
-}
-
-/// Sends the last replies and waits a little for the client to close: closing a socket with unread data resets the
-/// connection, and the client would never see why.
-async fn linger(stream: &mut Stream, unsent: &mut BytesMut, wait: Duration) -> io::Result<()> {
-    let farewell = async {
-        stream.send(unsent, wait).await?;
-        // Under TLS this is one more write, and must be waited for no longer.
-        stream.shutdown().await
-    };
-    let Ok(said) = timeout(wait, farewell).await else {
-        return stream.socket().map_or(Ok(()), TcpStream::set_zero_linger);
-    };
-    said?;
-    let mut sink = [0; 1024];
-    let drained = async {
-        // Bounded in bytes as well as in time: nobody is listened to for ever.
-        for _ in 0..64 {
-            if stream.read(&mut sink).await? == 0 {
-                break;
-            }
-        }
-        io::Result::Ok(())
-    };
-    match timeout(LINGER, drained).await {
-        Ok(result) => result,
-        // It keeps its side open: without a reset the kernel would hold the socket, and its slot, for a minute.
-        Err(_) => stream.socket().map_or(Ok(()), TcpStream::set_zero_linger),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn who_does_not_read_the_last_replies_is_not_waited_for() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (server, _) = listener.accept().await.unwrap();
-        // More than both kernels' buffers hold.
-        let mut unsent = BytesMut::zeroed(64 << 20);
-        let mut stream = Stream::clear(server);
-        let waited = linger(&mut stream, &mut unsent, Duration::from_millis(100));
-        timeout(Duration::from_secs(10), waited).await.expect("it is not waited for").unwrap();
-        drop(client);
     }
 }

@@ -22,6 +22,7 @@ mod connect;
 mod dovecot;
 mod drive;
 mod events;
+mod farewell;
 mod inquiry;
 mod listen;
 mod pool;

@@ -66,6 +66,9 @@ fn the_packaged_file_names_every_supported_key() {
     for key in raw::Listen::KEYS {
         assert!(document["listen"][0].get(key).is_some(), "listen.{key} is missing");
     }
+    for key in raw::Dnsbl::KEYS {
+        assert!(PACKAGED.contains(&format!("#  {key} = ")), "dnsbl.{key} is missing");
+    }
     for key in raw::Raw::KEYS {
         // Empty by default, and shown as an example.
         let absent = ["dnsbl", "blocklist"].contains(key);

@@ -1,0 +1,66 @@
+//! All that is known of an address, put together.
+
+use std::net::IpAddr;
+
+use super::Keeper;
+use crate::clock::Both;
+use crate::feedback::decision::{CountView, Decision, Explanation, LedgerView, NetworkView};
+
+impl Keeper {
+    /// What is known of `ip`.
+    pub(in crate::feedback) fn explain(&mut self, ip: IpAddr) -> Explanation {
+        let both = Both::now();
+        let source = self.prefix().source(ip);
+        let mut notes = Vec::new();
+        let view = self.ledger.view(source, both.instant);
+        if let Some(view) = &view {
+            notes.extend(view.offences.iter().map(|(reason, count)| format!("{}: {count} times", reason.text())));
+        }
+        let connections = self.table.kernel().and_then(|kernel| match kernel.established_of(source) {
+            Ok(connections) => Some(connections),
+            Err(error) => {
+                notes.push(error.to_string());
+                None
+            }
+        });
+        let mark = self.marks.of(source, both.instant);
+        let counts =
+            [("connections_per_minute", &self.counters.connections), ("messages_per_hour", &self.counters.messages)];
+        Explanation {
+            source: self.text(source),
+            exempt: self.config.exempt.contains(ip),
+            may_relay: self.config.relay.networks.contains(ip),
+            familiar: mark.familiar,
+            decision: self.decisions.get(&source).map(|ban| Decision::of(ban, self.prefix())),
+            deferred_until: mark.deferred_until.map(|until| both.wall_at(until)),
+            ledger: view.map(|view| LedgerView {
+                unknown_recipients: view.evidence.unknown,
+                unforgiven: view.evidence.left(),
+                known_recipients: view.evidence.known,
+                probed_recipients: view.evidence.probed,
+                share: view.evidence.share(),
+                accepted: view.accepted,
+                trusted: view.trusted,
+                window_started: both.wall_at(view.since),
+                sample: view.sample,
+                failed_logins: view.failed_logins,
+                trips: view.trips,
+                network: view.network.map(|(network, evidence, sources)| NetworkView {
+                    network: network.text(),
+                    unforgiven: evidence.left(),
+                    known_recipients: evidence.known,
+                    sources,
+                }),
+            }),
+            counts: counts
+                .into_iter()
+                .filter_map(|(limit, rates)| {
+                    let (count, most) = rates.view(source, both.instant)?;
+                    Some(CountView { limit: limit.to_owned(), count: count.into(), most: most.into() })
+                })
+                .collect(),
+            connections,
+            notes,
+        }
+    }
+}

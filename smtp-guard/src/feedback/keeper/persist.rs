@@ -1,0 +1,74 @@
+//! What is counted, to the store and back.
+
+use std::time::Duration;
+
+use super::Keeper;
+use crate::clock::{Both, WallTime};
+use crate::feedback::saved;
+
+/// How often what is counted is handed to the store: this much of it a crash costs.
+pub(super) const WRITE: Duration = Duration::from_secs(10);
+/// Changed sources that are handed over at once: with three kinds of them less than the store's queue holds.
+const CHANGES: usize = 16_384;
+/// How long to wait for room in the store's queue when the guard stops.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the store keeps what is counted of a source that is silent.
+const MEMORY: Duration = Duration::from_secs(31 * 24 * 3600);
+/// The ledger's entries, in the store.
+const LEDGER: &str = "ledger";
+
+impl Keeper {
+    /// Takes back what an earlier guard counted.
+    pub(super) fn restore_counters(&mut self, both: &Both) {
+        for counter in self.store.take_counters() {
+            if counter.kind == LEDGER {
+                if let Some(entry) = saved::read(&counter.state, both) {
+                    self.ledger.restore(counter.source, entry, both.instant);
+                    self.marks.history(counter.source, self.ledger.history(counter.source));
+                }
+            } else if let Some((_, rates)) = self.counters.named().into_iter().find(|(name, _)| *name == counter.kind) {
+                rates.restore(counter.source, &counter.state, both);
+            }
+        }
+    }
+
+    /// Hands what has changed to the store, as far as there is room, and lets it forget what is too old.
+    pub(super) fn write_counters_now(&mut self, both: &Both) {
+        self.write_counters(both, CHANGES, Duration::ZERO);
+        let ago = |age: Duration| {
+            let ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+            WallTime::from_ms(both.wall.as_ms().saturating_sub(ms))
+        };
+        // Purging is idle work: when the queue is full the next time does it.
+        let _ = self.store.purge(ago(self.config.harvest.ban_max), ago(MEMORY));
+    }
+
+    /// Hands at most `most` of each kind of what has changed to the store, waiting for room at most `patience`.
+    /// `false`: nothing has changed.
+    fn write_counters(&mut self, both: &Both, most: usize, patience: Duration) -> bool {
+        let mut changes: Vec<_> = self
+            .ledger
+            .take_changed(most)
+            .into_iter()
+            .map(|(source, entry)| (LEDGER, source, entry.map(|entry| saved::write(&entry, both))))
+            .collect();
+        for (kind, rates) in self.counters.named() {
+            let changed = rates.take_changed(most, both);
+            changes.extend(changed.into_iter().map(|(source, state)| (kind, source, state)));
+        }
+        let some = !changes.is_empty();
+        for (kind, source, state) in changes {
+            if self.store.count(kind, source, state, both.wall, patience).is_err() {
+                // Lost is only what a crash before the next change of this source would cost.
+                self.meter.bound_reached("store_counters");
+            }
+        }
+        some
+    }
+
+    /// Hands everything that has changed to the store: the guard stops. Waits for the disk.
+    pub(in crate::feedback) fn close(mut self) {
+        let both = Both::now();
+        while self.write_counters(&both, CHANGES, PATIENCE) {}
+    }
+}
