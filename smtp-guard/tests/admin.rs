@@ -14,6 +14,7 @@ use smtp_guard::cli::admin_client::AdminClient;
 use smtp_guard::clock::{Instant, WallTime};
 use smtp_guard::feedback::decision::{Decision, Explanation};
 use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
+use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
 use smtp_guard::observe::metrics::{Metrics, Outcome};
 use smtp_guard::observe::status::{About, Kernel};
 
@@ -55,6 +56,12 @@ impl Control for Ledger {
 
     async fn delete_all(&self) -> Result<usize, Refusal> {
         Ok(std::mem::take(&mut *self.0.lock().unwrap()).len())
+    }
+
+    async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {
+        let explanation = self.explain(attempt.ip).await?;
+        let step = Step { said: format!("EHLO {}", attempt.helo), ..Step::default() };
+        Ok(Rehearsal { explanation, rules: Vec::new(), found: Vec::new(), steps: vec![step] })
     }
 
     async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {

@@ -16,10 +16,13 @@ use tokio::net::UnixStream;
 
 use crate::feedback::decision::{Decision, Explanation};
 use crate::observe::admin::{Add, Deleted, Failure};
+use crate::observe::attempt::{Attempt, Rehearsal};
 use crate::observe::status::Status;
 
 /// For connecting, the request and its answer together.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// The same where the guard has to look things up: the longest `dns.timeout`, twice.
+const LOOKUPS: Duration = Duration::from_secs(125);
 /// Bytes of an answer: a million decisions take less.
 const ANSWER: usize = 512 << 20;
 
@@ -65,7 +68,22 @@ impl AdminClient {
         self.ask(Method::GET, &format!("/explain/{ip}"), None::<&()>)
     }
 
+    /// POST /try
+    pub fn attempt(&self, attempt: &Attempt) -> anyhow::Result<Rehearsal> {
+        self.ask_within(LOOKUPS, Method::POST, "/try", Some(attempt))
+    }
+
     fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> anyhow::Result<T> {
+        self.ask_within(TIMEOUT, method, path, body)
+    }
+
+    fn ask_within<T: DeserializeOwned>(
+        &self,
+        wait: Duration,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> anyhow::Result<T> {
         let body = match body {
             Some(body) => serde_json::to_vec(body)?,
             None => Vec::new(),
@@ -78,8 +96,8 @@ impl AdminClient {
             .body(Full::new(Bytes::from(body)))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let answer = runtime.block_on(async {
-            tokio::time::timeout(TIMEOUT, self.send(request)).await.map_err(|_| {
-                let (socket, seconds) = (self.socket.display(), TIMEOUT.as_secs());
+            tokio::time::timeout(wait, self.send(request)).await.map_err(|_| {
+                let (socket, seconds) = (self.socket.display(), wait.as_secs());
                 anyhow!("the guard at {socket} doesn't answer within {seconds} s: its log may say why")
             })?
         });

@@ -61,6 +61,23 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Decisions,
     },
+    /// Say what would happen to a client, without a connection and without counting it
+    Try {
+        /// The client's address
+        #[arg(long = "from", value_name = "IP", value_parser = address)]
+        ip: IpAddr,
+        /// Its name in EHLO
+        #[arg(long, value_name = "NAME", default_value = "client.example")]
+        helo: String,
+        /// The sender; empty for a bounce
+        #[arg(long, value_name = "ADDRESS")]
+        mail_from: Option<String>,
+        /// A recipient; can be repeated
+        #[arg(long, value_name = "ADDRESS", requires = "mail_from")]
+        rcpt_to: Vec<String>,
+        #[command(flatten)]
+        json: Json,
+    },
     /// The kernel plane
     Edge {
         #[command(subcommand)]
@@ -230,6 +247,8 @@ mod tests {
         check("status|--json", Ok("Status { json: Json { json: true } }"));
         check("explain|::ffff:192.0.2.1", Ok("192.0.2.1"));
         check("explain|2001:db8::/64", Ok("2001:db8::"));
+        check("try|--from|192.0.2.1", Ok("mail_from: None"));
+        check("try|--from|192.0.2.1|--mail-from=|--rcpt-to|a@b|--rcpt-to|c@d", Ok("rcpt_to: [\"a@b\", \"c@d\"]"));
         check("decisions|list", Ok("List"));
         check("decisions|add|192.0.2.1|--for|1h|--reason|too much", Ok("length: 3600s, reason: \"too much\""));
         check("decisions|delete|192.0.2.1", Ok("ip: Some(192.0.2.1), all: false"));
@@ -246,6 +265,8 @@ mod tests {
         check("", Err("Usage"));
         check("reload", Err("unrecognized subcommand"));
         check("explain", Err("<IP>"));
+        check("try", Err("--from"));
+        check("try|--from|192.0.2.1|--rcpt-to|a@b", Err("--mail-from"));
         check("explain|localhost", Err("192.0.2.1"));
         check("decisions|add|10.0.0.0/8|--for|1h|--reason|x", Err("give one address"));
         check("decisions|add|192.0.2.1|--for|0s|--reason|x", Err("give 1s"));

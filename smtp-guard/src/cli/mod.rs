@@ -2,6 +2,7 @@
 
 pub mod admin_client;
 mod args;
+mod attempt;
 mod edge;
 mod explain;
 mod output;
@@ -22,6 +23,7 @@ use clap::{CommandFactory as _, Parser as _};
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Origin};
 use crate::facts::recipients::KnownRecipients;
 use crate::observe::admin::Add;
+use crate::observe::attempt::Attempt;
 use crate::relay;
 
 /// `EX_CONFIG` of sysexits.h.
@@ -123,6 +125,11 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         Command::Explain { ip, json } => {
             let explanation = client(file)?.explain(ip)?;
             Ok(output::show(json.json, &explanation, || explain::text(ip, &explanation))?)
+        }
+        Command::Try { ip, helo, mail_from, rcpt_to, json } => {
+            let attempt = Attempt { ip, helo, mail_from, rcpt_to };
+            let rehearsal = client(file)?.attempt(&attempt)?;
+            Ok(output::show(json.json, &rehearsal, || attempt::text(&attempt, &rehearsal))?)
         }
         Command::Decisions { command } => decisions(&client(file)?, command),
         Command::Edge { command } => Ok(edge::edge(Config::find(file)?.0, command)?),

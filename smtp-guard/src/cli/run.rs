@@ -22,7 +22,7 @@ use crate::observe::metrics::{KernelStats, Metrics};
 use crate::observe::status::{About, Kernel};
 use crate::observe::{admin, log};
 use crate::policy::Rules;
-use crate::relay::{self, Listeners, Shared};
+use crate::relay::{self, Desk, Listeners, Shared};
 use crate::store::Store;
 
 /// How long the store may take to close.
@@ -67,7 +67,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let meter = Arc::new(Counted(metrics.clone()));
     let (feedback, feedback_task) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, meter);
     let rules = Arc::new(Rules::new(Arc::clone(&config), known));
-    let shared = Shared::new(rules, feedback.clone(), metrics.clone(), bans)?;
+    let shared = Shared::new(rules, feedback, metrics.clone(), bans)?;
 
     let about = About {
         started: Instant::now(),
@@ -79,7 +79,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let (stopper, stop) = relay::stop();
     let ready = Ready::default();
     announce(&config, &about);
-    side.spawn(admin::serve(admin_socket, feedback, about));
+    side.spawn(admin::serve(admin_socket, Desk(Arc::clone(&shared)), about));
     if let Some(http) = http {
         side.spawn(http.serve(metrics, ready.clone()));
     }

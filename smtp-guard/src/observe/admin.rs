@@ -8,6 +8,7 @@
 //! | DELETE /decisions/{ip} | the [`Decision`] lifted; 404 where there was none |
 //! | DELETE /decisions | [`Deleted`] |
 //! | GET /explain/{ip} | [`Explanation`] |
+//! | POST /try, [`Attempt`] | [`Rehearsal`] |
 //!
 //! Errors are [`Failure`] with status 400 (bad request), 404, 405, 409 (refused: an exempt address), 413 or 503.
 
@@ -24,11 +25,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 
+use super::attempt::{Attempt, Rehearsal};
 pub use super::socket::{Socket, SocketError};
 use super::status::About;
 use crate::clock::Instant;
+use crate::feedback::ControlError;
 use crate::feedback::decision::{Decision, Explanation};
-use crate::feedback::{ControlError, Feedback};
 
 /// Bytes of a request's body.
 const BODY: usize = 4096;
@@ -60,7 +62,7 @@ pub struct Failure {
     pub error: String,
 }
 
-/// What the API acts on: [`Feedback`], or a stand-in where the API itself is tested.
+/// What the API acts on: the guard, or a stand-in where the API itself is tested.
 pub trait Control: Clone + Send + Sync + 'static {
     /// All decisions in force.
     fn decisions(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
@@ -73,6 +75,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn delete_all(&self) -> impl Future<Output = Result<usize, Refusal>> + Send;
     /// All that is known of `ip`.
     fn explain(&self, ip: IpAddr) -> impl Future<Output = Result<Explanation, Refusal>> + Send;
+    /// What would happen to a client.
+    fn attempt(&self, attempt: Attempt) -> impl Future<Output = Result<Rehearsal, Refusal>> + Send;
 }
 
 /// Why the guard didn't do what it was asked.
@@ -82,28 +86,6 @@ pub enum Refusal {
     Refused(String),
     /// It can't now: the ledger has stopped or doesn't answer.
     Unavailable(String),
-}
-
-impl Control for Feedback {
-    async fn decisions(&self) -> Result<Vec<Decision>, Refusal> {
-        Self::decisions(self).await.map_err(|e| Refusal::Unavailable(e.to_string()))
-    }
-
-    async fn add(&self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, Refusal> {
-        Ok(Self::add(self, ip, length, text).await?)
-    }
-
-    async fn delete(&self, ip: IpAddr) -> Result<Option<Decision>, Refusal> {
-        Ok(Self::delete(self, ip).await?)
-    }
-
-    async fn delete_all(&self) -> Result<usize, Refusal> {
-        Ok(Self::delete_all(self).await?)
-    }
-
-    async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {
-        Ok(Self::explain(self, ip).await?)
-    }
 }
 
 impl From<ControlError> for Refusal {
@@ -135,6 +117,7 @@ fn router<C: Control>(control: C, about: About) -> Router {
         .route("/decisions", get(list::<C>).post(add::<C>).delete(delete_all::<C>))
         .route("/decisions/{ip}", axum::routing::delete(delete::<C>))
         .route("/explain/{ip}", get(explain::<C>))
+        .route("/try", axum::routing::post(attempt::<C>))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path"))
         .layer(DefaultBodyLimit::max(BODY))
@@ -150,13 +133,9 @@ async fn list<C: Control>(State(shared): State<Shared<C>>) -> Response {
 }
 
 async fn add<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
-    let body = match body {
-        Ok(body) => body,
-        Err(rejection) => return problem(rejection.status(), &rejection.body_text()),
-    };
-    let add: Add = match serde_json::from_slice(&body) {
+    let add: Add = match read(body, "ban") {
         Ok(add) => add,
-        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the body is no ban: {error}")),
+        Err(problem) => return problem,
     };
     match add.check() {
         Ok((ip, length, text)) => answer(shared.control.add(ip, length, text).await),
@@ -185,6 +164,24 @@ async fn explain<C: Control>(State(shared): State<Shared<C>>, UrlPath(ip): UrlPa
         Ok(ip) => answer(shared.control.explain(ip).await),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
     }
+}
+
+async fn attempt<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
+    match read::<Attempt>(body, "attempt") {
+        Ok(attempt) => {
+            let attempt = Attempt { ip: attempt.ip.to_canonical(), ..attempt };
+            answer(shared.control.attempt(attempt).await)
+        }
+        Err(problem) => problem,
+    }
+}
+
+/// The body, which is to be a `what`.
+#[allow(clippy::result_large_err, reason = "a response either way")]
+fn read<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>, what: &str) -> Result<T, Response> {
+    let body = body.map_err(|rejection| problem(rejection.status(), &rejection.body_text()))?;
+    serde_json::from_slice(&body)
+        .map_err(|error| problem(StatusCode::BAD_REQUEST, &format!("the body is no {what}: {error}")))
 }
 
 impl Add {

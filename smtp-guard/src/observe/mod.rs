@@ -3,6 +3,7 @@ pub mod budget;
 mod format;
 
 pub mod admin;
+pub mod attempt;
 pub mod http;
 mod kernel;
 pub mod log;

@@ -19,6 +19,7 @@ mod auth;
 mod backend;
 mod balancer;
 mod connect;
+mod desk;
 mod dovecot;
 mod drive;
 mod events;
@@ -26,10 +27,12 @@ mod farewell;
 mod inquiry;
 mod listen;
 mod pool;
+mod rehearse;
 mod sources;
 mod stream;
 mod tls;
 
+pub use desk::Desk;
 pub use listen::Listeners;
 pub use tls::{TlsError, try_load};
 

@@ -75,6 +75,11 @@ impl Sources {
         }
     }
 
+    /// Sessions of `source` now.
+    pub(super) fn of(&self, source: Source) -> u32 {
+        self.shard(source).get(&source).map_or(0, |slot| slot.sessions)
+    }
+
     /// Sessions now.
     pub(super) fn total(&self) -> u32 {
         self.total.load(Ordering::Relaxed)

@@ -1,0 +1,87 @@
+//! `try` in plain lines: what the client would hear, after how long, and why.
+
+use crate::observe::attempt::{Attempt, Rehearsal, Step};
+use crate::observe::log::printable;
+
+/// What would happen to `attempt`.
+pub(super) fn text(attempt: &Attempt, rehearsal: &Rehearsal) -> String {
+    let mut lines = vec![format!("What would happen to {} now; nothing was sent or counted.", attempt.ip)];
+    lines.extend(rehearsal.rules.iter().map(|rule| format!("  {}", printable(rule.as_bytes()))));
+    lines.extend(rehearsal.found.iter().map(|found| format!("  DNS: {}", printable(found.as_bytes()))));
+    for step in &rehearsal.steps {
+        told(step, &mut lines);
+    }
+    lines.join("\n")
+}
+
+fn told(step: &Step, lines: &mut Vec<String>) {
+    let said = if step.said.is_empty() { "connects".to_owned() } else { printable(step.said.as_bytes()) };
+    lines.push(format!("> {said}"));
+    for because in &step.because {
+        let verb = if because.observed { "observed" } else { "because" };
+        lines.push(format!("  {verb}: {} [{}]", printable(because.text.as_bytes()), because.reason));
+    }
+    let waits = match step.waits_ms {
+        0 => String::new(),
+        ms => format!(" (after {} s)", ms as f64 / 1000.0),
+    };
+    match &step.heard {
+        Some(_) if step.passed_on && step.because.iter().all(|because| because.observed) => {
+            lines.push(format!("< the mail server's own reply{waits}"));
+        }
+        Some(heard) => lines.push(format!("< {}{waits}", printable(heard.as_bytes()))),
+        None => lines.push(format!("< nothing{waits}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feedback::decision::Explanation;
+    use crate::observe::attempt::Because;
+
+    #[test]
+    fn steps_in_lines() {
+        let explanation = Explanation {
+            source: "192.0.2.1".to_owned(),
+            exempt: false,
+            may_relay: false,
+            familiar: false,
+            decision: None,
+            deferred_until: None,
+            ledger: None,
+            counts: Vec::new(),
+            connections: None,
+            notes: Vec::new(),
+        };
+        let because =
+            |observed| Because { reason: "no_ptr".to_owned(), text: "no reverse DNS entry".to_owned(), observed };
+        let step =
+            |said: &str, heard: &str| Step { said: said.to_owned(), heard: Some(heard.to_owned()), ..Step::default() };
+        let rehearsal = Rehearsal {
+            explanation,
+            rules: vec!["checks.ptr: observe".to_owned()],
+            found: vec!["no reverse DNS entry".to_owned()],
+            steps: vec![
+                Step { waits_ms: 6000, ..step("", "220 mx.example.org ESMTP") },
+                Step { passed_on: true, because: vec![because(true)], ..step("RCPT TO:<a@example.org>", "250 Ok") },
+                Step { because: vec![because(false)], ..step("RCPT TO:<b@example.org>", "450 4.7.1 no") },
+            ],
+        };
+        let attempt =
+            Attempt { ip: "192.0.2.1".parse().unwrap(), helo: "x".to_owned(), mail_from: None, rcpt_to: Vec::new() };
+        let expected = "\
+What would happen to 192.0.2.1 now; nothing was sent or counted.
+  checks.ptr: observe
+  DNS: no reverse DNS entry
+> connects
+< 220 mx.example.org ESMTP (after 6 s)
+> RCPT TO:<a@example.org>
+  observed: no reverse DNS entry [no_ptr]
+< the mail server's own reply
+> RCPT TO:<b@example.org>
+  because: no reverse DNS entry [no_ptr]
+< 450 4.7.1 no";
+        assert_eq!(text(&attempt, &rehearsal), expected);
+    }
+}

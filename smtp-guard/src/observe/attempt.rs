@@ -1,0 +1,53 @@
+//! What `smtp-guard try` asks and is told.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::feedback::decision::Explanation;
+
+/// A client as it might come: what it says, without a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    pub ip: IpAddr,
+    pub helo: String,
+    /// With or without angle brackets; empty for a bounce.
+    pub mail_from: Option<String>,
+    pub rcpt_to: Vec<String>,
+}
+
+/// What would happen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rehearsal {
+    pub explanation: Explanation,
+    /// Which of the limits and checks apply to the client, and why others don't.
+    pub rules: Vec<String>,
+    /// What DNS says.
+    pub found: Vec<String>,
+    pub steps: Vec<Step>,
+}
+
+/// One thing that the client does, and what comes of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// A command line; empty for the connection itself.
+    pub said: String,
+    /// The reply; none where the connection would be dropped without one.
+    pub heard: Option<String>,
+    /// How long the client would wait for it because of a rule, in ms.
+    pub waits_ms: u64,
+    /// What the reply is due to, and what checks that only observe would have refused.
+    pub because: Vec<Because>,
+    /// It would be passed on, and the mail server's own reply would be the client's.
+    pub passed_on: bool,
+}
+
+/// Why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Because {
+    /// Label of the reason, as in metrics.
+    pub reason: String,
+    pub text: String,
+    pub observed: bool,
+}

@@ -1,0 +1,41 @@
+//! The operator's desk: what the admin API asks is answered by the ledger, or tried on the rules.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Shared, rehearse};
+use crate::feedback::decision::{Decision, Explanation};
+use crate::observe::admin::{Control, Refusal};
+use crate::observe::attempt::{Attempt, Rehearsal};
+
+/// Answers the admin API. Holds the guard's shared state for as long as it lives.
+#[derive(Clone, Debug)]
+pub struct Desk(pub Arc<Shared>);
+
+impl Control for Desk {
+    async fn decisions(&self) -> Result<Vec<Decision>, Refusal> {
+        Ok(self.0.feedback.decisions().await?)
+    }
+
+    async fn add(&self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, Refusal> {
+        Ok(self.0.feedback.add(ip, length, text).await?)
+    }
+
+    async fn delete(&self, ip: IpAddr) -> Result<Option<Decision>, Refusal> {
+        Ok(self.0.feedback.delete(ip).await?)
+    }
+
+    async fn delete_all(&self) -> Result<usize, Refusal> {
+        Ok(self.0.feedback.delete_all().await?)
+    }
+
+    async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {
+        Ok(self.0.feedback.explain(ip).await?)
+    }
+
+    async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {
+        let explanation = self.0.feedback.explain(attempt.ip).await?;
+        Ok(rehearse::rehearse(&self.0, &attempt, explanation).await)
+    }
+}

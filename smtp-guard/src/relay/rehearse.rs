@@ -1,0 +1,271 @@
+//! `smtp-guard try`: a session without a connection. The session, its rules, the look-ups and the counters are the real
+//! ones; the mail server says yes to everything, nothing is counted and nobody is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use super::Shared;
+use super::inquiry::Inquiry;
+use crate::addr::ClientAddr;
+use crate::clock::{Both, Instant};
+use crate::config::{Mode, Role};
+use crate::facts::dns::{Forward, Reverse, SenderDomain};
+use crate::feedback::decision::Explanation;
+use crate::observe::attempt::{Attempt, Because, Rehearsal, Step};
+use crate::policy::Client;
+use crate::policy::checks::Found;
+use crate::session::{Event, Facts, Input, Opening, Output, Request, Session, Upstream, Wants, replies};
+use crate::wire::command;
+use crate::wire::reply::Reply;
+
+/// Inputs that one command may take: an end is certain.
+const INPUTS: usize = 16;
+
+/// What would happen to `attempt` now. `explanation` is what is known of its address.
+pub(super) async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) -> Rehearsal {
+    let addr = ClientAddr::new((attempt.ip, 0).into());
+    let client = shared.rules.client(addr.ip());
+    let mut rehearsal =
+        Rehearsal { rules: rules(shared, &client, &explanation), explanation, found: Vec::new(), steps: Vec::new() };
+    if let Some((reason, reply)) = turned_away(shared, &client, &rehearsal.explanation) {
+        let step = Step { heard: Some(reply.to_string()), because: vec![because(reason, false)], ..Step::default() };
+        rehearsal.steps.push(step);
+        return rehearsal;
+    }
+    let mut stage = Stage::open(shared, addr, client);
+    rehearsal.steps.push(stage.play(shared, String::new()).await);
+    for said in lines(attempt) {
+        if stage.session.wants() == Wants::Closed {
+            break;
+        }
+        let command = command::parse(said.as_bytes());
+        stage.step(Input::Command { command, more: false });
+        rehearsal.steps.push(stage.play(shared, said).await);
+    }
+    rehearsal.found = stage.found.as_ref().map(told).unwrap_or_default();
+    rehearsal
+}
+
+fn lines(attempt: &Attempt) -> Vec<String> {
+    let path = |address: &str| match address.trim_start_matches('<').trim_end_matches('>') {
+        "" => "<>".to_owned(),
+        address => format!("<{address}>"),
+    };
+    let mut lines = vec![format!("EHLO {}", attempt.helo)];
+    if let Some(sender) = &attempt.mail_from {
+        lines.push(format!("MAIL FROM:{}", path(sender)));
+        lines.extend(attempt.rcpt_to.iter().map(|recipient| format!("RCPT TO:{}", path(recipient))));
+    }
+    lines
+}
+
+/// Whom the listener doesn't let in.
+fn turned_away(shared: &Shared, client: &Client, explanation: &Explanation) -> Option<(Reason, Reply)> {
+    if client.exempt {
+        return None;
+    }
+    if let Some(decision) = &explanation.decision {
+        return Some((Reason::from_label(&decision.reason).unwrap_or(Reason::Operator), replies::banned()));
+    }
+    let source = shared.config.limits.ipv6_prefix.source(client.ip);
+    if shared.sources.of(source) >= shared.config.limits.connections {
+        return Some((Reason::Connections, replies::busy()));
+    }
+    let (count, most) = shared.feedback.counters().connections.view(source, Instant::now())?;
+    (count >= most).then(|| (Reason::ConnectionRate, replies::busy()))
+}
+
+/// The session on its stage.
+struct Stage {
+    addr: ClientAddr,
+    client: Client,
+    session: Session,
+    now: Instant,
+    inquiry: Inquiry,
+    found: Option<Found>,
+    out: Vec<Output>,
+}
+
+impl Stage {
+    fn open(shared: &Shared, addr: ClientAddr, client: Client) -> Self {
+        let mut inquiry = Inquiry::default();
+        inquiry.about_client(shared, addr.ip(), shared.rules.needs(&client, Role::Mx));
+        let clock = Both::now();
+        let opening = Opening {
+            id: "try".to_owned(),
+            addr,
+            role: Role::Mx,
+            secured: None,
+            rules: Arc::clone(&shared.rules),
+            backend: shared.pool.capabilities(),
+            familiar: shared.mark(addr).familiar,
+            clock,
+        };
+        let mut out = Vec::new();
+        let session = Session::open(opening, &mut out);
+        Self { addr, client, session, now: clock.instant, inquiry, found: None, out }
+    }
+
+    fn step(&mut self, input: Input) {
+        self.session.step(input, self.now, &mut self.out);
+    }
+
+    /// Performs what the session wants until it wants the next command.
+    async fn play(&mut self, shared: &Shared, said: String) -> Step {
+        let mut step = Step { said, ..Step::default() };
+        for _ in 0..INPUTS {
+            let mut next = None;
+            for output in std::mem::take(&mut self.out) {
+                next = self.perform(shared, output, &mut step).await.or(next);
+            }
+            match (next, self.session.wants()) {
+                (Some(input), _) => self.step(input),
+                (None, Wants::Nothing | Wants::Silence) => {
+                    // A reply is held back: its time has come.
+                    let waits = self.session.deadline().since(self.now);
+                    step.waits_ms += u64::try_from(waits.as_millis()).unwrap_or(u64::MAX);
+                    self.now = self.now.max(self.session.deadline());
+                    self.step(Input::Deadline);
+                }
+                (None, _) => break,
+            }
+        }
+        step
+    }
+
+    async fn perform(&mut self, shared: &Shared, output: Output, step: &mut Step) -> Option<Input> {
+        let yes = || Some(Input::Upstream(Upstream::Reply(Reply::new(250, Some((2, 0, 0)), "Ok"))));
+        match output {
+            Output::Reply(reply) => step.heard = Some(reply.to_string()),
+            Output::Event(Event::Refused { reason, about }) => {
+                step.because.push(Because { text: note(reason, &about.note), ..because(reason, false) });
+            }
+            Output::Event(Event::Observed { reason, about }) => {
+                step.because.push(Because { text: note(reason, &about.note), ..because(reason, true) });
+            }
+            Output::Event(Event::Ended { reason }) => step.because.push(because(reason, false)),
+            Output::Consult { lookups } => {
+                let mut facts = Facts { deferred: shared.mark(self.addr).deferred_until.is_some(), found: None };
+                if lookups {
+                    let found = self.inquiry.found().await;
+                    self.found = Some(found.clone());
+                    facts.found = Some(Arc::new(found));
+                }
+                return Some(Input::Facts(facts));
+            }
+            Output::Request(Request::Mail(mail, ..)) => {
+                if !self.client.exempt && self.is_over_rate(shared) {
+                    return Some(Input::OverRate);
+                }
+                let domain = shared.rules.domain_to_look_up(&self.client, Role::Mx, &mail.path);
+                self.inquiry.about_sender(shared, domain);
+                step.passed_on = true;
+                return yes();
+            }
+            Output::Request(Request::Rcpt(..)) => {
+                step.passed_on = true;
+                return yes();
+            }
+            Output::Request(_) | Output::StartTls | Output::Report(_) | Output::Event(_) | Output::Close => {}
+        }
+        None
+    }
+
+    fn is_over_rate(&self, shared: &Shared) -> bool {
+        let source = self.addr.source(shared.config.limits.ipv6_prefix);
+        let counted = shared.feedback.counters().messages.view(source, Instant::now());
+        counted.is_some_and(|(count, most)| count >= most)
+    }
+}
+
+fn because(reason: Reason, observed: bool) -> Because {
+    Because { reason: reason.label().to_owned(), text: reason.text().to_owned(), observed }
+}
+
+fn note(reason: Reason, note: &str) -> String {
+    if note.is_empty() { reason.text().to_owned() } else { format!("{} ({note})", reason.text()) }
+}
+
+/// What applies to `client`, in the words of the configuration.
+fn rules(shared: &Shared, client: &Client, explanation: &Explanation) -> Vec<String> {
+    let config = &shared.config;
+    if client.exempt {
+        return vec!["exempt: no limit, check, delay or ban applies".to_owned()];
+    }
+    let limits = &config.limits;
+    let source = limits.ipv6_prefix.source(client.ip);
+    let or_none = |limit: u32| if limit == 0 { "none".to_owned() } else { limit.to_string() };
+    let count = |name: &str| explanation.counts.iter().find(|count| count.limit == name).map_or(0, |count| count.count);
+    let mut rules = vec![
+        match client.may_relay {
+            true => "relay.networks: may send anywhere, checks of strangers don't apply".to_owned(),
+            false => format!("relay.domains: may send to {}", config.relay.domains.join(", ")),
+        },
+        format!("limits.connections: {} of {}", shared.sources.of(source), limits.connections),
+        format!(
+            "limits.connections_per_minute: {} of {}",
+            count("connections_per_minute"),
+            or_none(limits.connections_per_minute)
+        ),
+        format!("limits.messages_per_hour: {} of {}", count("messages_per_hour"), or_none(limits.messages_per_hour)),
+    ];
+    if let Some(ledger) = &explanation.ledger {
+        let (left, share) = (ledger.unforgiven, ledger.share * 100.0);
+        let (most, above) = (config.harvest.unknown_recipients, config.harvest.unknown_share * 100.0);
+        rules.push(format!("harvest: {left} unforgiven unknown recipients of {most}, {share:.0} % of {above:.0} %"));
+    }
+    if client.may_relay {
+        return rules;
+    }
+    let checks = &config.checks;
+    let wait = if explanation.familiar { Duration::ZERO } else { checks.greeting_delay };
+    rules.push(format!("checks.greeting_delay: {} s", wait.as_secs_f64()));
+    let mode = |mode: Mode| match mode {
+        Mode::Off => "off",
+        Mode::Observe => "observe",
+        Mode::Enforce => "enforce",
+    };
+    let lists = if config.dnsbl.is_empty() { "no [[dnsbl]]" } else { mode(checks.dnsbl) };
+    for (name, text) in [
+        ("early_talker", mode(checks.early_talker)),
+        ("dnsbl", lists),
+        ("ptr", mode(checks.ptr)),
+        ("ptr_forward", mode(checks.ptr_forward)),
+        ("sender_domain", mode(checks.sender_domain)),
+    ] {
+        rules.push(format!("checks.{name}: {text}"));
+    }
+    rules
+}
+
+/// What DNS says, in words.
+fn told(found: &Found) -> Vec<String> {
+    let mut told = Vec::new();
+    told.extend(found.reverse.as_ref().map(|reverse| match reverse {
+        Ok(Reverse::None) => "no reverse DNS entry".to_owned(),
+        Ok(Reverse::Names { names, forward }) => {
+            let back = match forward {
+                None => String::new(),
+                Some(Forward::Confirmed) => ", which points back".to_owned(),
+                Some(Forward::Mismatch) => ", which does not point back".to_owned(),
+                Some(Forward::Unknown(failure)) => format!(", and whether it points back is not known: {failure}"),
+            };
+            format!("reverse DNS entry: {}{back}", names.join(", "))
+        }
+        Err(failure) => format!("reverse DNS entry: {failure}"),
+    }));
+    told.extend(found.lists.iter().map(|list| match &list.found {
+        Ok(Some(reply)) => format!("{} lists it: {reply}, weight {}", list.zone, list.weight),
+        Ok(None) => format!("{} does not list it", list.zone),
+        Err(failure) => format!("{}: {failure}", list.zone),
+    }));
+    told.extend(found.sender.map(|sender| match sender {
+        Ok(SenderDomain::Exists) => "the sender's domain exists".to_owned(),
+        Ok(SenderDomain::Missing) => "the sender's domain does not exist".to_owned(),
+        Ok(SenderDomain::NullMx) => "the sender's domain takes no mail".to_owned(),
+        Err(failure) => format!("the sender's domain: {failure}"),
+    }));
+    told
+}
