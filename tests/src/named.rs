@@ -7,8 +7,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use rustix::process::Signal;
-
 use crate::netns::{Host, World};
 use crate::room::{Room, line_with};
 
@@ -78,12 +76,12 @@ impl Named {
 
     /// Stops it without killing it: its port stays open, and nobody answers there.
     pub fn freeze(&self) {
-        self.room.signal(Signal::STOP);
+        self.room.freeze();
     }
 
     /// The end of [`Self::freeze`].
     pub fn thaw(&self) {
-        self.room.signal(Signal::CONT);
+        self.room.thaw();
     }
 
     /// `BIND 9.18.49-1~deb12u3-Debian (Extended Support Version)`.

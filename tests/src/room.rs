@@ -77,11 +77,33 @@ impl Room {
         self.program.wait_for_end();
     }
 
-    /// Sends `signal` to the program itself, not to what it started.
-    pub fn signal(&self, signal: Signal) {
+    /// Stops the program itself, not what it started, and waits until none of its threads runs any more: the signal is on
+    /// its way for a while after it was sent.
+    pub fn freeze(&self) {
+        let pid = self.program_itself();
+        kill_process(pid, Signal::STOP).unwrap();
+        let threads = format!("/proc/{}/task", pid.as_raw_nonzero());
+        let stopped = || {
+            let mut states = fs::read_dir(&threads).unwrap().map(|thread| {
+                let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
+                // `123 (name) T ...`
+                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+            });
+            states.all(|is_stopped| is_stopped).then_some(())
+        };
+        wait_for("all threads to stop", stopped, || threads.clone());
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        kill_process(self.program_itself(), Signal::CONT).unwrap();
+    }
+
+    /// The shell's only child.
+    fn program_itself(&self) -> Pid {
         let programs: Vec<_> = children(self.program.pid()).into_iter().flat_map(children).collect();
-        assert_eq!(programs.len(), 1, "the shell's only child");
-        kill_process(programs[0], signal).unwrap();
+        assert_eq!(programs.len(), 1, "the shell has one child");
+        programs[0]
     }
 
     fn kill(&self) {

@@ -136,7 +136,7 @@ fn refer(none: &mut NoRecords) {
 
 /// The end of a chain of aliases.
 fn elsewhere(none: &mut NoRecords) {
-    none.query = Box::new(Query::query(name("e.example."), RecordType::A));
+    *none.query = Query::query(name("e.example."), RecordType::A);
 }
 
 fn soa() -> Option<Box<Record<SOA>>> {
