@@ -48,6 +48,10 @@ impl<'w> Guard<'w> {
             ("relay.domains", "[\"example.org\"]".to_owned()),
             ("limits.failed_commands", "100".to_owned()),
             ("harvest.delay", "\"0s\"".to_owned()),
+            // Tests about checks turn them on.
+            ("checks.sender_domain", "\"off\"".to_owned()),
+            ("checks.ptr", "\"off\"".to_owned()),
+            ("checks.greeting_delay", "\"0s\"".to_owned()),
             ("edge.interfaces", "[\"att0\", \"cli0\"]".to_owned()),
             ("edge.pin_directory", format!("\"{}\"", self.pins().display())),
             ("edge.max_sources", "10000".to_owned()),
@@ -87,8 +91,9 @@ impl<'w> Guard<'w> {
         let _ = fs::remove_file(&log);
         let mut program = Program::start(command.args(["run", "--config"]).arg(self.config()), log);
         program.wait_for("smtp-guard runs");
-        // With the quote: the opposite ends in the same words.
-        program.wait_for("\"backend answers\"");
+        // From its beginning: the opposite ends in the same words.
+        let json = !fs::read_to_string(self.config()).unwrap().contains("\nformat = ");
+        program.wait_for(if json { "\"backend answers\"" } else { "]: backend answers" });
         self.program = Some(program);
     }
 

@@ -126,7 +126,7 @@ impl Drop for Room {
 }
 
 /// A program of a Debian package that is unpacked, not installed.
-pub(crate) fn unpacked(package: &str, path: &str) -> PathBuf {
+pub fn unpacked(package: &str, path: &str) -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
     let found = tools.join(package).join(path);
     assert!(found.exists(), "{} is missing: cargo xtask test unpacks it", found.display());

@@ -99,6 +99,12 @@ domains = ["example.org"]
 [harvest]
 delay = "500ms"
 
+# For a first try on one machine, maybe without the Internet.
+[checks]
+sender_domain = "off"
+ptr = "off"
+greeting_delay = "0s"
+
 [edge]
 interfaces = ["lo"]
 mode = "generic"

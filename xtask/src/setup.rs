@@ -60,11 +60,12 @@ const TEST: &[(&str, &str)] = &[
     ("libevent-2.1-7", "library of OpenSMTPD"),
 ];
 
-/// Debian packages that the tests run without installing them, because each would remove Postfix; and the program in
-/// each. What they need stands in [`TEST`].
+/// Debian packages that the tests run without installing them, because each would remove Postfix or begin a service; and
+/// the program in each. What they need stands in [`TEST`].
 const UNPACKED: &[(&str, &str, &str)] = &[
     ("exim4-daemon-heavy", "usr/sbin/exim4", "Exim as backend and client"),
     ("opensmtpd", "usr/sbin/smtpd", "OpenSMTPD as backend and client"),
+    ("fail2ban", "usr/bin/fail2ban-regex", "its filters over our log"),
 ];
 
 const LINKER_VERSION: &str = "0.13.0";

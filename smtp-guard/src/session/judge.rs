@@ -41,7 +41,10 @@ impl Session {
             self.weigh(&rcpt, found, out);
         }
         match self.transaction.as_ref().and_then(|transaction| transaction.judged.clone().flatten()) {
-            Some(refusal) => self.refuse(refusal.reason, self.envelope(&rcpt), refusal.reply, Duration::ZERO, now, out),
+            Some(Finding { reason, reply, note, .. }) => {
+                let about = About { note, ..self.envelope(&rcpt) };
+                self.refuse(reason, about, reply, Duration::ZERO, now, out)
+            }
             None => self.judge(rcpt, now, out),
         }
     }
@@ -49,12 +52,12 @@ impl Session {
     /// Takes down once for the transaction what the checks make of `found`.
     fn weigh(&mut self, rcpt: &RcptTo, found: &Found, out: &mut Vec<Output>) {
         let mut refusal = None;
-        for Finding { reason, reply, enforced, note } in self.rules.judge(&self.client, self.role, found) {
-            if enforced && refusal.is_none() {
-                refusal = Some(Refusal { reason, reply });
+        for finding in self.rules.judge(&self.client, self.role, found) {
+            if finding.enforced && refusal.is_none() {
+                refusal = Some(finding);
             } else {
-                let about = About { note, ..self.envelope(rcpt).heard(&reply) };
-                out.push(Output::Event(Event::Observed { reason, about }));
+                let about = About { note: finding.note, ..self.envelope(rcpt).heard(&finding.reply) };
+                out.push(Output::Event(Event::Observed { reason: finding.reason, about }));
             }
         }
         if let Some(transaction) = &mut self.transaction {

@@ -19,7 +19,8 @@ use crate::addr::ClientAddr;
 use crate::clock::{Both, Instant};
 use crate::config::Role;
 use crate::offence::{Conduct, Digest};
-use crate::policy::{Client, Refusal, Rules, Standing};
+use crate::policy::checks::Finding;
+use crate::policy::{Client, Rules, Standing};
 use crate::wire::ehlo::Capabilities;
 use crate::wire::envelope::{MailFrom, RcptTo};
 use crate::wire::reply::Reply;
@@ -103,7 +104,7 @@ struct Transaction {
     /// Those accepted, as the ledger knows them, for as long as no message has been sent to them.
     unsent: Vec<Digest>,
     /// What the checks found, once they were asked: the refusal that every recipient hears.
-    judged: Option<Option<Refusal>>,
+    judged: Option<Option<Finding>>,
     /// Recipients refused because there were enough.
     surplus: u32,
     smtputf8: bool,
