@@ -146,7 +146,8 @@ pub(super) fn dnsbl(raw: &[Spanned<raw::Dnsbl>], threshold: u32, whole: bool, ju
 pub(super) fn dns(raw: &raw::Dns, judge: &mut Judge) -> Dns {
     let default = Dns::default();
     let servers = list(&raw.servers).filter_map(|server| resolver(server, judge)).collect();
-    let range = Duration::from_millis(100)..=60 * SECOND;
+    // Less than a second to wait says nothing about a server.
+    let range = 2 * SECOND..=60 * SECOND;
     Dns { servers, timeout: judge.duration("dns.timeout", &raw.timeout, range, default.timeout) }
 }
 

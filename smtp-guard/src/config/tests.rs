@@ -230,7 +230,7 @@ fn checks_are_checked() {
     }
     check_more("[checks]\ngreeting_delay = \"61s\"", &["2:18: must be 0s to 1m"]);
     check_more("[checks]\ndnsbl_threshold = 0", &["2:19: out of range"]);
-    check_more("[dns]\ntimeout = \"0s\"", &["2:11: must be 100ms to 1m"]);
+    check_more("[dns]\ntimeout = \"0s\"", &["2:11: must be 2s to 1m"]);
     check_more("[dns]\nservers = [\"192.0.2.53\", \"192.0.2.53:54\", \"::1\", \"[::1]:54\"]", &[]);
     check_more(
         "[dns]\nservers = [\"dns.example\", \"0.0.0.0\", \"192.0.2.1:0\"]",

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use smtp_guard_ebpf::reason::Reason;
 
 use crate::addr::{Ipv6Prefix, Source};
-use crate::clock::WallTime;
+use crate::clock::{Both, Instant, WallTime};
 
 /// A ban, as the guard holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,20 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// A deferral of `source`, a source or a network as text, until `until`.
+    pub fn deferral(source: String, both: &Both, until: Instant) -> Self {
+        Self {
+            source,
+            reason: Reason::Deferred.label().to_owned(),
+            text: Reason::Deferred.text().to_owned(),
+            origin: Origin::Ledger.label().to_owned(),
+            made: both.wall,
+            until: both.wall_at(until),
+            repeat: 0,
+            evidence: Vec::new(),
+        }
+    }
+
     /// `ban` with its source as text under `prefix`.
     pub fn of(ban: &Ban, prefix: Ipv6Prefix) -> Self {
         Self {

@@ -1,17 +1,16 @@
 //! What the feedback task keeps: the ledger and the decisions, and how they reach table, log and store.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::decision::{Ban, Decision, Origin};
+use super::Meter;
+use super::decision::{Ban, Origin};
 use super::ledger::{Ledger, Target, Verdict};
 use super::marks::Marks;
 use super::rates::Counters;
-use super::{ControlError, Meter};
 use crate::addr::{Ipv6Prefix, NetSet, Source};
 use crate::clock::{Both, Instant};
 use crate::config::Config;
@@ -22,6 +21,7 @@ use crate::offence::{Conduct, Report};
 use crate::store::Store;
 
 mod explain;
+mod operator;
 mod persist;
 
 pub(super) struct Keeper {
@@ -293,56 +293,6 @@ impl Keeper {
             }
             Refreshed::Gone | Refreshed::Same => {}
         }
-    }
-
-    pub(super) fn decisions(&self) -> Vec<Decision> {
-        let mut bans: Vec<_> = self.decisions.values().collect();
-        bans.sort_by_key(|ban| (ban.until, ban.source));
-        bans.into_iter().map(|ban| Decision::of(ban, self.prefix())).collect()
-    }
-
-    pub(super) fn add(&mut self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, ControlError> {
-        let source = self.prefix().source(ip);
-        if self.is_exempt(source) {
-            return Err(ControlError::Exempt { ip });
-        }
-        let both = Both::now();
-        let until = both.instant.after(length);
-        let ban = Ban {
-            source,
-            reason: Reason::Operator,
-            origin: Origin::Operator,
-            made: both.wall,
-            until: both.wall_at(until),
-            repeat: 0,
-            text,
-            evidence: Vec::new(),
-        };
-        self.put(ban.clone(), until);
-        self.announce(&ban, &ip.to_string(), length, None);
-        self.save(&ban);
-        Ok(Decision::of(&ban, self.prefix()))
-    }
-
-    pub(super) fn delete(&mut self, ip: IpAddr) -> Option<Decision> {
-        let source = self.prefix().source(ip);
-        let ban = self.decisions.remove(&source);
-        self.forget(source);
-        self.meter.bans_active(self.decisions.len());
-        let ban = ban?;
-        tracing::info!(source = self.text(source), reason = ban.reason.label(), "ban lifted by the operator");
-        Some(Decision::of(&ban, self.prefix()))
-    }
-
-    pub(super) fn delete_all(&mut self) -> usize {
-        let sources: Vec<_> = self.decisions.keys().copied().collect();
-        for source in &sources {
-            self.decisions.remove(source);
-            self.forget(*source);
-        }
-        self.meter.bans_active(0);
-        tracing::info!(bans = sources.len(), "all bans lifted by the operator");
-        sources.len()
     }
 
     /// Out of table, kernel map, ledger and store.

@@ -86,6 +86,26 @@ impl Marks {
         }
     }
 
+    /// Sources and networks that are deferred at `now`, and until when.
+    pub(super) fn deferred(&self, now: Instant) -> (Vec<(Source, Instant)>, Vec<(Network, Instant)>) {
+        let mut sources = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let here = shard.iter().filter(|(_, kept)| now < kept.deferred_until);
+            sources.extend(here.map(|(source, kept)| (*source, kept.deferred_until)));
+        }
+        sources.sort_unstable_by_key(|(source, until)| (*until, *source));
+        let mut networks: Vec<_> = self.networks().iter().map(|(network, until)| (*network, *until)).collect();
+        networks.retain(|(_, until)| now < *until);
+        networks.sort_unstable_by_key(|(network, until)| (*until, *network));
+        (sources, networks)
+    }
+
+    /// Forgets the deferrals of all networks.
+    pub(super) fn pardon_networks(&self) {
+        self.networks().clear();
+    }
+
     /// Forgets deferrals that are over at `now`, of one shard a call.
     pub(super) fn sweep(&self, now: Instant, turn: usize) {
         let mut shard = self.shards[turn % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,0 +1,84 @@
+//! What the operator sees and does by hand.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use super::Keeper;
+use crate::clock::{Both, Instant};
+use crate::feedback::ControlError;
+use crate::feedback::decision::{Ban, Decision, Origin};
+
+impl Keeper {
+    pub(in crate::feedback) fn decisions(&self) -> Vec<Decision> {
+        let both = Both::now();
+        let mut bans: Vec<_> = self.decisions.values().collect();
+        bans.sort_by_key(|ban| (ban.until, ban.source));
+        let bans = bans.into_iter().map(|ban| Decision::of(ban, self.prefix()));
+        let (sources, networks) = self.marks.deferred(both.instant);
+        let sources = sources.into_iter().map(|(source, until)| (self.text(source), until));
+        let networks = networks.into_iter().map(|(network, until)| (network.text(), until));
+        let deferrals = sources.chain(networks).map(|(who, until)| Decision::deferral(who, &both, until));
+        bans.chain(deferrals).collect()
+    }
+
+    pub(in crate::feedback) fn add(
+        &mut self,
+        ip: IpAddr,
+        length: Duration,
+        text: String,
+    ) -> Result<Decision, ControlError> {
+        let source = self.prefix().source(ip);
+        if self.is_exempt(source) {
+            return Err(ControlError::Exempt { ip });
+        }
+        let both = Both::now();
+        let until = both.instant.after(length);
+        let ban = Ban {
+            source,
+            reason: Reason::Operator,
+            origin: Origin::Operator,
+            made: both.wall,
+            until: both.wall_at(until),
+            repeat: 0,
+            text,
+            evidence: Vec::new(),
+        };
+        self.put(ban.clone(), until);
+        self.announce(&ban, &ip.to_string(), length, None);
+        self.save(&ban);
+        Ok(Decision::of(&ban, self.prefix()))
+    }
+
+    pub(in crate::feedback) fn delete(&mut self, ip: IpAddr) -> Option<Decision> {
+        let source = self.prefix().source(ip);
+        let both = Both::now();
+        let deferred = self.marks.of(source, both.instant).deferred_until;
+        let ban = self.decisions.remove(&source);
+        self.forget(source);
+        self.meter.bans_active(self.decisions.len());
+        let lifted = match (ban, deferred) {
+            (Some(ban), _) => Decision::of(&ban, self.prefix()),
+            (None, Some(until)) => Decision::deferral(self.text(source), &both, until),
+            (None, None) => return None,
+        };
+        tracing::info!(source = lifted.source, reason = lifted.reason, "decision lifted by the operator");
+        Some(lifted)
+    }
+
+    pub(in crate::feedback) fn delete_all(&mut self) -> usize {
+        let (deferred, networks) = self.marks.deferred(Instant::now());
+        let sources: HashSet<_> = self.decisions.keys().copied().chain(deferred.iter().map(|(s, _)| *s)).collect();
+        let lifted = sources.len() + networks.len();
+        for source in sources {
+            self.decisions.remove(&source);
+            self.forget(source);
+        }
+        self.marks.pardon_networks();
+        self.meter.bans_active(0);
+        tracing::info!(decisions = lifted, "all decisions lifted by the operator");
+        lifted
+    }
+}
