@@ -1,6 +1,7 @@
 //! Fenced: the packet behind an XDP context.
 #![allow(unsafe_code, reason = "the kernel hands the packet over as a pair of addresses")]
 
+use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
 use smtp_guard_ebpf::frame::{Frame, MAX_OFFSET};
 
@@ -20,5 +21,16 @@ impl Frame for Packet<'_> {
         // SAFETY: `at` to `at + N` lies between data and data_end, as checked above; the verifier checks it again. An
         // array of bytes has no alignment and any bytes are valid.
         Some(unsafe { *(at as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn reaches(&self, end: usize) -> bool {
+        // The difference of two packet pointers is a number, which the programs of a privileged loader may compute.
+        if self.0.data_end() - self.0.data() >= end {
+            return true;
+        }
+        // Only a packet in several buffers, or one that lies, comes here.
+        // SAFETY: the helper reads the context that the program was called with.
+        unsafe { bpf_xdp_get_buff_len(self.0.ctx) as usize >= end }
     }
 }

@@ -27,7 +27,7 @@ pub trait Findings {
 }
 
 /// What becomes of the packet, and why: the counters are indexed by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// None of our business, and not counted.
     Ignore,

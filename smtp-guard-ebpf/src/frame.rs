@@ -10,6 +10,9 @@ pub trait Frame {
     /// `N` bytes at `offset`, or `None` where the packet ends before them or `offset` is [`MAX_OFFSET`] or more.
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// Whether the packet has `end` bytes, those behind its linear part included (`xdp.frags`).
+    fn reaches(&self, end: usize) -> bool;
+
     /// Two bytes at `offset`, in network order.
     #[inline(always)]
     fn load_u16(&self, offset: usize) -> Option<u16> {
@@ -23,5 +26,9 @@ impl Frame for &[u8] {
             return None;
         }
         self.get(offset..offset.checked_add(N)?)?.try_into().ok()
+    }
+
+    fn reaches(&self, end: usize) -> bool {
+        self.len() >= end
     }
 }

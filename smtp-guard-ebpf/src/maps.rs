@@ -83,7 +83,17 @@ impl Findings for Kernel {
     fn exempt(&self, address: &Address) -> bool {
         match address {
             Address::V4(addr) => EXEMPT_V4.get(&Key::new(32, addr.to_be_bytes())).is_some(),
-            Address::V6(addr) => EXEMPT_V6.get(&Key::new(128, *addr)).is_some(),
+            Address::V6 { high, low } => {
+                let mut key = Key::new(128, [0u8; 16]);
+                let data = (&raw mut key.data).cast::<[u32; 4]>();
+                let words = [high >> 32, *high, low >> 32, *low];
+                for (n, word) in words.into_iter().enumerate() {
+                    // Word by word: joined to a store of 8 bytes they would be misaligned, which the stack doesn't take.
+                    // SAFETY: four words are as long as the array of 16 bytes, and the key's begins at a multiple of 4.
+                    unsafe { (&raw mut (*data)[n]).write_volatile((word as u32).to_be()) };
+                }
+                EXEMPT_V6.get(&key).is_some()
+            }
         }
     }
 

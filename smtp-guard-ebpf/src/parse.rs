@@ -4,6 +4,10 @@
 //! Fragments: the first one carries the ports and the flags and is judged like a whole packet; later ones carry neither
 //! and pass, as without the first the stack can't put them together. A first fragment that is too short to show them,
 //! or a second one that could overwrite them (RFC 1858, RFC 7112), is malformed: it exists to get past filters.
+//!
+//! Lengths: a packet that claims more bytes than it has, or fewer than its headers take, is malformed; the stack would
+//! drop it as well, but later. Bytes behind its end are padding and no lie. A length of 0 is no lie either: packets above
+//! 64 KiB that the driver or the stack has put together have no better (BIG TCP).
 
 use crate::abi::{Family, Source};
 use crate::frame::Frame;
@@ -12,6 +16,8 @@ const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
 const VLAN_TAGS: usize = 2;
 
 const PROTOCOL_TCP: u8 = 6;
@@ -48,13 +54,11 @@ pub struct Segment {
     pub opens: bool,
 }
 
-/// The address a packet says it comes from.
+/// The address a packet says it comes from, in host order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// Host order.
     V4(u32),
-    /// Network order.
-    V6([u8; 16]),
+    V6 { high: u64, low: u64 },
 }
 
 impl Address {
@@ -63,7 +67,7 @@ impl Address {
     pub const fn family(&self) -> Family {
         match self {
             Self::V4(_) => Family::V4,
-            Self::V6(_) => Family::V6,
+            Self::V6 { .. } => Family::V6,
         }
     }
 
@@ -72,9 +76,7 @@ impl Address {
     pub fn source(&self, ipv6_mask: u64) -> Source {
         match self {
             Self::V4(addr) => Source::v4(*addr),
-            Self::V6([a, b, c, d, e, f, g, h, ..]) => {
-                Source::v6(u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), ipv6_mask)
-            }
+            Self::V6 { high, .. } => Source::v6(*high, ipv6_mask),
         }
     }
 }
@@ -86,7 +88,11 @@ pub fn parse(frame: &impl Frame) -> Packet {
     let Some(mut ethertype) = frame.load_u16(12) else {
         return Packet::Other;
     };
-    let mut offset = 14;
+    // The case that is nearly all packets, at offsets that are constants.
+    if ethertype == ETHERTYPE_IPV4 {
+        return ipv4(frame, ETHERNET);
+    }
+    let mut offset = ETHERNET;
     for _ in 0..VLAN_TAGS {
         if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
             break;
@@ -107,12 +113,11 @@ pub fn parse(frame: &impl Frame) -> Packet {
 #[inline(always)]
 fn ipv4(frame: &impl Frame, offset: usize) -> Packet {
     const MALFORMED: Packet = Packet::Malformed(Family::V4);
-    // Whole headers at a time: one check of bounds each, which the verifier can follow. The total length isn't looked
-    // at: it is 0 in packets above 64 KiB that the stack has put together, and where it lies the stack drops the packet.
+    // Whole headers at a time: one check of bounds each, which the verifier can follow.
     let Some(header) = frame.load::<20>(offset) else {
         return MALFORMED;
     };
-    let [version_ihl, _, _, _, _, _, f0, f1, _, protocol, _, _, a, b, c, d, ..] = header;
+    let [version_ihl, _, t0, t1, _, _, f0, f1, _, protocol, _, _, a, b, c, d, ..] = header;
     let length = usize::from(version_ihl & 0x0f) * 4;
     if version_ihl >> 4 != 4 || length < 20 {
         return MALFORMED;
@@ -126,23 +131,36 @@ fn ipv4(frame: &impl Frame, offset: usize) -> Packet {
         1 => return MALFORMED,
         _ => return Packet::Other,
     }
-    tcp(frame, offset + length, Address::V4(u32::from_be_bytes([a, b, c, d])))
+    let total = usize::from(u16::from_be_bytes([t0, t1]));
+    let room = Room::of(total, length);
+    if total != 0 && !frame.reaches(offset + total) {
+        return MALFORMED;
+    }
+    tcp(frame, offset + length, room, Address::V4(u32::from_be_bytes([a, b, c, d])))
 }
 
 #[inline(always)]
 fn ipv6(frame: &impl Frame, offset: usize) -> Packet {
     const MALFORMED: Packet = Packet::Malformed(Family::V6);
-    let Some([version, _, _, _, _, _, mut next, _, source @ ..]) = frame.load::<24>(offset) else {
+    let Some(header) = frame.load::<24>(offset) else {
         return MALFORMED;
     };
+    let [version, _, _, _, p0, p1, mut next, _, source @ ..] = header;
     if version >> 4 != 6 {
         return MALFORMED;
     }
-    let mut at = offset + 40;
+    let payload = usize::from(u16::from_be_bytes([p0, p1]));
+    let begin = offset + 40;
+    let mut at = begin;
     for _ in 0..=EXTENSION_HEADERS {
         if next == PROTOCOL_TCP {
+            let source = u128::from_be_bytes(source);
+            let (high, low) = ((source >> 64) as u64, source as u64);
             // Multicast can't be a source, and its range is where the keys of IPv4 sources live.
-            return if source[0] == 0xff { MALFORMED } else { tcp(frame, at, Address::V6(source)) };
+            if high >> 56 == 0xff || payload != 0 && !frame.reaches(begin + payload) {
+                return MALFORMED;
+            }
+            return tcp(frame, at, Room::of(payload, at - begin), Address::V6 { high, low });
         }
         if !matches!(next, NEXT_HOP_BY_HOP | NEXT_ROUTING | NEXT_DESTINATION | NEXT_AUTH | NEXT_FRAGMENT) {
             return Packet::Other;
@@ -166,15 +184,30 @@ fn ipv6(frame: &impl Frame, offset: usize) -> Packet {
     MALFORMED
 }
 
+/// Bytes that the IP header leaves for TCP.
+struct Room(usize);
+
+impl Room {
+    /// `total` less the `taken`; any number where the total isn't told.
+    #[inline(always)]
+    fn of(total: usize, taken: usize) -> Self {
+        Self(if total == 0 { usize::MAX } else { total.saturating_sub(taken) })
+    }
+}
+
 /// Bytes of a TCP header without options.
 const TCP_HEADER: usize = 20;
 
 #[inline(always)]
-fn tcp(frame: &impl Frame, offset: usize, source: Address) -> Packet {
+fn tcp(frame: &impl Frame, offset: usize, room: Room, source: Address) -> Packet {
     let Some(header) = frame.load::<TCP_HEADER>(offset) else {
         return Packet::Malformed(source.family());
     };
-    let [_, _, p0, p1, _, _, _, _, _, _, _, _, _, flags, ..] = header;
+    let [_, _, p0, p1, _, _, _, _, _, _, _, _, data, flags, ..] = header;
+    let length = usize::from(data >> 4) * 4;
+    if length < TCP_HEADER || length > room.0 {
+        return Packet::Malformed(source.family());
+    }
     let opens = flags & (SYN | ACK | FIN | RST) == SYN;
     Packet::Tcp(Segment { source, port: u16::from_be_bytes([p0, p1]), opens })
 }

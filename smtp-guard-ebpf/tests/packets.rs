@@ -66,7 +66,9 @@ impl Build {
                 packet.extend(vec![1; self.options]);
             }
             IpAddr::V6(source) => {
-                packet.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 60]);
+                let payload: usize = self.extensions.iter().map(|(_, data)| data.len() + 1).sum();
+                packet.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+                packet.extend(((payload + tcp.len()) as u16).to_be_bytes());
                 packet.push(self.extensions.first().map_or(self.protocol, |(next, _)| *next));
                 packet.push(64);
                 packet.extend(source.octets());
@@ -85,7 +87,7 @@ impl Build {
 fn segment(source: &str, port: u16, opens: bool) -> Packet {
     let source = match source.parse().unwrap() {
         IpAddr::V4(v4) => Address::V4(v4.to_bits()),
-        IpAddr::V6(v6) => Address::V6(v6.octets()),
+        IpAddr::V6(v6) => Address::V6 { high: (v6.to_bits() >> 64) as u64, low: v6.to_bits() as u64 },
     };
     Packet::Tcp(Segment { source, port, opens })
 }
@@ -139,12 +141,30 @@ fn packets_are_parsed() {
     for length in 14..74 {
         check("IPv6 cut short", &v6.bytes()[..length], MALFORMED_V6);
     }
-    let mut lie = v4.bytes();
-    lie[14] = 0x44;
-    check("header length below 20", &lie, MALFORMED_V4);
-    let mut big = v4.bytes();
-    big[16..18].copy_from_slice(&[0, 0]);
-    check("a packet above 64 KiB has total length 0", &big, syn4);
+    let padded = [v4.bytes(), vec![0; 6]].concat();
+    check("padding behind the end", &padded, syn4);
+    // Bytes that are changed, and what comes of it.
+    for (name, build, changes, expected) in [
+        ("header length below 20", &v4, &[(14, 0x44)][..], MALFORMED_V4),
+        ("header length beyond the packet", &v4, &[(14, 0x4f)], MALFORMED_V4),
+        ("version 5", &v4, &[(14, 0x55)], MALFORMED_V4),
+        ("total length beyond the packet", &v4, &[(17, 41)], MALFORMED_V4),
+        ("total length without TCP's header", &v4, &[(17, 39)], MALFORMED_V4),
+        ("total length below the IP header", &v4, &[(17, 10)], MALFORMED_V4),
+        ("a packet above 64 KiB has total length 0", &v4, &[(16, 0), (17, 0)], syn4),
+        ("TCP header length below 20", &v4, &[(46, 0x40)], MALFORMED_V4),
+        ("TCP header length beyond the packet", &v4, &[(46, 0x60)], MALFORMED_V4),
+        ("payload length beyond the packet", &v6, &[(19, 21)], MALFORMED_V6),
+        ("payload length without TCP's header", &v6, &[(19, 19)], MALFORMED_V6),
+        ("payload length 0 of a jumbogram", &v6, &[(19, 0)], syn6),
+        ("IPv6, TCP header length below 20", &v6, &[(66, 0x40)], MALFORMED_V6),
+    ] {
+        let mut bytes = build.bytes();
+        for (at, byte) in changes {
+            bytes[*at] = *byte;
+        }
+        check(name, &bytes, expected);
+    }
 }
 
 /// The maps, on the host.

@@ -16,6 +16,9 @@ pub(crate) fn build(toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
         format!("-Clinker={}", setup::linker_path().display()),
         "-Clink-arg=--btf".to_owned(),
         "-Ctarget-cpu=v3".to_owned(),
+        // Headers are read in words. Without it each word is put together from bytes: the kernels that we load on read
+        // misaligned words, and the verifier refuses them where they don't.
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
         "-Cdebuginfo=2".to_owned(),
         format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
     ];
