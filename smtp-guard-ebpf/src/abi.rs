@@ -6,8 +6,10 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Version of everything in this file. It names the pin directory (`v1`), so planes of different versions never meet.
-pub const ABI_VERSION: u32 = 1;
+use crate::rate::Bucket;
+
+/// Version of everything in this file. It names the pin directory (`v2`), so planes of different versions never meet.
+pub const ABI_VERSION: u32 = 2;
 
 /// Words of the map PORTS: one bit for each port.
 pub const PORT_WORDS: u32 = 1024;
@@ -104,7 +106,8 @@ pub struct Ban {
     pub until_ns: u64,
     /// [`crate::reason::Reason`] by number.
     pub reason: u32,
-    pub _pad: u32,
+    /// Version of the exempt list ([`Settings::exempt_version`]) that holds no address of this source; 0: not known.
+    pub spares: u32,
 }
 
 impl Ban {
@@ -112,7 +115,7 @@ impl Ban {
     pub const fn to_bytes(self) -> [u8; 16] {
         let [a, b, c, d, e, f, g, h] = self.until_ns.to_ne_bytes();
         let [i, j, k, l] = self.reason.to_ne_bytes();
-        let [m, n, o, p] = self._pad.to_ne_bytes();
+        let [m, n, o, p] = self.spares.to_ne_bytes();
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
@@ -122,12 +125,40 @@ impl Ban {
         Self {
             until_ns: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
             reason: u32::from_ne_bytes([i, j, k, l]),
-            _pad: u32::from_ne_bytes([m, n, o, p]),
+            spares: u32::from_ne_bytes([m, n, o, p]),
         }
     }
 }
 
-/// Connections that a value of the map CONNS stands for.
+/// Value of the map CONNS, keyed by [`Source`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Established ones; see [`established`].
+    pub count: u64,
+    /// When the bucket of new ones is full again ([`crate::rate`]), in ns of CLOCK_BOOTTIME.
+    pub full_ns: u64,
+}
+
+impl Connections {
+    /// The value as the map holds it.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        let [a, b, c, d, e, f, g, h] = self.count.to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = self.full_ns.to_ne_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+
+    /// The value that the map holds.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self {
+            count: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            full_ns: u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
+        }
+    }
+}
+
+/// Connections that the count in a value of the map CONNS stands for.
 ///
 /// A value below 0 stands for none: where an entry was removed while it was in use, a connection is given back that the
 /// new entry never counted. The program that finds it so gives it back itself, but a reader may look in between.
@@ -147,20 +178,47 @@ pub struct Settings {
     pub ipv6_mask: u64,
     /// Cookie of the network namespace whose sockets are counted; 0: all.
     pub netns_cookie: u64,
+    /// Changes with the exempt list, and is never 0 once that is written. What was checked against this version of the
+    /// list needs no look-up in it.
+    pub exempt_version: u32,
+    pub _pad: u32,
+    /// New connections of a source.
+    pub rate_interval_ns: u64,
+    pub rate_burst_ns: u64,
 }
 
 impl Settings {
+    /// Bytes of a value.
+    pub const SIZE: usize = size_of::<Self>();
+
     /// The value as the map holds it.
-    pub fn to_bytes(self) -> [u8; 24] {
-        let mut bytes = [0; 24];
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
         bytes[0..4].copy_from_slice(&self.abi.to_ne_bytes());
         bytes[4..8].copy_from_slice(&self.connections.to_ne_bytes());
         bytes[8..16].copy_from_slice(&self.ipv6_mask.to_ne_bytes());
         bytes[16..24].copy_from_slice(&self.netns_cookie.to_ne_bytes());
+        bytes[24..28].copy_from_slice(&self.exempt_version.to_ne_bytes());
+        bytes[32..40].copy_from_slice(&self.rate_interval_ns.to_ne_bytes());
+        bytes[40..48].copy_from_slice(&self.rate_burst_ns.to_ne_bytes());
         bytes
+    }
+
+    /// The version of the exempt list in a value that the map holds.
+    pub fn exempt_version_of(bytes: [u8; Self::SIZE]) -> u32 {
+        let [a, b, c, d] = [bytes[24], bytes[25], bytes[26], bytes[27]];
+        u32::from_ne_bytes([a, b, c, d])
+    }
+
+    /// The bucket of new connections.
+    #[inline(always)]
+    pub const fn bucket(&self) -> Bucket {
+        Bucket { interval_ns: self.rate_interval_ns, burst_ns: self.rate_burst_ns }
     }
 }
 
 const _: () = assert!(size_of::<Source>() == 8);
 const _: () = assert!(size_of::<Ban>() == 16 && core::mem::offset_of!(Ban, reason) == 8);
-const _: () = assert!(size_of::<Settings>() == 24 && core::mem::offset_of!(Settings, ipv6_mask) == 8);
+const _: () = assert!(size_of::<Connections>() == 16 && core::mem::offset_of!(Connections, full_ns) == 8);
+const _: () = assert!(size_of::<Settings>() == 48 && core::mem::offset_of!(Settings, ipv6_mask) == 8);
+const _: () = assert!(core::mem::offset_of!(Settings, rate_interval_ns) == 32);

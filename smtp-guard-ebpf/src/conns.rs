@@ -14,7 +14,8 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_STATE_CB_FLAG};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::programs::SockOpsContext;
-use smtp_guard_ebpf::abi::{self, Settings, Source};
+use smtp_guard_ebpf::abi::{self, Connections, Settings, Source};
+use smtp_guard_ebpf::rate::Bucket;
 use smtp_guard_ebpf::reason::Reason;
 
 use crate::maps::{self, CONNS, COUNTED};
@@ -51,7 +52,7 @@ fn established(ctx: &SockOpsContext) {
     if !mark(ctx, source) {
         return;
     }
-    if !increment(source) {
+    if !increment(source, settings.bucket()) {
         unmark(ctx);
         maps::count(Reason::NotCounted, source.family());
     }
@@ -62,13 +63,13 @@ fn closed(ctx: &SockOpsContext) {
     let Some(counted) = marked(ctx) else { return };
     unmark(ctx);
     if let Some(count) = CONNS.get_ptr_mut(counted.0)
-        // SAFETY: the pointer is a live map value, aligned to 8.
-        && abi::established(unsafe { fetch_add(count, u64::MAX) }) == 0
+        // SAFETY: the pointer is a live map value, aligned to 8, whose first field is the count.
+        && abi::established(unsafe { fetch_add(count.cast(), u64::MAX) }) == 0
     {
         // There was none to give back: what was counted got lost with the entry. Everyone who finds it so takes back
         // his own, so that it adds up however many do it at once.
         // SAFETY: as above.
-        unsafe { fetch_add(count, 1) };
+        unsafe { fetch_add(count.cast(), 1) };
     }
 }
 
@@ -102,21 +103,41 @@ fn source(ctx: &SockOpsContext, settings: &Settings) -> Option<Source> {
     }
 }
 
-/// Adds one to the count of `source`; `false` where the map is full.
+/// Adds one to the count of `source`, and charges its bucket; `false` where the map is full.
 #[inline(always)]
-fn increment(source: Source) -> bool {
+fn increment(source: Source, bucket: Bucket) -> bool {
+    let now = if bucket.interval_ns == 0 { 0 } else { maps::exact_ns() };
     // Twice: another CPU may insert the entry between the look-up and our insertion.
     for _ in 0..2 {
-        if let Some(count) = CONNS.get_ptr_mut(source.0) {
-            // SAFETY: the pointer is a live map value, aligned to 8.
-            unsafe { fetch_add(count, 1) };
+        if let Some(value) = CONNS.get_ptr_mut(source.0) {
+            // SAFETY: the pointer is a live map value, aligned to 8, whose first field is the count.
+            unsafe { fetch_add(value.cast(), 1) };
+            if bucket.interval_ns != 0 {
+                charge(value, bucket, now);
+            }
             return true;
         }
-        if CONNS.insert(source.0, 1u64, u64::from(BPF_NOEXIST)).is_ok() {
+        let first = Connections { count: 1, full_ns: if bucket.interval_ns == 0 { 0 } else { bucket.charge(0, now) } };
+        if CONNS.insert(source.0, first, u64::from(BPF_NOEXIST)).is_ok() {
             return true;
         }
     }
     false
+}
+
+/// Charges the bucket in `value`. Where other CPUs change it at the same time, again and again, one is for free.
+#[inline(always)]
+fn charge(value: *mut Connections, bucket: Bucket, now: u64) {
+    for _ in 0..4 {
+        // SAFETY: the pointer is a live map value; an aligned u64 is read whole.
+        let full = unsafe { ptr::addr_of_mut!((*value).full_ns) };
+        // SAFETY: as above.
+        let old = unsafe { full.read_volatile() };
+        // SAFETY: as above.
+        if unsafe { compare_exchange(full, old, bucket.charge(old, now)) } == old {
+            return;
+        }
+    }
 }
 
 /// Marks the socket; `false` where it is marked already or can't be.
@@ -192,6 +213,26 @@ unsafe fn fetch_add(value: *mut u64, add: u64) -> u64 {
             "{r} = atomic_fetch_add((u64 *)({p} + 0), {r})",
             r = inout(reg) result,
             p = in(reg) value,
+            options(nostack)
+        );
+    }
+    result
+}
+
+/// Writes `new` where `old` stands, atomically. Returns what stood there.
+///
+/// # Safety
+/// `value` must point to a live map value, aligned to 8.
+#[inline(always)]
+unsafe fn compare_exchange(value: *mut u64, old: u64, new: u64) -> u64 {
+    let mut result = old;
+    // SAFETY: the caller's promise. The instruction reads and writes only the value and r0.
+    unsafe {
+        asm!(
+            "r0 = cmpxchg_64({p} + 0, r0, {new})",
+            p = in(reg) value,
+            new = in(reg) new,
+            inout("r0") result,
             options(nostack)
         );
     }

@@ -1,11 +1,20 @@
 //! A packet and what the maps know of its source, to a verdict. Knows no bytes.
 //!
-//! The order is that of the meaning: what isn't ours passes; the exempt list wins over everything; then bans; then, for
-//! a segment that opens a connection, the ceiling of established connections. The exempt list is only looked up where
-//! something else would drop, and the clock only where there is a ban: both cost more than they decide elsewhere.
+//! The order is that of the meaning: what isn't ours passes; the exempt list wins over everything; then listed networks
+//! and bans; then, for a segment that opens a connection, the rate of new connections and the ceiling of established ones.
+//!
+//! A look-up is made only where it decides. The exempt list would cost more than all others together, so who writes bans
+//! and lists leaves exempt addresses out and says which version of the list that was; only where that isn't the version in
+//! force is the list asked, before a packet is dropped. The clock is read where there is a ban or a rate.
+//!
+//! Pending handshakes are not counted against a source. A SYN's source may be forged, so a count of them is a count that
+//! others can raise: whoever forges a victim's address fast enough would keep the victim out, for as long as any such
+//! count lives. What they cost is bounded elsewhere: the kernel keeps a queue a listener, and SYN cookies behind it; those
+//! that complete are counted at that moment, and the proxy's own limit, at accept(), is exact.
 
-use crate::abi::{Ban, Family, Source};
+use crate::abi::{Ban, Connections, Family, Source, established};
 use crate::parse::{Address, Packet, Segment};
+use crate::rate::Bucket;
 use crate::reason::Reason;
 
 /// What the maps know. Each answer costs a look-up, so each is asked for only where it decides.
@@ -14,14 +23,20 @@ pub trait Findings {
     fn guarded(&self, port: u16) -> bool;
     /// The source of `address` under the configured IPv6 prefix.
     fn source(&self, address: &Address) -> Source;
+    /// Whether a block list has `address`: the version of the exempt list that was left out of it.
+    fn listed(&self, address: &Address) -> Option<u32>;
     /// The ban of `source`, in force or over.
     fn ban(&self, source: Source) -> Option<Ban>;
+    /// The version of the exempt list.
+    fn exempt_version(&self) -> u32;
     /// Whether `address` is exempt.
     fn exempt(&self, address: &Address) -> bool;
-    /// Established connections of `source`.
-    fn established(&self, source: Source) -> u64;
-    /// How many a source may have; 0: any number.
+    /// Connections of `source`.
+    fn connections(&self, source: Source) -> Option<Connections>;
+    /// How many established connections a source may have; 0: any number.
     fn ceiling(&self) -> u32;
+    /// How many new ones.
+    fn bucket(&self) -> Bucket;
     /// Now, in ns of CLOCK_BOOTTIME.
     fn now_ns(&self) -> u64;
 }
@@ -49,26 +64,51 @@ pub fn decide(packet: &Packet, findings: &impl Findings) -> Verdict {
 #[inline(always)]
 fn judge(segment: &Segment, findings: &impl Findings) -> Verdict {
     let family = segment.source.family();
-    let source = findings.source(&segment.source);
-    match against(segment, source, findings) {
-        None => Verdict::Pass(Reason::Clean, family),
-        Some(_) if findings.exempt(&segment.source) => Verdict::Pass(Reason::Exempt, family),
-        Some(reason) => Verdict::Drop(reason, family),
+    let Some(Against { reason, spares }) = against(segment, findings) else {
+        return Verdict::Pass(Reason::Clean, family);
+    };
+    let checked = spares != 0 && spares == findings.exempt_version();
+    if !checked && findings.exempt(&segment.source) {
+        return Verdict::Pass(Reason::Exempt, family);
     }
+    Verdict::Drop(reason, family)
+}
+
+/// What speaks against a segment.
+struct Against {
+    reason: Reason,
+    /// Version of the exempt list that doesn't hold its source; 0: not known.
+    spares: u32,
 }
 
 /// What speaks against the segment, the exempt list aside.
 #[inline(always)]
-fn against(segment: &Segment, source: Source, findings: &impl Findings) -> Option<Reason> {
+fn against(segment: &Segment, findings: &impl Findings) -> Option<Against> {
+    if let Some(spares) = findings.listed(&segment.source) {
+        return Some(Against { reason: Reason::Listed, spares });
+    }
+    let source = findings.source(&segment.source);
     if let Some(ban) = findings.ban(source)
         && findings.now_ns() < ban.until_ns
     {
         // A number that this version doesn't know was written by a newer one: still a ban.
-        return Some(Reason::from_number(ban.reason).unwrap_or(Reason::Operator));
+        return Some(Against {
+            reason: Reason::from_number(ban.reason).unwrap_or(Reason::Operator),
+            spares: ban.spares,
+        });
+    }
+    if !segment.opens {
+        return None;
+    }
+    let Connections { count, full_ns } = findings.connections(source)?;
+    let bucket = findings.bucket();
+    // The clock is read only for sources that have a bucket which was ever charged.
+    if bucket.interval_ns != 0 && full_ns != 0 && bucket.is_empty(full_ns, findings.now_ns()) {
+        return Some(Against { reason: Reason::ConnectionRate, spares: 0 });
     }
     let ceiling = findings.ceiling();
-    if segment.opens && ceiling > 0 && findings.established(source) >= u64::from(ceiling) {
-        return Some(Reason::Connections);
+    if ceiling > 0 && established(count) >= u64::from(ceiling) {
+        return Some(Against { reason: Reason::Connections, spares: 0 });
     }
     None
 }

@@ -7,5 +7,7 @@
 pub mod abi;
 pub mod decide;
 pub mod frame;
+pub mod lists;
 pub mod parse;
+pub mod rate;
 pub mod reason;

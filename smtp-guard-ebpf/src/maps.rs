@@ -5,11 +5,13 @@
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage, lpm_trie::Key};
-use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
-use smtp_guard_ebpf::abi::{self, Ban, EXEMPT_ENTRIES, Family, PORT_WORDS, Settings, Source};
+use smtp_guard_ebpf::abi::{Ban, Connections, EXEMPT_ENTRIES, Family, PORT_WORDS, Settings, Source};
 use smtp_guard_ebpf::decide::Findings;
+use smtp_guard_ebpf::lists::{self, CHUNK, ELEMENTS, Head, Words};
 use smtp_guard_ebpf::parse::Address;
+use smtp_guard_ebpf::rate::Bucket;
 use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -26,11 +28,17 @@ static EXEMPT_V6: LpmTrie<[u8; 16], u32, { EXEMPT_ENTRIES as usize }> = LpmTrie:
 /// Written by user space only.
 #[btf_map]
 static BANS: HashMap<u64, Ban, 1024, NO_PREALLOC> = HashMap::new();
-/// Established connections by source. Entries stay at 0 until user space sweeps them (`KernelPlane::sweep_idle`).
+/// See [`lists`]. Written by user space only.
 #[btf_map]
-pub(crate) static CONNS: HashMap<u64, u64, 1024, NO_PREALLOC> = HashMap::new();
+static LISTS: Array<[u64; CHUNK], { ELEMENTS as usize }> = Array::new();
+/// Connections by source. Entries stay until user space sweeps them (`KernelPlane::sweep_idle`).
+#[btf_map]
+pub(crate) static CONNS: HashMap<u64, Connections, 1024, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { MAX_REASONS as usize * 2 }> = PerCpuArray::new();
+/// The time that this CPU read last, and the tick in which it was.
+#[btf_map]
+static CLOCK: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 /// Marks a counted socket with the source it was counted for.
 #[btf_map]
 pub(crate) static COUNTED: SkStorage<u64> = SkStorage::new();
@@ -62,6 +70,26 @@ pub(crate) fn count(reason: Reason, family: Family) {
     }
 }
 
+/// The half of the lists that begins behind `base` words.
+struct Half {
+    base: u32,
+}
+
+impl Words for Half {
+    #[inline(always)]
+    fn word(&self, index: u32) -> u64 {
+        let index = self.base + index;
+        LISTS.get(index / CHUNK as u32).map_or(0, |chunk| chunk[index as usize % CHUNK])
+    }
+}
+
+/// Now, in ns of CLOCK_BOOTTIME, and exact.
+#[inline(always)]
+pub(crate) fn exact_ns() -> u64 {
+    // SAFETY: the helper takes nothing and returns a number.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
 impl Findings for Kernel {
     #[inline(always)]
     fn guarded(&self, port: u16) -> bool {
@@ -71,6 +99,24 @@ impl Findings for Kernel {
     #[inline(always)]
     fn source(&self, address: &Address) -> Source {
         address.source(settings().map_or(u64::MAX, |settings| settings.ipv6_mask))
+    }
+
+    #[inline(always)]
+    fn listed(&self, address: &Address) -> Option<u32> {
+        let first = LISTS.get(0)?;
+        // Read once: all of the packet's look-ups are in the same half.
+        let active = (first[lists::ACTIVE] & 1) as u32;
+        let at = lists::HEADS + active as usize * 2;
+        let head = Head::from_words([first[at], first[at + 1]]);
+        if !head.any {
+            return None;
+        }
+        let half = Half { base: lists::FIRST + active * lists::HALF };
+        let listed = match address {
+            Address::V4(addr) => lists::v4(&half, *addr),
+            Address::V6 { high, low } => lists::v6(&half, head, *high, *low),
+        };
+        listed.then_some(head.spares)
     }
 
     #[inline(always)]
@@ -98,9 +144,14 @@ impl Findings for Kernel {
     }
 
     #[inline(always)]
-    fn established(&self, source: Source) -> u64 {
-        // SAFETY: an aligned u64 is read whole; it is only ever changed atomically.
-        unsafe { CONNS.get(source.0) }.copied().map_or(0, abi::established)
+    fn exempt_version(&self) -> u32 {
+        settings().map_or(0, |settings| settings.exempt_version)
+    }
+
+    #[inline(always)]
+    fn connections(&self, source: Source) -> Option<Connections> {
+        // SAFETY: aligned u64 are read whole; they are only ever changed atomically.
+        unsafe { CONNS.get(source.0) }.copied()
     }
 
     #[inline(always)]
@@ -109,8 +160,25 @@ impl Findings for Kernel {
     }
 
     #[inline(always)]
+    fn bucket(&self) -> Bucket {
+        settings().map_or(Bucket::new(0, 0), Settings::bucket)
+    }
+
+    /// Up to one tick old (1 to 10 ms): reading the clock costs more than all else that a ban needs, and under a flood
+    /// it is read for each packet. Ticks don't pass while the machine sleeps, but the first one after it comes at once.
+    #[inline(always)]
     fn now_ns(&self) -> u64 {
         // SAFETY: the helper takes nothing and returns a number.
-        unsafe { bpf_ktime_get_boot_ns() }
+        let tick = unsafe { bpf_jiffies64() };
+        let Some(clock) = CLOCK.get_ptr_mut(0) else {
+            return exact_ns();
+        };
+        // SAFETY: the pointer is this CPU's own slot, and the program is not interrupted by itself on this CPU.
+        let [now, read] = unsafe { &mut *clock };
+        if *read != tick {
+            *now = exact_ns();
+            *read = tick;
+        }
+        *now
     }
 }

@@ -54,6 +54,8 @@ reasons! {
     Connections = 4, "connections", "too many connections";
     /// A connection that couldn't be counted: the map of sources is full, or the kernel refused the callback.
     NotCounted = 5, "not_counted", "connection not counted";
+    /// A block list has its address.
+    Listed = 6, "listed", "on a block list";
     // Reasons of bans, which the kernel counts as well.
     /// Too many distinct unknown recipients.
     Harvest = 10, "harvest", "directory harvest attack";

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
-use smtp_guard_ebpf::abi::{Ban, Family, Source, established};
+use smtp_guard_ebpf::abi::{Ban, Connections, Family, Source, established};
 use smtp_guard_ebpf::decide::{Findings, Verdict, decide};
 use smtp_guard_ebpf::parse::{Address, Packet, Segment, parse};
+use smtp_guard_ebpf::rate::Bucket;
 use smtp_guard_ebpf::reason::Reason;
 
 const SYN: u8 = 0x02;
@@ -168,12 +169,16 @@ fn packets_are_parsed() {
 }
 
 /// The maps, on the host.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Maps {
+    listed: Option<u32>,
     bans: HashMap<Source, Ban>,
     exempt: Vec<Address>,
-    established: HashMap<Source, u64>,
+    exempt_version: u32,
+    connections: HashMap<Source, Connections>,
     ceiling: u32,
+    /// In a minute of 600 ns.
+    rate: u32,
     now_ns: u64,
 }
 
@@ -184,17 +189,26 @@ impl Findings for Maps {
     fn source(&self, address: &Address) -> Source {
         address.source(u64::MAX)
     }
+    fn listed(&self, _address: &Address) -> Option<u32> {
+        self.listed
+    }
     fn ban(&self, source: Source) -> Option<Ban> {
         self.bans.get(&source).copied()
+    }
+    fn exempt_version(&self) -> u32 {
+        self.exempt_version
     }
     fn exempt(&self, address: &Address) -> bool {
         self.exempt.contains(address)
     }
-    fn established(&self, source: Source) -> u64 {
-        self.established.get(&source).copied().unwrap_or(0)
+    fn connections(&self, source: Source) -> Option<Connections> {
+        self.connections.get(&source).copied()
     }
     fn ceiling(&self) -> u32 {
         self.ceiling
+    }
+    fn bucket(&self) -> Bucket {
+        Bucket::new(self.rate, 600)
     }
     fn now_ns(&self) -> u64 {
         self.now_ns
@@ -205,9 +219,14 @@ impl Findings for Maps {
 fn verdicts_in_their_order() {
     let address = Address::V4(Ipv4Addr::new(192, 0, 2, 1).to_bits());
     let source = address.source(u64::MAX);
-    let ban = Ban { until_ns: 100, reason: Reason::Harvest as u32, _pad: 0 };
+    let ban = Ban { until_ns: 100, reason: Reason::Harvest as u32, spares: 7 };
     let banned = || Maps { bans: [(source, ban)].into(), ..Maps::default() };
-    let full = || Maps { established: [(source, 3)].into(), ceiling: 3, ..Maps::default() };
+    let has = |count, full_ns| [(source, Connections { count, full_ns })].into();
+    let full = || Maps { connections: has(3, 0), ceiling: 3, ..Maps::default() };
+    let fast = || Maps { connections: has(0, 1000), rate: 6, now_ns: 499, ..Maps::default() };
+    let listed = || Maps { listed: Some(7), ..Maps::default() };
+    let exempt = |maps: Maps| Maps { exempt: vec![address], ..maps };
+    let version = |exempt_version, maps: Maps| Maps { exempt_version, ..maps };
     let syn = segment("192.0.2.1", 25, true);
     let ack = segment("192.0.2.1", 25, false);
     let pass = |reason| Verdict::Pass(reason, Family::V4);
@@ -217,19 +236,66 @@ fn verdicts_in_their_order() {
         ("another port", segment("192.0.2.1", 80, true), banned(), Verdict::Ignore),
         ("malformed", Packet::Malformed(Family::V4), Maps::default(), drop(Reason::Malformed)),
         ("nothing against it", syn, Maps::default(), pass(Reason::Clean)),
+        ("listed", ack, listed(), drop(Reason::Listed)),
+        ("listed, but exempt", ack, exempt(listed()), pass(Reason::Exempt)),
+        ("listed, and checked against an older exempt list", ack, exempt(version(8, listed())), pass(Reason::Exempt)),
+        ("listed, and checked against this exempt list", ack, exempt(version(7, listed())), drop(Reason::Listed)),
+        ("listed without a check", ack, exempt(Maps { listed: Some(0), ..Maps::default() }), pass(Reason::Exempt)),
+        ("listed and banned", ack, Maps { bans: banned().bans, ..listed() }, drop(Reason::Listed)),
         ("banned", ack, banned(), drop(Reason::Harvest)),
         ("ban over", ack, Maps { now_ns: 100, ..banned() }, pass(Reason::Clean)),
-        ("banned, but exempt", ack, Maps { exempt: vec![address], ..banned() }, pass(Reason::Exempt)),
+        ("banned, but exempt", ack, exempt(banned()), pass(Reason::Exempt)),
+        ("banned, and checked against this exempt list", ack, exempt(version(7, banned())), drop(Reason::Harvest)),
         ("at the ceiling", syn, full(), drop(Reason::Connections)),
         ("at the ceiling, but not a new one", ack, full(), pass(Reason::Clean)),
         ("below the ceiling", syn, Maps { ceiling: 4, ..full() }, pass(Reason::Clean)),
         ("no ceiling", syn, Maps { ceiling: 0, ..full() }, pass(Reason::Clean)),
-        ("at the ceiling, but exempt", syn, Maps { exempt: vec![address], ..full() }, pass(Reason::Exempt)),
+        ("at the ceiling, but exempt", syn, exempt(full()), pass(Reason::Exempt)),
         ("banned and at the ceiling", syn, Maps { bans: banned().bans, ..full() }, drop(Reason::Harvest)),
+        ("too many in a minute", syn, fast(), drop(Reason::ConnectionRate)),
+        ("too many in a minute, but not a new one", ack, fast(), pass(Reason::Clean)),
+        ("one became free", syn, Maps { now_ns: 500, ..fast() }, pass(Reason::Clean)),
+        ("no rate", syn, Maps { rate: 0, ..fast() }, pass(Reason::Clean)),
+        ("too many in a minute, but exempt", syn, exempt(fast()), pass(Reason::Exempt)),
     ];
     for (name, packet, maps, verdict) in table {
         assert_eq!(decide(&packet, &maps), verdict, "{name}");
     }
+}
+
+#[test]
+fn a_bucket_lets_through_what_it_holds_and_fills_again() {
+    const MINUTE: u64 = 60_000_000_000;
+    for (count, window) in [(1, MINUTE), (7, MINUTE), (60, MINUTE), (1000, MINUTE), (3, 1)] {
+        let bucket = Bucket::new(count, window);
+        let (mut full, mut passed) = (0, 0u64);
+        // One connection tried each interval's tenth, for three windows.
+        let step = (bucket.interval_ns / 10).max(1);
+        let mut now = 1_000_000;
+        let end = now + window * 3;
+        let mut first = 0;
+        while now < end {
+            if !bucket.is_empty(full, now) {
+                full = bucket.charge(full, now);
+                passed += 1;
+            } else if first == 0 {
+                first = passed;
+            }
+            now += step;
+        }
+        assert!(passed <= u64::from(count) * 4, "{count}: {passed}");
+        if window == MINUTE {
+            assert!((u64::from(count)..=u64::from(count) * 10 / 9 + 1).contains(&first), "{count}: {first} at once");
+            assert!(passed + 1 >= u64::from(count) * 4 - u64::from(count) / 9, "{count}: {passed}");
+        }
+        // However often it is charged while it is empty, one becomes free after one interval.
+        for _ in 0..1000 {
+            full = bucket.charge(full, now);
+        }
+        assert!(bucket.is_empty(full, now) && !bucket.is_empty(full, now + bucket.interval_ns), "{count}");
+    }
+    let none = Bucket::new(0, MINUTE);
+    assert!(!none.is_empty(u64::MAX, 0));
 }
 
 #[test]
@@ -243,7 +309,7 @@ fn sources_and_bans_survive_the_map() {
     for (value, connections) in [(0, 0), (1, 1), (u64::MAX, 0), (u64::MAX - 5, 0)] {
         assert_eq!(established(value), connections);
     }
-    let ban = Ban { until_ns: 0x0102_0304_0506_0708, reason: 10, _pad: 0 };
+    let ban = Ban { until_ns: 0x0102_0304_0506_0708, reason: 10, spares: 3 };
     assert_eq!(Ban::from_bytes(ban.to_bytes()), ban);
     for reason in Reason::ALL {
         assert_eq!(Reason::from_number(*reason as u32), Some(*reason));

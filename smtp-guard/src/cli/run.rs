@@ -179,16 +179,18 @@ fn kernel_plane(config: &Config) -> (Option<Arc<KernelPlane>>, Kernel) {
 fn open_kernel_plane(config: &Config) -> Result<KernelPlane, edge::EdgeError> {
     let directory = &config.edge.pin_directory;
     // Also where it is loaded: then programs, interfaces and settings become those of this version and configuration.
-    match edge::load(config) {
+    let loaded = edge::load(config);
+    let Some(plane) = KernelPlane::open(directory)? else {
+        return Err(loaded.err().unwrap_or_else(|| edge::EdgeError::NotLoaded { directory: directory.clone() }));
+    };
+    plane.configure(config)?;
+    match loaded {
         Ok(loaded) => loaded.to_string().lines().for_each(|line| tracing::info!("{line}")),
         Err(error) => {
-            let Some(plane) = KernelPlane::open(directory)? else { return Err(error) };
-            plane.configure(config)?;
             tracing::info!(directory = %directory.display(), why = %error, "kernel plane taken over as it was loaded");
-            return Ok(plane);
         }
     }
-    KernelPlane::open(directory)?.ok_or_else(|| edge::EdgeError::NotLoaded { directory: directory.clone() })
+    Ok(plane)
 }
 
 /// Removes sources without connections from the kernel's map, so that it never fills up with them.

@@ -36,6 +36,8 @@ pub enum EdgeError {
     Incompatible { path: PathBuf, found: String, wanted: String },
     #[error("more than {limit} exempt {family} networks: the kernel plane holds no more")]
     TooManyExempt { limit: u32, family: &'static str },
+    #[error("the block lists have more than {limit} {what}: the kernel plane holds no more, and keeps those before")]
+    ListsTooLarge { what: &'static str, limit: u32 },
     #[error("the kernel refused the program {program}: {}", chain(.cause))]
     Verifier { program: &'static str, cause: Box<aya::programs::ProgramError> },
     #[error("the kernel refused the eBPF object: {}", chain(.0))]

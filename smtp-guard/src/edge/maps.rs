@@ -7,6 +7,8 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, Map, MapData, MapInfo, MapType};
 use ipnet::IpNet;
 use smtp_guard_ebpf::abi::{self, EXEMPT_ENTRIES, PORT_WORDS, Settings};
+use smtp_guard_ebpf::lists;
+use smtp_guard_ebpf::rate::Bucket;
 use smtp_guard_ebpf::reason::MAX_REASONS;
 
 use super::error::EdgeError;
@@ -20,6 +22,14 @@ type Shape = (MapType, u32, u32, u32);
 /// Entries that are read at a call: far more than a bucket has, as a bucket is read whole or not at all.
 pub(super) const BATCH: usize = 2048;
 
+/// Bytes of an element of LISTS.
+pub(super) const LIST_VALUE: u32 = lists::CHUNK as u32 * 8;
+
+/// The kernel's bucket of new connections holds so many times those that the proxy lets a source have in a minute: an
+/// honest sender shall hear the proxy's 421 and learn why, before the kernel falls silent.
+const RATE_HEADROOM: u32 = 2;
+const MINUTE_NS: u64 = 60_000_000_000;
+
 /// The shape of `map` where the maps by source have room for `max_sources`.
 fn shape(map: &str, max_sources: u32) -> Option<Shape> {
     Some(match map {
@@ -27,8 +37,10 @@ fn shape(map: &str, max_sources: u32) -> Option<Shape> {
         "PORTS" => (MapType::Array, 4, 8, PORT_WORDS),
         "EXEMPT_V4" => (MapType::LpmTrie, 8, 4, EXEMPT_ENTRIES),
         "EXEMPT_V6" => (MapType::LpmTrie, 20, 4, EXEMPT_ENTRIES),
+        "LISTS" => (MapType::Array, 4, LIST_VALUE, lists::ELEMENTS),
+        "CLOCK" => (MapType::PerCpuArray, 4, 16, 1),
         "BANS" => (MapType::Hash, 8, size_of::<abi::Ban>() as u32, max_sources),
-        "CONNS" => (MapType::Hash, 8, 8, max_sources),
+        "CONNS" => (MapType::Hash, 8, size_of::<abi::Connections>() as u32, max_sources),
         "COUNTED" => (MapType::SkStorage, 4, 8, 0),
         "COUNTERS" => (MapType::PerCpuArray, 4, 8, MAX_REASONS * 2),
         _ => return None,
@@ -91,24 +103,39 @@ pub(super) fn id(pins: &Pins, map: &'static str) -> Result<u32, EdgeError> {
 }
 
 /// Writes what the programs need of the configuration. Ports are written last: until then nothing is guarded, and
-/// nothing is dropped before the exempt list stands.
-pub(super) fn configure(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
-    write_exempt(pins, config)?;
-    write_settings(pins, config)?;
-    write_ports(pins, config)
-}
-
-fn write_settings(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
-    let settings = Settings {
+/// nothing is dropped before the exempt list stands. Returns the version of the exempt list.
+///
+/// The version changes before the list does: from that moment on nothing that was checked against the old list is taken
+/// as checked, also where this process ends in between.
+pub(super) fn configure(pins: &Pins, config: &Config) -> Result<u32, EdgeError> {
+    let mut settings: Array<_, [u8; Settings::SIZE]> =
+        open(pins, "SETTINGS")?.try_into().map_err(EdgeError::map("SETTINGS"))?;
+    let before = settings.get(&0, 0).map_err(EdgeError::map("SETTINGS"))?;
+    let (v4, v6) = exempt(pins, config)?;
+    let mut version = Settings::exempt_version_of(before);
+    if version == 0 || v4.changes() || v6.changes() {
+        version = version.wrapping_add(1).max(1);
+        let mut bytes = before;
+        bytes[24..28].copy_from_slice(&version.to_ne_bytes());
+        settings.set(0, bytes, 0).map_err(EdgeError::map("SETTINGS"))?;
+    }
+    v4.apply()?;
+    v6.apply()?;
+    let rate = Bucket::new(config.limits.connections_per_minute.saturating_mul(RATE_HEADROOM), MINUTE_NS);
+    let bytes = Settings {
         abi: abi::ABI_VERSION,
         connections: config.edge.connections,
         ipv6_mask: config.limits.ipv6_prefix.mask(),
         netns_cookie: sys::netns_cookie()
             .map_err(EdgeError::pin("reading the network namespace of", "/proc/self/ns/net"))?,
+        exempt_version: version,
+        _pad: 0,
+        rate_interval_ns: rate.interval_ns,
+        rate_burst_ns: rate.burst_ns,
     };
-    let mut map: Array<_, [u8; size_of::<Settings>()]> =
-        open(pins, "SETTINGS")?.try_into().map_err(EdgeError::map("SETTINGS"))?;
-    map.set(0, settings.to_bytes(), 0).map_err(EdgeError::map("SETTINGS"))
+    settings.set(0, bytes.to_bytes(), 0).map_err(EdgeError::map("SETTINGS"))?;
+    write_ports(pins, config)?;
+    Ok(version)
 }
 
 fn write_ports(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
@@ -124,7 +151,7 @@ fn write_ports(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
     Ok(())
 }
 
-fn write_exempt(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
+fn exempt(pins: &Pins, config: &Config) -> Result<(Change<4>, Change<16>), EdgeError> {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for net in config.untouchable().iter() {
         match net {
@@ -132,42 +159,60 @@ fn write_exempt(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
             IpNet::V6(net) => v6.push((u32::from(net.prefix_len()), net.network().octets())),
         }
     }
-    replace(pins, "EXEMPT_V4", "IPv4", &v4)?;
-    replace(pins, "EXEMPT_V6", "IPv6", &v6)
+    Ok((Change::to(pins, "EXEMPT_V4", "IPv4", v4)?, Change::to(pins, "EXEMPT_V6", "IPv6", v6)?))
 }
 
-/// Makes `map` hold exactly `wanted`. New entries come before old ones go: what stays exempt is so at every moment.
-fn replace<const N: usize>(
-    pins: &Pins,
+/// What has to be done so that a trie holds exactly what is wanted.
+struct Change<const N: usize> {
     map: &'static str,
-    family: &'static str,
-    wanted: &[(u32, [u8; N])],
-) -> Result<(), EdgeError> {
-    if wanted.len() > EXEMPT_ENTRIES as usize {
-        return Err(EdgeError::TooManyExempt { limit: EXEMPT_ENTRIES, family });
-    }
-    let mut trie: LpmTrie<_, [u8; N], u32> = open(pins, map)?.try_into().map_err(EdgeError::map(map))?;
-    let keep: HashSet<_> = wanted.iter().copied().collect();
-    let mut old = Vec::new();
-    for key in trie.keys() {
-        let key = key.map_err(EdgeError::map(map))?;
-        if !keep.contains(&(key.prefix_len(), key.data())) {
-            old.push(key);
+    trie: LpmTrie<MapData, [u8; N], u32>,
+    new: Vec<Key<[u8; N]>>,
+    old: Vec<Key<[u8; N]>>,
+}
+
+impl<const N: usize> Change<N> {
+    fn to(
+        pins: &Pins,
+        map: &'static str,
+        family: &'static str,
+        wanted: Vec<(u32, [u8; N])>,
+    ) -> Result<Self, EdgeError> {
+        if wanted.len() > EXEMPT_ENTRIES as usize {
+            return Err(EdgeError::TooManyExempt { limit: EXEMPT_ENTRIES, family });
         }
-    }
-    for (length, address) in wanted {
-        // A trie that is full of old entries has no room for new ones before they go.
-        if trie.insert(&Key::new(*length, *address), 1, 0).is_err() {
-            for key in old.drain(..) {
-                trie.remove(&key).map_err(EdgeError::map(map))?;
+        let trie: LpmTrie<_, [u8; N], u32> = open(pins, map)?.try_into().map_err(EdgeError::map(map))?;
+        let mut missing: HashSet<_> = wanted.into_iter().collect();
+        let mut old = Vec::new();
+        for key in trie.keys() {
+            let key = key.map_err(EdgeError::map(map))?;
+            if !missing.remove(&(key.prefix_len(), key.data())) {
+                old.push(key);
             }
-            trie.insert(&Key::new(*length, *address), 1, 0).map_err(EdgeError::map(map))?;
         }
+        let new = missing.into_iter().map(|(length, address)| Key::new(length, address)).collect();
+        Ok(Self { map, trie, new, old })
     }
-    for key in old {
-        trie.remove(&key).map_err(EdgeError::map(map))?;
+
+    fn changes(&self) -> bool {
+        !self.new.is_empty() || !self.old.is_empty()
     }
-    Ok(())
+
+    /// New entries come before old ones go: what stays exempt is so at every moment.
+    fn apply(mut self) -> Result<(), EdgeError> {
+        for key in &self.new {
+            // A trie that is full of old entries has no room for new ones before they go.
+            if self.trie.insert(key, 1, 0).is_err() {
+                for key in self.old.drain(..) {
+                    self.trie.remove(&key).map_err(EdgeError::map(self.map))?;
+                }
+                self.trie.insert(key, 1, 0).map_err(EdgeError::map(self.map))?;
+            }
+        }
+        for key in self.old {
+            self.trie.remove(&key).map_err(EdgeError::map(self.map))?;
+        }
+        Ok(())
+    }
 }
 
 /// Whether the maps that [`KernelPlane`](super::KernelPlane) needs are pinned.

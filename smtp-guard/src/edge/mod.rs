@@ -2,10 +2,12 @@
 //!
 //! - [`load`] and [`unload`] are privileged and short; what they leave is pinned and needs no process.
 //! - [`KernelPlane`] is the pinned maps, opened. It works for whoever may open the files.
+//! - [`lists`] writes block lists, whole sets of them.
 //! - [`bans`] is the only writer of the ban map, and what user space enforces where there is no kernel plane.
 
 pub mod bans;
 mod error;
+pub mod lists;
 mod load;
 mod maps;
 mod pins;

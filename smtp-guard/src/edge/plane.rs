@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use serde::Serialize;
@@ -13,17 +13,22 @@ use smtp_guard_ebpf::reason::Reason;
 use super::error::EdgeError;
 use super::pins::Pins;
 use super::{maps, sys};
+use crate::addr::{Ipv6Prefix, NetSet};
 use crate::clock::Instant;
 use crate::config::Config;
 
 /// A value of the ban map, as bytes.
 type BanBytes = [u8; size_of::<abi::Ban>()];
+/// A value of the map of connections, as bytes.
+type ConnectionBytes = [u8; size_of::<abi::Connections>()];
 
 /// The pinned maps of a loaded kernel plane.
 pub struct KernelPlane {
     pins: Pins,
     /// Behind a lock because aya wants exclusive access for writing, and because they may be opened anew.
     maps: Mutex<Maps>,
+    /// The exempt list that this process wrote or found to be in force, its version, and the length of IPv6 prefixes.
+    exempt: Mutex<Option<(Arc<NetSet>, u32, Ipv6Prefix)>>,
     /// Bucket of CONNS that the next sweep begins with.
     sweep_from: Mutex<Option<u32>>,
 }
@@ -32,7 +37,7 @@ struct Maps {
     /// Of the ban map: another one at the same place means that the plane was loaded anew.
     id: u32,
     bans: HashMap<MapData, u64, BanBytes>,
-    conns: HashMap<MapData, u64, u64>,
+    conns: HashMap<MapData, u64, ConnectionBytes>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -99,7 +104,7 @@ impl KernelPlane {
             return Ok(None);
         }
         let maps = Maps::open(&pins)?;
-        Ok(Some(Self { pins, maps: Mutex::new(maps), sweep_from: Mutex::new(None) }))
+        Ok(Some(Self { pins, maps: Mutex::new(maps), exempt: Mutex::new(None), sweep_from: Mutex::new(None) }))
     }
 
     /// Opens the maps anew where the plane was unloaded and loaded again behind our back.
@@ -112,17 +117,41 @@ impl KernelPlane {
             return Ok(Refreshed::Same);
         }
         *maps = Maps::open(&self.pins)?;
+        // Who loaded it may have another exempt list.
+        *self.exempt.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(Refreshed::Anew)
     }
 
-    /// Writes settings, exempt list and guarded ports of `config`.
+    /// Writes settings, exempt list and guarded ports of `config`. What is banned or listed from now on is checked against
+    /// this exempt list here, so that the kernel needn't.
     pub fn configure(&self, config: &Config) -> Result<(), EdgeError> {
-        maps::configure(&self.pins, config)
+        let version = maps::configure(&self.pins, config)?;
+        let exempt = (Arc::new(config.untouchable()), version, config.limits.ipv6_prefix);
+        *self.exempt.lock().unwrap_or_else(PoisonError::into_inner) = Some(exempt);
+        Ok(())
+    }
+
+    /// The exempt list that this process knows to be in force, and its version.
+    pub(super) fn exempt(&self) -> Option<(Arc<NetSet>, u32)> {
+        let exempt = self.exempt.lock().unwrap_or_else(PoisonError::into_inner);
+        exempt.as_ref().map(|(nets, version, _)| (Arc::clone(nets), *version))
+    }
+
+    pub(super) fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// The version of the exempt list that holds nothing of `source`; 0 where that isn't known.
+    fn spares(&self, source: Source) -> u32 {
+        match &*self.exempt.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((nets, version, prefix)) if !nets.touches(source, *prefix) => *version,
+            _ => 0,
+        }
     }
 
     /// Bans `source` until `until`, or changes its ban, and reads it back.
     pub fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError> {
-        let value = abi::Ban { until_ns: until.as_ns(), reason: reason as u32, _pad: 0 }.to_bytes();
+        let value = self.value(source, until, reason).to_bytes();
         let bans = &mut self.maps().bans;
         bans.insert(source.0, value, 0).map_err(EdgeError::map("BANS"))?;
         match bans.get(&source.0, 0) {
@@ -130,6 +159,10 @@ impl KernelPlane {
             Ok(_) | Err(MapError::KeyNotFound) => Err(EdgeError::NotWritten { entry: format!("{source:?}") }),
             Err(error) => Err(EdgeError::map("BANS")(error)),
         }
+    }
+
+    fn value(&self, source: Source, until: Instant, reason: Reason) -> abi::Ban {
+        abi::Ban { until_ns: until.as_ns(), reason: reason as u32, spares: self.spares(source) }
     }
 
     /// Lifts the ban of `source`; `false` where there was none.
@@ -154,7 +187,7 @@ impl KernelPlane {
 
     /// Sources with established connections, and how many each.
     pub fn established(&self) -> Result<Vec<(Source, u64)>, EdgeError> {
-        let entry = |(source, count)| (Source(source), abi::established(u64::from_ne_bytes(count)));
+        let entry = |(source, value)| (Source(source), abi::established(abi::Connections::from_bytes(value).count));
         let entries = maps::all(&self.pins, "CONNS")?.into_iter().map(entry);
         Ok(entries.filter(|(_, count)| *count > 0).collect())
     }
@@ -170,14 +203,19 @@ impl KernelPlane {
         let mut from = self.sweep_from.lock().unwrap_or_else(PoisonError::into_inner);
         let mut entries = maps::entries(&self.pins, "CONNS", *from, maps::BATCH)?;
         let batch = entries.next_batch().map_err(EdgeError::pin("reading", self.pins.map("CONNS")))?;
-        let idle: Vec<u64> =
-            batch.filter(|(_, count)| u64::from_ne_bytes(*count) == 0).map(|(source, _)| source).collect();
+        // A bucket that is full needs no entry.
+        let now = Instant::now().as_ns();
+        let is_idle = |value| {
+            let abi::Connections { count, full_ns } = abi::Connections::from_bytes(value);
+            count == 0 && full_ns <= now
+        };
+        let idle: Vec<u64> = batch.filter(|(_, value)| is_idle(*value)).map(|(source, _)| source).collect();
         *from = entries.bucket();
         let mut removed = 0;
         for source in idle {
             // Locked for each alone: a ban must not wait for a sweep.
             let conns = &mut self.maps().conns;
-            if matches!(conns.get(&source, 0), Ok(0)) && conns.remove(&source).is_ok() {
+            if conns.get(&source, 0).is_ok_and(is_idle) && conns.remove(&source).is_ok() {
                 removed += 1;
             }
         }
@@ -187,7 +225,7 @@ impl KernelPlane {
     /// Established connections of `source`.
     pub fn established_of(&self, source: Source) -> Result<u64, EdgeError> {
         match self.maps().conns.get(&source.0, 0) {
-            Ok(count) => Ok(abi::established(count)),
+            Ok(value) => Ok(abi::established(abi::Connections::from_bytes(value).count)),
             Err(MapError::KeyNotFound) => Ok(0),
             Err(error) => Err(EdgeError::map("CONNS")(error)),
         }

@@ -12,7 +12,9 @@ use aya::maps::{MapData, MapError};
 
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 /// Since Linux 5.14; not in every version of libc's headers.
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -34,9 +36,19 @@ struct LinkUpdate {
     old_prog_fd: u32,
 }
 
-/// The part of `union bpf_attr` that BPF_MAP_LOOKUP_BATCH reads.
+/// The part of `union bpf_attr` that BPF_MAP_LOOKUP_ELEM reads.
 #[repr(C)]
-struct LookupBatch {
+struct LookupElement {
+    map_fd: u32,
+    _pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// The part of `union bpf_attr` that BPF_MAP_LOOKUP_BATCH and BPF_MAP_UPDATE_BATCH read.
+#[repr(C)]
+struct Batch {
     in_batch: u64,
     out_batch: u64,
     keys: u64,
@@ -101,7 +113,7 @@ impl<const N: usize> Entries<N> {
     pub(super) fn next_batch(&mut self) -> io::Result<impl Iterator<Item = (u64, [u8; N])> + '_> {
         let from = self.bucket;
         let mut next = 0u32;
-        let mut attr = LookupBatch {
+        let mut attr = Batch {
             in_batch: from.as_ref().map_or(0, |bucket| ptr::from_ref(bucket) as u64),
             out_batch: &raw mut next as u64,
             keys: self.keys.as_mut_ptr() as u64,
@@ -123,6 +135,86 @@ impl<const N: usize> Entries<N> {
         let found = (attr.count as usize).min(self.keys.len());
         Ok(self.keys[..found].iter().copied().zip(self.values[..found].iter().copied()))
     }
+}
+
+/// A key of a [`WordMap`]: any bytes are valid in it, and it has no padding.
+pub(super) trait Key: Copy {}
+impl Key for u32 {}
+impl Key for u64 {}
+
+/// A map whose values are words, written many at a call: one by one costs 1 us each.
+#[derive(Debug)]
+pub(super) struct WordMap<K> {
+    map: MapData,
+    /// Words of a value.
+    words: usize,
+    key: std::marker::PhantomData<K>,
+}
+
+impl<K: Key> WordMap<K> {
+    /// Opens the map pinned at `path`, whose values have `words` words.
+    pub(super) fn open(path: &Path, words: usize) -> io::Result<Self> {
+        let map = MapData::from_pin(path).map_err(io::Error::other)?;
+        let info = map.info().map_err(io::Error::other)?;
+        if info.key_size() as usize != size_of::<K>() || info.value_size() as usize != words * 8 {
+            return Err(io::Error::other("the pinned map has keys or values of another size"));
+        }
+        Ok(Self { map, words, key: std::marker::PhantomData })
+    }
+
+    /// The value of `key`.
+    pub(super) fn read(&self, key: K) -> io::Result<Vec<u64>> {
+        let mut value = vec![0; self.words];
+        let mut attr = LookupElement {
+            map_fd: number(self.map.fd().as_fd()),
+            _pad: 0,
+            key: ptr::from_ref(&key) as u64,
+            value: value.as_mut_ptr() as u64,
+            flags: 0,
+        };
+        // SAFETY: the attribute lives over the call and is as long as we say. `open` compared the sizes of key and value,
+        // which is what the kernel reads from `key` and writes to `value`.
+        unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
+        Ok(value)
+    }
+
+    /// Writes `values`, one after the other, for `keys`. The error of one that can't be written comes with the number of
+    /// those before it, which are.
+    pub(super) fn write_some(&self, keys: &[K], values: &[u64]) -> Result<(), (usize, io::Error)> {
+        if values.len() != keys.len() * self.words {
+            return Err((0, io::ErrorKind::InvalidInput.into()));
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut attr = Batch {
+            in_batch: 0,
+            out_batch: 0,
+            keys: keys.as_ptr() as u64,
+            values: values.as_ptr() as u64,
+            count: keys.len() as u32,
+            map_fd: number(self.map.fd().as_fd()),
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the attribute lives over the call and is as long as we say. Keys and values have the map's sizes, which
+        // `open` compared, and there are `count` of each.
+        let result = unsafe { bpf(BPF_MAP_UPDATE_BATCH, &mut attr) };
+        result.map(drop).map_err(|error| (attr.count as usize % keys.len(), error))
+    }
+
+    /// Writes `values`, one after the other, for `keys`.
+    pub(super) fn write(&self, keys: &[K], values: &[u64]) -> io::Result<()> {
+        self.write_some(keys, values).map_err(|(_, error)| error)
+    }
+}
+
+/// Returns when every program that is running now has ended. What was written before is seen by those that run after.
+pub(super) fn wait_for_programs() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes numbers only. It waits for a grace period of RCU, under which programs run.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Opens the object (here: a link) pinned at `path`.

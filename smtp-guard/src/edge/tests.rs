@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use aya::Ebpf;
 use aya::maps::HashMap;
-use smtp_guard_ebpf::abi::Source;
+use smtp_guard_ebpf::abi::{Connections, Source};
 use smtp_guard_ebpf::reason::Reason;
 
 use super::pins::Pins;
@@ -17,6 +17,8 @@ mod verdicts;
 
 const PORT: u16 = 2525;
 const CEILING: u32 = 3;
+/// The proxy's; the kernel's is twice that.
+const RATE: u32 = 5;
 
 /// Maps and programs of their own, attached to nothing.
 struct World {
@@ -31,22 +33,24 @@ impl World {
         let directory = PathBuf::from(format!("/sys/fs/bpf/sg-unit-{}-{name}", std::process::id()));
         let mut config = Config::builtin();
         config.listen[0].address.set_port(PORT);
-        config.exempt = ["10.0.0.0/8", "2001:db8:0:5::/64"].iter().map(|net| net.parse().unwrap()).collect();
+        config.exempt =
+            ["10.0.0.0/8", "2001:db8:0:15::/64", "2001:db8:0:2::/63"].iter().map(|net| net.parse().unwrap()).collect();
         config.edge.connections = CEILING;
+        config.limits.connections_per_minute = RATE;
         config.edge.max_sources = 20_000;
         config.edge.pin_directory = directory.clone();
         let pins = Pins::new(&directory);
         pins.create().unwrap();
         let object = load::open_object(&pins, &config).unwrap();
-        maps::configure(&pins, &config).unwrap();
         let plane = KernelPlane::open(&directory).unwrap().unwrap();
+        plane.configure(&config).unwrap();
         Self { object, config, plane, directory }
     }
 
-    fn set_established(&self, source: Source, count: u64) {
+    fn set_connections(&self, source: Source, count: u64, full_ns: u64) {
         let map = maps::open(&Pins::new(&self.directory), "CONNS").unwrap();
-        let mut conns: HashMap<_, u64, u64> = map.try_into().unwrap();
-        conns.insert(source.0, count, 0).unwrap();
+        let mut conns: HashMap<_, u64, [u8; 16]> = map.try_into().unwrap();
+        conns.insert(source.0, Connections { count, full_ns }.to_bytes(), 0).unwrap();
     }
 
     fn source(&self, ip: IpAddr) -> Source {
@@ -67,10 +71,12 @@ fn idle_sources_are_swept_and_others_stay() {
     const SOURCES: u32 = 3 * maps::BATCH as u32 + 7;
     let world = World::new("sweep");
     for n in 0..SOURCES {
-        world.set_established(Source::v4(n), u64::from(n % 3 == 0));
+        world.set_connections(Source::v4(n), u64::from(n % 3 == 0), u64::from(n % 3));
     }
     // Below 0, as a reader may see it for a moment: stands for none, but is not ours to remove.
-    world.set_established(Source::v4(SOURCES), u64::MAX);
+    world.set_connections(Source::v4(SOURCES), u64::MAX, 0);
+    // Its bucket isn't full yet.
+    world.set_connections(Source::v4(SOURCES + 1), 0, u64::MAX);
     let kept = SOURCES.div_ceil(3) as usize;
     let mut removed = 0;
     for _ in 0..100 {

@@ -6,16 +6,19 @@ use std::net::IpAddr;
 
 use aya::maps::{MapData, PerCpuArray};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use smtp_guard_ebpf::abi::{Ban, Family, Source};
+use smtp_guard_ebpf::abi::{Ban, Connections, Family, Source};
 use smtp_guard_ebpf::decide::{Findings, Verdict, decide};
 use smtp_guard_ebpf::parse::{Address, parse};
+use smtp_guard_ebpf::rate::Bucket;
 use smtp_guard_ebpf::reason::Reason;
 
-use super::{CEILING, PORT, World};
+use super::{CEILING, PORT, RATE, World};
 use crate::addr::NetSet;
 use crate::clock::Instant;
+use crate::edge::lists::{self, Entry};
 use crate::edge::pins::Pins;
 use crate::edge::{load, maps};
 
@@ -25,9 +28,10 @@ const PACKETS: u32 = 120_000;
 /// What the maps hold, on the host.
 struct Model {
     ipv6_mask: u64,
+    listed: Vec<IpNet>,
     bans: HashMap<Source, Ban>,
     exempt: NetSet,
-    established: HashMap<Source, u64>,
+    connections: HashMap<Source, Connections>,
 }
 
 impl Findings for Model {
@@ -37,17 +41,27 @@ impl Findings for Model {
     fn source(&self, address: &Address) -> Source {
         address.source(self.ipv6_mask)
     }
+    fn listed(&self, address: &Address) -> Option<u32> {
+        let ip = ip(address);
+        (self.listed.iter().any(|net| net.contains(&ip)) && !self.exempt.contains(ip)).then_some(1)
+    }
     fn ban(&self, source: Source) -> Option<Ban> {
         self.bans.get(&source).copied()
+    }
+    fn exempt_version(&self) -> u32 {
+        1
     }
     fn exempt(&self, address: &Address) -> bool {
         self.exempt.contains(ip(address))
     }
-    fn established(&self, source: Source) -> u64 {
-        self.established.get(&source).copied().unwrap_or(0)
+    fn connections(&self, source: Source) -> Option<Connections> {
+        self.connections.get(&source).copied()
     }
     fn ceiling(&self) -> u32 {
         CEILING
+    }
+    fn bucket(&self) -> Bucket {
+        Bucket::new(RATE * 2, 60_000_000_000)
     }
     fn now_ns(&self) -> u64 {
         Instant::now().as_ns()
@@ -61,8 +75,22 @@ fn ip(address: &Address) -> IpAddr {
     }
 }
 
-/// Each of both families: nothing against it, banned, ban over, at the ceiling, below it, banned but exempt, full but exempt.
-const SOURCES: [&str; 14] = [
+/// What is listed, of both families. Exempt networks are in it, and are cut out.
+const LISTED: [&str; 9] = [
+    "198.51.100.0/24",
+    "198.18.0.0/15",
+    "203.0.113.16/29",
+    "203.0.113.77/32",
+    "203.0.114.0/25",
+    "10.0.0.0/8",
+    "2001:db8:1::/48",
+    "2001:db8:2:3::/64",
+    "2001:db8::/62",
+];
+
+/// Of both families: nothing against it, banned, ban over, at the ceiling, below it, banned but exempt, full but exempt, too
+/// many in a minute, not too many; and listed ones with what lies beside them.
+const SOURCES: [&str; 31] = [
     "192.0.2.1",
     "192.0.2.2",
     "192.0.2.3",
@@ -70,38 +98,62 @@ const SOURCES: [&str; 14] = [
     "192.0.2.5",
     "10.0.0.2",
     "10.0.0.4",
-    "2001:db8:0:1::1",
-    "2001:db8:0:2::1",
+    "192.0.2.8",
+    "192.0.2.9",
+    "2001:db8:0:11::1",
+    "2001:db8:0:12::1",
+    "2001:db8:0:13::1",
+    "2001:db8:0:14::1",
+    "2001:db8:0:16::1",
+    "2001:db8:0:15::2",
+    "2001:db8:0:15::4",
+    "2001:db8:0:18::4",
+    "2001:db8:0:19::4",
+    "198.51.100.7",
+    "198.19.255.255",
+    "203.0.113.17",
+    "203.0.113.24",
+    "203.0.113.77",
+    "203.0.114.127",
+    "203.0.114.128",
+    "2001:db8:1:ffff::1",
+    "2001:db8:2:3::1",
+    "2001:db8:2:4::1",
     "2001:db8:0:3::1",
     "2001:db8:0:4::1",
-    "2001:db8:0:6::1",
-    "2001:db8:0:5::2",
-    "2001:db8:0:5::4",
+    "2001:db8:0:5::1",
 ];
+/// Those that something of their own is known of.
+const KNOWN: usize = 18;
 
 /// Fills the maps and the model with the same.
 fn fill(world: &World) -> Model {
     let mut model = Model {
         ipv6_mask: world.config.limits.ipv6_prefix.mask(),
+        listed: LISTED.iter().map(|net| net.parse().unwrap()).collect(),
         bans: HashMap::new(),
         exempt: world.config.untouchable(),
-        established: HashMap::new(),
+        connections: HashMap::new(),
     };
+    lists::replace(&world.plane, model.listed.iter().map(|net| Entry { net: *net, list: 0 })).unwrap();
     let mut ban = |source, until_ns| {
         world.plane.ban(source, Instant::from_ns(until_ns), Reason::Harvest).unwrap();
-        model.bans.insert(source, Ban { until_ns, reason: Reason::Harvest as u32, _pad: 0 });
+        model.bans.insert(source, Ban { until_ns, reason: Reason::Harvest as u32, spares: 0 });
     };
-    let mut established = |source, count| {
-        world.set_established(source, count);
-        model.established.insert(source, count);
+    let mut connections = |source, count, full_ns| {
+        world.set_connections(source, count, full_ns);
+        model.connections.insert(source, Connections { count, full_ns });
     };
-    for (index, text) in SOURCES.iter().enumerate() {
+    let now = Instant::now().as_ns();
+    for (index, text) in SOURCES[..KNOWN].iter().enumerate() {
         let source = world.source(text.parse().unwrap());
-        match index % 7 {
+        match index % 9 {
             1 | 5 => ban(source, u64::MAX),
             2 => ban(source, 1),
-            3 | 6 => established(source, u64::from(CEILING)),
-            4 => established(source, u64::from(CEILING) - 1),
+            3 | 6 => connections(source, u64::from(CEILING), 1),
+            4 => connections(source, u64::from(CEILING) - 1, 1),
+            7 => connections(source, 0, u64::MAX),
+            8 => connections(source, 1, now),
             _ => {}
         }
     }
@@ -282,7 +334,9 @@ fn host_and_kernel_judge_alike() {
             pass(Reason::Clean, family),
             pass(Reason::Exempt, family),
             drop(Reason::Malformed, family),
+            drop(Reason::Listed, family),
             drop(Reason::Connections, family),
+            drop(Reason::ConnectionRate, family),
             drop(Reason::Harvest, family),
         ] {
             assert!(seen.contains(&verdict), "{verdict:?} was never met");

@@ -1,0 +1,130 @@
+//! Block lists in the kernel: a whole set replaces the one before, while packets are judged by either.
+//!
+//! Entries come here checked: what they are read from, and which are refused, is decided elsewhere. Exempt networks are
+//! cut out of them here, so an address that is exempt is never listed, whatever a list says.
+//!
+//! # Bounds
+//! What [`smtp_guard_ebpf::lists`] has room for. A set that is larger changes nothing, and the error says what there is
+//! too much of.
+
+mod image;
+mod ranges;
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use rustix::fs::{FlockOperation, flock};
+use smtp_guard_ebpf::lists::{ACTIVE, CHUNK, FIRST, HALF, HEADS, Head};
+
+use self::image::Image;
+use self::ranges::Ranges;
+use super::error::EdgeError;
+use super::plane::KernelPlane;
+use super::{maps, sys};
+
+const MAP: &str = "LISTS";
+/// Elements that are written at a call: 4 MiB.
+const BATCH: usize = 1024;
+
+/// One network of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub net: IpNet,
+    /// Number of the list that has it.
+    pub list: u32,
+}
+
+/// What [`replace`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// Entries of each list, by its number.
+    pub entries: Vec<usize>,
+    /// Exempt networks that overlapped an entry, and were cut out.
+    pub spared: usize,
+    /// IPv4 networks of /24 that are listed whole, and in part.
+    pub whole: usize,
+    pub partial: usize,
+    /// IPv6 ranges that don't touch each other.
+    pub ranges: usize,
+    /// Time that sorting and building took, and writing.
+    pub built_in: Duration,
+    pub written_in: Duration,
+}
+
+/// Makes `entries` the lists that the kernel judges by, instead of those before. Takes tenths of a second for a million,
+/// so it is not for a thread that others wait for. Where it fails, the lists are those before.
+pub fn replace(plane: &KernelPlane, entries: impl IntoIterator<Item = Entry>) -> Result<Replaced, EdgeError> {
+    let started = Instant::now();
+    let exempt = plane.exempt();
+    let mut replaced = Replaced::default();
+    let (mut v4, mut v6) = (Ranges::default(), Ranges::default());
+    for Entry { net, list } in entries {
+        let list = list as usize;
+        if replaced.entries.len() <= list {
+            replaced.entries.resize(list + 1, 0);
+        }
+        replaced.entries[list] += 1;
+        match net {
+            IpNet::V4(net) => v4.add(net.network().to_bits().into(), net.broadcast().to_bits().into()),
+            IpNet::V6(net) => v6.add(net.network().to_bits(), net.broadcast().to_bits()),
+        }
+    }
+    v4.merge();
+    v6.merge();
+    if let Some((nets, _)) = &exempt {
+        for net in nets.iter() {
+            let cut = match net {
+                IpNet::V4(net) => v4.cut(net.network().to_bits().into(), net.broadcast().to_bits().into()),
+                IpNet::V6(net) => v6.cut(net.network().to_bits(), net.broadcast().to_bits()),
+            };
+            replaced.spared += usize::from(cut);
+        }
+    }
+    let image = Image::build(v4.as_slice(), v6.as_slice(), exempt.map_or(0, |(_, version)| version))?;
+    (replaced.whole, replaced.partial) = (image.whole, image.partial);
+    replaced.ranges = v6.as_slice().len();
+    replaced.built_in = started.elapsed();
+    let started = Instant::now();
+    write(plane, &image)?;
+    replaced.written_in = started.elapsed();
+    Ok(replaced)
+}
+
+/// Writes `image` to the half that isn't read, then has it read.
+fn write(plane: &KernelPlane, image: &Image) -> Result<(), EdgeError> {
+    let pins = plane.pins();
+    let failed = || EdgeError::pin("writing", pins.map(MAP));
+    // Two writers at once would write to the same half.
+    let directory = File::open(pins.directory()).map_err(failed())?;
+    flock(&directory, FlockOperation::LockExclusive).map_err(|error| failed()(error.into()))?;
+    let map = sys::WordMap::<u32>::open(&pins.map(MAP), CHUNK).map_err(failed())?;
+    let mut first = map.read(0).map_err(failed())?;
+    let half = (first[ACTIVE] as usize + 1) % 2;
+    // A packet that was being judged when this half was read has been judged by now.
+    sys::wait_for_programs().map_err(failed())?;
+    let base = (FIRST + half as u32 * HALF) / CHUNK as u32;
+    for (at, words) in image.parts() {
+        let keys: Vec<u32> = (base + at / CHUNK as u32..).take(words.len() / CHUNK).collect();
+        for (keys, words) in keys.chunks(BATCH).zip(words.chunks(BATCH * CHUNK)) {
+            map.write(keys, words).map_err(failed())?;
+        }
+    }
+    // The half's head before the byte that has it read: each is a write of its own.
+    first[HEADS + half * 2..][..2].copy_from_slice(&image.head.to_words());
+    map.write(&[0], &first).map_err(failed())?;
+    sys::wait_for_programs().map_err(failed())?;
+    first[ACTIVE] = half as u64;
+    map.write(&[0], &first).map_err(failed())
+}
+
+/// The head of the lists that are read.
+pub fn head(plane: &KernelPlane) -> Result<Head, EdgeError> {
+    let failed = || EdgeError::pin("reading", plane.pins().map(MAP));
+    let map = sys::WordMap::<u32>::open(&plane.pins().map(MAP), CHUNK).map_err(failed())?;
+    let first = map.read(0).map_err(failed())?;
+    let at = HEADS + (first[ACTIVE] as usize & 1) * 2;
+    Ok(Head::from_words([first[at], first[at + 1]]))
+}
+
+const _: () = assert!(maps::LIST_VALUE as usize == CHUNK * 8);
