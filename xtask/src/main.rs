@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod fuzz;
 mod object;
@@ -60,8 +61,19 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Measure, as ratios within one run
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
     /// Check that dependencies between the parts run one way
     Structure,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Each path of the kernel plane beside a program that does nothing and beside xdp-filter
+    Kernel,
 }
 
 fn main() -> ExitCode {
@@ -72,6 +84,7 @@ fn main() -> ExitCode {
         Command::Load { arguments } => build::edge("load", &arguments),
         Command::Unload { arguments } => build::edge("unload", &arguments),
         Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), fuzz::Bounds { seconds, runs: None }),
+        Command::Bench { what: Bench::Kernel } => bench::kernel(),
         Command::Structure => structure::check(&root()),
     };
     match result {

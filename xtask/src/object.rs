@@ -32,7 +32,7 @@ pub(crate) fn build(toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
         .env_remove("CARGO_TARGET_DIR")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .args(["--release", "--locked", "--target", "bpfel-unknown-none", "--package", "smtp-guard-ebpf"])
-        .args(["--bin", "smtp-guard-ebpf", "--target-dir"])
+        .args(["--bins", "--target-dir"])
         .arg(&folder);
     step::run("ebpf", "building the kernel plane", &mut command)?;
     let object = folder.join("bpfel-unknown-none/release/smtp-guard-ebpf");

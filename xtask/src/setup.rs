@@ -60,6 +60,13 @@ const TEST: &[(&str, &str)] = &[
     ("libevent-2.1-7", "library of OpenSMTPD"),
 ];
 
+/// Debian packages that the bench needs.
+const BENCH: &[(&str, &str)] = &[
+    ("xdp-tools", "xdp-filter, which the kernel plane is measured against"),
+    ("iproute2", "veth"),
+    ("util-linux", "unshare"),
+];
+
 /// Debian packages that the tests run without installing them, because each would remove Postfix or begin a service; and
 /// the program in each. What they need stands in [`TEST`].
 const UNPACKED: &[(&str, &str, &str)] = &[
@@ -97,6 +104,11 @@ pub(crate) fn build() -> anyhow::Result<Toolchain> {
 pub(crate) fn test() -> anyhow::Result<()> {
     install(TEST.iter(), "test")?;
     UNPACKED.iter().try_for_each(|(package, program, reason)| unpack(package, program, reason))
+}
+
+/// Everything that the bench needs besides a build. Installs what is missing.
+pub(crate) fn bench() -> anyhow::Result<()> {
+    install(BENCH.iter(), "bench")
 }
 
 /// Where bpf-linker is.

@@ -155,6 +155,7 @@ const RULES: &[Rule] = &[
 /// The only files that may allow unsafe code.
 const FENCE: &[&str] = &[
     "smtp-guard-ebpf/src/main.rs",
+    "smtp-guard-ebpf/src/bench.rs",
     "smtp-guard-ebpf/src/ctx.rs",
     "smtp-guard-ebpf/src/maps.rs",
     "smtp-guard-ebpf/src/conns.rs",

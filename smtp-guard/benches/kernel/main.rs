@@ -1,0 +1,217 @@
+//! Each path of the kernel plane beside a program that does nothing and beside xdp-filter: the same packets in the same
+//! run, medians. `cargo xtask bench kernel` runs it, in a network namespace of its own.
+//!
+//! BPF_PROG_TEST_RUN gives the mean time of a run over [`REPEAT`] runs. Programs take turns, so that what disturbs the
+//! machine disturbs all; a row is the median of [`ROUNDS`]. Ratios are of raw times, the cost of the call included, unless
+//! a row says otherwise: that is against us where the goal is below 1.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench fails by panicking")]
+
+mod subject;
+mod world;
+
+use smtp_guard::edge::lists;
+use subject::{Case, Packet, Subjects};
+use world::World;
+
+/// Measurements of which the median counts.
+const ROUNDS: usize = 9;
+/// Runs of the program at one measurement.
+const REPEAT: u32 = 400_000;
+const BANS: u32 = 100_000;
+const PREFIXES: [u32; 2] = [1_000, 1_000_000];
+
+/// One line of the result.
+struct Row {
+    path: String,
+    ours: f64,
+    other: &'static str,
+    theirs: f64,
+    /// What is held against the goal, in words and as a number.
+    value: f64,
+    unit: &'static str,
+    goal: Option<f64>,
+}
+
+impl Row {
+    fn ratio(path: &str, ours: f64, other: &'static str, theirs: f64, goal: Option<f64>) -> Self {
+        Self { path: path.to_owned(), ours, other, theirs, value: ours / theirs, unit: "x", goal }
+    }
+}
+
+fn main() {
+    let mut world = World::new();
+    let mut subjects = Subjects::load(&mut world);
+    println!("{}", machine());
+    println!("verified instructions: {}", world.instructions());
+    let mut rows = Vec::new();
+    let mut before: Option<Paths> = None;
+    for count in PREFIXES {
+        let listed = world.prefixes(count);
+        let replaced = lists::replace(&world.plane, listed.clone()).unwrap();
+        let again = lists::replace(&world.plane, listed).unwrap();
+        println!(
+            "{count} prefixes: sorted and built in {:?}, written in {:?}; replaced in {:?}",
+            replaced.built_in,
+            replaced.written_in,
+            again.built_in + again.written_in
+        );
+        world.ban(BANS);
+        let paths = Paths::measure(&mut subjects, &world);
+        if let Some(few) = &before {
+            for ((name, many), (_, few)) in paths.ours().into_iter().zip(few.ours()) {
+                rows.push(Row::ratio(&format!("growth: {name}"), many, "1,000 prefixes", few, Some(1.3)));
+            }
+            paths.rows(&mut rows);
+            let time = again.built_in.max(replaced.built_in) + again.written_in.max(replaced.written_in);
+            rows.push(Row {
+                path: "load of 1,000,000 prefixes".to_owned(),
+                ours: time.as_secs_f64() * 1e9,
+                other: "",
+                theirs: 0.0,
+                value: time.as_secs_f64(),
+                unit: " s",
+                goal: Some(4.0),
+            });
+        }
+        before = Some(paths);
+    }
+    print(&rows);
+}
+
+/// Medians of one set of lists, in ns.
+struct Paths {
+    pass: f64,
+    other_port: f64,
+    clean: f64,
+    clean_v6: f64,
+    listed: f64,
+    banned: f64,
+    syn: f64,
+    random_syn: f64,
+    random_data: f64,
+    filter_pass: f64,
+    filter_pass_v6: f64,
+    filter_drop: f64,
+    random_pass: f64,
+    random_filter: f64,
+}
+
+impl Paths {
+    fn measure(subjects: &mut Subjects, world: &World) -> Self {
+        let data = |source: &str| Packet::tcp(source.parse().unwrap(), 25, 0x10);
+        let clean = data("203.0.113.9");
+        let clean_v6 = data("2001:db8:77::9");
+        let syn = Packet::tcp("203.0.113.9".parse().unwrap(), 25, 0x02);
+        let random_data = Packet::tcp("203.0.113.9".parse().unwrap(), 25, 0x10);
+        let cases = [
+            Case::new(|s| &mut s.pass, &clean, 2),
+            Case::new(|s| &mut s.guard, &Packet::tcp("203.0.113.9".parse().unwrap(), 443, 0x10), 2),
+            Case::new(|s| &mut s.guard, &clean, 2),
+            Case::new(|s| &mut s.guard, &clean_v6, 2),
+            Case::new(|s| &mut s.guard, &Packet::tcp(world.listed.into(), 25, 0x10), 1),
+            Case::new(|s| &mut s.guard, &Packet::tcp(world.banned.into(), 25, 0x10), 1),
+            Case::new(|s| &mut s.guard, &syn, 2),
+            Case::new(|s| &mut s.walk_guard, &syn, 2),
+            Case::new(|s| &mut s.walk_guard, &random_data, 2),
+            Case::new(|s| &mut s.filter, &clean, 2),
+            Case::new(|s| &mut s.filter, &clean_v6, 2),
+            Case::new(|s| &mut s.filter, &data(world::FILTERED), 1),
+            Case::new(|s| &mut s.walk_pass, &syn, 2),
+            Case::new(|s| &mut s.walk_filter, &syn, 2),
+        ];
+        let mut times = vec![Vec::new(); cases.len()];
+        // The first round warms up.
+        for round in 0..=ROUNDS {
+            for (case, times) in cases.iter().zip(&mut times) {
+                let time = case.run(subjects, REPEAT);
+                if round > 0 {
+                    times.push(time);
+                }
+            }
+        }
+        let mut medians = times.into_iter().map(|mut times| {
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        });
+        let mut next = || medians.next().unwrap();
+        Self {
+            pass: next(),
+            other_port: next(),
+            clean: next(),
+            clean_v6: next(),
+            listed: next(),
+            banned: next(),
+            syn: next(),
+            random_syn: next(),
+            random_data: next(),
+            filter_pass: next(),
+            filter_pass_v6: next(),
+            filter_drop: next(),
+            random_pass: next(),
+            random_filter: next(),
+        }
+    }
+
+    /// The guard's own.
+    fn ours(&self) -> [(&'static str, f64); 8] {
+        [
+            ("another port", self.other_port),
+            ("data, clean", self.clean),
+            ("data, clean, IPv6", self.clean_v6),
+            ("drop of a listed /24", self.listed),
+            ("drop of a banned source", self.banned),
+            ("SYN, clean", self.syn),
+            ("SYN, clean random source", self.random_syn),
+            ("data, clean random source", self.random_data),
+        ]
+    }
+
+    fn rows(&self, rows: &mut Vec<Row>) {
+        rows.push(Row {
+            path: "another port".to_owned(),
+            ours: self.other_port,
+            other: "empty XDP_PASS",
+            theirs: self.pass,
+            value: self.other_port - self.pass,
+            unit: " ns",
+            goal: Some(6.0),
+        });
+        // What gives each run its source is no part of either program.
+        let net = |time: f64| time - self.random_pass + self.pass;
+        let (ours, theirs) = (net(self.random_syn), net(self.random_filter));
+        rows.extend([
+            Row::ratio("data, clean", self.clean, "xdp-filter, pass", self.filter_pass, Some(0.5)),
+            Row::ratio("data, clean, IPv6", self.clean_v6, "xdp-filter, pass, IPv6", self.filter_pass_v6, Some(0.5)),
+            Row::ratio("drop of a listed /24", self.listed, "xdp-filter, drop", self.filter_drop, Some(0.5)),
+            Row::ratio("drop of a banned source (hot)", self.banned, "xdp-filter, drop", self.filter_drop, Some(0.7)),
+            Row::ratio("SYN, clean random source", ours, "xdp-filter, same", theirs, Some(1.5)),
+            Row::ratio("SYN, clean random source", ours, "xdp-filter, pass", self.filter_pass, Some(1.5)),
+            Row::ratio("data, clean random source", net(self.random_data), "xdp-filter, same", theirs, None),
+            Row::ratio("SYN, clean (hot)", self.syn, "xdp-filter, pass", self.filter_pass, None),
+        ]);
+    }
+}
+
+fn print(rows: &[Row]) {
+    println!("{:<34} {:>8}  {:<24} {:>8} {:>10}  must be", "path", "ns", "against", "ns", "result");
+    for Row { path, ours, other, theirs, value, unit, goal } in rows {
+        let verdict = match goal {
+            Some(goal) if value <= goal => format!("<= {goal}{unit}: reached"),
+            Some(goal) => format!("<= {goal}{unit}: NOT reached"),
+            None => String::new(),
+        };
+        println!("{path:<34} {ours:>8.1}  {other:<24} {theirs:>8.1} {:>10}  {verdict}", format!("{value:.2}{unit}"));
+    }
+}
+
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let name = cpu.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown CPU").to_owned();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "{cpus} x {name}, Linux {}; load {}",
+        read("/proc/sys/kernel/osrelease").trim(),
+        read("/proc/loadavg").trim()
+    )
+}

@@ -1,0 +1,98 @@
+//! The interface, the loaded plane, xdp-filter, and what the maps are filled with.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
+
+use ipnet::{IpNet, Ipv4Net};
+use smtp_guard::addr::Source;
+use smtp_guard::clock::Instant;
+use smtp_guard::config::Config;
+use smtp_guard::edge::lists::Entry;
+use smtp_guard::edge::{self, KernelPlane, Loaded};
+use smtp_guard_ebpf::reason::Reason;
+
+const DIRECTORY: &str = "/sys/fs/bpf/sg-bench";
+const GUARDED: &str = "sgbench0";
+const FILTER: &str = "sgbench1";
+pub(crate) const FILTER_PIN: &str = "/sys/fs/bpf/xdp-filter/programs/sgbench1/xdpfilt_alw_all";
+/// The one address that xdp-filter has.
+pub(crate) const FILTERED: &str = "192.0.2.77";
+
+pub(crate) struct World {
+    pub(crate) plane: KernelPlane,
+    loaded: Loaded,
+    pub(crate) listed: Ipv4Addr,
+    pub(crate) banned: Ipv4Addr,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        run("ip", &["link", "add", GUARDED, "type", "veth", "peer", "name", FILTER]);
+        for device in [GUARDED, FILTER] {
+            run("ip", &["link", "set", device, "up"]);
+        }
+        run("xdp-filter", &["load", FILTER]);
+        run("xdp-filter", &["ip", "-m", "src", FILTERED]);
+        let mut config = Config::builtin();
+        config.listen[0].address.set_port(25);
+        config.edge.interfaces = vec![GUARDED.to_owned()];
+        config.edge.pin_directory = DIRECTORY.into();
+        config.edge.connections = 100;
+        config.edge.max_sources = 1 << 20;
+        config.limits.connections_per_minute = 600;
+        let _ = edge::unload(Path::new(DIRECTORY));
+        let loaded = edge::load(&config).unwrap();
+        let plane = KernelPlane::open(Path::new(DIRECTORY)).unwrap().unwrap();
+        plane.configure(&config).unwrap();
+        Self { plane, loaded, listed: Ipv4Addr::UNSPECIFIED, banned: Ipv4Addr::UNSPECIFIED }
+    }
+
+    pub(crate) fn instructions(&self) -> String {
+        let verified = &self.loaded.verified_instructions;
+        format!("{} (XDP), {} (sock_ops)", verified.xdp, verified.sock_ops)
+    }
+
+    /// `count` networks of /24 whose third octet is even: random sources, where it is odd, are never listed.
+    pub(crate) fn prefixes(&mut self, count: u32) -> Vec<Entry> {
+        let (mut state, mut nets) = (1, HashSet::new());
+        while nets.len() < count as usize {
+            nets.insert(random(&mut state) & 0xffff_fe00);
+        }
+        self.listed = Ipv4Addr::from_bits(*nets.iter().next().unwrap() | 9);
+        let net = |net: &u32| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from_bits(*net), 24));
+        nets.iter().map(|bits| Entry { net: net(bits), list: 0 }).collect()
+    }
+
+    /// Bans `count` random sources beside the listed ones.
+    pub(crate) fn ban(&mut self, count: u32) {
+        let mut state = 2;
+        // Reserved for future use: nothing is listed that begins with 255 and an odd third octet.
+        self.banned = Ipv4Addr::new(255, 0, 1, 1);
+        let sources = (1..count).map(|_| random(&mut state)).filter(|bits| bits & 0x100 == 0);
+        for bits in sources.chain([self.banned.to_bits()]) {
+            self.plane.ban(Source::v4(bits), Instant::NEVER, Reason::Operator).unwrap();
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = edge::unload(Path::new(DIRECTORY));
+        let _ = Command::new("xdp-filter").args(["unload", FILTER]).output();
+        let _ = Command::new("ip").args(["link", "del", GUARDED]).output();
+    }
+}
+
+/// The next of a row of numbers (splitmix, whose state is 64 bits).
+pub(crate) fn random(state: &mut u64) -> u32 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ *state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    ((mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb) >> 32) as u32
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,35 @@
+//! `cargo xtask bench`: what is measured, beside what it is measured against.
+
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use crate::build::{self, OBJECT, cargo};
+use crate::{object, root, setup, step, target};
+
+/// Where the bench finds the programs it compares with.
+const BENCH_OBJECT: &str = "SMTP_GUARD_BENCH_OBJECT";
+
+/// The kernel plane's paths, in a network namespace of its own.
+pub(crate) fn kernel() -> anyhow::Result<()> {
+    let toolchain = setup::build()?;
+    setup::bench()?;
+    object::build(&toolchain)?;
+    let command = |program: &str| {
+        let mut command = Command::new(program);
+        command.current_dir(root()).env(OBJECT, build::object_path()).env("CARGO_TARGET_DIR", target());
+        command.env(BENCH_OBJECT, build::object_path().with_file_name("smtp-guard-bench"));
+        command
+    };
+    let arguments = ["bench", "--locked", "--package", "smtp-guard", "--bench", "kernel"];
+    let cargo = cargo();
+    let mut compile = command(&cargo.to_string_lossy());
+    step::run("bench", "building the bench (minutes, the first time)", compile.args(arguments).arg("--no-run"))?;
+    // The namespace is the bench's alone: no other packet and no other program comes into its way.
+    let status =
+        command("unshare").arg("--net").arg(&cargo).args(arguments).status().context("cannot start unshare")?;
+    if !status.success() {
+        bail!("the bench failed ({status})");
+    }
+    Ok(())
+}
