@@ -7,7 +7,9 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage, lpm_trie::Key};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
-use smtp_guard_ebpf::abi::{Ban, Connections, EXEMPT_ENTRIES, Family, PORT_WORDS, Settings, Source};
+use smtp_guard_ebpf::abi::{
+    BANNED_ELEMENTS, BANNED_WORDS, Ban, Connections, EXEMPT_ENTRIES, Family, PORT_WORDS, Settings, Source, banned_bit,
+};
 use smtp_guard_ebpf::decide::Findings;
 use smtp_guard_ebpf::lists::{self, CHUNK, ELEMENTS, Head, Words};
 use smtp_guard_ebpf::parse::Address;
@@ -25,6 +27,9 @@ static PORTS: Array<u64, { PORT_WORDS as usize }> = Array::new();
 static EXEMPT_V4: LpmTrie<[u8; 4], u32, { EXEMPT_ENTRIES as usize }> = LpmTrie::new();
 #[btf_map]
 static EXEMPT_V6: LpmTrie<[u8; 16], u32, { EXEMPT_ENTRIES as usize }> = LpmTrie::new();
+/// One bit for many sources; see [`banned_bit`]. Written by user space only: set before a ban is, cleared after it.
+#[btf_map]
+static BANNED: Array<[u64; BANNED_WORDS], { BANNED_ELEMENTS as usize }> = Array::new();
 /// Written by user space only.
 #[btf_map]
 static BANS: HashMap<u64, Ban, 1024, NO_PREALLOC> = HashMap::new();
@@ -121,6 +126,11 @@ impl Findings for Kernel {
 
     #[inline(always)]
     fn ban(&self, source: Source) -> Option<Ban> {
+        let bit = banned_bit(source);
+        let words = BANNED.get(bit / (64 * BANNED_WORDS as u32))?;
+        if words[(bit >> 6) as usize % BANNED_WORDS] >> (bit & 63) & 1 == 0 {
+            return None;
+        }
         // SAFETY: user space replaces values as a whole (a new element), so a reader never sees half a one.
         unsafe { BANS.get(source.0) }.copied()
     }

@@ -38,6 +38,7 @@ fn shape(map: &str, max_sources: u32) -> Option<Shape> {
         "EXEMPT_V4" => (MapType::LpmTrie, 8, 4, EXEMPT_ENTRIES),
         "EXEMPT_V6" => (MapType::LpmTrie, 20, 4, EXEMPT_ENTRIES),
         "LISTS" => (MapType::Array, 4, LIST_VALUE, lists::ELEMENTS),
+        "BANNED" => (MapType::Array, 4, abi::BANNED_WORDS as u32 * 8, abi::BANNED_ELEMENTS),
         "CLOCK" => (MapType::PerCpuArray, 4, 16, 1),
         "BANS" => (MapType::Hash, 8, size_of::<abi::Ban>() as u32, max_sources),
         "CONNS" => (MapType::Hash, 8, size_of::<abi::Connections>() as u32, max_sources),
@@ -217,5 +218,5 @@ impl<const N: usize> Change<N> {
 
 /// Whether the maps that [`KernelPlane`](super::KernelPlane) needs are pinned.
 pub(super) fn are_pinned(pins: &Pins) -> bool {
-    ["SETTINGS", "BANS", "CONNS", "COUNTERS"].iter().all(|map| Path::exists(&pins.map(map)))
+    ["SETTINGS", "BANNED", "BANS", "CONNS", "COUNTERS"].iter().all(|map| Path::exists(&pins.map(map)))
 }

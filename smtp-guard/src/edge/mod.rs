@@ -5,6 +5,7 @@
 //! - [`lists`] writes block lists, whole sets of them.
 //! - [`bans`] is the only writer of the ban map, and what user space enforces where there is no kernel plane.
 
+mod banned;
 pub mod bans;
 mod error;
 pub mod lists;
@@ -16,6 +17,7 @@ mod sys;
 #[cfg(test)]
 mod tests;
 
+pub use banned::Written;
 pub use error::EdgeError;
 pub use load::{Attached, Loaded, load, permitted, unload};
 pub use plane::{Interface, KernelPlane, Packets, Refreshed, Status};

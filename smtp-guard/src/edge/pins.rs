@@ -12,8 +12,8 @@ use smtp_guard_ebpf::abi::ABI_VERSION;
 use super::error::EdgeError;
 
 /// Names of the maps, in the order in which they are written before anything is attached.
-pub(super) const MAPS: [&str; 10] =
-    ["SETTINGS", "PORTS", "EXEMPT_V4", "EXEMPT_V6", "LISTS", "BANS", "CONNS", "COUNTERS", "CLOCK", "COUNTED"];
+pub(super) const MAPS: [&str; 11] =
+    ["SETTINGS", "PORTS", "EXEMPT_V4", "EXEMPT_V6", "LISTS", "BANNED", "BANS", "CONNS", "COUNTERS", "CLOCK", "COUNTED"];
 
 const CONNS_LINK: &str = "link-conns";
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use smtp_guard_ebpf::abi::{self, Family, Source};
 use smtp_guard_ebpf::reason::Reason;
 
+use super::banned::{Banned, Written};
 use super::error::EdgeError;
 use super::pins::Pins;
 use super::{maps, sys};
@@ -37,6 +38,8 @@ struct Maps {
     /// Of the ban map: another one at the same place means that the plane was loaded anew.
     id: u32,
     bans: HashMap<MapData, u64, BanBytes>,
+    /// For writing; opened by the first ban, so that who only reads writes nothing.
+    banned: Option<Banned>,
     conns: HashMap<MapData, u64, ConnectionBytes>,
     counters: PerCpuArray<MapData, u64>,
 }
@@ -57,9 +60,19 @@ impl Maps {
         Ok(Self {
             id: maps::id(pins, "BANS")?,
             bans: maps::open(pins, "BANS")?.try_into().map_err(EdgeError::map("BANS"))?,
+            banned: None,
             conns: maps::open(pins, "CONNS")?.try_into().map_err(EdgeError::map("CONNS"))?,
             counters: maps::open(pins, "COUNTERS")?.try_into().map_err(EdgeError::map("COUNTERS"))?,
         })
+    }
+}
+
+impl Maps {
+    fn banned(&mut self, pins: &Pins) -> Result<&mut Banned, EdgeError> {
+        match &mut self.banned {
+            Some(banned) => Ok(banned),
+            none => Ok(none.insert(Banned::open(pins)?)),
+        }
     }
 }
 
@@ -151,14 +164,15 @@ impl KernelPlane {
 
     /// Bans `source` until `until`, or changes its ban, and reads it back.
     pub fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError> {
-        let value = self.value(source, until, reason).to_bytes();
-        let bans = &mut self.maps().bans;
-        bans.insert(source.0, value, 0).map_err(EdgeError::map("BANS"))?;
-        match bans.get(&source.0, 0) {
-            Ok(found) if found == value => Ok(()),
-            Ok(_) | Err(MapError::KeyNotFound) => Err(EdgeError::NotWritten { entry: format!("{source:?}") }),
-            Err(error) => Err(EdgeError::map("BANS")(error)),
-        }
+        self.ban_all(&[(source, until, reason)]).map(drop)
+    }
+
+    /// Bans many at once, and reads them back: several hundred thousand in a second. Where the map is full, bans that end
+    /// soonest make room.
+    pub fn ban_all(&self, bans: &[(Source, Instant, Reason)]) -> Result<Written, EdgeError> {
+        let bans: Vec<_> =
+            bans.iter().map(|(source, until, reason)| (*source, self.value(*source, *until, *reason))).collect();
+        self.maps().banned(&self.pins)?.write(&self.pins, &bans)
     }
 
     fn value(&self, source: Source, until: Instant, reason: Reason) -> abi::Ban {
@@ -167,8 +181,9 @@ impl KernelPlane {
 
     /// Lifts the ban of `source`; `false` where there was none.
     pub fn unban(&self, source: Source) -> Result<bool, EdgeError> {
-        match self.maps().bans.remove(&source.0) {
-            Ok(()) => Ok(true),
+        let mut maps = self.maps();
+        match maps.bans.remove(&source.0) {
+            Ok(()) => maps.banned(&self.pins)?.removed(&self.pins).map(|()| true),
             Err(MapError::KeyNotFound) => Ok(false),
             Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(EdgeError::map("BANS")(error)),

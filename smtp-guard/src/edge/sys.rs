@@ -13,6 +13,7 @@ use aya::maps::{MapData, MapError};
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_LINK_UPDATE: libc::c_long = 29;
@@ -36,7 +37,7 @@ struct LinkUpdate {
     old_prog_fd: u32,
 }
 
-/// The part of `union bpf_attr` that BPF_MAP_LOOKUP_ELEM reads.
+/// The part of `union bpf_attr` that BPF_MAP_LOOKUP_ELEM and BPF_MAP_DELETE_ELEM read.
 #[repr(C)]
 struct LookupElement {
     map_fd: u32,
@@ -176,6 +177,23 @@ impl<K: Key> WordMap<K> {
         // which is what the kernel reads from `key` and writes to `value`.
         unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
         Ok(value)
+    }
+
+    /// Removes `key`; `false` where it isn't there.
+    pub(super) fn remove(&self, key: K) -> io::Result<bool> {
+        let mut attr = LookupElement {
+            map_fd: number(self.map.fd().as_fd()),
+            _pad: 0,
+            key: ptr::from_ref(&key) as u64,
+            value: 0,
+            flags: 0,
+        };
+        // SAFETY: the attribute lives over the call and is as long as we say. `open` compared the size of the key.
+        match unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attr) } {
+            Ok(_) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes `values`, one after the other, for `keys`. The error of one that can't be written comes with the number of

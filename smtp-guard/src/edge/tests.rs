@@ -9,11 +9,14 @@ use smtp_guard_ebpf::abi::{Connections, Source};
 use smtp_guard_ebpf::reason::Reason;
 
 use super::pins::Pins;
-use super::{KernelPlane, load, maps, unload};
+use super::{KernelPlane, Written, load, maps, unload};
 use crate::clock::Instant;
 use crate::config::Config;
 
 mod verdicts;
+
+/// Sources that the maps hold.
+const ROOM: u32 = 20_000;
 
 const PORT: u16 = 2525;
 const CEILING: u32 = 3;
@@ -37,7 +40,7 @@ impl World {
             ["10.0.0.0/8", "2001:db8:0:15::/64", "2001:db8:0:2::/63"].iter().map(|net| net.parse().unwrap()).collect();
         config.edge.connections = CEILING;
         config.limits.connections_per_minute = RATE;
-        config.edge.max_sources = 20_000;
+        config.edge.max_sources = ROOM;
         config.edge.pin_directory = directory.clone();
         let pins = Pins::new(&directory);
         pins.create().unwrap();
@@ -94,15 +97,28 @@ fn idle_sources_are_swept_and_others_stay() {
 #[ignore = "needs root and BPF"]
 fn all_bans_are_read_however_many() {
     let world = World::new("bans");
-    let bans: Vec<_> =
-        (0..5000).map(|n| (Source::v4(n), Instant::from_ns(u64::from(n) + 1), Reason::Operator)).collect();
-    for (source, until, reason) in &bans {
-        world.plane.ban(*source, *until, *reason).unwrap();
-    }
-    let mut found = world.plane.bans_in_map().unwrap();
-    found.sort_unstable_by_key(|(source, _, _)| *source);
-    assert_eq!(found, bans);
+    let ban = |n: u32| (Source::v4(n), Instant::from_ns(u64::from(n) + 1), Reason::Operator);
+    let bans: Vec<_> = (0..ROOM / 2).map(ban).collect();
+    let written = |written, displaced| Written { written, displaced };
+    assert_eq!(world.plane.ban_all(&bans).unwrap(), written(bans.len(), 0));
+    let found = || {
+        let mut found = world.plane.bans_in_map().unwrap();
+        found.sort_unstable_by_key(|(source, _, _)| *source);
+        found
+    };
+    assert_eq!(found(), bans);
     assert!(world.plane.unban(Source::v4(17)).unwrap());
     assert!(!world.plane.unban(Source::v4(17)).unwrap(), "twice is no error");
-    assert_eq!(world.plane.bans_in_map().unwrap().len(), 4999);
+    assert_eq!(found().len(), bans.len() - 1);
+    // More than there is room for: those that end soonest go, and only as many as must.
+    let more: Vec<_> = (ROOM..ROOM + ROOM / 2 + 11).map(ban).collect();
+    assert_eq!(world.plane.ban_all(&more).unwrap(), written(more.len(), 10));
+    let kept: Vec<_> =
+        (0..ROOM / 2).filter(|n| *n > 9 && *n != 17).chain(ROOM..ROOM + ROOM / 2 + 11).map(ban).collect();
+    assert_eq!(found(), kept);
+    assert_eq!(world.plane.ban_all(&[ban(u32::MAX)]).unwrap(), written(1, 1));
+    for (source, _, _) in found() {
+        world.plane.unban(source).unwrap();
+    }
+    assert_eq!(found(), []);
 }
