@@ -59,6 +59,33 @@ fn the_kernel_refuses_the_connection_beyond_the_ceiling() {
     listener.wait().unwrap();
 }
 
+#[test]
+#[ignore = "needs root and BPF"]
+fn the_kernel_refuses_new_connections_beyond_the_rate() {
+    let world = World::new();
+    let _postfix = Postfix::start(&world, "");
+    let mut guard = Guard::start(&world, &[("limits.connections_per_minute", "3")]);
+    guard.kill9();
+    let mut listener = unlimited(&world);
+    let attacker = format!("{}:25", World::EDGE_FOR_ATTACKER);
+    let client = format!("{}:25", World::EDGE_FOR_CLIENT);
+    // SYNs under the client's address take nothing out of its bucket: they complete no handshake.
+    world.ip(Host::Attacker, &["route", "add", "10.77.2.0/24", "via", World::EDGE_FOR_ATTACKER]);
+    run(world.on(Host::Attacker, &netkit()).args(["spoof-syn", &client, World::CLIENT, "5000"]), "").ok();
+    for (host, address) in [(Host::Attacker, &attacker), (Host::Client, &client)] {
+        // The kernel's bucket holds twice as many as the proxy lets through.
+        for n in 1..=6 {
+            assert_eq!(Held::open(&world, host, address, 1).count("dropped"), 0, "connection {n} of {host:?}");
+        }
+        guard.settle(0);
+        let dropped = guard.packets("connection_rate");
+        assert_eq!(Held::open(&world, host, address, 1).count("dropped"), 1, "the seventh of {host:?}");
+        assert!(guard.packets("connection_rate") > dropped);
+    }
+    drop(listener.stdin.take());
+    listener.wait().unwrap();
+}
+
 /// A server that greets everyone.
 fn unlimited(world: &World) -> Child {
     let mut command = world.on(Host::Edge, &netkit());

@@ -13,6 +13,7 @@ use super::{KernelPlane, Written, load, maps, unload};
 use crate::clock::Instant;
 use crate::config::Config;
 
+mod swap;
 mod verdicts;
 
 /// Sources that the maps hold.
