@@ -218,10 +218,20 @@ impl Settings {
         bytes
     }
 
-    /// The version of the exempt list in a value that the map holds.
-    pub fn exempt_version_of(bytes: [u8; Self::SIZE]) -> u32 {
-        let [a, b, c, d] = [bytes[24], bytes[25], bytes[26], bytes[27]];
-        u32::from_ne_bytes([a, b, c, d])
+    /// The value that the map holds.
+    pub fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
+        let word = |at: usize| u64::from_ne_bytes(core::array::from_fn(|n| bytes[at + n]));
+        let half = |at: usize| u32::from_ne_bytes(core::array::from_fn(|n| bytes[at + n]));
+        Self {
+            abi: half(0),
+            connections: half(4),
+            ipv6_mask: word(8),
+            netns_cookie: word(16),
+            exempt_version: half(24),
+            _pad: 0,
+            rate_interval_ns: word(32),
+            rate_burst_ns: word(40),
+        }
     }
 
     /// The bucket of new connections.

@@ -155,5 +155,5 @@ pub fn v6(words: &impl Words, head: Head, high: u64, low: u64) -> bool {
     found & 1 == 1
 }
 
-const _: () = assert!((FIRST + HALF * 2) % CHUNK as u32 == 0);
+const _: () = assert!((FIRST + HALF * 2).is_multiple_of(CHUNK as u32));
 const _: () = assert!(BOUNDS.is_power_of_two() && PARTIAL.is_power_of_two() && BITMAPS.is_power_of_two());

@@ -30,6 +30,8 @@ const CLOSE: Duration = Duration::from_secs(10);
 
 /// Pace of removing sources without connections from the kernel's map: 2048 entries are looked at each time.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Sweeps after which counts are held against sockets.
+const RECONCILE: u64 = 60;
 
 /// Runs the guard.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -193,12 +195,25 @@ fn open_kernel_plane(config: &Config) -> Result<KernelPlane, edge::EdgeError> {
     Ok(plane)
 }
 
-/// Removes sources without connections from the kernel's map, so that it never fills up with them.
+/// Removes sources without connections from the kernel's map, so that it never fills up with them, and holds the counts
+/// of the others against the sockets that there are.
 async fn sweep(plane: Arc<KernelPlane>) {
     let mut tick = tokio::time::interval(SWEEP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    for turn in 1u64.. {
         tick.tick().await;
+        if turn.is_multiple_of(RECONCILE) {
+            let plane = Arc::clone(&plane);
+            match tokio::task::spawn_blocking(move || plane.reconcile()).await {
+                Ok(Ok(taken_back)) => {
+                    for (source, connections) in taken_back {
+                        tracing::warn!(?source, connections, "connections were counted that don't exist: taken back");
+                    }
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "the kernel's counts were not held against the sockets"),
+                Err(error) => tracing::debug!(%error, "the kernel's counts were not held against the sockets"),
+            }
+        }
         let plane = Arc::clone(&plane);
         // A plane that was unloaded meanwhile has nothing to sweep; the ledger's task says so in the log.
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || plane.sweep_idle()).await {

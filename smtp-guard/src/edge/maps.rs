@@ -113,7 +113,7 @@ pub(super) fn configure(pins: &Pins, config: &Config) -> Result<u32, EdgeError> 
         open(pins, "SETTINGS")?.try_into().map_err(EdgeError::map("SETTINGS"))?;
     let before = settings.get(&0, 0).map_err(EdgeError::map("SETTINGS"))?;
     let (v4, v6) = exempt(pins, config)?;
-    let mut version = Settings::exempt_version_of(before);
+    let mut version = Settings::from_bytes(before).exempt_version;
     if version == 0 || v4.changes() || v6.changes() {
         version = version.wrapping_add(1).max(1);
         let mut bytes = before;
@@ -137,6 +137,18 @@ pub(super) fn configure(pins: &Pins, config: &Config) -> Result<u32, EdgeError> 
     settings.set(0, bytes.to_bytes(), 0).map_err(EdgeError::map("SETTINGS"))?;
     write_ports(pins, config)?;
     Ok(version)
+}
+
+/// The settings in force.
+pub(super) fn settings(pins: &Pins) -> Result<Settings, EdgeError> {
+    let map: Array<_, [u8; Settings::SIZE]> = open(pins, "SETTINGS")?.try_into().map_err(EdgeError::map("SETTINGS"))?;
+    map.get(&0, 0).map(Settings::from_bytes).map_err(EdgeError::map("SETTINGS"))
+}
+
+/// The guarded ports: one bit each.
+pub(super) fn ports(pins: &Pins) -> Result<Vec<u64>, EdgeError> {
+    let map: Array<_, u64> = open(pins, "PORTS")?.try_into().map_err(EdgeError::map("PORTS"))?;
+    (0..PORT_WORDS).map(|index| map.get(&index, 0).map_err(EdgeError::map("PORTS"))).collect()
 }
 
 fn write_ports(pins: &Pins, config: &Config) -> Result<(), EdgeError> {

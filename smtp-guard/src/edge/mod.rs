@@ -13,6 +13,7 @@ mod load;
 mod maps;
 mod pins;
 mod plane;
+mod reconcile;
 mod sys;
 #[cfg(test)]
 mod tests;

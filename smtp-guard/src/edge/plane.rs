@@ -13,6 +13,7 @@ use smtp_guard_ebpf::reason::Reason;
 use super::banned::{Banned, Written};
 use super::error::EdgeError;
 use super::pins::Pins;
+use super::reconcile::{self, Suspicions};
 use super::{maps, sys};
 use crate::addr::{Ipv6Prefix, NetSet};
 use crate::clock::Instant;
@@ -30,6 +31,7 @@ pub struct KernelPlane {
     maps: Mutex<Maps>,
     /// The exempt list that this process wrote or found to be in force, its version, and the length of IPv6 prefixes.
     exempt: Mutex<Option<(Arc<NetSet>, u32, Ipv6Prefix)>>,
+    suspicions: Mutex<Suspicions>,
     /// Bucket of CONNS that the next sweep begins with.
     sweep_from: Mutex<Option<u32>>,
 }
@@ -117,7 +119,13 @@ impl KernelPlane {
             return Ok(None);
         }
         let maps = Maps::open(&pins)?;
-        Ok(Some(Self { pins, maps: Mutex::new(maps), exempt: Mutex::new(None), sweep_from: Mutex::new(None) }))
+        Ok(Some(Self {
+            pins,
+            maps: Mutex::new(maps),
+            exempt: Mutex::new(None),
+            suspicions: Mutex::default(),
+            sweep_from: Mutex::new(None),
+        }))
     }
 
     /// Opens the maps anew where the plane was unloaded and loaded again behind our back.
@@ -235,6 +243,40 @@ impl KernelPlane {
             }
         }
         Ok(removed)
+    }
+
+    /// Holds the counts of connections against the sockets that there are; see [`reconcile`]. To be called about once a
+    /// minute. Returns the sources whose count was taken back, and by how much. Does nothing where the plane counts in
+    /// another network namespace than this process sees.
+    pub fn reconcile(&self) -> Result<Vec<(Source, u64)>, EdgeError> {
+        let settings = maps::settings(&self.pins)?;
+        let here =
+            sys::netns_cookie().map_err(EdgeError::pin("reading the network namespace of", "/proc/self/ns/net"))?;
+        if settings.netns_cookie != here {
+            return Ok(Vec::new());
+        }
+        let ports = maps::ports(&self.pins)?;
+        let before = self.established()?;
+        let sockets =
+            reconcile::sockets(|port| ports[usize::from(port >> 6)] >> (port & 63) & 1 == 1, settings.ipv6_mask);
+        let sockets = sockets.map_err(EdgeError::pin("asking sock_diag about", "/proc/self/net/tcp"))?;
+        let mut excess = Vec::new();
+        for (source, count) in before {
+            let there = sockets.get(&source).copied().unwrap_or(0);
+            if count > there {
+                excess.push((source, count.min(self.established_of(source)?).saturating_sub(there)));
+            }
+        }
+        let mut suspicions = self.suspicions.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = suspicions.pass(excess.into_iter());
+        for (source, excess) in &due {
+            let conns = &mut self.maps().conns;
+            let Ok(value) = conns.get(&source.0, 0) else { continue };
+            let old = abi::Connections::from_bytes(value);
+            let new = abi::Connections { count: abi::established(old.count).saturating_sub(*excess), ..old };
+            conns.insert(source.0, new.to_bytes(), 0).map_err(EdgeError::map("CONNS"))?;
+        }
+        Ok(due)
     }
 
     /// Established connections of `source`.

@@ -123,3 +123,25 @@ fn all_bans_are_read_however_many() {
     }
     assert_eq!(found(), []);
 }
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn counts_without_sockets_are_taken_back() {
+    let world = World::new("reconcile");
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut config = world.config.clone();
+    config.listen[0].address.set_port(listener.local_addr().unwrap().port());
+    world.plane.configure(&config).unwrap();
+    let held: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+    let (right, wrong, low) = (Source::v4(0x7f00_0001), Source::v4(1), Source::v4(2));
+    world.set_connections(right, 5, 77);
+    world.set_connections(wrong, 4, 0);
+    world.set_connections(low, 0, 0);
+    for pass in 1..=5 {
+        let mut taken_back = world.plane.reconcile().unwrap();
+        taken_back.sort_unstable();
+        assert_eq!(taken_back, if pass == 3 { vec![(wrong, 4), (right, 2)] } else { vec![] }, "pass {pass}");
+    }
+    assert_eq!(world.plane.established().unwrap(), [(right, 3)]);
+    drop(held);
+}

@@ -19,7 +19,7 @@ const SWAPS: u32 = 20;
 /// The nth network: a /24, or one address of it, which is found by other means. `kind` keeps the sets apart.
 fn net(kind: u32, n: u32) -> Ipv4Net {
     let bits = 0x2000_0000 + (n * 4 + kind) * 256;
-    if n % 2 == 0 { Ipv4Net::new_assert(bits.into(), 24) } else { Ipv4Net::new_assert((bits + 9).into(), 32) }
+    if n.is_multiple_of(2) { Ipv4Net::new_assert(bits.into(), 24) } else { Ipv4Net::new_assert((bits + 9).into(), 32) }
 }
 
 fn packet(source: Ipv4Addr) -> Vec<u8> {
