@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::{EdgeError, KernelPlane, Refreshed};
+use super::{EdgeError, KernelPlane, Refreshed, Written};
 use crate::addr::Source;
 use crate::clock::Instant;
 
@@ -22,6 +22,8 @@ const SHARDS: usize = 16;
 pub trait KernelBans: Send + Sync {
     /// See [`KernelPlane::ban`].
     fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError>;
+    /// See [`KernelPlane::ban_all`].
+    fn ban_all(&self, bans: &[(Source, Instant, Reason)]) -> Result<Written, EdgeError>;
     /// See [`KernelPlane::unban`].
     fn unban(&self, source: Source) -> Result<bool, EdgeError>;
     /// See [`KernelPlane::bans_in_map`].
@@ -35,6 +37,10 @@ pub trait KernelBans: Send + Sync {
 impl KernelBans for KernelPlane {
     fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError> {
         Self::ban(self, source, until, reason)
+    }
+
+    fn ban_all(&self, bans: &[(Source, Instant, Reason)]) -> Result<Written, EdgeError> {
+        Self::ban_all(self, bans)
     }
 
     fn unban(&self, source: Source) -> Result<bool, EdgeError> {
@@ -109,16 +115,32 @@ impl BanTable {
             Some(kernel) => kernel.ban(source, until, reason),
             None => Ok(()),
         };
-        let mut shard = self.shard(source).write().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, old)) = shard.insert(source, (reason, until)) {
-            order.remove(&(old, source));
-        }
-        order.insert((until, source));
-        drop((shard, order));
+        self.insert(&mut order, source, until, reason);
+        drop(order);
         if let Some(hook) = self.hook.get() {
             hook(source, reason);
         }
         Applied { kernel, displaced }
+    }
+
+    /// Puts many bans in force in both planes: the kernel's part is one batch. Says what the kernel made of it, and which
+    /// bans made room.
+    pub fn apply_all(&self, bans: &[(Source, Instant, Reason)]) -> (Result<Written, EdgeError>, Vec<Source>) {
+        let mut order = self.order();
+        let mut displaced = Vec::new();
+        for (source, until, reason) in bans {
+            displaced.extend(self.make_room(&mut order, *source));
+            self.insert(&mut order, *source, *until, *reason);
+        }
+        // A ban of this very call may have made room for a later one.
+        let in_force = |(source, until, _): &&(Source, Instant, Reason)| order.contains(&(*until, *source));
+        let bans: Vec<_> = bans.iter().filter(in_force).copied().collect();
+        let kernel = self.kernel.as_ref().map_or(Ok(Written::default()), |kernel| kernel.ban_all(&bans));
+        drop(order);
+        if let Some(hook) = self.hook.get() {
+            bans.iter().for_each(|(source, _, reason)| hook(*source, *reason));
+        }
+        (kernel, displaced)
     }
 
     /// Lifts the ban of `source` in both planes.
@@ -167,6 +189,14 @@ impl BanTable {
             tracing::warn!(%error, "a ban that made room stays in the kernel map");
         }
         Some(soonest)
+    }
+
+    fn insert(&self, order: &mut BTreeSet<(Instant, Source)>, source: Source, until: Instant, reason: Reason) {
+        let mut shard = self.shard(source).write().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, old)) = shard.insert(source, (reason, until)) {
+            order.remove(&(old, source));
+        }
+        order.insert((until, source));
     }
 
     fn remove(&self, order: &mut BTreeSet<(Instant, Source)>, source: Source) -> Result<(), EdgeError> {
@@ -224,6 +254,11 @@ mod tests {
             Ok(())
         }
 
+        fn ban_all(&self, bans: &[(Source, Instant, Reason)]) -> Result<Written, EdgeError> {
+            bans.iter().try_for_each(|(source, until, reason)| self.ban(*source, *until, *reason))?;
+            Ok(Written { written: bans.len(), displaced: 0 })
+        }
+
         fn unban(&self, source: Source) -> Result<bool, EdgeError> {
             self.check()?;
             Ok(self.bans.lock().unwrap().remove(&source).is_some())
@@ -270,6 +305,24 @@ mod tests {
             assert_eq!(applied.displaced, (n == 3).then_some(Source::v4(2)));
         }
         assert_eq!((table.len(), kernel.bans().unwrap().len()), (2, 2));
+    }
+
+    #[test]
+    fn many_at_once_are_as_many_one_by_one() {
+        let (kernel, alone) = (Arc::new(Fake::default()), Arc::new(Fake::default()));
+        let (all, one) = (BanTable::new(Some(kernel.clone()), 3), BanTable::new(Some(alone.clone()), 3));
+        let bans = [(1, 300), (2, 200), (1, 100), (3, 400), (4, 50), (5, 500), (2, 600)]
+            .map(|(n, until)| (Source::v4(n), at(until), Reason::Harvest));
+        let (written, displaced) = all.apply_all(&bans);
+        let made_room: Vec<_> = bans.iter().filter_map(|(s, u, r)| one.apply(*s, *u, *r).displaced).collect();
+        assert_eq!(displaced, made_room);
+        let sorted = |kernel: &Fake| {
+            let mut bans = kernel.bans().unwrap();
+            bans.sort_unstable_by_key(|(source, _, _)| *source);
+            bans
+        };
+        assert_eq!((sorted(&kernel), all.len()), (sorted(&alone), one.len()));
+        assert_eq!(written.unwrap().written, 3);
     }
 
     #[test]

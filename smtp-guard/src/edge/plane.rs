@@ -180,7 +180,14 @@ impl KernelPlane {
     pub fn ban_all(&self, bans: &[(Source, Instant, Reason)]) -> Result<Written, EdgeError> {
         let bans: Vec<_> =
             bans.iter().map(|(source, until, reason)| (*source, self.value(*source, *until, *reason))).collect();
-        self.maps().banned(&self.pins)?.write(&self.pins, &bans)
+        let written = self.maps().banned(&self.pins)?.write(&self.pins, &bans)?;
+        if written.displaced > 0 {
+            tracing::warn!(
+                displaced = written.displaced,
+                "the kernel's map of bans is full: those that end soonest went"
+            );
+        }
+        Ok(written)
     }
 
     fn value(&self, source: Source, until: Instant, reason: Reason) -> abi::Ban {
