@@ -121,6 +121,34 @@ fn every_end_gives_the_slot_back() {
 
 #[test]
 #[ignore = "needs root and BPF"]
+fn syn_cookies_change_no_count() {
+    let world = World::new();
+    let _postfix = Postfix::start(&world, "");
+    let mut guard = Guard::start(&world, &[]);
+    // 2: every handshake goes by a cookie, so the kernel keeps nothing of it until it completes.
+    run(world.on(Host::Edge, "sh").args(["-c", "echo 2 > /proc/sys/net/ipv4/tcp_syncookies"]), "").ok();
+    for (host, address) in [
+        (Host::Attacker, format!("{}:25", World::EDGE_FOR_ATTACKER)),
+        (Host::Client, format!("[{}]:25", World::EDGE_FOR_CLIENT_V6)),
+    ] {
+        let held = Held::open(&world, host, &address, 9);
+        assert_eq!(held.count("greeted"), 9, "{}", held.result);
+        guard.settle(9);
+        drop(held);
+        guard.settle(0);
+        let mut held = Held::open(&world, host, &address, 9);
+        guard.settle(9);
+        held.kill9();
+        guard.settle(0);
+    }
+    let _held = Held::open(&world, Host::Attacker, &format!("{}:25", World::EDGE_FOR_ATTACKER), 9);
+    guard.settle(9);
+    guard.kill9();
+    guard.settle(0);
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
 fn forged_packets_neither_free_nor_fill_anything() {
     let world = World::new();
     let _postfix = Postfix::start(&world, "");

@@ -26,7 +26,7 @@ struct Row {
     ours: f64,
     other: &'static str,
     theirs: f64,
-    /// What is held against the goal, in words and as a number.
+    /// What is held against the goal.
     value: f64,
     unit: &'static str,
     goal: Option<f64>,
@@ -65,7 +65,7 @@ fn main() {
             let time = again.built_in.max(replaced.built_in) + again.written_in.max(replaced.written_in);
             rows.push(Row {
                 path: "load of 1,000,000 prefixes".to_owned(),
-                ours: time.as_secs_f64() * 1e9,
+                ours: 0.0,
                 other: "",
                 theirs: 0.0,
                 value: time.as_secs_f64(),
@@ -89,6 +89,11 @@ struct Paths {
     syn: f64,
     random_syn: f64,
     random_data: f64,
+    /// One address of a /24 that is listed in part, and its neighbour; likewise of an IPv6 /32.
+    listed_32: f64,
+    beside_32: f64,
+    listed_v6: f64,
+    beside_v6: f64,
     filter_pass: f64,
     filter_pass_v6: f64,
     filter_drop: f64,
@@ -100,7 +105,7 @@ impl Paths {
     fn measure(subjects: &mut Subjects, world: &World) -> Self {
         let data = |source: &str| Packet::tcp(source.parse().unwrap(), 25, 0x10);
         let clean = data("203.0.113.9");
-        let clean_v6 = data("2001:db8:77::9");
+        let clean_v6 = data("2001:dba:77::9");
         let syn = Packet::tcp("203.0.113.9".parse().unwrap(), 25, 0x02);
         let random_data = Packet::tcp("203.0.113.9".parse().unwrap(), 25, 0x10);
         let cases = [
@@ -113,6 +118,10 @@ impl Paths {
             Case::new(|s| &mut s.guard, &syn, 2),
             Case::new(|s| &mut s.walk_guard, &syn, 2),
             Case::new(|s| &mut s.walk_guard, &random_data, 2),
+            Case::new(|s| &mut s.guard, &data("192.0.3.17"), 1),
+            Case::new(|s| &mut s.guard, &data("192.0.3.18"), 2),
+            Case::new(|s| &mut s.guard, &data("2001:db9::9"), 1),
+            Case::new(|s| &mut s.guard, &data("2001:db8:77::9"), 2),
             Case::new(|s| &mut s.filter, &clean, 2),
             Case::new(|s| &mut s.filter, &clean_v6, 2),
             Case::new(|s| &mut s.filter, &data(world::FILTERED), 1),
@@ -144,6 +153,10 @@ impl Paths {
             syn: next(),
             random_syn: next(),
             random_data: next(),
+            listed_32: next(),
+            beside_32: next(),
+            listed_v6: next(),
+            beside_v6: next(),
             filter_pass: next(),
             filter_pass_v6: next(),
             filter_drop: next(),
@@ -153,7 +166,7 @@ impl Paths {
     }
 
     /// The guard's own.
-    fn ours(&self) -> [(&'static str, f64); 8] {
+    fn ours(&self) -> [(&'static str, f64); 12] {
         [
             ("another port", self.other_port),
             ("data, clean", self.clean),
@@ -163,6 +176,10 @@ impl Paths {
             ("SYN, clean", self.syn),
             ("SYN, clean random source", self.random_syn),
             ("data, clean random source", self.random_data),
+            ("drop of a listed address", self.listed_32),
+            ("data, beside a listed address", self.beside_32),
+            ("drop of a listed IPv6 /48", self.listed_v6),
+            ("data, IPv6, /32 listed in part", self.beside_v6),
         ]
     }
 
@@ -187,20 +204,32 @@ impl Paths {
             Row::ratio("SYN, clean random source", ours, "xdp-filter, same", theirs, Some(1.5)),
             Row::ratio("SYN, clean random source", ours, "xdp-filter, pass", self.filter_pass, Some(1.5)),
             Row::ratio("data, clean random source", net(self.random_data), "xdp-filter, same", theirs, None),
+            Row::ratio("drop of a listed address", self.listed_32, "xdp-filter, drop", self.filter_drop, None),
+            Row::ratio("data, beside a listed address", self.beside_32, "xdp-filter, pass", self.filter_pass, None),
+            Row::ratio("drop of a listed IPv6 /48", self.listed_v6, "xdp-filter, drop", self.filter_drop, None),
+            Row::ratio(
+                "data, IPv6, /32 listed in part",
+                self.beside_v6,
+                "xdp-filter, pass, IPv6",
+                self.filter_pass_v6,
+                None,
+            ),
             Row::ratio("SYN, clean (hot)", self.syn, "xdp-filter, pass", self.filter_pass, None),
         ]);
     }
 }
 
 fn print(rows: &[Row]) {
-    println!("{:<34} {:>8}  {:<24} {:>8} {:>10}  must be", "path", "ns", "against", "ns", "result");
+    println!("{:<40} {:>5}  {:<24} {:>5} {:>9}  must be", "path", "ns", "against", "ns", "result");
     for Row { path, ours, other, theirs, value, unit, goal } in rows {
         let verdict = match goal {
             Some(goal) if value <= goal => format!("<= {goal}{unit}: reached"),
             Some(goal) => format!("<= {goal}{unit}: NOT reached"),
             None => String::new(),
         };
-        println!("{path:<34} {ours:>8.1}  {other:<24} {theirs:>8.1} {:>10}  {verdict}", format!("{value:.2}{unit}"));
+        let time = |ns: &f64| if *ns > 0.0 { format!("{ns:.0}") } else { String::new() };
+        let (ours, theirs, value) = (time(ours), time(theirs), format!("{value:.2}{unit}"));
+        println!("{path:<40} {ours:>5}  {other:<24} {theirs:>5} {value:>9}  {verdict}");
     }
 }
 

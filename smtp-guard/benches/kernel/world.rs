@@ -1,11 +1,11 @@
 //! The interface, the loaded plane, xdp-filter, and what the maps are filled with.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use smtp_guard::addr::Source;
 use smtp_guard::clock::Instant;
 use smtp_guard::config::Config;
@@ -19,6 +19,10 @@ const FILTER: &str = "sgbench1";
 pub(crate) const FILTER_PIN: &str = "/sys/fs/bpf/xdp-filter/programs/sgbench1/xdpfilt_alw_all";
 /// The one address that xdp-filter has.
 pub(crate) const FILTERED: &str = "192.0.2.77";
+
+/// Listed beside the many.
+pub(crate) const LISTED_V4: &str = "192.0.3.17/32";
+pub(crate) const LISTED_V6: &str = "2001:db9::/48";
 
 pub(crate) struct World {
     pub(crate) plane: KernelPlane,
@@ -61,8 +65,15 @@ impl World {
             nets.insert(random(&mut state) & 0xffff_fe00);
         }
         self.listed = Ipv4Addr::from_bits(*nets.iter().next().unwrap() | 9);
-        let net = |net: &u32| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from_bits(*net), 24));
-        nets.iter().map(|bits| Entry { net: net(bits), list: 0 }).collect()
+        let v4 = nets.iter().map(|net| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from_bits(*net), 24)));
+        // A tenth as many of IPv6, and those that have to be searched for.
+        let mut state = 3;
+        let v6 = (0..count / 10).map(|_| {
+            let bits = 0x2a00_u128 << 112 | u128::from(random(&mut state)) << 80;
+            IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from_bits(bits), 48))
+        });
+        let more = [LISTED_V4, LISTED_V6, "2001:db8:8000::/33"].map(|net| net.parse().unwrap());
+        v4.chain(v6).chain(more).map(|net| Entry { net, list: 0 }).collect()
     }
 
     /// Bans `count` random sources beside the listed ones.
