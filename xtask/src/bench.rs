@@ -33,3 +33,19 @@ pub(crate) fn kernel() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// What policy costs in user space.
+pub(crate) fn policy() -> anyhow::Result<()> {
+    let arguments = ["bench", "--locked", "--package", "smtp-guard", "--bench", "policy"];
+    let command = || {
+        let mut command = Command::new(cargo());
+        command.current_dir(root()).args(arguments).env("CARGO_TARGET_DIR", target());
+        command
+    };
+    step::run("bench-policy", "building the bench (minutes, the first time)", command().arg("--no-run"))?;
+    let status = command().status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the bench failed ({status})");
+    }
+    Ok(())
+}

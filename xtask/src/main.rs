@@ -74,6 +74,8 @@ enum Command {
 enum Bench {
     /// Each path of the kernel plane beside a program that does nothing and beside xdp-filter
     Kernel,
+    /// A decision by itself and with DNS alive, slow and dead; memory for a million sources
+    Policy,
 }
 
 fn main() -> ExitCode {
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Command::Unload { arguments } => build::edge("unload", &arguments),
         Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), fuzz::Bounds { seconds, runs: None }),
         Command::Bench { what: Bench::Kernel } => bench::kernel(),
+        Command::Bench { what: Bench::Policy } => bench::policy(),
         Command::Structure => structure::check(&root()),
     };
     match result {

@@ -32,6 +32,9 @@ struct Kept {
     deferred_until: Instant,
 }
 
+/// Who is deferred, and until when.
+type Until<T> = Vec<(T, Instant)>;
+
 /// What is known of a source now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
@@ -58,7 +61,7 @@ impl Marks {
     }
 
     /// What the ledger knows of the history of `source`.
-    pub(super) fn history(&self, source: Source, (familiar, trusted): (bool, bool)) {
+    pub fn history(&self, source: Source, (familiar, trusted): (bool, bool)) {
         let mut shard = self.shard(source);
         if familiar {
             let kept = shard.entry(source).or_default();
@@ -87,7 +90,7 @@ impl Marks {
     }
 
     /// Sources and networks that are deferred at `now`, and until when.
-    pub(super) fn deferred(&self, now: Instant) -> (Vec<(Source, Instant)>, Vec<(Network, Instant)>) {
+    pub(super) fn deferred(&self, now: Instant) -> (Until<Source>, Until<Network>) {
         let mut sources = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,0 +1,66 @@
+//! Memory for a million sources, as the kernel counts it for this process.
+
+use std::fs;
+use std::time::Duration;
+
+use smtp_guard::addr::Source;
+use smtp_guard::clock::Instant;
+use smtp_guard::config::{Auth, Harvest};
+use smtp_guard::feedback::ledger::Ledger;
+use smtp_guard::feedback::marks::Marks;
+use smtp_guard::feedback::rates::Rates;
+use smtp_guard::offence::{Conduct, Digest};
+
+const SOURCES: u32 = 1_000_000;
+
+pub(super) fn run() {
+    let at = Instant::from_ns(1_000_000_000_000);
+    let ledger = || Ledger::new(Harvest::default(), Auth::default(), SOURCES as usize);
+    measure("ledger, each has sent a message before", || {
+        let mut ledger = ledger();
+        for n in 0..SOURCES {
+            ledger.observe(Source::v4(n), Conduct::MessageAccepted, at);
+            drop(ledger.take_evicted());
+        }
+        ledger
+    });
+    measure("ledger, each has a known and an unknown recipient in the window", || {
+        let mut ledger = ledger();
+        for n in 0..SOURCES {
+            let known = Conduct::KnownRecipient { recipient: Digest::of(&format!("user{n}@example.org")) };
+            ledger.observe(Source::v4(n), known, at);
+            let unknown = Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into() };
+            ledger.observe(Source::v4(n << 8 | n >> 24), unknown, at);
+        }
+        ledger
+    });
+    measure("marks", || {
+        let marks = Marks::default();
+        for n in 0..SOURCES {
+            marks.history(Source::v4(n), (true, false));
+        }
+        marks
+    });
+    measure("messages in an hour", || {
+        let rates = Rates::new(100, Duration::from_secs(3600), SOURCES as usize);
+        for n in 0..SOURCES {
+            rates.count(Source::v4(n), at);
+        }
+        rates
+    });
+}
+
+fn measure<T>(what: &str, make: impl FnOnce() -> T) {
+    let before = resident();
+    let made = make();
+    let after = resident();
+    println!("memory for {SOURCES} sources, {what}: {} MiB", after.saturating_sub(before) >> 20);
+    drop(made);
+}
+
+/// Bytes of this process in memory.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
