@@ -21,6 +21,8 @@ use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
 pub use super::kernel::KernelStats;
 use super::kernel::{KernelCollector, verdict};
 
+mod recipients;
+
 /// What became of a message, in the only four ways there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -69,6 +71,7 @@ struct Inner {
     ban_seconds: Histogram,
     bounds: Labelled<Labels, Counter>,
     backends: Labelled<Vec<(&'static str, String)>, Gauge>,
+    recipients: recipients::Recipients,
     kernel: Arc<OnceLock<Box<dyn KernelStats>>>,
 }
 
@@ -103,6 +106,7 @@ impl Metrics {
         let bounds = labelled(&mut registry, "bound_reached", "Times that a bound was reached");
         let backends = Labelled::<_, Gauge>::default();
         registry.register("backend_up", "Whether the server answered when it was last looked at", backends.clone());
+        let recipients = recipients::Recipients::register(&mut registry);
         let kernel = Arc::new(OnceLock::new());
         registry.register_collector(Box::new(KernelCollector::new(Arc::clone(&kernel))));
         Self(Arc::new(Inner {
@@ -121,6 +125,7 @@ impl Metrics {
             ban_seconds,
             bounds,
             backends,
+            recipients,
             kernel,
         }))
     }

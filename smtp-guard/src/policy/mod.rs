@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use smtp_guard_ebpf::reason::Reason;
 
 use crate::config::{Config, Profile};
@@ -22,7 +23,8 @@ pub mod unknown;
 pub struct Rules {
     config: Arc<Config>,
     domains: HashSet<String>,
-    known: Option<KnownRecipients>,
+    /// Replaced as a whole when its file changes.
+    known: Option<ArcSwap<KnownRecipients>>,
     traps: HashSet<String>,
 }
 
@@ -83,7 +85,19 @@ impl Rules {
     pub fn new(config: Arc<Config>, known: Option<KnownRecipients>) -> Self {
         let domains = config.relay.domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
         let traps = config.recipients.traps.iter().cloned().collect();
-        Self { config, domains, known, traps }
+        Self { config, domains, known: known.map(ArcSwap::from_pointee), traps }
+    }
+
+    /// Judges by `known` from the next recipient on, where there is a recipient table.
+    pub fn renew(&self, known: KnownRecipients) {
+        if let Some(table) = &self.known {
+            table.store(Arc::new(known));
+        }
+    }
+
+    /// The recipient table, as it is now.
+    pub fn known(&self) -> Option<Arc<KnownRecipients>> {
+        self.known.as_ref().map(ArcSwap::load_full)
     }
 
     /// The configuration behind the rules.
@@ -148,7 +162,7 @@ impl Rules {
             return refuse(Reason::Trap, unknown_recipient());
         }
         match &self.known {
-            Some(known) if served && !known.lookup(&mailbox.key()) => {
+            Some(known) if served && !known.load().lookup(&mailbox.key()) => {
                 refuse(Reason::UnknownRecipient, unknown_recipient())
             }
             _ => Decision::Permit((Permit(()), Standing::Open)),

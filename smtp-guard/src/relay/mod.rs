@@ -27,6 +27,7 @@ mod farewell;
 mod inquiry;
 mod listen;
 mod pool;
+mod recipients;
 mod rehearse;
 mod sources;
 mod stream;

@@ -1,0 +1,240 @@
+//! The recipient table: a file of one address or `@domain` a line, blank lines and comments (`#`) between them.
+//!
+//! Read line by line into one piece of text beside an index of it, so that a million addresses cost what their text does
+//! and 8 MiB, also while they are read. It is whole or it isn't there: a line that can't be used, and a file that changes
+//! while it is read, are errors. It must be a regular file.
+
+use std::fs::{File, Metadata};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, BufRead, BufReader, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
+
+use crate::wire::address::Host;
+
+/// Bytes of the file: a million addresses are about 30 MB.
+const MAX_FILE: u64 = 256 * 1024 * 1024;
+/// Bytes of a line: an address has 254, the rest is comment.
+const MAX_LINE: usize = 4096;
+/// Bytes that are read at once.
+const READ: usize = 64 * 1024;
+
+/// The recipients that exist.
+#[derive(Default)]
+pub struct KnownRecipients {
+    /// `local@domain` or `@domain`, lower case, each with [`END`] behind it.
+    text: Vec<u8>,
+    /// A hash table of places in `text`, each plus one; 0 is free. A power of two, at most half full.
+    index: Vec<u32>,
+    hasher: RandomState,
+    len: usize,
+    stamp: Option<Stamp>,
+}
+
+/// What stands behind an entry, and in none.
+const END: u8 = b'\n';
+// What a lower-case or international form adds to an address is at most twice its length.
+const _: () = assert!(MAX_FILE * 3 < u32::MAX as u64);
+
+/// What changes when a file is written or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    inode: u64,
+    bytes: u64,
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+/// Why the table can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipientsError {
+    #[error("cannot read the recipient table {path}: {source}; check [recipients] known", path = .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the recipient table {path} has more than {MAX_FILE} bytes", path = .path.display())]
+    TooLarge { path: PathBuf },
+    #[error("the recipient table {path} is empty: every recipient would be refused; fill it, or take [recipients] known out", path = .path.display())]
+    Empty { path: PathBuf },
+    #[error("{path}:{line}: {text:?} is neither an address (user@example.org) nor a whole domain (@example.org)", path = .path.display())]
+    Line { path: PathBuf, line: usize, text: String },
+    #[error("the recipient table {path} changed while it was read; write it under another name and rename it", path = .path.display())]
+    Changed { path: PathBuf },
+}
+
+impl Stamp {
+    /// Of the file at `path`, if there is one.
+    pub fn of(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|data| Self::from(&data))
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(data: &Metadata) -> Self {
+        Self { inode: data.ino(), bytes: data.len(), seconds: data.mtime(), nanoseconds: data.mtime_nsec() }
+    }
+}
+
+impl KnownRecipients {
+    /// Reads `path`. Takes about a second for a million lines, so not for a thread that others wait for.
+    pub fn load(path: &Path) -> Result<Self, RecipientsError> {
+        let failed = |source| RecipientsError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let data = file.metadata().map_err(failed)?;
+        if !data.is_file() {
+            return Err(failed(io::Error::other("it is not a regular file")));
+        }
+        if data.len() > MAX_FILE {
+            return Err(RecipientsError::TooLarge { path: path.to_owned() });
+        }
+        // Of a file that grows meanwhile no more is read than was announced.
+        let reader = BufReader::with_capacity(READ, file.take(data.len()));
+        let room = usize::try_from(data.len()).unwrap_or_default().saturating_add(1);
+        let mut table = Self::read(reader, room).map_err(|fault| fault.at(path))?;
+        table.stamp = Some(Stamp::from(&data));
+        if Stamp::of(path) != table.stamp {
+            return Err(RecipientsError::Changed { path: path.to_owned() });
+        }
+        if table.is_empty() {
+            return Err(RecipientsError::Empty { path: path.to_owned() });
+        }
+        Ok(table)
+    }
+
+    /// A table of what `lines` holds; `room`: bytes that its text will need, about.
+    fn read(mut lines: impl BufRead, room: usize) -> Result<Self, Fault> {
+        let mut table = Self { text: Vec::with_capacity(room), ..Self::default() };
+        let (mut number, mut entries, mut line) = (0, 0, Vec::new());
+        loop {
+            line.clear();
+            if lines.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line).map_err(Fault::Read)? == 0 {
+                break;
+            }
+            number += 1;
+            let bad = || Fault::Line(number, String::from_utf8_lossy(&line).trim().chars().take(80).collect());
+            if line.len() > MAX_LINE {
+                return Err(bad());
+            }
+            let whole = std::str::from_utf8(&line).map_err(|_| bad())?;
+            let entry = whole.split('#').next().unwrap_or_default().trim();
+            if !entry.is_empty() {
+                table.push(entry).ok_or_else(bad)?;
+                entries += 1;
+            }
+        }
+        table.text.shrink_to_fit();
+        table.build_index(entries);
+        Ok(table)
+    }
+
+    /// Appends `entry` as [`crate::wire::address::Mailbox::key`] would have it. `None`: it is no entry.
+    fn push(&mut self, entry: &str) -> Option<()> {
+        let (local, domain) = entry.rsplit_once('@')?;
+        if domain.is_empty() || entry.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return None;
+        }
+        if entry.is_ascii() {
+            let start = self.text.len();
+            self.text.extend_from_slice(entry.as_bytes());
+            self.text[start..].make_ascii_lowercase();
+        } else {
+            let domain = if domain.is_ascii() { domain.to_ascii_lowercase() } else { Host::parse(domain)?.key() };
+            self.text.extend_from_slice(local.to_lowercase().as_bytes());
+            self.text.push(b'@');
+            self.text.extend_from_slice(domain.as_bytes());
+        }
+        self.text.push(END);
+        Some(())
+    }
+
+    fn build_index(&mut self, entries: usize) {
+        self.index = vec![0; (entries * 2).next_power_of_two()];
+        let mut start = 0;
+        while let Some(length) = memchr::memchr(END, &self.text[start..]) {
+            if let Err(free) = self.find(&self.text[start..start + length]) {
+                // It fits: see MAX_FILE.
+                self.index[free] = u32::try_from(start).unwrap_or_default() + 1;
+                self.len += 1;
+            }
+            start += length + 1;
+        }
+    }
+
+    /// Where in the index `entry` is, or the free place where it would be.
+    fn find(&self, entry: &[u8]) -> Result<usize, usize> {
+        let mask = self.index.len() - 1;
+        let mut at = self.hasher.hash_one(entry) as usize & mask;
+        loop {
+            let Some(start) = self.index[at].checked_sub(1) else { return Err(at) };
+            let found = &self.text[start as usize..];
+            if found.get(entry.len()) == Some(&END) && found.starts_with(entry) {
+                return Ok(at);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    fn contains(&self, entry: &str) -> bool {
+        !self.is_empty() && self.find(entry.as_bytes()).is_ok()
+    }
+
+    /// Whether `recipient` exists; it is `local@domain` in lower case. `user+anything` may be an address of `user`: the
+    /// backend knows, and asking it costs nobody a message.
+    pub fn lookup(&self, recipient: &str) -> bool {
+        if self.contains(recipient) {
+            return true;
+        }
+        let Some(at) = recipient.rfind('@') else {
+            return false;
+        };
+        let (local, domain) = recipient.split_at(at);
+        let user = local.split_once('+').map(|(user, _)| [user, domain].concat());
+        self.contains(domain) || user.is_some_and(|user| self.contains(&user))
+    }
+
+    /// Distinct addresses and domains in the table.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it is empty; a table that was loaded never is.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        self.text.capacity() + self.index.capacity() * size_of::<u32>()
+    }
+
+    /// The file that it was read from, as that was then.
+    pub fn stamp(&self) -> Option<Stamp> {
+        self.stamp
+    }
+}
+
+/// Without the addresses, which are people's.
+impl fmt::Debug for KnownRecipients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KnownRecipients").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// What is wrong, before it is known of which file.
+#[derive(Debug)]
+enum Fault {
+    Read(io::Error),
+    Line(usize, String),
+}
+
+impl Fault {
+    fn at(self, path: &Path) -> RecipientsError {
+        let path = path.to_owned();
+        match self {
+            Self::Read(source) => RecipientsError::Read { path, source },
+            Self::Line(line, text) => RecipientsError::Line { path, line, text },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

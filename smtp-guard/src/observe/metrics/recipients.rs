@@ -1,0 +1,58 @@
+//! What is counted about recipients.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family as Labelled;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::{Labels, Metrics, labelled};
+
+pub(super) struct Recipients {
+    entries: Gauge,
+    loaded: Counter,
+    failed: Counter,
+}
+
+impl Recipients {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let entries = Gauge::default();
+        registry.register("recipients_known", "Entries of the recipient table", entries.clone());
+        let help = "Times that a changed recipient table was read again, by result";
+        let reloads: Labelled<Labels, Counter> = labelled(registry, "recipients_reloads", help);
+        let counter = |result| reloads.get_or_create_owned(&vec![("result", result)]);
+        Self { entries, loaded: counter("loaded"), failed: counter("failed") }
+    }
+}
+
+impl Metrics {
+    /// The recipient table has so many entries.
+    pub fn recipients_known(&self, entries: usize) {
+        self.0.recipients.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// The recipient table had changed, and could be read again or not.
+    pub fn recipients_reloaded(&self, loaded: bool) {
+        let Recipients { loaded: done, failed, .. } = &self.0.recipients;
+        if loaded { done } else { failed }.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(count: impl FnOnce(&Metrics), line: &str) {
+        let metrics = Metrics::new();
+        count(&metrics);
+        let text = metrics.encode();
+        assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
+    }
+
+    #[test]
+    fn each_call_counts_under_its_name() {
+        check(|m| m.recipients_known(7), "smtp_guard_recipients_known 7");
+        check(|m| m.recipients_reloaded(true), "smtp_guard_recipients_reloads_total{result=\"loaded\"} 1");
+        check(|m| m.recipients_reloaded(true), "smtp_guard_recipients_reloads_total{result=\"failed\"} 0");
+        check(|m| m.recipients_reloaded(false), "smtp_guard_recipients_reloads_total{result=\"failed\"} 1");
+    }
+}

@@ -1,0 +1,173 @@
+//! The recipient table follows its file.
+//!
+//! A change is taken up once the file has looked the same twice: one that is written in place is there with half of its
+//! lines for a while, and half a table refuses real users. A file that can't be used changes nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Shared, Stop};
+use crate::facts::recipients::{KnownRecipients, RecipientsError, Stamp};
+use crate::observe::metrics::Metrics;
+use crate::policy::Rules;
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Reads the recipient table again whenever its file has changed, until `stop`.
+pub(super) async fn watch(shared: Arc<Shared>, mut stop: Stop) {
+    let (Some(path), Some(table)) = (shared.config.recipients.known.clone(), shared.rules.known()) else { return };
+    shared.metrics.recipients_known(table.len());
+    let mut follower = Follower { path, settled: table.stamp(), last: table.stamp() };
+    drop(table);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.requested() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        follower = match tokio::task::spawn_blocking(move || follower.look()).await {
+            Ok((follower, None)) => follower,
+            Ok((follower, Some(result))) => {
+                settle(&shared.rules, &shared.metrics, result);
+                follower
+            }
+            // It panicked, or the runtime ends.
+            Err(error) => return tracing::error!(%error, "the recipient table is no longer read again"),
+        };
+    }
+}
+
+/// Puts a table in the place of the old one, if it can be used.
+fn settle(rules: &Rules, metrics: &Metrics, result: Result<KnownRecipients, RecipientsError>) {
+    metrics.recipients_reloaded(result.is_ok());
+    match result {
+        Ok(table) => {
+            metrics.recipients_known(table.len());
+            tracing::info!(entries = table.len(), "recipient table read again");
+            rules.renew(table);
+        }
+        Err(error) => tracing::warn!(%error, "the changed recipient table can't be used; the old one stays"),
+    }
+}
+
+/// What has been seen of the file.
+#[derive(Debug)]
+struct Follower {
+    path: PathBuf,
+    /// As it was when it was read, or when it turned out that it can't be used. `None`: there was no file.
+    settled: Option<Stamp>,
+    /// As it was at the last look.
+    last: Option<Stamp>,
+}
+
+impl Follower {
+    /// Looks at the file; the table, or why there is none, if it has changed and is at rest. Blocks.
+    fn look(mut self) -> (Self, Option<Result<KnownRecipients, RecipientsError>>) {
+        let now = Stamp::of(&self.path);
+        let at_rest = std::mem::replace(&mut self.last, now) == now;
+        if !at_rest || now == self.settled {
+            return (self, None);
+        }
+        let result = KnownRecipients::load(&self.path);
+        // One that changed while it was read is looked at again.
+        if !matches!(result, Err(RecipientsError::Changed { .. })) {
+            self.settled = now;
+        }
+        (self, Some(result))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::policy::Decision;
+    use crate::wire::address::ForwardPath;
+
+    struct World {
+        _folder: tempfile::TempDir,
+        path: PathBuf,
+        rules: Rules,
+        metrics: Metrics,
+        follower: Option<Follower>,
+    }
+
+    impl World {
+        fn new(text: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("recipients");
+            fs::write(&path, text).unwrap();
+            let table = KnownRecipients::load(&path).unwrap();
+            let stamp = table.stamp();
+            let mut config = Config::builtin();
+            config.relay.domains = vec!["example.org".to_owned()];
+            let rules = Rules::new(Arc::new(config), Some(table));
+            let follower = Some(Follower { path: path.clone(), settled: stamp, last: stamp });
+            Self { _folder: folder, path, rules, metrics: Metrics::new(), follower }
+        }
+
+        /// One look; whether it led to an attempt to read.
+        fn look(&mut self) -> bool {
+            let (follower, result) = self.follower.take().unwrap().look();
+            self.follower = Some(follower);
+            let read = result.is_some();
+            if let Some(result) = result {
+                settle(&self.rules, &self.metrics, result);
+            }
+            read
+        }
+
+        fn exists(&self, user: &str) -> bool {
+            let client = self.rules.client([192, 0, 2, 1].into());
+            let (path, _) = ForwardPath::parse(&format!("<{user}@example.org>")).unwrap();
+            matches!(self.rules.recipient(&client, &path, 0), Decision::Permit(_))
+        }
+    }
+
+    /// From a table that knows `old`: the file is made `text` (or removed), and looked at three times. Who exists then, and
+    /// how often it was loaded and failed to.
+    fn check(text: Option<&str>, exists: [bool; 2], loaded: u32, failed: u32) {
+        let mut world = World::new("old@example.org\n");
+        assert!(!world.look(), "it hasn't changed");
+        match text {
+            Some(text) => fs::write(&world.path, text).unwrap(),
+            None => fs::remove_file(&world.path).unwrap(),
+        }
+        let looks = [world.look(), world.look(), world.look()];
+        let read = loaded + failed > 0;
+        assert_eq!(looks, [false, read, false], "{text:?}: read once, and not before it is at rest");
+        assert_eq!([world.exists("old"), world.exists("new")], exists, "{text:?}");
+        let metrics = world.metrics.encode();
+        for (result, times) in [("loaded", loaded), ("failed", failed)] {
+            let line = format!("smtp_guard_recipients_reloads_total{{result=\"{result}\"}} {times}\n");
+            assert!(metrics.contains(&line), "{text:?}: no {line} in\n{metrics}");
+        }
+    }
+
+    #[test]
+    fn a_changed_table_is_taken_up_whole_or_not_at_all() {
+        check(Some("new@example.org # and nobody else\n"), [false, true], 1, 0);
+        check(Some("old@example.org\nnew@example.org\n"), [true, true], 1, 0);
+        check(Some("new@example.org\nnonsense\n"), [true, false], 0, 1);
+        check(Some("# nobody any more\n"), [true, false], 0, 1);
+        check(Some(""), [true, false], 0, 1);
+        check(None, [true, false], 0, 1);
+    }
+
+    #[test]
+    fn a_file_that_is_still_written_is_waited_for() {
+        let mut world = World::new("old@example.org\n");
+        let mut text = String::new();
+        for n in 0..3 {
+            text += &format!("new{n}@example.org\n");
+            fs::write(&world.path, &text).unwrap();
+            assert!(!world.look(), "{n}: it grows");
+        }
+        assert!(world.exists("old"));
+        assert!(world.look() && world.exists("new2") && !world.exists("old"));
+    }
+}
