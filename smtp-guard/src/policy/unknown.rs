@@ -42,19 +42,34 @@ pub fn is_unknown(profile: Profile, code: u16, enhanced: Option<(u8, u16, u16)>,
     }
 }
 
-/// What follows `<recipient>` and then `words` at the start of `text`.
+/// What follows `<recipient>` and then `words` at the start of `text`. Of an international address `text` has a `?` for
+/// each byte that isn't ASCII ([`crate::wire::reply::Reply::new`]), whatever the byte was.
 fn after<'a>(text: &'a str, recipient: &str, words: &str) -> Option<&'a str> {
-    let (named, rest) = text.strip_prefix('<')?.split_once('>')?;
-    if named.eq_ignore_ascii_case(recipient) { rest.strip_prefix(words) } else { None }
+    let text = text.strip_prefix('<')?;
+    let (named, rest) = text.as_bytes().split_at_checked(recipient.len())?;
+    let same = |(named, ours): (&u8, u8)| named.eq_ignore_ascii_case(&ours) || !ours.is_ascii() && *named == b'?';
+    let ours = named.iter().zip(recipient.bytes()).all(same) && rest.starts_with(b">");
+    if ours { text.get(recipient.len() + 1..)?.strip_prefix(words) } else { None }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
+    use crate::wire::reply::ReplyDecoder;
 
     fn check(profile: Profile, code: u16, enhanced: (u8, u16, u16), text: &str, unknown: bool) {
         let found = is_unknown(profile, code, Some(enhanced), text, "no@example.org");
         assert_eq!(found, unknown, "{profile:?} {code} {enhanced:?} {text}");
+    }
+
+    /// The same of a reply as it arrives: decoded, and cleaned of all that isn't ASCII.
+    fn check_reply(profile: Profile, bytes: &str, recipient: &str, unknown: bool) {
+        let reply = ReplyDecoder::new().next(&mut BytesMut::from(bytes)).unwrap().unwrap();
+        let enhanced = reply.enhanced().map(|enhanced| enhanced.parts());
+        let found = is_unknown(profile, reply.code().get(), enhanced, reply.last_line(), recipient);
+        assert_eq!(found, unknown, "{profile:?} {recipient} {bytes}");
     }
 
     #[test]
@@ -128,6 +143,38 @@ mod tests {
             check(profile, 450, enhanced, text, false);
             check(profile, 554, enhanced, text, false);
         }
+    }
+
+    #[test]
+    fn an_address_is_found_as_the_server_names_it() {
+        for (recipient, named, unknown) in [
+            ("jörg@example.org", "<jörg@example.org>", true),
+            ("jörg@example.org", "<JÖRG@EXAMPLE.ORG>", true),
+            ("jörg@example.org", "<j??rg@example.org>", true),
+            ("jörg@example.org", "<jorg@example.org>", false),
+            ("jörg@example.org", "<j?rg@example.org>", false),
+            ("jorg@example.org", "<jörg@example.org>", false),
+            ("no@bücher.example", "<no@bücher.example>", true),
+            ("j?rg@example.org", "<jxrg@example.org>", false),
+            ("\"a>b\"@example.org", "<\"a>b\"@example.org>", true),
+            ("jörg@example.org", "<jörg", false),
+            ("jörg@example.org", "<jörg@example.org", false),
+        ] {
+            let postfix = format!("550 5.1.1 {named}: Recipient address rejected: User unknown\r\n");
+            check_reply(Profile::Postfix, &postfix, recipient, unknown);
+            let dovecot = format!("550 5.1.1 {named} User doesn't exist: x\r\n");
+            check_reply(Profile::Dovecot, &dovecot, recipient, unknown);
+        }
+    }
+
+    #[test]
+    fn only_the_last_line_is_about_the_recipient() {
+        let sender =
+            "550-Verification failed for <a@b.example>\r\n550-Unrouteable address\r\n550 Sender verify failed\r\n";
+        check_reply(Profile::Exim, sender, "no@example.org", false);
+        check_reply(Profile::Exim, "550-Sorry\r\n550 Unrouteable address\r\n", "no@example.org", true);
+        check_reply(Profile::Exchange, "550-5.1.10 x\r\n550 5.1.10 y\r\n", "no@example.org", true);
+        check_reply(Profile::Exchange, "550-5.1.10 x\r\n550 5.7.1 y\r\n", "no@example.org", false);
     }
 
     #[test]
