@@ -299,7 +299,7 @@ fn facts(number: u16) -> Facts {
         _ => Some(Err(Failure::ServFail)),
     };
     let found = Found { sender, reverse, lists: Vec::new() };
-    Facts { deferred: number % 2 == 1, found: Some(Arc::new(found)) }
+    Facts { deferred: number % 2 == 1, unknown: number % 7 == 1, found: Some(Arc::new(found)) }
 }
 
 fn unescape(text: &[u8]) -> Vec<u8> {

@@ -141,7 +141,11 @@ fn facts(random: &mut Random) -> Facts {
         _ => None,
     };
     let found = Found { sender, reverse, lists: Vec::new() };
-    Facts { deferred: random.below(20) == 0, found: (random.below(3) > 0).then(|| Arc::new(found)) }
+    Facts {
+        deferred: random.below(20) == 0,
+        unknown: random.below(20) == 0,
+        found: (random.below(3) > 0).then(|| Arc::new(found)),
+    }
 }
 
 /// What the trace has seen, kept apart from the session.

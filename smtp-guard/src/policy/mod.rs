@@ -80,6 +80,13 @@ pub enum Standing {
     Postmaster,
 }
 
+impl Refusal {
+    /// Of a recipient that doesn't exist, in our own words.
+    pub fn unknown_recipient() -> Self {
+        Self { reason: Reason::UnknownRecipient, reply: unknown_recipient() }
+    }
+}
+
 impl Rules {
     /// Rules of `config`; `known` is its recipient table, if it has one.
     pub fn new(config: Arc<Config>, known: Option<KnownRecipients>) -> Self {
@@ -163,7 +170,7 @@ impl Rules {
         }
         match &self.known {
             Some(known) if served && !known.load().lookup(&mailbox.key()) => {
-                refuse(Reason::UnknownRecipient, unknown_recipient())
+                Decision::Refuse(Refusal::unknown_recipient())
             }
             _ => Decision::Permit((Permit(()), Standing::Open)),
         }

@@ -99,6 +99,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         role,
         inquiry,
         consulted: None,
+        recipient: None,
     };
     // A client that went away is no error of ours; the session has settled what was under way.
     let _ = driver.run(&mut seat, &mut stop).await;
@@ -150,6 +151,8 @@ struct Driver {
     inquiry: Inquiry,
     /// The session waits for facts; `true`: also for look-ups.
     consulted: Option<bool>,
+    /// Whom the facts are about, where that matters.
+    recipient: Option<Box<str>>,
 }
 
 impl Drop for Driver {
@@ -223,7 +226,10 @@ impl Driver {
                     reply.encode(&mut self.unsent);
                 }
                 Output::StartTls => self.upgrade = true,
-                Output::Consult { lookups } => self.consulted = Some(lookups),
+                Output::Consult { lookups, recipient } => {
+                    (self.consulted, self.recipient) = (Some(lookups), recipient);
+                }
+                Output::Heard(heard) => self.shared.hear(self.addr, &heard),
                 // What a session can't know from itself alone.
                 Output::Request(Request::Mail(..)) if !self.client.exempt && self.shared.is_over_rate(self.addr) => {
                     self.over_rate = true;
@@ -280,7 +286,12 @@ impl Driver {
     fn feed_facts(&mut self, found: Option<Found>) {
         self.consulted = None;
         let deferred = self.shared.mark(self.addr).deferred_until.is_some();
-        self.step(Input::Facts(Facts { deferred, found: found.map(Arc::new) }));
+        let recipient = self.recipient.take().filter(|_| !deferred);
+        let unknown = recipient.is_some_and(|recipient| self.shared.is_unknown(&recipient));
+        if unknown {
+            self.shared.metrics.recipient_remembered();
+        }
+        self.step(Input::Facts(Facts { deferred, unknown, found: found.map(Arc::new) }));
     }
 
     /// Waits for whatever comes first; `None` when bytes were read. A ban and the guard's own stop come before the rest.

@@ -1,7 +1,7 @@
 //! The I/O around sessions: accept, drive, connect to the backend, stop.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Semaphore, watch};
 
@@ -9,6 +9,7 @@ use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::Config;
 use crate::facts::dns::{self, Resolver, Zone};
+use crate::facts::recipients::Unknowns;
 use crate::feedback::Feedback;
 use crate::feedback::marks::Mark;
 use crate::feedback::rates::Room;
@@ -56,6 +57,7 @@ pub struct Shared {
     zones: Arc<[Zone]>,
     /// `None`: no certificate, no TLS towards clients.
     tls: Option<tls::Server>,
+    unknowns: Mutex<Unknowns>,
     handshakes: Semaphore,
     headers: Arc<Semaphore>,
     sources: Arc<sources::Sources>,
@@ -90,6 +92,7 @@ impl Shared {
             resolver,
             zones,
             tls,
+            unknowns: Mutex::default(),
             // Half of all connections: clients that stall in their handshakes leave room for others.
             handshakes: Semaphore::new((config.limits.total_connections as usize / 2).max(1)),
             headers: Arc::new(Semaphore::new(HEADERS)),

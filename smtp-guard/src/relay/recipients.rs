@@ -1,16 +1,20 @@
-//! The recipient table follows its file.
+//! What sessions know of recipients beside the rules: the recipient table follows its file, and what the backend said of a
+//! recipient is remembered.
 //!
 //! A change is taken up once the file has looked the same twice: one that is written in place is there with half of its
 //! lines for a while, and half a table refuses real users. A file that can't be used changes nothing.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::{Shared, Stop};
+use crate::addr::ClientAddr;
+use crate::clock::Instant;
 use crate::facts::recipients::{KnownRecipients, RecipientsError, Stamp};
 use crate::observe::metrics::Metrics;
 use crate::policy::Rules;
+use crate::session::Heard;
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -36,6 +40,27 @@ pub(super) async fn watch(shared: Arc<Shared>, mut stop: Stop) {
             // It panicked, or the runtime ends.
             Err(error) => return tracing::error!(%error, "the recipient table is no longer read again"),
         };
+    }
+}
+
+impl Shared {
+    /// What the backend said of a recipient to the client at `addr`.
+    pub(super) fn hear(&self, addr: ClientAddr, heard: &Heard) {
+        let mut unknowns = self.unknowns.lock().unwrap_or_else(PoisonError::into_inner);
+        if !heard.unknown {
+            unknowns.accepted(&heard.recipient);
+            return;
+        }
+        let source = addr.source(self.config.limits.ipv6_prefix);
+        if unknowns.refused(&heard.recipient, source, heard.sender, Instant::now()) {
+            self.metrics.bound_reached("unknown_recipients");
+        }
+    }
+
+    /// Whether the backend is known to refuse `recipient`.
+    pub(super) fn is_unknown(&self, recipient: &str) -> bool {
+        let unknowns = self.unknowns.lock().unwrap_or_else(PoisonError::into_inner);
+        unknowns.is_unknown(recipient, Instant::now())
     }
 }
 

@@ -146,8 +146,10 @@ impl Stage {
                 step.because.push(Because { text: note(reason, &about.note), ..because(reason, true) });
             }
             Output::Event(Event::Ended { reason }) => step.because.push(because(reason, false)),
-            Output::Consult { lookups } => {
-                let mut facts = Facts { deferred: shared.mark(self.addr).deferred_until.is_some(), found: None };
+            Output::Consult { lookups, recipient } => {
+                let deferred = shared.mark(self.addr).deferred_until.is_some();
+                let unknown = recipient.is_some_and(|recipient| shared.is_unknown(&recipient));
+                let mut facts = Facts { deferred, unknown, found: None };
                 if lookups {
                     let found = self.inquiry.found().await;
                     self.found = Some(found.clone());
@@ -168,6 +170,8 @@ impl Stage {
                 step.passed_on = true;
                 return yes();
             }
+            // Our own yes is no word of the backend.
+            Output::Heard(_) => {}
             Output::Request(_) | Output::StartTls | Output::Report(_) | Output::Event(_) | Output::Close => {}
         }
         None

@@ -8,7 +8,7 @@ use crate::addr::ClientAddr;
 use crate::clock::Both;
 use crate::config::Role;
 use crate::observe::metrics::Outcome;
-use crate::offence::Conduct;
+use crate::offence::{Conduct, Digest};
 use crate::policy::checks::Found;
 use crate::policy::{Permit, Rules};
 use crate::wire::command::{Command, CommandError, Helo};
@@ -89,6 +89,8 @@ pub enum Input {
 pub struct Facts {
     /// The source has asked for too many unknown recipients before.
     pub deferred: bool,
+    /// The backend is known to refuse the recipient that [`Output::Consult`] named: it doesn't exist.
+    pub unknown: bool,
     /// What was looked up, if that was asked for.
     pub found: Option<Arc<Found>>,
 }
@@ -145,8 +147,11 @@ pub enum Output {
     Reply(Reply),
     /// Send to the backend.
     Request(Request),
-    /// Feed [`Input::Facts`], with what was looked up if `lookups`.
-    Consult { lookups: bool },
+    /// Feed [`Input::Facts`], with what was looked up if `lookups`. `recipient`: the normalised address, where it may be
+    /// judged by what the backend has told others of it.
+    Consult { lookups: bool, recipient: Option<Box<str>> },
+    /// Remember what the backend says of a recipient.
+    Heard(Heard),
     /// Send what is unsent, make the TLS handshake, and feed [`Input::Secured`]; or close.
     StartTls,
     /// Tell the ledger.
@@ -155,6 +160,17 @@ pub enum Output {
     Event(Event),
     /// Send what is unsent, then close both connections.
     Close,
+}
+
+/// The backend's word on a recipient. That one is unknown is passed on only where it was told to a stranger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The normalised address.
+    pub recipient: Box<str>,
+    /// On behalf of whom it was asked; in lower case, as servers may take it for the same.
+    pub sender: Digest,
+    /// It doesn't exist. Else it was accepted.
+    pub unknown: bool,
 }
 
 /// What the backend shall be asked or sent.

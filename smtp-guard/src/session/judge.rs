@@ -8,7 +8,7 @@ use super::{About, Event, Facts, Output, Question, Request, Session, State, repl
 use crate::clock::Instant;
 use crate::offence::Conduct;
 use crate::policy::checks::{Finding, Found};
-use crate::policy::{Decision, Refusal};
+use crate::policy::{Decision, Refusal, Standing};
 use crate::wire::envelope::RcptTo;
 
 /// How much later than the look-ups' own deadline the driver may be with them.
@@ -21,12 +21,13 @@ impl Session {
             return self.refuse_recipient(&rcpt, refusal, now, out);
         }
         if self.client.exempt || self.rules.is_postmaster(&rcpt.path) {
-            return self.judge(rcpt, now, out);
+            return self.judge(rcpt, false, now, out);
         }
         let judged = self.transaction.as_ref().is_some_and(|transaction| transaction.judged.is_some());
-        let lookups = !judged && self.rules.is_stranger(&self.client, self.role);
+        let stranger = self.rules.is_stranger(&self.client, self.role);
         self.deadline = now.after(self.rules.config().dns.timeout + SLACK);
-        out.push(Output::Consult { lookups });
+        let recipient = stranger.then(|| rcpt.path.key().into());
+        out.push(Output::Consult { lookups: stranger && !judged, recipient });
         State::Consulting(rcpt)
     }
 
@@ -45,7 +46,7 @@ impl Session {
                 let about = About { note, ..self.envelope(&rcpt) };
                 self.refuse(reason, about, reply, Duration::ZERO, now, out)
             }
-            None => self.judge(rcpt, now, out),
+            None => self.judge(rcpt, facts.unknown, now, out),
         }
     }
 
@@ -65,10 +66,13 @@ impl Session {
         }
     }
 
-    /// The rules that need nothing but themselves; then the backend is asked.
-    fn judge(&mut self, rcpt: RcptTo, now: Instant, out: &mut Vec<Output>) -> State {
+    /// The rules that need nothing but themselves; then the backend is asked, unless it is known what it would say.
+    fn judge(&mut self, rcpt: RcptTo, unknown: bool, now: Instant, out: &mut Vec<Output>) -> State {
         let accepted = self.transaction.as_ref().map_or(0, |transaction| transaction.accepted);
         match self.rules.recipient(&self.client, &rcpt.path, accepted) {
+            Decision::Permit((_, Standing::Open)) if unknown => {
+                self.refuse_recipient(&rcpt, Refusal::unknown_recipient(), now, out)
+            }
             Decision::Permit((permit, standing)) => {
                 self.ask(Question::Rcpt(rcpt.clone(), standing), Request::Rcpt(rcpt, permit), now, out)
             }

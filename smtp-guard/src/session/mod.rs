@@ -37,7 +37,8 @@ mod secure;
 mod upstream;
 
 pub use io::{
-    About, AuthVerdict, Event, Facts, Input, Lost, Message, Opening, Output, Request, Secured, Speaker, Upstream, Wants,
+    About, AuthVerdict, Event, Facts, Heard, Input, Lost, Message, Opening, Output, Request, Secured, Speaker,
+    Upstream, Wants,
 };
 
 /// How long the client may take for its next command (RFC 5321 4.5.3.2.7).

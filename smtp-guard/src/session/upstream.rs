@@ -5,8 +5,8 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::{
-    About, Event, LOST_DELAY, Lost, Output, Question, Request, Session, State, Transaction, Upstream, body, received,
-    replies,
+    About, Event, Heard, LOST_DELAY, Lost, Output, Question, Request, Session, State, Transaction, Upstream, body,
+    received, replies,
 };
 use crate::clock::Instant;
 use crate::offence::{Conduct, Digest};
@@ -58,6 +58,7 @@ impl Session {
                 if let Some(recipient) = recipient {
                     out.push(Output::Report(Conduct::KnownRecipient { recipient }));
                 }
+                self.heard(&rcpt, false, out);
                 self.reply(reply, now, out)
             }
             (Question::Data, 3) => match received::header(self, now) {
@@ -100,9 +101,19 @@ impl Session {
                 recipient.trim_start_matches('<').trim_end_matches('>'),
             );
         if unknown {
+            if self.rules.is_stranger(&self.client, self.role) {
+                self.heard(rcpt, true, out);
+            }
             return self.unknown_recipient(rcpt, reply, now, out);
         }
         self.backend_refused(self.envelope(rcpt), reply, now, out)
+    }
+
+    fn heard(&self, rcpt: &RcptTo, unknown: bool, out: &mut Vec<Output>) {
+        if let Some(transaction) = &self.transaction {
+            let sender = Digest::of(&transaction.sender.to_lowercase());
+            out.push(Output::Heard(Heard { recipient: rcpt.path.key().into(), sender, unknown }));
+        }
     }
 
     /// Passes a refusal on. Only a permanent one is held against the client, and only until a message was accepted.

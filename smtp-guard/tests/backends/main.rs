@@ -6,6 +6,7 @@ mod faults;
 mod lax;
 mod readers;
 mod smuggling;
+mod unknowns;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -163,3 +163,46 @@ fn what_is_given_up_is_told_to_the_ledger_and_what_was_sent_is_not() {
         check_in(name, &setting, nothing, &format!("{MAIL}{TAKEN}{text}\n"));
     }
 }
+
+#[test]
+fn what_the_backend_told_others_is_for_strangers_who_ask_for_that_recipient() {
+    let refused =
+        "! UnknownRecipient\n # refused unknown_recipient\n < 550 5.1.1 Recipient address rejected: User unknown";
+    check("a stranger", nothing, &format!("{MAIL}F unknown\n{RCPT}{refused}"));
+    check("and the next one", nothing, &format!("{MAIL}F unknown\n{RCPT}{refused}\nF sender=exists\n{TAKEN}"));
+    check("is deferred first", nothing, &format!("{MAIL}F deferred unknown\n{RCPT}# refused deferred\n < 450"));
+    let listed = |config: &mut Config| all(Mode::Enforce)(config);
+    check("is checked first", listed, &format!("{MAIL}F unknown list=2\n{RCPT}# refused dnsbl\n < 554 5.7.1"));
+    let trap = |config: &mut Config| config.recipients.traps = vec!["b@example.org".to_owned()];
+    check("a trap", trap, &format!("{MAIL}F unknown\n{RCPT}! Trap\n # refused trap\n < 550 5.1.1"));
+    let trusted = |config: &mut Config| {
+        config.relay.networks = ["192.0.2.0/24".parse().unwrap()].into_iter().collect();
+    };
+    check("of a network of ours", trusted, &format!("{MAIL}F unknown\n{TAKEN}"));
+    let exempt = |config: &mut Config| config.exempt = ["192.0.2.0/24".parse().unwrap()].into_iter().collect();
+    check("exempt", exempt, &format!("{MAIL}F unknown\n{TAKEN}"));
+    let postmaster = "C RCPT TO:<postmaster@example.org>\n > RCPT\n B 250 Ok\n < 250";
+    check("postmaster", nothing, &format!("{MAIL}F unknown\n{postmaster}"));
+}
+
+#[test]
+fn only_what_the_backend_says_to_strangers_is_remembered_as_unknown() {
+    let setting = Setting { shows_heard: true, ..Setting::default() };
+    let asked = "C RCPT TO:<\"B\"@Example.org>\n > RCPT\n";
+    let unknown = "! UnknownRecipient\n # refused unknown_recipient\n < 550 5.1.1";
+    let check =
+        |name, change: fn(&mut Config), heard: &str| check_in(name, &setting, change, &format!("{MAIL}{heard}"));
+    let told = format!("{asked}B 550 5.1.1 no\n ! heard b@example.org unknown=true\n {unknown}");
+    check("to a stranger", nothing, &told);
+    let networks = |config: &mut Config| {
+        config.relay.networks = ["192.0.2.0/24".parse().unwrap()].into_iter().collect();
+    };
+    check("to a network of ours", networks, &format!("{asked}B 550 5.1.1 no\n {unknown}"));
+    check("from memory", nothing, &format!("F unknown\n{RCPT}{unknown}"));
+    check("another refusal", nothing, &format!("{asked}B 550 5.7.1 no\n # refused backend\n < 550 5.7.1"));
+    check("not now", nothing, &format!("{asked}B 450 4.1.1 no\n # refused backend\n < 450 4.1.1"));
+    let accepted = format!("{asked}B 250 Ok\n ! Known\n ! heard b@example.org unknown=false\n < 250");
+    check("accepted", nothing, &accepted);
+    check("accepted of a network of ours", networks, &accepted);
+    check("postmaster", nothing, "C RCPT TO:<postmaster>\n > RCPT\n B 550 5.1.1 no\n # refused backend\n < 550 5.1.1");
+}

@@ -5,7 +5,7 @@
 //! `C` client sends a command line, `D` client sends bytes of message data, `B` backend answers, `X` client vanishes,
 //! `A` the backend or Dovecot judges credentials (accepted, rejected, unavailable), `H` the TLS handshake is done,
 //! `R` the source has sent its share of messages, `W` the client is waited for so many seconds, `B!` the backend is lost, `B-` was lost before the dot could be sent, `T` the deadline passes, `K` the source is banned, `S` the guard stops, `S!` and waits no longer;
-//! `F` from here on this is found out about every recipient: `deferred`, `sender=exists|missing|null|failed`,
+//! `F` from here on this is found out about every recipient: `deferred`, `unknown`, `sender=exists|missing|null|failed`,
 //! `ptr=none|mismatch|failed`, `list=<weight>`;
 //! `<` a reply to the client, `>` a request to the backend, `!` a report to the ledger, `#` an event, `.` closed.
 //! Expectations are prefixes, in their order, and nothing may be left over.
@@ -45,6 +45,7 @@ struct World {
     facts: Facts,
     consulted: bool,
     shows_abandoned: bool,
+    shows_heard: bool,
     /// Where the client's bytes of each event are cut in two.
     cut: usize,
 }
@@ -90,9 +91,10 @@ impl World {
             encoder: BodyEncoder::new(),
             said: Vec::new(),
             in_body: false,
-            facts: Facts { deferred: false, found: Some(Arc::default()) },
+            facts: Facts { found: Some(Arc::default()), ..Facts::default() },
             consulted: false,
             shows_abandoned: false,
+            shows_heard: false,
             cut: usize::MAX,
         }
     }
@@ -113,12 +115,15 @@ impl World {
                 Output::Reply(reply) => format!("< {reply}"),
                 Output::Request(request) => format!("> {}", self.request(request)),
                 Output::Report(Conduct::Abandoned { .. }) if !self.shows_abandoned => continue,
+                Output::Heard(_) if !self.shows_heard => continue,
+                Output::Heard(heard) => format!("! heard {} unknown={}", heard.recipient, heard.unknown),
                 Output::Report(conduct) => format!("! {conduct:?}"),
-                Output::Consult { lookups } => {
+                Output::Consult { lookups, recipient } => {
                     self.consulted = true;
                     if !lookups {
                         self.facts.found = None;
                     }
+                    self.facts.unknown &= recipient.is_some();
                     continue;
                 }
                 Output::Event(Event::Observed { reason, .. }) => format!("# observed {}", reason.label()),
@@ -264,10 +269,11 @@ impl World {
 
 /// What the words of an `F` line say.
 fn facts(words: &str) -> Facts {
-    let (mut deferred, mut found) = (false, Found::default());
+    let (mut deferred, mut unknown, mut found) = (false, false, Found::default());
     for word in words.split(' ') {
         match word.split_once('=').unwrap_or((word, "")) {
             ("deferred", _) => deferred = true,
+            ("unknown", _) => unknown = true,
             ("sender", "exists") => found.sender = Some(Ok(SenderDomain::Exists)),
             ("sender", "missing") => found.sender = Some(Ok(SenderDomain::Missing)),
             ("sender", "null") => found.sender = Some(Ok(SenderDomain::NullMx)),
@@ -286,7 +292,7 @@ fn facts(words: &str) -> Facts {
             _ => panic!("what is {word:?}?"),
         }
     }
-    Facts { deferred, found: Some(Arc::new(found)) }
+    Facts { deferred, unknown, found: Some(Arc::new(found)) }
 }
 
 /// What a dialogue begins with, beside the configuration.
@@ -301,13 +307,23 @@ pub(crate) struct Setting {
     pub(crate) familiar: bool,
     /// Dialogues are not about what is abandoned, but for those that are.
     pub(crate) shows_abandoned: bool,
+    /// Nor about what is remembered of recipients.
+    pub(crate) shows_heard: bool,
     pub(crate) backend: Capabilities,
 }
 
 impl Default for Setting {
     fn default() -> Self {
         let backend = Capabilities { eight_bit_mime: true, ..Capabilities::default() };
-        Self { role: Role::Mx, tls: false, secured: false, familiar: false, shows_abandoned: false, backend }
+        Self {
+            role: Role::Mx,
+            tls: false,
+            secured: false,
+            familiar: false,
+            shows_abandoned: false,
+            shows_heard: false,
+            backend,
+        }
     }
 }
 
@@ -335,6 +351,7 @@ fn run(name: &str, setting: &Setting, change: impl Fn(&mut Config), dialogue: &s
     let mut world = World::new(setting, change);
     world.cut = cut;
     world.shows_abandoned = setting.shows_abandoned;
+    world.shows_heard = setting.shows_heard;
     world.note();
     // A dialogue in which the greeting is held back says so itself.
     let mut expected: Vec<&str> = if world.said.is_empty() { vec![] } else { vec!["< 220 mx.example.org ESMTP"] };

@@ -11,6 +11,7 @@ pub(super) struct Recipients {
     entries: Gauge,
     loaded: Counter,
     failed: Counter,
+    remembered: Counter,
 }
 
 impl Recipients {
@@ -20,7 +21,10 @@ impl Recipients {
         let help = "Times that a changed recipient table was read again, by result";
         let reloads: Labelled<Labels, Counter> = labelled(registry, "recipients_reloads", help);
         let counter = |result| reloads.get_or_create_owned(&vec![("result", result)]);
-        Self { entries, loaded: counter("loaded"), failed: counter("failed") }
+        let remembered = Counter::default();
+        let help = "Unknown recipients that were answered from what the backend had told others";
+        registry.register("recipients_remembered", help, remembered.clone());
+        Self { entries, loaded: counter("loaded"), failed: counter("failed"), remembered }
     }
 }
 
@@ -34,6 +38,11 @@ impl Metrics {
     pub fn recipients_reloaded(&self, loaded: bool) {
         let Recipients { loaded: done, failed, .. } = &self.0.recipients;
         if loaded { done } else { failed }.inc();
+    }
+
+    /// A recipient was known to be unknown: the backend isn't asked.
+    pub fn recipient_remembered(&self) {
+        self.0.recipients.remembered.inc();
     }
 }
 
@@ -53,6 +62,7 @@ mod tests {
         check(|m| m.recipients_known(7), "smtp_guard_recipients_known 7");
         check(|m| m.recipients_reloaded(true), "smtp_guard_recipients_reloads_total{result=\"loaded\"} 1");
         check(|m| m.recipients_reloaded(true), "smtp_guard_recipients_reloads_total{result=\"failed\"} 0");
+        check(|m| m.recipient_remembered(), "smtp_guard_recipients_remembered_total 1");
         check(|m| m.recipients_reloaded(false), "smtp_guard_recipients_reloads_total{result=\"failed\"} 1");
     }
 }
