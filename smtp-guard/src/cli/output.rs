@@ -9,7 +9,7 @@ use super::time;
 use crate::clock::WallTime;
 use crate::feedback::decision::Decision;
 use crate::observe::log::printable;
-use crate::observe::status::{Server, Status};
+use crate::observe::status::{Recipients, Server, Status};
 
 /// Writes one text and a line end. A closed pipe is an error here, and no panic.
 pub(super) fn line(text: &str) -> io::Result<()> {
@@ -58,6 +58,17 @@ pub(super) fn left(until: WallTime, now: WallTime) -> String {
     time::length(ms.unsigned_abs().div_ceil(1000))
 }
 
+fn recipients(recipients: &Recipients) -> String {
+    let known = match recipients.known {
+        Some(entries) => format!("{entries} in the table"),
+        None => "asked of the backend".to_owned(),
+    };
+    match recipients.catch_all.as_slice() {
+        [] => known,
+        domains => format!("{known}, which takes any of {}: no harvest is seen there", domains.join(", ")),
+    }
+}
+
 /// The text of `status`.
 fn server(server: &Server) -> String {
     let Server { address, answers } = server;
@@ -73,6 +84,7 @@ pub(super) fn status(status: &Status) -> String {
         ("listening on", status.listeners.join(", ")),
         ("backend", status.backend.iter().map(server).collect::<Vec<_>>().join(", ")),
         ("connections", status.connections.to_string()),
+        ("recipients", recipients(&status.recipients)),
         (
             "messages",
             format!(

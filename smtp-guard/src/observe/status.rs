@@ -14,6 +14,7 @@ pub struct Status {
     pub backend: Vec<Server>,
     /// Clients connected now.
     pub connections: u64,
+    pub recipients: Recipients,
     /// Since the start.
     pub messages: Messages,
     /// Bans in force now.
@@ -27,6 +28,15 @@ pub struct Server {
     pub address: String,
     /// It did when it was last looked at.
     pub answers: bool,
+}
+
+/// What is known of recipients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipients {
+    /// Entries of the recipient table. `None`: the backend is asked.
+    pub known: Option<u64>,
+    /// Domains of which the backend takes any recipient: there nobody can be told to guess.
+    pub catch_all: Vec<String>,
 }
 
 /// Messages by what became of them, since the start.
@@ -69,6 +79,10 @@ impl About {
             listeners: self.listeners.clone(),
             backend: self.backend.iter().map(|address| self.server(address)).collect(),
             connections: self.metrics.connections(),
+            recipients: Recipients {
+                known: self.metrics.known_recipients(),
+                catch_all: self.metrics.catch_all_domains(),
+            },
             messages: Messages {
                 accepted: self.metrics.messages(Outcome::Accepted),
                 rejected: self.metrics.messages(Outcome::Rejected),

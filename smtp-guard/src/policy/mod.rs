@@ -3,7 +3,7 @@
 //! A [`Permit`] can only be made here, and the session can't forward without one: a check that was forgotten doesn't
 //! compile. The exempt list is asked first in every decision and always wins.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ pub struct Rules {
     domains: HashSet<String>,
     /// Replaced as a whole when its file changes.
     known: Option<ArcSwap<KnownRecipients>>,
+    /// Domains of which the backend takes any recipient; replaced as a whole when that is found out.
+    catch_alls: ArcSwap<BTreeSet<String>>,
     traps: HashSet<String>,
 }
 
@@ -76,6 +78,8 @@ impl Client {
 pub enum Standing {
     /// In the recipient table, or nothing is known of it: the backend decides.
     Open,
+    /// Of a domain of which the backend takes any recipient: that it takes this one says nothing of it.
+    CatchAll,
     /// `postmaster` of a served domain: never counts as unknown.
     Postmaster,
 }
@@ -92,7 +96,8 @@ impl Rules {
     pub fn new(config: Arc<Config>, known: Option<KnownRecipients>) -> Self {
         let domains = config.relay.domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
         let traps = config.recipients.traps.iter().cloned().collect();
-        Self { config, domains, known: known.map(ArcSwap::from_pointee), traps }
+        let known = known.map(ArcSwap::from_pointee);
+        Self { config, domains, known, catch_alls: ArcSwap::default(), traps }
     }
 
     /// Judges by `known` from the next recipient on, where there is a recipient table.
@@ -105,6 +110,16 @@ impl Rules {
     /// The recipient table, as it is now.
     pub fn known(&self) -> Option<Arc<KnownRecipients>> {
         self.known.as_ref().map(ArcSwap::load_full)
+    }
+
+    /// From the next recipient on, the backend takes any recipient of `domains`.
+    pub fn set_catch_alls(&self, domains: BTreeSet<String>) {
+        self.catch_alls.store(Arc::new(domains));
+    }
+
+    /// Domains of which the backend takes any recipient, as far as that is known.
+    pub fn catch_alls(&self) -> Arc<BTreeSet<String>> {
+        self.catch_alls.load_full()
     }
 
     /// The configuration behind the rules.
@@ -172,8 +187,14 @@ impl Rules {
             Some(known) if served && !known.load().lookup(&mailbox.key()) => {
                 Decision::Refuse(Refusal::unknown_recipient())
             }
-            _ => Decision::Permit((Permit(()), Standing::Open)),
+            _ => Decision::Permit((Permit(()), self.standing(mailbox))),
         }
+    }
+
+    fn standing(&self, mailbox: &Mailbox) -> Standing {
+        let catch_alls = self.catch_alls.load();
+        let is_any = !catch_alls.is_empty() && catch_alls.contains(&mailbox.domain().key());
+        if is_any { Standing::CatchAll } else { Standing::Open }
     }
 
     /// Message data: bytes so far against the limit.

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::drive::{Guest, drive};
 use super::sources::{Room, Seat};
-use super::{Shared, Stop, balancer, events, recipients};
+use super::{Shared, Stop, balancer, catch_all, events, recipients};
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::{Listen, Role};
@@ -71,6 +71,7 @@ impl Listeners {
             }
         });
         tasks.spawn(recipients::watch(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(catch_all::watch(Arc::clone(&shared), stop.clone()));
         let mut accepting = JoinSet::new();
         for (listener, listen) in self.0 {
             accepting.spawn(accept(listener, Arc::new(listen), Arc::clone(&shared), stop.clone()));

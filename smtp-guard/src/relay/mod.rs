@@ -19,6 +19,7 @@ use crate::policy::Rules;
 mod auth;
 mod backend;
 mod balancer;
+mod catch_all;
 mod connect;
 mod desk;
 mod dovecot;

@@ -206,3 +206,18 @@ fn only_what_the_backend_says_to_strangers_is_remembered_as_unknown() {
     check("accepted of a network of ours", networks, &accepted);
     check("postmaster", nothing, "C RCPT TO:<postmaster>\n > RCPT\n B 550 5.1.1 no\n # refused backend\n < 550 5.1.1");
 }
+
+#[test]
+fn where_any_recipient_is_taken_none_proves_anything() {
+    let setting = |catch_alls| Setting { catch_alls, shows_abandoned: true, ..Setting::default() };
+    let taken = "C RCPT TO:<b@Example.org>\n > RCPT\n B 250 Ok\n";
+    let reset = "> RSET\n B 250 Ok\n < 250";
+    let any = format!("{MAIL}{taken}< 250\n C RSET\n {reset}");
+    check_in("it is", &setting(&["example.org"]), nothing, &any);
+    let known = format!("{MAIL}{taken}! Known\n < 250\n C RSET\n ! Abandoned\n {reset}");
+    check_in("another is", &setting(&["example.com"]), nothing, &known);
+    let refused = format!("{MAIL}{RCPT}> RCPT\n B 550 5.1.1 no\n # refused backend\n < 550 5.1.1");
+    check_in("not that one", &setting(&["example.org"]), nothing, &refused);
+    let remembered = format!("{MAIL}F unknown\n{RCPT}> RCPT\n B 250 Ok\n < 250");
+    check_in("not any more", &setting(&["example.org"]), nothing, &remembered);
+}

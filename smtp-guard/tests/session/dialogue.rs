@@ -65,6 +65,7 @@ impl World {
         }
         change(&mut config);
         let rules = Arc::new(Rules::new(Arc::new(config), None));
+        rules.set_catch_alls(setting.catch_alls.iter().map(|domain| (*domain).to_owned()).collect());
         let clock = Both { instant: Instant::from_ns(1_000), wall: WallTime::from_ms(1_795_518_000_000) };
         let backend = Arc::new(setting.backend.clone());
         let addr = ClientAddr::new("192.0.2.1:40000".parse().unwrap());
@@ -309,6 +310,8 @@ pub(crate) struct Setting {
     pub(crate) shows_abandoned: bool,
     /// Nor about what is remembered of recipients.
     pub(crate) shows_heard: bool,
+    /// Domains of which the backend takes any recipient.
+    pub(crate) catch_alls: &'static [&'static str],
     pub(crate) backend: Capabilities,
 }
 
@@ -322,6 +325,7 @@ impl Default for Setting {
             familiar: false,
             shows_abandoned: false,
             shows_heard: false,
+            catch_alls: &[],
             backend,
         }
     }

@@ -1,5 +1,8 @@
 //! What is counted about recipients.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family as Labelled;
 use prometheus_client::metrics::gauge::Gauge;
@@ -12,6 +15,9 @@ pub(super) struct Recipients {
     loaded: Counter,
     failed: Counter,
     remembered: Counter,
+    catch_alls: Gauge,
+    /// By name, for `status`.
+    named: ArcSwap<Vec<String>>,
 }
 
 impl Recipients {
@@ -24,7 +30,11 @@ impl Recipients {
         let remembered = Counter::default();
         let help = "Unknown recipients that were answered from what the backend had told others";
         registry.register("recipients_remembered", help, remembered.clone());
-        Self { entries, loaded: counter("loaded"), failed: counter("failed"), remembered }
+        let catch_alls = Gauge::default();
+        let help = "Domains of which the backend takes any recipient, so that unknown ones can't be told apart";
+        registry.register("catch_all_domains", help, catch_alls.clone());
+        let named = ArcSwap::default();
+        Self { entries, loaded: counter("loaded"), failed: counter("failed"), remembered, catch_alls, named }
     }
 }
 
@@ -32,6 +42,22 @@ impl Metrics {
     /// The recipient table has so many entries.
     pub fn recipients_known(&self, entries: usize) {
         self.0.recipients.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// Entries of the recipient table, if there is one.
+    pub fn known_recipients(&self) -> Option<u64> {
+        u64::try_from(self.0.recipients.entries.get()).ok().filter(|entries| *entries > 0)
+    }
+
+    /// The backend takes any recipient of these domains.
+    pub fn catch_alls(&self, domains: Vec<String>) {
+        self.0.recipients.catch_alls.set(i64::try_from(domains.len()).unwrap_or(i64::MAX));
+        self.0.recipients.named.store(Arc::new(domains));
+    }
+
+    /// Domains of which the backend takes any recipient.
+    pub fn catch_all_domains(&self) -> Vec<String> {
+        self.0.recipients.named.load().to_vec()
     }
 
     /// The recipient table had changed, and could be read again or not.
@@ -62,6 +88,7 @@ mod tests {
         check(|m| m.recipients_known(7), "smtp_guard_recipients_known 7");
         check(|m| m.recipients_reloaded(true), "smtp_guard_recipients_reloads_total{result=\"loaded\"} 1");
         check(|m| m.recipients_reloaded(true), "smtp_guard_recipients_reloads_total{result=\"failed\"} 0");
+        check(|m| m.catch_alls(vec!["example.org".to_owned()]), "smtp_guard_catch_all_domains 1");
         check(|m| m.recipient_remembered(), "smtp_guard_recipients_remembered_total 1");
         check(|m| m.recipients_reloaded(false), "smtp_guard_recipients_reloads_total{result=\"failed\"} 1");
     }
