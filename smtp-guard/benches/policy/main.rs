@@ -71,7 +71,7 @@ fn decisions() -> Duration {
         out.clear();
         let started = StdInstant::now();
         session.step(Input::Command { command, more: false }, now, &mut out);
-        let facts = Facts { deferred: false, found: Some(Arc::clone(&found)) };
+        let facts = Facts { found: Some(Arc::clone(&found)), ..Facts::default() };
         session.step(Input::Facts(facts), now, &mut out);
         spent += started.elapsed();
         assert!(matches!(out.last(), Some(Output::Request(_))), "{out:?}");
