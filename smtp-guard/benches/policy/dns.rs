@@ -64,7 +64,7 @@ pub(super) fn run() {
     runtime.spawn(async move { trial.sender_domain("trial.example", tokio::time::Instant::now() + TIMEOUT).await });
     std::thread::sleep(Duration::from_millis(10));
     let then = median((0..LOOKUPS).map(|n| check(format!("y{n}.example"), false)));
-    println!("sender's domain, DNS dead: {} ms once, then {} us", first.as_millis(), then.as_micros());
+    println!("sender's domain, DNS dead: {} ms once, then {} ns", first.as_millis(), then.as_nanos());
 }
 
 /// A server with one answer for everybody: an MX. Its delay can be changed.

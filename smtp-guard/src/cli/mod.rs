@@ -3,6 +3,7 @@
 pub mod admin_client;
 mod args;
 mod attempt;
+mod desk;
 mod edge;
 mod explain;
 mod output;

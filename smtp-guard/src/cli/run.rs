@@ -9,6 +9,7 @@ use smtp_guard_ebpf::reason::Reason;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
+use super::desk::Desk;
 use super::sink;
 use crate::addr::BackendAddr;
 use crate::clock::Instant;
@@ -22,7 +23,7 @@ use crate::observe::metrics::{KernelStats, Metrics};
 use crate::observe::status::{About, Kernel};
 use crate::observe::{admin, log};
 use crate::policy::Rules;
-use crate::relay::{self, Desk, Listeners, Shared};
+use crate::relay::{self, Listeners, Shared};
 use crate::store::Store;
 
 /// How long the store may take to close.

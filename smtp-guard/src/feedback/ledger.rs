@@ -25,7 +25,6 @@
 //! only once their window is over: a flood of new sources can't have one forgotten, the newcomer isn't taken note of.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
@@ -38,9 +37,8 @@ use crate::config::{Auth, Harvest};
 use crate::offence::{Conduct, Digest};
 
 pub use super::entry::SAMPLE;
+pub use super::verdict::{DEFERRAL, Target, Verdict};
 
-/// The first deferral of a source with a history.
-pub const DEFERRAL: Duration = Duration::from_secs(600);
 /// Entries that one sweep looks at.
 const SWEEP: usize = 5_000;
 
@@ -57,27 +55,6 @@ pub struct Ledger {
     evicted: Vec<Source>,
     not_admitted: u64,
     changed: HashSet<Source>,
-}
-
-/// What follows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    pub target: Target,
-    pub reason: Reason,
-    pub length: Duration,
-    pub repeat: u32,
-    pub evidence: Vec<String>,
-}
-
-/// For whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// It is banned.
-    Ban(Source),
-    /// It hears 4xx at RCPT.
-    Defer(Source),
-    /// Its sources without a history hear 4xx at RCPT.
-    DeferNetwork(Network),
 }
 
 /// What is known of a source.
@@ -371,40 +348,6 @@ impl Ledger {
             self.order.insert((entry.class(self.rule.unknown_recipients), entry.last, source));
             self.changed.insert(source);
         }
-    }
-}
-
-impl Entry {
-    pub(super) fn record(&mut self) -> &mut Record {
-        self.record.get_or_insert_default()
-    }
-
-    /// A ban, or for a source with a history a deferral, which doubles; and an empty window after it.
-    fn trip(&mut self, rule: &Harvest, source: Source, reason: Reason, evidence: Vec<String>, now: Instant) -> Verdict {
-        let trusted = self.history.is_trusted();
-        let record = self.record();
-        let repeat = record.trip();
-        let (target, first, most) = match trusted {
-            false => (Target::Ban(source), rule.ban, rule.ban_max.max(rule.ban)),
-            true => (Target::Defer(source), DEFERRAL.min(rule.ban), rule.ban),
-        };
-        let length = first.saturating_mul(1u32.checked_shl(repeat).unwrap_or(u32::MAX)).min(most);
-        record.tripped_until = now.after(length);
-        Verdict { target, reason, length, repeat, evidence }
-    }
-
-    /// The rule for failed logins; see the head of this file.
-    fn login_failed(&mut self, rule: &Auth, source: Source, now: Instant) -> Option<Verdict> {
-        let failed = &mut self.record().failed_logins;
-        failed.retain(|at| now.since(*at) < rule.failure_window);
-        failed.push_back(now);
-        if failed.len() < rule.failures as usize {
-            return None;
-        }
-        failed.clear();
-        let evidence = vec![format!("{} failed logins within {} s", rule.failures, rule.failure_window.as_secs())];
-        let target = Target::Ban(source);
-        Some(Verdict { target, reason: Reason::AuthFailures, length: rule.ban, repeat: 0, evidence })
     }
 }
 

@@ -21,7 +21,6 @@ mod backend;
 mod balancer;
 mod catch_all;
 mod connect;
-mod desk;
 mod dovecot;
 mod drive;
 mod events;
@@ -35,7 +34,6 @@ mod sources;
 mod stream;
 mod tls;
 
-pub use desk::Desk;
 pub use listen::Listeners;
 pub use tls::{TlsError, try_load};
 

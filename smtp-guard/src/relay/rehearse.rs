@@ -23,8 +23,14 @@ use crate::wire::reply::Reply;
 /// Inputs that one command may take: an end is certain.
 const INPUTS: usize = 16;
 
-/// What would happen to `attempt` now. `explanation` is what is known of its address.
-pub(super) async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) -> Rehearsal {
+impl Shared {
+    /// What would happen to `attempt` now. `explanation` is what is known of its address.
+    pub async fn rehearse(&self, attempt: &Attempt, explanation: Explanation) -> Rehearsal {
+        rehearse(self, attempt, explanation).await
+    }
+}
+
+async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) -> Rehearsal {
     let addr = ClientAddr::new((attempt.ip, 0).into());
     let client = shared.rules.client(addr.ip());
     let mut rehearsal =

@@ -28,6 +28,7 @@ use crate::wire::reply::Reply;
 mod auth;
 mod body;
 mod command;
+mod ending;
 mod greeting;
 mod io;
 mod judge;
@@ -270,24 +271,6 @@ impl Session {
         };
     }
 
-    /// The client gives the transaction up, or is made to: who was accepted gets no message.
-    fn abandon_recipients(&mut self, out: &mut Vec<Output>) {
-        if let Some(transaction) = &mut self.transaction
-            && !transaction.lost
-            && !transaction.unsent.is_empty()
-        {
-            let recipients = std::mem::take(&mut transaction.unsent).into();
-            out.push(Output::Report(Conduct::Abandoned { recipients }));
-        }
-    }
-
-    /// The one exit from a transaction. The caller says what the backend shall hear of it.
-    fn reset_transaction(&mut self, word: Option<Request>, out: &mut Vec<Output>) {
-        if let (Some(_), Some(word)) = (self.transaction.take(), word) {
-            out.push(Output::Request(word));
-        }
-    }
-
     /// Ready for the next command, unless the guard is stopping.
     fn ready(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
         if self.draining && !self.is_under_way() {
@@ -307,11 +290,6 @@ impl Session {
     /// Whether there is a transaction that may still come to something.
     fn is_under_way(&self) -> bool {
         self.transaction.as_ref().is_some_and(|transaction| !transaction.lost)
-    }
-
-    fn drained(&mut self, out: &mut Vec<Output>) -> State {
-        out.push(Output::Reply(replies::shutdown()));
-        self.close(out)
     }
 
     fn ask(&mut self, question: Question, request: Request, now: Instant, out: &mut Vec<Output>) -> State {
@@ -365,40 +343,5 @@ impl Session {
         }
         let penalty = if self.failures >= limit.div_ceil(2) { Duration::from_secs(1) } else { Duration::ZERO };
         self.hold(reply, delay.max(penalty), now, out)
-    }
-
-    fn refuse_and_close(&mut self, reason: Reason, reply: Reply, out: &mut Vec<Output>) -> State {
-        out.push(Output::Event(Event::Ended { reason }));
-        out.push(Output::Reply(reply));
-        self.close(out)
-    }
-
-    fn close(&mut self, out: &mut Vec<Output>) -> State {
-        self.abandon_recipients(out);
-        self.reset_transaction(Some(Request::Drop), out);
-        out.push(Output::Close);
-        State::Closed
-    }
-
-    /// A ban ends the session, but for a message whose dot was sent: its outcome must be known.
-    fn on_banned(&mut self, state: State, reason: Reason, out: &mut Vec<Output>) -> State {
-        if self.client.exempt {
-            return state;
-        }
-        if matches!(state, State::Dot { .. }) {
-            self.draining = true;
-            return state;
-        }
-        self.refuse_and_close(reason, replies::banned(), out)
-    }
-
-    fn on_client_gone(&mut self, state: State, now: Instant, out: &mut Vec<Output>) -> State {
-        match state {
-            State::Dot { size, .. } => {
-                self.deadline = self.deadline.min(now.after(DOT_WAIT));
-                State::Dot { size, gone: true }
-            }
-            _ => self.close(out),
-        }
     }
 }

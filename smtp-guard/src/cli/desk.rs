@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Shared, rehearse};
 use crate::feedback::decision::{Decision, Explanation};
 use crate::observe::admin::{Control, Refusal};
 use crate::observe::attempt::{Attempt, Rehearsal};
+use crate::relay::Shared;
 
 /// Answers the admin API. Holds the guard's shared state for as long as it lives.
 #[derive(Clone, Debug)]
-pub struct Desk(pub Arc<Shared>);
+pub(super) struct Desk(pub(super) Arc<Shared>);
 
 impl Control for Desk {
     async fn decisions(&self) -> Result<Vec<Decision>, Refusal> {
@@ -36,6 +36,6 @@ impl Control for Desk {
 
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {
         let explanation = self.0.feedback.explain(attempt.ip).await?;
-        Ok(rehearse::rehearse(&self.0, &attempt, explanation).await)
+        Ok(self.0.rehearse(&attempt, explanation).await)
     }
 }
