@@ -16,6 +16,7 @@ mod setup;
 mod step;
 mod structure;
 mod test;
+mod trial;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, build, run and test of smtp-guard")]
@@ -66,6 +67,18 @@ enum Command {
         #[command(subcommand)]
         what: Bench,
     },
+    /// Replay honest senders and attackers before the harvest detector, and print the table of README.md
+    Trial {
+        /// Of the traffic; the table of README.md has the default
+        #[arg(long)]
+        seed: Option<u64>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Only compare with the table in README.md
+        #[arg(long, conflicts_with_all = ["seed", "json"])]
+        check: bool,
+    },
     /// Check that dependencies between the parts run one way
     Structure,
 }
@@ -88,6 +101,7 @@ fn main() -> ExitCode {
         Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), fuzz::Bounds { seconds, runs: None }),
         Command::Bench { what: Bench::Kernel } => bench::kernel(),
         Command::Bench { what: Bench::Policy } => bench::policy(),
+        Command::Trial { seed, json, check } => trial::trial(seed, json, check),
         Command::Structure => structure::check(&root()),
     };
     match result {

@@ -72,12 +72,12 @@ impl Marks {
     }
 
     /// `source` hears 4xx until `until`.
-    pub(super) fn defer(&self, source: Source, until: Instant) {
+    pub fn defer(&self, source: Source, until: Instant) {
         self.shard(source).entry(source).or_default().deferred_until = until;
     }
 
     /// The sources of `network` without a history hear 4xx until `until`.
-    pub(super) fn defer_network(&self, network: Network, until: Instant) {
+    pub fn defer_network(&self, network: Network, until: Instant) {
         self.networks().insert(network, until);
     }
 

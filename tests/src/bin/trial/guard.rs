@@ -1,0 +1,280 @@
+//! The guard itself: its session, its rules, its ledger and its marks, as they are, in virtual time.
+//!
+//! What stands between them in the program is made simple here: reports reach the ledger at once, and a ban is in force at
+//! once. The proxy's limits of connections and messages per source are left out; no profile comes near them. As in
+//! `feedback::keeper`, reports of a source that is banned or deferred don't count: it can't add to what it pays for.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use smtp_guard::addr::{ClientAddr, Ipv6Prefix, Source};
+use smtp_guard::clock::{Both, Instant, WallTime};
+use smtp_guard::config::{Checks, Config, Profile, Role};
+use smtp_guard::facts::dns::{Reverse, SenderDomain};
+use smtp_guard::feedback::ledger::{Ledger, Target};
+use smtp_guard::feedback::marks::Marks;
+use smtp_guard::offence::Conduct;
+use smtp_guard::policy::Rules;
+use smtp_guard::policy::checks::Found;
+use smtp_guard::session::{Facts, Input, Opening, Output, Request, Session, Upstream, Wants};
+use smtp_guard::wire::command;
+use smtp_guard::wire::data::{BodyDecoder, Chunk};
+use smtp_guard::wire::ehlo::Capabilities;
+use smtp_guard::wire::envelope::RcptTo;
+use smtp_guard::wire::reply::Reply;
+
+use crate::model::{DOMAIN, Recipient, Standing};
+use crate::world::{Backend, Gate, Heard, Id, Line, Sanctions};
+
+pub(crate) struct Guard {
+    rules: Arc<Rules>,
+    prefix: Ipv6Prefix,
+    capabilities: Arc<Capabilities>,
+    ledger: Ledger,
+    marks: Marks,
+    bans: HashMap<Source, Instant>,
+    sessions: HashMap<Id, Live>,
+    sanctions: Sanctions,
+}
+
+struct Live {
+    session: Session,
+    ip: IpAddr,
+    source: Source,
+    asked: Option<Recipient>,
+}
+
+impl Guard {
+    /// With the defaults of the configuration, and a trap.
+    pub(crate) fn new() -> Self {
+        let mut config = Config::builtin();
+        config.hostname = format!("mx.{DOMAIN}");
+        config.relay.domains = vec![DOMAIN.to_owned()];
+        config.recipients.traps = vec![Recipient::Trap.address()];
+        config.backend.profile = Profile::Generic;
+        config.checks = Checks::default();
+        let ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), 1_000_000);
+        let prefix = config.limits.ipv6_prefix;
+        Self {
+            rules: Arc::new(Rules::new(Arc::new(config), None)),
+            prefix,
+            capabilities: Arc::new(Capabilities::default()),
+            ledger,
+            marks: Marks::default(),
+            bans: HashMap::new(),
+            sessions: HashMap::new(),
+            sanctions: Sanctions::default(),
+        }
+    }
+
+    /// One input, all that follows from it, and what follows from that.
+    fn step(&mut self, id: Id, input: Input, backend: &mut Backend, now: Instant, said: &mut Vec<(Id, Heard)>) {
+        let mut out = Vec::new();
+        if let Some(live) = self.sessions.get_mut(&id) {
+            live.session.step(input, now, &mut out);
+        }
+        self.perform(id, out, backend, now, said);
+    }
+
+    fn perform(&mut self, id: Id, out: Vec<Output>, backend: &mut Backend, now: Instant, said: &mut Vec<(Id, Heard)>) {
+        let mut answers = Vec::new();
+        let mut reports = Vec::new();
+        for output in out {
+            match output {
+                Output::Reply(reply) => match reply.code().get() {
+                    221 | 421 | 554 => {}
+                    code => said.push((id, Heard::Reply(code))),
+                },
+                Output::Request(request) => answers.extend(self.answer(id, request, backend, now)),
+                Output::Consult { lookups, .. } => answers.push(Input::Facts(self.facts(id, lookups, now))),
+                Output::Report(conduct) => reports.push(conduct),
+                Output::Close => {
+                    said.push((id, Heard::Closed));
+                }
+                Output::StartTls | Output::Event(_) | Output::Heard(_) => {}
+            }
+        }
+        let who = self.sessions.get(&id).map(|live| (live.ip, live.source));
+        if said.last().is_some_and(|(last, heard)| *last == id && matches!(heard, Heard::Closed)) {
+            self.sessions.remove(&id);
+        }
+        for conduct in reports {
+            if let Some((ip, source)) = who {
+                self.report(ip, source, conduct, backend, now, said);
+            }
+        }
+        for input in answers {
+            self.step(id, input, backend, now, said);
+        }
+    }
+
+    /// The backend's word.
+    fn answer(&self, id: Id, request: Request, backend: &mut Backend, now: Instant) -> Option<Input> {
+        let reply = match request {
+            Request::Mail(..) | Request::Reset => Reply::new(250, Some((2, 0, 0)), "Ok"),
+            Request::Rcpt(rcpt, _) => {
+                let recipient = self.sessions.get(&id)?.asked?;
+                rcpt_reply(&rcpt, backend.standing(recipient, now))
+            }
+            Request::Data => Reply::new(354, None, "Go on"),
+            Request::End(_) => Reply::new(250, Some((2, 0, 0)), "Ok: queued"),
+            Request::Auth(..) | Request::Body(_) | Request::Drop | Request::Quit => return None,
+        };
+        Some(Input::Upstream(Upstream::Reply(reply)))
+    }
+
+    /// Checks find nothing against anybody.
+    fn facts(&self, id: Id, lookups: bool, now: Instant) -> Facts {
+        let deferred = self.sessions.get(&id).is_some_and(|live| self.is_deferred(live.source, now));
+        let found = lookups.then(|| {
+            let reverse = Reverse::Names { names: vec!["client.example".into()], forward: None };
+            Arc::new(Found { sender: Some(Ok(SenderDomain::Exists)), reverse: Some(Ok(reverse)), lists: Vec::new() })
+        });
+        Facts { deferred, found, ..Facts::default() }
+    }
+
+    fn is_deferred(&self, source: Source, now: Instant) -> bool {
+        self.marks.of(source, now).deferred_until.is_some()
+    }
+
+    fn is_banned(&self, source: Source, now: Instant) -> bool {
+        self.bans.get(&source).is_some_and(|until| now < *until)
+    }
+
+    fn report(
+        &mut self,
+        ip: IpAddr,
+        source: Source,
+        conduct: Conduct,
+        backend: &mut Backend,
+        now: Instant,
+        said: &mut Vec<(Id, Heard)>,
+    ) {
+        let accepted = conduct == Conduct::MessageAccepted;
+        let asks = !accepted && !matches!(conduct, Conduct::Offence(_));
+        if !accepted && self.is_banned(source, now) || asks && self.is_deferred(source, now) {
+            return;
+        }
+        self.ledger.sweep(now);
+        for verdict in self.ledger.observe(source, conduct, now) {
+            let until = now.after(verdict.length);
+            match verdict.target {
+                Target::Ban(target) => {
+                    self.bans.insert(target, until);
+                    // Of a /64 the trial has one address.
+                    let banned = if target == source { ip } else { target.network() };
+                    self.sanctions.ban(banned, now);
+                    let mut ended: Vec<_> =
+                        self.sessions.iter().filter(|(_, live)| live.source == target).map(|(id, _)| *id).collect();
+                    ended.sort_unstable();
+                    for id in ended {
+                        self.step(id, Input::Banned(verdict.reason), backend, now, said);
+                    }
+                }
+                Target::Defer(target) => {
+                    self.marks.defer(target, until);
+                    self.sanctions.defer(now);
+                }
+                Target::DeferNetwork(network) => {
+                    self.marks.defer_network(network, until);
+                    self.sanctions.defer(now);
+                }
+            }
+        }
+        if accepted {
+            self.marks.history(source, self.ledger.history(source));
+        }
+    }
+}
+
+impl Gate for Guard {
+    fn connect(&mut self, id: Id, ip: IpAddr, now: Instant, said: &mut Vec<(Id, Heard)>) -> bool {
+        let addr = ClientAddr::new(SocketAddr::new(ip, 40_000));
+        let source = addr.source(self.prefix);
+        if self.is_banned(source, now) {
+            return false;
+        }
+        let opening = Opening {
+            id: format!("trial-{id}"),
+            addr,
+            role: Role::Mx,
+            secured: None,
+            rules: Arc::clone(&self.rules),
+            backend: Arc::clone(&self.capabilities),
+            familiar: self.marks.of(source, now).familiar,
+            clock: Both { instant: now, wall: WallTime::from_ms(1_795_518_000_000) },
+        };
+        let mut out = Vec::new();
+        let session = Session::open(opening, &mut out);
+        self.sessions.insert(id, Live { session, ip, source, asked: None });
+        self.perform(id, out, &mut Backend::default(), now, said);
+        true
+    }
+
+    fn say(
+        &mut self,
+        id: Id,
+        line: &Line,
+        more: bool,
+        backend: &mut Backend,
+        now: Instant,
+        said: &mut Vec<(Id, Heard)>,
+    ) {
+        let Some(live) = self.sessions.get_mut(&id) else { return };
+        let text = match line {
+            Line::Hello => "EHLO client.example".to_owned(),
+            Line::Mail(sender) => format!("MAIL FROM:<{sender}>"),
+            Line::Rcpt(recipient) => {
+                live.asked = Some(*recipient);
+                format!("RCPT TO:<{}>", recipient.address())
+            }
+            Line::Data => "DATA".to_owned(),
+            Line::Reset => "RSET".to_owned(),
+            Line::Quit => "QUIT".to_owned(),
+            Line::Message => {
+                let mut decoder = BodyDecoder::new();
+                let mut unread = BytesMut::from(&b"Subject: trial\r\n\r\ntext\r\n.\r\n"[..]);
+                while let Some(chunk) = decoder.next(&mut unread) {
+                    let (input, end) = match chunk {
+                        Chunk::Body(body) => (Input::Body(body), false),
+                        Chunk::End(body_end) => (Input::BodyEnd(body_end), true),
+                    };
+                    self.step(id, input, backend, now, said);
+                    if end {
+                        break;
+                    }
+                }
+                return;
+            }
+        };
+        self.step(id, Input::Command { command: command::parse(text.as_bytes()), more }, backend, now, said);
+    }
+
+    fn due(&self, id: Id) -> Option<Instant> {
+        let live = self.sessions.get(&id)?;
+        // Clients are never slow: only what the session holds back waits for its time.
+        matches!(live.session.wants(), Wants::Nothing | Wants::Silence).then(|| live.session.deadline())
+    }
+
+    fn wake(&mut self, id: Id, backend: &mut Backend, now: Instant, said: &mut Vec<(Id, Heard)>) {
+        self.step(id, Input::Deadline, backend, now, said);
+    }
+
+    fn sanctions(&self) -> &Sanctions {
+        &self.sanctions
+    }
+}
+
+/// In Postfix' words.
+fn rcpt_reply(rcpt: &RcptTo, standing: Standing) -> Reply {
+    match standing {
+        Standing::Exists => Reply::new(250, Some((2, 1, 5)), "Ok"),
+        Standing::NotNow => Reply::new(450, Some((4, 2, 0)), "Recipient address rejected: Greylisted"),
+        Standing::Unknown => {
+            let text = format!("{}: Recipient address rejected: User unknown in virtual mailbox table", rcpt.path);
+            Reply::new(550, Some((5, 1, 1)), text)
+        }
+    }
+}

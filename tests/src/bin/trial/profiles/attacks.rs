@@ -1,0 +1,138 @@
+//! Those who want to know which addresses exist. Each comes back for a day after it was blocked, and for all that was put
+//! off; lists are 1,000 names long but where it is said.
+
+use std::time::Duration;
+
+use super::{DAY, MINUTE, Maker};
+use crate::model::{Recipient, v4, v6};
+
+type Profile = (&'static str, fn(&mut Maker));
+
+/// Names of a list.
+const NAMES: u32 = 1000;
+
+pub(super) const PROFILES: &[Profile] = &[
+    ("dictionary, fast, 1 % exist", |make| dictionary(make, 1)),
+    ("dictionary, fast, 10 % exist", |make| dictionary(make, 10)),
+    ("dictionary, pipelined, 10 % exist", |make| {
+        make.pipelined = true;
+        dictionary(make, 10);
+    }),
+    ("dictionary, sender `<>`, 10 % exist", |make| {
+        make.sender = super::BOUNCE;
+        dictionary(make, 10);
+    }),
+    ("dictionary, asks for each alone (RSET), 10 % exist", |make| {
+        single(make);
+        make.sends = false;
+        let names = make.random.list(NAMES, 10);
+        make.visit(make.scenario.begins, v4(0, 1), names.into_iter().map(|name| vec![name]));
+    }),
+    ("list of which 50 % exist, asks only (RSET)", |make| {
+        single(make);
+        make.sends = false;
+        let names = make.random.list(NAMES, 50);
+        make.visit(make.scenario.begins, v4(0, 1), names.into_iter().map(|name| vec![name]));
+    }),
+    ("dictionary, sends to each that exists, 10 % exist", |make| {
+        single(make);
+        let names = make.random.list(NAMES, 10);
+        make.visit(make.scenario.begins, v4(0, 1), names.into_iter().map(|name| vec![name]));
+    }),
+    ("dictionary, sends to 2 that he knows with every 10 names, 10 % exist", |make| {
+        single(make);
+        make.scenario.known_below = 2;
+        let names = make.random.list(NAMES, 10);
+        let mails: Vec<_> = names.chunks(10).map(|names| [&known(2)[..], names].concat()).collect();
+        make.visit(make.scenario.begins, v4(0, 1), mails);
+    }),
+    ("dictionary over 20 connections at once, 10 % exist", |make| {
+        single(make);
+        make.sends = false;
+        let names = make.random.list(NAMES, 10);
+        for names in names.chunks(50) {
+            make.visit(make.scenario.begins, v4(0, 1), [names.to_vec()]);
+        }
+    }),
+    ("dictionary after 10 messages the day before, 10 % exist", |make| {
+        make.scenario.known_below = 2;
+        for n in 0..10 {
+            make.honest = false;
+            make.visit(MINUTE * 10 * n, v4(0, 1), [vec![Recipient::Mailbox(0)]]);
+        }
+        make.scenario.begins = DAY;
+        dictionary(make, 10);
+    }),
+    ("the same for a week, 10 messages every day", |make| {
+        make.scenario.known_below = 2;
+        for n in 0..70 {
+            make.honest = false;
+            make.visit(DAY * (n / 10) + MINUTE * 10 * (n % 10), v4(0, 1), [vec![Recipient::Mailbox(0)]]);
+        }
+        make.scenario.begins = DAY;
+        dictionary(make, 10);
+        make.scenario.ends = DAY * 8;
+    }),
+    ("a trap among the first names, 10 % exist", |make| {
+        single(make);
+        make.sends = false;
+        let mut names = make.random.list(NAMES, 10);
+        names.insert(3, Recipient::Trap);
+        make.visit(make.scenario.begins, v4(0, 1), [names]);
+    }),
+    ("slow, one name every 6 minutes for 100 hours, 10 % exist", |make| slow(make, MINUTE * 6)),
+    ("slower, one name every 8 minutes for 133 hours, 10 % exist", |make| slow(make, MINUTE * 8)),
+    ("400 names over 200 sources of a /24 beside an honest one, 10 % exist", |make| {
+        let names = make.random.list(400, 10);
+        make.traffic(v4(0, 250), (Duration::ZERO, DAY), 48, 0, 20);
+        make.attack();
+        for (n, names) in (0..).zip(names.chunks(2)) {
+            make.visit(MINUTE / 2 * n, v4(0, n + 1), [names.to_vec()]);
+        }
+    }),
+    ("1,000 names over 1,000 /64s of a /48 beside an honest one, 10 % exist", |make| {
+        let names = make.random.list(NAMES, 10);
+        make.traffic(v6(5000), (Duration::ZERO, DAY), 48, 0, 20);
+        make.attack();
+        for (n, name) in (0..).zip(names) {
+            make.visit(MINUTE / 4 * u32::from(n), v6(n), [vec![name]]);
+        }
+    }),
+    ("1,000 names over a botnet of 1,000 unrelated sources, 10 % exist", |make| {
+        let names = make.random.list(NAMES, 10);
+        make.attack();
+        for (n, name) in (0..).zip(names) {
+            make.visit(MINUTE / 4 * n, v4(0, n * 256), [vec![name]]);
+        }
+    }),
+];
+
+/// The whole attack comes from one source.
+fn single(make: &mut Maker) {
+    make.attack();
+    make.scenario.single = true;
+}
+
+/// All names in one transaction, which never comes to a message.
+fn dictionary(make: &mut Maker, percent: u32) {
+    single(make);
+    make.sends = false;
+    let names = make.random.list(NAMES, percent);
+    make.visit(make.scenario.begins, v4(0, 1), [names]);
+}
+
+/// A session for each name.
+fn slow(make: &mut Maker, every: Duration) {
+    single(make);
+    make.sends = false;
+    make.scenario.ends = every * NAMES + DAY;
+    let names = make.random.list(NAMES, 10);
+    for (n, name) in (0..).zip(names) {
+        make.visit(every * n, v4(0, 1), [vec![name]]);
+    }
+}
+
+/// Recipients that the attacker knows.
+fn known(count: u32) -> Vec<Recipient> {
+    (0..count).map(Recipient::Mailbox).collect()
+}
