@@ -304,7 +304,7 @@ fn check(world: &World, row: &Row, exempt: bool) {
         let fine = |line: &str| {
             line.starts_with(['2', '3']) || (exempt && (line.starts_with("50") || line.starts_with("550 5.1.1")))
         };
-        assert!(said.lines().all(|line| fine(line)), "{name}: {said}");
+        assert!(said.lines().all(fine), "{name}: {said}");
     } else {
         assert!(said.lines().any(|line| line.starts_with(row.reply)), "{name}: no {:?} in {said}", row.reply);
     }
