@@ -50,8 +50,9 @@ pub(super) struct Record {
     pub(super) offences: Vec<(Reason, u64)>,
     /// Failed logins of the last `auth.failure_window`, at most `auth.failures`.
     pub(super) failed_logins: VecDeque<Instant>,
-    /// Bans and deferrals in a row, and when the last one ends.
+    /// Bans and deferrals in a row, those in doubt within a window of each other, and when the last of all ends.
     pub(super) trips: u32,
+    pub(super) doubts: u32,
     pub(super) tripped_until: Instant,
 }
 
@@ -100,9 +101,10 @@ impl History {
         self.total() > 0
     }
 
-    /// Whether it is somebody whose mail has been accepted for some time.
-    pub(super) fn is_trusted(&self) -> bool {
-        self.older >= HISTORY
+    /// Whether it is somebody whose mail has been accepted for some time. Trust is used up: each of the `trips` in a row
+    /// has taken [`HISTORY`] messages of it.
+    pub(super) fn is_trusted(&self, trips: u32) -> bool {
+        self.older >= HISTORY.saturating_mul(trips.saturating_add(1))
     }
 
     /// All messages that count.
@@ -129,7 +131,10 @@ impl Entry {
         if now.since(record.tripped_until) >= ban_memory {
             record.trips = 0;
         }
-        if record.trips == 0 && record.is_quiet() {
+        if now.since(record.tripped_until) >= window {
+            record.doubts = 0;
+        }
+        if record.trips == 0 && record.doubts == 0 && record.is_quiet() {
             self.record = None;
         }
     }
@@ -142,6 +147,16 @@ impl Entry {
             Some(record) if record.is_clean() => Class::Clean,
             Some(_) => Class::Suspect,
         }
+    }
+
+    /// See [`Record::trips`].
+    pub(super) fn trips(&self) -> u32 {
+        self.record.as_ref().map_or(0, |record| record.trips)
+    }
+
+    /// See [`History::is_trusted`].
+    pub(super) fn is_trusted(&self) -> bool {
+        self.history.is_trusted(self.trips())
     }
 
     pub(super) fn evidence(&self) -> Evidence {
@@ -183,10 +198,11 @@ impl Record {
         }
     }
 
-    /// A new trip: how many came before it without a pause.
-    pub(super) fn trip(&mut self) -> u32 {
-        let repeat = self.trips;
-        self.trips = repeat.saturating_add(1);
+    /// A new trip, or one `in_doubt`: how many of these came before it without a pause.
+    pub(super) fn trip(&mut self, in_doubt: bool) -> u32 {
+        let count = if in_doubt { &mut self.doubts } else { &mut self.trips };
+        let repeat = *count;
+        *count = repeat.saturating_add(1);
         self.unknown.clear();
         self.known.clear();
         self.probed.clear();
@@ -221,7 +237,7 @@ mod tests {
             history.accepted(at(second), WINDOW);
         }
         history.turn(at(then), WINDOW);
-        assert_eq!((history.is_trusted(), history.is_known()), (trusted, known), "{history:?}");
+        assert_eq!((history.is_trusted(0), history.is_known()), (trusted, known), "{history:?}");
     }
 
     #[test]

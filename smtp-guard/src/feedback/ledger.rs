@@ -12,8 +12,10 @@
 //! A ban of `harvest.ban`, which doubles each time the source trips again before `harvest.ban_max` has passed since the
 //! last one ended, up to `harvest.ban_max`. For a source with a history of accepted mail ([`super::entry::HISTORY`]
 //! messages from before this window), a deferral instead: it hears 4xx for [`DEFERRAL`], doubling up to `harvest.ban`, and
-//! teaches an attacker as little as a ban, while a big provider whose users have bad lists loses no mail. Failed logins
-//! make a ban of `auth.ban` that doesn't double, whatever the history: users who log in aren't mail servers.
+//! teaches an attacker as little as a ban, while a big provider whose users have bad lists loses no mail. Each trip uses
+//! as many messages of the history up, so that ten of them are no licence. What trips in doubt, or the first times by
+//! asking without sending, is deferred likewise. Failed logins make a ban of `auth.ban` that doesn't double, whatever the
+//! history: users who log in aren't mail servers.
 //! Either clears the window: the next one needs new evidence.
 //!
 //! A source that was never seen starts with nothing for and nothing against it. The window slides exactly; counts are
@@ -25,6 +27,7 @@
 //! only once their window is over: a flood of new sources can't have one forgotten, the newcomer isn't taken note of.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
@@ -37,7 +40,7 @@ use crate::config::{Auth, Harvest};
 use crate::offence::{Conduct, Digest};
 
 pub use super::entry::SAMPLE;
-pub use super::verdict::{DEFERRAL, Target, Verdict};
+pub use trip::DEFERRAL;
 
 /// Entries that one sweep looks at.
 const SWEEP: usize = 5_000;
@@ -55,6 +58,27 @@ pub struct Ledger {
     evicted: Vec<Source>,
     not_admitted: u64,
     changed: HashSet<Source>,
+}
+
+/// What follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub target: Target,
+    pub reason: Reason,
+    pub length: Duration,
+    pub repeat: u32,
+    pub evidence: Vec<String>,
+}
+
+/// For whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// It is banned.
+    Ban(Source),
+    /// It hears 4xx at RCPT.
+    Defer(Source),
+    /// Its sources without a history hear 4xx at RCPT.
+    DeferNetwork(Network),
 }
 
 /// What is known of a source.
@@ -103,7 +127,7 @@ impl Ledger {
 
     fn weigh(&mut self, source: Source, conduct: Conduct, now: Instant) -> Vec<Verdict> {
         let Some(entry) = self.entries.get_mut(&source) else { return Vec::new() };
-        let trusted = entry.history.is_trusted();
+        let trusted = entry.is_trusted();
         match conduct {
             Conduct::MessageAccepted => {
                 entry.history.accepted(now, self.rule.window);
@@ -134,7 +158,7 @@ impl Ledger {
                 }
             }
             Conduct::Trap { recipient } => {
-                vec![entry.trip(&self.rule, source, Reason::Trap, vec![format!("trap: {recipient}")], now)]
+                vec![entry.trip(&self.rule, source, (Reason::Trap, false), vec![format!("trap: {recipient}")], now)]
             }
             Conduct::Offence(reason) => {
                 entry.record().offence(reason);
@@ -147,9 +171,11 @@ impl Ledger {
     fn judge(&mut self, source: Source, trusted: bool, now: Instant) -> Vec<Verdict> {
         let Some(entry) = self.entries.get_mut(&source) else { return Vec::new() };
         let evidence = entry.evidence();
-        let Some(grounds) = rule::judge(&self.rule, evidence) else { return Vec::new() };
+        let Some(grounds) = rule::judge(&self.rule, evidence, if trusted { 0 } else { entry.trips() }) else {
+            return Vec::new();
+        };
         let mut lines = vec![match grounds {
-            Grounds::Harvest => {
+            Grounds::Harvest | Grounds::Doubt => {
                 let all = evidence.unknown.saturating_add(evidence.known);
                 format!("{} distinct unknown recipients of {all}", evidence.unknown)
             }
@@ -158,12 +184,16 @@ impl Ledger {
                 evidence.probed, evidence.unknown
             ),
         }];
+        let in_doubt = !trusted && entry.is_in_doubt(grounds);
+        if in_doubt {
+            lines.push("in doubt: deferred, not banned".to_owned());
+        }
         if trusted {
             lines.push(format!("{} messages accepted before: deferred, not banned", entry.history.total()));
         }
         lines.extend(entry.record().sample.iter().map(|address| format!("unknown: {address}")));
         lines.truncate(SAMPLE);
-        vec![entry.trip(&self.rule, source, Reason::Harvest, lines, now)]
+        vec![entry.trip(&self.rule, source, (Reason::Harvest, in_doubt), lines, now)]
     }
 
     /// The members that were seen are banned, the others deferred.
@@ -175,8 +205,8 @@ impl Ledger {
             // One that has made room meanwhile has nothing left to ban it for.
             let Some(entry) = self.entries.get_mut(&member) else { continue };
             let old = (entry.class(self.rule.unknown_recipients), entry.last, member);
-            if entry.evidence().unknown > 0 && !entry.history.is_trusted() {
-                verdicts.push(entry.trip(&self.rule, member, Reason::Harvest, vec![evidence.clone()], now));
+            if entry.evidence().unknown > 0 && !entry.is_trusted() {
+                verdicts.push(entry.trip(&self.rule, member, (Reason::Harvest, false), vec![evidence.clone()], now));
                 self.order.remove(&old);
                 self.file(member);
             }
@@ -218,7 +248,7 @@ impl Ledger {
         Some(View {
             evidence: record.evidence(),
             accepted: entry.history.total(),
-            trusted: entry.history.is_trusted(),
+            trusted: entry.is_trusted(),
             since: oldest.unwrap_or(now),
             sample: record.sample.iter().map(|address| address.to_string()).collect(),
             offences: record.offences.clone(),
@@ -230,8 +260,7 @@ impl Ledger {
 
     /// Whether mail of `source` has been accepted, and for some time: familiar, trusted.
     pub fn history(&self, source: Source) -> (bool, bool) {
-        let history = self.entries.get(&source).map(|entry| entry.history).unwrap_or_default();
-        (history.is_known(), history.is_trusted())
+        self.entries.get(&source).map_or((false, false), |entry| (entry.history.is_known(), entry.is_trusted()))
     }
 
     /// Lets the time pass for those that are silent, a bounded number of them.
@@ -353,3 +382,4 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests;
+mod trip;

@@ -30,7 +30,6 @@ pub mod networks;
 pub mod rates;
 pub mod rule;
 mod saved;
-mod verdict;
 
 use decision::{Decision, Explanation};
 use keeper::Keeper;

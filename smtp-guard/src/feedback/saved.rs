@@ -36,6 +36,8 @@ struct SavedRecord {
     offences: Vec<(String, u64)>,
     failed_logins: Vec<WallTime>,
     trips: u32,
+    #[serde(default)]
+    doubts: u32,
     tripped_until: WallTime,
 }
 
@@ -61,6 +63,7 @@ pub(super) fn write(entry: &Entry, both: &Both) -> String {
             offences: record.offences.iter().map(|(reason, count)| (reason.label().to_owned(), *count)).collect(),
             failed_logins: record.failed_logins.iter().map(|at| both.wall_at(*at)).collect(),
             trips: record.trips,
+            doubts: record.doubts,
             tripped_until: both.wall_at(record.tripped_until),
         }),
     };
@@ -90,6 +93,7 @@ pub(super) fn read(text: &str, both: &Both) -> Option<Entry> {
                 offences: offences.filter_map(|(label, n)| Some((Reason::from_label(&label)?, n))).collect(),
                 failed_logins: record.failed_logins.into_iter().take(LIST).map(past).collect::<VecDeque<_>>(),
                 trips: record.trips,
+                doubts: record.doubts,
                 tripped_until: both.instant_at(record.tripped_until),
             })
         }),

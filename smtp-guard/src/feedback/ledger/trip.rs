@@ -1,57 +1,49 @@
-//! What follows from a rule that tripped: for whom, for how long, on what evidence. The head of [`super::ledger`] says when.
+//! What a trip makes of an entry, and what follows for its source; the head of [`super`] says it in words.
 
 use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::entry::{Entry, Record};
-use super::networks::Network;
+use super::{Target, Verdict};
 use crate::addr::Source;
 use crate::clock::Instant;
 use crate::config::{Auth, Harvest};
+use crate::feedback::entry::{Entry, Record};
+use crate::feedback::rule::Grounds;
 
-/// The first deferral of a source with a history.
+/// The first deferral of a source.
 pub const DEFERRAL: Duration = Duration::from_secs(600);
-
-/// What follows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    pub target: Target,
-    pub reason: Reason,
-    pub length: Duration,
-    pub repeat: u32,
-    pub evidence: Vec<String>,
-}
-
-/// For whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// It is banned.
-    Ban(Source),
-    /// It hears 4xx at RCPT.
-    Defer(Source),
-    /// Its sources without a history hear 4xx at RCPT.
-    DeferNetwork(Network),
-}
+/// Deferrals in a row after which asking without sending is no matter of doubt any more. A mail server that verifies
+/// senders does so now and then; a prober goes on.
+const PROBES: u32 = 3;
 
 impl Entry {
-    pub(super) fn record(&mut self) -> &mut Record {
+    pub(in crate::feedback) fn record(&mut self) -> &mut Record {
         self.record.get_or_insert_default()
     }
 
-    /// A ban, or for a source with a history a deferral, which doubles; and an empty window after it.
+    /// Whether `grounds` are too weak for a ban.
+    pub(super) fn is_in_doubt(&self, grounds: Grounds) -> bool {
+        match grounds {
+            Grounds::Harvest => false,
+            Grounds::Doubt => true,
+            Grounds::Probing => self.trips() == 0 && self.record.as_ref().is_none_or(|record| record.doubts < PROBES),
+        }
+    }
+
+    /// A ban, or for a source with a history or `in_doubt` a deferral, which doubles; and an empty window after it.
     pub(super) fn trip(
         &mut self,
         rule: &Harvest,
         source: Source,
-        reason: Reason,
+        (reason, in_doubt): (Reason, bool),
         evidence: Vec<String>,
         now: Instant,
     ) -> Verdict {
-        let trusted = self.history.is_trusted();
+        let deferred = in_doubt || self.is_trusted();
         let record = self.record();
-        let repeat = record.trip();
-        let (target, first, most) = match trusted {
+        let repeat = record.trip(in_doubt);
+        let (target, first, most) = match deferred {
             false => (Target::Ban(source), rule.ban, rule.ban_max.max(rule.ban)),
             true => (Target::Defer(source), DEFERRAL.min(rule.ban), rule.ban),
         };
@@ -60,7 +52,7 @@ impl Entry {
         Verdict { target, reason, length, repeat, evidence }
     }
 
-    /// The rule for failed logins; see the head of this file.
+    /// The rule for failed logins.
     pub(super) fn login_failed(&mut self, rule: &Auth, source: Source, now: Instant) -> Option<Verdict> {
         let failed = &mut self.record().failed_logins;
         failed.retain(|at| now.since(*at) < rule.failure_window);
