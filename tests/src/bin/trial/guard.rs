@@ -25,8 +25,8 @@ use smtp_guard::wire::ehlo::Capabilities;
 use smtp_guard::wire::envelope::RcptTo;
 use smtp_guard::wire::reply::Reply;
 
+use crate::gate::{Backend, Gate, Heard, Id, Line, Sanctions};
 use crate::model::{DOMAIN, Recipient, Standing};
-use crate::world::{Backend, Gate, Heard, Id, Line, Sanctions};
 
 pub(crate) struct Guard {
     rules: Arc<Rules>,
@@ -157,7 +157,6 @@ impl Guard {
         if !accepted && self.is_banned(source, now) || asks && self.is_deferred(source, now) {
             return;
         }
-        self.ledger.sweep(now);
         for verdict in self.ledger.observe(source, conduct, now) {
             let until = now.after(verdict.length);
             match verdict.target {
@@ -191,6 +190,7 @@ impl Guard {
 
 impl Gate for Guard {
     fn connect(&mut self, id: Id, ip: IpAddr, now: Instant, said: &mut Vec<(Id, Heard)>) -> bool {
+        self.ledger.sweep(now);
         let addr = ClientAddr::new(SocketAddr::new(ip, 40_000));
         let source = addr.source(self.prefix);
         if self.is_banned(source, now) {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod gate;
 mod guard;
 mod model;
 mod profiles;

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use smtp_guard::clock::Instant;
 
+use crate::gate::{Backend, Gate, Heard, Id, Line, Sanctions};
 use crate::model::{HOUR, MINUTE, SECOND, Standing};
-use crate::world::{Backend, Gate, Heard, Id, Line, Sanctions};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rival {
