@@ -28,9 +28,10 @@
 //! see [`super::networks`].
 //!
 //! # What follows from it, with the default of 10
-//! The tenth unknown recipient trips, unless ten are known by then: at a tenth that exist, one in many millions. Of those
-//! that trip there, nine of ten are banned, the others deferred. A newsletter with 40 % stale addresses is banned in one
-//! of 200 cases and deferred in one of four, a list with 30 % in one of fifty. `xtask trial` replays it.
+//! The tenth unknown recipient trips, unless ten are known by then: where a tenth exist, that is so four times in a
+//! million. Of those that trip there, nine of ten are banned and the others deferred. A newsletter to 200 of which 40 % are
+//! stale is banned in three of 1,000 cases and deferred in three of ten; a big provider of which 30 % are stale, never seen
+//! before, is deferred in one of twenty, a list of 50 like it in one of 100. `cargo xtask trial` replays them.
 
 use crate::config::Harvest;
 
