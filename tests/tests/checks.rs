@@ -53,7 +53,7 @@ fn guard<'w>(world: &'w World, folder: &tempfile::TempDir, changes: &[(&str, &st
 }
 
 #[test]
-#[ignore = "needs root"]
+#[ignore = "needs root and BPF"]
 fn a_dead_dns_server_defers_and_never_stops_the_guard() {
     let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
     let sink = Sink::start(&world, 25, &[]);
@@ -90,7 +90,7 @@ fn a_dead_dns_server_defers_and_never_stops_the_guard() {
 }
 
 #[test]
-#[ignore = "needs root"]
+#[ignore = "needs root and BPF"]
 fn who_has_a_history_is_deferred_where_others_are_banned() {
     let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
     let _sink = Sink::start(&world, 25, &[]);
@@ -121,7 +121,7 @@ fn who_has_a_history_is_deferred_where_others_are_banned() {
 }
 
 #[test]
-#[ignore = "needs root"]
+#[ignore = "needs root and BPF"]
 fn what_is_counted_survives_a_restart() {
     let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
     let _sink = Sink::start(&world, 25, &[]);
@@ -153,7 +153,7 @@ fn what_is_counted_survives_a_restart() {
 }
 
 #[test]
-#[ignore = "needs root"]
+#[ignore = "needs root and BPF"]
 fn the_operator_is_told_what_would_happen() {
     let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
     let _sink = Sink::start(&world, 25, &[]);

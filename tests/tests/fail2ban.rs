@@ -58,14 +58,14 @@ fn check(log: &str, is: impl Fn(&str) -> bool, filter: &str) {
 }
 
 #[test]
-#[ignore = "needs root"]
+#[ignore = "needs root and BPF"]
 fn filters_of_kerio_match_the_kerio_format() {
     // The others, in the words of Postfix, begin with another date.
     check(&logged("kerio"), |line| line.starts_with('['), "kerio");
 }
 
 #[test]
-#[ignore = "needs root"]
+#[ignore = "needs root and BPF"]
 fn filters_of_postfix_match_the_text_format() {
     check(&logged("text"), |line| line.contains("NOQUEUE: reject:"), "postfix");
 }

@@ -320,7 +320,7 @@ fn check(world: &World, row: &Row, exempt: bool) {
 }
 
 #[test]
-#[ignore = "needs root"]
+#[ignore = "needs root and BPF"]
 fn every_policy_has_its_reply_its_metric_and_its_line() {
     let world = World::new();
     let _sink = Sink::start(&world, 25, &[]);
@@ -331,7 +331,7 @@ fn every_policy_has_its_reply_its_metric_and_its_line() {
 }
 
 #[test]
-#[ignore = "needs root"]
+#[ignore = "needs root and BPF"]
 fn exempt_wins_over_every_policy() {
     let world = World::new();
     let _sink = Sink::start(&world, 25, &[]);
@@ -342,7 +342,7 @@ fn exempt_wins_over_every_policy() {
 }
 
 #[test]
-#[ignore = "needs root"]
+#[ignore = "needs root and BPF"]
 fn no_reverse_name_in_each_mode() {
     let world = World::new();
     let _sink = Sink::start(&world, 25, &[]);
