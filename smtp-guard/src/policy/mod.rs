@@ -179,7 +179,7 @@ impl Rules {
         };
         let served = self.serves(mailbox);
         // A user, or a host of ours, that writes there is mistaken, not harvesting.
-        let stranger = !client.exempt && !client.authenticated;
+        let stranger = !client.exempt && !client.may_relay && !client.authenticated;
         if served && stranger && !self.traps.is_empty() && self.traps.contains(&mailbox.key()) {
             return refuse(Reason::Trap, unknown_recipient());
         }

@@ -261,5 +261,11 @@ fn a_trap_is_told_to_the_ledger_and_looks_like_any_unknown_recipient() {
         trapped(config);
         config.exempt = ["192.0.2.0/24".parse().unwrap()].into_iter().collect();
     };
-    check("an exempt client", exempt, &format!("{mail}C RCPT TO:<trap@example.org>\n > RCPT TO:<trap@example.org>|"));
+    let ours = move |config: &mut Config| {
+        trapped(config);
+        config.relay.networks = ["192.0.2.0/24".parse().unwrap()].into_iter().collect();
+    };
+    let passed = format!("{mail}C RCPT TO:<trap@example.org>\n > RCPT TO:<trap@example.org>|");
+    check("an exempt client", exempt, &passed);
+    check("a host of ours", ours, &passed);
 }
