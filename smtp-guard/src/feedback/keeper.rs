@@ -140,7 +140,10 @@ impl Keeper {
         if !accepted && self.decisions.contains_key(&source) || asks && deferred() {
             return;
         }
-        for verdict in self.ledger.observe(source, conduct, at) {
+        let verdicts = self.ledger.observe(source, conduct, at);
+        // A message makes a history, and a trip uses it up.
+        let changed = accepted || !verdicts.is_empty();
+        for verdict in verdicts {
             match verdict.target {
                 Target::Ban(target) if self.is_exempt(target) => {}
                 Target::Ban(target) => {
@@ -158,7 +161,7 @@ impl Keeper {
                 }
             }
         }
-        if accepted {
+        if changed {
             self.marks.history(source, self.ledger.history(source));
         }
         self.count_evicted();
