@@ -148,7 +148,7 @@ impl Trace {
         out.clear();
         Self {
             session,
-            watch: Watch::new(options.via == AuthVia::Backend),
+            watch: Watch::new(options.via == AuthVia::Backend, options.waits),
             now: clock.instant,
             out,
             lines: LineDecoder::new(),

@@ -61,8 +61,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn new(auth_by_backend: bool) -> Self {
-        Self { auth_by_backend, link: Link::None, judging: false, dot: None, owed: 0, gone: false, closed: false }
+    /// `waits`: the greeting is still to come, and owed.
+    pub fn new(auth_by_backend: bool, waits: bool) -> Self {
+        let owed = i32::from(waits);
+        Self { auth_by_backend, link: Link::None, judging: false, dot: None, owed, gone: false, closed: false }
     }
 
     /// Whether the backend can say something. It isn't listened to while somebody else is asked.

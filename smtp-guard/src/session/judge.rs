@@ -32,6 +32,10 @@ impl Session {
     }
 
     pub(super) fn on_facts(&mut self, rcpt: RcptTo, facts: &Facts, now: Instant, out: &mut Vec<Output>) -> State {
+        // Meanwhile the backend may have gone.
+        if self.transaction.as_ref().is_some_and(|transaction| transaction.lost) {
+            return self.reply(replies::backend_lost(), now, out);
+        }
         if facts.deferred {
             let reply = replies::deferred();
             let about = self.envelope(&rcpt).heard(&reply);

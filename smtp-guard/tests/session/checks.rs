@@ -130,6 +130,14 @@ fn checks_are_for_strangers_and_not_for_postmaster() {
 }
 
 #[test]
+fn a_backend_that_leaves_while_facts_are_looked_up_is_not_asked() {
+    let text = format!("{MAIL}F late\n{RCPT}B!\n # refused backend_lost\n > drop\n F sender=exists\n < 451 4.4.2\n");
+    check("leaves", nothing, &text);
+    let late = format!("{MAIL}F late\n{RCPT}T\n < 451 4.3.0\n F sender=exists\n{TAKEN}");
+    check("facts that never come", nothing, &late);
+}
+
+#[test]
 fn who_is_deferred_hears_4xx_for_every_recipient_and_loses_nothing() {
     let deferred = format!("{RCPT}# refused deferred\n T\n < 450 4.7.1\n");
     let delay = |config: &mut Config| config.harvest.delay = Duration::from_secs(5);

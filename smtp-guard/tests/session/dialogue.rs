@@ -6,7 +6,7 @@
 //! `A` the backend or Dovecot judges credentials (accepted, rejected, unavailable), `H` the TLS handshake is done,
 //! `R` the source has sent its share of messages, `W` the client is waited for so many seconds, `B!` the backend is lost, `B-` was lost before the dot could be sent, `T` the deadline passes, `K` the source is banned, `S` the guard stops, `S!` and waits no longer;
 //! `F` from here on this is found out about every recipient: `deferred`, `unknown`, `sender=exists|missing|null|failed`,
-//! `ptr=none|mismatch|failed`, `list=<weight>`;
+//! `ptr=none|mismatch|failed`, `list=<weight>`; `late`: nothing until the next `F`;
 //! `<` a reply to the client, `>` a request to the backend, `!` a report to the ledger, `#` an event, `.` closed.
 //! Expectations are prefixes, in their order, and nothing may be left over.
 
@@ -44,6 +44,7 @@ struct World {
     in_body: bool,
     facts: Facts,
     consulted: bool,
+    late: bool,
     shows_abandoned: bool,
     shows_heard: bool,
     /// Where the client's bytes of each event are cut in two.
@@ -94,6 +95,7 @@ impl World {
             in_body: false,
             facts: Facts { found: Some(Arc::default()), ..Facts::default() },
             consulted: false,
+            late: false,
             shows_abandoned: false,
             shows_heard: false,
             cut: usize::MAX,
@@ -103,7 +105,8 @@ impl World {
     fn step(&mut self, input: Input) {
         self.session.step(input, self.now, &mut self.out);
         self.note();
-        if std::mem::take(&mut self.consulted) {
+        if self.consulted && !self.late {
+            self.consulted = false;
             self.step(Input::Facts(self.facts.clone()));
         }
     }
@@ -249,7 +252,13 @@ impl World {
                 self.session.waiting(self.now);
                 self.now = self.now.after(Duration::from_secs(what.parse().unwrap()));
             }
-            "F" => self.facts = facts(what),
+            "F" if what == "late" => self.late = true,
+            "F" => {
+                self.facts = facts(what);
+                if std::mem::take(&mut self.late) && std::mem::take(&mut self.consulted) {
+                    self.step(Input::Facts(self.facts.clone()));
+                }
+            }
             "R" => self.step(Input::OverRate),
             "X" => self.step(Input::ClientGone),
             "K" => self.step(Input::Banned(Reason::Harvest)),
