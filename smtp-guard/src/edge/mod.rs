@@ -8,6 +8,7 @@
 mod banned;
 pub mod bans;
 mod error;
+pub mod events;
 pub mod lists;
 mod load;
 mod maps;
