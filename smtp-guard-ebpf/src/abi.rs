@@ -1,4 +1,4 @@
-//! Keys and values of the maps, as both planes see them. All are `repr(C)` or transparent, with explicit padding.
+//! Keys and values of the maps, as both planes see them (those of samples: [`crate::event`]). All are `repr(C)` or transparent, with explicit padding.
 //!
 //! Byte order: every integer is in the host's order; a network-order value is converted where the packet is read.
 //! Time: nanoseconds of CLOCK_BOOTTIME (`bpf_ktime_get_boot_ns`), so a ban ends on time although the host slept.
@@ -8,8 +8,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::rate::Bucket;
 
-/// Version of everything in this file. It names the pin directory (`v2`), so planes of different versions never meet.
-pub const ABI_VERSION: u32 = 2;
+/// Version of everything in this file. It names the pin directory (`v3`), so planes of different versions never meet.
+pub const ABI_VERSION: u32 = 3;
 
 /// Words of the map PORTS: one bit for each port.
 pub const PORT_WORDS: u32 = 1024;

@@ -6,6 +6,7 @@
 
 pub mod abi;
 pub mod decide;
+pub mod event;
 pub mod frame;
 pub mod lists;
 pub mod parse;

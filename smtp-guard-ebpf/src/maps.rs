@@ -4,15 +4,16 @@
 #![allow(unsafe_code, reason = "map values live in memory that both planes write")]
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage, lpm_trie::Key};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, lpm_trie::Key};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
 use smtp_guard_ebpf::abi::{
     BANNED_ELEMENTS, BANNED_WORDS, Ban, Connections, EXEMPT_ENTRIES, Family, PORT_WORDS, Settings, Source, banned_bit,
 };
 use smtp_guard_ebpf::decide::Findings;
+use smtp_guard_ebpf::event::{Dropped, EVENTS_BYTES, Sampling};
 use smtp_guard_ebpf::lists::{self, CHUNK, ELEMENTS, Head, Words};
-use smtp_guard_ebpf::parse::Address;
+use smtp_guard_ebpf::parse::{Address, Segment};
 use smtp_guard_ebpf::rate::Bucket;
 use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
 
@@ -44,6 +45,11 @@ static COUNTERS: PerCpuArray<u64, { MAX_REASONS as usize * 2 }> = PerCpuArray::n
 /// The time that this CPU read last, and the tick in which it was.
 #[btf_map]
 static CLOCK: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+#[btf_map]
+static SAMPLES: PerCpuArray<Sampling, 1> = PerCpuArray::new();
+/// Dropped packets, some of them. Read by one process of user space.
+#[btf_map]
+static EVENTS: RingBuf<Dropped, { EVENTS_BYTES as usize }> = RingBuf::new();
 /// Marks a counted socket with the source it was counted for.
 #[btf_map]
 pub(crate) static COUNTED: SkStorage<u64> = SkStorage::new();
@@ -66,6 +72,21 @@ pub(crate) fn guarded(port: u16) -> bool {
     }
 }
 
+/// How many ports are guarded.
+#[inline(always)]
+pub(crate) fn guarded_ports() -> u32 {
+    (0..PORT_WORDS).map(|index| PORTS.get(index).map_or(0, |word| word.count_ones())).sum()
+}
+
+/// Whether any block list is in force.
+#[inline(always)]
+pub(crate) fn any_listed() -> bool {
+    LISTS.get(0).is_some_and(|first| {
+        let at = lists::HEADS + (first[lists::ACTIVE] & 1) as usize * 2;
+        Head::from_words([first[at], first[at + 1]]).any
+    })
+}
+
 /// Counts one packet or event.
 #[inline(always)]
 pub(crate) fn count(reason: Reason, family: Family) {
@@ -73,6 +94,37 @@ pub(crate) fn count(reason: Reason, family: Family) {
         // SAFETY: the pointer is this CPU's own slot, and the program is not interrupted by itself on this CPU.
         unsafe { *counter += 1 };
     }
+}
+
+/// Tells user space of a dropped packet, if it is the first one of this CPU in this tick.
+#[inline(always)]
+pub(crate) fn sample(segment: &Segment, reason: Reason) {
+    let Some(state) = SAMPLES.get_ptr_mut(0) else { return };
+    // SAFETY: the pointer is this CPU's own slot, and the program is not interrupted by itself on this CPU.
+    let state = unsafe { &mut *state };
+    if !state.is_due(tick()) {
+        return;
+    }
+    let Some(mut event) = EVENTS.reserve(0) else { return state.told(false) };
+    let (high, low) = Dropped::halves(&segment.source);
+    event.write(Dropped {
+        at_ns: exact_ns(),
+        high,
+        low,
+        stands_for: state.since,
+        reason: reason as u32,
+        port: segment.port,
+        _pad: 0,
+    });
+    event.submit(0);
+    state.told(true);
+}
+
+/// The tick of the clock: it costs a load, where reading the clock costs 30 ns.
+#[inline(always)]
+fn tick() -> u64 {
+    // SAFETY: the helper takes nothing and returns a number.
+    unsafe { bpf_jiffies64() }
 }
 
 /// The half of the lists that begins behind `base` words.
@@ -178,8 +230,7 @@ impl Findings for Kernel {
     /// it is read for each packet. Ticks don't pass while the machine sleeps, but the first one after it comes at once.
     #[inline(always)]
     fn now_ns(&self) -> u64 {
-        // SAFETY: the helper takes nothing and returns a number.
-        let tick = unsafe { bpf_jiffies64() };
+        let tick = tick();
         let Some(clock) = CLOCK.get_ptr_mut(0) else {
             return exact_ns();
         };

@@ -13,6 +13,7 @@ use super::{KernelPlane, Written, load, maps, unload};
 use crate::clock::Instant;
 use crate::config::Config;
 
+mod events;
 mod swap;
 mod verdicts;
 
@@ -45,7 +46,8 @@ impl World {
         config.edge.pin_directory = directory.clone();
         let pins = Pins::new(&directory);
         pins.create().unwrap();
-        let object = load::open_object(&pins, &config).unwrap();
+        let mut object = load::open_object(&pins, &config).unwrap();
+        load::xdp(&mut object).unwrap().load().unwrap();
         let plane = KernelPlane::open(&directory).unwrap().unwrap();
         plane.configure(&config).unwrap();
         Self { object, config, plane, directory }
@@ -66,6 +68,27 @@ impl Drop for World {
     fn drop(&mut self) {
         let _ = unload(&self.directory);
     }
+}
+
+/// A segment without data from `source` to the guarded port.
+fn packet(source: IpAddr) -> Vec<u8> {
+    let mut packet = vec![2; 12];
+    match source {
+        IpAddr::V4(source) => {
+            packet.extend([0x08, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0]);
+            packet.extend(source.octets());
+            packet.extend([10, 0, 0, 1]);
+        }
+        IpAddr::V6(source) => {
+            packet.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]);
+            packet.extend(source.octets());
+            packet.extend([0xfd; 16]);
+        }
+    }
+    packet.extend([0x9c, 0x40]);
+    packet.extend(PORT.to_be_bytes());
+    packet.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 0, 0, 0, 0, 0, 0]);
+    packet
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Lists are replaced while packets are judged: each packet by one set or the other, never by half of one.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{PORT, World};
+use super::{World, packet};
 use crate::edge::lists::{self, Entry};
 use crate::edge::load;
 
@@ -20,16 +20,6 @@ const SWAPS: u32 = 20;
 fn net(kind: u32, n: u32) -> Ipv4Net {
     let bits = 0x2000_0000 + (n * 4 + kind) * 256;
     if n.is_multiple_of(2) { Ipv4Net::new_assert(bits.into(), 24) } else { Ipv4Net::new_assert((bits + 9).into(), 32) }
-}
-
-fn packet(source: Ipv4Addr) -> Vec<u8> {
-    let mut packet = vec![2; 12];
-    packet.extend([0x08, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0]);
-    packet.extend(source.octets());
-    packet.extend([10, 0, 0, 1, 0x9c, 0x40]);
-    packet.extend(PORT.to_be_bytes());
-    packet.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 0, 0, 0, 0, 0, 0]);
-    packet
 }
 
 #[test]
@@ -58,7 +48,8 @@ fn no_packet_is_judged_by_half_a_list() {
         });
         while !done.load(Ordering::Acquire) {
             let (kind, n) = (judged % 4, (judged / 4).wrapping_mul(2_654_435_761) % COMMON);
-            let packet = packet((net(kind, n).network().to_bits() & !0xff | 9).into());
+            let source = Ipv4Addr::from_bits(net(kind, n).network().to_bits() & !0xff | 9);
+            let packet = packet(IpAddr::V4(source));
             // Many runs of one packet: the verdict is that of the last.
             let options = TestRunOptions { data_in: Some(&packet), repeat: 8, ..TestRunOptions::new() };
             let action = program.test_run(options).unwrap().return_value;
