@@ -11,9 +11,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink, recv, send, socket};
+use rustix::net::netlink;
 use smtp_guard_ebpf::abi::Source;
+
+use super::netlink::{cut, dump};
 
 /// Passes in which a count has to be too high.
 const PASSES: u32 = 3;
@@ -50,79 +53,43 @@ impl Suspicions {
     }
 }
 
-/// Bytes of `struct nlmsghdr`, `struct inet_diag_req_v2` and `struct inet_diag_msg`.
-const HEADER: usize = 16;
+/// Bytes of `struct inet_diag_req_v2` and `struct inet_diag_msg`.
 const REQUEST: usize = 56;
 const MESSAGE: usize = 72;
 
 /// Sockets by the source of their peer, of this network namespace and of the local ports that `guarded` says. In the states
 /// from established to closed, which is when they are counted.
 pub(super) fn sockets(guarded: impl Fn(u16) -> bool, ipv6_mask: u64) -> io::Result<HashMap<Source, u64>> {
-    let socket = socket(AddressFamily::NETLINK, SocketType::DGRAM, Some(netlink::SOCK_DIAG))?;
+    const SOCK_DIAG_BY_FAMILY: u16 = 20;
     let mut found = HashMap::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        send(&socket, &request(family as u8), SendFlags::empty())?;
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            let (_, length) = recv(&socket, buffer.as_mut_slice(), RecvFlags::empty())?;
-            let more = read(&buffer[..length.min(buffer.len())], |port, source| {
-                if guarded(port) {
-                    *found.entry(Source::of(source, ipv6_mask)).or_default() += 1;
-                }
-            })?;
-            if !more {
-                break;
+        dump(Some(netlink::SOCK_DIAG), SOCK_DIAG_BY_FAMILY, &request(family as u8), |body| {
+            let (port, peer) = read(body)?;
+            if guarded(port) {
+                *found.entry(Source::of(peer, ipv6_mask)).or_default() += 1;
             }
-        }
+            Ok(())
+        })?;
     }
     Ok(found)
 }
 
 /// Asks for all TCP sockets of a family in the states ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK and CLOSING.
-fn request(family: u8) -> [u8; HEADER + REQUEST] {
+fn request(family: u8) -> [u8; REQUEST] {
     const STATES: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
-    const SOCK_DIAG_BY_FAMILY: u16 = 20;
-    const REQUEST_DUMP: u16 = 0x301;
-    let mut bytes = [0; HEADER + REQUEST];
-    bytes[0..4].copy_from_slice(&((HEADER + REQUEST) as u32).to_ne_bytes());
-    bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes[6..8].copy_from_slice(&REQUEST_DUMP.to_ne_bytes());
-    (bytes[HEADER], bytes[HEADER + 1]) = (family, libc::IPPROTO_TCP as u8);
-    bytes[HEADER + 4..HEADER + 8].copy_from_slice(&STATES.to_ne_bytes());
+    let mut bytes = [0; REQUEST];
+    (bytes[0], bytes[1]) = (family, libc::IPPROTO_TCP as u8);
+    bytes[4..8].copy_from_slice(&STATES.to_ne_bytes());
     bytes
 }
 
-/// Reads the messages of one datagram: local port and peer of each socket. `false` at the end of the dump.
-fn read(mut bytes: &[u8], mut take: impl FnMut(u16, std::net::IpAddr)) -> io::Result<bool> {
-    const NLMSG_ERROR: u16 = 2;
-    const NLMSG_DONE: u16 = 3;
-    let cut = || io::Error::new(io::ErrorKind::InvalidData, "a message of sock_diag is cut short");
-    while let Some((head, _)) = bytes.split_first_chunk::<HEADER>() {
-        let length = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
-        let message = bytes.get(HEADER..length).ok_or_else(cut)?;
-        match u16::from_ne_bytes([head[4], head[5]]) {
-            NLMSG_DONE => return Ok(false),
-            NLMSG_ERROR => {
-                let code = message.first_chunk::<4>().map_or(libc::EPROTO, |code| -i32::from_ne_bytes(*code));
-                return Err(io::Error::from_raw_os_error(code));
-            }
-            _ => {
-                let message: &[u8; MESSAGE] = message.first_chunk().ok_or_else(cut)?;
-                let port = u16::from_be_bytes([message[4], message[5]]);
-                let peer: [u8; 16] = message[24..40].try_into().map_err(|_| cut())?;
-                take(
-                    port,
-                    if i32::from(message[0]) == libc::AF_INET {
-                        [peer[0], peer[1], peer[2], peer[3]].into()
-                    } else {
-                        peer.into()
-                    },
-                );
-            }
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(true)
+/// Local port and peer of a socket.
+fn read(body: &[u8]) -> io::Result<(u16, IpAddr)> {
+    let message: &[u8; MESSAGE] = body.first_chunk().ok_or_else(cut)?;
+    let port = u16::from_be_bytes([message[4], message[5]]);
+    let peer: [u8; 16] = message[24..40].try_into().map_err(|_| cut())?;
+    let is_v4 = i32::from(message[0]) == libc::AF_INET;
+    Ok((port, if is_v4 { [peer[0], peer[1], peer[2], peer[3]].into() } else { peer.into() }))
 }
 
 #[cfg(test)]
@@ -160,11 +127,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_error() {
-        for (bytes, ends) in
-            [(vec![], Some(true)), (vec![0; 15], Some(true)), (vec![0; 16], None), (vec![0xff; 40], None)]
-        {
-            assert_eq!(read(&bytes, |_, _| {}).ok(), ends, "{bytes:?}");
-        }
+    fn what_is_no_socket_is_an_error() {
+        assert!(read(&[0; MESSAGE - 1]).is_err());
+        assert_eq!(read(&[0xff; MESSAGE]).unwrap().0, 0xffff);
     }
 }

@@ -1,0 +1,137 @@
+//! Network interfaces: their numbers, what runs on them, and when they change.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::Protocol;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+
+use super::netlink::{attributes, cut, dump};
+use super::pins::Mode;
+
+/// The number of the interface `name`; `None`: there is none.
+pub(super) fn index_of(name: &str) -> Option<u32> {
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).or_else(|_| std::net::UdpSocket::bind(("::1", 0))).ok()?;
+    rustix::net::netdevice::name_to_index(&socket, name).ok()
+}
+
+/// The mode of the XDP program on the interface `index`; `None`: there is none. Any user may ask; whose program it is, only
+/// who may open the link.
+pub(super) fn xdp_mode(index: u32) -> io::Result<Option<Mode>> {
+    const RTM_GETLINK: u16 = 18;
+    let mut found = None;
+    // `struct ifinfomsg`, all zero: every interface of this namespace.
+    dump(ROUTE, RTM_GETLINK, &[0; INFO], |body| {
+        let (number, mode) = xdp(body).ok_or_else(cut)?;
+        if number == index {
+            found = mode;
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// NETLINK_ROUTE is number 0, which is how rustix says "the default".
+const ROUTE: Option<Protocol> = None;
+/// Bytes of `struct ifinfomsg`.
+const INFO: usize = 16;
+
+/// The interface's number, and the mode of its XDP program; `None` where the message is cut short.
+fn xdp(body: &[u8]) -> Option<(u32, Option<Mode>)> {
+    const IFLA_XDP: u16 = 43;
+    const IFLA_XDP_ATTACHED: u16 = 2;
+    let (info, rest) = body.split_first_chunk::<INFO>()?;
+    let number = u32::from_ne_bytes([info[4], info[5], info[6], info[7]]);
+    let nested = attributes(rest).find(|(kind, _)| *kind == IFLA_XDP).map(|(_, nested)| nested);
+    let attached = attributes(nested.unwrap_or_default()).find(|(kind, _)| *kind == IFLA_XDP_ATTACHED);
+    let mode = attached.and_then(|(_, value)| match value {
+        // Driver, generic, hardware, and more than one of them, in which case the driver's is there.
+        [1 | 3 | 4] => Some(Mode::Driver),
+        [2] => Some(Mode::Generic),
+        _ => None,
+    });
+    Some((number, mode))
+}
+
+/// After the first of several changes.
+const SETTLE: Duration = Duration::from_millis(5);
+
+/// Wakes up whenever an interface comes, goes or changes.
+#[derive(Debug)]
+pub struct Changes(OwnedFd);
+
+impl Changes {
+    /// Of this network namespace.
+    pub fn new() -> io::Result<Self> {
+        const RTMGRP_LINK: u32 = 1;
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, ROUTE)?;
+        bind(&socket, &SocketAddrNetlink::new(0, RTMGRP_LINK))?;
+        Ok(Self(socket))
+    }
+
+    /// Waits for a change, at most for `longest`.
+    pub fn wait(&self, longest: Duration) -> io::Result<()> {
+        if wait_readable(self.0.as_fd(), longest)? {
+            // A new interface changes several times.
+            std::thread::sleep(SETTLE);
+            let mut buffer = [0; 4096];
+            // An error is "nothing more", or "some were lost": what changed is looked at in any case. At most so many, so that
+            // a storm of changes can't keep us here.
+            for _ in 0..1000 {
+                if recv(&self.0, buffer.as_mut_slice(), RecvFlags::empty()).is_err() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits until `fd` can be read; `false` after `longest`.
+pub(super) fn wait_readable(fd: BorrowedFd<'_>, longest: Duration) -> io::Result<bool> {
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    let longest = Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: longest.subsec_nanos().into() };
+    match poll(&mut fds, Some(&longest)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_interface_is_found() {
+        let index = index_of("lo").unwrap();
+        assert!(index > 0);
+        assert!(xdp_mode(index).is_ok() && xdp_mode(u32::MAX).unwrap().is_none());
+        assert_eq!(index_of("no-such-interface"), None);
+    }
+
+    /// A message of the kernel's for interface 7 with these attributes.
+    #[track_caller]
+    fn check(attributes: &[u8], mode: Option<Mode>) {
+        let mut body = vec![0; INFO];
+        body[4] = 7;
+        body.extend(attributes);
+        assert_eq!(xdp(&body), Some((7, mode)), "{attributes:?}");
+    }
+
+    #[test]
+    fn the_mode_is_read() {
+        check(&[], None);
+        for (attached, mode) in [(0, None), (1, Some(Mode::Driver)), (2, Some(Mode::Generic)), (4, Some(Mode::Driver))]
+        {
+            check(&[12, 0, 43, 0x80, 5, 0, 2, 0, attached, 0, 0, 0], mode);
+        }
+        check(&[5, 0, 3, 0, b'x', 0, 0, 0, 12, 0, 43, 0, 5, 0, 2, 0, 2, 0, 0, 0], Some(Mode::Generic));
+        check(&[9, 0, 43, 0], None);
+        assert_eq!(xdp(&[0; INFO - 1]), None);
+    }
+}
