@@ -40,6 +40,8 @@ pub enum EdgeError {
     ListsTooLarge { what: &'static str, limit: u32 },
     #[error("the kernel refused the program {program}: {}", chain(.cause))]
     Verifier { program: &'static str, cause: Box<aya::programs::ProgramError> },
+    #[error("the kernel plane does not see its settings; it says: {said}")]
+    Unsound { said: String },
     #[error("the kernel refused the eBPF object: {}", chain(.0))]
     Object(Box<aya::EbpfError>),
     #[error("the eBPF object has no {what}: it is not of this version; build again with `cargo xtask build`")]

@@ -10,16 +10,16 @@
 mod image;
 mod ranges;
 
-use std::fs::File;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use rustix::fs::{FlockOperation, flock};
-use smtp_guard_ebpf::lists::{ACTIVE, CHUNK, FIRST, HALF, HEADS, Head};
+use smtp_guard_ebpf::lists::{ACTIVE, CHUNK, ELEMENTS, FIRST, HALF, HEADS, Head};
 
 use self::image::Image;
 use self::ranges::Ranges;
 use super::error::EdgeError;
+use super::load::lock;
+use super::pins::Pins;
 use super::plane::KernelPlane;
 use super::{maps, sys};
 
@@ -99,8 +99,7 @@ fn write(plane: &KernelPlane, image: &Image) -> Result<(), EdgeError> {
     let pins = plane.pins();
     let failed = || EdgeError::pin("writing", pins.map(MAP));
     // Two writers at once would write to the same half.
-    let directory = File::open(pins.directory()).map_err(failed())?;
-    flock(&directory, FlockOperation::LockExclusive).map_err(|error| failed()(error.into()))?;
+    let _lock = lock(pins)?;
     let map = sys::WordMap::<u32>::open(&pins.map(MAP), CHUNK).map_err(failed())?;
     let mut first = map.read(0).map_err(failed())?;
     let half = (first[ACTIVE] as usize + 1) % 2;
@@ -119,6 +118,26 @@ fn write(plane: &KernelPlane, image: &Image) -> Result<(), EdgeError> {
     wait();
     first[ACTIVE] = half as u64;
     map.write(&[0], &first).map_err(failed())
+}
+
+/// Copies the lists of one plane to another that is not in use yet, as they are. Nothing is taken as checked against the
+/// exempt list there.
+pub(super) fn copy(from: &Pins, to: &Pins) -> Result<(), EdgeError> {
+    let open = |pins: &Pins| {
+        sys::WordMap::<u32>::open(&pins.map(MAP), CHUNK).map_err(EdgeError::pin("copying lists", pins.map(MAP)))
+    };
+    let (source, target) = (open(from)?, open(to)?);
+    for index in (0..ELEMENTS).rev() {
+        let mut words = source.read(index).map_err(EdgeError::pin("reading", from.map(MAP)))?;
+        if index == 0 {
+            for half in words[HEADS..].chunks_mut(2).take(2) {
+                let head = Head { spares: 0, ..Head::from_words([half[0], half[1]]) };
+                half.copy_from_slice(&head.to_words());
+            }
+        }
+        target.write(&[index], &words).map_err(EdgeError::pin("writing", to.map(MAP)))?;
+    }
+    Ok(())
 }
 
 /// Waits until every program that may still read the other half has ended.

@@ -2,47 +2,50 @@
 //!
 //! Order: maps, their contents, the counting program, then XDP interface by interface. A second load finds the pinned
 //! maps with their contents and replaces the programs behind the pinned links: no packet goes unfiltered, no count is
-//! lost. A load that fails halfway removes what it made, and leaves what was there.
+//! lost. Another ABI version has maps of its own, which are filled before its links are taken over ([`versions`]).
+//!
+//! A load that fails leaves what was there: programs are put back, what it made is removed. So what the configuration says
+//! goes into maps that are in use only when all programs are in place.
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use aya::programs::links::{CgroupAttachMode, FdLink};
-use aya::programs::{ProgramError, ProgramType, SockOps, Xdp, XdpMode as AyaMode};
+use aya::pin::PinError;
+use aya::programs::{ProgramError, ProgramInfo, ProgramType, SockOps, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
+use super::access;
+use super::attach::{Attached, Links};
 use super::error::EdgeError;
-use super::pins::{self, MAPS, Mode, Pins};
-use super::{maps, sys};
-use crate::config::{Config, XdpMode};
+use super::interfaces::index_of;
+use super::pins::{self, CONNS, MAPS, Mode, Pins, XDP};
+use super::{maps, report, versions};
+use crate::config::Config;
 
 /// The eBPF object; empty where the build had none.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/smtp-guard.bpf.o"));
 
-const XDP_PROGRAM: &str = "guard_xdp";
-const CONNS_PROGRAM: &str = "guard_conns";
+pub(super) const XDP_PROGRAM: &str = "guard_xdp";
+pub(super) const CONNS_PROGRAM: &str = "guard_conns";
 
 /// What a load did.
 #[derive(Debug, Serialize)]
 pub struct Loaded {
     pub directory: PathBuf,
     pub interfaces: Vec<Attached>,
+    /// Interfaces of the configuration that don't exist.
+    pub missing: Vec<String>,
+    /// Bans that were taken over from a plane of another version.
+    pub bans_taken_over: usize,
+    /// Who may open the maps beside root.
+    pub access: String,
+    /// What the kernel plane says of itself.
+    pub kernel: Vec<String>,
     /// Instructions that the verifier went through, of each program.
     pub verified_instructions: VerifiedInstructions,
-}
-
-/// An interface that carries the program now.
-#[derive(Debug, Serialize)]
-pub struct Attached {
-    pub name: String,
-    /// `driver` or `generic`.
-    pub mode: &'static str,
-    /// The program behind an existing link was replaced.
-    pub replaced: bool,
 }
 
 /// See [`Loaded::verified_instructions`].
@@ -55,12 +58,34 @@ pub struct VerifiedInstructions {
 impl fmt::Display for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "kernel plane loaded, pinned in {}", self.directory.display())?;
-        for Attached { name, mode, replaced } in &self.interfaces {
-            let how = if *replaced { ", replaced in place" } else { "" };
-            writeln!(f, "{name}: XDP in {mode} mode{how}")?;
+        for attached in &self.interfaces {
+            writeln!(f, "{attached}")?;
+        }
+        for name in &self.missing {
+            writeln!(f, "{name}: does not exist; filtered from the moment it is there")?;
+        }
+        if self.bans_taken_over > 0 {
+            writeln!(f, "bans taken over from another version: {}", self.bans_taken_over)?;
+        }
+        writeln!(f, "maps: {}", self.access)?;
+        for line in &self.kernel {
+            writeln!(f, "kernel: {line}")?;
         }
         let VerifiedInstructions { xdp, sock_ops } = self.verified_instructions;
         write!(f, "verified instructions: {xdp} (XDP), {sock_ops} (sock_ops)")
+    }
+}
+
+impl fmt::Display for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: XDP in {} mode", self.name, self.mode)?;
+        if self.replaced {
+            write!(f, ", replaced in place")?;
+        }
+        if let Some(cause) = &self.driver_refused {
+            write!(f, ", which is slower: its driver refuses ({cause})")?;
+        }
+        Ok(())
     }
 }
 
@@ -75,19 +100,30 @@ pub fn permitted() -> Result<(), EdgeError> {
     }
 }
 
-/// Loads the kernel plane for `config`, or replaces the one that is loaded.
+/// Loads the kernel plane for `config`, or replaces the one that is loaded. Every interface has to exist.
 pub fn load(config: &Config) -> Result<Loaded, EdgeError> {
-    permitted()?;
-    if config.edge.interfaces.is_empty() {
-        return Err(EdgeError::NoInterface);
+    let missing = config.edge.interfaces.iter().find(|name| index_of(name).is_none());
+    match missing {
+        Some(name) => Err(permitted().err().unwrap_or_else(|| EdgeError::UnknownInterface { name: name.clone() })),
+        None => load_present(config),
     }
-    for name in &config.edge.interfaces {
-        index_of(name)?;
+}
+
+/// Like [`load`], for those interfaces that exist; one has to.
+pub fn load_present(config: &Config) -> Result<Loaded, EdgeError> {
+    permitted()?;
+    let Some(first) = config.edge.interfaces.first() else {
+        return Err(EdgeError::NoInterface);
+    };
+    if config.edge.interfaces.iter().all(|name| index_of(name).is_none()) {
+        return Err(EdgeError::UnknownInterface { name: first.clone() });
     }
     let pins = Pins::new(&config.edge.pin_directory);
     let before = pins.entries();
     pins.create()?;
-    let loaded = load_into(&pins, config);
+    let lock = lock(&pins)?;
+    let loaded = load_into(&pins, config, before.is_empty());
+    drop(lock);
     if loaded.is_err() {
         // The error that is told is the first one.
         let _ = match before.as_slice() {
@@ -109,31 +145,80 @@ pub fn unload(pin_directory: &Path) -> Result<Vec<String>, EdgeError> {
     Ok(removed)
 }
 
-fn load_into(pins: &Pins, config: &Config) -> Result<Loaded, EdgeError> {
+/// Keeps others from loading or attaching at the same time, until it is dropped.
+pub(super) fn lock(pins: &Pins) -> Result<File, EdgeError> {
+    let failed = || EdgeError::pin("locking", pins.directory());
+    let directory = File::open(pins.directory()).map_err(failed())?;
+    flock(&directory, FlockOperation::LockExclusive).map_err(|error| failed()(error.into()))?;
+    Ok(directory)
+}
+
+fn load_into(pins: &Pins, config: &Config, fresh: bool) -> Result<Loaded, EdgeError> {
     let mut object = open_object(pins, config)?;
-    maps::configure(pins, config)?;
-    let sock_ops = attach_conns(&mut object, pins)?;
-    let program = xdp(&mut object)?;
-    let mut interfaces = Vec::new();
-    for name in &config.edge.interfaces {
-        interfaces.push(attach_xdp(program, pins, name, config.edge.mode)?);
+    let others: Vec<Pins> = pins::versions(&config.edge.pin_directory)
+        .into_iter()
+        .filter(|other| other.version() != pins.version())
+        .collect();
+    // What the kernel refuses, it refuses before anything is attached.
+    conns(&mut object)?.load().map_err(verifier(CONNS_PROGRAM))?;
+    xdp(&mut object)?.load().map_err(verifier(XDP_PROGRAM))?;
+    report::load(&mut object)?;
+    let sock_ops = instructions(conns(&mut object)?.info());
+    let xdp_instructions = instructions(xdp(&mut object)?.info());
+    let mut bans_taken_over = 0;
+    if fresh {
+        maps::configure(pins, config)?;
+        bans_taken_over = versions::carry(&others, pins)?;
     }
-    // By path, not by name: `eth0.1` and `eth0~1` have the same.
-    let wanted = |name: &String| [Mode::Driver, Mode::Generic].map(|mode| pins.xdp_link(mode, name));
-    let wanted: Vec<PathBuf> = config.edge.interfaces.iter().flat_map(wanted).collect();
-    for (_, _, path) in pins.xdp_links().map_err(EdgeError::pin("reading", pins.directory()))? {
-        if !wanted.contains(&path) {
-            Pins::remove(&path)?;
+    let mut links = Links::new(pins, &others);
+    let (interfaces, access, kernel) = match attach(&mut object, &mut links, pins, config, fresh) {
+        Ok(done) => done,
+        Err(error) => {
+            links.undo();
+            return Err(error);
         }
+    };
+    // From here on nothing is undone.
+    keep(pins, CONNS, |path| conns(&mut object)?.pin(path).map_err(pinning(path)))?;
+    keep(pins, XDP, |path| xdp(&mut object)?.pin(path).map_err(pinning(path)))?;
+    remove_unwanted(pins, config)?;
+    for other in &others {
+        other.remove_all()?;
     }
-    let xdp = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
+    let missing = config.edge.interfaces.iter().filter(|name| index_of(name).is_none()).cloned().collect();
     Ok(Loaded {
         directory: pins.directory().to_owned(),
         interfaces,
-        verified_instructions: VerifiedInstructions { xdp, sock_ops },
+        missing,
+        bans_taken_over,
+        access,
+        kernel,
+        verified_instructions: VerifiedInstructions { xdp: xdp_instructions, sock_ops },
     })
 }
 
+/// The steps that can be undone.
+fn attach(
+    object: &mut Ebpf,
+    links: &mut Links<'_>,
+    pins: &Pins,
+    config: &Config,
+    fresh: bool,
+) -> Result<(Vec<Attached>, String, Vec<String>), EdgeError> {
+    links.conns(conns(object)?)?;
+    let mut interfaces = Vec::new();
+    for name in config.edge.interfaces.iter().filter(|name| index_of(name).is_some()) {
+        interfaces.push(links.xdp(xdp(object)?, name, config.edge.mode)?);
+    }
+    if !fresh {
+        maps::configure(pins, config)?;
+    }
+    let kernel = report::report(object)?;
+    let access = access::grant(pins, &config.edge.group)?;
+    Ok((interfaces, access.to_string(), kernel))
+}
+
+/// Opens the object with its maps: those that are pinned, and new ones for the rest, which are pinned.
 pub(super) fn open_object(pins: &Pins, config: &Config) -> Result<Ebpf, EdgeError> {
     let mut loader = EbpfLoader::new();
     for map in MAPS {
@@ -149,125 +234,47 @@ pub(super) fn open_object(pins: &Pins, config: &Config) -> Result<Ebpf, EdgeErro
     })
 }
 
-fn attach_conns(object: &mut Ebpf, pins: &Pins) -> Result<u32, EdgeError> {
+fn conns(object: &mut Ebpf) -> Result<&mut SockOps, EdgeError> {
     let program = object.program_mut(CONNS_PROGRAM).ok_or(EdgeError::Missing { what: "program guard_conns" })?;
-    let program: &mut SockOps = program.try_into().map_err(verifier(CONNS_PROGRAM))?;
-    program.load().map_err(verifier(CONNS_PROGRAM))?;
-    let path = pins.conns_link();
-    if path.exists() {
-        let link = sys::open_pin(&path).map_err(EdgeError::pin("opening", &path))?;
-        let fd = program.fd().map_err(verifier(CONNS_PROGRAM))?;
-        sys::update_link(link.as_fd(), fd.as_fd()).map_err(EdgeError::pin("replacing the program of", &path))?;
-    } else {
-        let cgroup = cgroup_root()?;
-        let failed = |cause| EdgeError::Cgroup { cgroup: cgroup.clone(), cause };
-        let directory = File::open(&cgroup).map_err(failed)?;
-        // cgroup links are always multiple: `Single` sets no flag, `AllowMultiple` one that links refuse.
-        let link = program.attach(directory, CgroupAttachMode::Single).map_err(|e| failed(io_error(e)))?;
-        let link = program.take_link(link).map_err(|e| failed(io_error(e)))?;
-        let link: FdLink = link.try_into().map_err(|_| EdgeError::Missing { what: "link of guard_conns" })?;
-        pin(link, &path)?;
-    }
-    Ok(program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0))
+    program.try_into().map_err(verifier(CONNS_PROGRAM))
 }
 
 pub(super) fn xdp(object: &mut Ebpf) -> Result<&mut Xdp, EdgeError> {
     let program = object.program_mut(XDP_PROGRAM).ok_or(EdgeError::Missing { what: "program guard_xdp" })?;
-    let program: &mut Xdp = program.try_into().map_err(verifier(XDP_PROGRAM))?;
-    program.load().map_err(verifier(XDP_PROGRAM))?;
-    Ok(program)
+    program.try_into().map_err(verifier(XDP_PROGRAM))
 }
 
-/// Puts the program on `name`: behind the link that is pinned for it, else by a new one.
-fn attach_xdp(program: &mut Xdp, pins: &Pins, name: &str, wanted: XdpMode) -> Result<Attached, EdgeError> {
-    let index = index_of(name)?;
-    for mode in [Mode::Driver, Mode::Generic] {
-        let path = pins.xdp_link(mode, name);
-        if !path.exists() {
-            continue;
-        }
-        let link = sys::open_pin(&path).map_err(EdgeError::pin("opening", &path))?;
-        let current = sys::link_interface(link.as_fd()).map_err(EdgeError::pin("reading", &path))? == index;
-        if current && modes(wanted).contains(&mode) {
-            let fd = program.fd().map_err(verifier(XDP_PROGRAM))?;
-            sys::update_link(link.as_fd(), fd.as_fd()).map_err(EdgeError::pin("replacing the program of", &path))?;
-            return Ok(Attached { name: name.to_owned(), mode: mode.label(), replaced: true });
-        }
-        // Of an interface that is gone, or in a mode that isn't wanted any more.
-        drop(link);
-        Pins::remove(&path)?;
-        if current {
-            // The kernel has only one mode at a time. Where the new one is refused the old one comes back.
-            return attach_anew(program, pins, name, index, modes(wanted)).inspect_err(|_| {
-                let _ = attach_anew(program, pins, name, index, &[mode]);
-            });
-        }
-    }
-    attach_anew(program, pins, name, index, modes(wanted))
+fn instructions(info: Result<ProgramInfo, ProgramError>) -> u32 {
+    info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0)
 }
 
-fn attach_anew(program: &mut Xdp, pins: &Pins, name: &str, index: u32, modes: &[Mode]) -> Result<Attached, EdgeError> {
-    let mut failure = EdgeError::NoInterface;
-    for &mode in modes {
-        let flag = match mode {
-            Mode::Driver => AyaMode::Driver,
-            Mode::Generic => AyaMode::Skb,
-        };
-        match program.attach_to_if_index(index, flag) {
-            Ok(link) => {
-                let link = program.take_link(link).map_err(verifier(XDP_PROGRAM))?;
-                // A kernel without XDP links would get a netlink attachment, which can't be pinned.
-                let link: FdLink = link.try_into().map_err(|_| EdgeError::Missing { what: "XDP link" })?;
-                pin(link, &pins.xdp_link(mode, name))?;
-                return Ok(Attached { name: name.to_owned(), mode: mode.label(), replaced: false });
-            }
-            Err(error) => {
-                let cause = io_error(error);
-                failure = match cause.raw_os_error() {
-                    Some(libc::EBUSY | libc::EEXIST) => return Err(EdgeError::Occupied { name: name.to_owned() }),
-                    Some(libc::EPERM | libc::EACCES) => {
-                        return Err(EdgeError::NotPermitted { what: "attaching XDP programs" });
-                    }
-                    _ => EdgeError::Attach { name: name.to_owned(), mode: mode.label(), cause },
-                };
-            }
+/// Pins a program in the place of the one before, for the next load to go back to.
+fn keep(pins: &Pins, name: &str, pin: impl FnOnce(&Path) -> Result<(), EdgeError>) -> Result<(), EdgeError> {
+    let (path, new) = (pins.program(name), pins.program(&format!("{name}-new")));
+    Pins::remove(&new)?;
+    pin(&new)?;
+    fs::rename(&new, &path).map_err(EdgeError::pin("pinning", path))
+}
+
+fn pinning(path: &Path) -> impl FnOnce(PinError) -> EdgeError {
+    let path = path.to_owned();
+    move |error| EdgeError::pin("pinning", path)(std::io::Error::other(error))
+}
+
+/// Takes the program off interfaces that the configuration names no more.
+fn remove_unwanted(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
+    // By path, not by name: `eth0.1` and `eth0~1` have the same.
+    let wanted = |name: &String| [Mode::Driver, Mode::Generic].map(|mode| pins.xdp_link(mode, name));
+    let wanted: Vec<PathBuf> = config.edge.interfaces.iter().flat_map(wanted).collect();
+    for (_, _, path) in pins.xdp_links().map_err(EdgeError::pin("reading", pins.directory()))? {
+        if !wanted.contains(&path) {
+            Pins::remove(&path)?;
         }
     }
-    Err(failure)
+    Ok(())
 }
 
-fn modes(wanted: XdpMode) -> &'static [Mode] {
-    match wanted {
-        XdpMode::Auto => &[Mode::Driver, Mode::Generic],
-        XdpMode::Driver => &[Mode::Driver],
-        XdpMode::Generic => &[Mode::Generic],
-    }
-}
-
-fn pin(link: FdLink, path: &Path) -> Result<(), EdgeError> {
-    let result = link.pin(path).map(drop);
-    result.map_err(|error| EdgeError::pin("pinning", path)(io::Error::other(error)))
-}
-
-fn index_of(name: &str) -> Result<u32, EdgeError> {
-    let unknown = || EdgeError::UnknownInterface { name: name.to_owned() };
-    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0))
-        .or_else(|_| std::net::UdpSocket::bind(("::1", 0)))
-        .map_err(|_| unknown())?;
-    rustix::net::netdevice::name_to_index(&socket, name).map_err(|_| unknown())
-}
-
-/// Where cgroup v2 is mounted: sockets of all processes are below its root.
-fn cgroup_root() -> Result<PathBuf, EdgeError> {
-    let mounts = fs::read_to_string("/proc/self/mounts").map_err(EdgeError::pin("reading", "/proc/self/mounts"))?;
-    let mount = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    mount
-        .into_iter()
-        .find_map(|fields| (fields.get(2) == Some(&"cgroup2")).then(|| fields.get(1).map(PathBuf::from)).flatten())
-        .ok_or(EdgeError::NoCgroup)
-}
-
-fn verifier(program: &'static str) -> impl Fn(ProgramError) -> EdgeError {
+pub(super) fn verifier(program: &'static str) -> impl Fn(ProgramError) -> EdgeError {
     move |error| match &error {
         ProgramError::LoadError { io_error, .. } if not_permitted(io_error) => {
             EdgeError::NotPermitted { what: "loading eBPF programs" }
@@ -277,13 +284,6 @@ fn verifier(program: &'static str) -> impl Fn(ProgramError) -> EdgeError {
 }
 
 /// EPERM only: EACCES is how the verifier says no.
-fn not_permitted(error: &io::Error) -> bool {
+fn not_permitted(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPERM)
-}
-
-fn io_error(error: ProgramError) -> io::Error {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error,
-        error => io::Error::other(error),
-    }
 }

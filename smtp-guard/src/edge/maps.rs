@@ -7,6 +7,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, Map, MapData, MapInfo, MapType};
 use ipnet::IpNet;
 use smtp_guard_ebpf::abi::{self, EXEMPT_ENTRIES, PORT_WORDS, Settings};
+use smtp_guard_ebpf::event::{EVENTS_BYTES, Sampling};
 use smtp_guard_ebpf::lists;
 use smtp_guard_ebpf::rate::Bucket;
 use smtp_guard_ebpf::reason::MAX_REASONS;
@@ -40,6 +41,8 @@ fn shape(map: &str, max_sources: u32) -> Option<Shape> {
         "LISTS" => (MapType::Array, 4, LIST_VALUE, lists::ELEMENTS),
         "BANNED" => (MapType::Array, 4, abi::BANNED_WORDS as u32 * 8, abi::BANNED_ELEMENTS),
         "CLOCK" => (MapType::PerCpuArray, 4, 16, 1),
+        "SAMPLES" => (MapType::PerCpuArray, 4, size_of::<Sampling>() as u32, 1),
+        "EVENTS" => (MapType::RingBuf, 0, 0, EVENTS_BYTES),
         "BANS" => (MapType::Hash, 8, size_of::<abi::Ban>() as u32, max_sources),
         "CONNS" => (MapType::Hash, 8, size_of::<abi::Connections>() as u32, max_sources),
         "COUNTED" => (MapType::SkStorage, 4, 8, 0),

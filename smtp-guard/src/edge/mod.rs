@@ -1,25 +1,36 @@
 //! The kernel boundary: loading the programs, the pinned maps, the ban table that both planes are fed from.
 //!
 //! - [`load`] and [`unload`] are privileged and short; what they leave is pinned and needs no process.
+//! - [`returned`] puts the program back on interfaces that were gone.
 //! - [`KernelPlane`] is the pinned maps, opened. It works for whoever may open the files.
 //! - [`lists`] writes block lists, whole sets of them.
+//! - [`events`] reads what was dropped, by samples.
 //! - [`bans`] is the only writer of the ban map, and what user space enforces where there is no kernel plane.
 
+mod access;
+mod attach;
 mod banned;
 pub mod bans;
 mod error;
 pub mod events;
+pub mod interfaces;
 pub mod lists;
 mod load;
 mod maps;
+mod netlink;
 mod pins;
 mod plane;
 mod reconcile;
+mod report;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod versions;
+mod watch;
 
+pub use attach::Attached;
 pub use banned::Written;
 pub use error::EdgeError;
-pub use load::{Attached, Loaded, load, permitted, unload};
+pub use load::{Loaded, load, load_present, permitted, unload};
 pub use plane::{Interface, KernelPlane, Packets, Refreshed, Status};
+pub use watch::{Returned, returned};

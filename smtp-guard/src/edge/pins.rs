@@ -1,7 +1,8 @@
 //! Names below the pin directory. The path says what a pin is, so that any process can find its way without a registry.
 //!
-//! `<pin_directory>/v<ABI>/MAP` for maps, `link-conns` for the counting program, `xdp-driver-IF` or `xdp-generic-IF` for
-//! the program on an interface. The BPF filesystem takes no dots: those of interface names become `~`.
+//! `<pin_directory>/v<ABI>/MAP` for maps, `link-conns` for the link of the counting program, `xdp-driver-IF` or
+//! `xdp-generic-IF` for that of the program on an interface; `prog-conns` and `prog-xdp` for the programs behind them, which
+//! a load that fails puts back. The BPF filesystem takes no dots: those of interface names become `~`.
 
 use std::fs;
 use std::io;
@@ -12,10 +13,28 @@ use smtp_guard_ebpf::abi::ABI_VERSION;
 use super::error::EdgeError;
 
 /// Names of the maps, in the order in which they are written before anything is attached.
-pub(super) const MAPS: [&str; 11] =
-    ["SETTINGS", "PORTS", "EXEMPT_V4", "EXEMPT_V6", "LISTS", "BANNED", "BANS", "CONNS", "COUNTERS", "CLOCK", "COUNTED"];
+pub(super) const MAPS: [&str; 13] = [
+    "SETTINGS",
+    "PORTS",
+    "EXEMPT_V4",
+    "EXEMPT_V6",
+    "LISTS",
+    "BANNED",
+    "BANS",
+    "CONNS",
+    "COUNTERS",
+    "CLOCK",
+    "SAMPLES",
+    "EVENTS",
+    "COUNTED",
+];
+
+/// The programs, as [`Pins::program`] names them.
+pub(super) const XDP: &str = "xdp";
+pub(super) const CONNS: &str = "conns";
 
 const CONNS_LINK: &str = "link-conns";
+const PROGRAM: &str = "prog-";
 
 /// Magic number of the BPF filesystem.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -24,6 +43,7 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 #[derive(Clone, Debug)]
 pub(super) struct Pins {
     directory: PathBuf,
+    version: u32,
 }
 
 /// Where XDP runs, as it was attached.
@@ -45,7 +65,16 @@ impl Mode {
 impl Pins {
     /// Those of this version.
     pub(super) fn new(pin_directory: &Path) -> Self {
-        Self { directory: pin_directory.join(format!("v{ABI_VERSION}")) }
+        Self::of(pin_directory, ABI_VERSION)
+    }
+
+    /// Those of `version`.
+    pub(super) fn of(pin_directory: &Path, version: u32) -> Self {
+        Self { directory: pin_directory.join(format!("v{version}")), version }
+    }
+
+    pub(super) fn version(&self) -> u32 {
+        self.version
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -58,6 +87,11 @@ impl Pins {
 
     pub(super) fn conns_link(&self) -> PathBuf {
         self.directory.join(CONNS_LINK)
+    }
+
+    /// The program [`XDP`] or [`CONNS`].
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{PROGRAM}{name}"))
     }
 
     pub(super) fn xdp_link(&self, mode: Mode, interface: &str) -> PathBuf {
@@ -130,8 +164,9 @@ impl Pins {
         }
         for entry in fs::read_dir(&self.directory).map_err(EdgeError::pin("reading", &self.directory))? {
             let path = entry.map_err(EdgeError::pin("reading", &self.directory))?.path();
-            if Self::remove(&path)? {
-                removed.push(format!("map {}", path.file_name().unwrap_or_default().display()));
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if Self::remove(&path)? && !name.starts_with(PROGRAM) {
+                removed.push(format!("map {name}"));
             }
         }
         fs::remove_dir(&self.directory).map_err(EdgeError::pin("removing", &self.directory))?;
@@ -139,17 +174,15 @@ impl Pins {
     }
 }
 
-/// The pin directories of all ABI versions below `pin_directory`.
+/// The pin directories of all ABI versions below `pin_directory`, the newest first.
 pub(super) fn versions(pin_directory: &Path) -> Vec<Pins> {
     let Ok(entries) = fs::read_dir(pin_directory) else {
         return Vec::new();
     };
-    let is_version = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
-    };
-    let directories = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    directories.filter(is_version).map(|directory| Pins { directory }).collect()
+    let version = |path: PathBuf| path.file_name()?.to_str()?.strip_prefix('v')?.parse().ok();
+    let mut versions: Vec<u32> = entries.filter_map(|entry| version(entry.ok()?.path())).collect();
+    versions.sort_unstable_by(|a, b| b.cmp(a));
+    versions.into_iter().map(|version| Pins::of(pin_directory, version)).collect()
 }
 
 fn mount(directory: &Path) -> Result<(), EdgeError> {
@@ -166,7 +199,7 @@ fn mount(directory: &Path) -> Result<(), EdgeError> {
 }
 
 /// Whether `directory`, or the nearest ancestor that exists, is on a BPF filesystem.
-fn on_bpffs(directory: &Path) -> bool {
+pub(super) fn on_bpffs(directory: &Path) -> bool {
     let existing = directory.ancestors().find(|path| path.exists());
     existing.is_some_and(|path| rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type as u64 == BPF_FS_MAGIC))
 }

@@ -12,6 +12,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::banned::{Banned, Written};
 use super::error::EdgeError;
+use super::interfaces::{index_of, xdp_mode};
 use super::pins::Pins;
 use super::reconcile::{self, Suspicions};
 use super::{maps, sys};
@@ -331,11 +332,16 @@ impl KernelPlane {
         })
     }
 
-    fn interfaces(&self) -> Result<Vec<Interface>, EdgeError> {
+    /// The interfaces that the plane was loaded for, and whether the program is on them.
+    pub fn interfaces(&self) -> Result<Vec<Interface>, EdgeError> {
         let links = self.pins.xdp_links().map_err(EdgeError::pin("reading", self.pins.directory()))?;
         let interface = |(name, mode, path): (String, super::pins::Mode, PathBuf)| {
-            let attached =
-                sys::open_pin(&path).and_then(|link| sys::link_interface(link.as_fd())).is_ok_and(|i| i != 0);
+            let link = sys::open_pin(&path).and_then(|link| sys::link_interface(link.as_fd()));
+            let attached = match link {
+                Ok(index) => index != 0,
+                // Links are root's alone. Others see whether there is a program on the interface, not whose.
+                Err(_) => index_of(&name).is_some_and(|index| xdp_mode(index).is_ok_and(|found| found == Some(mode))),
+            };
             Interface { name, mode: mode.label(), attached }
         };
         Ok(links.into_iter().map(interface).collect())

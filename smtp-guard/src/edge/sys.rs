@@ -10,6 +10,7 @@ use std::ptr;
 
 use aya::maps::{MapData, MapError};
 
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
@@ -20,9 +21,9 @@ const BPF_LINK_UPDATE: libc::c_long = 29;
 /// Since Linux 5.14; not in every version of libc's headers.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// The part of `union bpf_attr` that BPF_OBJ_GET reads.
+/// The part of `union bpf_attr` that BPF_OBJ_PIN and BPF_OBJ_GET read.
 #[repr(C)]
-struct ObjGet {
+struct Object {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
@@ -235,10 +236,19 @@ pub(super) fn wait_for_programs() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Opens the object (here: a link) pinned at `path`.
+/// Pins the object behind `fd` (here: a link that is pinned elsewhere as well) at `path`.
+pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = Object { pathname: path.as_ptr() as u64, bpf_fd: number(fd), file_flags: 0 };
+    // SAFETY: the attribute lives over the call, is as long as we say, and points to a string that lives as long; the
+    // descriptor is open.
+    unsafe { bpf(BPF_OBJ_PIN, &mut attr) }.map(drop)
+}
+
+/// Opens the object (here: a link or a program) pinned at `path`.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    let mut attr = Object { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     // SAFETY: the attribute lives over the call, is as long as we say, and points to a string that lives as long.
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
     // SAFETY: a successful BPF_OBJ_GET returns a new descriptor that nobody else owns.
