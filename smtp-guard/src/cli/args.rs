@@ -151,6 +151,14 @@ pub(super) enum Edge {
         #[command(flatten)]
         json: Json,
     },
+    /// Load, then stay, and filter interfaces as soon as they come back (needs root)
+    ///
+    /// What is loaded stays when this ends. A guard that runs as root does the same by itself; for one that doesn't, this is
+    /// the service beside it.
+    Watch {
+        #[command(flatten)]
+        interfaces: Interfaces,
+    },
     /// Detach the programs and remove everything of them (needs root)
     Unload {
         #[command(flatten)]
@@ -254,6 +262,7 @@ mod tests {
         check("decisions|delete|192.0.2.1", Ok("ip: Some(192.0.2.1), all: false"));
         check("decisions|delete|--all", Ok("ip: None, all: true"));
         check("edge|load|--interface|lo|--interface|eth0", Ok("[\"lo\", \"eth0\"]"));
+        check("edge|watch|--interface|eth0", Ok("Watch"));
         check("edge|unload", Ok("Unload"));
         check("edge|status|--json", Ok("Status"));
         check("sink|--listen|127.0.0.1:2526|--maildir|/m", Ok("127.0.0.1:2526"));

@@ -1,24 +1,28 @@
-//! `edge load | unload | status`: the kernel plane without the proxy.
+//! `edge load | watch | unload | status`: the kernel plane without the proxy.
 
 use anyhow::{Context as _, bail};
 
-use super::args::Edge;
-use super::output;
+use super::args::{Edge, Interfaces};
+use super::{follow, output};
 use crate::config::Config;
 use crate::edge;
+use crate::observe::log;
 
 /// Performs `command` with what `config` says of the edge.
 pub(super) fn edge(mut config: Config, command: Edge) -> anyhow::Result<()> {
     match command {
         Edge::Load { interfaces, json } => {
-            if !interfaces.interfaces.is_empty() {
-                config.edge.interfaces = interfaces.interfaces;
-            }
-            if config.edge.interfaces.is_empty() {
-                bail!("no interface: set edge.interfaces, or give --interface (`ip link` lists them)");
-            }
+            choose(&mut config, interfaces)?;
             let loaded = edge::load(&config)?;
             output::show(json.json, &loaded, || loaded.to_string())
+        }
+        Edge::Watch { interfaces } => {
+            choose(&mut config, interfaces)?;
+            log::init(&config.log)?;
+            let loaded = edge::load_present(&config)?;
+            loaded.to_string().lines().for_each(|line| tracing::info!("{line}"));
+            // A signal ends it.
+            follow::interfaces(&config)
         }
         Edge::Unload { json } => {
             let removed = edge::unload(&config.edge.pin_directory)?;
@@ -35,4 +39,15 @@ pub(super) fn edge(mut config: Config, command: Edge) -> anyhow::Result<()> {
             output::show(json.json, &status, || output::tree(&status))
         }
     }
+}
+
+/// The interfaces of the command line come before those of the configuration; there has to be one.
+fn choose(config: &mut Config, interfaces: Interfaces) -> anyhow::Result<()> {
+    if !interfaces.interfaces.is_empty() {
+        config.edge.interfaces = interfaces.interfaces;
+    }
+    if config.edge.interfaces.is_empty() {
+        bail!("no interface: set edge.interfaces, or give --interface (`ip link` lists them)");
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ mod attempt;
 mod desk;
 mod edge;
 mod explain;
+mod follow;
 mod output;
 pub mod run;
 pub mod sink;

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::desk::Desk;
+use super::follow;
 use super::sink;
 use crate::addr::BackendAddr;
 use crate::clock::Instant;
@@ -64,6 +65,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let mut side = JoinSet::new();
     if let Some(plane) = &plane {
         side.spawn(sweep(Arc::clone(plane)));
+        watch_kernel(plane, &config)?;
     }
     let bans =
         Arc::new(BanTable::new(plane.map(|plane| plane as Arc<dyn KernelBans>), config.edge.max_sources as usize));
@@ -88,6 +90,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     }
     tokio::spawn(async move {
         wait_for_signal().await;
+        tracing::info!("idle sessions hear 421, transactions may end");
         stopper.stop();
     });
     ready.set(true);
@@ -120,6 +123,11 @@ impl KernelStats for Counters {
 
     fn sources(&self) -> Option<u64> {
         self.0.established().ok().map(|sources| sources.len() as u64)
+    }
+
+    fn interfaces(&self) -> Vec<(String, bool)> {
+        let interfaces = self.0.interfaces().unwrap_or_default();
+        interfaces.into_iter().map(|interface| (interface.name, interface.attached)).collect()
     }
 
     fn bans(&self) -> Option<u64> {
@@ -182,7 +190,7 @@ fn kernel_plane(config: &Config) -> (Option<Arc<KernelPlane>>, Kernel) {
 fn open_kernel_plane(config: &Config) -> Result<KernelPlane, edge::EdgeError> {
     let directory = &config.edge.pin_directory;
     // Also where it is loaded: then programs, interfaces and settings become those of this version and configuration.
-    let loaded = edge::load(config);
+    let loaded = edge::load_present(config);
     let Some(plane) = KernelPlane::open(directory)? else {
         return Err(loaded.err().unwrap_or_else(|| edge::EdgeError::NotLoaded { directory: directory.clone() }));
     };
@@ -223,6 +231,14 @@ async fn sweep(plane: Arc<KernelPlane>) {
     }
 }
 
+/// Threads for what waits in the kernel; they end with the process.
+fn watch_kernel(plane: &Arc<KernelPlane>, config: &Arc<Config>) -> std::io::Result<()> {
+    let (followed, drops) = (Arc::clone(config), Arc::clone(plane));
+    std::thread::Builder::new().name("interfaces".to_owned()).spawn(move || follow::interfaces(&followed))?;
+    std::thread::Builder::new().name("drops".to_owned()).spawn(move || follow::events(&drops, |_, _| {}))?;
+    Ok(())
+}
+
 /// Without a configuration file the built-in sink is the backend.
 async fn start_sink(config: &mut Config) -> anyhow::Result<()> {
     let maildir = config.state.directory.join("maildir");
@@ -244,7 +260,7 @@ fn announce(config: &Config, about: &About) {
     );
 }
 
-/// SIGTERM and SIGINT stop the guard; what drains then is bounded by `drain`.
+/// Ends with SIGTERM or SIGINT.
 async fn wait_for_signal() {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     match signals {
@@ -253,7 +269,7 @@ async fn wait_for_signal() {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
-            tracing::info!(signal = name, "stopping: idle sessions hear 421, transactions may end");
+            tracing::info!(signal = name, "stopping");
         }
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "cannot watch for signals");

@@ -27,6 +27,8 @@ pub(super) const TEN_YEARS: Duration = Duration::from_secs(3650 * 24 * 3600);
 const SOCKET_PATH: usize = 100;
 /// Bytes of an interface's name: IFNAMSIZ with the final zero.
 const INTERFACE: usize = 15;
+/// Bytes of the name of a group.
+const GROUP: usize = 64;
 
 /// The configuration of `raw`. `whole`: nothing was taken out of it. What is wrong is left in `judge`.
 pub(super) fn check(raw: &Raw, whole: bool, judge: &mut Judge) -> Config {
@@ -239,7 +241,20 @@ fn edge(raw: &raw::Edge, judge: &mut Judge) -> Edge {
         connections: judge.number("edge.connections", &raw.connections, 1..=1_000_001, default.connections),
         max_sources: judge.number("edge.max_sources", &raw.max_sources, 1..=16_000_000, default.max_sources),
         pin_directory: judge.path("edge.pin_directory", &raw.pin_directory).unwrap_or(default.pin_directory),
+        group: group(&raw.group, judge).unwrap_or(default.group),
     }
+}
+
+/// A group that doesn't exist is no error: packages make it after the file is written.
+fn group(raw: &raw::Text, judge: &mut Judge) -> Option<String> {
+    let text = raw.as_ref()?;
+    let name = text.get_ref();
+    let odd = |c: char| c == ':' || c == ',' || c.is_whitespace() || c.is_control();
+    if name.len() > GROUP || name.contains(odd) {
+        let help = "`getent group` lists the names; a number is taken as well";
+        judge.wrong(text.span(), format!("edge.group: {name:?} is no name of a group"), "", help);
+    }
+    Some(name.clone())
 }
 
 fn metrics(raw: &raw::Metrics, judge: &mut Judge) -> Metrics {

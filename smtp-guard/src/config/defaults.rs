@@ -119,6 +119,7 @@ impl Default for Edge {
             connections: 50,
             max_sources: 1_000_000,
             pin_directory: PathBuf::from("/sys/fs/bpf/smtp-guard"),
+            group: String::from("smtp-guard"),
         }
     }
 }

@@ -261,6 +261,8 @@ pub struct Edge {
     pub max_sources: u32,
     /// Programs and maps are pinned below it, in a directory named after the ABI version.
     pub pin_directory: PathBuf,
+    /// Who may open the pinned maps beside root: a name or a number. Empty: nobody.
+    pub group: String,
 }
 
 /// The HTTP endpoint for metrics and health.

@@ -103,7 +103,7 @@ tables! {
     }
     Dnsbl { zone: Text, weight: Number, replies: List }
     Dns { servers: List, timeout: Text }
-    Edge { interfaces: List, mode: Text, connections: Number, max_sources: Number, pin_directory: Text }
+    Edge { interfaces: List, mode: Text, connections: Number, max_sources: Number, pin_directory: Text, group: Text }
     Metrics { listen: Text }
     Admin { socket: Text }
     State { directory: Text }

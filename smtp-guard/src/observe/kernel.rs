@@ -17,6 +17,8 @@ pub trait KernelStats: Send + Sync + 'static {
     fn counters(&self) -> Vec<(Reason, Family, u64)>;
     /// Sources that have established connections now; `None`: can't be read.
     fn sources(&self) -> Option<u64>;
+    /// Interfaces that the plane was loaded for, and whether the program is on them.
+    fn interfaces(&self) -> Vec<(String, bool)>;
     /// Entries of the map of bans, expired ones included until they are swept; `None`: can't be read.
     fn bans(&self) -> Option<u64>;
 }
@@ -48,6 +50,15 @@ impl Collector for KernelCollector {
                 let labels =
                     [("reason", reason.label()), ("family", address_family.label()), ("verdict", verdict(reason))];
                 ConstCounter::new(packets).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let interfaces = stats.interfaces();
+        if !interfaces.is_empty() {
+            let help = "Whether the kernel plane is on an interface";
+            let mut family = encoder.encode_descriptor("kernel_interface_attached", help, None, MetricType::Gauge)?;
+            for (name, attached) in interfaces {
+                let labels = [("interface", name.as_str())];
+                ConstGauge::new(i64::from(attached)).encode(family.encode_family(&labels)?)?;
             }
         }
         let gauges = [
@@ -90,6 +101,7 @@ pub(super) mod tests {
         check("smtp_guard_kernel_packets_total{reason=\"harvest\",family=\"ipv6\",verdict=\"drop\"} 9");
         check("smtp_guard_kernel_packets_total{reason=\"exempt\",family=\"ipv4\",verdict=\"pass\"} 2");
         check("smtp_guard_kernel_sources 3");
+        check("smtp_guard_kernel_interface_attached{interface=\"eth0\"} 1");
     }
 
     pub(in crate::observe) struct Fake;
@@ -101,6 +113,10 @@ pub(super) mod tests {
 
         fn sources(&self) -> Option<u64> {
             Some(3)
+        }
+
+        fn interfaces(&self) -> Vec<(String, bool)> {
+            vec![("eth0".to_owned(), true)]
         }
 
         fn bans(&self) -> Option<u64> {

@@ -1,0 +1,108 @@
+//! Threads beside the kernel plane: interfaces that come back, and what is dropped.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::edge::events::{Events, Sample};
+use crate::edge::interfaces::Changes;
+use crate::edge::{self, EdgeError, KernelPlane, Returned};
+
+/// How often interfaces are looked at when nothing is said to have changed: what was lost mustn't be lost for ever.
+const LOOK: Duration = Duration::from_secs(2);
+/// How often is looked whether the plane was loaded anew, and has another ring buffer.
+const REOPEN: Duration = Duration::from_secs(5);
+/// Samples that are taken at once.
+const SAMPLES: usize = 512;
+
+/// Puts the program back on interfaces that were gone, as soon as they are back. Where this process may not, says which are
+/// unfiltered. Blocks, and never ends.
+pub(super) fn interfaces(config: &Config) -> ! {
+    let changes = Changes::new();
+    if let Err(error) = &changes {
+        tracing::warn!(%error, "changes of interfaces can't be heard of: they are looked at every two seconds");
+    }
+    let mut known = Known::default();
+    loop {
+        let returned = edge::returned(config);
+        let plane = KernelPlane::open(&config.edge.pin_directory).ok().flatten();
+        let interfaces = plane.and_then(|plane| plane.interfaces().ok()).unwrap_or_default();
+        known.tell(returned, interfaces.into_iter().map(|interface| (interface.name, interface.attached)));
+        if !changes.as_ref().is_ok_and(|changes| changes.wait(LOOK).is_ok()) {
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// Hands `take` what the kernel dropped, by samples, and how many samples were lost so far. Blocks, and never ends.
+pub(super) fn events(plane: &KernelPlane, take: impl Fn(&[Sample], u64)) -> ! {
+    loop {
+        match Events::open(plane) {
+            Ok(mut events) => {
+                while events.is_current(plane) {
+                    if events.wait(REOPEN).unwrap_or(false) {
+                        take(&events.take(SAMPLES), events.lost().unwrap_or(0));
+                    }
+                }
+            }
+            // A plane that was unloaded is told by the ledger's task.
+            Err(error) => tracing::debug!(%error, "drops in the kernel can't be read"),
+        }
+        std::thread::sleep(REOPEN);
+    }
+}
+
+/// What was told of interfaces, so that it is told once.
+#[derive(Debug, Default)]
+struct Known {
+    failures: HashMap<String, String>,
+    attached: HashMap<String, bool>,
+}
+
+impl Known {
+    fn tell(&mut self, returned: Result<Returned, EdgeError>, interfaces: impl Iterator<Item = (String, bool)>) {
+        // A plane that was unloaded is told by the ledger's task.
+        let Returned { attached, failed } = returned.unwrap_or_default();
+        for attached in attached {
+            self.failures.remove(&attached.name);
+            tracing::warn!(interface = attached.name, "interface came back: {attached}");
+        }
+        for (name, error) in failed {
+            let error = error.to_string();
+            if self.failures.insert(name.clone(), error.clone()).as_ref() != Some(&error) {
+                tracing::error!(interface = name, error, "interface is there, and unfiltered");
+            }
+        }
+        for (name, attached) in interfaces {
+            match (self.attached.insert(name.clone(), attached), attached) {
+                (Some(false), true) => tracing::info!(interface = name, "interface is filtered again"),
+                (None | Some(true), false) => tracing::warn!(
+                    interface = name,
+                    "interface is gone or unfiltered; where it is back, `smtp-guard edge load` as root filters it"
+                ),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_is_told_once() {
+        let mut known = Known::default();
+        let look = |known: &mut Known, attached| {
+            known.tell(Ok(Returned::default()), [("eth0".to_owned(), attached)].into_iter());
+            known.attached["eth0"]
+        };
+        assert_eq!([true, true, false, true].map(|attached| look(&mut known, attached)), [true, true, false, true]);
+        let failed = |known: &mut Known| {
+            let failed = vec![("eth1".to_owned(), EdgeError::Occupied { name: "eth1".to_owned() })];
+            known.tell(Ok(Returned { attached: Vec::new(), failed }), std::iter::empty());
+            known.failures.len()
+        };
+        assert_eq!([failed(&mut known), failed(&mut known)], [1, 1]);
+    }
+}

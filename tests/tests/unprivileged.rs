@@ -1,0 +1,107 @@
+//! A proxy without a capability on the maps that root has loaded and handed to its group.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::Path;
+
+use smtp_guard_tests::{Guard, Host, Postfix, Program, World, guard::binary, guard::netkit, run, wait_for};
+
+/// A user and a group that nobody has.
+const NOBODYS: u32 = 54_321;
+
+/// A copy of the binary that every user can run, wherever the build is.
+fn public_binary(folder: &Path) -> String {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = folder.join("smtp-guard");
+    fs::copy(binary(), &copy).unwrap();
+    copy.display().to_string()
+}
+
+/// What turns into the user before it runs a program: no capability now, and none to be had.
+fn as_user(user: u32) -> Vec<String> {
+    let id = user.to_string();
+    [
+        "setpriv",
+        "--reuid",
+        &id,
+        "--regid",
+        &id,
+        "--clear-groups",
+        "--inh-caps=-all",
+        "--bounding-set=-all",
+        "--no-new-privs",
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn an_ordinary_user_bans_in_the_kernel() {
+    let world = World::new();
+    let _postfix = Postfix::start(&world, "");
+    let group = format!("\"{NOBODYS}\"");
+    let guard = Guard::configured(&world, &[("edge.group", &group), ("harvest.unknown_recipients", "5")]);
+    let folder = guard.config().parent().unwrap().to_owned();
+    let program = public_binary(&folder);
+    chown(&folder, Some(NOBODYS), Some(NOBODYS)).unwrap();
+    // Port 25 without CAP_NET_BIND_SERVICE.
+    run(world.on(Host::Edge, "sh").args(["-c", "echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start"]), "").ok();
+    let loaded = guard.command(&["edge", "load"]).ok();
+    assert!(loaded.contains(&format!("maps: open to root and to group {NOBODYS}")), "{loaded}");
+
+    let words = as_user(NOBODYS);
+    let mut command = world.on(Host::Edge, &words[0]);
+    command.args(&words[1..]).arg(&program).args(["run", "--config"]).arg(guard.config());
+    let mut proxy = Program::start(&mut command, folder.join("log"));
+    proxy.wait_for("smtp-guard runs");
+    proxy.wait_for("\"backend answers\"");
+    let status = fs::read_to_string(format!("/proc/{}/status", proxy.pid().as_raw_nonzero())).unwrap();
+    for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000"] {
+        assert!(status.contains(line), "{status}");
+    }
+    assert!(proxy.output().contains("kernel plane taken over as it was loaded"), "{}", proxy.output());
+    let status = guard.json(&["status"]);
+    assert_eq!(status["kernel"]["present"], true, "{status:#}");
+
+    // By the operator, and by a harvest: dropped in the kernel, lifted in the kernel.
+    let edge = format!("{}:25", World::EDGE_FOR_ATTACKER);
+    let talk = |lines: &str| run(world.on(Host::Attacker, &netkit()).args(["dialogue", &edge]), lines).ok();
+    guard.command(&["decisions", "add", World::ATTACKER, "--for", "1h", "--reason", "x"]).ok();
+    assert!(talk("").contains("NOT CONNECTED"));
+    let dropped = guard.packets("operator");
+    assert!(dropped > 0);
+    guard.command(&["decisions", "delete", "--all"]).ok();
+    let harvest = "EHLO x\nMAIL FROM:<a@b.example>\n".to_owned()
+        + &(0..8).map(|n| format!("RCPT TO:<nobody{n}@example.org>\n")).collect::<String>();
+    assert!(talk(&harvest).starts_with("220"), "lifted");
+    let banned = || (guard.json(&["edge", "status"])["bans"] == 1).then_some(());
+    wait_for("the harvest's ban in the kernel", banned, || proxy.output());
+    assert!(talk("").contains("NOT CONNECTED"));
+    assert!(guard.packets("harvest") > 0);
+
+    // What it may not: the links.
+    for refused in [&["edge", "unload"][..], &["edge", "load"]] {
+        let words = as_user(NOBODYS);
+        let mut command = world.on(Host::Edge, &words[0]);
+        command.args(&words[1..]).arg(&program).args(refused).arg("--config").arg(guard.config());
+        let refused = run(&mut command, "");
+        assert!(refused.code() == 1 && refused.stderr.contains("not permitted"), "{refused:#?}");
+    }
+    assert!(guard.json(&["edge", "status"])["interfaces"][0]["attached"] == true);
+    // It sees whether the program is on the interface, although the link is not its own.
+    assert!(
+        guard.metrics().contains("smtp_guard_kernel_interface_attached{interface=\"att0\"} 1"),
+        "{}",
+        guard.metrics()
+    );
+    proxy.kill9();
+
+    // Who is not in the group sees nothing.
+    let words = as_user(NOBODYS + 1);
+    let mut command = world.on(Host::Edge, &words[0]);
+    command.args(&words[1..]).arg(&program).args(["edge", "status", "--config"]).arg(guard.config());
+    let refused = run(&mut command, "");
+    assert_eq!(refused.code(), 1, "{refused:#?}");
+}
