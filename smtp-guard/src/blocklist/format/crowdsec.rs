@@ -6,6 +6,7 @@
 //! of ours, and a new decision about the same address would still hold.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -56,27 +57,24 @@ struct Element<'a> {
     simulated: Option<bool>,
 }
 
-#[derive(Deserialize)]
-struct Stream<'a> {
-    #[serde(borrow, default)]
-    new: Option<Vec<&'a RawValue>>,
-    #[serde(borrow, default)]
-    deleted: Option<Vec<&'a RawValue>>,
-}
+/// What a part of a stream is: `null` where there is nothing.
+type Elements<'a> = Option<Vec<&'a RawValue>>;
 
 pub(super) fn read(bytes: &[u8], reading: &mut Reading<'_>) -> Result<(), Fault> {
     let text = std::str::from_utf8(bytes).map_err(|error| Fault::Json(error.to_string()))?;
     let json = |error: serde_json::Error| Fault::Json(error.to_string());
     let mut place = Place { text, at: 0, line: 1 };
     if text.trim_start().starts_with('{') {
-        let stream: Stream<'_> = serde_json::from_str(text).map_err(json)?;
-        if stream.new.is_none() && stream.deleted.is_none() && !text.contains("\"new\"") {
+        let parts: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).map_err(json)?;
+        let part = |name| parts.get(name).map(|raw| serde_json::from_str::<Elements<'_>>(raw.get())).transpose();
+        let (new, deleted) = (part("new").map_err(json)?, part("deleted").map_err(json)?);
+        if new.is_none() && deleted.is_none() {
             return Err(Fault::Unrecognised);
         }
-        stream.deleted.iter().flatten().for_each(|_| reading.skip());
-        return stream.new.iter().flatten().try_for_each(|raw| element(raw, false, &mut place, reading));
+        deleted.iter().flatten().flatten().for_each(|_| reading.skip());
+        return new.iter().flatten().flatten().try_for_each(|raw| element(raw, false, &mut place, reading));
     }
-    let elements: Option<Vec<&RawValue>> = serde_json::from_str(text).map_err(json)?;
+    let elements: Elements<'_> = serde_json::from_str(text).map_err(json)?;
     elements.iter().flatten().try_for_each(|raw| element(raw, false, &mut place, reading))
 }
 

@@ -78,6 +78,8 @@ fn json_of_each_kind() {
         assert!(parse(&lines.as_bytes()[..cut], &protected()).is_err(), "cut after {cut} bytes");
     }
     refused(format!("[{BAN}"), "was cut short");
+    check("{\"new\":null,\"deleted\":null}", CrowdsecJson, &[], &[], 0);
+    refused("{\"message\":\"new\"}", "no format that is known");
     refused("{\"error\":\"access forbidden\"}", "no format that is known");
     refused("[1,2]", "2 of its 2 entries can't be read");
 }
