@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{MAX_ENTRIES, MAX_FILE};
+use super::{MAX_ENTRIES, MAX_FILE, MAX_TOTAL};
 
 /// Why a list was refused as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ impl ListError {
     pub fn bound(&self) -> Option<&'static str> {
         match self {
             Self::TooLarge { .. } => Some("blocklist_file"),
-            Self::Content { fault: Fault::TooMany, .. } => Some("blocklist_entries"),
+            Self::Content { fault: Fault::TooMany | Fault::TooManyTogether, .. } => Some("blocklist_entries"),
             _ => None,
         }
     }
@@ -47,6 +47,8 @@ pub enum Fault {
     Unrecognised,
     #[error("it has more than {MAX_ENTRIES} entries: split it into several, or join its networks (`iprange`)")]
     TooMany,
+    #[error("all lists together have more than {MAX_TOTAL} entries: leave some out")]
+    TooManyTogether,
     #[error("{wrong} of its {entries} entries can't be read, the first is {first}; fetch it again")]
     MostlyWrong { wrong: usize, entries: usize, first: Box<Refusal> },
     #[error("it ends without its count of records, so it was cut short; fetch it again")]

@@ -25,6 +25,7 @@ mod list;
 mod protected;
 mod span;
 mod spans;
+mod state;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub use format::Format;
 pub use list::{List, parse};
 pub use protected::Protected;
 pub use span::Span;
+pub use state::{Read, State};
 pub use table::{Listing, Named, Table};
 
 /// Bytes of a file: several million entries as text.

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::list::List;
+use super::span::Span;
 
 /// A list with its name.
 #[derive(Clone, Debug)]
@@ -41,6 +42,13 @@ impl Table {
     pub fn has(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.0.iter().any(|named| named.list.spans.find(ip).is_some())
+    }
+
+    /// Whether one entry of a list has all of `span`.
+    pub fn covers(&self, span: Span) -> bool {
+        let (first, last) = span.ends();
+        let covers = |(span, ()): (Span, ())| span.ends().0 <= first && last <= span.ends().1;
+        self.0.iter().any(|named| named.list.spans.find(first).is_some_and(covers))
     }
 
     /// The lists that have `ip`.

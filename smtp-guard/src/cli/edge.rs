@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 
 use super::args::Edge;
-use super::output;
+use super::{blocklists, output};
 use crate::config::Config;
 use crate::edge;
 
@@ -18,7 +18,9 @@ pub(super) fn edge(mut config: Config, command: Edge) -> anyhow::Result<()> {
                 bail!("no interface: set edge.interfaces, or give --interface (`ip link` lists them)");
             }
             let loaded = edge::load(&config)?;
-            output::show(json.json, &loaded, || loaded.to_string())
+            let loaded =
+                blocklists::fill(&config, loaded).context("the kernel plane is loaded, without block lists")?;
+            output::show(json.json, &loaded, || loaded.text())
         }
         Edge::Unload { json } => {
             let removed = edge::unload(&config.edge.pin_directory)?;

@@ -23,7 +23,7 @@ use crate::observe::metrics::{KernelStats, Metrics};
 use crate::observe::status::{About, Kernel};
 use crate::observe::{admin, log};
 use crate::policy::Rules;
-use crate::relay::{self, Listeners, Shared};
+use crate::relay::{self, Blocklists, Listeners, Shared};
 use crate::store::Store;
 
 /// How long the store may take to close.
@@ -65,12 +65,14 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     if let Some(plane) = &plane {
         side.spawn(sweep(Arc::clone(plane)));
     }
-    let bans =
-        Arc::new(BanTable::new(plane.map(|plane| plane as Arc<dyn KernelBans>), config.edge.max_sources as usize));
+    let kernel_bans = plane.clone().map(|plane| plane as Arc<dyn KernelBans>);
+    let bans = Arc::new(BanTable::new(kernel_bans, config.edge.max_sources as usize));
     let meter = Arc::new(Counted(metrics.clone()));
     let (feedback, feedback_task) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, meter);
     let rules = Arc::new(Rules::new(Arc::clone(&config), known));
     let shared = Shared::new(rules, feedback, metrics.clone(), bans)?;
+    // Before the first client: who is listed isn't served meanwhile.
+    let blocklists = Blocklists::new(&shared, plane).read(&shared).await;
 
     let about = About {
         started: Instant::now(),
@@ -81,6 +83,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     };
     let (stopper, stop) = relay::stop();
     let ready = Ready::default();
+    side.spawn(follow(blocklists, Arc::clone(&shared), stop.clone()));
     announce(&config, &about);
     side.spawn(admin::serve(admin_socket, Desk(Arc::clone(&shared)), about));
     if let Some(http) = http {
@@ -220,6 +223,13 @@ async fn sweep(plane: Arc<KernelPlane>) {
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || plane.sweep_idle()).await {
             tracing::debug!(%error, "the kernel's map of sources was not swept");
         }
+    }
+}
+
+/// Follows the files of the block lists, where there are any.
+async fn follow(blocklists: Option<Blocklists>, shared: Arc<Shared>, stop: relay::Stop) {
+    if let Some(blocklists) = blocklists {
+        blocklists.watch(shared, stop).await;
     }
 }
 
