@@ -95,7 +95,7 @@ impl LoadedWithLists {
         lines.extend(self.blocklists.iter().map(|list| format!("block list {}: {list}", list.name)));
         match self.listed {
             _ if self.blocklists.is_empty() => {}
-            Some(entries) => lines.push(format!("{entries} entries of block lists in the kernel")),
+            Some(entries) => lines.push(format!("entries of block lists in the kernel: {entries}")),
             None => lines.push("not all block lists could be read: the kernel keeps those it had".to_owned()),
         }
         lines.join("\n")
