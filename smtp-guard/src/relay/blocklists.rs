@@ -4,23 +4,21 @@
 //! is there with half of its lines for a while. A list that can't be read changes nothing, whether it is there from
 //! before or not; it is tried again at every look. Everything here that takes time runs beside the async threads.
 
+mod follower;
+
 use std::mem;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
+use self::follower::Follower;
 use super::{Shared, Stop};
-use crate::blocklist::{self, Fault, List, ListError, MAX_TOTAL, Named, Protected, Read, Span, State, Table};
-use crate::clock::{Instant, WallTime};
-use crate::config::Blocklist;
+use crate::blocklist::{self, Protected, Span, Table};
+use crate::clock::Instant;
 use crate::edge::lists::{self, Entry};
 use crate::edge::{EdgeError, KernelPlane};
-use crate::stamp::Stamp;
 
-/// How long a changed file must look the same, unless `reload` is shorter.
-const REST: Duration = Duration::from_secs(5);
 /// How often the kernel plane is looked at: one that was loaded anew has no lists.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long to wait after the kernel could not be written.
@@ -94,7 +92,7 @@ impl Blocklists {
                 protected.get_or_insert_with(|| Protected::new(&shared.config, &blocklist::own_addresses()));
             let others = self.followers.iter().enumerate().filter(|(other, _)| *other != at);
             let others = others.filter_map(|(_, other)| other.list.as_ref()).map(|list| list.len()).sum();
-            changed |= self.followers[at].read(protected, others, shared, now);
+            changed |= self.followers[at].read(protected, others, &shared.metrics, now);
             tried = true;
         }
         if tried {
@@ -119,127 +117,6 @@ fn network(source: crate::addr::Source, length: u8) -> Span {
     let length = if source.network().is_ipv4() { 32 } else { length };
     // The prefix of a source is never longer than its address.
     ipnet::IpNet::new(source.network(), length).map_or_else(|_| source.network().into(), Span::from)
-}
-
-/// One list.
-#[derive(Debug)]
-struct Follower {
-    name: String,
-    file: PathBuf,
-    reload: Duration,
-    /// In force.
-    list: Option<Arc<List>>,
-    read: Option<Read>,
-    /// Why it could not be read when that was last tried.
-    error: Option<String>,
-    /// The file as it was when it was read, or when it turned out that it can't be used. `None`: there was no file.
-    settled: Option<Stamp>,
-    /// As it was at the last look.
-    last: Option<Stamp>,
-    /// Whether anything was tried yet.
-    begun: bool,
-    due: Instant,
-}
-
-impl Follower {
-    fn new(list: Blocklist) -> Self {
-        let Blocklist { name, file, reload } = list;
-        Self {
-            name,
-            file,
-            reload,
-            list: None,
-            read: None,
-            error: None,
-            settled: None,
-            last: None,
-            begun: false,
-            due: Instant::from_ns(0),
-        }
-    }
-
-    /// Looks at the file, if it is time to. At the start it is read as it is found.
-    fn is_to_be_read(&mut self, now: Instant) -> bool {
-        if now < self.due {
-            return false;
-        }
-        let stamp = Stamp::of(&self.file);
-        let at_rest = mem::replace(&mut self.last, stamp) == stamp;
-        if !mem::replace(&mut self.begun, true) {
-            return true;
-        }
-        // What failed may have failed for another reason than the file's content.
-        let is_news = stamp != self.settled || self.error.is_some();
-        self.due = now.after(if is_news && !at_rest { REST.min(self.reload) } else { self.reload });
-        is_news && at_rest
-    }
-
-    /// Reads the file; `true`: there is another list now.
-    fn read(&mut self, protected: &Protected, others: usize, shared: &Shared, now: Instant) -> bool {
-        self.due = now.after(self.reload);
-        let loaded = blocklist::load(&self.file, protected).and_then(|(list, stamp)| {
-            if list.len() + others > MAX_TOTAL {
-                return Err(ListError::Content { path: self.file.clone(), fault: Fault::TooManyTogether });
-            }
-            Ok((list, stamp))
-        });
-        shared.metrics.blocklist_reloaded(&self.name, loaded.is_ok());
-        match loaded {
-            Ok((list, stamp)) => {
-                (self.settled, self.last) = (Some(stamp), Some(stamp));
-                self.take(list);
-                true
-            }
-            Err(error) => {
-                self.refuse(&error, shared, now);
-                false
-            }
-        }
-    }
-
-    fn take(&mut self, list: List) {
-        let name = &self.name;
-        let read = Read::of(&list, WallTime::now());
-        for refusal in &list.refusals {
-            let (line, entry, reason) = (refusal.line, &refusal.entry, &refusal.why);
-            tracing::warn!(
-                list = name,
-                line,
-                entry,
-                reason,
-                "block list {name}: line {line}: {entry} is refused: {reason}"
-            );
-        }
-        let Read { format, entries, refused, skipped, .. } = &read;
-        tracing::info!(list = name, format, entries, refused, skipped, "block list {name} read: {read}");
-        (self.list, self.read, self.error) = (Some(Arc::new(list)), Some(read), None);
-    }
-
-    fn refuse(&mut self, error: &ListError, shared: &Shared, now: Instant) {
-        if let Some(bound) = error.bound() {
-            shared.metrics.bound_reached(bound);
-        }
-        if error.is_passing() {
-            self.due = now.after(REST.min(self.reload));
-        }
-        self.settled = self.last;
-        let text = error.to_string();
-        // Said once, and again when something else is wrong with it.
-        if self.error.as_ref() != Some(&text) {
-            let what = if self.list.is_some() { "its old version stays" } else { "nothing of it is in force" };
-            tracing::error!(list = self.name, error = text, "block list {} can't be read, {what}", self.name);
-        }
-        self.error = Some(text);
-    }
-
-    fn named(&self) -> Option<Named> {
-        let list = Arc::clone(self.list.as_ref()?);
-        Some(Named { name: self.name.clone(), file: self.file.clone(), list })
-    }
-
-    fn state(&self) -> State {
-        State { name: self.name.clone(), file: self.file.clone(), read: self.read.clone(), error: self.error.clone() }
-    }
 }
 
 /// The kernel's part.
