@@ -3,6 +3,7 @@
 //! Data flows one way; `ARCHITECTURE.md` draws it. Unsafe code is denied everywhere but in `edge::sys`, the one fence.
 
 pub mod addr;
+pub mod blocklist;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -14,5 +15,6 @@ pub mod offence;
 pub mod policy;
 pub mod relay;
 pub mod session;
+pub mod stamp;
 pub mod store;
 pub mod wire;

@@ -71,6 +71,7 @@ impl Control for Ledger {
             may_relay: false,
             familiar: false,
             decision: self.0.lock().unwrap().get(&ip).cloned(),
+            listed: Vec::new(),
             deferred_until: None,
             ledger: None,
             counts: Vec::new(),

@@ -57,6 +57,33 @@ fn done_is_zero() {
     check("completions bash", 0, "complete -F", "");
 }
 
+/// What `check` says of a list that holds `text`: the exit code, and a part of each output.
+#[track_caller]
+fn check_list(text: &str, code: i32, out: &str, err: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("drop");
+    if !text.is_empty() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let list = format!("[[blocklist]]\nname = \"drop\"\nfile = \"{}\"\n", path.display());
+    std::fs::write(directory.path().join("list.toml"), good(directory.path()) + &list).unwrap();
+    let output = guard(directory.path(), "check --config {dir}/list.toml");
+    let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8(bytes.clone()).unwrap());
+    assert_eq!(output.status.code(), Some(code), "{stdout}{stderr}");
+    assert!(stdout.contains(out) && stderr.contains(err), "no {out:?} and {err:?} in\n{stdout}\n{stderr}");
+}
+
+#[test]
+fn block_lists_are_read_by_check() {
+    let text = "198.51.100.0/24\n10.0.0.1\n127.0.0.1 # backend\n";
+    check_list(text, 0, "block list drop: netset, 1 entry, 2 refused\n  refused: line 2: 10.0.0.1: 10.0.0.0/8 is", "");
+    check_list(&("198.51.100.7\n".to_owned() + &"10.0.0.1\n".repeat(25)), 0, "\n  and 5 more\n", "");
+    check_list("<html>", 1, "", "error: block list drop: the block list /");
+    check_list("<html>", 1, "", "fetch it again");
+    check_list("", 1, "", "1 of 1 block lists can't be used");
+    check_list("{\"cidr\":\"198.51.100.0/24\"}", 1, "", "without its count of records");
+}
+
 #[test]
 fn failed_is_one() {
     for line in ["status", "status --json", "explain 192.0.2.1", "decisions list", "decisions delete --all"] {

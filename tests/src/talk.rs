@@ -21,10 +21,19 @@ pub struct Talk {
 impl Talk {
     /// Connects from `host` to `server` and waits for the greeting.
     pub fn begin(world: &World, host: Host, server: &str) -> Self {
+        Self::with(world, host, &["dialogue", server])
+    }
+
+    /// The same from the host's address `from`.
+    pub fn begin_from(world: &World, host: Host, server: &str, from: &str) -> Self {
+        Self::with(world, host, &["dialogue", server, "--from", from])
+    }
+
+    fn with(world: &World, host: Host, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("output");
         let mut command = world.on(host, &netkit());
-        command.args(["dialogue", server]).stdin(Stdio::piped()).stdout(File::create(&output).unwrap());
+        command.args(arguments).stdin(Stdio::piped()).stdout(File::create(&output).unwrap());
         let mut child = command.spawn().unwrap();
         let talk = Self { input: child.stdin.take(), child, output, _folder: folder };
         talk.wait_for("greeting", |said| said.contains("220 ") || said.contains("421 "));

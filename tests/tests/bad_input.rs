@@ -51,7 +51,7 @@ fn bad_configurations_end_with_78_and_a_caret() {
         ("missing backend", "[backend]\nservers = [\"127.0.0.1:9\"]\n", "", &["backend", "servers"]),
         ("no domains", "domains = [\"example.org\"]", "domains = []", &["domains"]),
         ("an open relay", "domains = [", "networks = [\"0.0.0.0/0\"]\ndomains = [", &["0.0.0.0/0", "open relay"]),
-        ("not built yet", "[relay]", "[[blocklist]]\nname = \"drop\"\n\n[relay]", &["blocklist", "not supported"]),
+        ("half a list", "[relay]", "[[blocklist]]\nname = \"drop\"\n\n[relay]", &["[[blocklist]] without file"]),
         ("no TOML", "[relay]", "[relay", &["smtp-guard.toml:9:"]),
     ];
     for (name, from, to, words) in table {

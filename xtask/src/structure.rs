@@ -95,6 +95,27 @@ const RULES: &[Rule] = &[
         reason: "what is known of recipients is told the time, and who looks at files beside the sessions is the relay",
     },
     Rule {
+        place: "smtp-guard/src/blocklist/",
+        words: &[
+            "crate::session",
+            "crate::relay",
+            "crate::feedback",
+            "crate::edge",
+            "crate::policy",
+            "crate::store",
+            "crate::cli",
+            "crate::wire",
+            "tokio",
+            "Instant::now",
+        ],
+        reason: "a list is read and looked into; who follows files and who drops packets is elsewhere",
+    },
+    Rule {
+        place: "smtp-guard/src/blocklist/format/",
+        words: &["std::fs", "std::io", "crate::config", "crate::observe", "tracing", "serde_json::Value"],
+        reason: "formats are bytes in, entries out",
+    },
+    Rule {
         place: "smtp-guard/src/feedback/",
         words: &[
             "crate::session",

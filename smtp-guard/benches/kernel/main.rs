@@ -6,6 +6,7 @@
 //! a row says otherwise: that is against us where the goal is below 1.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench fails by panicking")]
 
+mod file;
 mod subject;
 mod world;
 
@@ -80,6 +81,7 @@ fn main() {
         }
         before = Some(paths);
     }
+    rows.extend(file::measure(&world));
     print(&rows);
 }
 

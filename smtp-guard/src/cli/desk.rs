@@ -31,11 +31,12 @@ impl Control for Desk {
     }
 
     async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {
-        Ok(self.0.feedback.explain(ip).await?)
+        let explanation = self.0.feedback.explain(ip).await?;
+        Ok(Explanation { listed: self.0.blocklists.load().listings(ip), ..explanation })
     }
 
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {
-        let explanation = self.0.feedback.explain(attempt.ip).await?;
+        let explanation = self.explain(attempt.ip).await?;
         Ok(self.0.rehearse(&attempt, explanation).await)
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 
 use super::args::{Edge, Interfaces};
-use super::{follow, output};
+use super::{blocklists, follow, output};
 use crate::config::Config;
 use crate::edge;
 use crate::observe::log;
@@ -14,13 +14,20 @@ pub(super) fn edge(mut config: Config, command: Edge) -> anyhow::Result<()> {
         Edge::Load { interfaces, json } => {
             choose(&mut config, interfaces)?;
             let loaded = edge::load(&config)?;
-            output::show(json.json, &loaded, || loaded.to_string())
+            let loaded =
+                blocklists::fill(&config, loaded).context("the kernel plane is loaded, without block lists")?;
+            output::show(json.json, &loaded, || loaded.text())
         }
         Edge::Watch { interfaces } => {
             choose(&mut config, interfaces)?;
             log::init(&config.log)?;
             let loaded = edge::load_present(&config)?;
-            loaded.to_string().lines().for_each(|line| tracing::info!("{line}"));
+            let said = loaded.to_string();
+            let said = blocklists::fill(&config, loaded).map(|filled| filled.text()).unwrap_or_else(|error| {
+                tracing::error!(error = %format!("{error:#}"), "the kernel plane is loaded, without block lists");
+                said
+            });
+            said.lines().for_each(|line| tracing::info!("{line}"));
             // A signal ends it.
             follow::interfaces(&config)
         }

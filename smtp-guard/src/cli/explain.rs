@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::output::left;
 use super::time;
+use crate::blocklist::Listing;
 use crate::clock::WallTime;
 use crate::feedback::decision::{Decision, Explanation, LedgerView};
 use crate::observe::log::printable;
@@ -21,8 +22,10 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
     }
     match &explanation.decision {
         Some(decision) => blocked(ip, decision, now, &mut lines),
-        None => lines.push(format!("{ip} is not blocked.")),
+        None if explanation.listed.is_empty() => lines.push(format!("{ip} is not blocked.")),
+        None => {}
     }
+    listed(ip, &explanation.listed, &mut lines);
     if explanation.exempt {
         lines.push(String::from("It is exempt: it is never limited, checked, delayed or banned."));
     }
@@ -83,6 +86,17 @@ fn blocked(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<Strin
     lines.push(String::from("To keep it from coming back: add the address to `exempt` in the configuration."));
 }
 
+fn listed(ip: IpAddr, listings: &[Listing], lines: &mut Vec<String>) {
+    for Listing { list, file, entry } in listings {
+        lines.push(format!("{ip} is blocked: the block list {list} has it by {entry}, in {}.", file.display()));
+    }
+    if !listings.is_empty() {
+        let line = "To let it in: add the address to `exempt` and start the guard anew; or take the entry out of the file, \
+                    which is read again within `reload`.";
+        lines.push(line.to_owned());
+    }
+}
+
 fn seen(ledger: &LedgerView, lines: &mut Vec<String>) {
     let all = ledger.unknown_recipients.saturating_add(ledger.known_recipients);
     lines.push(format!(
@@ -134,6 +148,7 @@ mod tests {
             may_relay: false,
             familiar: false,
             decision: None,
+            listed: Vec::new(),
             deferred_until: None,
             ledger: None,
             counts: Vec::new(),
@@ -203,6 +218,15 @@ Its network 2001:db8::/48: 12 unknown recipients from 4 sources, 3 known ones.
 Mail of it was accepted before: it doesn't wait for the greeting.
 limits.messages_per_hour: 7 of 1000.
 It has 1 connection now.",
+        );
+        let entry = Listing { list: "drop".to_owned(), file: "/var/drop".into(), entry: "192.0.2.0/24".to_owned() };
+        check(
+            "192.0.2.1",
+            &Explanation { listed: vec![entry], ..nothing("192.0.2.1") },
+            "\
+192.0.2.1 is blocked: the block list drop has it by 192.0.2.0/24, in /var/drop.
+To let it in: add the address to `exempt` and start the guard anew; or take the entry out of the file, which is read again within `reload`.
+The ledger holds nothing of it.",
         );
         let exempt = Explanation { exempt: true, ..nothing("192.0.2.1") };
         check(

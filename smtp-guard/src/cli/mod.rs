@@ -3,6 +3,7 @@
 pub mod admin_client;
 mod args;
 mod attempt;
+mod blocklists;
 mod desk;
 mod edge;
 mod explain;
@@ -109,6 +110,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
                 relay::try_load(tls).map_err(anyhow::Error::from)?;
             }
             config.recipients.known.as_deref().map(KnownRecipients::load).transpose().map_err(anyhow::Error::from)?;
+            blocklists::check(&config)?;
             Ok(output::line(&format!("{}: the configuration is valid", path.display()))?)
         }
         Command::Config { command: ConfigCommand::Show { defaults, json } } => {

@@ -95,7 +95,12 @@ pub(super) fn status(status: &Status) -> String {
         ("bans", status.bans_active.to_string()),
         ("kernel plane", format!("{kernel}: {}", status.kernel.text)),
     ];
-    table(&pairs.map(|(name, value)| [name.to_owned(), value]))
+    let mut rows: Vec<_> = pairs.map(|(name, value)| [name.to_owned(), value]).into();
+    rows.extend(status.blocklists.iter().map(|list| {
+        let read = list.read.as_ref().map(|read| format!(", read at {}", time::utc(read.at)));
+        [format!("block list {}", list.name), format!("{list}{}", read.unwrap_or_default())]
+    }));
+    table(&rows)
 }
 
 /// Any value, one `name: value` a line, indented by depth: for what has no shape of its own to be shown in.

@@ -24,7 +24,7 @@ use crate::observe::metrics::{KernelStats, Metrics};
 use crate::observe::status::{About, Kernel};
 use crate::observe::{admin, log};
 use crate::policy::Rules;
-use crate::relay::{self, Listeners, Shared};
+use crate::relay::{self, Blocklists, Listeners, Shared};
 use crate::store::Store;
 
 /// How long the store may take to close.
@@ -67,12 +67,14 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         side.spawn(sweep(Arc::clone(plane)));
         watch_kernel(plane, &config)?;
     }
-    let bans =
-        Arc::new(BanTable::new(plane.map(|plane| plane as Arc<dyn KernelBans>), config.edge.max_sources as usize));
+    let kernel_bans = plane.clone().map(|plane| plane as Arc<dyn KernelBans>);
+    let bans = Arc::new(BanTable::new(kernel_bans, config.edge.max_sources as usize));
     let meter = Arc::new(Counted(metrics.clone()));
     let (feedback, feedback_task) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, meter);
     let rules = Arc::new(Rules::new(Arc::clone(&config), known));
     let shared = Shared::new(rules, feedback, metrics.clone(), bans)?;
+    // Before the first client: who is listed isn't served meanwhile.
+    let blocklists = Blocklists::new(&shared, plane).read(&shared).await;
 
     let about = About {
         started: Instant::now(),
@@ -83,6 +85,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     };
     let (stopper, stop) = relay::stop();
     let ready = Ready::default();
+    side.spawn(follow_blocklists(blocklists, Arc::clone(&shared), stop.clone()));
     announce(&config, &about);
     side.spawn(admin::serve(admin_socket, Desk(Arc::clone(&shared)), about));
     if let Some(http) = http {
@@ -237,6 +240,13 @@ fn watch_kernel(plane: &Arc<KernelPlane>, config: &Arc<Config>) -> std::io::Resu
     std::thread::Builder::new().name("interfaces".to_owned()).spawn(move || follow::interfaces(&followed))?;
     std::thread::Builder::new().name("drops".to_owned()).spawn(move || follow::events(&drops, |_, _| {}))?;
     Ok(())
+}
+
+/// Follows the files of the block lists, where there are any.
+async fn follow_blocklists(blocklists: Option<Blocklists>, shared: Arc<Shared>, stop: relay::Stop) {
+    if let Some(blocklists) = blocklists {
+        blocklists.watch(shared, stop).await;
+    }
 }
 
 /// Without a configuration file the built-in sink is the backend.

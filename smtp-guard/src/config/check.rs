@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::blocklist::blocklist;
 use super::checks::{checks, dns, dnsbl};
 use super::defaults::DRAIN;
 use super::raw::{self, List, Raw};
@@ -32,7 +33,6 @@ const GROUP: usize = 64;
 
 /// The configuration of `raw`. `whole`: nothing was taken out of it. What is wrong is left in `judge`.
 pub(super) fn check(raw: &Raw, whole: bool, judge: &mut Judge) -> Config {
-    judge.later("blocklist", &raw.blocklist);
     let checks = checks(&raw.checks, judge);
     let config = Config {
         hostname: hostname(raw, judge),
@@ -56,6 +56,7 @@ pub(super) fn check(raw: &Raw, whole: bool, judge: &mut Judge) -> Config {
         dnsbl: dnsbl(&raw.dnsbl, checks.dnsbl_threshold, whole, judge),
         checks,
         edge: edge(&raw.edge, judge),
+        blocklist: blocklist(&raw.blocklist, whole, judge),
         metrics: metrics(&raw.metrics, judge),
         admin: admin(&raw.admin, judge),
         state: State {

@@ -48,6 +48,7 @@ impl Config {
             dnsbl: Vec::new(),
             dns: Dns::default(),
             edge: Edge::default(),
+            blocklist: Vec::new(),
             metrics: Metrics::default(),
             admin: Admin { socket: directory.join("admin.sock") },
             state: State { directory },

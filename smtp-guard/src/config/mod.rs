@@ -1,5 +1,6 @@
 //! The valid configuration: what the rest of the program sees. Raw text ends in `raw`, judgement in `check`.
 
+mod blocklist;
 mod check;
 mod checks;
 mod choices;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::addr::{BackendAddr, Ipv6Prefix, NetSet};
+pub use blocklist::Blocklist;
 pub use checks::{Checks, Dns, Dnsbl};
 pub use choices::{AuthVia, BackendTls, Identity, LogFormat, Mode, Profile, Role, XdpMode};
 pub use defaults::own_hostname;
@@ -125,6 +127,7 @@ pub struct Config {
     pub dnsbl: Vec<Dnsbl>,
     pub dns: Dns,
     pub edge: Edge,
+    pub blocklist: Vec<Blocklist>,
     pub metrics: Metrics,
     pub admin: Admin,
     pub state: State,

@@ -1,14 +1,13 @@
 //! The file as it is written: every key that a configuration may hold, with its position, and no judgement but its type.
 //!
-//! Keys of later versions stand here too, as [`Later`]: they are known, so that `check` can refuse them by name.
 //! No `flatten` and no untagged enums: both lose the position.
 //!
 //! Serde stops at the first error. So the key that it stumbled over is reported, taken out, and the rest read again,
 //! until all of it is read; every key is optional here, which makes that sound.
 
 use serde::Deserialize;
+use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer};
-use toml::{Spanned, Value};
 
 use super::report::Problem;
 
@@ -17,8 +16,6 @@ pub(super) type List = Option<Spanned<Vec<Spanned<String>>>>;
 pub(super) type Number = Option<Spanned<i64>>;
 pub(super) type Share = Option<Spanned<f64>>;
 pub(super) type Switch = Option<Spanned<bool>>;
-/// A key that this version knows and doesn't support.
-pub(super) type Later = Option<Spanned<Value>>;
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $name:ident { $($key:ident: $kind:ty),+ $(,)? })+) => {
@@ -53,7 +50,7 @@ tables! {
         dnsbl: Vec<Spanned<Dnsbl>>,
         dns: Dns,
         edge: Edge,
-        blocklist: Later,
+        blocklist: Vec<Spanned<Blocklist>>,
         metrics: Metrics,
         admin: Admin,
         state: State,
@@ -104,6 +101,7 @@ tables! {
     Dnsbl { zone: Text, weight: Number, replies: List }
     Dns { servers: List, timeout: Text }
     Edge { interfaces: List, mode: Text, connections: Number, max_sources: Number, pin_directory: Text, group: Text }
+    Blocklist { name: Text, file: Text, reload: Text }
     Metrics { listen: Text }
     Admin { socket: Text }
     State { directory: Text }

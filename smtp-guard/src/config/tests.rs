@@ -213,9 +213,7 @@ fn what_is_valid_alone_may_be_wrong_together() {
 }
 
 #[test]
-fn keys_of_later_versions_are_refused_by_name() {
-    check_more("[[blocklist]]\nname = \"drop\"", &["1:1: not supported by this version"]);
-    check(&format!("blocklist = []\n{LEAST}"), &[]);
+fn profiles_are_checked() {
     let backend = |line: &str| LEAST.replace("[relay]", &format!("{line}\n[relay]"));
     check(&backend("profile = \"qmail\""), &["5:11: choose \"postfix\" or \"exim\""]);
 }
@@ -251,6 +249,27 @@ fn checks_are_checked() {
     check_more("[[dnsbl]]\nzone = \"no zone\"", &["2:8: is no domain name"]);
     let many: String = (0..17).map(|n| format!("[[dnsbl]]\nzone = \"bl{n}.example.net\"\n")).collect();
     check_more(&many, &["34:8: more than 16 block lists"]);
+}
+
+#[test]
+fn block_lists_are_checked() {
+    let list =
+        |name: &str, file: &str, more: &str| format!("[[blocklist]]\nname = \"{name}\"\nfile = \"{file}\"\n{more}");
+    check(&format!("blocklist = []\n{LEAST}"), &[]);
+    check_more(&(list("drop", "/a", "") + &list("drop-2.b_c", "/b", "reload = \"1s\"")), &[]);
+    check_more("[[blocklist]]\nname = \"drop\"", &["1:1: [[blocklist]] without file"]);
+    check_more("[[blocklist]]\nfile = \"/a\"", &["1:1: [[blocklist]] without name"]);
+    check_more("[[blocklist]]\nfle = \"/a\"", &["2:1: did you mean `file`?"]);
+    check_more(&list("drop", "a", ""), &["3:8: blocklist.file is no absolute path"]);
+    check_more(&list("", "/a", ""), &["2:8: blocklist.name can't be"]);
+    check_more(&list("two words", "/a", ""), &["2:8: blocklist.name can't be"]);
+    check_more(&list(&"x".repeat(65), "/a", ""), &["2:8: at most 64"]);
+    check_more(&(list("drop", "/a", "") + &list("drop", "/b", "")), &["5:8: blocklist.name drop is given twice"]);
+    check_more(&(list("a", "/a", "") + &list("b", "/a", "")), &["5:8: that of a as well"]);
+    check_more(&list("drop", "/a", "reload = \"0s\""), &["4:10: must be 1s to 7d"]);
+    check_more(&list("drop", "/a", "reload = \"8d\""), &["4:10: must be 1s to 7d"]);
+    let many: String = (0..65).map(|n| list(&format!("l{n}"), &format!("/{n}"), "")).collect();
+    check_more(&many, &["194:8: more than 64 block lists"]);
 }
 
 #[test]

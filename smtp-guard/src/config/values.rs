@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use toml::{Spanned, Value};
+use toml::Spanned;
 
-use super::raw::{Later, List, Number, Share, Text};
+use super::raw::{List, Number, Share, Text};
 use super::report::Problem;
 use super::units::{DURATION_HELP, SIZE_HELP, parse_duration, parse_size, show_duration, show_size};
 use crate::addr::NetSet;
@@ -120,20 +120,6 @@ impl Judge {
         let help = format!("choose {}", names.join(" or "));
         self.wrong(raw.span(), format!("{key} can't be {word:?}"), "", help);
         default
-    }
-
-    /// A key of later versions: refused, unless it is empty.
-    pub(super) fn later(&mut self, key: &str, raw: &Later) {
-        let Some(raw) = raw else { return };
-        let empty = match raw.get_ref() {
-            Value::Array(array) => array.is_empty(),
-            Value::Table(table) => table.is_empty(),
-            _ => false,
-        };
-        if !empty {
-            let message = format!("{key} is not supported by this version");
-            self.wrong(raw.span(), message, "would have no effect", "remove it");
-        }
     }
 
     pub(super) fn socket(&mut self, key: &str, raw: &Spanned<String>) -> Option<SocketAddr> {

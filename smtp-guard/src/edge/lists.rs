@@ -59,6 +59,8 @@ pub struct Replaced {
 /// so it is not for a thread that others wait for. Where it fails, the lists are those before.
 pub fn replace(plane: &KernelPlane, entries: impl IntoIterator<Item = Entry>) -> Result<Replaced, EdgeError> {
     let started = Instant::now();
+    // Opened before the exempt list is asked for: where the plane is loaded anew in between, this is the old one's map.
+    let map = open(plane)?;
     let exempt = plane.exempt();
     let mut replaced = Replaced::default();
     let (mut v4, mut v6) = (Ranges::default(), Ranges::default());
@@ -89,18 +91,17 @@ pub fn replace(plane: &KernelPlane, entries: impl IntoIterator<Item = Entry>) ->
     replaced.ranges = v6.as_slice().len();
     replaced.built_in = started.elapsed();
     let started = Instant::now();
-    write(plane, &image)?;
+    write(plane, &map, &image)?;
     replaced.written_in = started.elapsed();
     Ok(replaced)
 }
 
 /// Writes `image` to the half that isn't read, then has it read.
-fn write(plane: &KernelPlane, image: &Image) -> Result<(), EdgeError> {
+fn write(plane: &KernelPlane, map: &sys::WordMap<u32>, image: &Image) -> Result<(), EdgeError> {
     let pins = plane.pins();
     let failed = || EdgeError::pin("writing", pins.map(MAP));
     // Two writers at once would write to the same half.
     let _lock = lock(pins)?;
-    let map = sys::WordMap::<u32>::open(&pins.map(MAP), CHUNK).map_err(failed())?;
     let mut first = map.read(0).map_err(failed())?;
     let half = (first[ACTIVE] as usize + 1) % 2;
     // A packet that was being judged when this half was read has been judged by now.
@@ -150,11 +151,20 @@ fn wait() {
 
 /// The head of the lists that are read.
 pub fn head(plane: &KernelPlane) -> Result<Head, EdgeError> {
-    let failed = || EdgeError::pin("reading", plane.pins().map(MAP));
-    let map = sys::WordMap::<u32>::open(&plane.pins().map(MAP), CHUNK).map_err(failed())?;
-    let first = map.read(0).map_err(failed())?;
+    let first = open(plane)?.read(0).map_err(EdgeError::pin("reading", plane.pins().map(MAP)))?;
     let at = HEADS + (first[ACTIVE] as usize & 1) * 2;
     Ok(Head::from_words([first[at], first[at + 1]]))
+}
+
+/// The kernel's number for the map of lists: another one means that the plane was loaded anew, and has none. `None`: it is
+/// not loaded.
+pub fn id(plane: &KernelPlane) -> Option<u32> {
+    maps::id(plane.pins(), MAP).ok()
+}
+
+fn open(plane: &KernelPlane) -> Result<sys::WordMap<u32>, EdgeError> {
+    let path = plane.pins().map(MAP);
+    sys::WordMap::open(&path, CHUNK).map_err(EdgeError::pin("opening", path))
 }
 
 const _: () = assert!(maps::LIST_VALUE as usize == CHUNK * 8);

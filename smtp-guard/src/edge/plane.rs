@@ -153,8 +153,12 @@ impl KernelPlane {
         Ok(())
     }
 
-    /// The exempt list that this process knows to be in force, and its version.
+    /// The exempt list that this process knows to be in force, and its version. `None` also where the plane was loaded
+    /// anew since: whose exempt list that has isn't known, and its versions begin anew.
     pub(super) fn exempt(&self) -> Option<(Arc<NetSet>, u32)> {
+        if !maps::id(&self.pins, "BANS").is_ok_and(|id| id == self.maps().id) {
+            return None;
+        }
         let exempt = self.exempt.lock().unwrap_or_else(PoisonError::into_inner);
         exempt.as_ref().map(|(nets, version, _)| (Arc::clone(nets), *version))
     }

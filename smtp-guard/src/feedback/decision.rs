@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use smtp_guard_ebpf::reason::Reason;
 
 use crate::addr::{Ipv6Prefix, Source};
+use crate::blocklist::Listing;
 use crate::clock::{Both, Instant, WallTime};
 
 /// A ban, as the guard holds it.
@@ -150,6 +151,8 @@ pub struct Explanation {
     /// Mail of it was accepted before: no greeting delay.
     pub familiar: bool,
     pub decision: Option<Decision>,
+    /// Block lists that have it.
+    pub listed: Vec<Listing>,
     /// It hears 4xx at RCPT until then.
     pub deferred_until: Option<WallTime>,
     pub ledger: Option<LedgerView>,

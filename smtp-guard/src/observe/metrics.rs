@@ -21,6 +21,7 @@ use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
 pub use super::kernel::KernelStats;
 use super::kernel::{KernelCollector, verdict};
 
+mod blocklists;
 mod recipients;
 
 /// What became of a message, in the only four ways there are.
@@ -72,6 +73,7 @@ struct Inner {
     bounds: Labelled<Labels, Counter>,
     backends: Labelled<Vec<(&'static str, String)>, Gauge>,
     recipients: recipients::Recipients,
+    blocklists: blocklists::Blocklists,
     kernel: Arc<OnceLock<Box<dyn KernelStats>>>,
 }
 
@@ -107,6 +109,7 @@ impl Metrics {
         let backends = Labelled::<_, Gauge>::default();
         registry.register("backend_up", "Whether the server answered when it was last looked at", backends.clone());
         let recipients = recipients::Recipients::register(&mut registry);
+        let blocklists = blocklists::Blocklists::register(&mut registry);
         let kernel = Arc::new(OnceLock::new());
         registry.register_collector(Box::new(KernelCollector::new(Arc::clone(&kernel))));
         Self(Arc::new(Inner {
@@ -126,6 +129,7 @@ impl Metrics {
             bounds,
             backends,
             recipients,
+            blocklists,
             kernel,
         }))
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{Metrics, Outcome};
+use crate::blocklist::State;
 use crate::clock::Instant;
 
 /// A snapshot of the running guard.
@@ -19,6 +20,7 @@ pub struct Status {
     pub messages: Messages,
     /// Bans in force now.
     pub bans_active: u64,
+    pub blocklists: Vec<State>,
     pub kernel: Kernel,
 }
 
@@ -90,6 +92,7 @@ impl About {
                 ambiguous: self.metrics.messages(Outcome::Ambiguous),
             },
             bans_active: self.metrics.bans_in_force(),
+            blocklists: self.metrics.blocklist_states(),
             kernel: self.kernel.clone(),
         }
     }

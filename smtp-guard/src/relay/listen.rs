@@ -202,6 +202,7 @@ fn seat(addr: ClientAddr, exempt: bool, shared: &Shared) -> Result<Seat, Reason>
     // After the seat was taken: a ban from now on wakes it, an earlier one is seen here.
     match shared.bans.banned(source, Instant::now()) {
         Some((reason, _until)) if !exempt => Err(reason),
+        _ if !exempt && shared.blocklists.load().has(addr.ip()) => Err(Reason::Listed),
         _ => Ok(seat),
     }
 }
@@ -212,6 +213,7 @@ fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason
     let reply = match reason {
         Reason::TotalConnections => replies::full(),
         Reason::Connections | Reason::ConnectionRate => replies::busy(),
+        Reason::Listed => replies::listed(),
         _ => replies::banned(),
     };
     events::observe(shared, "", addr, Event::Ended { reason });

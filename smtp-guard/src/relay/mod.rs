@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 
 use crate::addr::ClientAddr;
+use crate::blocklist::Table;
 use crate::clock::Instant;
 use crate::config::Config;
 use crate::facts::dns::{self, Resolver, Zone};
@@ -19,6 +21,7 @@ use crate::policy::Rules;
 mod auth;
 mod backend;
 mod balancer;
+mod blocklists;
 mod catch_all;
 mod connect;
 mod dovecot;
@@ -34,6 +37,7 @@ mod sources;
 mod stream;
 mod tls;
 
+pub use blocklists::{Blocklists, Filled, fill};
 pub use listen::Listeners;
 pub use tls::{TlsError, try_load};
 
@@ -50,6 +54,8 @@ pub struct Shared {
     pub feedback: Feedback,
     pub metrics: Metrics,
     pub bans: Arc<crate::edge::bans::BanTable>,
+    /// Replaced as a whole when one of the lists changes.
+    pub blocklists: ArcSwap<Table>,
     pool: Arc<pool::Pool>,
     /// `None`: nothing is checked that DNS is needed for.
     resolver: Option<Resolver>,
@@ -87,6 +93,7 @@ impl Shared {
             feedback,
             metrics,
             bans,
+            blocklists: ArcSwap::default(),
             pool,
             resolver,
             zones,

@@ -11,10 +11,11 @@ use std::time::Duration;
 use super::{Shared, Stop};
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
-use crate::facts::recipients::{KnownRecipients, RecipientsError, Stamp};
+use crate::facts::recipients::{KnownRecipients, RecipientsError};
 use crate::observe::metrics::Metrics;
 use crate::policy::Rules;
 use crate::session::Heard;
+use crate::stamp::Stamp;
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(5);

@@ -9,6 +9,7 @@ use smtp_guard_ebpf::reason::Reason;
 use super::Shared;
 use super::inquiry::Inquiry;
 use crate::addr::ClientAddr;
+use crate::blocklist::Listing;
 use crate::clock::{Both, Instant};
 use crate::config::{Mode, Role};
 use crate::facts::dns::{Forward, Reverse, SenderDomain};
@@ -74,6 +75,9 @@ fn turned_away(shared: &Shared, client: &Client, explanation: &Explanation) -> O
     }
     if let Some(decision) = &explanation.decision {
         return Some((Reason::from_label(&decision.reason).unwrap_or(Reason::Operator), replies::banned()));
+    }
+    if !explanation.listed.is_empty() {
+        return Some((Reason::Listed, replies::listed()));
     }
     let source = shared.config.limits.ipv6_prefix.source(client.ip);
     if shared.sources.of(source) >= shared.config.limits.connections {
@@ -221,6 +225,9 @@ fn rules(shared: &Shared, client: &Client, explanation: &Explanation) -> Vec<Str
         ),
         format!("limits.messages_per_hour: {} of {}", count("messages_per_hour"), or_none(limits.messages_per_hour)),
     ];
+    for Listing { list, entry, .. } in &explanation.listed {
+        rules.push(format!("blocklist {list}: has it by {entry}"));
+    }
     if let Some(ledger) = &explanation.ledger {
         let (left, share) = (ledger.unforgiven, ledger.share * 100.0);
         let (most, above) = (config.harvest.unknown_recipients, config.harvest.unknown_share * 100.0);

@@ -75,6 +75,16 @@ impl Sources {
         }
     }
 
+    /// Wakes the sessions of all sources that `is` says it of: they are banned.
+    pub(super) fn ban_all(&self, reason: Reason, is: impl Fn(Source) -> bool) {
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for (_, slot) in shard.iter().filter(|(source, _)| is(**source)) {
+                slot.banned.send_replace(Some(reason));
+            }
+        }
+    }
+
     /// Sessions of `source` now.
     pub(super) fn of(&self, source: Source) -> u32 {
         self.shard(source).get(&source).map_or(0, |slot| slot.sessions)
@@ -174,6 +184,8 @@ mod tests {
         for seat in [&mut first, &mut other, &mut later] {
             assert!(!is_woken(seat).await);
         }
+        sources.ban_all(Reason::Listed, |source| source == Source::v4(2));
+        assert_eq!((other.banned().await, first.try_banned()), (Reason::Listed, None));
         sources.ban(Source::v4(1), Reason::Operator);
         assert_eq!(later.try_banned(), Some(Reason::Operator), "and again when it happens again");
         assert_eq!(first.banned().await, Reason::Operator);

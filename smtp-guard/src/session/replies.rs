@@ -36,6 +36,7 @@ replies! {
     busy => 421 (4, 7, 0) "Too many connections from your address, try again later";
     full => 421 (4, 3, 2) "Too many connections, try again later";
     banned => 421 (4, 7, 0) "Your address is blocked for now";
+    listed => 421 (4, 7, 0) "Your address is on a block list";
     shutdown => 421 (4, 3, 2) "Shutting down, try again soon";
     session_over => 421 (4, 4, 2) "This session has lasted long enough, connect again";
     login_lost => 421 (4, 4, 2) "Connection to the mail server was lost, log in again";

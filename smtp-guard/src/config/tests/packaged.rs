@@ -69,6 +69,9 @@ fn the_packaged_file_names_every_supported_key() {
     for key in raw::Dnsbl::KEYS {
         assert!(PACKAGED.contains(&format!("#  {key} = ")), "dnsbl.{key} is missing");
     }
+    for key in raw::Blocklist::KEYS {
+        assert!(PACKAGED.contains(&format!("#  {key} = ")), "blocklist.{key} is missing");
+    }
     for key in raw::Raw::KEYS {
         // Empty by default, and shown as an example.
         let absent = ["dnsbl", "blocklist"].contains(key);
@@ -84,7 +87,8 @@ fn what_is_shown_is_read_as_the_same() {
            [auth]\nvia = \"dovecot\"\n[recipients]\nknown = \"/r\"\n[limits]\nmessage_size = \"1025KiB\"\n\
            ipv6_prefix = 56\n[harvest]\nwindow = \"90s\"\nunknown_share = 0.25\n[edge]\ninterfaces = [\"lo\"]\n\
            mode = \"generic\"\n[checks]\nptr = \"enforce\"\n[[dnsbl]]\nzone = \"bl.example.net\"\nweight = 3\n\
-           replies = [\"127.0.0.2\", \"127.0.0.4-127.0.0.9\"]\n[dns]\nservers = [\"192.0.2.53\", \"[::1]:54\"]\n[metrics]\nlisten = \"\"\n[log]\nformat = \"text\"\n";
+           replies = [\"127.0.0.2\", \"127.0.0.4-127.0.0.9\"]\n[dns]\nservers = [\"192.0.2.53\", \"[::1]:54\"]\n\
+           [[blocklist]]\nname = \"drop\"\nfile = \"/d\"\nreload = \"90s\"\n[metrics]\nlisten = \"\"\n[log]\nformat = \"text\"\n";
     for config in [parse(&text).unwrap(), parse(PACKAGED).unwrap()] {
         let again = parse(&config.to_toml().unwrap()).unwrap();
         assert_eq!(as_json(&again), as_json(&config));

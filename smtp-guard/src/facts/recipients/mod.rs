@@ -3,5 +3,5 @@
 mod table;
 mod unknowns;
 
-pub use table::{KnownRecipients, RecipientsError, Stamp};
+pub use table::{KnownRecipients, RecipientsError};
 pub use unknowns::{LIFE, RECIPIENTS, Unknowns};

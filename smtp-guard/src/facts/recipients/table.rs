@@ -4,13 +4,13 @@
 //! and 8 MiB, also while they are read. It is whole or it isn't there: a line that can't be used, and a file that changes
 //! while it is read, are errors. It must be a regular file.
 
-use std::fs::{File, Metadata};
+use std::fmt;
+use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufRead, BufReader, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::{fmt, fs};
 
+use crate::stamp::Stamp;
 use crate::wire::address::Host;
 
 /// Bytes of the file: a million addresses are about 30 MB.
@@ -37,15 +37,6 @@ const END: u8 = b'\n';
 // What a lower-case or international form adds to an address is at most twice its length.
 const _: () = assert!(MAX_FILE * 3 < u32::MAX as u64);
 
-/// What changes when a file is written or replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    inode: u64,
-    bytes: u64,
-    seconds: i64,
-    nanoseconds: i64,
-}
-
 /// Why the table can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecipientsError {
@@ -59,19 +50,6 @@ pub enum RecipientsError {
     Line { path: PathBuf, line: usize, text: String },
     #[error("the recipient table {path} changed while it was read; write it under another name and rename it", path = .path.display())]
     Changed { path: PathBuf },
-}
-
-impl Stamp {
-    /// Of the file at `path`, if there is one.
-    pub fn of(path: &Path) -> Option<Self> {
-        fs::metadata(path).ok().map(|data| Self::from(&data))
-    }
-}
-
-impl From<&Metadata> for Stamp {
-    fn from(data: &Metadata) -> Self {
-        Self { inode: data.ino(), bytes: data.len(), seconds: data.mtime(), nanoseconds: data.mtime_nsec() }
-    }
 }
 
 impl KnownRecipients {

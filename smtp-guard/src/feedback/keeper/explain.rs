@@ -32,6 +32,8 @@ impl Keeper {
             may_relay: self.config.relay.networks.contains(ip),
             familiar: mark.familiar,
             decision: self.decisions.get(&source).map(|ban| Decision::of(ban, self.prefix())),
+            // The lists are the relay's to ask.
+            listed: Vec::new(),
             deferred_until: mark.deferred_until.map(|until| both.wall_at(until)),
             ledger: view.map(|view| LedgerView {
                 unknown_recipients: view.evidence.unknown,

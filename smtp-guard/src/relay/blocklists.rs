@@ -1,0 +1,186 @@
+//! Block lists follow their files: what sessions ask and what the kernel drops is replaced as a whole.
+//!
+//! A file is looked at every `reload`, and read when it has changed and looks the same twice: one that is written in place
+//! is there with half of its lines for a while. A list that can't be read changes nothing, whether it is there from
+//! before or not; it is tried again at every look. Everything here that takes time runs beside the async threads.
+
+mod follower;
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use self::follower::Follower;
+use super::{Shared, Stop};
+use crate::blocklist::{self, Protected, Span, Table};
+use crate::clock::Instant;
+use crate::edge::lists::{self, Entry};
+use crate::edge::{EdgeError, KernelPlane};
+
+/// How often the kernel plane is looked at: one that was loaded anew has no lists.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long to wait after the kernel could not be written.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// The lists of the configuration, and what has been seen of their files.
+#[derive(Debug)]
+pub struct Blocklists {
+    followers: Vec<Follower>,
+    kernel: Option<Kernel>,
+}
+
+impl Blocklists {
+    /// The lists of `shared`'s configuration, none of them read; `plane`: where they are enforced beside here.
+    pub fn new(shared: &Shared, plane: Option<Arc<KernelPlane>>) -> Self {
+        let kernel = plane.map(|plane| Kernel { plane, written: None, begun: false, due: Instant::from_ns(0) });
+        Self { followers: shared.config.blocklist.iter().cloned().map(Follower::new).collect(), kernel }
+    }
+
+    /// Reads all lists, as far as they can be, and puts them in force.
+    pub async fn read(self, shared: &Arc<Shared>) -> Option<Self> {
+        self.pass(shared).await
+    }
+
+    /// Follows the files until `stop`.
+    pub async fn watch(self, shared: Arc<Shared>, mut stop: Stop) {
+        if self.followers.is_empty() {
+            return;
+        }
+        let mut lists = self;
+        loop {
+            let now = Instant::now();
+            let next = lists.followers.iter().map(|follower| follower.due.since(now)).min().unwrap_or(LOOK).min(LOOK);
+            tokio::select! {
+                biased;
+                () = stop.requested() => return,
+                () = tokio::time::sleep(next) => {}
+            }
+            let Some(again) = lists.pass(&shared).await else { return };
+            lists = again;
+        }
+    }
+
+    /// One look at everything; `None`: there will be no other.
+    async fn pass(mut self, shared: &Arc<Shared>) -> Option<Self> {
+        let shared = Arc::clone(shared);
+        let looked = move || {
+            self.look(&shared, Instant::now());
+            self
+        };
+        match tokio::task::spawn_blocking(looked).await {
+            Ok(lists) => Some(lists),
+            // It panicked, or the runtime ends.
+            Err(error) => {
+                tracing::error!(%error, "block lists are no longer read");
+                None
+            }
+        }
+    }
+
+    /// Blocks.
+    fn look(&mut self, shared: &Shared, now: Instant) {
+        let (mut tried, mut changed) = (false, false);
+        // Addresses may have come to this host since.
+        let mut protected: Option<Protected> = None;
+        for at in 0..self.followers.len() {
+            if !self.followers[at].is_to_be_read(now) {
+                continue;
+            }
+            let protected =
+                protected.get_or_insert_with(|| Protected::new(&shared.config, &blocklist::own_addresses()));
+            let others = self.followers.iter().enumerate().filter(|(other, _)| *other != at);
+            let others = others.filter_map(|(_, other)| other.list.as_ref()).map(|list| list.len()).sum();
+            changed |= self.followers[at].read(protected, others, &shared.metrics, now);
+            tried = true;
+        }
+        if tried {
+            shared.metrics.blocklists(self.followers.iter().map(Follower::state).collect());
+        }
+        if changed {
+            let named = self.followers.iter().filter_map(Follower::named).collect();
+            let table = Arc::new(Table::new(named));
+            shared.blocklists.store(Arc::clone(&table));
+            let prefix = shared.config.limits.ipv6_prefix;
+            shared.sources.ban_all(Reason::Listed, |source| table.covers(network(source, prefix.length())));
+        }
+        if let Some(kernel) = &mut self.kernel {
+            let all_read = self.followers.iter().all(|follower| follower.list.is_some());
+            kernel.follow(changed, all_read, shared, now);
+        }
+    }
+}
+
+/// The addresses of `source`.
+fn network(source: crate::addr::Source, length: u8) -> Span {
+    let length = if source.network().is_ipv4() { 32 } else { length };
+    // The prefix of a source is never longer than its address.
+    ipnet::IpNet::new(source.network(), length).map_or_else(|_| source.network().into(), Span::from)
+}
+
+/// The kernel's part.
+#[derive(Debug)]
+struct Kernel {
+    plane: Arc<KernelPlane>,
+    /// The map that holds our lists as they are.
+    written: Option<u32>,
+    /// Whether anything was tried yet.
+    begun: bool,
+    due: Instant,
+}
+
+impl Kernel {
+    /// Writes the lists where they have changed, or where the plane was loaded anew.
+    fn follow(&mut self, changed: bool, all_read: bool, shared: &Shared, now: Instant) {
+        if changed {
+            (self.written, self.due) = (None, now);
+        }
+        let Some(id) = lists::id(&self.plane) else { return };
+        if self.written == Some(id) || now < self.due {
+            return;
+        }
+        let begun = mem::replace(&mut self.begun, true);
+        match fill(&self.plane, &shared.blocklists.load(), begun || all_read) {
+            Ok(filled) => {
+                self.written = Some(id);
+                match filled {
+                    Filled::Nothing => {}
+                    Filled::Written(entries) => tracing::info!(entries, "block lists written to the kernel plane"),
+                    Filled::Kept => tracing::warn!("not all block lists could be read: the kernel keeps those it has"),
+                }
+            }
+            Err(error) => {
+                if matches!(error, EdgeError::ListsTooLarge { .. }) {
+                    shared.metrics.bound_reached("kernel_lists");
+                }
+                tracing::error!(%error, "the block lists are enforced in user space only");
+                self.due = now.after(RETRY);
+            }
+        }
+    }
+}
+
+/// What [`fill`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// There is nothing to be listed, and nothing was.
+    Nothing,
+    /// So many entries are in force.
+    Written(usize),
+    /// Nothing: the kernel holds lists that not all could be read of again.
+    Kept,
+}
+
+/// Writes `table` to the kernel. Where it isn't `whole`, lists that are there already are better than a part of them.
+pub fn fill(plane: &KernelPlane, table: &Table, whole: bool) -> Result<Filled, EdgeError> {
+    let holds = lists::head(plane)?.any;
+    if !holds && table.is_empty() {
+        return Ok(Filled::Nothing);
+    }
+    if holds && !whole {
+        return Ok(Filled::Kept);
+    }
+    lists::replace(plane, table.nets().map(|(list, net)| Entry { net, list }))?;
+    Ok(Filled::Written(table.len()))
+}
