@@ -18,6 +18,7 @@ use crate::edge::bans::{BanTable, KernelBans};
 use crate::edge::{self, KernelPlane};
 use crate::facts::recipients::KnownRecipients;
 use crate::feedback::{self, Meter};
+use crate::observe::drops::Drops;
 use crate::observe::http::{Http, Ready};
 use crate::observe::metrics::{KernelStats, Metrics};
 use crate::observe::status::{About, Kernel};
@@ -61,6 +62,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     if let Some(plane) = &plane {
         metrics.kernel(Box::new(Counters(Arc::clone(plane))));
     }
+    let drops = Arc::new(Drops::new(config.limits.ipv6_prefix, metrics.clone()));
     let mut side = JoinSet::new();
     if let Some(plane) = &plane {
         side.spawn(sweep(Arc::clone(plane)));
@@ -78,6 +80,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         backend: config.backend.servers.iter().map(ToString::to_string).collect(),
         kernel,
         metrics: metrics.clone(),
+        drops,
     };
     let (stopper, stop) = relay::stop();
     let ready = Ready::default();

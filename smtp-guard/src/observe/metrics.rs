@@ -21,6 +21,8 @@ use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
 pub use super::kernel::KernelStats;
 use super::kernel::{KernelCollector, verdict};
 
+mod drops;
+mod read;
 mod recipients;
 
 /// What became of a message, in the only four ways there are.
@@ -72,6 +74,7 @@ struct Inner {
     bounds: Labelled<Labels, Counter>,
     backends: Labelled<Vec<(&'static str, String)>, Gauge>,
     recipients: recipients::Recipients,
+    drops: drops::Drops,
     kernel: Arc<OnceLock<Box<dyn KernelStats>>>,
 }
 
@@ -107,6 +110,7 @@ impl Metrics {
         let backends = Labelled::<_, Gauge>::default();
         registry.register("backend_up", "Whether the server answered when it was last looked at", backends.clone());
         let recipients = recipients::Recipients::register(&mut registry);
+        let drops = drops::Drops::register(&mut registry);
         let kernel = Arc::new(OnceLock::new());
         registry.register_collector(Box::new(KernelCollector::new(Arc::clone(&kernel))));
         Self(Arc::new(Inner {
@@ -126,6 +130,7 @@ impl Metrics {
             bounds,
             backends,
             recipients,
+            drops,
             kernel,
         }))
     }
