@@ -18,7 +18,7 @@ use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Paragraph, Sparkline, SparklineBar, Wrap};
 
 use super::model::{Pair, Tone, bans, sources};
-use super::numbers::rate;
+use super::numbers::{compact, rate};
 use super::state::State;
 use super::theme::Theme;
 use super::{panels, tables};
@@ -51,11 +51,16 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
     let [head, backend, kernel, traffic, counts, dropped, banned, keys] = rows(area);
     header(frame, head, state, &pair, now, theme);
     frame.render_widget(backend_line(&pair, theme), backend);
-    frame.render_widget(kernel_line(&pair, theme), kernel);
+    // Where there is no row for it, what is wrong takes the kernel plane's.
     match &state.error {
-        // Where there is no row for it, it takes the kernel plane's.
-        Some(error) => alarm(frame, if traffic.height == 0 { kernel } else { traffic }, error, theme),
-        None => over_time(frame, traffic, state, &pair, theme),
+        Some(error) if traffic.height == 0 => alarm(frame, kernel, error, theme),
+        error => {
+            frame.render_widget(kernel_line(&pair, theme), kernel);
+            match error {
+                Some(error) => alarm(frame, traffic, error, theme),
+                None => over_time(frame, traffic, state, &pair, theme),
+            }
+        }
     }
     panels::draw(frame, counts, &pair, theme);
     tables::sources(frame, dropped, &sources(pair.now, state.sort), pair.now, theme);
@@ -91,15 +96,6 @@ fn waiting(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
 }
 
 fn header(frame: &mut Frame<'_>, area: Rect, state: &State, pair: &Pair<'_>, now: Instant, theme: Theme) {
-    let status = &pair.now.status;
-    let mut spans = vec![Span::styled(format!("smtp-guard {}", printable(status.version.as_bytes())), theme.strong())];
-    for text in [
-        format!("up {}", time::length(status.uptime_seconds)),
-        counted(status.connections, "session"),
-        counted(status.bans_active, "ban"),
-    ] {
-        spans.extend([Span::from("  "), Span::from(text)]);
-    }
     let right = if state.is_old(now) {
         let age = time::length(state.age(now).as_secs());
         Span::styled(format!(" {}{age} old ", if state.paused { "PAUSED, " } else { "" }), theme.alarm())
@@ -111,7 +107,20 @@ fn header(frame: &mut Frame<'_>, area: Rect, state: &State, pair: &Pair<'_>, now
     };
     let width = u16::try_from(right.width()).unwrap_or(area.width);
     let [left, corner] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(width)]).spacing(1).areas(area);
-    frame.render_widget(Line::from(spans), left);
+    let status = &pair.now.status;
+    let version = format!("smtp-guard {}", printable(status.version.as_bytes()));
+    let mut line = Line::from(Span::styled(version, theme.strong()));
+    for text in [
+        format!("  up {}", time::length(status.uptime_seconds)),
+        format!("  {}", counted(status.connections, "session")),
+        format!("  {}", counted(status.bans_active, "ban")),
+    ] {
+        // Whole or not at all.
+        if line.width() + text.len() <= usize::from(left.width) {
+            line.push_span(text);
+        }
+    }
+    frame.render_widget(line, left);
     frame.render_widget(right, corner);
 }
 
@@ -128,14 +137,16 @@ fn backend_line(pair: &Pair<'_>, theme: Theme) -> Line<'static> {
 
 fn kernel_line(pair: &Pair<'_>, theme: Theme) -> Line<'static> {
     let kernel = &pair.now.status.kernel;
-    let (word, tone) = if kernel.present { ("enforcing ", Tone::Good) } else { ("absent ", Tone::Doubt) };
-    let lost = pair.now.drops.lost;
-    let lost = if lost > 0 { format!(" ({lost} samples lost)") } else { String::new() };
+    let (word, tone) = if kernel.present { ("enforcing", Tone::Good) } else { ("absent", Tone::Doubt) };
+    let lost = match pair.now.drops.lost {
+        0 => String::new(),
+        lost => format!(" ({} samples lost)", compact(lost)),
+    };
     Line::from(vec![
         Span::styled("kernel plane  ", theme.faint()),
         Span::styled(word, theme.tone(tone)),
-        Span::from(printable(kernel.text.as_bytes())),
         Span::styled(lost, theme.tone(Tone::Doubt)),
+        Span::from(format!(" {}", printable(kernel.text.as_bytes()))),
     ])
 }
 
