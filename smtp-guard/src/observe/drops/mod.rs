@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
 
@@ -39,6 +40,8 @@ pub const TARGET: &str = "kernel_drops";
 const SOURCES: usize = 4096;
 /// Samples that are kept as they came.
 const LATEST: usize = 64;
+/// Older samples waited in the ring buffer while nobody read it: they are no news, and no part of a rate.
+const STALE: Duration = Duration::from_secs(5);
 /// Log lines a second.
 const LINES: u32 = 20;
 /// Sources that are shown.
@@ -61,6 +64,8 @@ struct Inner {
     latest: VecDeque<Sample>,
     samples: u64,
     lost: u64,
+    /// As last told.
+    lost_in_all: Option<u64>,
 }
 
 /// A log line that is to be written, and how many were left out before it.
@@ -78,6 +83,7 @@ impl Drops {
             latest: VecDeque::with_capacity(LATEST),
             samples: 0,
             lost: 0,
+            lost_in_all: None,
         };
         Self { prefix, metrics, lines: Budget::new(LINES), inner: Mutex::new(inner) }
     }
@@ -92,16 +98,25 @@ impl Drops {
         }
     }
 
-    /// `samples` more were lost: the ring had no room for them. The packets themselves are counted by the kernel.
-    pub fn lost(&self, samples: u64) {
-        self.inner().lost += samples;
-        self.metrics.drop_samples_lost(samples);
+    /// So many samples found the ring buffer full since the kernel plane was loaded; the packets themselves are counted by
+    /// the kernel. What was lost before the first call nobody was there to read.
+    pub fn lost(&self, in_all: u64) {
+        let mut inner = self.inner();
+        let before = inner.lost_in_all.replace(in_all).unwrap_or(in_all);
+        // Fewer than before: the plane was loaded anew.
+        let more = in_all.checked_sub(before).unwrap_or(in_all);
+        inner.lost = inner.lost.saturating_add(more);
+        self.metrics.drop_samples_lost(more);
     }
 
     fn count(&self, samples: &[Sample], now: Instant) -> Vec<Line> {
         let mut lines = Vec::new();
         let mut inner = self.inner();
         for sample in samples {
+            inner.keep(sample);
+            if now.since(sample.at) > STALE {
+                continue;
+            }
             let key = Key { source: self.prefix.source(sample.ip), reason: sample.reason };
             let added = inner.sources.add(key, sample.port, sample.stands_for, now);
             if added.displaced {
@@ -116,7 +131,6 @@ impl Drops {
                     None => self.metrics.bound_reached("drop_lines"),
                 }
             }
-            inner.keep(sample);
         }
         self.metrics.drop_samples(samples.len() as u64);
         lines

@@ -14,6 +14,11 @@ fn both(ms: u64) -> Both {
     Both { instant: at(ms), wall: WallTime::from_ms(i64::try_from(ms).unwrap()) }
 }
 
+/// Dropped at `ms`.
+fn sampled(ip: &str, reason: Reason, stands_for: u64, ms: u64) -> Sample {
+    Sample { at: at(ms), ..sample(ip, reason, stands_for) }
+}
+
 fn sample(ip: &str, reason: Reason, stands_for: u64) -> Sample {
     Sample { at: at(0), ip: ip.parse().unwrap(), port: 25, reason, stands_for }
 }
@@ -26,7 +31,8 @@ fn drops() -> Drops {
 fn a_source_has_a_line_a_minute_and_all_have_twenty_a_second() {
     let drops = drops();
     let lines = |samples: &[Sample], ms| -> Vec<(String, u64)> {
-        let lines = drops.count(samples, at(ms)).into_iter();
+        let samples: Vec<_> = samples.iter().map(|sample| Sample { at: at(ms), ..*sample }).collect();
+        let lines = drops.count(&samples, at(ms)).into_iter();
         lines.map(|line| (line.sample.ip.to_string(), line.left_out)).collect()
     };
     let one = sample("192.0.2.1", Reason::Harvest, 5);
@@ -52,7 +58,8 @@ fn the_view_says_who_why_and_how_much() {
     let flood = sample("192.0.2.1", Reason::Harvest, 1000);
     let samples = [flood, flood, sample("2001:db8::1", Reason::Listed, 10), sample("192.0.2.1", Reason::Listed, 3)];
     drops.count(&samples, at(0));
-    drops.lost(7);
+    drops.lost(100);
+    drops.lost(107);
     let view = drops.view(&both(1000));
     assert_eq!((view.samples, view.lost, view.latest.len()), (4, 7, 4));
     assert_eq!((view.latest[0].ip.to_string(), view.latest[0].stands_for), ("192.0.2.1".to_owned(), 3), "latest first");
@@ -65,6 +72,25 @@ fn the_view_says_who_why_and_how_much() {
     assert!(drops.metrics.encode().contains("smtp_guard_drop_samples_lost_total 7"));
 }
 
+#[test]
+fn what_waited_while_nobody_read_is_no_news() {
+    let drops = drops();
+    let samples = [sampled("192.0.2.1", Reason::Harvest, 1000, 0), sampled("192.0.2.2", Reason::Harvest, 1, 9000)];
+    let lines = drops.count(&samples, at(10_000));
+    let view = drops.view(&both(10_000));
+    assert_eq!((lines.len(), view.sources.len(), view.samples, view.latest.len()), (1, 1, 2, 2));
+    assert_eq!((view.sources[0].source.as_str(), view.reasons[0].packets), ("192.0.2.2", 1001));
+}
+
+#[test]
+fn lost_samples_are_counted_from_the_first_look_on() {
+    let drops = drops();
+    for (in_all, lost) in [(5000, 0), (5000, 0), (5003, 3), (5010, 10), (2, 12), (2, 12)] {
+        drops.lost(in_all);
+        assert_eq!(drops.view(&both(0)).lost, lost, "{in_all}");
+    }
+}
+
 proptest! {
     /// A flood of spoofed sources is held within every bound.
     #[test]
@@ -75,6 +101,7 @@ proptest! {
             .map(|ip| Sample { ip: Ipv4Addr::from_bits(*ip).into(), ..sample("::", Reason::Listed, u64::MAX) })
             .collect();
         for batch in 0..batches {
+            let samples: Vec<_> = samples.iter().map(|sample| Sample { at: at(batch * 1000), ..*sample }).collect();
             let lines = drops.count(&samples, at(batch * 1000)).len();
             prop_assert!(lines <= LINES as usize);
         }
