@@ -10,13 +10,17 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use smtp_guard::addr::Ipv6Prefix;
 use smtp_guard::cli::admin_client::AdminClient;
 use smtp_guard::clock::{Instant, WallTime};
+use smtp_guard::edge::events::Sample;
 use smtp_guard::feedback::decision::{Decision, Explanation};
 use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
 use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
+use smtp_guard::observe::drops::Drops;
 use smtp_guard::observe::metrics::{Metrics, Outcome};
 use smtp_guard::observe::status::{About, Kernel};
+use smtp_guard_ebpf::reason::Reason;
 
 /// Decisions in memory. 192.0.2.99 is exempt; 192.0.2.98 finds the ledger gone.
 #[derive(Clone, Default)]
@@ -28,6 +32,10 @@ const GONE: &str = "192.0.2.98";
 impl Control for Ledger {
     async fn decisions(&self) -> Result<Vec<Decision>, Refusal> {
         Ok(self.0.lock().unwrap().values().cloned().collect())
+    }
+
+    async fn latest(&self) -> Result<Vec<Decision>, Refusal> {
+        self.decisions().await
     }
 
     async fn add(&self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, Refusal> {
@@ -85,6 +93,7 @@ impl Control for Ledger {
 struct Guard {
     directory: tempfile::TempDir,
     metrics: Metrics,
+    drops: Arc<Drops>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -93,19 +102,21 @@ impl Guard {
         let directory = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let metrics = Metrics::new();
+        let drops = Arc::new(Drops::new(Ipv6Prefix::default(), metrics.clone()));
         let about = About {
             started: Instant::now(),
             listeners: vec![String::from("127.0.0.1:2525")],
             backend: vec![String::from("127.0.0.1:2526")],
             kernel: Kernel { present: false, text: String::from("no interface is configured") },
             metrics: metrics.clone(),
+            drops: Arc::clone(&drops),
         };
         let socket = {
             let _entered = runtime.enter();
             Socket::bind(&directory.path().join("admin.sock")).unwrap()
         };
         runtime.spawn(admin::serve(socket, Ledger::default(), about));
-        Self { directory, metrics, _runtime: runtime }
+        Self { directory, metrics, drops, _runtime: runtime }
     }
 
     fn socket(&self) -> PathBuf {
@@ -151,6 +162,28 @@ fn the_status_is_the_guards() {
     assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
     assert_eq!((status.connections, status.messages.accepted, status.bans_active), (1, 1, 3));
     assert_eq!(status.kernel.text, "no interface is configured");
+}
+
+#[test]
+fn the_live_view_is_the_guards() {
+    let guard = Guard::start();
+    let client = guard.client();
+    guard.metrics.connection_opened();
+    guard.metrics.rejected(Reason::Relay);
+    client.add(&add("192.0.2.1", 3600, "too much")).unwrap();
+    let sample = Sample {
+        at: Instant::now(),
+        ip: "192.0.2.1".parse().unwrap(),
+        port: 25,
+        reason: Reason::Operator,
+        stands_for: 9,
+    };
+    guard.drops.take(&[sample], Instant::now());
+    let live = client.live().unwrap();
+    assert_eq!((live.instance, live.connections, live.status.connections), (std::process::id(), 1, 1));
+    assert!(live.rejections.iter().any(|counted| counted.reason == "relay" && counted.count == 1), "{live:?}");
+    assert_eq!((live.packets.as_slice(), live.bans[0].source.as_str()), ([].as_slice(), "192.0.2.1"));
+    assert_eq!((live.drops.sources[0].reason.as_str(), live.drops.sources[0].packets), ("operator", 9));
 }
 
 /// What `client` would never send: `request` is answered with `status`, and with JSON whose error holds `error`.

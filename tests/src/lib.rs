@@ -24,6 +24,7 @@ pub mod process;
 pub mod room;
 pub mod sink;
 pub mod talk;
+pub mod terminal;
 
 pub use dovecot::Dovecot;
 pub use exim::Exim;
@@ -36,3 +37,4 @@ pub use opensmtpd::Opensmtpd;
 pub use postfix::Postfix;
 pub use process::{Program, Run, run, wait_for};
 pub use room::Room;
+pub use terminal::Terminal;

@@ -169,6 +169,8 @@ Try in another terminal:
      {tool} explain 127.0.0.1 {options}
      {tool} decisions list {options}
      {tool} decisions delete 127.0.0.1 {options}
+  4. Watch it live:
+     {tool} top {options}
 Ctrl-C ends everything and removes the kernel plane.
 "#,
         maildir = shown(maildir),

@@ -45,6 +45,7 @@ const TEST: &[(&str, &str)] = &[
     ("dovecot-submissiond", "Dovecot as a backend that wants a login"),
     ("msmtp", "a real client"),
     ("python3", "its smtplib is a real client"),
+    ("tmux", "a real terminal"),
     ("g++", "builds libFuzzer"),
     ("libdb5.3", "library of Exim and OpenSMTPD"),
     ("libgnutls-dane0", "library of Exim"),

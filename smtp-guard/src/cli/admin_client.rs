@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use crate::feedback::decision::{Decision, Explanation};
 use crate::observe::admin::{Add, Deleted, Failure};
 use crate::observe::attempt::{Attempt, Rehearsal};
+use crate::observe::live::Live;
 use crate::observe::status::Status;
 
 /// For connecting, the request and its answer together.
@@ -41,6 +42,11 @@ impl AdminClient {
     /// GET /status
     pub fn status(&self) -> anyhow::Result<Status> {
         self.ask(Method::GET, "/status", None::<&()>)
+    }
+
+    /// GET /live
+    pub fn live(&self) -> anyhow::Result<Live> {
+        self.ask(Method::GET, "/live", None::<&()>)
     }
 
     /// GET /decisions

@@ -48,6 +48,17 @@ pub(super) enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// The running guard on a full screen: packets, refusals and messages a second, who is dropped, who was banned
+    ///
+    /// Keys: q quits, p pauses, s sorts the dropped sources another way. NO_COLOR is respected.
+    Top {
+        /// How often the guard is asked: 200ms to 60s
+        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+        interval: Duration,
+        /// One snapshot as JSON, without a terminal
+        #[arg(long)]
+        json: bool,
+    },
     /// What is known of an address: whether and why it is blocked, until when, and how to lift it
     Explain {
         /// An IPv4 or IPv6 address, or an IPv6 prefix as `decisions list` shows it
@@ -212,6 +223,15 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text).ok_or(DURATION_HELP)?;
+    if (Duration::from_millis(200)..=Duration::from_secs(60)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err(String::from("give 200ms to 60s"))
+    }
+}
+
 fn reason(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err(String::from("say why, so that the next one knows")),
@@ -253,6 +273,8 @@ mod tests {
         check("--config|/x|check", Ok("/x"));
         check("config|show|--defaults|--json", Ok("defaults: true, json: Json { json: true }"));
         check("status|--json", Ok("Status { json: Json { json: true } }"));
+        check("top", Ok("Top { interval: 1s, json: false }"));
+        check("top|--interval|500ms|--json", Ok("Top { interval: 500ms, json: true }"));
         check("explain|::ffff:192.0.2.1", Ok("192.0.2.1"));
         check("explain|2001:db8::/64", Ok("2001:db8::"));
         check("try|--from|192.0.2.1", Ok("mail_from: None"));
@@ -274,6 +296,9 @@ mod tests {
         check("", Err("Usage"));
         check("reload", Err("unrecognized subcommand"));
         check("explain", Err("<IP>"));
+        check("top|--interval|0s", Err("give 200ms"));
+        check("top|--interval|1h", Err("give 200ms"));
+        check("top|--interval|1", Err("a unit"));
         check("try", Err("--from"));
         check("try|--from|192.0.2.1|--rcpt-to|a@b", Err("--mail-from"));
         check("explain|localhost", Err("192.0.2.1"));

@@ -18,6 +18,10 @@ impl Control for Desk {
         Ok(self.0.feedback.decisions().await?)
     }
 
+    async fn latest(&self) -> Result<Vec<Decision>, Refusal> {
+        Ok(self.0.feedback.latest().await?)
+    }
+
     async fn add(&self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, Refusal> {
         Ok(self.0.feedback.add(ip, length, text).await?)
     }

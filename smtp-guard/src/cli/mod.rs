@@ -12,6 +12,7 @@ mod output;
 pub mod run;
 pub mod sink;
 mod time;
+mod top;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -126,6 +127,8 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             let status = client(file)?.status()?;
             Ok(output::show(json.json, &status, || output::status(&status))?)
         }
+        Command::Top { json: true, .. } => Ok(top::json(&client(file)?)?),
+        Command::Top { interval, json: false } => Ok(top::view(client(file)?, interval)?),
         Command::Explain { ip, json } => {
             let explanation = client(file)?.explain(ip)?;
             Ok(output::show(json.json, &explanation, || explain::text(ip, &explanation))?)

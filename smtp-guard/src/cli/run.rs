@@ -16,9 +16,11 @@ use crate::addr::BackendAddr;
 use crate::clock::Instant;
 use crate::config::Config;
 use crate::edge::bans::{BanTable, KernelBans};
+use crate::edge::events::Sample;
 use crate::edge::{self, KernelPlane};
 use crate::facts::recipients::KnownRecipients;
 use crate::feedback::{self, Meter};
+use crate::observe::drops::Drops;
 use crate::observe::http::{Http, Ready};
 use crate::observe::metrics::{KernelStats, Metrics};
 use crate::observe::status::{About, Kernel};
@@ -62,10 +64,11 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     if let Some(plane) = &plane {
         metrics.kernel(Box::new(Counters(Arc::clone(plane))));
     }
+    let drops = Arc::new(Drops::new(config.limits.ipv6_prefix, metrics.clone()));
     let mut side = JoinSet::new();
     if let Some(plane) = &plane {
         side.spawn(sweep(Arc::clone(plane)));
-        watch_kernel(plane, &config)?;
+        watch_kernel(plane, &config, &drops)?;
     }
     let kernel_bans = plane.clone().map(|plane| plane as Arc<dyn KernelBans>);
     let bans = Arc::new(BanTable::new(kernel_bans, config.edge.max_sources as usize));
@@ -82,6 +85,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         backend: config.backend.servers.iter().map(ToString::to_string).collect(),
         kernel,
         metrics: metrics.clone(),
+        drops,
     };
     let (stopper, stop) = relay::stop();
     let ready = Ready::default();
@@ -235,10 +239,16 @@ async fn sweep(plane: Arc<KernelPlane>) {
 }
 
 /// Threads for what waits in the kernel; they end with the process.
-fn watch_kernel(plane: &Arc<KernelPlane>, config: &Arc<Config>) -> std::io::Result<()> {
-    let (followed, drops) = (Arc::clone(config), Arc::clone(plane));
-    std::thread::Builder::new().name("interfaces".to_owned()).spawn(move || follow::interfaces(&followed))?;
-    std::thread::Builder::new().name("drops".to_owned()).spawn(move || follow::events(&drops, |_, _| {}))?;
+fn watch_kernel(plane: &Arc<KernelPlane>, config: &Arc<Config>, drops: &Arc<Drops>) -> std::io::Result<()> {
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let config = Arc::clone(config);
+    thread("interfaces").spawn(move || follow::interfaces(&config))?;
+    let (plane, drops) = (Arc::clone(plane), Arc::clone(drops));
+    let take = move |samples: &[Sample], lost| {
+        drops.take(samples, Instant::now());
+        drops.lost(lost);
+    };
+    thread("drops").spawn(move || follow::events(&plane, take))?;
     Ok(())
 }
 

@@ -21,8 +21,12 @@ use crate::offence::{Conduct, Report};
 use crate::store::Store;
 
 mod explain;
+mod latest;
 mod operator;
 mod persist;
+
+pub use latest::LATEST;
+use latest::Latest;
 
 pub(super) struct Keeper {
     config: Arc<Config>,
@@ -32,6 +36,7 @@ pub(super) struct Keeper {
     table: Arc<BanTable>,
     store: Store,
     decisions: HashMap<Source, Ban>,
+    latest: Latest,
     marks: Arc<Marks>,
     counters: Arc<Counters>,
     written: Instant,
@@ -61,6 +66,7 @@ impl Keeper {
             table,
             store,
             decisions: HashMap::new(),
+            latest: Latest::default(),
             marks,
             counters,
             written: Instant::now(),
@@ -76,7 +82,9 @@ impl Keeper {
     pub(super) fn restore(&mut self) {
         let both = Both::now();
         self.restore_counters(&both);
-        for ban in self.store.take_loaded() {
+        let mut loaded = self.store.take_loaded();
+        loaded.sort_by_key(|ban| ban.made);
+        for ban in loaded {
             let until = both.instant_at(ban.until);
             if ban.origin == Origin::Ledger {
                 self.ledger.remember_ban(ban.source, ban.repeat, until, both.instant);
@@ -222,6 +230,7 @@ impl Keeper {
             self.decisions.remove(&displaced);
             tracing::warn!(source = self.text(displaced), "the ban that ended soonest made room for a new one");
         }
+        self.latest.note(&ban, self.decisions.get(&ban.source));
         self.decisions.insert(ban.source, ban);
         self.meter.bans_active(self.decisions.len());
     }

@@ -33,6 +33,7 @@ mod saved;
 
 use decision::{Decision, Explanation};
 use keeper::Keeper;
+pub use keeper::LATEST;
 use marks::Marks;
 use rates::Counters;
 
@@ -88,6 +89,7 @@ pub enum ControlError {
 
 enum Control {
     Decisions(oneshot::Sender<Vec<Decision>>),
+    Latest(oneshot::Sender<Vec<Decision>>),
     Add { ip: IpAddr, length: Duration, text: String, answer: oneshot::Sender<Result<Decision, ControlError>> },
     Delete { ip: IpAddr, answer: oneshot::Sender<Option<Decision>> },
     DeleteAll(oneshot::Sender<usize>),
@@ -116,6 +118,11 @@ impl Feedback {
     /// All decisions in force, those that end soonest first.
     pub async fn decisions(&self) -> Result<Vec<Decision>, ControlError> {
         self.ask(Control::Decisions).await
+    }
+
+    /// The latest bans in force, the last one first, at most [`LATEST`]. Costs the same however many there are.
+    pub async fn latest(&self) -> Result<Vec<Decision>, ControlError> {
+        self.ask(Control::Latest).await
     }
 
     /// Bans `ip`'s source for `length`, in place of a ban that it has.
@@ -188,6 +195,7 @@ fn answer(keeper: &mut Keeper, control: Control) {
     // Whoever asked may have gone away meanwhile.
     let _ = match control {
         Control::Decisions(answer) => answer.send(keeper.decisions()).map_err(drop),
+        Control::Latest(answer) => answer.send(keeper.latest()).map_err(drop),
         Control::Add { ip, length, text, answer } => answer.send(keeper.add(ip, length, text)).map_err(drop),
         Control::Delete { ip, answer } => answer.send(keeper.delete(ip)).map_err(drop),
         Control::DeleteAll(answer) => answer.send(keeper.delete_all()).map_err(drop),

@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | GET /status | [`super::status::Status`] |
+//! | GET /live | [`super::live::Live`] |
 //! | GET /decisions | a list of [`Decision`] |
 //! | POST /decisions, [`Add`] | the [`Decision`] made |
 //! | DELETE /decisions/{ip} | the [`Decision`] lifted; 404 where there was none |
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::attempt::{Attempt, Rehearsal};
 pub use super::socket::{Socket, SocketError};
 use super::status::About;
-use crate::clock::Instant;
+use crate::clock::{Both, Instant};
 use crate::feedback::ControlError;
 use crate::feedback::decision::{Decision, Explanation};
 
@@ -66,6 +67,8 @@ pub struct Failure {
 pub trait Control: Clone + Send + Sync + 'static {
     /// All decisions in force.
     fn decisions(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
+    /// The latest bans in force, the last one first, at most [`crate::feedback::LATEST`]; cheap whatever there is.
+    fn latest(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
     /// Bans `ip`; an exempt address is refused.
     fn add(&self, ip: IpAddr, length: Duration, text: String)
     -> impl Future<Output = Result<Decision, Refusal>> + Send;
@@ -114,6 +117,7 @@ struct Shared<C> {
 fn router<C: Control>(control: C, about: About) -> Router {
     Router::new()
         .route("/status", get(status::<C>))
+        .route("/live", get(live::<C>))
         .route("/decisions", get(list::<C>).post(add::<C>).delete(delete_all::<C>))
         .route("/decisions/{ip}", axum::routing::delete(delete::<C>))
         .route("/explain/{ip}", get(explain::<C>))
@@ -126,6 +130,18 @@ fn router<C: Control>(control: C, about: About) -> Router {
 
 async fn status<C: Control>(State(shared): State<Shared<C>>) -> Response {
     Json(shared.about.status(Instant::now())).into_response()
+}
+
+/// Off the runtime's own threads: reading the kernel's maps takes system calls.
+async fn live<C: Control>(State(shared): State<Shared<C>>) -> Response {
+    let bans = match shared.control.latest().await {
+        Ok(bans) => bans,
+        Err(refusal) => return refusal.into_response(),
+    };
+    match tokio::task::spawn_blocking(move || shared.about.live(&Both::now(), bans)).await {
+        Ok(live) => Json(live).into_response(),
+        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the guard could not be looked at: its log says why"),
+    }
 }
 
 async fn list<C: Control>(State(shared): State<Shared<C>>) -> Response {

@@ -22,6 +22,8 @@ pub use super::kernel::KernelStats;
 use super::kernel::{KernelCollector, verdict};
 
 mod blocklists;
+mod drops;
+mod read;
 mod recipients;
 
 /// What became of a message, in the only four ways there are.
@@ -74,6 +76,7 @@ struct Inner {
     backends: Labelled<Vec<(&'static str, String)>, Gauge>,
     recipients: recipients::Recipients,
     blocklists: blocklists::Blocklists,
+    drops: drops::Drops,
     kernel: Arc<OnceLock<Box<dyn KernelStats>>>,
 }
 
@@ -110,6 +113,7 @@ impl Metrics {
         registry.register("backend_up", "Whether the server answered when it was last looked at", backends.clone());
         let recipients = recipients::Recipients::register(&mut registry);
         let blocklists = blocklists::Blocklists::register(&mut registry);
+        let drops = drops::Drops::register(&mut registry);
         let kernel = Arc::new(OnceLock::new());
         registry.register_collector(Box::new(KernelCollector::new(Arc::clone(&kernel))));
         Self(Arc::new(Inner {
@@ -130,6 +134,7 @@ impl Metrics {
             backends,
             recipients,
             blocklists,
+            drops,
             kernel,
         }))
     }

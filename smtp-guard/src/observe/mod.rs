@@ -4,8 +4,10 @@ mod format;
 
 pub mod admin;
 pub mod attempt;
+pub mod drops;
 pub mod http;
 mod kernel;
+pub mod live;
 pub mod log;
 pub mod metrics;
 mod serve;

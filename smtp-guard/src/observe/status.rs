@@ -1,7 +1,10 @@
 //! What `smtp-guard status` shows: one snapshot, written by the running guard and read by the command line.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use super::drops::Drops;
 use super::metrics::{Metrics, Outcome};
 use crate::blocklist::State;
 use crate::clock::Instant;
@@ -66,6 +69,7 @@ pub struct About {
     pub backend: Vec<String>,
     pub kernel: Kernel,
     pub metrics: Metrics,
+    pub drops: Arc<Drops>,
 }
 
 impl About {

@@ -24,6 +24,11 @@ impl Keeper {
         bans.chain(deferrals).collect()
     }
 
+    pub(in crate::feedback) fn latest(&self) -> Vec<Decision> {
+        let bans = self.latest.sources().filter_map(|source| self.decisions.get(&source));
+        bans.map(|ban| Decision::of(ban, self.prefix())).collect()
+    }
+
     pub(in crate::feedback) fn add(
         &mut self,
         ip: IpAddr,

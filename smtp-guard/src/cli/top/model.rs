@@ -1,0 +1,214 @@
+//! Two snapshots to what stands in the rows of the screen. Pure: no clock, no terminal.
+//!
+//! A rate is the difference of two snapshots of the same guard over the time between them, by the guard's own clock. With
+//! one snapshot, after a restart of the guard, and for a counter that went back because the kernel plane was loaded anew,
+//! there is none.
+
+use std::collections::BTreeMap;
+
+use crate::cli::{output, time};
+use smtp_guard_ebpf::reason::Reason;
+
+use crate::clock::WallTime;
+use crate::feedback::decision::Decision;
+use crate::observe::live::{Counted, DroppedSource, Live};
+use crate::observe::log::printable;
+
+/// What a row says of its subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    Good,
+    Bad,
+    Doubt,
+    Plain,
+}
+
+/// A counter.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Count {
+    pub(super) name: String,
+    pub(super) tone: Tone,
+    pub(super) per_second: Option<f64>,
+    pub(super) total: u64,
+}
+
+impl Count {
+    /// It moves.
+    pub(super) fn is_active(&self) -> bool {
+        self.per_second.is_some_and(|rate| rate > 0.0)
+    }
+}
+
+/// By what sources are sorted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Sort {
+    #[default]
+    Rate,
+    Total,
+    Newest,
+}
+
+impl Sort {
+    /// The one after it, in a ring.
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::Rate => Self::Total,
+            Self::Total => Self::Newest,
+            Self::Newest => Self::Rate,
+        }
+    }
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Total => "total",
+            Self::Newest => "newest",
+        }
+    }
+}
+
+/// A snapshot, and the one before it of the same guard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pair<'a> {
+    before: Option<&'a Live>,
+    pub(super) now: &'a Live,
+}
+
+impl<'a> Pair<'a> {
+    /// `before` counts only if it is of the same guard, and earlier.
+    pub(super) fn new(before: Option<&'a Live>, now: &'a Live) -> Self {
+        let comparable = |before: &&Live| before.instance == now.instance && before.uptime_ms < now.uptime_ms;
+        Self { before: before.filter(comparable), now }
+    }
+
+    fn rate(&self, count: impl Fn(&Live) -> u64) -> Option<f64> {
+        let before = self.before?;
+        let seconds = (self.now.uptime_ms - before.uptime_ms) as f64 / 1000.0;
+        count(self.now).checked_sub(count(before)).map(|more| more as f64 / seconds)
+    }
+
+    fn count(&self, name: &str, tone: Tone, count: impl Fn(&Live) -> u64) -> Count {
+        let name = printable(name.as_bytes());
+        Count { name, tone, per_second: self.rate(&count), total: count(self.now) }
+    }
+
+    /// Packets a second of one verdict, `pass` or `drop`.
+    pub(super) fn packets(&self, verdict: &str) -> Option<f64> {
+        self.rate(|live| live.packets.iter().filter(|p| p.verdict == verdict).map(|p| p.packets).sum())
+    }
+
+    /// Refusals a second of user space.
+    pub(super) fn refusals(&self) -> Option<f64> {
+        self.rate(|live| live.rejections.iter().map(|counted| counted.count).sum())
+    }
+
+    /// The kernel's verdicts, both families together.
+    pub(super) fn kernel(&self) -> Vec<Count> {
+        let verdicts: BTreeMap<_, _> =
+            self.now.packets.iter().map(|p| (p.reason.as_str(), p.verdict.as_str())).collect();
+        let counts = verdicts.into_iter().map(|(reason, verdict)| {
+            let tone = if verdict == "drop" { Tone::Bad } else { Tone::Good };
+            self.count(reason, tone, |live| live.packets.iter().filter(|p| p.reason == reason).map(|p| p.packets).sum())
+        });
+        ordered(counts.collect())
+    }
+
+    /// What user space refused, without what it never did.
+    pub(super) fn rejections(&self) -> Vec<Count> {
+        let refused = self.now.rejections.iter().filter(|counted| counted.count > 0);
+        let counts = refused.map(|Counted { reason, .. }| {
+            let of = |live: &Live| live.rejections.iter().find(|c| c.reason == *reason).map_or(0, |c| c.count);
+            self.count(reason, Tone::Bad, of)
+        });
+        ordered(counts.collect())
+    }
+
+    /// Messages by outcome, and connections; always in this order.
+    pub(super) fn messages(&self) -> Vec<Count> {
+        vec![
+            self.count("accepted", Tone::Good, |live| live.status.messages.accepted),
+            self.count("rejected", Tone::Bad, |live| live.status.messages.rejected),
+            self.count("deferred", Tone::Doubt, |live| live.status.messages.deferred),
+            self.count("ambiguous", Tone::Doubt, |live| live.status.messages.ambiguous),
+            self.count("sessions", Tone::Plain, |live| live.connections),
+        ]
+    }
+}
+
+/// What moves first, what is bad before what isn't, then by total: rows that do the same keep their places.
+fn ordered(mut counts: Vec<Count>) -> Vec<Count> {
+    counts.sort_by_key(|count| (!count.is_active(), count.tone != Tone::Bad, std::cmp::Reverse(count.total)));
+    counts
+}
+
+/// A source whose packets are dropped.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct SourceRow {
+    pub(super) source: String,
+    /// Label and words of the reason.
+    pub(super) reason: String,
+    pub(super) words: String,
+    pub(super) per_second: f64,
+    pub(super) packets: u64,
+    pub(super) samples: u64,
+    pub(super) port: u16,
+    /// How long it has been dropped.
+    pub(super) lasts: String,
+}
+
+/// The sources with the most drops.
+pub(super) fn sources(live: &Live, sort: Sort) -> Vec<SourceRow> {
+    let mut sources: Vec<&DroppedSource> = live.drops.sources.iter().collect();
+    sources.sort_by(|a, b| match sort {
+        Sort::Rate => b.per_second.total_cmp(&a.per_second),
+        Sort::Total => b.packets.cmp(&a.packets),
+        Sort::Newest => b.since.cmp(&a.since),
+    });
+    let rows = sources.into_iter().map(|source| SourceRow {
+        source: printable(source.source.as_bytes()),
+        reason: printable(source.reason.as_bytes()),
+        words: words(&source.reason),
+        per_second: source.per_second,
+        packets: source.packets,
+        samples: source.samples,
+        port: source.port,
+        lasts: since(source.since, live.at),
+    });
+    rows.collect()
+}
+
+/// The words of the reason `label`; one that isn't known here stays as it is.
+fn words(label: &str) -> String {
+    Reason::from_label(label).map_or_else(|| printable(label.as_bytes()), |reason| reason.text().to_owned())
+}
+
+/// A ban.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BanRow {
+    pub(super) source: String,
+    pub(super) reason: String,
+    pub(super) left: String,
+    pub(super) made: String,
+    pub(super) by: String,
+    pub(super) text: String,
+}
+
+/// The latest bans at `wall`, without those that have ended.
+pub(super) fn bans(live: &Live, wall: WallTime) -> Vec<BanRow> {
+    let rows = live.bans.iter().filter(|ban| ban.until > wall).map(|ban: &Decision| BanRow {
+        source: printable(ban.source.as_bytes()),
+        reason: printable(ban.reason.as_bytes()),
+        left: output::left(ban.until, wall),
+        made: since(ban.made, wall),
+        by: printable(ban.origin.as_bytes()),
+        text: printable(ban.text.as_bytes()),
+    });
+    rows.collect()
+}
+
+fn since(then: WallTime, now: WallTime) -> String {
+    time::length(now.as_ms().saturating_sub(then.as_ms()).max(0).unsigned_abs() / 1000)
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,153 @@
+//! Snapshots made up, and the rows that come of them.
+
+use super::*;
+use crate::observe::live::{DropsView, Packets};
+use crate::observe::status::{Kernel, Messages, Recipients, Server, Status};
+
+/// A busy guard that is up for `uptime_ms`, with counts that rise with it.
+pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
+    let seconds = uptime_ms / 1000;
+    let packets = |reason: &str, family: &str, verdict: &str, packets| Packets {
+        reason: reason.to_owned(),
+        family: family.to_owned(),
+        verdict: verdict.to_owned(),
+        packets,
+    };
+    let counted = |reason: &str, count| Counted { reason: reason.to_owned(), count };
+    let at = WallTime::from_ms(1_790_857_805_000 + uptime_ms as i64);
+    Live {
+        at,
+        instance: 4711,
+        uptime_ms,
+        status: Status {
+            version: String::from("0.1.0"),
+            uptime_seconds: seconds,
+            listeners: vec![String::from("0.0.0.0:25")],
+            backend: [("10.0.0.10:25", true), ("10.0.0.11:25", false)]
+                .map(|(address, answers)| Server { address: address.to_owned(), answers })
+                .into(),
+            connections: 12,
+            recipients: Recipients { known: None, catch_all: Vec::new() },
+            messages: Messages { accepted: 1000 + 3 * seconds, rejected: 20, deferred: 7, ambiguous: 0 },
+            bans_active: 3,
+            kernel: Kernel { present: true, text: String::from("on eth0, pinned in /sys/fs/bpf/smtp-guard") },
+        },
+        connections: 5000 + 8 * seconds,
+        packets: vec![
+            packets("clean", "ipv4", "pass", 100_000 + 400 * seconds),
+            packets("harvest", "ipv4", "drop", 1_000_000 + 98_000 * seconds),
+            packets("harvest", "ipv6", "drop", 500 * seconds),
+            packets("listed", "ipv4", "drop", 4_000_000),
+        ],
+        rejections: vec![counted("relay", 30), counted("unknown_recipient", 10 + 2 * seconds), counted("dnsbl", 0)],
+        bans: [("203.0.113.7", 60, 3600), ("2001:db8:1:2::/64", 7200, 90), ("198.51.100.1", 1, -5)]
+            .map(|(source, ago, left)| Decision {
+                source: source.to_owned(),
+                reason: String::from("harvest"),
+                text: String::from("directory harvest attack\x1b[2J"),
+                origin: String::from("ledger"),
+                made: WallTime::from_ms(at.as_ms() - ago * 1000),
+                until: WallTime::from_ms(at.as_ms() + left * 1000),
+                repeat: 0,
+                evidence: Vec::new(),
+            })
+            .into(),
+        drops: DropsView {
+            samples: 70,
+            lost: 0,
+            sources: [("203.0.113.7", 97_000.0, 500_000, 65), ("2001:db8:1:2::/64", 500.0, 900_000, 3665)]
+                .map(|(source, per_second, packets, ago)| DroppedSource {
+                    source: source.to_owned(),
+                    reason: String::from("harvest"),
+                    port: 25,
+                    per_second,
+                    packets,
+                    samples: 35,
+                    since: WallTime::from_ms(at.as_ms() - ago * 1000),
+                    last: at,
+                })
+                .into(),
+            reasons: Vec::new(),
+            latest: Vec::new(),
+        },
+    }
+}
+
+/// `counts` as `name rate total`.
+fn text(counts: &[Count]) -> Vec<String> {
+    let line = |count: &Count| {
+        let rate = count.per_second.map_or(String::from("-"), |rate| format!("{rate:.1}"));
+        format!("{} {rate} {}", count.name, count.total)
+    };
+    counts.iter().map(line).collect()
+}
+
+/// The rows of the kernel, of refusals and of messages from `before` and `now`.
+#[track_caller]
+fn check(before: Option<&Live>, now: &Live, kernel: &[&str], refused: &[&str], messages: &[&str]) {
+    let pair = Pair::new(before, now);
+    assert_eq!(text(&pair.kernel()), kernel);
+    assert_eq!(text(&pair.rejections()), refused);
+    assert_eq!(text(&pair.messages()), messages);
+}
+
+#[test]
+fn rates_come_of_two_snapshots() {
+    let (before, now) = (live(10_000), live(12_000));
+    check(
+        Some(&before),
+        &now,
+        &["harvest 98500.0 2182000", "clean 400.0 104800", "listed 0.0 4000000"],
+        &["unknown_recipient 2.0 34", "relay 0.0 30"],
+        &["accepted 3.0 1036", "rejected 0.0 20", "deferred 0.0 7", "ambiguous 0.0 0", "sessions 8.0 5096"],
+    );
+    let pair = Pair::new(Some(&before), &now);
+    let rates = (pair.packets("drop"), pair.packets("pass"), pair.refusals());
+    assert_eq!(rates, (Some(98_500.0), Some(400.0), Some(2.0)));
+}
+
+#[test]
+fn where_there_is_nothing_to_compare_there_is_no_rate() {
+    let kernel = ["listed - 4000000", "harvest - 2182000", "clean - 104800"];
+    let (refused, messages) = (
+        ["unknown_recipient - 34", "relay - 30"],
+        ["accepted - 1036", "rejected - 20", "deferred - 7", "ambiguous - 0", "sessions - 5096"],
+    );
+    let now = live(12_000);
+    let restarted = Live { instance: 1, ..live(10_000) };
+    for before in [None, Some(&restarted), Some(&now), Some(&live(13_000))] {
+        check(before, &now, &kernel, &refused, &messages);
+    }
+    // The kernel plane was loaded anew: its counts went back, the guard's own didn't.
+    let mut reloaded = live(14_000);
+    reloaded.packets.iter_mut().for_each(|p| p.packets = 5);
+    let pair = Pair::new(Some(&now), &reloaded);
+    assert_eq!(text(&pair.kernel()), ["harvest - 10", "listed - 5", "clean - 5"]);
+    assert_eq!((pair.packets("drop"), pair.refusals()), (None, Some(2.0)));
+}
+
+#[test]
+fn sources_are_sorted_as_asked() {
+    let live = live(12_000);
+    for (sort, first, lasts) in [
+        (Sort::Rate, "203.0.113.7", "1m 05s"),
+        (Sort::Total, "2001:db8:1:2::/64", "1h 01m"),
+        (Sort::Newest, "203.0.113.7", "1m 05s"),
+    ] {
+        let rows = sources(&live, sort);
+        assert_eq!((rows.len(), rows[0].source.as_str(), rows[0].lasts.as_str()), (2, first, lasts), "{sort:?}");
+    }
+    assert_eq!(Sort::Rate.next().next().next(), Sort::Rate);
+}
+
+#[test]
+fn bans_have_their_time_left_and_nothing_unprintable() {
+    let live = live(12_000);
+    let rows = bans(&live, live.at);
+    let shown: Vec<_> = rows.iter().map(|row| [row.source.as_str(), &row.left, &row.made]).collect();
+    let expected = [["203.0.113.7", "1h 00m", "1m 00s"], ["2001:db8:1:2::/64", "1m 30s", "2h 00m"]];
+    assert_eq!(shown, expected, "one has ended");
+    assert_eq!(rows[0].text, "directory harvest attack\\x1b[2J");
+    let later = WallTime::from_ms(live.at.as_ms() + 91_000);
+    assert_eq!(bans(&live, later).len(), 1);
+}

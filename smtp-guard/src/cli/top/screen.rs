@@ -1,0 +1,206 @@
+//! The whole screen: what stands where, at each size.
+//!
+//! ```text
+//! version, uptime, sessions, bans                         time, or how old this is
+//! backend
+//! kernel plane
+//! drops a second, drawn over time          (from 20 rows on; where the guard is away: why)
+//! kernel packets | refusals | messages
+//! sources of drops
+//! latest bans
+//! keys
+//! ```
+//! Rows move only when the terminal changes its size. Below 60 columns or 15 rows nothing of it is of use.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span, Text};
+use ratatui::widgets::{Paragraph, Sparkline, SparklineBar, Wrap};
+
+use super::model::{Pair, Tone, bans, sources};
+use super::numbers::{compact, rate};
+use super::state::State;
+use super::theme::Theme;
+use super::{panels, tables};
+use crate::cli::time;
+use crate::clock::Instant;
+use crate::observe::log::printable;
+
+/// Columns and rows below which there is only a message.
+const SMALLEST: (u16, u16) = (60, 15);
+/// Rows from which drops are drawn over time.
+const TALL: u16 = 20;
+/// Columns from which the time has its zone.
+const WIDE: u16 = 80;
+
+/// Draws `state` as it is at `now`.
+pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Theme) {
+    let area = frame.area();
+    if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
+        let (columns, rows) = SMALLEST;
+        let text = format!(
+            "This terminal has {}x{} characters; `top` needs {columns}x{rows}.\n\
+             Enlarge it, or press q and use `smtp-guard status`.",
+            area.width, area.height
+        );
+        return frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
+    }
+    let Some(pair) = state.pair() else {
+        return waiting(frame, area, state, theme);
+    };
+    let [head, backend, kernel, traffic, counts, dropped, banned, keys] = rows(area);
+    header(frame, head, state, &pair, now, theme);
+    frame.render_widget(backend_line(&pair, theme), backend);
+    // Where there is no row for it, what is wrong takes the kernel plane's.
+    match &state.error {
+        Some(error) if traffic.height == 0 => alarm(frame, kernel, error, theme),
+        error => {
+            frame.render_widget(kernel_line(&pair, theme), kernel);
+            match error {
+                Some(error) => alarm(frame, traffic, error, theme),
+                None => over_time(frame, traffic, state, &pair, theme),
+            }
+        }
+    }
+    panels::draw(frame, counts, &pair, theme);
+    tables::sources(frame, dropped, &sources(pair.now, state.sort), pair.now, theme);
+    tables::bans(frame, banned, &bans(pair.now, state.wall(now)), pair.now, theme);
+    footer(frame, keys, state, theme);
+}
+
+/// The areas from top to bottom. What isn't shown has no height.
+fn rows(area: Rect) -> [Rect; 8] {
+    let traffic = u16::from(area.height >= TALL);
+    // Three lines of header, three headings, the keys.
+    let free = area.height.saturating_sub(7 + traffic);
+    let counts = (free * 2 / 5).clamp(4, 14);
+    let banned = (free - counts) / 2;
+    let heights = [1, 1, 1, traffic, 1 + counts, 1 + free - counts - banned, 1 + banned, 1];
+    Layout::vertical(heights.map(Constraint::Length)).areas(area)
+}
+
+/// No snapshot yet.
+fn waiting(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
+    let [_, middle, keys] =
+        Layout::vertical([Constraint::Percentage(40), Constraint::Fill(1), Constraint::Length(1)]).areas(area);
+    let text = match &state.error {
+        None => Text::from("Asking the guard ..."),
+        Some(error) => Text::from(vec![
+            Line::styled(error.clone(), theme.tone(Tone::Bad)),
+            Line::from(""),
+            Line::from(format!("It is asked again every {}.", seconds(state.interval))),
+        ]),
+    };
+    frame.render_widget(Paragraph::new(text).centered().wrap(Wrap { trim: true }), middle);
+    footer(frame, keys, state, theme);
+}
+
+fn header(frame: &mut Frame<'_>, area: Rect, state: &State, pair: &Pair<'_>, now: Instant, theme: Theme) {
+    let right = if state.is_old(now) {
+        let age = time::length(state.age(now).as_secs());
+        Span::styled(format!(" {}{age} old ", if state.paused { "PAUSED, " } else { "" }), theme.alarm())
+    } else {
+        // `2026-08-01 12:30:05 UTC` without the date, or only its clock.
+        let at = time::utc(pair.now.at);
+        let clock = at.get(11..if area.width < WIDE { 19 } else { at.len() }).unwrap_or_default();
+        Span::styled(clock.to_owned(), theme.faint())
+    };
+    let width = u16::try_from(right.width()).unwrap_or(area.width);
+    let [left, corner] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(width)]).spacing(1).areas(area);
+    let status = &pair.now.status;
+    let version = format!("smtp-guard {}", printable(status.version.as_bytes()));
+    let mut line = Line::from(Span::styled(version, theme.strong()));
+    for text in [
+        format!("  up {}", time::length(status.uptime_seconds)),
+        format!("  {}", counted(status.connections, "session")),
+        format!("  {}", counted(status.bans_active, "ban")),
+    ] {
+        // Whole or not at all.
+        if line.width() + text.len() <= usize::from(left.width) {
+            line.push_span(text);
+        }
+    }
+    frame.render_widget(line, left);
+    frame.render_widget(right, corner);
+}
+
+fn backend_line(pair: &Pair<'_>, theme: Theme) -> Line<'static> {
+    let mut spans = vec![Span::styled("backend       ", theme.faint())];
+    for (index, server) in pair.now.status.backend.iter().enumerate() {
+        let (word, tone) = if server.answers { ("up", Tone::Good) } else { ("down", Tone::Bad) };
+        let comma = if index > 0 { ", " } else { "" };
+        spans.push(Span::from(format!("{comma}{} ", printable(server.address.as_bytes()))));
+        spans.push(Span::styled(word, theme.tone(tone)));
+    }
+    Line::from(spans)
+}
+
+fn kernel_line(pair: &Pair<'_>, theme: Theme) -> Line<'static> {
+    let kernel = &pair.now.status.kernel;
+    let (word, tone) = if kernel.present { ("enforcing", Tone::Good) } else { ("absent", Tone::Doubt) };
+    let lost = match pair.now.drops.lost {
+        0 => String::new(),
+        lost => format!(" ({} samples lost)", compact(lost)),
+    };
+    Line::from(vec![
+        Span::styled("kernel plane  ", theme.faint()),
+        Span::styled(word, theme.tone(tone)),
+        Span::styled(lost, theme.tone(Tone::Doubt)),
+        Span::from(format!(" {}", printable(kernel.text.as_bytes()))),
+    ])
+}
+
+/// Packets that are dropped, with the last minutes drawn beside them; refusals where there is no kernel plane.
+fn over_time(frame: &mut Frame<'_>, area: Rect, state: &State, pair: &Pair<'_>, theme: Theme) {
+    let (name, now, right) = match state.has_kernel() {
+        true => ("dropped", pair.packets("drop"), format!("passed {}/s", rate(pair.packets("pass")))),
+        false => ("refused", pair.refusals(), String::new()),
+    };
+    let left = format!("{name:12}  {:>5}/s", rate(now));
+    let width = |text: &str| Constraint::Length(u16::try_from(text.len()).unwrap_or(0));
+    let [label, line, passed] =
+        Layout::horizontal([width(&left), Constraint::Fill(1), width(&right)]).spacing(1).areas(area);
+    let moves = now.is_some_and(|rate| rate > 0.0);
+    let style = if moves { theme.tone(Tone::Bad) } else { theme.faint() };
+    frame.render_widget(Span::styled(left, style), label);
+    // The last one at the right end.
+    let mut data: Vec<_> = state.history().take(usize::from(line.width)).map(SparklineBar::from).collect();
+    data.reverse();
+    let missing = usize::from(line.width) - data.len();
+    let data = std::iter::repeat_n(SparklineBar::from(0), missing).chain(data);
+    frame.render_widget(Sparkline::default().data(data).style(theme.tone(Tone::Bad)), line);
+    frame.render_widget(Span::styled(right, theme.faint()), passed);
+}
+
+fn alarm(frame: &mut Frame<'_>, area: Rect, error: &str, theme: Theme) {
+    frame.render_widget(Paragraph::new(error.to_owned()).style(theme.alarm()), area);
+}
+
+fn footer(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
+    let mut spans = Vec::new();
+    let pause = if state.paused { "go on" } else { "pause" };
+    for (key, action) in [("q", "quit".to_owned()), ("p", pause.to_owned()), ("s", sorted(state))] {
+        spans.extend([Span::styled(format!(" {key} "), theme.bar()), Span::from(format!(" {action}  "))]);
+    }
+    let right = format!("every {}", seconds(state.interval));
+    let [left, corner] =
+        Layout::horizontal([Constraint::Fill(1), Constraint::Length(u16::try_from(right.len()).unwrap_or(area.width))])
+            .areas(area);
+    frame.render_widget(Line::from(spans), left);
+    frame.render_widget(Span::styled(right, theme.faint()), corner);
+}
+
+fn sorted(state: &State) -> String {
+    format!("sources by {}", state.sort.label())
+}
+
+fn counted(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+fn seconds(interval: std::time::Duration) -> String {
+    format!("{} s", interval.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Screens as they are seen, drawn into memory.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::style::Color;
+
+use super::super::model::tests::live;
+use super::*;
+use crate::observe::live::Live;
+
+fn at(seconds: u64) -> Instant {
+    Instant::from_ns((1000 + seconds) * 1_000_000_000)
+}
+
+/// After twenty answers, the last of them at 19 s.
+fn state(change: impl Fn(&mut Live)) -> State {
+    let mut state = State::new(Duration::from_secs(1));
+    for second in 0..20 {
+        let mut live = live(10_000 + second * 1000);
+        change(&mut live);
+        state.answer(Ok(live), at(second));
+    }
+    state
+}
+
+fn drawn(state: &State, (columns, rows): (u16, u16), no_color: Option<&str>) -> Buffer {
+    let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
+    terminal.draw(|frame| draw(frame, state, at(19), Theme::new(no_color.map(OsStr::new)))).unwrap();
+    terminal.backend().buffer().clone()
+}
+
+fn text(buffer: &Buffer) -> String {
+    let rows = buffer.content().chunks(buffer.area.width.into());
+    let line = |row: &[ratatui::buffer::Cell]| row.iter().map(ratatui::buffer::Cell::symbol).collect::<String>();
+    rows.map(|row| line(row).trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+#[track_caller]
+fn check(state: &State, size: (u16, u16), expected: &str) {
+    let text = text(&drawn(state, size, None));
+    assert!(text.trim_end() == expected.trim_end(), "{text}\n\ninstead of\n\n{expected}");
+}
+
+/// Each of `parts` stands on the screen.
+#[track_caller]
+fn check_parts(state: &State, size: (u16, u16), parts: &[&str]) {
+    let text = text(&drawn(state, size, None));
+    for part in parts {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn eighty_by_twenty_four() {
+    check(
+        &state(|_| {}),
+        (80, 24),
+        "\
+smtp-guard 0.1.0  up 29s  12 sessions  3 bans                       12:30:34 UTC
+backend       10.0.0.10:25 up, 10.0.0.11:25 down
+kernel plane  enforcing on eth0, pinned in /sys/fs/bpf/smtp-guard
+dropped       98.5k/s                           ███████████████████ passed 400/s
+KERNEL PACKETS      /S TOTAL REFUSED              /S TOTAL MESSAGES     /S TOTAL
+× harvest        98.5k 3.86M unknown_recipient   2.0    68 accepted    3.0  1087
+  clean            400  112k relay                 0    30 rejected      0    20
+× listed             0 4.00M                               deferred      0     7
+                                                           ambiguous     0     0
+                                                           sessions    8.0  5232
+
+DROPPED SOURCES          REASON                     PORT  PACKETS     /S     FOR
+203.0.113.7              harvest                      25     500k  97.0k  1m 05s
+2001:db8:1:2::/64        harvest                      25     900k    500  1h 01m
+
+
+
+LATEST BANS              REASON        TEXT                     MADE AGO    LEFT
+203.0.113.7              harvest       directory harvest attac…   1m 00s  1h 00m
+2001:db8:1:2::/64        harvest       directory harvest attac…   2h 00m  1m 30s
+
+
+
+ q  quit   p  pause   s  sources by rate                               every 1 s",
+    );
+}
+
+#[test]
+fn the_smallest_with_the_guard_away() {
+    let mut state = state(|_| {});
+    state.answer(Err(String::from("no guard answers at /run/smtp-guard/admin.sock")), at(19));
+    state.key(KeyEvent::new(KeyCode::Char('p'), KeyModifiers::NONE));
+    state.key(KeyEvent::new(KeyCode::Char('s'), KeyModifiers::NONE));
+    check(
+        &state,
+        (60, 15),
+        "\
+smtp-guard 0.1.0  up 29s  12 sessions        PAUSED, 0s old
+backend       10.0.0.10:25 up, 10.0.0.11:25 down
+no guard answers at /run/smtp-guard/admin.sock
+KERNEL PACKETS     /S REFUSED            /S MESSAGES      /S
+× harvest       98.5k unknown_recipi…   2.0 accepted     3.0
+  clean           400 relay               0 rejected       0
+× listed            0                       deferred       0
+                                            2 more
+DROPPED SOURCES          REASON                   /S     FOR
+2001:db8:1:2::/64        harvest                 500  1h 01m
+203.0.113.7              harvest               97.0k  1m 05s
+LATEST BANS              REASON             MADE AGO    LEFT
+203.0.113.7              harvest              1m 00s  1h 00m
+2001:db8:1:2::/64        harvest              2h 00m  1m 30s
+ q  quit   p  go on   s  sources by total          every 1 s",
+    );
+}
+
+#[test]
+fn what_else_can_be_seen() {
+    let wide = ["SAMPLES", "directory harvest attack  ", "BY", "ledger", "attack\\x1b[2J"];
+    check_parts(&state(|_| {}), (120, 40), &wide);
+    let without = state(|live| {
+        live.status.kernel.present = false;
+        live.status.bans_active = 0;
+        (live.packets, live.drops.sources, live.bans) = Default::default();
+    });
+    let parts = ["absent ", "no kernel plane ", "refused         2.0/s", "nothing is dropped", "nobody is banned"];
+    check_parts(&without, (80, 24), &parts);
+    check_parts(&state(|live| live.drops.lost = 7), (80, 24), &["(7 samples lost)"]);
+    let mut none = State::new(Duration::from_millis(500));
+    check_parts(&none, (80, 24), &["Asking the guard ...", " q  quit"]);
+    none.answer(Err(String::from("no guard answers")), at(19));
+    check_parts(&none, (80, 24), &["no guard answers", "asked again every 0.5 s"]);
+    for size in [(59, 15), (60, 14), (20, 5)] {
+        check_parts(&none, size, &["This terminal", "needs"]);
+    }
+}
+
+#[test]
+fn no_color_means_no_colours() {
+    let mut away = state(|_| {});
+    away.answer(Err(String::from("away")), at(19));
+    for (state, no_color, coloured) in [(&away, Some("1"), false), (&away, None, true)] {
+        let buffer = drawn(state, (80, 24), no_color);
+        let found = buffer.content().iter().any(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset);
+        assert_eq!(found, coloured, "{no_color:?}");
+    }
+}
+
+#[test]
+fn any_size_is_drawn() {
+    let mut away = state(|_| {});
+    away.answer(Err("x".repeat(500)), at(19));
+    for state in [&state(|_| {}), &away, &State::new(Duration::from_secs(1))] {
+        for columns in [1, 2, 10, 59, 60, 61, 79, 80, 99, 100, 133, 250] {
+            for rows in [1, 2, 5, 14, 15, 16, 19, 20, 23, 24, 50, 80] {
+                drawn(state, (columns, rows), None);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the guard says, nothing of it is a control character on the terminal.
+    #[test]
+    fn nothing_unprintable_is_shown(text in "\\PC{0,10}[\u{0}-\u{9f}\u{202e}\u{2028}]{1,9}") {
+        let hostile = state(|live| {
+            live.status.version.clone_from(&text);
+            live.status.kernel.text.clone_from(&text);
+            live.status.backend[0].address.clone_from(&text);
+            live.packets[0].reason.clone_from(&text);
+            live.rejections[0].reason.clone_from(&text);
+            live.bans[0].source.clone_from(&text);
+            live.bans[0].text.clone_from(&text);
+            live.bans[0].origin.clone_from(&text);
+            live.drops.sources[0].source.clone_from(&text);
+            live.drops.sources[0].reason.clone_from(&text);
+        });
+        let buffer = drawn(&hostile, (120, 40), None);
+        let bad = |c: char| c.is_control() || matches!(c, '\u{202e}' | '\u{2028}');
+        prop_assert!(!buffer.content().iter().any(|cell| cell.symbol().contains(bad)));
+    }
+}

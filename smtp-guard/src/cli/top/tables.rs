@@ -1,0 +1,106 @@
+//! The two tables below: sources of dropped packets, and the latest bans.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Rect};
+use ratatui::widgets::{Cell, Row, Table};
+
+use super::model::{BanRow, SourceRow};
+use super::numbers::{compact, rate};
+use super::panels::{fit, right};
+use super::theme::Theme;
+use crate::observe::live::Live;
+
+/// Columns of a source: the longest IPv6 prefix.
+const SOURCE: u16 = 24;
+/// Columns of the label of a ban's reason.
+const REASON: u16 = 13;
+/// Columns from which all of a table is shown.
+const WIDE: u16 = 80;
+/// ... and from which there is room for what is good to know.
+const WIDER: u16 = 100;
+
+/// A column: heading, width, from which width of the table on it is shown, and whether it is a number.
+type Column = (&'static str, Constraint, u16, bool);
+
+pub(super) fn sources(frame: &mut Frame<'_>, area: Rect, rows: &[SourceRow], live: &Live, theme: Theme) {
+    let columns: [Column; 7] = [
+        ("DROPPED SOURCES", Constraint::Length(SOURCE), 0, false),
+        ("REASON", Constraint::Fill(1), 0, false),
+        ("PORT", Constraint::Length(5), WIDE, true),
+        ("SAMPLES", Constraint::Length(8), WIDER, true),
+        ("PACKETS", Constraint::Length(8), WIDE, true),
+        ("/S", Constraint::Length(6), 0, true),
+        ("FOR", Constraint::Length(7), 0, true),
+    ];
+    let none = if live.status.kernel.present {
+        "no samples of dropped packets in the last minute"
+    } else {
+        "no kernel plane: user space refuses, nothing is dropped"
+    };
+    let cells = |row: &SourceRow| {
+        [
+            Cell::from(row.source.clone()).style(theme.source()),
+            Cell::from(if area.width >= WIDER { row.words.clone() } else { row.reason.clone() }),
+            right(&row.port.to_string()).style(theme.faint()),
+            right(&compact(row.samples)).style(theme.faint()),
+            right(&compact(row.packets)),
+            right(&rate(Some(row.per_second))).style(theme.strong()),
+            right(&row.lasts),
+        ]
+    };
+    table(frame, area, columns, rows.iter().map(cells), none, theme);
+}
+
+pub(super) fn bans(frame: &mut Frame<'_>, area: Rect, rows: &[BanRow], live: &Live, theme: Theme) {
+    // What takes the room that is left over.
+    let reason = if area.width >= WIDE { Constraint::Length(REASON) } else { Constraint::Fill(1) };
+    let columns: [Column; 6] = [
+        ("LATEST BANS", Constraint::Length(SOURCE), 0, false),
+        ("REASON", reason, 0, false),
+        ("BY", Constraint::Length(8), WIDER, false),
+        ("TEXT", Constraint::Fill(1), WIDE, false),
+        ("MADE AGO", Constraint::Length(8), 0, true),
+        ("LEFT", Constraint::Length(7), 0, true),
+    ];
+    let none = if live.status.bans_active == 0 { "nobody is banned" } else { "none of late" };
+    let by = if area.width >= WIDER { 9 } else { 0 };
+    let text = usize::from(area.width.saturating_sub(SOURCE + REASON + by + 8 + 7 + 4));
+    let cells = |row: &BanRow| {
+        [
+            Cell::from(row.source.clone()).style(theme.source()),
+            Cell::from(row.reason.clone()),
+            Cell::from(row.by.clone()).style(theme.faint()),
+            Cell::from(fit(&row.text, text)).style(theme.faint()),
+            right(&row.made).style(theme.faint()),
+            right(&row.left).style(theme.strong()),
+        ]
+    };
+    table(frame, area, columns, rows.iter().map(cells), none, theme);
+}
+
+/// A heading and as many `rows` as there is room for; without one, `none`.
+fn table<const N: usize>(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    columns: [Column; N],
+    rows: impl Iterator<Item = [Cell<'static>; N]>,
+    none: &'static str,
+    theme: Theme,
+) {
+    let shown = columns.map(|(_, _, from, _)| area.width >= from);
+    let kept = |cells: [Cell<'static>; N]| -> Vec<Cell<'static>> {
+        cells.into_iter().zip(shown).filter_map(|(cell, shown)| shown.then_some(cell)).collect()
+    };
+    let header = columns.map(|(name, _, _, is_number)| if is_number { right(name) } else { Cell::from(name) });
+    let header = Row::new(kept(header)).style(theme.bar());
+    let widths: Vec<_> =
+        columns.iter().zip(shown).filter_map(|((_, width, ..), shown)| shown.then_some(*width)).collect();
+    let rows: Vec<_> = rows.take(usize::from(area.height)).map(|cells| Row::new(kept(cells))).collect();
+    if rows.is_empty() {
+        // It may be longer than the first column.
+        frame.render_widget(Table::new([] as [Row<'_>; 0], widths).header(header).column_spacing(1), area);
+        let below = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
+        return frame.render_widget(ratatui::text::Line::styled(none, theme.faint()), below);
+    }
+    frame.render_widget(Table::new(rows, widths).header(header).column_spacing(1), area);
+}

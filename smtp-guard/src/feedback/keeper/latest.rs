@@ -1,0 +1,79 @@
+//! Which bans were made last, for who looks every second: among a million, nobody wants to search for them.
+//!
+//! # Bounds
+//! [`LATEST`] sources. A ban that ended or was lifted keeps its place until others push it out; it isn't shown.
+
+use std::collections::VecDeque;
+
+use crate::addr::Source;
+use crate::feedback::decision::Ban;
+
+/// Bans that are remembered as the latest.
+pub const LATEST: usize = 64;
+
+/// The sources of the latest bans, the last one at the back.
+#[derive(Debug, Default)]
+pub(super) struct Latest(VecDeque<Source>);
+
+impl Latest {
+    /// `ban` is in force, in place of `before`. One that is only put in force again is no news.
+    pub(super) fn note(&mut self, ban: &Ban, before: Option<&Ban>) {
+        if before.is_some_and(|before| before.made == ban.made) {
+            return;
+        }
+        self.0.retain(|source| *source != ban.source);
+        if self.0.len() == LATEST {
+            self.0.pop_front();
+        }
+        self.0.push_back(ban.source);
+    }
+
+    /// The last one first.
+    pub(super) fn sources(&self) -> impl Iterator<Item = Source> + '_ {
+        self.0.iter().rev().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use smtp_guard_ebpf::reason::Reason;
+
+    use super::*;
+    use crate::clock::WallTime;
+    use crate::feedback::decision::Origin;
+
+    fn ban(source: u64, made: i64) -> Ban {
+        Ban {
+            source: Source(source),
+            reason: Reason::Harvest,
+            origin: Origin::Ledger,
+            made: WallTime::from_ms(made),
+            until: WallTime::from_ms(i64::MAX),
+            repeat: 0,
+            text: String::new(),
+            evidence: Vec::new(),
+        }
+    }
+
+    /// `bans` in their order, each with the moment it was made at; the sources that are the latest then.
+    fn check(bans: &[(u64, i64)], sources: &[u64]) {
+        let (mut latest, mut before) = (Latest::default(), std::collections::HashMap::new());
+        for (source, made) in bans {
+            let ban = ban(*source, *made);
+            latest.note(&ban, before.get(source));
+            before.insert(*source, ban);
+        }
+        assert_eq!(latest.sources().map(|source| source.0).collect::<Vec<_>>(), sources, "{bans:?}");
+    }
+
+    #[test]
+    fn the_last_one_is_first() {
+        check(&[], &[]);
+        check(&[(1, 0), (2, 0), (3, 0)], &[3, 2, 1]);
+        check(&[(1, 0), (2, 0), (1, 5)], &[1, 2]);
+        // The kernel plane was loaded anew: the same bans once more.
+        check(&[(1, 0), (2, 0), (1, 0)], &[2, 1]);
+        let many: Vec<_> = (0..100).map(|source| (source, 0)).collect();
+        check(&many, &(36..100).rev().collect::<Vec<_>>());
+    }
+}

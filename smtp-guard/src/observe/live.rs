@@ -1,0 +1,131 @@
+//! What `smtp-guard top` shows: the status and everything that moves, as one snapshot.
+//!
+//! Counts are absolute, since the start of the guard or the load of the kernel plane; rates are the reader's to reckon,
+//! from two snapshots of one [`Live::instance`]. Every list has a bound that is said beside it.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::kernel::verdict;
+use super::status::{About, Status};
+use crate::clock::{Both, WallTime};
+use crate::feedback::decision::Decision;
+
+/// A snapshot of the running guard with its counters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Live {
+    /// When it was taken.
+    pub at: WallTime,
+    /// Process id: counts of another instance begin anew.
+    pub instance: u32,
+    /// Milliseconds since the guard's start, by a clock that nobody sets.
+    pub uptime_ms: u64,
+    pub status: Status,
+    /// Connections accepted since the start.
+    pub connections: u64,
+    /// What the kernel plane judged; only what was seen, and nothing without a kernel plane.
+    pub packets: Vec<Packets>,
+    /// What user space refused; all usual reasons, also at 0.
+    pub rejections: Vec<Counted>,
+    /// Bans in force, the latest first: at most [`crate::feedback::LATEST`].
+    pub bans: Vec<Decision>,
+    pub drops: DropsView,
+}
+
+/// Packets of one family that were judged for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packets {
+    pub reason: String,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// `pass` or `drop`.
+    pub verdict: String,
+    pub packets: u64,
+}
+
+/// So many of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    pub reason: String,
+    pub count: u64,
+}
+
+/// What samples of dropped packets amount to. See [`super::drops`] for what an estimate is worth.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DropsView {
+    /// Samples that came.
+    pub samples: u64,
+    /// Samples that the full ring buffer had no room for.
+    pub lost: u64,
+    /// Those with the most packets a second first: at most 64, of the last minute.
+    pub sources: Vec<DroppedSource>,
+    /// Estimates by reason since the start; the exact counts are in [`Live::packets`].
+    pub reasons: Vec<DroppedReason>,
+    /// The last 64 samples, the latest first.
+    pub latest: Vec<Dropped>,
+}
+
+/// A source whose packets are dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DroppedSource {
+    /// `192.0.2.1`, or `2001:db8::/64`.
+    pub source: String,
+    pub reason: String,
+    /// The guarded port that it tried last.
+    pub port: u16,
+    /// Estimate of the last seconds.
+    pub per_second: f64,
+    /// Estimate since `since`.
+    pub packets: u64,
+    /// What the estimates rest on.
+    pub samples: u64,
+    pub since: WallTime,
+    pub last: WallTime,
+}
+
+/// Packets that were dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedReason {
+    pub reason: String,
+    pub packets: u64,
+    pub samples: u64,
+}
+
+/// One dropped packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    pub at: WallTime,
+    pub ip: IpAddr,
+    pub port: u16,
+    pub reason: String,
+    /// Packets that it stands for, itself included.
+    pub stands_for: u64,
+}
+
+impl About {
+    /// The snapshot of `both`. Reads the kernel's counters: not for a thread that must not wait for system calls.
+    pub fn live(&self, both: &Both, bans: Vec<Decision>) -> Live {
+        let uptime = both.instant.since(self.started);
+        let packets = self.metrics.kernel_packets().into_iter().map(|(reason, family, packets)| Packets {
+            reason: reason.label().to_owned(),
+            family: family.label().to_owned(),
+            verdict: verdict(reason).to_owned(),
+            packets,
+        });
+        let rejections = self.metrics.rejections().into_iter();
+        Live {
+            at: both.wall,
+            instance: std::process::id(),
+            uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+            status: self.status(both.instant),
+            connections: self.metrics.connections_accepted(),
+            packets: packets.collect(),
+            rejections: rejections
+                .map(|(reason, count)| Counted { reason: reason.label().to_owned(), count })
+                .collect(),
+            bans,
+            drops: self.drops.view(both),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What is read of the metrics by others than scrapers.
+
+use smtp_guard_ebpf::abi::Family;
+use smtp_guard_ebpf::reason::Reason;
+
+use super::{ByReason, Metrics};
+
+impl Metrics {
+    /// Connections accepted since the start.
+    pub fn connections_accepted(&self) -> u64 {
+        self.0.connections.get()
+    }
+
+    /// What was refused since the start, by reason; those that never were are left out unless they are usual.
+    pub fn rejections(&self) -> Vec<(Reason, u64)> {
+        self.0.rejections.all()
+    }
+
+    /// Packets that the kernel plane judged since it was loaded; nothing without one. Takes system calls.
+    pub fn kernel_packets(&self) -> Vec<(Reason, Family, u64)> {
+        self.0.kernel.get().map(|kernel| kernel.counters()).unwrap_or_default()
+    }
+}
+
+impl ByReason {
+    fn all(&self) -> Vec<(Reason, u64)> {
+        let count = |reason: Reason| match self.usual.get(reason as usize) {
+            Some(Some(counter)) => Some(counter.get()),
+            _ => Some(self.family.get(&vec![(self.label, reason.label())])?.get()),
+        };
+        Reason::ALL.iter().filter_map(|reason| Some((*reason, count(*reason)?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::kernel::tests::Fake;
+
+    #[test]
+    fn counts_are_read_back() {
+        let metrics = Metrics::new();
+        assert_eq!((metrics.connections_accepted(), metrics.kernel_packets()), (0, vec![]));
+        assert!(
+            metrics.rejections().contains(&(Reason::Relay, 0)) && metrics.rejections().iter().all(|(_, n)| *n == 0)
+        );
+        metrics.connection_opened();
+        metrics.rejected(Reason::Relay);
+        // Not one of the usual ones.
+        metrics.rejected(Reason::Clean);
+        metrics.kernel(Box::new(Fake));
+        for expected in [(Reason::Relay, 1), (Reason::Clean, 1), (Reason::Harvest, 0)] {
+            assert!(metrics.rejections().contains(&expected), "{expected:?}");
+        }
+        assert_eq!(metrics.connections_accepted(), 1);
+        assert_eq!(metrics.kernel_packets().len(), 2);
+    }
+}
