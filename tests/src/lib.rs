@@ -12,6 +12,7 @@
 pub mod clients;
 pub mod dovecot;
 pub mod exim;
+pub mod forge;
 pub mod guard;
 pub mod held;
 pub mod mailboxes;
@@ -23,6 +24,7 @@ pub mod postfix;
 pub mod process;
 pub mod room;
 pub mod sink;
+pub mod standin;
 pub mod talk;
 
 pub use dovecot::Dovecot;
@@ -36,3 +38,4 @@ pub use opensmtpd::Opensmtpd;
 pub use postfix::Postfix;
 pub use process::{Program, Run, run, wait_for};
 pub use room::Room;
+pub use standin::StandIn;
