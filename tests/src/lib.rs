@@ -25,6 +25,7 @@ pub mod process;
 pub mod room;
 pub mod sink;
 pub mod standin;
+pub mod stress;
 pub mod talk;
 
 pub use dovecot::Dovecot;
