@@ -203,8 +203,9 @@ pub fn netkit() -> String {
     beside("netkit")
 }
 
-/// A binary in the folder that the tests' binaries are built into.
-fn beside(name: &str) -> String {
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(2).unwrap().join(name).display().to_string()
+/// A binary in the folder that the tests' binaries are built into, whether a test asks or one of them.
+pub(crate) fn beside(name: &str) -> String {
+    let this = std::env::current_exe().unwrap();
+    let folder = this.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).unwrap();
+    folder.join(name).display().to_string()
 }

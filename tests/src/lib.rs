@@ -12,6 +12,7 @@
 pub mod clients;
 pub mod dovecot;
 pub mod exim;
+pub mod forge;
 pub mod guard;
 pub mod held;
 pub mod mailboxes;
@@ -23,6 +24,8 @@ pub mod postfix;
 pub mod process;
 pub mod room;
 pub mod sink;
+pub mod standin;
+pub mod stress;
 pub mod talk;
 pub mod terminal;
 
@@ -37,4 +40,5 @@ pub use opensmtpd::Opensmtpd;
 pub use postfix::Postfix;
 pub use process::{Program, Run, run, wait_for};
 pub use room::Room;
+pub use standin::StandIn;
 pub use terminal::Terminal;

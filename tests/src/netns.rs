@@ -91,8 +91,7 @@ impl World {
         ip(&["-n", &edge, "addr", "add", "fd77:1:0:1::1/64", "dev", "att0", "nodad"]);
         // Spoofed sources must reach the guard, not be sorted out before it.
         for file in ["all", "att0"] {
-            let path = format!("/proc/sys/net/ipv4/conf/{file}/rp_filter");
-            run(world.on(Host::Edge, "sh").args(["-c", &format!("echo 0 > {path}")]), "").ok();
+            world.sysctl(Host::Edge, &format!("ipv4/conf/{file}/rp_filter"), "0");
         }
         world
     }
@@ -109,6 +108,39 @@ impl World {
     pub fn enter(&self, host: Host) {
         let namespace = fs::File::open(Path::new(NAMES).join(self.name(host))).unwrap();
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+    }
+
+    /// Writes `value` to `/proc/sys/net/NAME` of `host`.
+    pub fn sysctl(&self, host: Host, name: &str, value: &str) {
+        let write = format!("echo '{value}' > /proc/sys/net/{name}");
+        run(self.on(host, "sh").args(["-c", &write]), "").ok();
+    }
+
+    /// A counter of the kernel's TCP on `host`, by the name it has in `/proc/net/netstat` or `snmp`.
+    pub fn counter(&self, host: Host, group: &str, name: &str) -> u64 {
+        let files = run(self.on(host, "cat").args(["/proc/net/snmp", "/proc/net/netstat"]), "").ok();
+        let mut lines = files.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
+        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let mut pairs = names.split(' ').zip(values.split(' '));
+        pairs.find(|(found, _)| *found == name).and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+    }
+
+    /// Connections on port 25 of the edge in one of `states`, as ss(8) names them.
+    pub fn sockets(&self, states: &[&str]) -> usize {
+        let mut command = self.on(Host::Edge, "ss");
+        command.arg("-Htn");
+        for state in states {
+            command.args(["state", state]);
+        }
+        run(command.arg("sport = :25"), "").ok().lines().count()
+    }
+
+    /// Has packets of all CPUs spread over all CPUs on `device` of the edge (RPS).
+    pub fn spread(&self, device: &str) {
+        // By ip(8), since `/sys` of another namespace shows the devices of that.
+        let cpus = (1u64 << std::thread::available_parallelism().map_or(1, usize::from).min(63)) - 1;
+        let write = format!("echo {cpus:x} > /sys/class/net/{device}/queues/rx-0/rps_cpus");
+        ip(&["netns", "exec", &self.name(Host::Edge), "sh", "-c", &write]);
     }
 
     /// ip(8) on `host`.

@@ -1,10 +1,7 @@
 //! Connections of one source: exact in both planes, given back by whatever end, and out of reach of forged packets.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Stdio};
-
-use smtp_guard_tests::{Guard, Held, Host, Postfix, World, guard::netkit, run};
+use smtp_guard_tests::{Guard, Held, Host, Postfix, StandIn, World, guard::netkit, run};
 
 #[test]
 #[ignore = "needs root and BPF"]
@@ -40,7 +37,7 @@ fn the_kernel_refuses_the_connection_beyond_the_ceiling() {
     // A server without limits takes the guard's place: the ceiling is the kernel's alone.
     guard.kill9();
     guard.settle(0);
-    let mut listener = unlimited(&world);
+    let _server = StandIn::start(&world);
     let address = format!("{}:25", World::EDGE_FOR_ATTACKER);
     let mut one_by_one: Vec<Held> = Vec::new();
     for n in 1..=6 {
@@ -55,8 +52,6 @@ fn the_kernel_refuses_the_connection_beyond_the_ceiling() {
     one_by_one.pop();
     guard.settle(5);
     assert_eq!(one(&world, &address).count("dropped"), 0, "a slot that was freed is free");
-    drop(listener.stdin.take());
-    listener.wait().unwrap();
 }
 
 #[test]
@@ -66,7 +61,7 @@ fn the_kernel_refuses_new_connections_beyond_the_rate() {
     let _postfix = Postfix::start(&world, "");
     let mut guard = Guard::start(&world, &[("limits.connections_per_minute", "3")]);
     guard.kill9();
-    let mut listener = unlimited(&world);
+    let _server = StandIn::start(&world);
     let attacker = format!("{}:25", World::EDGE_FOR_ATTACKER);
     let client = format!("{}:25", World::EDGE_FOR_CLIENT);
     // SYNs under the client's address take nothing out of its bucket: they complete no handshake.
@@ -82,18 +77,6 @@ fn the_kernel_refuses_new_connections_beyond_the_rate() {
         assert_eq!(Held::open(&world, host, address, 1).count("dropped"), 1, "the seventh of {host:?}");
         assert!(guard.packets("connection_rate") > dropped);
     }
-    drop(listener.stdin.take());
-    listener.wait().unwrap();
-}
-
-/// A server that greets everyone.
-fn unlimited(world: &World) -> Child {
-    let mut command = world.on(Host::Edge, &netkit());
-    command.args(["listen", "0.0.0.0:25"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    child
 }
 
 /// One connection.
@@ -126,7 +109,7 @@ fn syn_cookies_change_no_count() {
     let _postfix = Postfix::start(&world, "");
     let mut guard = Guard::start(&world, &[]);
     // 2: every handshake goes by a cookie, so the kernel keeps nothing of it until it completes.
-    run(world.on(Host::Edge, "sh").args(["-c", "echo 2 > /proc/sys/net/ipv4/tcp_syncookies"]), "").ok();
+    world.sysctl(Host::Edge, "ipv4/tcp_syncookies", "2");
     for (host, address) in [
         (Host::Attacker, format!("{}:25", World::EDGE_FOR_ATTACKER)),
         (Host::Client, format!("[{}]:25", World::EDGE_FOR_CLIENT_V6)),

@@ -34,6 +34,25 @@ pub(crate) fn kernel() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Connections that end in every way there is, in namespaces of their own: the test `stress` at full size, with the same
+/// binaries.
+pub(crate) fn stress(connections: u64, seed: u64) -> anyhow::Result<()> {
+    setup::test()?;
+    let binary = build::build(false)?;
+    let mut compile = Command::new(cargo());
+    compile.current_dir(root()).env(OBJECT, build::object_path()).env("CARGO_TARGET_DIR", target());
+    compile.args(["build", "--locked", "--package", "smtp-guard-tests", "--bin", "stress"]);
+    step::run("bench-stress", "building the stress run", &mut compile)?;
+    let mut command = Command::new(target().join("debug/stress"));
+    command.env("SMTP_GUARD_BIN", &binary).arg("run");
+    command.args(["--connections", &connections.to_string(), "--seed", &seed.to_string()]);
+    let status = command.status().context("cannot start the stress run")?;
+    if !status.success() {
+        bail!("the stress run failed ({status})");
+    }
+    Ok(())
+}
+
 /// What policy costs in user space.
 pub(crate) fn policy() -> anyhow::Result<()> {
     let arguments = ["bench", "--locked", "--package", "smtp-guard", "--bench", "policy"];

@@ -89,6 +89,14 @@ enum Bench {
     Kernel,
     /// A decision by itself and with DNS alive, slow and dead; memory for a million sources
     Policy,
+    /// Connections that end in every way there is, beside forged segments, kills and `edge load`: nothing may be left of them
+    Stress {
+        #[arg(long, default_value_t = 1_000_000)]
+        connections: u64,
+        /// Of the ends, and of what is forged
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -101,6 +109,7 @@ fn main() -> ExitCode {
         Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), fuzz::Bounds { seconds, runs: None }),
         Command::Bench { what: Bench::Kernel } => bench::kernel(),
         Command::Bench { what: Bench::Policy } => bench::policy(),
+        Command::Bench { what: Bench::Stress { connections, seed } } => bench::stress(connections, seed),
         Command::Trial { seed, json, check } => trial::trial(seed, json, check),
         Command::Structure => structure::check(&root()),
     };

@@ -268,17 +268,23 @@ impl KernelPlane {
             return Ok(Vec::new());
         }
         let ports = maps::ports(&self.pins)?;
-        let before = self.established()?;
-        let sockets =
-            reconcile::sockets(|port| ports[usize::from(port >> 6)] >> (port & 63) & 1 == 1, settings.ipv6_mask);
-        let sockets = sockets.map_err(EdgeError::pin("asking sock_diag about", "/proc/self/net/tcp"))?;
-        let mut excess = Vec::new();
-        for (source, count) in before {
-            let there = sockets.get(&source).copied().unwrap_or(0);
-            if count > there {
-                excess.push((source, count.min(self.established_of(source)?).saturating_sub(there)));
+        let guarded = |port: u16| ports[usize::from(port >> 6)] >> (port & 63) & 1 == 1;
+        let excess = reconcile::excess(|| {
+            let before = self.established()?;
+            let sockets = reconcile::sockets(guarded, settings.ipv6_mask)
+                .map_err(EdgeError::pin("asking sock_diag about", "/proc/self/net/tcp"))?;
+            let mut excess = std::collections::HashMap::new();
+            for (source, before) in before {
+                let there = sockets.get(&source).copied().unwrap_or(0);
+                // Asked again only where it may matter.
+                if before > there
+                    && let after @ 1.. = self.established_of(source)?.min(before).saturating_sub(there)
+                {
+                    excess.insert(source, after);
+                }
             }
-        }
+            Ok::<_, EdgeError>(excess)
+        })?;
         let mut suspicions = self.suspicions.lock().unwrap_or_else(PoisonError::into_inner);
         let due = suspicions.pass(excess.into_iter());
         for (source, excess) in &due {

@@ -236,8 +236,8 @@ fn listen(address: SocketAddr) {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             std::thread::spawn(move || {
-                (&stream).write_all(b"220 here\r\n").unwrap();
-                // Until the peer closes; then the connection is dropped.
+                // Until the peer closes; then the connection is dropped. It may be reset before it is greeted.
+                let _ = (&stream).write_all(b"220 here\r\n");
                 let _ = std::io::copy(&mut (&stream), &mut std::io::sink());
             });
         }
