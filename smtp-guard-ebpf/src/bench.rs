@@ -88,8 +88,8 @@ mod programs {
         XDP_DROP
     }
 
-    /// Sends the frame out of the interface, from the next of up to 65,536 sources, if its batch is due. All sources come equally
-    /// often, in no order. Late batches are not made up for.
+    /// Sends the frame out of the interface, from the next of up to 65,536 sources, if its batch is due. All sources
+    /// come equally often, in no order. Late batches are not made up for.
     ///
     /// A frame that isn't due waits a while and is dropped. It waits because a drop takes a lock of the page pool, which
     /// the receiver needs as well.

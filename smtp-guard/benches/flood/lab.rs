@@ -40,7 +40,9 @@ const OWN_AUTOGROUP: &str = "/proc/self/autogroup";
 pub(crate) struct Lab {
     /// Hold the namespaces.
     inet: Program,
-    _edge: Program,
+    edge: Program,
+    /// What this process' session had before.
+    autogroup: String,
 }
 
 /// Frames at the edge's end of the cable, since it is there.
@@ -54,51 +56,41 @@ pub(crate) struct Frames {
 impl Lab {
     pub(crate) fn new() -> Self {
         assert!(std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() >= 2), "two CPUs are needed");
+        // `/autogroup-8 nice 0`
+        let before = fs::read_to_string(OWN_AUTOGROUP).unwrap_or_default();
+        let autogroup = before.trim().rsplit(' ').next().unwrap_or_default().to_owned();
+        let lab = Self { inet: namespace(), edge: namespace(), autogroup };
         let _ = fs::write(OWN_AUTOGROUP, AUTOGROUP);
-        let lab = Self { inet: namespace(), _edge: namespace() };
-        enter(&net_path(&lab._edge));
+        enter(&net_path(&lab.edge));
         bind(None, EDGE_CPU);
         // What the bench itself does, it does at once: it mostly sleeps. Not so the programs that it runs.
         run("chrt", &["--fifo", "--reset-on-fork", "--pid", "1", &std::process::id().to_string()]);
-        let inet = lab.inet.pid().to_string();
         let mac = |mac: [u8; 6]| mac.map(|octet| format!("{octet:02x}")).join(":");
-        let (near, far) = (mac(EDGE_MAC), mac(INET_MAC));
-        run(
-            "ip",
-            &[
-                "link",
-                "add",
-                EDGE_DEVICE,
-                "address",
-                &near,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                INET_DEVICE,
-                "address",
-                &far,
-                "netns",
-                &inet,
-            ],
-        );
-        run("ip", &["addr", "add", &format!("{EDGE_ADDRESS}/24"), "dev", EDGE_DEVICE]);
-        lab.in_inet(&["ip", "addr", "add", &format!("{INET_ADDRESS}/24"), "dev", INET_DEVICE]);
-        run("ip", &["link", "set", "lo", "up"]);
-        run("ip", &["link", "set", EDGE_DEVICE, "up"]);
-        lab.in_inet(&["ip", "link", "set", INET_DEVICE, "up"]);
+        let (near, far, there) = (mac(EDGE_MAC), mac(INET_MAC), lab.inet.pid());
+        let peer = format!("peer name {INET_DEVICE} address {far} netns {there}");
+        lab.at_edge(&format!("ip link add {EDGE_DEVICE} address {near} type veth {peer}"));
+        lab.at_edge(&format!("ip addr add {EDGE_ADDRESS}/24 dev {EDGE_DEVICE}"));
+        lab.in_inet(&format!("ip addr add {INET_ADDRESS}/24 dev {INET_DEVICE}"));
+        for device in ["lo", EDGE_DEVICE] {
+            lab.at_edge(&format!("ip link set {device} up"));
+        }
+        lab.in_inet(&format!("ip link set {INET_DEVICE} up"));
         // Answers to the flood go back into the cable, where nobody takes them.
-        run("ip", &["route", "add", "default", "via", INET_ADDRESS]);
-        run("ip", &["neigh", "replace", INET_ADDRESS, "lladdr", &far, "dev", EDGE_DEVICE]);
-        lab.in_inet(&["ip", "neigh", "replace", EDGE_ADDRESS, "lladdr", &near, "dev", INET_DEVICE]);
+        lab.at_edge(&format!("ip route add default via {INET_ADDRESS}"));
+        lab.at_edge(&format!("ip neigh replace {INET_ADDRESS} lladdr {far} dev {EDGE_DEVICE}"));
+        lab.in_inet(&format!("ip neigh replace {EDGE_ADDRESS} lladdr {near} dev {INET_DEVICE}"));
         // Forged sources must reach the filter, not be sorted out before it.
         for device in ["all", EDGE_DEVICE] {
             fs::write(format!("/proc/sys/net/ipv4/conf/{device}/rp_filter"), "0").unwrap();
         }
         // A connection for each message: ports must not run out.
-        let ports =
-            "echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse; echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range";
-        lab.in_inet(&["sh", "-c", ports]);
+        let net = lab.inet_path();
+        let settings = move || {
+            enter(&net);
+            fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1").unwrap();
+            fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535").unwrap();
+        };
+        std::thread::spawn(settings).join().unwrap();
         lab
     }
 
@@ -108,9 +100,15 @@ impl Lab {
         ["nsenter", net].into_iter().chain(words.iter().copied()).collect()
     }
 
-    fn in_inet(&self, words: &[&str]) {
+    /// Runs the words of `line` here, and there.
+    fn at_edge(&self, line: &str) {
+        let words: Vec<_> = line.split(' ').collect();
+        run(words[0], &words[1..]);
+    }
+
+    fn in_inet(&self, line: &str) {
         let mut net = String::new();
-        let words = self.inet_words(&mut net, words);
+        let words = self.inet_words(&mut net, &line.split(' ').collect::<Vec<_>>());
         run(words[0], &words[1..]);
     }
 
@@ -142,7 +140,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let _ = fs::write(OWN_AUTOGROUP, "0");
+        let _ = fs::write(OWN_AUTOGROUP, &self.autogroup);
     }
 }
 

@@ -92,7 +92,7 @@ impl Bench {
     fn search(&mut self, filter: Filter, armed: &Armed, napi: &Napi, guess: f64) -> Searched {
         let mut source = Source::start(&self.lab, &mut self.sink);
         let mut search = Search::new(guess, self.most);
-        let (mut mail, mut idle, mut lost) = (Vec::new(), Vec::new(), 0.0);
+        let (mut mail, mut idle, mut time, mut lost) = (Vec::new(), 0.0, 0.0, 0.0);
         self.checked(filter, armed, |bench| {
             for _ in 0..STEPS {
                 let pace = Pace::Rate(search.next());
@@ -105,14 +105,15 @@ impl Bench {
                     rates.push((flood.sent - flood.lost) / flood.seconds);
                     losses.push(flood.lost / flood.sent.max(1.0));
                     mail.push(without);
-                    idle.push(alone.idle / alone.seconds);
+                    idle += alone.idle;
+                    time += alone.seconds;
                 }
                 search.tried(Tried { rate: median(rates), share: median(shares) });
                 lost = median(losses);
             }
         });
         source.assert_runs();
-        Searched { found: search.found(), mail: median(mail), idle: median(idle), lost }
+        Searched { found: search.found(), mail: median(mail), idle: idle / time, lost }
     }
 
     /// Measures, and holds what was sent against what was dropped. Panics where they don't agree.
