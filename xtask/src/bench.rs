@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what is measured, beside what it is measured against.
 
+use std::ffi::OsString;
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
@@ -12,22 +13,31 @@ const BENCH_OBJECT: &str = "SMTP_GUARD_BENCH_OBJECT";
 
 /// The kernel plane's paths, in a network namespace of its own.
 pub(crate) fn kernel() -> anyhow::Result<()> {
+    // The namespace is the bench's alone: no other packet and no other program comes into its way.
+    with_object("kernel", &["unshare", "--net"])
+}
+
+/// A flood beside honest mail. The bench makes its namespaces itself.
+pub(crate) fn flood() -> anyhow::Result<()> {
+    with_object("flood", &[])
+}
+
+/// Builds the bench `name` and the programs that it loads, and runs it by `wrapper`.
+fn with_object(name: &str, wrapper: &[&str]) -> anyhow::Result<()> {
     let toolchain = setup::build()?;
     setup::bench()?;
     object::build(&toolchain)?;
-    let command = |program: &str| {
-        let mut command = Command::new(program);
+    let words = |wrapper: &[&str]| {
+        let cargo = cargo();
+        let mut words = wrapper.iter().map(OsString::from).chain([cargo]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).args(["bench", "--locked", "--package", "smtp-guard", "--bench", name]);
         command.current_dir(root()).env(OBJECT, build::object_path()).env("CARGO_TARGET_DIR", target());
         command.env(BENCH_OBJECT, build::object_path().with_file_name("smtp-guard-bench"));
         command
     };
-    let arguments = ["bench", "--locked", "--package", "smtp-guard", "--bench", "kernel"];
-    let cargo = cargo();
-    let mut compile = command(&cargo.to_string_lossy());
-    step::run("bench", "building the bench (minutes, the first time)", compile.args(arguments).arg("--no-run"))?;
-    // The namespace is the bench's alone: no other packet and no other program comes into its way.
-    let status =
-        command("unshare").arg("--net").arg(&cargo).args(arguments).status().context("cannot start unshare")?;
+    step::run("bench", "building the bench (minutes, the first time)", words(&[]).arg("--no-run"))?;
+    let status = words(wrapper).status().context("cannot start the bench")?;
     if !status.success() {
         bail!("the bench failed ({status})");
     }

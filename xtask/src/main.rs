@@ -85,6 +85,8 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// The flood at which honest mail keeps 90 %: with nothing, with nftables in two places, with the guard
+    Flood,
     /// Each path of the kernel plane beside a program that does nothing and beside xdp-filter
     Kernel,
     /// A decision by itself and with DNS alive, slow and dead; memory for a million sources
@@ -107,6 +109,7 @@ fn main() -> ExitCode {
         Command::Load { arguments } => build::edge("load", &arguments),
         Command::Unload { arguments } => build::edge("unload", &arguments),
         Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), fuzz::Bounds { seconds, runs: None }),
+        Command::Bench { what: Bench::Flood } => bench::flood(),
         Command::Bench { what: Bench::Kernel } => bench::kernel(),
         Command::Bench { what: Bench::Policy } => bench::policy(),
         Command::Bench { what: Bench::Stress { connections, seed } } => bench::stress(connections, seed),

@@ -64,8 +64,10 @@ const TEST: &[(&str, &str)] = &[
 /// Debian packages that the bench needs.
 const BENCH: &[(&str, &str)] = &[
     ("xdp-tools", "xdp-filter, which the kernel plane is measured against"),
+    ("nftables", "which the kernel plane is measured against under a flood"),
+    ("postfix", "smtp-source and smtp-sink, the honest mail"),
     ("iproute2", "veth"),
-    ("util-linux", "unshare"),
+    ("util-linux", "unshare, setpriv, chrt"),
 ];
 
 /// Debian packages that the tests run without installing them, because each would remove Postfix or begin a service; and

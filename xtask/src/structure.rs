@@ -200,6 +200,11 @@ const RULES: &[Rule] = &[
         words: &["tokio", "socket2", "std::net"],
         reason: "the ends of the stress run are one table for client and server, without I/O",
     },
+    Rule {
+        place: "smtp-guard/benches/flood/search.rs",
+        words: &["crate::", "std::fs", "Instant", "Command"],
+        reason: "the search is given numbers and measures nothing",
+    },
     Rule { place: "smtp-guard-ebpf/src/decide.rs", words: &["frame", "aya", "u8]"], reason: "decide knows no bytes" },
 ];
 
