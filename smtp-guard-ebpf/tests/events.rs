@@ -1,4 +1,5 @@
 //! Samples of what is dropped, as both planes read them.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::net::IpAddr;
 

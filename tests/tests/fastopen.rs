@@ -3,7 +3,7 @@
 //! With Fast Open the server's socket exists from the SYN on, where that carries a cookie which the client got in an earlier
 //! connection: it is counted from then on, exactly as the server can use it from then on. Fast Open is switched on by sysctl
 //! here, for all listeners of the edge; the guard itself never asks for it.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};

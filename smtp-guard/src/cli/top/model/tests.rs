@@ -29,6 +29,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             connections: 12,
             recipients: Recipients { known: None, catch_all: Vec::new() },
             messages: Messages { accepted: 1000 + 3 * seconds, rejected: 20, deferred: 7, ambiguous: 0 },
+            blocklists: Vec::new(),
             bans_active: 3,
             kernel: Kernel { present: true, text: String::from("on eth0, pinned in /sys/fs/bpf/smtp-guard") },
         },
