@@ -196,3 +196,16 @@ fn the_watch_filters_what_comes_without_a_proxy() {
     watch.kill9();
     assert!(attached(&guard), "what was loaded stays");
 }
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn what_was_unloaded_is_loaded_again_at_once() {
+    let world = World::new();
+    // Without a loopback interface as well: nothing of this is said to it.
+    world.ip(Host::Edge, &["link", "set", "lo", "down"]);
+    let guard = Guard::configured(&world, &[]);
+    for _ in 0..5 {
+        guard.command(&["edge", "load"]).ok();
+        guard.command(&["edge", "unload"]).ok();
+    }
+}

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aya::programs::links::{CgroupAttachMode, FdLink};
 use aya::programs::{ProgramError, SockOps, Xdp, XdpMode as AyaMode};
@@ -19,6 +20,10 @@ use super::load::{CONNS_PROGRAM, XDP_PROGRAM, verifier};
 use super::pins::{CONNS, Mode, Pins, XDP};
 use super::sys;
 use crate::config::XdpMode;
+
+/// How often, and after what pause, an interface is tried that something is on.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// An interface that carries the program now.
 #[derive(Debug, Serialize)]
@@ -113,7 +118,7 @@ impl<'a> Links<'a> {
     ) -> Result<Attached, EdgeError> {
         let (mut failure, mut driver_refused) = (EdgeError::NoInterface, None);
         for &mode in modes {
-            match program.attach_to_if_index(index, flag(mode)) {
+            match patiently(|| program.attach_to_if_index(index, flag(mode))) {
                 Ok(link) => {
                     let link = program.take_link(link).map_err(verifier(XDP_PROGRAM))?;
                     // A kernel without XDP links would get a netlink attachment, which can't be pinned.
@@ -186,6 +191,20 @@ impl<'a> Links<'a> {
         self.done.push(Step::Pinned(path));
         Ok(())
     }
+}
+
+/// Tries again for a while where something is on the interface: the kernel takes a program off a moment after the last
+/// link to it went.
+fn patiently<T>(mut attach: impl FnMut() -> Result<T, ProgramError>) -> Result<T, ProgramError> {
+    for _ in 0..TRIES {
+        match attach() {
+            Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EBUSY) => {
+                std::thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
+    attach()
 }
 
 /// Puts the program that is pinned at `program` back on an interface.

@@ -14,8 +14,13 @@ use super::pins::Mode;
 
 /// The number of the interface `name`; `None`: there is none.
 pub(super) fn index_of(name: &str) -> Option<u32> {
-    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).or_else(|_| std::net::UdpSocket::bind(("::1", 0))).ok()?;
-    rustix::net::netdevice::name_to_index(&socket, name).ok()
+    rustix::net::netdevice::name_to_index(&any_socket().ok()?, name).ok()
+}
+
+/// A socket of this network namespace, bound to nothing: that would need the loopback interface to be up.
+pub(super) fn any_socket() -> io::Result<OwnedFd> {
+    let open = |family| socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    Ok(open(AddressFamily::INET).or_else(|_| open(AddressFamily::INET6))?)
 }
 
 /// The mode of the XDP program on the interface `index`; `None`: there is none. Any user may ask; whose program it is, only

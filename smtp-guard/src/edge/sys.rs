@@ -273,7 +273,7 @@ pub(super) fn link_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
 
 /// The cookie of the network namespace that this process is in; 0 on kernels before 5.14, which have none.
 pub(super) fn netns_cookie() -> io::Result<u64> {
-    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).or_else(|_| std::net::UdpSocket::bind(("::1", 0)))?;
+    let socket = super::interfaces::any_socket()?;
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the socket is open; `cookie` is writable for `length` bytes, and both live over the call.
