@@ -39,7 +39,7 @@ impl Blocklists {
 impl Metrics {
     /// The block lists as they stand now.
     pub fn blocklists(&self, states: Vec<State>) {
-        let Blocklists { entries, refused, success, .. } = &self.0.blocklists;
+        let Blocklists { entries, refused, success, reloads, .. } = &self.0.blocklists;
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         for state in &states {
             let labels = vec![("list", state.name.clone())];
@@ -47,6 +47,10 @@ impl Metrics {
             entries.get_or_create(&labels).set(number(read.map_or(0, |read| read.entries)));
             refused.get_or_create(&labels).set(number(read.map_or(0, |read| read.refused)));
             success.get_or_create(&labels).set(read.map_or(0, |read| read.at.as_ms() / 1000));
+            // Shown from the start, at zero.
+            for result in [true, false] {
+                drop(reloads.get_or_create(&result_of(&state.name, result)));
+            }
         }
         self.0.blocklists.states.store(Arc::new(states));
     }
@@ -58,9 +62,13 @@ impl Metrics {
 
     /// The file of `list` was read, or could not be.
     pub fn blocklist_reloaded(&self, list: &str, loaded: bool) {
-        let result = if loaded { "loaded" } else { "failed" };
-        self.0.blocklists.reloads.get_or_create(&vec![("list", list.to_owned()), ("result", result.to_owned())]).inc();
+        self.0.blocklists.reloads.get_or_create(&result_of(list, loaded)).inc();
     }
+}
+
+fn result_of(list: &str, loaded: bool) -> Labels {
+    let result = if loaded { "loaded" } else { "failed" };
+    vec![("list", list.to_owned()), ("result", result.to_owned())]
 }
 
 #[cfg(test)]
@@ -86,6 +94,8 @@ mod tests {
         let line = "smtp_guard_blocklist_last_success_timestamp_seconds{list=\"drop\"} 7";
         check(|m| m.blocklists(vec![state(Some(read.clone()))]), line);
         check(|m| m.blocklists(vec![state(None)]), "smtp_guard_blocklist_entries{list=\"drop\"} 0");
+        let line = "smtp_guard_blocklist_reloads_total{list=\"drop\",result=\"failed\"} 0";
+        check(|m| m.blocklists(vec![state(None)]), line);
         let line = "smtp_guard_blocklist_reloads_total{list=\"drop\",result=\"failed\"} 1";
         check(|m| m.blocklist_reloaded("drop", false), line);
     }
