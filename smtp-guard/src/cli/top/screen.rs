@@ -39,8 +39,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         let (columns, rows) = SMALLEST;
         let text = format!(
-            "This terminal has {}x{} characters; `top` needs {columns}x{rows}.\n\
-             Enlarge it, or press q and use `smtp-guard status`.",
+            "`top` needs {columns}x{rows};\nthis terminal has {}x{}.\nEnlarge it, or press q and use `smtp-guard status`.",
             area.width, area.height
         );
         return frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);

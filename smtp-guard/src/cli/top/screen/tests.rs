@@ -134,7 +134,7 @@ fn what_else_can_be_seen() {
     none.answer(Err(String::from("no guard answers")), at(19));
     check_parts(&none, (80, 24), &["no guard answers", "asked again every 0.5 s"]);
     for size in [(59, 15), (60, 14), (20, 5)] {
-        check_parts(&none, size, &["This terminal", "needs"]);
+        check_parts(&none, size, &["`top` needs 60x15;"]);
     }
 }
 
