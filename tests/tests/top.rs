@@ -43,6 +43,13 @@ fn the_view_follows_the_guard() {
     let first = top.wait_until("drops", |screen| dropped(screen, "operator").filter(|packets| *packets >= 900));
     attack(&world, 1000);
     top.wait_until("more drops", |screen| dropped(screen, "operator").filter(|packets| *packets >= first + 900));
+    // Whose they are comes from the kernel's samples, and stands in the log as well.
+    top.wait_until("whose drops they are", |screen| {
+        let rows = screen.split("DROPPED SOURCES").nth(1)?.split("LATEST BANS").next()?;
+        rows.lines().any(|row| row.starts_with(World::ATTACKER) && row.contains("operator")).then_some(())
+    });
+    let line = format!("The kernel drops packets from {} to port 25", World::ATTACKER);
+    assert!(guard.log().contains(&line), "{}", guard.log());
 
     top.resize((50, 10));
     top.wait_for("needs 60x15");

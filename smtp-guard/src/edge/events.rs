@@ -38,7 +38,7 @@ impl Sample {
             at: Instant::from_ns(dropped.at_ns),
             ip: dropped.ip(),
             port: dropped.port,
-            reason: Reason::from_number(dropped.reason).unwrap_or(Reason::Operator),
+            reason: Reason::from_number(dropped.reason)?,
             stands_for: dropped.stands_for,
         })
     }
