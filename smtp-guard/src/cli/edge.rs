@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail};
 use super::args::{Edge, Interfaces};
 use super::{blocklists, follow, output};
 use crate::config::Config;
-use crate::edge;
+use crate::edge::{self, EdgeError};
 use crate::observe::log;
 
 /// Performs `command` with what `config` says of the edge.
@@ -28,8 +28,12 @@ pub(super) fn edge(mut config: Config, command: Edge) -> anyhow::Result<()> {
                 said
             });
             said.lines().for_each(|line| tracing::info!("{line}"));
-            // A signal ends it.
-            follow::interfaces(&config)
+            // An error means that no service manager waits for it.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+            // A signal ends it, and so does an unload by somebody else: who starts it again loads again.
+            Ok(follow::interfaces(&config, &edge::missing(&config), |error| {
+                matches!(error, EdgeError::NotLoaded { .. })
+            })?)
         }
         Edge::Unload { json } => {
             let removed = edge::unload(&config.edge.pin_directory)?;

@@ -15,19 +15,27 @@ const REOPEN: Duration = Duration::from_secs(5);
 /// Samples that are taken at once.
 const SAMPLES: usize = 512;
 
-/// Puts the program back on interfaces that were gone, as soon as they are back. Where this process may not, says which are
-/// unfiltered. Blocks, and never ends.
-pub(super) fn interfaces(config: &Config) -> ! {
+/// Puts the program back on interfaces that were gone, and on `awaited` ones, as soon as they are there. Where this process
+/// may not, says which are unfiltered. Blocks, until `give_up` says of an error that it is the end.
+pub(super) fn interfaces(
+    config: &Config,
+    awaited: &[String],
+    give_up: impl Fn(&EdgeError) -> bool,
+) -> Result<(), EdgeError> {
     let changes = Changes::new();
     if let Err(error) = &changes {
         tracing::warn!(%error, "changes of interfaces can't be heard of: they are looked at every two seconds");
     }
     let mut known = Known::default();
     loop {
-        let returned = edge::returned(config);
+        match edge::returned(config, awaited) {
+            Ok(returned) => known.tell_returned(returned),
+            Err(error) if give_up(&error) => return Err(error),
+            Err(error) => known.tell_failure("", &error),
+        }
         let plane = KernelPlane::open(&config.edge.pin_directory).ok().flatten();
         let interfaces = plane.and_then(|plane| plane.interfaces().ok()).unwrap_or_default();
-        known.tell(returned, interfaces.into_iter().map(|interface| (interface.name, interface.attached)));
+        known.tell_state(interfaces.into_iter().map(|interface| (interface.name, interface.attached)));
         if !changes.as_ref().is_ok_and(|changes| changes.wait(LOOK).is_ok()) {
             std::thread::sleep(LOOK);
         }
@@ -40,8 +48,10 @@ pub(super) fn events(plane: &KernelPlane, take: impl Fn(&[Sample], u64)) -> ! {
         match Events::open(plane) {
             Ok(mut events) => {
                 while events.is_current(plane) {
-                    if events.wait(REOPEN).unwrap_or(false) {
-                        take(&events.take(SAMPLES), events.lost().unwrap_or(0));
+                    match events.wait(REOPEN) {
+                        Ok(true) => take(&events.take(SAMPLES), events.lost().unwrap_or(0)),
+                        Ok(false) => {}
+                        Err(_) => break,
                     }
                 }
             }
@@ -60,19 +70,24 @@ struct Known {
 }
 
 impl Known {
-    fn tell(&mut self, returned: Result<Returned, EdgeError>, interfaces: impl Iterator<Item = (String, bool)>) {
-        // A plane that was unloaded is told by the ledger's task.
-        let Returned { attached, failed } = returned.unwrap_or_default();
+    fn tell_returned(&mut self, Returned { attached, failed }: Returned) {
         for attached in attached {
             self.failures.remove(&attached.name);
             tracing::warn!(interface = attached.name, "interface came back: {attached}");
         }
         for (name, error) in failed {
-            let error = error.to_string();
-            if self.failures.insert(name.clone(), error.clone()).as_ref() != Some(&error) {
-                tracing::error!(interface = name, error, "interface is there, and unfiltered");
-            }
+            self.tell_failure(&name, &error);
         }
+    }
+
+    fn tell_failure(&mut self, name: &str, error: &EdgeError) {
+        let error = error.to_string();
+        if self.failures.insert(name.to_owned(), error.clone()).as_ref() != Some(&error) {
+            tracing::error!(interface = name, error, "the program can't be put on interfaces that come back");
+        }
+    }
+
+    fn tell_state(&mut self, interfaces: impl Iterator<Item = (String, bool)>) {
         for (name, attached) in interfaces {
             match (self.attached.insert(name.clone(), attached), attached) {
                 (Some(false), true) => tracing::info!(interface = name, "interface is filtered again"),
@@ -94,13 +109,13 @@ mod tests {
     fn each_change_is_told_once() {
         let mut known = Known::default();
         let look = |known: &mut Known, attached| {
-            known.tell(Ok(Returned::default()), [("eth0".to_owned(), attached)].into_iter());
+            known.tell_state([("eth0".to_owned(), attached)].into_iter());
             known.attached["eth0"]
         };
         assert_eq!([true, true, false, true].map(|attached| look(&mut known, attached)), [true, true, false, true]);
         let failed = |known: &mut Known| {
             let failed = vec![("eth1".to_owned(), EdgeError::Occupied { name: "eth1".to_owned() })];
-            known.tell(Ok(Returned { attached: Vec::new(), failed }), std::iter::empty());
+            known.tell_returned(Returned { attached: Vec::new(), failed });
             known.failures.len()
         };
         assert_eq!([failed(&mut known), failed(&mut known)], [1, 1]);

@@ -17,7 +17,7 @@ use crate::clock::Instant;
 use crate::config::Config;
 use crate::edge::bans::{BanTable, KernelBans};
 use crate::edge::events::Sample;
-use crate::edge::{self, KernelPlane};
+use crate::edge::{self, EdgeError, KernelPlane};
 use crate::facts::recipients::KnownRecipients;
 use crate::feedback::{self, Meter};
 use crate::observe::drops::Drops;
@@ -242,7 +242,14 @@ async fn sweep(plane: Arc<KernelPlane>) {
 fn watch_kernel(plane: &Arc<KernelPlane>, config: &Arc<Config>, drops: &Arc<Drops>) -> std::io::Result<()> {
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
     let config = Arc::clone(config);
-    thread("interfaces").spawn(move || follow::interfaces(&config))?;
+    // A plane that was unloaded is told by the ledger's task, and may come back.
+    let unloaded = |error: &EdgeError| matches!(error, EdgeError::NotLoaded { .. });
+    thread("interfaces").spawn(move || {
+        let awaited = edge::missing(&config);
+        while follow::interfaces(&config, &awaited, unloaded).is_err() {
+            std::thread::sleep(SWEEP);
+        }
+    })?;
     let (plane, drops) = (Arc::clone(plane), Arc::clone(drops));
     let take = move |samples: &[Sample], lost| {
         drops.take(samples, Instant::now());

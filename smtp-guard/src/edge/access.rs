@@ -64,7 +64,7 @@ pub(super) fn grant(pins: &Pins, group: &str) -> Result<Granted, EdgeError> {
     };
     set(pins, number, 0o060)?;
     let mut passage = None;
-    for directory in pins.directory().ancestors().skip(1) {
+    for directory in pins.directory().ancestors().skip(2) {
         let Ok(metadata) = fs::metadata(directory) else { break };
         // The file system is mounted for root alone in most systems. To pass a directory isn't to read it.
         if metadata.mode() & 0o001 == 0 && super::pins::on_bpffs(directory) {
@@ -83,6 +83,10 @@ fn set(pins: &Pins, number: u32, bits: u32) -> Result<(), EdgeError> {
         done.and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
             .map_err(EdgeError::pin("handing over", path))
     };
+    if let Some(parent) = pins.directory().parent() {
+        // To be passed, not read: who can open it can lock out those that load.
+        hand(parent, if bits == 0 { 0o700 } else { 0o710 })?;
+    }
     hand(pins.directory(), 0o700 | if bits == 0 { 0 } else { 0o050 })?;
     SHARED.iter().try_for_each(|map| hand(&pins.map(map), 0o600 | bits))
 }

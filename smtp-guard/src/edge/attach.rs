@@ -1,12 +1,14 @@
 //! Putting the programs behind their links, and taking that back where a load fails halfway.
 //!
-//! A link that is pinned, by this version or another one, has its program replaced at once: no packet goes unfiltered. Else a
-//! new one is made. What was done is noted step by step, and undone in the opposite order: a failed load leaves the
-//! programs from before behind the links from before.
+//! All links that are pinned, by this version or another one, are opened first, and known by what they are on, not by the
+//! name in their path: interfaces may have been renamed. A link that is on a wanted interface has its program replaced at
+//! once: no packet goes unfiltered. Else a new one is made. What was done is noted step by step, and undone in the opposite
+//! order. Pins are changed last ([`Links::keep`]), when all programs are in place: until then a failed load leaves the
+//! programs and the pins from before.
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use aya::programs::{ProgramError, SockOps, Xdp, XdpMode as AyaMode};
 use serde::Serialize;
 
 use super::error::EdgeError;
-use super::interfaces::index_of;
+use super::interfaces::{index_of, is_on};
 use super::load::{CONNS_PROGRAM, XDP_PROGRAM, verifier};
 use super::pins::{CONNS, Mode, Pins, XDP};
 use super::sys;
@@ -40,34 +42,55 @@ pub struct Attached {
 /// The links of one load.
 pub(super) struct Links<'a> {
     pins: &'a Pins,
-    /// Of other versions, whose links are taken over.
-    others: &'a [Pins],
-    done: Vec<Step>,
+    found: Vec<Found<'a>>,
+    done: Vec<Step<'a>>,
+    /// What is to be pinned, and where.
+    kept: Vec<(Kept, PathBuf)>,
 }
 
-/// What can be undone.
-enum Step {
+/// A pinned link of an XDP program.
+struct Found<'a> {
+    pins: &'a Pins,
+    path: PathBuf,
+    mode: Mode,
+    /// `None`: its interface has been taken care of.
+    link: Option<OwnedFd>,
+}
+
+enum Kept {
+    Old { link: OwnedFd, pinned: PathBuf },
+    New(FdLink),
+}
+
+/// What can be undone. (A new link ends when it is dropped.)
+enum Step<'a> {
     /// The program of the link was replaced; where it is known, this was the one before.
     Replaced { link: OwnedFd, before: Option<OwnedFd> },
-    /// A pin was made.
-    Pinned(PathBuf),
     /// The link of an interface was removed, because the kernel has only one mode at a time.
-    Removed { name: String, index: u32, mode: Mode, path: PathBuf },
+    Removed { pins: &'a Pins, path: PathBuf, index: u32, mode: Mode },
 }
 
 impl<'a> Links<'a> {
-    pub(super) fn new(pins: &'a Pins, others: &'a [Pins]) -> Self {
-        Self { pins, others, done: Vec::new() }
+    /// Opens the links of `pins`, and of `others`, which are taken over.
+    pub(super) fn open(pins: &'a Pins, others: &'a [Pins]) -> Result<Self, EdgeError> {
+        let mut found = Vec::new();
+        for pins in std::iter::once(pins).chain(others) {
+            for (_, mode, path) in pins.xdp_links().map_err(EdgeError::pin("reading", pins.directory()))? {
+                let link = Some(open(&path)?);
+                found.push(Found { pins, path, mode, link });
+            }
+        }
+        Ok(Self { pins, found, done: Vec::new(), kept: Vec::new() })
     }
 
     /// Has `program` count connections.
-    pub(super) fn conns(&mut self, program: &mut SockOps) -> Result<(), EdgeError> {
-        let path = self.pins.conns_link();
-        for pins in self.all() {
-            if pins.conns_link().exists() {
+    pub(super) fn conns(&mut self, program: &mut SockOps, others: &[Pins]) -> Result<(), EdgeError> {
+        let ours = self.pins.conns_link();
+        for pins in std::iter::once(self.pins).chain(others) {
+            let path = pins.conns_link();
+            if path.exists() {
                 let fd = program.fd().map_err(verifier(CONNS_PROGRAM))?;
-                let link = open(&pins.conns_link())?;
-                return self.take_over(link, &pins.conns_link(), &path, fd.as_fd(), pins.program(CONNS));
+                return self.replace(open(&path)?, &path, ours, fd.as_fd(), &pins.program(CONNS));
             }
         }
         let cgroup = cgroup_root()?;
@@ -77,33 +100,27 @@ impl<'a> Links<'a> {
         let link = program.attach(directory, CgroupAttachMode::Single).map_err(|e| failed(io_error(e)))?;
         let link = program.take_link(link).map_err(|e| failed(io_error(e)))?;
         let link: FdLink = link.try_into().map_err(|_| EdgeError::Missing { what: "link of guard_conns" })?;
-        self.pin(link, path)
+        self.kept.push((Kept::New(link), ours));
+        Ok(())
     }
 
-    /// Puts `program` on the interface `name`: behind the link that is pinned for it, else by a new one.
+    /// Puts `program` on the interface `name`: behind the link that is on it, else by a new one.
     pub(super) fn xdp(&mut self, program: &mut Xdp, name: &str, wanted: XdpMode) -> Result<Attached, EdgeError> {
         let index = index_of(name).ok_or_else(|| EdgeError::UnknownInterface { name: name.to_owned() })?;
-        for pins in self.all() {
-            for mode in [Mode::Driver, Mode::Generic] {
-                let path = pins.xdp_link(mode, name);
-                if !path.exists() {
-                    continue;
-                }
-                let link = open(&path)?;
-                let current = sys::link_interface(link.as_fd()).map_err(EdgeError::pin("reading", &path))? == index;
-                if current && modes(wanted).contains(&mode) {
-                    let fd = program.fd().map_err(verifier(XDP_PROGRAM))?;
-                    let ours = self.pins.xdp_link(mode, name);
-                    self.take_over(link, &path, &ours, fd.as_fd(), pins.program(XDP))?;
-                    return Ok(attached(name, mode, true, None));
-                }
-                // Of an interface that is gone, or in a mode that isn't wanted any more.
-                drop(link);
-                Pins::remove(&path)?;
-                if current {
-                    self.done.push(Step::Removed { name: name.to_owned(), index, mode, path: pins.program(XDP) });
-                }
+        let on = |found: &&mut Found<'_>| found.link.as_ref().is_some_and(|link| is_on(link.as_fd(), index));
+        if let Some(found) = self.found.iter_mut().find(on)
+            && let Some(link) = found.link.take()
+        {
+            let (pins, mode, path) = (found.pins, found.mode, found.path.clone());
+            if modes(wanted).contains(&mode) {
+                let fd = program.fd().map_err(verifier(XDP_PROGRAM))?;
+                self.replace(link, &path, self.pins.xdp_link(mode, name), fd.as_fd(), &pins.program(XDP))?;
+                return Ok(attached(name, mode, true, None));
             }
+            // In a mode that isn't wanted any more.
+            drop(link);
+            Pins::remove(&path)?;
+            self.done.push(Step::Removed { pins, path, index, mode });
         }
         self.attach(program, name, index, modes(wanted))
     }
@@ -118,16 +135,12 @@ impl<'a> Links<'a> {
     ) -> Result<Attached, EdgeError> {
         let (mut failure, mut driver_refused) = (EdgeError::NoInterface, None);
         for &mode in modes {
-            match patiently(|| program.attach_to_if_index(index, flag(mode))) {
+            match link(program, index, mode) {
                 Ok(link) => {
-                    let link = program.take_link(link).map_err(verifier(XDP_PROGRAM))?;
-                    // A kernel without XDP links would get a netlink attachment, which can't be pinned.
-                    let link: FdLink = link.try_into().map_err(|_| EdgeError::Missing { what: "XDP link" })?;
-                    self.pin(link, self.pins.xdp_link(mode, name))?;
+                    self.kept.push((Kept::New(link), self.pins.xdp_link(mode, name)));
                     return Ok(attached(name, mode, false, driver_refused));
                 }
-                Err(error) => {
-                    let cause = io_error(error);
+                Err(cause) => {
                     match cause.raw_os_error() {
                         Some(libc::EBUSY | libc::EEXIST) => {
                             return Err(EdgeError::Occupied { name: name.to_owned() });
@@ -145,72 +158,115 @@ impl<'a> Links<'a> {
         Err(failure)
     }
 
-    /// Puts everything back as it was. What can't be put back is told.
-    pub(super) fn undo(self) {
+    /// Pins what is to stay. Links on interfaces that aren't wanted, or are gone, lose their pins, and end.
+    pub(super) fn keep(mut self) -> Result<(), EdgeError> {
+        let wanted: Vec<PathBuf> = self.kept.iter().map(|(_, path)| path.clone()).collect();
+        self.pin()?;
+        for (_, _, path) in self.pins.xdp_links().map_err(EdgeError::pin("reading", self.pins.directory()))? {
+            if !wanted.contains(&path) {
+                Pins::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pins what was attached, beside all that is pinned; a pin of the same interface that leads nowhere is replaced.
+    pub(super) fn add(mut self) -> Result<(), EdgeError> {
+        let (names, pins) = (self.kept.iter().map(|(_, path)| path.clone()).collect::<Vec<_>>(), self.pins);
+        self.pin()?;
+        // In the other mode, from before.
+        for (name, mode, path) in pins.xdp_links().map_err(EdgeError::pin("reading", pins.directory()))? {
+            let other = match mode {
+                Mode::Driver => Mode::Generic,
+                Mode::Generic => Mode::Driver,
+            };
+            if names.contains(&pins.xdp_link(other, &name)) && !names.contains(&path) {
+                Pins::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pin(&mut self) -> Result<(), EdgeError> {
+        for (kept, path) in std::mem::take(&mut self.kept) {
+            // Under another name first: a pin that leads to another link is replaced at once.
+            let new = self.pins.beside(&path);
+            Pins::remove(&new)?;
+            match kept {
+                Kept::Old { pinned, .. } if pinned == path => continue,
+                Kept::Old { link, .. } => sys::pin(link.as_fd(), &new).map_err(EdgeError::pin("pinning", &path))?,
+                Kept::New(link) => {
+                    let pinned = link.pin(&new).map(drop);
+                    pinned.map_err(|error| EdgeError::pin("pinning", &path)(io::Error::other(error)))?;
+                }
+            }
+            fs::rename(&new, &path).map_err(EdgeError::pin("pinning", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Puts everything back as it was. Returns what can't be put back, in words.
+    pub(super) fn undo(self) -> Vec<String> {
+        // New links end, so that the interface is free for the one from before.
+        drop(self.kept);
+        let mut failed = Vec::new();
         for step in self.done.into_iter().rev() {
             let undone = match step {
                 Step::Replaced { link, before: Some(before) } => sys::update_link(link.as_fd(), before.as_fd())
                     .map_err(EdgeError::pin("putting back the program of", self.pins.directory())),
                 // Of a version that pinned no programs: the new one stays behind its link.
                 Step::Replaced { before: None, .. } => Ok(()),
-                Step::Pinned(path) => Pins::remove(&path).map(drop),
-                Step::Removed { name, index, mode, path } => reattach(self.pins, &path, &name, index, mode),
+                Step::Removed { pins, path, index, mode } => reattach(pins, &path, index, mode),
             };
-            if let Err(error) = undone {
-                tracing::error!(%error, "a load that failed could not be undone; `smtp-guard edge status` shows what runs");
-            }
+            failed.extend(undone.err().map(|error| error.to_string()));
         }
+        failed
     }
 
-    fn all(&self) -> impl Iterator<Item = &'a Pins> + use<'a> {
-        std::iter::once(self.pins).chain(self.others)
-    }
-
-    /// Replaces the program of a link that is pinned at `path`, and pins the link at `ours`.
-    fn take_over(
+    /// Replaces the program of a link that is pinned at `path`, and is to be pinned at `ours`.
+    fn replace(
         &mut self,
         link: OwnedFd,
         path: &Path,
-        ours: &Path,
-        program: std::os::fd::BorrowedFd<'_>,
-        before: PathBuf,
+        ours: PathBuf,
+        program: BorrowedFd<'_>,
+        before: &Path,
     ) -> Result<(), EdgeError> {
-        let before = before.exists().then(|| open(&before)).transpose()?;
+        let before = before.exists().then(|| open(before)).transpose()?;
+        let kept = link.try_clone().map_err(EdgeError::pin("opening", path))?;
         sys::update_link(link.as_fd(), program).map_err(EdgeError::pin("replacing the program of", path))?;
-        if path != ours {
-            sys::pin(link.as_fd(), ours).map_err(EdgeError::pin("pinning", ours))?;
-            self.done.push(Step::Pinned(ours.to_owned()));
-        }
         self.done.push(Step::Replaced { link, before });
-        Ok(())
-    }
-
-    fn pin(&mut self, link: FdLink, path: PathBuf) -> Result<(), EdgeError> {
-        let pinned = link.pin(&path).map(drop);
-        pinned.map_err(|error| EdgeError::pin("pinning", &path)(io::Error::other(error)))?;
-        self.done.push(Step::Pinned(path));
+        self.kept.push((Kept::Old { link: kept, pinned: path.to_owned() }, ours));
         Ok(())
     }
 }
 
-/// Tries again for a while where something is on the interface: the kernel takes a program off a moment after the last
-/// link to it went.
-fn patiently<T>(mut attach: impl FnMut() -> Result<T, ProgramError>) -> Result<T, ProgramError> {
-    for _ in 0..TRIES {
-        match attach() {
-            Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EBUSY) => {
+/// A link of `program` to the interface `index`. Tries again for a while where something is on it: the kernel takes a
+/// program off a moment after the last link to it went.
+fn link(program: &mut Xdp, index: u32, mode: Mode) -> io::Result<FdLink> {
+    let flag = match mode {
+        Mode::Driver => AyaMode::Driver,
+        Mode::Generic => AyaMode::Skb,
+    };
+    let mut tries = 0..TRIES;
+    let link = loop {
+        match program.attach_to_if_index(index, flag).map_err(io_error) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries.next().is_some() => {
                 std::thread::sleep(PAUSE);
             }
-            result => return result,
+            result => break result?,
         }
-    }
-    attach()
+    };
+    let link = program.take_link(link).map_err(io::Error::other)?;
+    // A kernel without XDP links would get a netlink attachment, which can't be pinned.
+    link.try_into().map_err(|_| io::Error::other("this kernel has no links for XDP"))
 }
 
-/// Puts the program that is pinned at `program` back on an interface.
-fn reattach(pins: &Pins, program: &Path, name: &str, index: u32, mode: Mode) -> Result<(), EdgeError> {
-    let mut program = pinned_xdp(program)?;
-    Links::new(pins, &[]).attach(&mut program, name, index, &[mode]).map(drop)
+/// Puts the program of `pins` back on an interface, and its link to `path`.
+fn reattach(pins: &Pins, path: &Path, index: u32, mode: Mode) -> Result<(), EdgeError> {
+    let mut program = pinned_xdp(&pins.program(XDP))?;
+    let link = link(&mut program, index, mode).map_err(EdgeError::pin("putting back", path))?;
+    link.pin(path).map(drop).map_err(|error| EdgeError::pin("pinning", path)(io::Error::other(error)))
 }
 
 /// The XDP program that is pinned at `path`.
@@ -220,13 +276,6 @@ pub(super) fn pinned_xdp(path: &Path) -> Result<Xdp, EdgeError> {
 
 fn attached(name: &str, mode: Mode, replaced: bool, driver_refused: Option<String>) -> Attached {
     Attached { name: name.to_owned(), mode: mode.label(), replaced, driver_refused }
-}
-
-fn flag(mode: Mode) -> AyaMode {
-    match mode {
-        Mode::Driver => AyaMode::Driver,
-        Mode::Generic => AyaMode::Skb,
-    }
 }
 
 pub(super) fn modes(wanted: XdpMode) -> &'static [Mode] {

@@ -30,6 +30,14 @@ pub enum EdgeError {
     Cgroup { cgroup: PathBuf, cause: io::Error },
     #[error("{path} is not on a BPF filesystem: mount -t bpf bpf /sys/fs/bpf", path = .path.display())]
     NoBpffs { path: PathBuf },
+    #[error("{path} belongs to another user, who could take the filter away: remove it, or choose another edge.pin_directory", path = .path.display())]
+    Foreign { path: PathBuf },
+    #[error("{what} {path} is not permitted ({cause}): run it as root", path = .path.display())]
+    Denied { what: &'static str, path: PathBuf, cause: io::Error },
+    #[error("{path} is locked by another process, which loads or writes; try again when it is done (`fuser {path}` shows it)", path = .path.display())]
+    Locked { path: PathBuf },
+    #[error("{error}; what was there could not be put back: {undo}")]
+    NotUndone { error: Box<Self>, undo: String },
     #[error("{what} {path}: {cause}", path = .path.display())]
     Pin { what: &'static str, path: PathBuf, cause: io::Error },
     #[error("the pinned map {path} has another shape ({found}, wanted {wanted}): unload the kernel plane first (`smtp-guard edge unload`)", path = .path.display())]
@@ -64,7 +72,7 @@ impl EdgeError {
     pub(super) fn pin(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |cause| match cause.kind() {
-            io::ErrorKind::PermissionDenied => Self::NotPermitted { what },
+            io::ErrorKind::PermissionDenied => Self::Denied { what, path, cause },
             _ => Self::Pin { what, path, cause },
         }
     }

@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv,
 
 use super::netlink::{attributes, cut, dump};
 use super::pins::Mode;
+use super::sys;
 
 /// The number of the interface `name`; `None`: there is none.
 pub(super) fn index_of(name: &str) -> Option<u32> {
@@ -23,16 +24,29 @@ pub(super) fn any_socket() -> io::Result<OwnedFd> {
     Ok(open(AddressFamily::INET).or_else(|_| open(AddressFamily::INET6))?)
 }
 
-/// The mode of the XDP program on the interface `index`; `None`: there is none. Any user may ask; whose program it is, only
-/// who may open the link.
-pub(super) fn xdp_mode(index: u32) -> io::Result<Option<Mode>> {
+/// Whether the XDP program behind `link` is on the interface `index` of this network namespace. (Numbers are taken anew in each.)
+pub(super) fn is_on(link: BorrowedFd<'_>, index: u32) -> bool {
+    let Ok(info) = sys::link_info(link) else { return false };
+    info.ifindex == index && xdp(index).is_ok_and(|found| found.is_some_and(|xdp| xdp.program == info.prog_id))
+}
+
+/// The XDP program on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Xdp {
+    pub(super) mode: Mode,
+    pub(super) program: u32,
+}
+
+/// The XDP program on the interface `index`; `None`: there is none. Any user may ask; whose program it is, only who may open
+/// the link.
+pub(super) fn xdp(index: u32) -> io::Result<Option<Xdp>> {
     const RTM_GETLINK: u16 = 18;
     let mut found = None;
     // `struct ifinfomsg`, all zero: every interface of this namespace.
     dump(ROUTE, RTM_GETLINK, &[0; INFO], |body| {
-        let (number, mode) = xdp(body).ok_or_else(cut)?;
+        let (number, xdp) = read(body).ok_or_else(cut)?;
         if number == index {
-            found = mode;
+            found = xdp;
         }
         Ok(())
     })?;
@@ -44,21 +58,26 @@ const ROUTE: Option<Protocol> = None;
 /// Bytes of `struct ifinfomsg`.
 const INFO: usize = 16;
 
-/// The interface's number, and the mode of its XDP program; `None` where the message is cut short.
-fn xdp(body: &[u8]) -> Option<(u32, Option<Mode>)> {
+/// The interface's number and its XDP program; `None` where the message is cut short.
+fn read(body: &[u8]) -> Option<(u32, Option<Xdp>)> {
     const IFLA_XDP: u16 = 43;
     const IFLA_XDP_ATTACHED: u16 = 2;
+    const IFLA_XDP_PROG_ID: u16 = 4;
+    const IFLA_XDP_DRV_PROG_ID: u16 = 5;
     let (info, rest) = body.split_first_chunk::<INFO>()?;
     let number = u32::from_ne_bytes([info[4], info[5], info[6], info[7]]);
-    let nested = attributes(rest).find(|(kind, _)| *kind == IFLA_XDP).map(|(_, nested)| nested);
-    let attached = attributes(nested.unwrap_or_default()).find(|(kind, _)| *kind == IFLA_XDP_ATTACHED);
-    let mode = attached.and_then(|(_, value)| match value {
-        // Driver, generic, hardware, and more than one of them, in which case the driver's is there.
-        [1 | 3 | 4] => Some(Mode::Driver),
-        [2] => Some(Mode::Generic),
+    let nested = attributes(rest).find(|(kind, _)| *kind == IFLA_XDP).map(|(_, nested)| nested).unwrap_or_default();
+    let value = |kind: u16| attributes(nested).find(|(found, _)| *found == kind).map(|(_, value)| value);
+    let program = |kind: u16| value(kind)?.try_into().ok().map(u32::from_ne_bytes);
+    let xdp = match value(IFLA_XDP_ATTACHED) {
+        // Driver, and hardware, which passes what it drops by.
+        Some([1 | 3]) => program(IFLA_XDP_PROG_ID).map(|program| Xdp { mode: Mode::Driver, program }),
+        Some([2]) => program(IFLA_XDP_PROG_ID).map(|program| Xdp { mode: Mode::Generic, program }),
+        // More than one of them.
+        Some([4]) => program(IFLA_XDP_DRV_PROG_ID).map(|program| Xdp { mode: Mode::Driver, program }),
         _ => None,
-    });
-    Some((number, mode))
+    };
+    Some((number, xdp))
 }
 
 /// After the first of several changes.
@@ -115,28 +134,34 @@ mod tests {
     fn the_loopback_interface_is_found() {
         let index = index_of("lo").unwrap();
         assert!(index > 0);
-        assert!(xdp_mode(index).is_ok() && xdp_mode(u32::MAX).unwrap().is_none());
+        assert!(xdp(index).is_ok() && xdp(u32::MAX).unwrap().is_none());
         assert_eq!(index_of("no-such-interface"), None);
     }
 
     /// A message of the kernel's for interface 7 with these attributes.
     #[track_caller]
-    fn check(attributes: &[u8], mode: Option<Mode>) {
+    fn check(attributes: &[u8], found: Option<(Mode, u32)>) {
         let mut body = vec![0; INFO];
         body[4] = 7;
         body.extend(attributes);
-        assert_eq!(xdp(&body), Some((7, mode)), "{attributes:?}");
+        let found = found.map(|(mode, program)| Xdp { mode, program });
+        assert_eq!(read(&body), Some((7, found)), "{attributes:?}");
     }
 
     #[test]
-    fn the_mode_is_read() {
+    fn the_program_is_read() {
         check(&[], None);
-        for (attached, mode) in [(0, None), (1, Some(Mode::Driver)), (2, Some(Mode::Generic)), (4, Some(Mode::Driver))]
-        {
-            check(&[12, 0, 43, 0x80, 5, 0, 2, 0, attached, 0, 0, 0], mode);
+        for (attached, kind, found) in [
+            (0, 4, None),
+            (1, 4, Some((Mode::Driver, 9))),
+            (2, 4, Some((Mode::Generic, 9))),
+            (4, 5, Some((Mode::Driver, 9))),
+            (4, 6, None),
+        ] {
+            check(&[20, 0, 43, 0x80, 5, 0, 2, 0, attached, 0, 0, 0, 8, 0, kind, 0, 9, 0, 0, 0], found);
         }
-        check(&[5, 0, 3, 0, b'x', 0, 0, 0, 12, 0, 43, 0, 5, 0, 2, 0, 2, 0, 0, 0], Some(Mode::Generic));
+        check(&[5, 0, 3, 0, b'x', 0, 0, 0, 12, 0, 43, 0, 5, 0, 2, 0, 2, 0, 0, 0], None);
         check(&[9, 0, 43, 0], None);
-        assert_eq!(xdp(&[0; INFO - 1]), None);
+        assert_eq!(read(&[0; INFO - 1]), None);
     }
 }

@@ -101,7 +101,7 @@ fn write(plane: &KernelPlane, map: &sys::WordMap<u32>, image: &Image) -> Result<
     let pins = plane.pins();
     let failed = || EdgeError::pin("writing", pins.map(MAP));
     // Two writers at once would write to the same half.
-    let _lock = lock(pins)?;
+    let _lock = lock(pins.directory())?;
     let mut first = map.read(0).map_err(failed())?;
     let half = (first[ACTIVE] as usize + 1) % 2;
     // A packet that was being judged when this half was read has been judged by now.

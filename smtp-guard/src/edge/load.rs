@@ -9,7 +9,9 @@
 
 use std::fmt;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aya::pin::PinError;
 use aya::programs::{ProgramError, ProgramInfo, ProgramType, SockOps, Xdp};
@@ -21,7 +23,8 @@ use super::access;
 use super::attach::{Attached, Links};
 use super::error::EdgeError;
 use super::interfaces::index_of;
-use super::pins::{self, CONNS, MAPS, Mode, Pins, XDP};
+use super::pins::{self, CONNS, MAPS, Pins, XDP};
+use super::watch::missing;
 use super::{maps, report, versions};
 use crate::config::Config;
 
@@ -119,17 +122,16 @@ pub fn load_present(config: &Config) -> Result<Loaded, EdgeError> {
         return Err(EdgeError::UnknownInterface { name: first.clone() });
     }
     let pins = Pins::new(&config.edge.pin_directory);
-    let before = pins.entries();
     pins.create()?;
-    let lock = lock(&pins)?;
-    let loaded = load_into(&pins, config, before.is_empty());
-    drop(lock);
-    if loaded.is_err() {
+    let _lock = lock(&config.edge.pin_directory)?;
+    // Another one may have been unloading while we waited.
+    pins.create()?;
+    // Maps without programs are what a load left that was killed: as good as none.
+    let fresh = !pins.program(XDP).exists();
+    let loaded = load_into(&pins, config, fresh);
+    if loaded.is_err() && fresh && !pins.program(XDP).exists() {
         // The error that is told is the first one.
-        let _ = match before.as_slice() {
-            [] => pins.remove_all().map(|_| fs::remove_dir(&config.edge.pin_directory)).map(drop),
-            before => pins.remove_others(before),
-        };
+        let _ = pins.remove_all().map(|_| fs::remove_dir(&config.edge.pin_directory));
     }
     loaded
 }
@@ -137,6 +139,10 @@ pub fn load_present(config: &Config) -> Result<Loaded, EdgeError> {
 /// Removes every version of the kernel plane below `pin_directory`. Returns what was removed, in words.
 pub fn unload(pin_directory: &Path) -> Result<Vec<String>, EdgeError> {
     let mut removed = Vec::new();
+    if !pin_directory.exists() {
+        return Ok(removed);
+    }
+    let _lock = lock(pin_directory)?;
     for pins in pins::versions(pin_directory) {
         removed.extend(pins.remove_all()?);
     }
@@ -145,12 +151,31 @@ pub fn unload(pin_directory: &Path) -> Result<Vec<String>, EdgeError> {
     Ok(removed)
 }
 
-/// Keeps others from loading or attaching at the same time, until it is dropped.
-pub(super) fn lock(pins: &Pins) -> Result<File, EdgeError> {
-    let failed = || EdgeError::pin("locking", pins.directory());
-    let directory = File::open(pins.directory()).map_err(failed())?;
-    flock(&directory, FlockOperation::LockExclusive).map_err(|error| failed()(error.into()))?;
-    Ok(directory)
+/// Waits for a lock.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Keeps others from doing at the same time what is done under the lock of `directory`, until it is dropped: loading and
+/// attaching (the pin directory, which only root may open), or writing contents (that of a version, which the proxy's group may).
+/// Waits ten seconds at most, since any program may hold it.
+pub(super) fn lock(directory: &Path) -> Result<File, EdgeError> {
+    let failed = || EdgeError::pin("locking", directory);
+    for _ in 0..LOCK_TRIES {
+        let opened = File::open(directory).map_err(failed())?;
+        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+            // Who unloads removes the directory: the one that we have locked may be gone, and another one in its place.
+            Ok(()) if is_at(&opened, directory) => return Ok(opened),
+            Ok(()) => fs::create_dir_all(directory).map_err(failed())?,
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            Err(error) => return Err(failed()(error.into())),
+        }
+    }
+    Err(EdgeError::Locked { path: directory.to_owned() })
+}
+
+fn is_at(opened: &File, directory: &Path) -> bool {
+    let (Ok(opened), Ok(there)) = (opened.metadata(), fs::metadata(directory)) else { return false };
+    opened.ino() == there.ino()
 }
 
 fn load_into(pins: &Pins, config: &Config, fresh: bool) -> Result<Loaded, EdgeError> {
@@ -165,31 +190,34 @@ fn load_into(pins: &Pins, config: &Config, fresh: bool) -> Result<Loaded, EdgeEr
     report::load(&mut object)?;
     let sock_ops = instructions(conns(&mut object)?.info());
     let xdp_instructions = instructions(xdp(&mut object)?.info());
+    let access = access::grant(pins, &config.edge.group)?.to_string();
     let mut bans_taken_over = 0;
     if fresh {
         maps::configure(pins, config)?;
-        bans_taken_over = versions::carry(&others, pins)?;
+        bans_taken_over = versions::carry(&others, pins, config.edge.max_sources)?;
     }
-    let mut links = Links::new(pins, &others);
-    let (interfaces, access, kernel) = match attach(&mut object, &mut links, pins, config, fresh) {
+    let mut links = Links::open(pins, &others)?;
+    let (interfaces, kernel) = match attach(&mut object, &mut links, pins, &others, config, fresh) {
         Ok(done) => done,
         Err(error) => {
-            links.undo();
-            return Err(error);
+            let undo = links.undo();
+            return Err(match undo.as_slice() {
+                [] => error,
+                _ => EdgeError::NotUndone { error: Box::new(error), undo: undo.join("; ") },
+            });
         }
     };
-    // From here on nothing is undone.
+    // From here on nothing is undone: all programs are in place.
     keep(pins, CONNS, |path| conns(&mut object)?.pin(path).map_err(pinning(path)))?;
     keep(pins, XDP, |path| xdp(&mut object)?.pin(path).map_err(pinning(path)))?;
-    remove_unwanted(pins, config)?;
+    links.keep()?;
     for other in &others {
         other.remove_all()?;
     }
-    let missing = config.edge.interfaces.iter().filter(|name| index_of(name).is_none()).cloned().collect();
     Ok(Loaded {
         directory: pins.directory().to_owned(),
         interfaces,
-        missing,
+        missing: missing(config),
         bans_taken_over,
         access,
         kernel,
@@ -202,10 +230,11 @@ fn attach(
     object: &mut Ebpf,
     links: &mut Links<'_>,
     pins: &Pins,
+    others: &[Pins],
     config: &Config,
     fresh: bool,
-) -> Result<(Vec<Attached>, String, Vec<String>), EdgeError> {
-    links.conns(conns(object)?)?;
+) -> Result<(Vec<Attached>, Vec<String>), EdgeError> {
+    links.conns(conns(object)?, others)?;
     let mut interfaces = Vec::new();
     for name in config.edge.interfaces.iter().filter(|name| index_of(name).is_some()) {
         interfaces.push(links.xdp(xdp(object)?, name, config.edge.mode)?);
@@ -213,9 +242,7 @@ fn attach(
     if !fresh {
         maps::configure(pins, config)?;
     }
-    let kernel = report::report(object)?;
-    let access = access::grant(pins, &config.edge.group)?;
-    Ok((interfaces, access.to_string(), kernel))
+    Ok((interfaces, report::report(object)?))
 }
 
 /// Opens the object with its maps: those that are pinned, and new ones for the rest, which are pinned.
@@ -259,19 +286,6 @@ fn keep(pins: &Pins, name: &str, pin: impl FnOnce(&Path) -> Result<(), EdgeError
 fn pinning(path: &Path) -> impl FnOnce(PinError) -> EdgeError {
     let path = path.to_owned();
     move |error| EdgeError::pin("pinning", path)(std::io::Error::other(error))
-}
-
-/// Takes the program off interfaces that the configuration names no more.
-fn remove_unwanted(pins: &Pins, config: &Config) -> Result<(), EdgeError> {
-    // By path, not by name: `eth0.1` and `eth0~1` have the same.
-    let wanted = |name: &String| [Mode::Driver, Mode::Generic].map(|mode| pins.xdp_link(mode, name));
-    let wanted: Vec<PathBuf> = config.edge.interfaces.iter().flat_map(wanted).collect();
-    for (_, _, path) in pins.xdp_links().map_err(EdgeError::pin("reading", pins.directory()))? {
-        if !wanted.contains(&path) {
-            Pins::remove(&path)?;
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn verifier(program: &'static str) -> impl Fn(ProgramError) -> EdgeError {

@@ -13,6 +13,7 @@ use smtp_guard_ebpf::rate::Bucket;
 use smtp_guard_ebpf::reason::MAX_REASONS;
 
 use super::error::EdgeError;
+use super::load::lock;
 use super::pins::Pins;
 use super::sys;
 use crate::config::Config;
@@ -112,6 +113,8 @@ pub(super) fn id(pins: &Pins, map: &'static str) -> Result<u32, EdgeError> {
 /// The version changes before the list does: from that moment on nothing that was checked against the old list is taken
 /// as checked, also where this process ends in between.
 pub(super) fn configure(pins: &Pins, config: &Config) -> Result<u32, EdgeError> {
+    // Two that write different exempt lists must not give them the same version.
+    let _lock = lock(pins.directory())?;
     let mut settings: Array<_, [u8; Settings::SIZE]> =
         open(pins, "SETTINGS")?.try_into().map_err(EdgeError::map("SETTINGS"))?;
     let before = settings.get(&0, 0).map_err(EdgeError::map("SETTINGS"))?;

@@ -33,4 +33,4 @@ pub use banned::Written;
 pub use error::EdgeError;
 pub use load::{Loaded, load, load_present, permitted, unload};
 pub use plane::{Interface, KernelPlane, Packets, Refreshed, Status};
-pub use watch::{Returned, returned};
+pub use watch::{Returned, missing, returned};

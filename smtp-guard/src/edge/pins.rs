@@ -2,10 +2,11 @@
 //!
 //! `<pin_directory>/v<ABI>/MAP` for maps, `link-conns` for the link of the counting program, `xdp-driver-IF` or
 //! `xdp-generic-IF` for that of the program on an interface; `prog-conns` and `prog-xdp` for the programs behind them, which
-//! a load that fails puts back. The BPF filesystem takes no dots: those of interface names become `~`.
+//! a load that fails puts back. The BPF filesystem takes no dots: those of interface names become `~d`, and `~` becomes `~~`.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use smtp_guard_ebpf::abi::ABI_VERSION;
@@ -94,8 +95,13 @@ impl Pins {
         self.directory.join(format!("{PROGRAM}{name}"))
     }
 
+    /// Where what is to be pinned at `path` is pinned first.
+    pub(super) fn beside(&self, path: &Path) -> PathBuf {
+        self.directory.join(format!("new-{}", path.file_name().unwrap_or_default().display()))
+    }
+
     pub(super) fn xdp_link(&self, mode: Mode, interface: &str) -> PathBuf {
-        self.directory.join(format!("xdp-{}-{}", mode.label(), interface.replace('.', "~")))
+        self.directory.join(format!("xdp-{}-{}", mode.label(), interface.replace('~', "~~").replace('.', "~d")))
     }
 
     /// The interfaces with a pinned link, and the mode of each.
@@ -108,7 +114,7 @@ impl Pins {
             };
             for mode in [Mode::Driver, Mode::Generic] {
                 if let Some(interface) = name.strip_prefix(&format!("xdp-{}-", mode.label())) {
-                    links.push((interface.replace('~', "."), mode, path.clone()));
+                    links.push((unescaped(interface), mode, path.clone()));
                 }
             }
         }
@@ -119,6 +125,14 @@ impl Pins {
     /// Creates the directory; mounts the BPF filesystem at its usual place where it isn't yet.
     pub(super) fn create(&self) -> Result<(), EdgeError> {
         mount(&self.directory)?;
+        // Whoever owns a directory on the way could put another one in its place.
+        let on_the_way = self.directory.ancestors().take_while(|path| on_bpffs(path)).filter(|path| !is_root(path));
+        for directory in on_the_way.filter(|path| fs::symlink_metadata(path).is_ok()) {
+            let metadata = fs::symlink_metadata(directory).map_err(EdgeError::pin("reading", directory))?;
+            if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
+                return Err(EdgeError::Foreign { path: directory.to_owned() });
+            }
+        }
         fs::create_dir_all(&self.directory).map_err(EdgeError::pin("creating", &self.directory))
     }
 
@@ -129,24 +143,6 @@ impl Pins {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(EdgeError::pin("removing", path)(error)),
         }
-    }
-
-    /// What is pinned now; nothing where the directory isn't there or can't be read.
-    pub(super) fn entries(&self) -> Vec<PathBuf> {
-        fs::read_dir(&self.directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
-    }
-
-    /// Removes what is pinned now but wasn't `before`. An interface whose link changed its mode keeps the new one: it was
-    /// filtered before, and stays so.
-    pub(super) fn remove_others(&self, before: &[PathBuf]) -> Result<(), EdgeError> {
-        let links = self.xdp_links().map_err(EdgeError::pin("reading", &self.directory))?;
-        let filtered = |name: &str| [Mode::Driver, Mode::Generic].map(|mode| self.xdp_link(mode, name));
-        let changed = |path: &PathBuf| {
-            let link = links.iter().find(|(_, _, link)| link == path);
-            link.is_some_and(|(name, _, _)| filtered(name).iter().any(|path| before.contains(path)))
-        };
-        let new = self.entries().into_iter().filter(|path| !before.contains(path) && !changed(path));
-        new.into_iter().try_for_each(|path| Self::remove(&path).map(drop))
     }
 
     /// Removes everything in the directory, links first, and the directory. Returns what was removed.
@@ -174,6 +170,11 @@ impl Pins {
     }
 }
 
+/// The name of an interface, from that of its pin.
+fn unescaped(name: &str) -> String {
+    name.split("~~").map(|part| part.replace("~d", ".")).collect::<Vec<_>>().join("~")
+}
+
 /// The pin directories of all ABI versions below `pin_directory`, the newest first.
 pub(super) fn versions(pin_directory: &Path) -> Vec<Pins> {
     let Ok(entries) = fs::read_dir(pin_directory) else {
@@ -194,8 +195,14 @@ fn mount(directory: &Path) -> Result<(), EdgeError> {
     if !directory.starts_with(USUAL) {
         return Err(wrong());
     }
-    rustix::mount::mount("bpf", USUAL, "bpf", rustix::mount::MountFlags::empty(), None).map_err(|_| wrong())?;
+    let for_root = Some(c"mode=0700");
+    rustix::mount::mount("bpf", USUAL, "bpf", rustix::mount::MountFlags::empty(), for_root).map_err(|_| wrong())?;
     if on_bpffs(directory) { Ok(()) } else { Err(wrong()) }
+}
+
+/// Whether `path` is where its file system is mounted.
+fn is_root(path: &Path) -> bool {
+    !path.parent().is_some_and(on_bpffs)
 }
 
 /// Whether `directory`, or the nearest ancestor that exists, is on a BPF filesystem.
@@ -216,23 +223,22 @@ mod tests {
         for path in [
             pins.xdp_link(Mode::Generic, "eth0.100"),
             pins.xdp_link(Mode::Driver, "eth0"),
+            pins.xdp_link(Mode::Driver, "eth0~d.1~"),
+            pins.xdp_link(Mode::Driver, "eth0~.d1~"),
             pins.conns_link(),
             pins.map("BANS"),
         ] {
             fs::write(path, "").unwrap();
         }
         let found: Vec<_> = pins.xdp_links().unwrap().into_iter().map(|(name, mode, _)| (name, mode)).collect();
-        assert_eq!(found, [("eth0".to_owned(), Mode::Driver), ("eth0.100".to_owned(), Mode::Generic)]);
+        let expected = [
+            ("eth0", Mode::Driver),
+            ("eth0.100", Mode::Generic),
+            ("eth0~.d1~", Mode::Driver),
+            ("eth0~d.1~", Mode::Driver),
+        ];
+        assert_eq!(found, expected.map(|(name, mode)| (name.to_owned(), mode)));
         assert_eq!(versions(directory.path()).len(), 1);
-        let before = pins.entries();
-        fs::remove_file(pins.xdp_link(Mode::Driver, "eth0")).unwrap();
-        let (changed, new) = (pins.xdp_link(Mode::Generic, "eth0"), pins.xdp_link(Mode::Driver, "eth1"));
-        for path in [&changed, &new, &pins.map("SETTINGS")] {
-            fs::write(path, "").unwrap();
-        }
-        pins.remove_others(&before).unwrap();
-        assert!(changed.exists(), "eth0 was filtered and stays so");
-        assert!(!new.exists() && !pins.map("SETTINGS").exists(), "what a failed load made");
         assert_eq!(pins.remove_all().unwrap().len(), 4);
         assert!(!pins.directory().exists());
         assert_eq!(pins.remove_all().unwrap(), [""; 0], "removing nothing is no error");

@@ -12,7 +12,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::banned::{Banned, Written};
 use super::error::EdgeError;
-use super::interfaces::{index_of, xdp_mode};
+use super::interfaces::{index_of, is_on, xdp};
 use super::pins::Pins;
 use super::reconcile::{self, Suspicions};
 use super::{maps, sys};
@@ -346,11 +346,13 @@ impl KernelPlane {
     pub fn interfaces(&self) -> Result<Vec<Interface>, EdgeError> {
         let links = self.pins.xdp_links().map_err(EdgeError::pin("reading", self.pins.directory()))?;
         let interface = |(name, mode, path): (String, super::pins::Mode, PathBuf)| {
-            let link = sys::open_pin(&path).and_then(|link| sys::link_interface(link.as_fd()));
-            let attached = match link {
-                Ok(index) => index != 0,
+            let index = index_of(&name);
+            let attached = match sys::open_pin(&path) {
+                Ok(link) => index.is_some_and(|index| is_on(link.as_fd(), index)),
                 // Links are root's alone. Others see whether there is a program on the interface, not whose.
-                Err(_) => index_of(&name).is_some_and(|index| xdp_mode(index).is_ok_and(|found| found == Some(mode))),
+                Err(_) => {
+                    index.is_some_and(|index| xdp(index).is_ok_and(|found| found.is_some_and(|xdp| xdp.mode == mode)))
+                }
             };
             Interface { name, mode: mode.label(), attached }
         };

@@ -72,12 +72,12 @@ struct GetInfo {
 /// The head of `struct bpf_link_info`, as far as it concerns an XDP link.
 #[repr(C)]
 #[derive(Default)]
-struct LinkInfo {
+pub(super) struct LinkInfo {
     kind: u32,
     id: u32,
-    prog_id: u32,
+    pub(super) prog_id: u32,
     _pad: u32,
-    ifindex: u32,
+    pub(super) ifindex: u32,
     _rest: [u32; 15],
 }
 
@@ -262,13 +262,14 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(drop)
 }
 
-/// Index of the interface that an XDP link is attached to; 0 when the interface is gone.
-pub(super) fn link_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
+/// What an XDP link is on, and with which program. `ifindex` is 0 when the interface is gone, and counts in the network
+/// namespace that the interface is in.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = LinkInfo::default();
     let mut attr = GetInfo { bpf_fd: number(link), info_len: size_of::<LinkInfo>() as u32, info: &raw mut info as u64 };
     // SAFETY: the attribute lives over the call; `info` is writable for `info_len` bytes and any bytes are valid in it.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
-    Ok(info.ifindex)
+    Ok(info)
 }
 
 /// The cookie of the network namespace that this process is in; 0 on kernels before 5.14, which have none.

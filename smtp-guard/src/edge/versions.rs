@@ -14,16 +14,19 @@ use super::{lists, maps};
 /// Versions whose BANS and LISTS mean what this version's do.
 const SAME: [u32; 1] = [2];
 
-/// Copies what can be copied of the newest of `others` into the fresh maps of `pins`. Returns the number of bans.
-pub(super) fn carry(others: &[Pins], pins: &Pins) -> Result<usize, EdgeError> {
+/// Copies what can be copied of the newest of `others` into the fresh maps of `pins`, which have room for `room` bans: those
+/// that end last. Returns the number of bans.
+pub(super) fn carry(others: &[Pins], pins: &Pins, room: u32) -> Result<usize, EdgeError> {
     let Some(other) = others.iter().find(|other| SAME.contains(&other.version())) else {
         return Ok(0);
     };
-    let bans: Vec<_> = maps::all::<{ size_of::<Ban>() }>(other, "BANS")?
+    let mut bans: Vec<_> = maps::all::<{ size_of::<Ban>() }>(other, "BANS")?
         .into_iter()
         // Checked against an exempt list with another count of versions.
         .map(|(source, value)| (Source(source), Ban { spares: 0, ..Ban::from_bytes(value) }))
         .collect();
+    bans.sort_unstable_by_key(|(_, ban)| std::cmp::Reverse(ban.until_ns));
+    bans.truncate(room as usize);
     Banned::open(pins)?.write(pins, &bans)?;
     lists::copy(other, pins)?;
     Ok(bans.len())

@@ -146,7 +146,14 @@ impl Kernel {
                 self.written = Some(id);
                 match filled {
                     Filled::Nothing => {}
-                    Filled::Written(entries) => tracing::info!(entries, "block lists written to the kernel plane"),
+                    Filled::Written(entries) if all_read => {
+                        tracing::info!(entries, "block lists written to the kernel plane");
+                    }
+                    // What was taken off one list must not stay blocked because of another.
+                    Filled::Written(entries) => tracing::warn!(
+                        entries,
+                        "block lists written to the kernel plane, without those that can't be read: what it had of them is gone"
+                    ),
                     Filled::Kept => tracing::warn!("not all block lists could be read: the kernel keeps those it has"),
                 }
             }
