@@ -35,8 +35,12 @@ mod programs {
             Verdict::Ignore => XDP_PASS,
             Verdict::Pass(reason, family) => record(XDP_PASS, reason, family),
             Verdict::Drop(reason, family) => {
-                if let Packet::Tcp(segment) = &packet {
-                    maps::sample(segment, reason);
+                // Parsed once more for the few that are told: kept until here, it would cost every packet some ns.
+                if reason != Reason::Malformed
+                    && maps::sample_is_due()
+                    && let Packet::Tcp(segment) = parse(&ctx::Packet(&ctx))
+                {
+                    maps::tell(&segment, reason);
                 }
                 record(XDP_DROP, reason, family)
             }

@@ -96,15 +96,20 @@ pub(crate) fn count(reason: Reason, family: Family) {
     }
 }
 
-/// Tells user space of a dropped packet, if it is the first one of this CPU in this tick.
+/// Takes note of a dropped packet: whether it is the first one of this CPU in this tick, and is to be told.
 #[inline(always)]
-pub(crate) fn sample(segment: &Segment, reason: Reason) {
-    let Some(state) = SAMPLES.get_ptr_mut(0) else { return };
+pub(crate) fn sample_is_due() -> bool {
+    let Some(state) = SAMPLES.get_ptr_mut(0) else { return false };
     // SAFETY: the pointer is this CPU's own slot, and the program is not interrupted by itself on this CPU.
+    unsafe { &mut *state }.is_due(tick())
+}
+
+/// Tells user space of a dropped packet.
+#[inline(always)]
+pub(crate) fn tell(segment: &Segment, reason: Reason) {
+    let Some(state) = SAMPLES.get_ptr_mut(0) else { return };
+    // SAFETY: as in `sample_is_due`.
     let state = unsafe { &mut *state };
-    if !state.is_due(tick()) {
-        return;
-    }
     let Some(mut event) = EVENTS.reserve(0) else { return state.told(false) };
     let (high, low) = Dropped::halves(&segment.source);
     event.write(Dropped {
