@@ -239,7 +239,7 @@ mod tests {
         ];
         assert_eq!(found, expected.map(|(name, mode)| (name.to_owned(), mode)));
         assert_eq!(versions(directory.path()).len(), 1);
-        assert_eq!(pins.remove_all().unwrap().len(), 4);
+        assert_eq!(pins.remove_all().unwrap().len(), 6);
         assert!(!pins.directory().exists());
         assert_eq!(pins.remove_all().unwrap(), [""; 0], "removing nothing is no error");
     }
