@@ -15,9 +15,14 @@ use smtp_guard_tests::{Guard, Host, Postfix, World, guard::netkit, wait_for};
 
 const KILLS: u64 = 100;
 const CLIENTS: usize = 4;
-/// Queue files get names that are used once only: they tell messages apart that the backend took.
-const LONG_NAMES: &str =
-    "enable_long_queue_ids = yes\nmaximal_queue_lifetime = 1d\nminimal_backoff_time = 1s\nqueue_run_delay = 1s\n";
+/// Queue files get names that are used once only: they tell messages apart that the backend took. And what a killed delivery
+/// has put off is tried again at once: left to itself, after as long as the message is old.
+const LONG_NAMES: &str = "enable_long_queue_ids = yes
+maximal_queue_lifetime = 1d
+minimal_backoff_time = 1s
+maximal_backoff_time = 1s
+queue_run_delay = 1s
+";
 
 /// The clients of one test.
 struct Load {
