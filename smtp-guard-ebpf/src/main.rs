@@ -35,7 +35,7 @@ mod programs {
             Verdict::Ignore => XDP_PASS,
             Verdict::Pass(reason, family) => record(XDP_PASS, reason, family),
             Verdict::Drop(reason, family) => {
-                // Parsed once more for the few that are told: kept until here, it would cost every packet some ns.
+                // Parsed once more for the few that are told: the path of all others keeps nothing for it.
                 if reason != Reason::Malformed
                     && maps::sample_is_due()
                     && let Packet::Tcp(segment) = parse(&ctx::Packet(&ctx))
