@@ -12,22 +12,10 @@ use std::path::Path;
 use nix::unistd::Group;
 
 use super::error::EdgeError;
-use super::pins::Pins;
+use super::pins::{MAPS, Pins};
 
-/// Maps that the proxy opens.
-const SHARED: [&str; 11] = [
-    "SETTINGS",
-    "PORTS",
-    "EXEMPT_V4",
-    "EXEMPT_V6",
-    "LISTS",
-    "BANNED",
-    "BANS",
-    "CONNS",
-    "COUNTERS",
-    "SAMPLES",
-    "EVENTS",
-];
+/// Maps that only the programs use. The proxy opens all others.
+const OF_PROGRAMS: [&str; 2] = ["CLOCK", "COUNTED"];
 
 /// What [`grant`] did.
 pub(super) enum Granted {
@@ -88,7 +76,8 @@ fn set(pins: &Pins, number: u32, bits: u32) -> Result<(), EdgeError> {
         hand(parent, if bits == 0 { 0o700 } else { 0o710 })?;
     }
     hand(pins.directory(), 0o700 | if bits == 0 { 0 } else { 0o050 })?;
-    SHARED.iter().try_for_each(|map| hand(&pins.map(map), 0o600 | bits))
+    let shared = MAPS.iter().filter(|map| !OF_PROGRAMS.contains(map));
+    shared.into_iter().try_for_each(|map| hand(&pins.map(map), 0o600 | bits))
 }
 
 fn number(group: &str) -> Option<u32> {

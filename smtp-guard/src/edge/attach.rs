@@ -3,8 +3,8 @@
 //! All links that are pinned, by this version or another one, are opened first, and known by what they are on, not by the
 //! name in their path: interfaces may have been renamed. A link that is on a wanted interface has its program replaced at
 //! once: no packet goes unfiltered. Else a new one is made. What was done is noted step by step, and undone in the opposite
-//! order. Pins are changed last ([`Links::keep`]), when all programs are in place: until then a failed load leaves the
-//! programs and the pins from before.
+//! order. Pins are changed last ([`Links::keep`]), when all programs are in place; only a link whose mode changes goes before
+//! that, and its pin with it, and comes back when the load is undone.
 
 use std::fs::{self, File};
 use std::io;

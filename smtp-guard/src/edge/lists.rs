@@ -60,7 +60,7 @@ pub struct Replaced {
 pub fn replace(plane: &KernelPlane, entries: impl IntoIterator<Item = Entry>) -> Result<Replaced, EdgeError> {
     let started = Instant::now();
     // Opened before the exempt list is asked for: where the plane is loaded anew in between, this is the old one's map.
-    let map = open(plane)?;
+    let map = open(plane.pins())?;
     let exempt = plane.exempt();
     let mut replaced = Replaced::default();
     let (mut v4, mut v6) = (Ranges::default(), Ranges::default());
@@ -124,9 +124,6 @@ fn write(plane: &KernelPlane, map: &sys::WordMap<u32>, image: &Image) -> Result<
 /// Copies the lists of one plane to another that is not in use yet, as they are. Nothing is taken as checked against the
 /// exempt list there.
 pub(super) fn copy(from: &Pins, to: &Pins) -> Result<(), EdgeError> {
-    let open = |pins: &Pins| {
-        sys::WordMap::<u32>::open(&pins.map(MAP), CHUNK).map_err(EdgeError::pin("copying lists", pins.map(MAP)))
-    };
     let (source, target) = (open(from)?, open(to)?);
     for index in (0..ELEMENTS).rev() {
         let mut words = source.read(index).map_err(EdgeError::pin("reading", from.map(MAP)))?;
@@ -151,7 +148,7 @@ fn wait() {
 
 /// The head of the lists that are read.
 pub fn head(plane: &KernelPlane) -> Result<Head, EdgeError> {
-    let first = open(plane)?.read(0).map_err(EdgeError::pin("reading", plane.pins().map(MAP)))?;
+    let first = open(plane.pins())?.read(0).map_err(EdgeError::pin("reading", plane.pins().map(MAP)))?;
     let at = HEADS + (first[ACTIVE] as usize & 1) * 2;
     Ok(Head::from_words([first[at], first[at + 1]]))
 }
@@ -162,8 +159,8 @@ pub fn id(plane: &KernelPlane) -> Option<u32> {
     maps::id(plane.pins(), MAP).ok()
 }
 
-fn open(plane: &KernelPlane) -> Result<sys::WordMap<u32>, EdgeError> {
-    let path = plane.pins().map(MAP);
+fn open(pins: &Pins) -> Result<sys::WordMap<u32>, EdgeError> {
+    let path = pins.map(MAP);
     sys::WordMap::open(&path, CHUNK).map_err(EdgeError::pin("opening", path))
 }
 
