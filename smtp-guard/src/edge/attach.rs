@@ -251,7 +251,10 @@ fn link(program: &mut Xdp, index: u32, mode: Mode) -> io::Result<FdLink> {
     let mut tries = 0..TRIES;
     let link = loop {
         match program.attach_to_if_index(index, flag).map_err(io_error) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries.next().is_some() => {
+            // EEXIST: it is there in the other mode.
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) && tries.next().is_some() =>
+            {
                 std::thread::sleep(PAUSE);
             }
             result => break result?,

@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -122,9 +123,15 @@ pub fn load_present(config: &Config) -> Result<Loaded, EdgeError> {
         return Err(EdgeError::UnknownInterface { name: first.clone() });
     }
     let pins = Pins::new(&config.edge.pin_directory);
-    pins.create()?;
-    let _lock = lock(&config.edge.pin_directory)?;
-    // Another one may have been unloading while we waited.
+    let mut tries = 0..LOCK_TRIES;
+    let _lock = loop {
+        pins.create()?;
+        match lock(&config.edge.pin_directory) {
+            // Another one has unloaded, or failed, and removed it.
+            Err(EdgeError::Pin { cause, .. }) if cause.kind() == ErrorKind::NotFound && tries.next().is_some() => {}
+            locked => break locked?,
+        }
+    };
     pins.create()?;
     // Maps without programs are what a load left that was killed: as good as none.
     let fresh = !pins.program(XDP).exists();
@@ -165,7 +172,7 @@ pub(super) fn lock(directory: &Path) -> Result<File, EdgeError> {
         match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
             // Who unloads removes the directory: the one that we have locked may be gone, and another one in its place.
             Ok(()) if is_at(&opened, directory) => return Ok(opened),
-            Ok(()) => fs::create_dir_all(directory).map_err(failed())?,
+            Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
             Err(error) => return Err(failed()(error.into())),
         }
