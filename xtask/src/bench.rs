@@ -11,10 +11,10 @@ use crate::{object, root, setup, step, target};
 /// Where the bench finds the programs it compares with.
 const BENCH_OBJECT: &str = "SMTP_GUARD_BENCH_OBJECT";
 
-/// The kernel plane's paths, in a network namespace of its own.
+/// The kernel plane's paths, in a network and a mount namespace of their own.
 pub(crate) fn kernel() -> anyhow::Result<()> {
-    // The namespace is the bench's alone: no other packet and no other program comes into its way.
-    with_object("kernel", &["unshare", "--net"])
+    // The namespaces are the bench's alone: no other packet and no other program comes into its way.
+    with_object("kernel", &["unshare", "--net", "--mount"])
 }
 
 /// A flood beside honest mail. The bench makes its namespaces itself.

@@ -68,9 +68,9 @@ impl Source {
         Self { program }
     }
 
-    /// Panics where a message was refused or a session broke off: smtp-source ends then.
-    pub(crate) fn assert_runs(&mut self) {
-        self.program.assert_runs();
+    /// Why a message was refused or a session broke off: smtp-source ends then.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        self.program.ended()
     }
 }
 

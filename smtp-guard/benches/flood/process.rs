@@ -1,7 +1,7 @@
 //! Programs that the bench runs, and waiting. None outlives it: those in the background get SIGKILL from the kernel when the
 //! bench ends, by whatever way.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -81,7 +81,7 @@ impl Program {
             .args(words)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(Stdio::piped());
         let child = command.spawn().unwrap_or_else(|error| panic!("setpriv: {error}"));
         Self { child, words: words.join(" ") }
     }
@@ -99,8 +99,18 @@ impl Program {
 
     /// Panics if it has ended.
     pub(crate) fn assert_runs(&mut self) {
-        let ended = self.child.try_wait().unwrap();
-        assert!(ended.is_none(), "ended ({}): {}", ended.unwrap(), self.words);
+        if let Some(why) = self.ended() {
+            panic!("{why}");
+        }
+    }
+
+    /// Whether it has ended, and what it said.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().unwrap()?;
+        let mut said = String::new();
+        // Nothing more than what it said is lost where that can't be read.
+        let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
+        Some(format!("ended ({status}): {}: {}", self.words, said.trim_end()))
     }
 }
 

@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench fails by panicking")]
 
 mod file;
+#[path = "../machine.rs"]
+mod machine;
 mod subject;
 mod world;
 
@@ -44,7 +46,7 @@ impl Row {
 fn main() {
     let mut world = World::new();
     let mut subjects = Subjects::load(&mut world);
-    println!("{}", machine());
+    println!("{}", machine::machine());
     println!("verified instructions: {}", world.instructions());
     let mut rows = Vec::new();
     let mut before: Option<Paths> = None;
@@ -238,16 +240,4 @@ fn print(rows: &[Row]) {
         let (ours, theirs, value) = (time(ours), time(theirs), format!("{value:.2}{unit}"));
         println!("{path:<40} {ours:>5}  {other:<24} {theirs:>5} {value:>9}  {verdict}");
     }
-}
-
-fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let name = cpu.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown CPU").to_owned();
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    format!(
-        "{cpus} x {name}, Linux {}; load {}",
-        read("/proc/sys/kernel/osrelease").trim(),
-        read("/proc/loadavg").trim()
-    )
 }

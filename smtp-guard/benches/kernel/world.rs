@@ -33,6 +33,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        // In the bench's own mount namespace: xdp-filter wants it there, and nothing of it is left.
+        run("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"]);
         run("ip", &["link", "add", GUARDED, "type", "veth", "peer", "name", FILTER]);
         for device in [GUARDED, FILTER] {
             run("ip", &["link", "set", device, "up"]);
