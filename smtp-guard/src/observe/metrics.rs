@@ -335,7 +335,8 @@ fn is_ban(reason: Reason) -> bool {
 mod tests {
     use super::*;
 
-    fn check(count: impl FnOnce(&Metrics), line: &str) {
+    #[track_caller]
+    pub(super) fn check(count: impl FnOnce(&Metrics), line: &str) {
         let metrics = Metrics::new();
         count(&metrics);
         let text = metrics.encode();

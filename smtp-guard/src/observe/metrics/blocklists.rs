@@ -73,16 +73,10 @@ fn result_of(list: &str, loaded: bool) -> Labels {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::check;
     use super::*;
     use crate::blocklist::Read;
     use crate::clock::WallTime;
-
-    fn check(count: impl FnOnce(&Metrics), line: &str) {
-        let metrics = Metrics::new();
-        count(&metrics);
-        let text = metrics.encode();
-        assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
-    }
 
     #[test]
     fn each_list_is_counted_under_its_name() {

@@ -74,14 +74,7 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn check(count: impl FnOnce(&Metrics), line: &str) {
-        let metrics = Metrics::new();
-        count(&metrics);
-        let text = metrics.encode();
-        assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
-    }
+    use super::super::tests::check;
 
     #[test]
     fn each_call_counts_under_its_name() {
