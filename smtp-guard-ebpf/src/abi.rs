@@ -8,8 +8,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::rate::Bucket;
 
-/// Version of everything in this file. It names the pin directory (`v3`), so planes of different versions never meet.
-pub const ABI_VERSION: u32 = 3;
+/// Version of everything in this file. It names the pin directory (`v4`), so planes of different versions never meet.
+pub const ABI_VERSION: u32 = 4;
 
 /// Words of the map PORTS: one bit for each port.
 pub const PORT_WORDS: u32 = 1024;
@@ -128,20 +128,6 @@ impl Ban {
             spares: u32::from_ne_bytes([m, n, o, p]),
         }
     }
-}
-
-/// Binary logarithm of the bits of the map BANNED: 1 MiB, which stays in a CPU's cache where the buckets of BANS don't.
-pub const BANNED_SHIFT: u32 = 23;
-/// Words of an element of BANNED: one line of the cache.
-pub const BANNED_WORDS: usize = 8;
-/// Elements of BANNED.
-pub const BANNED_ELEMENTS: u32 = (1 << (BANNED_SHIFT - 6)) / BANNED_WORDS as u32;
-
-/// The bit in BANNED that stands for `source`, and for others. Where it is clear the source isn't banned, and BANS needn't
-/// be asked; where it is set, it may be.
-#[inline(always)]
-pub const fn banned_bit(source: Source) -> u32 {
-    (source.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BANNED_SHIFT)) as u32
 }
 
 /// Value of the map CONNS, keyed by [`Source`].

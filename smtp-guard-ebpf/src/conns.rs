@@ -112,6 +112,13 @@ fn source(ctx: &SockOpsContext, settings: &Settings) -> Option<Source> {
 #[inline(always)]
 fn increment(source: Source, bucket: Bucket) -> bool {
     let now = if bucket.interval_ns == 0 { 0 } else { maps::exact_ns() };
+    if let Some((word, mask)) = maps::known(source)
+        // SAFETY: the pointer is to a word of a live map value, aligned to 8; a word is read whole.
+        && unsafe { word.read_volatile() } & mask == 0
+    {
+        // SAFETY: as above.
+        unsafe { or(word, mask) };
+    }
     // Twice: another CPU may insert the entry between the look-up and our insertion.
     for _ in 0..2 {
         if let Some(value) = CONNS.get_ptr_mut(source.0) {
@@ -222,6 +229,18 @@ unsafe fn fetch_add(value: *mut u64, add: u64) -> u64 {
         );
     }
     result
+}
+
+/// Sets the bits of `mask`, atomically.
+///
+/// # Safety
+/// `value` must point to a live map value, aligned to 8.
+#[inline(always)]
+unsafe fn or(value: *mut u64, mask: u64) {
+    // SAFETY: the caller's promise. The instruction reads and writes only the value.
+    unsafe {
+        asm!("lock *(u64 *)({p} + 0) |= {m}", p = in(reg) value, m = in(reg) mask, options(nostack));
+    }
 }
 
 /// Writes `new` where `old` stands, atomically. Returns what stood there.

@@ -7,8 +7,10 @@
 pub mod abi;
 pub mod decide;
 pub mod event;
+pub mod filter;
 pub mod frame;
 pub mod lists;
+pub mod near;
 pub mod parse;
 pub mod rate;
 pub mod reason;

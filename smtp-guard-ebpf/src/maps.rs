@@ -7,12 +7,12 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, lpm_trie::Key};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
-use smtp_guard_ebpf::abi::{
-    BANNED_ELEMENTS, BANNED_WORDS, Ban, Connections, EXEMPT_ENTRIES, Family, PORT_WORDS, Settings, Source, banned_bit,
-};
+use smtp_guard_ebpf::abi::{Ban, Connections, EXEMPT_ENTRIES, Family, PORT_WORDS, Settings, Source};
 use smtp_guard_ebpf::decide::Findings;
 use smtp_guard_ebpf::event::{Dropped, EVENTS_BYTES, Sampling};
+use smtp_guard_ebpf::filter::{self, Bit};
 use smtp_guard_ebpf::lists::{self, CHUNK, ELEMENTS, Head, Words};
+use smtp_guard_ebpf::near::{self, Found};
 use smtp_guard_ebpf::parse::{Address, Segment};
 use smtp_guard_ebpf::rate::Bucket;
 use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
@@ -28,9 +28,12 @@ static PORTS: Array<u64, { PORT_WORDS as usize }> = Array::new();
 static EXEMPT_V4: LpmTrie<[u8; 4], u32, { EXEMPT_ENTRIES as usize }> = LpmTrie::new();
 #[btf_map]
 static EXEMPT_V6: LpmTrie<[u8; 16], u32, { EXEMPT_ENTRIES as usize }> = LpmTrie::new();
-/// One bit for many sources; see [`banned_bit`]. Written by user space only: set before a ban is, cleared after it.
+/// See [`filter::BANNED`].
 #[btf_map]
-static BANNED: Array<[u64; BANNED_WORDS], { BANNED_ELEMENTS as usize }> = Array::new();
+static BANNED: Array<[u64; filter::WORDS], { filter::BANNED.elements() as usize }> = Array::new();
+/// See [`near`].
+#[btf_map]
+static NEAR: Array<[u64; near::WORDS], { near::ELEMENTS as usize }> = Array::new();
 /// Written by user space only.
 #[btf_map]
 static BANS: HashMap<u64, Ban, 1024, NO_PREALLOC> = HashMap::new();
@@ -40,6 +43,9 @@ static LISTS: Array<[u64; CHUNK], { ELEMENTS as usize }> = Array::new();
 /// Connections by source. Entries stay until user space sweeps them (`KernelPlane::sweep_idle`).
 #[btf_map]
 pub(crate) static CONNS: HashMap<u64, Connections, 1024, NO_PREALLOC> = HashMap::new();
+/// See [`filter::KNOWN`].
+#[btf_map]
+static KNOWN: Array<[u64; filter::WORDS], { filter::KNOWN.elements() as usize }> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { MAX_REASONS as usize * 2 }> = PerCpuArray::new();
 /// The time that this CPU read last, and the tick in which it was.
@@ -85,6 +91,15 @@ pub(crate) fn any_listed() -> bool {
         let at = lists::HEADS + (first[lists::ACTIVE] & 1) as usize * 2;
         Head::from_words([first[at], first[at + 1]]).any
     })
+}
+
+/// The word of KNOWN that has the bit of `source`, and the bit.
+#[inline(always)]
+pub(crate) fn known(source: Source) -> Option<(*mut u64, u64)> {
+    let Bit { element, word, mask } = filter::KNOWN.bit(source);
+    let words = KNOWN.get_ptr_mut(element)?;
+    // SAFETY: the pointer is a live map value of so many words, and `word` is below that.
+    Some((unsafe { (&raw mut (*words)[word]) }, mask))
 }
 
 /// Counts one packet or event.
@@ -183,10 +198,14 @@ impl Findings for Kernel {
 
     #[inline(always)]
     fn ban(&self, source: Source) -> Option<Ban> {
-        let bit = banned_bit(source);
-        let words = BANNED.get(bit / (64 * BANNED_WORDS as u32))?;
-        if words[(bit >> 6) as usize % BANNED_WORDS] >> (bit & 63) & 1 == 0 {
+        let Bit { element, word, mask } = filter::BANNED.bit(source);
+        if BANNED.get(element)?[word] & mask == 0 {
             return None;
+        }
+        match near::find(NEAR.get(near::element(source))?, source) {
+            Found::Ban(ban) => return Some(ban),
+            Found::Nothing => return None,
+            Found::Elsewhere => {}
         }
         // SAFETY: user space replaces values as a whole (a new element), so a reader never sees half a one.
         unsafe { BANS.get(source.0) }.copied()
@@ -217,6 +236,10 @@ impl Findings for Kernel {
 
     #[inline(always)]
     fn connections(&self, source: Source) -> Option<Connections> {
+        let Bit { element, word, mask } = filter::KNOWN.bit(source);
+        if KNOWN.get(element)?[word] & mask == 0 {
+            return None;
+        }
         // SAFETY: aligned u64 are read whole; they are only ever changed atomically.
         unsafe { CONNS.get(source.0) }.copied()
     }

@@ -1,15 +1,23 @@
-//! The kernel's map of bans with the filter before it, as one table. This process is the only one that writes it.
+//! The kernel's map of bans with the filter before it and the bans beside it that are found at once, as one table. This
+//! process is the only one that writes it.
 //!
 //! The filter (BANNED) has a bit set for each source in BANS, and a bit that is set without one costs a look-up, nothing
 //! else. So a bit is set before its ban is written; bits of bans that were lifted stay until a quarter as many are stale
-//! as there are bans, and then the filter is made anew. A writer that begins does that as well: it trusts no other.
+//! as there are bans, and then filter and NEAR are made anew.
+//!
+//! NEAR is asked before BANS, and instead of it where it has all bans of its sources. A ban is in force once it is there, or
+//! once its element says that it isn't complete; both come after BANS. It goes from NEAR first.
+//!
+//! A writer that begins makes both anew as well: it trusts no other.
 
 use std::collections::HashMap;
 use std::io;
 
-use smtp_guard_ebpf::abi::{BANNED_ELEMENTS, BANNED_SHIFT, BANNED_WORDS, Ban, Source, banned_bit};
+use smtp_guard_ebpf::abi::{Ban, Source};
+use smtp_guard_ebpf::filter::{BANNED, Bit, WORDS};
 
 use super::error::EdgeError;
+use super::near::Near;
 use super::pins::Pins;
 use super::{maps, sys};
 
@@ -17,13 +25,15 @@ use super::{maps, sys};
 const BAN_WORDS: usize = size_of::<Ban>() / 8;
 /// Bans that are written at a call.
 const BATCH: usize = 4096;
-/// Stale bits that are kept in any case: making the filter anew takes about a millisecond.
+/// Stale bits that are kept in any case.
 const STALE: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Banned {
     bans: sys::WordMap<u64>,
+    near: Near,
     filter: sys::WordMap<u32>,
+    /// What the filter holds.
     words: Vec<u64>,
     /// Bans in the map, and bits that are set for none.
     live: usize,
@@ -39,18 +49,19 @@ pub struct Written {
 }
 
 impl Banned {
-    /// Opens both maps, and makes the filter anew from the bans that are there.
+    /// Opens the maps, and makes filter and NEAR anew from the bans that are there.
     pub(super) fn open(pins: &Pins) -> Result<Self, EdgeError> {
         let failed = |map| EdgeError::pin("opening", pins.map(map));
-        let mut banned = Self {
+        let filter = sys::WordMap::open(&pins.map("BANNED"), WORDS).map_err(failed("BANNED"))?;
+        let found = all(pins)?;
+        Ok(Self {
             bans: sys::WordMap::open(&pins.map("BANS"), BAN_WORDS).map_err(failed("BANS"))?,
-            filter: sys::WordMap::open(&pins.map("BANNED"), BANNED_WORDS).map_err(failed("BANNED"))?,
-            words: Vec::new(),
-            live: 0,
+            words: renew(pins, &filter, &found)?,
+            near: Near::open(pins, &found)?,
+            filter,
+            live: found.len(),
             stale: 0,
-        };
-        banned.renew(pins)?;
-        Ok(banned)
+        })
     }
 
     /// Writes all of `bans`, later ones over earlier ones, and reads them back.
@@ -78,61 +89,55 @@ impl Banned {
             rest = &rest[written..];
         }
         self.live += done.written;
+        self.near.put(pins, bans)?;
         self.read_back(pins, bans)?;
         Ok(done)
     }
 
-    /// Takes note that a ban was removed from the map.
-    pub(super) fn removed(&mut self, pins: &Pins) -> Result<(), EdgeError> {
+    /// Removes the ban of `source`; `false` where there was none.
+    pub(super) fn remove(&mut self, pins: &Pins, source: Source) -> Result<bool, EdgeError> {
+        self.near.remove(pins, [source].into_iter())?;
+        if !self.bans.remove(source.0).map_err(EdgeError::pin("lifting a ban in", pins.map("BANS")))? {
+            return Ok(false);
+        }
         self.live = self.live.saturating_sub(1);
         self.stale += 1;
-        if self.stale > STALE.max(self.live / 4) { self.renew(pins) } else { Ok(()) }
+        if self.stale > STALE.max(self.live / 4) {
+            let bans = all(pins)?;
+            (self.words, self.live, self.stale) = (renew(pins, &self.filter, &bans)?, bans.len(), 0);
+            self.near.renew(pins, &bans)?;
+        }
+        Ok(true)
     }
 
     /// Sets the bits of `bans`.
     fn set(&mut self, pins: &Pins, bans: &[(Source, Ban)]) -> Result<(), EdgeError> {
         let mut changed: Vec<u32> = Vec::new();
         for (source, _) in bans {
-            let bit = banned_bit(*source) as usize;
-            let word = &mut self.words[bit >> 6];
-            if *word >> (bit & 63) & 1 == 0 {
-                *word |= 1 << (bit & 63);
-                changed.push((bit / (64 * BANNED_WORDS)) as u32);
+            let Bit { element, word, mask } = BANNED.bit(*source);
+            let word = &mut self.words[element as usize * WORDS + word];
+            if *word & mask == 0 {
+                *word |= mask;
+                changed.push(element);
             }
         }
         changed.sort_unstable();
         changed.dedup();
-        let element = |index: &u32| &self.words[*index as usize * BANNED_WORDS..][..BANNED_WORDS];
+        let element = |index: &u32| &self.words[*index as usize * WORDS..][..WORDS];
         let words: Vec<u64> = changed.iter().flat_map(element).copied().collect();
         self.filter.write(&changed, &words).map_err(EdgeError::pin("writing", pins.map("BANNED")))
-    }
-
-    fn renew(&mut self, pins: &Pins) -> Result<(), EdgeError> {
-        let mut words = vec![0u64; 1 << (BANNED_SHIFT - 6)];
-        let bans = maps::all::<{ size_of::<Ban>() }>(pins, "BANS")?;
-        for (source, _) in &bans {
-            let bit = banned_bit(Source(*source)) as usize;
-            words[bit >> 6] |= 1 << (bit & 63);
-        }
-        // Each word has the bits of all bans at every moment, as before.
-        let elements: Vec<u32> = (0..BANNED_ELEMENTS).collect();
-        self.filter.write(&elements, &words).map_err(EdgeError::pin("writing", pins.map("BANNED")))?;
-        (self.words, self.live, self.stale) = (words, bans.len(), 0);
-        Ok(())
     }
 
     /// Removes the bans that end soonest, at most `wanted`, but none of `keep`. Returns how many.
     fn make_room(&mut self, pins: &Pins, keep: &[(Source, Ban)], wanted: usize) -> Result<usize, EdgeError> {
         let keep: HashMap<u64, ()> = keep.iter().map(|(source, _)| (source.0, ())).collect();
-        let mut found: Vec<(u64, u64)> = maps::all::<{ size_of::<Ban>() }>(pins, "BANS")?
-            .into_iter()
-            .filter(|(source, _)| !keep.contains_key(source))
-            .map(|(source, value)| (Ban::from_bytes(value).until_ns, source))
-            .collect();
+        let others = all(pins)?.into_iter().filter(|(source, _)| !keep.contains_key(&source.0));
+        let mut found: Vec<(u64, Source)> = others.map(|(source, ban)| (ban.until_ns, source)).collect();
         found.sort_unstable();
         found.truncate(wanted);
+        self.near.remove(pins, found.iter().map(|(_, source)| *source))?;
         for (_, source) in &found {
-            self.bans.remove(*source).map_err(EdgeError::pin("making room in", pins.map("BANS")))?;
+            self.bans.remove(source.0).map_err(EdgeError::pin("making room in", pins.map("BANS")))?;
         }
         self.live = self.live.saturating_sub(found.len());
         self.stale += found.len();
@@ -160,13 +165,30 @@ impl Banned {
         let (Some((source, _)), failed) = (bans.last(), EdgeError::pin("reading", pins.map("BANNED"))) else {
             return Ok(());
         };
-        let bit = banned_bit(*source);
-        let element = self.filter.read(bit / (64 * BANNED_WORDS as u32)).map_err(failed)?;
-        if element[(bit >> 6) as usize % BANNED_WORDS] >> (bit & 63) & 1 == 0 {
-            return Err(wrong(source));
-        }
-        Ok(())
+        let Bit { element, word, mask } = BANNED.bit(*source);
+        let filtered = self.filter.read(element).map_err(failed)?[word] & mask != 0;
+        let near = self.near.holds(*source).map_err(EdgeError::pin("reading", pins.map("NEAR")))?;
+        if filtered && near { Ok(()) } else { Err(wrong(source)) }
     }
+}
+
+/// The bans that there are.
+fn all(pins: &Pins) -> Result<Vec<(Source, Ban)>, EdgeError> {
+    let bans = maps::all::<{ size_of::<Ban>() }>(pins, "BANS")?.into_iter();
+    Ok(bans.map(|(source, value)| (Source(source), Ban::from_bytes(value))).collect())
+}
+
+/// Writes the filter anew for `bans`, which are all. Returns what it holds.
+fn renew(pins: &Pins, filter: &sys::WordMap<u32>, bans: &[(Source, Ban)]) -> Result<Vec<u64>, EdgeError> {
+    let mut words = vec![0u64; BANNED.elements() as usize * WORDS];
+    for (source, _) in bans {
+        let Bit { element, word, mask } = BANNED.bit(*source);
+        words[element as usize * WORDS + word] |= mask;
+    }
+    // Each word has the bits of all bans at every moment, as before.
+    let elements: Vec<u32> = (0..BANNED.elements()).collect();
+    filter.write(&elements, &words).map_err(EdgeError::pin("writing", pins.map("BANNED")))?;
+    Ok(words)
 }
 
 fn words(ban: Ban) -> [u64; BAN_WORDS] {

@@ -1,20 +1,19 @@
 //! The pinned maps: their shapes, opening them typed, and writing what the configuration says.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, Map, MapData, MapInfo, MapType};
 use ipnet::IpNet;
 use smtp_guard_ebpf::abi::{self, EXEMPT_ENTRIES, PORT_WORDS, Settings};
 use smtp_guard_ebpf::event::{EVENTS_BYTES, Sampling};
-use smtp_guard_ebpf::lists;
 use smtp_guard_ebpf::rate::Bucket;
 use smtp_guard_ebpf::reason::MAX_REASONS;
+use smtp_guard_ebpf::{filter, lists, near};
 
 use super::error::EdgeError;
 use super::load::lock;
-use super::pins::Pins;
+use super::pins::{Pins, XDP};
 use super::sys;
 use crate::config::Config;
 
@@ -40,7 +39,9 @@ fn shape(map: &str, max_sources: u32) -> Option<Shape> {
         "EXEMPT_V4" => (MapType::LpmTrie, 8, 4, EXEMPT_ENTRIES),
         "EXEMPT_V6" => (MapType::LpmTrie, 20, 4, EXEMPT_ENTRIES),
         "LISTS" => (MapType::Array, 4, LIST_VALUE, lists::ELEMENTS),
-        "BANNED" => (MapType::Array, 4, abi::BANNED_WORDS as u32 * 8, abi::BANNED_ELEMENTS),
+        "BANNED" => (MapType::Array, 4, filter::WORDS as u32 * 8, filter::BANNED.elements()),
+        "NEAR" => (MapType::Array, 4, near::WORDS as u32 * 8, near::ELEMENTS),
+        "KNOWN" => (MapType::Array, 4, filter::WORDS as u32 * 8, filter::KNOWN.elements()),
         "CLOCK" => (MapType::PerCpuArray, 4, 16, 1),
         "SAMPLES" => (MapType::PerCpuArray, 4, size_of::<Sampling>() as u32, 1),
         "EVENTS" => (MapType::RingBuf, 0, 0, EVENTS_BYTES),
@@ -234,7 +235,9 @@ impl<const N: usize> Change<N> {
     }
 }
 
-/// Whether the maps that [`KernelPlane`](super::KernelPlane) needs are pinned.
-pub(super) fn are_pinned(pins: &Pins) -> bool {
-    ["SETTINGS", "BANNED", "BANS", "CONNS", "COUNTERS"].iter().all(|map| Path::exists(&pins.map(map)))
+/// Whether the plane is loaded: the maps that [`KernelPlane`](super::KernelPlane) needs are pinned, and the program, with which
+/// a load ends. Until then they are the loader's alone.
+pub(super) fn are_there(pins: &Pins) -> bool {
+    let maps = ["SETTINGS", "BANNED", "NEAR", "BANS", "CONNS", "COUNTERS"].map(|map| pins.map(map));
+    maps.into_iter().chain([pins.program(XDP)]).all(|pin| pin.exists())
 }

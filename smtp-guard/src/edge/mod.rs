@@ -14,14 +14,17 @@ pub mod bans;
 mod error;
 pub mod events;
 pub mod interfaces;
+
 pub mod lists;
 mod load;
 mod maps;
+mod near;
 mod netlink;
 mod pins;
 mod plane;
 mod reconcile;
 mod report;
+mod sweep;
 mod sys;
 #[cfg(test)]
 mod tests;

@@ -14,14 +14,16 @@ use smtp_guard_ebpf::abi::ABI_VERSION;
 use super::error::EdgeError;
 
 /// Names of the maps, in the order in which they are written before anything is attached.
-pub(super) const MAPS: [&str; 13] = [
+pub(super) const MAPS: [&str; 15] = [
     "SETTINGS",
     "PORTS",
     "EXEMPT_V4",
     "EXEMPT_V6",
     "LISTS",
     "BANNED",
+    "NEAR",
     "BANS",
+    "KNOWN",
     "CONNS",
     "COUNTERS",
     "CLOCK",

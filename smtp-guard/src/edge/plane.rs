@@ -15,32 +15,29 @@ use super::error::EdgeError;
 use super::interfaces::{index_of, is_on, xdp};
 use super::pins::Pins;
 use super::reconcile::{self, Suspicions};
+use super::sweep::Sweep;
 use super::{maps, sys};
 use crate::addr::{Ipv6Prefix, NetSet};
 use crate::clock::Instant;
 use crate::config::Config;
 
-/// A value of the ban map, as bytes.
-type BanBytes = [u8; size_of::<abi::Ban>()];
 /// A value of the map of connections, as bytes.
 type ConnectionBytes = [u8; size_of::<abi::Connections>()];
 
-/// The pinned maps of a loaded kernel plane.
+/// The pinned maps of the kernel plane, which may be loaded, unloaded and loaded again meanwhile.
 pub struct KernelPlane {
     pins: Pins,
-    /// Behind a lock because aya wants exclusive access for writing, and because they may be opened anew.
-    maps: Mutex<Maps>,
+    /// `None`: not loaded. Behind a lock because aya wants exclusive access for writing, and because they may be opened anew.
+    maps: Mutex<Option<Maps>>,
     /// The exempt list that this process wrote or found to be in force, its version, and the length of IPv6 prefixes.
     exempt: Mutex<Option<(Arc<NetSet>, u32, Ipv6Prefix)>>,
     suspicions: Mutex<Suspicions>,
-    /// Bucket of CONNS that the next sweep begins with.
-    sweep_from: Mutex<Option<u32>>,
+    sweep: Mutex<Sweep>,
 }
 
 struct Maps {
     /// Of the ban map: another one at the same place means that the plane was loaded anew.
     id: u32,
-    bans: HashMap<MapData, u64, BanBytes>,
     /// For writing; opened by the first ban, so that who only reads writes nothing.
     banned: Option<Banned>,
     conns: HashMap<MapData, u64, ConnectionBytes>,
@@ -52,7 +49,7 @@ struct Maps {
 pub enum Refreshed {
     /// The maps are those that are pinned.
     Same,
-    /// The plane was unloaded and loaded again: its maps are empty.
+    /// The plane was loaded, or unloaded and loaded again: its maps are empty.
     Anew,
     /// It is not loaded any more.
     Gone,
@@ -62,15 +59,17 @@ impl Maps {
     fn open(pins: &Pins) -> Result<Self, EdgeError> {
         Ok(Self {
             id: maps::id(pins, "BANS")?,
-            bans: maps::open(pins, "BANS")?.try_into().map_err(EdgeError::map("BANS"))?,
             banned: None,
             conns: maps::open(pins, "CONNS")?.try_into().map_err(EdgeError::map("CONNS"))?,
             counters: maps::open(pins, "COUNTERS")?.try_into().map_err(EdgeError::map("COUNTERS"))?,
         })
     }
-}
 
-impl Maps {
+    /// Whether they are those that are pinned now.
+    fn are_pinned(&self, pins: &Pins) -> bool {
+        maps::id(pins, "BANS").is_ok_and(|id| id == self.id)
+    }
+
     fn banned(&mut self, pins: &Pins) -> Result<&mut Banned, EdgeError> {
         match &mut self.banned {
             Some(banned) => Ok(banned),
@@ -115,33 +114,44 @@ pub struct Packets {
 impl KernelPlane {
     /// Opens the maps pinned below `pin_directory`; `None` where nothing is loaded.
     pub fn open(pin_directory: &Path) -> Result<Option<Self>, EdgeError> {
-        let pins = Pins::new(pin_directory);
-        if !maps::are_pinned(&pins) {
-            return Ok(None);
-        }
-        let maps = Maps::open(&pins)?;
-        Ok(Some(Self {
-            pins,
-            maps: Mutex::new(maps),
-            exempt: Mutex::new(None),
-            suspicions: Mutex::default(),
-            sweep_from: Mutex::new(None),
-        }))
+        let plane = Self::awaited(pin_directory);
+        Ok(match plane.refresh()? {
+            Refreshed::Gone => None,
+            Refreshed::Same | Refreshed::Anew => Some(plane),
+        })
     }
 
-    /// Opens the maps anew where the plane was unloaded and loaded again behind our back.
+    /// A plane that may be loaded some day, and isn't as far as it knows: [`KernelPlane::refresh`] looks.
+    pub fn awaited(pin_directory: &Path) -> Self {
+        Self {
+            pins: Pins::new(pin_directory),
+            maps: Mutex::new(None),
+            exempt: Mutex::new(None),
+            suspicions: Mutex::default(),
+            sweep: Mutex::default(),
+        }
+    }
+
+    /// Opens the maps anew where the plane was loaded, or unloaded and loaded again, behind our back.
     pub fn refresh(&self) -> Result<Refreshed, EdgeError> {
-        if !maps::are_pinned(&self.pins) {
-            return Ok(Refreshed::Gone);
-        }
         let mut maps = self.maps();
-        if maps::id(&self.pins, "BANS")? == maps.id {
+        let found = if !maps::are_there(&self.pins) {
+            *maps = None;
+            Refreshed::Gone
+        } else if maps.as_ref().is_some_and(|maps| maps.are_pinned(&self.pins)) {
             return Ok(Refreshed::Same);
-        }
-        *maps = Maps::open(&self.pins)?;
+        } else {
+            *maps = Some(Maps::open(&self.pins)?);
+            Refreshed::Anew
+        };
         // Who loaded it may have another exempt list.
         *self.exempt.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        Ok(Refreshed::Anew)
+        Ok(found)
+    }
+
+    /// Whether the plane is loaded, and is the one that was found by the last [`KernelPlane::refresh`].
+    pub fn is_current(&self) -> bool {
+        self.maps().as_ref().is_some_and(|maps| maps.are_pinned(&self.pins))
     }
 
     /// Writes settings, exempt list and guarded ports of `config`. What is banned or listed from now on is checked against
@@ -156,7 +166,7 @@ impl KernelPlane {
     /// The exempt list that this process knows to be in force, and its version. `None` also where the plane was loaded
     /// anew since: whose exempt list that has isn't known, and its versions begin anew.
     pub(super) fn exempt(&self) -> Option<(Arc<NetSet>, u32)> {
-        if !maps::id(&self.pins, "BANS").is_ok_and(|id| id == self.maps().id) {
+        if !self.is_current() {
             return None;
         }
         let exempt = self.exempt.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,9 +193,12 @@ impl KernelPlane {
     /// Bans many at once, and reads them back: several hundred thousand in a second. Where the map is full, bans that end
     /// soonest make room.
     pub fn ban_all(&self, bans: &[(Source, Instant, Reason)]) -> Result<Written, EdgeError> {
-        let bans: Vec<_> =
-            bans.iter().map(|(source, until, reason)| (*source, self.value(*source, *until, *reason))).collect();
-        let written = self.maps().banned(&self.pins)?.write(&self.pins, &bans)?;
+        let written = self.with(|maps| {
+            // While the maps are held: what is exempt there must not be reckoned from another plane's list.
+            let value = |(source, until, reason): &(_, _, _)| (*source, self.value(*source, *until, *reason));
+            let bans: Vec<_> = bans.iter().map(value).collect();
+            maps.banned(&self.pins)?.write(&self.pins, &bans)
+        })?;
         if written.displaced > 0 {
             tracing::warn!(
                 displaced = written.displaced,
@@ -201,13 +214,7 @@ impl KernelPlane {
 
     /// Lifts the ban of `source`; `false` where there was none.
     pub fn unban(&self, source: Source) -> Result<bool, EdgeError> {
-        let mut maps = self.maps();
-        match maps.bans.remove(&source.0) {
-            Ok(()) => maps.banned(&self.pins)?.removed(&self.pins).map(|()| true),
-            Err(MapError::KeyNotFound) => Ok(false),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(EdgeError::map("BANS")(error)),
-        }
+        self.with(|maps| maps.banned(&self.pins)?.remove(&self.pins, source))
     }
 
     /// All bans of the map, also those whose time is over.
@@ -228,33 +235,16 @@ impl KernelPlane {
     }
 
     /// Removes entries of sources without connections, from at most [`maps::BATCH`] entries; the next call goes on where
-    /// this one ended. Returns how many. To be called about once a second: a call takes 1 ms or less.
-    ///
-    /// The kernel leaves such entries in the map, because it can't remove one without the risk that a connection begins
-    /// on another CPU in between. Were they never removed, the map would be full one day, and every new source without
-    /// a ceiling. Here the risk is the same, but for a microsecond a pass of the map rather than at each last close, so
-    /// nobody can aim at it: such a connection isn't counted while it lasts, and nothing else is wrong because of it.
+    /// this one ended. Returns how many. To be called about once a second; see [`sweep`](super::sweep).
     pub fn sweep_idle(&self) -> Result<usize, EdgeError> {
-        let mut from = self.sweep_from.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut entries = maps::entries(&self.pins, "CONNS", *from, maps::BATCH)?;
-        let batch = entries.next_batch().map_err(EdgeError::pin("reading", self.pins.map("CONNS")))?;
-        // A bucket that is full needs no entry.
-        let now = Instant::now().as_ns();
-        let is_idle = |value| {
-            let abi::Connections { count, full_ns } = abi::Connections::from_bytes(value);
-            count == 0 && full_ns <= now
-        };
-        let idle: Vec<u64> = batch.filter(|(_, value)| is_idle(*value)).map(|(source, _)| source).collect();
-        *from = entries.bucket();
-        let mut removed = 0;
-        for source in idle {
-            // Locked for each alone: a ban must not wait for a sweep.
-            let conns = &mut self.maps().conns;
-            if conns.get(&source, 0).is_ok_and(is_idle) && conns.remove(&source).is_ok() {
-                removed += 1;
-            }
-        }
-        Ok(removed)
+        let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        // Locked for each alone: a ban must not wait for a sweep.
+        sweep.pass(&self.pins, |source, is_idle| {
+            self.with(|Maps { conns, .. }| {
+                let found = conns.get(&source, 0).map(abi::Connections::from_bytes);
+                Ok(found.is_ok_and(is_idle) && conns.remove(&source).is_ok())
+            })
+        })
     }
 
     /// Holds the counts of connections against the sockets that there are; see [`reconcile`]. To be called about once a
@@ -288,39 +278,41 @@ impl KernelPlane {
         let mut suspicions = self.suspicions.lock().unwrap_or_else(PoisonError::into_inner);
         let due = suspicions.pass(excess.into_iter());
         for (source, excess) in &due {
-            let conns = &mut self.maps().conns;
-            let Ok(value) = conns.get(&source.0, 0) else { continue };
-            let old = abi::Connections::from_bytes(value);
-            let new = abi::Connections { count: abi::established(old.count).saturating_sub(*excess), ..old };
-            conns.insert(source.0, new.to_bytes(), 0).map_err(EdgeError::map("CONNS"))?;
+            self.with(|Maps { conns, .. }| {
+                let Ok(value) = conns.get(&source.0, 0) else { return Ok(()) };
+                let old = abi::Connections::from_bytes(value);
+                let new = abi::Connections { count: abi::established(old.count).saturating_sub(*excess), ..old };
+                conns.insert(source.0, new.to_bytes(), 0).map_err(EdgeError::map("CONNS"))
+            })?;
         }
         Ok(due)
     }
 
     /// Established connections of `source`.
     pub fn established_of(&self, source: Source) -> Result<u64, EdgeError> {
-        match self.maps().conns.get(&source.0, 0) {
+        self.with(|maps| match maps.conns.get(&source.0, 0) {
             Ok(value) => Ok(abi::established(abi::Connections::from_bytes(value).count)),
             Err(MapError::KeyNotFound) => Ok(0),
             Err(error) => Err(EdgeError::map("CONNS")(error)),
-        }
+        })
     }
 
     /// Packets by reason and family since the plane was loaded; only those that were seen.
     pub fn counters(&self) -> Result<Vec<(Reason, Family, u64)>, EdgeError> {
         let mut found = Vec::new();
-        let counters = &self.maps().counters;
-        for &reason in Reason::ALL {
-            for family in Family::ALL {
-                let index = reason as u32 * 2 + family as u32;
-                let values = counters.get(&index, 0).map_err(EdgeError::map("COUNTERS"))?;
-                let packets = values.iter().sum();
-                if packets > 0 {
-                    found.push((reason, family, packets));
+        self.with(|Maps { counters, .. }| {
+            for &reason in Reason::ALL {
+                for family in Family::ALL {
+                    let index = reason as u32 * 2 + family as u32;
+                    let values = counters.get(&index, 0).map_err(EdgeError::map("COUNTERS"))?;
+                    let packets = values.iter().sum();
+                    if packets > 0 {
+                        found.push((reason, family, packets));
+                    }
                 }
             }
-        }
-        Ok(found)
+            Ok(found)
+        })
     }
 
     /// Everything at a glance.
@@ -359,7 +351,13 @@ impl KernelPlane {
         Ok(links.into_iter().map(interface).collect())
     }
 
-    fn maps(&self) -> MutexGuard<'_, Maps> {
+    /// What `what` does with the maps.
+    fn with<T>(&self, what: impl FnOnce(&mut Maps) -> Result<T, EdgeError>) -> Result<T, EdgeError> {
+        let not_loaded = || EdgeError::NotLoaded { directory: self.pins.directory().to_owned() };
+        what(self.maps().as_mut().ok_or_else(not_loaded)?)
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Option<Maps>> {
         // A panic elsewhere left nothing half done: each change is a single one.
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }

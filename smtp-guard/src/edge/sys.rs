@@ -228,6 +228,32 @@ impl<K: Key> WordMap<K> {
     }
 }
 
+impl WordMap<u32> {
+    /// All values of an array of `elements`, one after the other.
+    pub(super) fn read_all(&self, elements: u32) -> io::Result<Vec<u64>> {
+        let mut keys = vec![0u32; elements as usize];
+        let mut values = vec![0u64; elements as usize * self.words];
+        let mut next = 0u32;
+        let mut attr = Batch {
+            in_batch: 0,
+            out_batch: &raw mut next as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: elements,
+            map_fd: number(self.map.fd().as_fd()),
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the attribute lives over the call and is as long as we say. `next` is a key. Keys and values have room for
+        // `count` of the map's sizes, which `open` compared.
+        match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) } {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+            _ if attr.count != elements => Err(io::Error::other("the pinned map has another number of elements")),
+            _ => Ok(values),
+        }
+    }
+}
+
 /// Returns when every program that is running now has ended. What was written before is seen by those that run after.
 pub(super) fn wait_for_programs() -> io::Result<()> {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;

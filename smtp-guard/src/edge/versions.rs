@@ -12,7 +12,7 @@ use super::pins::Pins;
 use super::{lists, maps};
 
 /// Versions whose BANS and LISTS mean what this version's do.
-const SAME: [u32; 1] = [2];
+const SAME: [u32; 2] = [2, 3];
 
 /// Copies what can be copied of the newest of `others` into the fresh maps of `pins`, which have room for `room` bans: those
 /// that end last. Returns the number of bans.

@@ -1,0 +1,80 @@
+//! Removes entries of CONNS whose sources have no connections, and then their bits in KNOWN
+//! ([`smtp_guard_ebpf::filter::KNOWN`]).
+//!
+//! The kernel leaves such entries in the map, because it can't remove one without the risk that a connection begins
+//! on another CPU in between. Were they never removed, the map would be full one day, and every new source without
+//! a ceiling. Here the risk is the same, but for a microsecond a pass of the map rather than at each last close, so
+//! nobody can aim at it: such a connection isn't counted while it lasts, and nothing else is wrong because of it.
+//!
+//! The kernel sets bits of KNOWN meanwhile. One that it sets between our reading and writing an element is lost: that
+//! source's SYNs pass unjudged until its next connection sets the bit again. The counts themselves stay exact.
+
+use smtp_guard_ebpf::abi::{Connections, Source};
+use smtp_guard_ebpf::filter::{Bit, KNOWN, WORDS};
+
+use super::error::EdgeError;
+use super::maps;
+use super::pins::Pins;
+use super::sys::WordMap;
+use crate::clock::Instant;
+
+/// Entries that may go before their bits do: a hundredth of the filter.
+const STALE: usize = 40_000;
+
+/// How far the map was swept.
+#[derive(Default)]
+pub(super) struct Sweep {
+    /// Where the next pass begins; `None`: at the first bucket.
+    bucket: Option<u32>,
+    /// Entries that were removed, and their bits weren't.
+    stale: usize,
+}
+
+impl Sweep {
+    /// Looks at the next [`maps::BATCH`] entries at most, and has `remove` remove the idle ones that are idle still. Returns
+    /// how many. Takes 1 ms or less, and some more where bits are cleared.
+    pub(super) fn pass(
+        &mut self,
+        pins: &Pins,
+        mut remove: impl FnMut(u64, &dyn Fn(Connections) -> bool) -> Result<bool, EdgeError>,
+    ) -> Result<usize, EdgeError> {
+        let mut entries = maps::entries(pins, "CONNS", self.bucket, maps::BATCH)?;
+        let batch = entries.next_batch().map_err(EdgeError::pin("reading", pins.map("CONNS")))?;
+        // A bucket that is full needs no entry.
+        let now = Instant::now().as_ns();
+        let is_idle = |Connections { count, full_ns }| count == 0 && full_ns <= now;
+        let idle: Vec<u64> =
+            batch.filter(|(_, value)| is_idle(Connections::from_bytes(*value))).map(|(source, _)| source).collect();
+        self.bucket = entries.bucket();
+        let mut removed = 0;
+        for source in idle {
+            removed += usize::from(remove(source, &is_idle)?);
+        }
+        self.stale += removed;
+        if self.stale > STALE {
+            renew(pins)?;
+            self.stale = 0;
+        }
+        Ok(removed)
+    }
+}
+
+/// Makes the filter that of the entries there are.
+pub(super) fn renew(pins: &Pins) -> Result<(), EdgeError> {
+    let failed = |what| EdgeError::pin(what, pins.map("KNOWN"));
+    let map = WordMap::<u32>::open(&pins.map("KNOWN"), WORDS).map_err(failed("opening"))?;
+    let mut wanted = vec![0u64; KNOWN.elements() as usize * WORDS];
+    for (source, _) in maps::all::<{ size_of::<Connections>() }>(pins, "CONNS")? {
+        let Bit { element, word, mask } = KNOWN.bit(Source(source));
+        wanted[element as usize * WORDS + word] |= mask;
+    }
+    for (element, wanted) in (0..).zip(wanted.chunks(WORDS)) {
+        // Each just before it is written: see above.
+        let found = map.read(element).map_err(failed("reading"))?;
+        let kept: Vec<u64> = found.iter().zip(wanted).map(|(found, wanted)| found & wanted).collect();
+        if kept != found {
+            map.write(&[element], &kept).map_err(failed("writing"))?;
+        }
+    }
+    Ok(())
+}
