@@ -19,7 +19,7 @@ use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
 use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
 use smtp_guard::observe::drops::Drops;
 use smtp_guard::observe::metrics::{Metrics, Outcome};
-use smtp_guard::observe::status::{About, Kernel};
+use smtp_guard::observe::status::About;
 use smtp_guard_ebpf::reason::Reason;
 
 /// Decisions in memory. 192.0.2.99 is exempt; 192.0.2.98 finds the ledger gone.
@@ -107,7 +107,6 @@ impl Guard {
             started: Instant::now(),
             listeners: vec![String::from("127.0.0.1:2525")],
             backend: vec![String::from("127.0.0.1:2526")],
-            kernel: Kernel { present: false, text: String::from("no interface is configured") },
             metrics: metrics.clone(),
             drops: Arc::clone(&drops),
         };
@@ -161,7 +160,7 @@ fn the_status_is_the_guards() {
     let status = guard.client().status().unwrap();
     assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
     assert_eq!((status.connections, status.messages.accepted, status.bans_active), (1, 1, 3));
-    assert_eq!(status.kernel.text, "no interface is configured");
+    assert_eq!(status.kernel.text, "no [edge] interfaces are configured");
 }
 
 #[test]

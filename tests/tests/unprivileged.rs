@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
+use std::process::Command;
 
 use smtp_guard_tests::{Guard, Host, Postfix, Program, World, guard::binary, guard::netkit, run, wait_for};
 
@@ -36,27 +37,44 @@ fn as_user(user: u32) -> Vec<String> {
     .into()
 }
 
-#[test]
-#[ignore = "needs root and BPF"]
-fn an_ordinary_user_bans_in_the_kernel() {
-    let world = World::new();
-    let _postfix = Postfix::start(&world, "");
+/// A guard whose proxy runs as [`NOBODYS`], and the program that it runs.
+fn configured<'w>(world: &'w World, changes: &[(&str, &str)]) -> (Guard<'w>, String) {
     let group = format!("\"{NOBODYS}\"");
-    let guard = Guard::configured(&world, &[("edge.group", &group), ("harvest.unknown_recipients", "5")]);
+    let guard = Guard::configured(world, &[&[("edge.group", group.as_str())], changes].concat());
     let folder = guard.config().parent().unwrap().to_owned();
     let program = public_binary(&folder);
     chown(&folder, Some(NOBODYS), Some(NOBODYS)).unwrap();
     // Port 25 without CAP_NET_BIND_SERVICE.
     run(world.on(Host::Edge, "sh").args(["-c", "echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start"]), "").ok();
+    (guard, program)
+}
+
+/// `program` with the guard's configuration, as `user`.
+fn command(world: &World, guard: &Guard<'_>, user: u32, program: &str, arguments: &[&str]) -> Command {
+    let words = as_user(user);
+    let mut command = world.on(Host::Edge, &words[0]);
+    command.args(&words[1..]).arg(program).args(arguments).arg("--config").arg(guard.config());
+    command
+}
+
+fn start(world: &World, guard: &Guard<'_>, program: &str) -> Program {
+    let log = guard.config().with_file_name("log");
+    let mut proxy = Program::start(&mut command(world, guard, NOBODYS, program, &["run"]), log);
+    proxy.wait_for("smtp-guard runs");
+    proxy.wait_for("\"backend answers\"");
+    proxy
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn an_ordinary_user_bans_in_the_kernel() {
+    let world = World::new();
+    let _postfix = Postfix::start(&world, "");
+    let (guard, program) = configured(&world, &[("harvest.unknown_recipients", "5")]);
     let loaded = guard.command(&["edge", "load"]).ok();
     assert!(loaded.contains(&format!("maps: open to root and to group {NOBODYS}")), "{loaded}");
 
-    let words = as_user(NOBODYS);
-    let mut command = world.on(Host::Edge, &words[0]);
-    command.args(&words[1..]).arg(&program).args(["run", "--config"]).arg(guard.config());
-    let mut proxy = Program::start(&mut command, folder.join("log"));
-    proxy.wait_for("smtp-guard runs");
-    proxy.wait_for("\"backend answers\"");
+    let mut proxy = start(&world, &guard, &program);
     let status = fs::read_to_string(format!("/proc/{}/status", proxy.pid().as_raw_nonzero())).unwrap();
     for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000"] {
         assert!(status.contains(line), "{status}");
@@ -83,9 +101,7 @@ fn an_ordinary_user_bans_in_the_kernel() {
 
     // What it may not: the links.
     for refused in [&["edge", "unload"][..], &["edge", "load"]] {
-        let words = as_user(NOBODYS);
-        let mut command = world.on(Host::Edge, &words[0]);
-        command.args(&words[1..]).arg(&program).args(refused).arg("--config").arg(guard.config());
+        let mut command = command(&world, &guard, NOBODYS, &program, refused);
         let refused = run(&mut command, "");
         assert!(refused.code() == 1 && refused.stderr.contains("not permitted"), "{refused:#?}");
     }
@@ -99,9 +115,41 @@ fn an_ordinary_user_bans_in_the_kernel() {
     proxy.kill9();
 
     // Who is not in the group sees nothing.
-    let words = as_user(NOBODYS + 1);
-    let mut command = world.on(Host::Edge, &words[0]);
-    command.args(&words[1..]).arg(&program).args(["edge", "status", "--config"]).arg(guard.config());
-    let refused = run(&mut command, "");
+    let refused = run(&mut command(&world, &guard, NOBODYS + 1, &program, &["edge", "status"]), "");
     assert_eq!(refused.code(), 1, "{refused:#?}");
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn a_proxy_that_was_first_takes_the_kernel_plane_when_it_is_loaded() {
+    let world = World::new();
+    let _postfix = Postfix::start(&world, "");
+    let (guard, program) = configured(&world, &[]);
+    let proxy = start(&world, &guard, &program);
+    let present = || guard.json(&["status"])["kernel"]["present"] == true;
+    assert!(!present());
+    let edge = format!("{}:25", World::EDGE_FOR_ATTACKER);
+    let talk = || run(world.on(Host::Attacker, &netkit()).args(["dialogue", &edge]), "").ok();
+    guard.command(&["decisions", "add", World::ATTACKER, "--for", "1h", "--reason", "x"]).ok();
+    assert!(talk().starts_with("421"), "by user space");
+    // Twice: it also goes and comes back.
+    for times in 1..=2 {
+        guard.command(&["edge", "load"]).ok();
+        let banned = || (guard.json(&["edge", "status"])["bans"] == 1).then_some(());
+        wait_for("the ban in the kernel", banned, || proxy.output());
+        assert!(present() && talk().contains("NOT CONNECTED"), "{}", guard.json(&["status"]));
+        assert_eq!(guard.packets("exempt"), 0);
+        guard.command(&["edge", "unload"]).ok();
+        let told = || proxy.output().matches("is not loaded any more").count() == times;
+        wait_for("its end", || told().then_some(()), || proxy.output());
+        assert!(!present() && talk().starts_with("421"), "by user space");
+    }
+    guard.command(&["decisions", "delete", "--all"]).ok();
+    assert!(talk().starts_with("220"));
+    // What isn't loaded is no failure, and is told once.
+    let log = proxy.output();
+    assert!(!log.contains("ERROR"), "{log}");
+    for (text, times) in [("no kernel plane: bans and limits", 1), ("it gets the bans in force", 2)] {
+        assert_eq!(log.matches(text).count(), times, "{text}: {log}");
+    }
 }

@@ -31,7 +31,7 @@ pub(super) fn edge(mut config: Config, command: Edge) -> anyhow::Result<()> {
             // An error means that no service manager waits for it.
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
             // A signal ends it, and so does an unload by somebody else: who starts it again loads again.
-            Ok(follow::interfaces(&config, &edge::missing(&config), |error| {
+            Ok(follow::interfaces(&config, &follow::awaited(&config), |error| {
                 matches!(error, EdgeError::NotLoaded { .. })
             })?)
         }

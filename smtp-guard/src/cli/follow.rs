@@ -18,6 +18,18 @@ const GATHER: Duration = Duration::from_millis(20);
 /// Samples that are taken at once.
 const SAMPLES: usize = 4096;
 
+/// The interfaces of `config` that don't exist now: told, as a name that is misspelt never will.
+pub(super) fn awaited(config: &Config) -> Vec<String> {
+    let missing = edge::missing(config);
+    if !missing.is_empty() {
+        tracing::warn!(
+            interfaces = missing.join(", "),
+            "there is no such interface yet (`ip link` shows those there are)"
+        );
+    }
+    missing
+}
+
 /// Puts the program back on interfaces that were gone, and on `awaited` ones, as soon as they are there. Where this process
 /// may not, says which are unfiltered. Blocks, until `give_up` says of an error that it is the end.
 pub(super) fn interfaces(

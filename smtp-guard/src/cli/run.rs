@@ -14,7 +14,7 @@ use super::follow;
 use super::sink;
 use crate::addr::BackendAddr;
 use crate::clock::Instant;
-use crate::config::Config;
+use crate::config::{Config, Edge};
 use crate::edge::bans::{BanTable, KernelBans};
 use crate::edge::events::Sample;
 use crate::edge::{self, EdgeError, KernelPlane};
@@ -57,12 +57,12 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     if config.backend.servers.is_empty() {
         start_sink(&mut config).await?;
     }
-    let (plane, kernel) = kernel_plane(&config);
+    let (plane, absence) = kernel_plane(&config);
 
     let config = Arc::new(config);
     let metrics = Metrics::new();
     if let Some(plane) = &plane {
-        metrics.kernel(Box::new(Counters(Arc::clone(plane))));
+        metrics.kernel(Box::new(Observed { plane: Arc::clone(plane), wanted: config.edge.clone(), absence }));
     }
     let drops = Arc::new(Drops::new(config.limits.ipv6_prefix, metrics.clone()));
     let mut side = JoinSet::new();
@@ -83,7 +83,6 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         started: Instant::now(),
         listeners: listeners.addresses().iter().map(ToString::to_string).collect(),
         backend: config.backend.servers.iter().map(ToString::to_string).collect(),
-        kernel,
         metrics: metrics.clone(),
         drops,
     };
@@ -119,26 +118,47 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The kernel's counters, for the scrape.
-struct Counters(Arc<KernelPlane>);
+/// The kernel plane, for scrape and status.
+struct Observed {
+    plane: Arc<KernelPlane>,
+    wanted: Edge,
+    /// Why it was not there at the start.
+    absence: Option<EdgeError>,
+}
 
-impl KernelStats for Counters {
+impl KernelStats for Observed {
+    fn state(&self) -> Kernel {
+        if !self.plane.is_current() {
+            let not_loaded = EdgeError::NotLoaded { directory: self.wanted.pin_directory.clone() };
+            return Kernel { present: false, text: self.absence.as_ref().unwrap_or(&not_loaded).to_string() };
+        }
+        let carries = self.interfaces();
+        let carries = |name: &String| carries.contains(&(name.clone(), true));
+        let (on, off): (Vec<_>, Vec<_>) = self.wanted.interfaces.iter().cloned().partition(carries);
+        let list = |names: &[String]| if names.is_empty() { "no interface".to_owned() } else { names.join(", ") };
+        let mut text = format!("on {}, pinned in {}", list(&on), self.wanted.pin_directory.display());
+        if !off.is_empty() {
+            text.push_str(&format!("; gone or unfiltered: {}", list(&off)));
+        }
+        Kernel { present: true, text }
+    }
+
     fn counters(&self) -> Vec<(Reason, Family, u64)> {
         // A scrape that can't read them shows none; the reason stands in the log of whoever changed the plane.
-        self.0.counters().unwrap_or_default()
+        self.plane.counters().unwrap_or_default()
     }
 
     fn sources(&self) -> Option<u64> {
-        self.0.established().ok().map(|sources| sources.len() as u64)
+        self.plane.established().ok().map(|sources| sources.len() as u64)
     }
 
     fn interfaces(&self) -> Vec<(String, bool)> {
-        let interfaces = self.0.interfaces().unwrap_or_default();
+        let interfaces = self.plane.interfaces().unwrap_or_default();
         interfaces.into_iter().map(|interface| (interface.name, interface.attached)).collect()
     }
 
     fn bans(&self) -> Option<u64> {
-        self.0.bans_in_map().ok().map(|bans| bans.len() as u64)
+        self.plane.bans_in_map().ok().map(|bans| bans.len() as u64)
     }
 }
 
@@ -175,31 +195,29 @@ impl Meter for Counted {
     }
 }
 
-/// The kernel plane, if it is wanted and can be had, and what `status` says of it. Without it user space enforces.
-fn kernel_plane(config: &Config) -> (Option<Arc<KernelPlane>>, Kernel) {
+/// The kernel plane, if it is wanted, and why it isn't there: then user space enforces until it is.
+fn kernel_plane(config: &Config) -> (Option<Arc<KernelPlane>>, Option<EdgeError>) {
     if config.edge.interfaces.is_empty() {
-        return (None, Kernel { present: false, text: "no [edge] interfaces are configured".to_owned() });
+        return (None, None);
     }
     match open_kernel_plane(config) {
-        Ok(plane) => {
-            let text =
-                format!("on {}, pinned in {}", config.edge.interfaces.join(", "), config.edge.pin_directory.display());
-            (Some(Arc::new(plane)), Kernel { present: true, text })
-        }
+        Ok(plane) => (Some(Arc::new(plane)), None),
         Err(error) => {
-            let text = error.to_string();
-            tracing::warn!(reason = text, "no kernel plane: bans and limits are enforced in user space only");
-            (None, Kernel { present: false, text })
+            tracing::warn!(
+                reason = %error,
+                "no kernel plane: bans and limits are enforced in user space only, until one is loaded"
+            );
+            (Some(Arc::new(KernelPlane::awaited(&config.edge.pin_directory))), Some(error))
         }
     }
 }
 
-fn open_kernel_plane(config: &Config) -> Result<KernelPlane, edge::EdgeError> {
+fn open_kernel_plane(config: &Config) -> Result<KernelPlane, EdgeError> {
     let directory = &config.edge.pin_directory;
     // Also where it is loaded: then programs, interfaces and settings become those of this version and configuration.
     let loaded = edge::load_present(config);
     let Some(plane) = KernelPlane::open(directory)? else {
-        return Err(loaded.err().unwrap_or_else(|| edge::EdgeError::NotLoaded { directory: directory.clone() }));
+        return Err(loaded.err().unwrap_or_else(|| EdgeError::NotLoaded { directory: directory.clone() }));
     };
     plane.configure(config)?;
     match loaded {
@@ -245,7 +263,7 @@ fn watch_kernel(plane: &Arc<KernelPlane>, config: &Arc<Config>, drops: &Arc<Drop
     // A plane that was unloaded is told by the ledger's task, and may come back.
     let unloaded = |error: &EdgeError| matches!(error, EdgeError::NotLoaded { .. });
     thread("interfaces").spawn(move || {
-        let awaited = edge::missing(&config);
+        let awaited = follow::awaited(&config);
         while follow::interfaces(&config, &awaited, unloaded).is_err() {
             std::thread::sleep(SWEEP);
         }

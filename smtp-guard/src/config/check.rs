@@ -3,6 +3,7 @@
 //! Everything that is wrong is found in one go. Where the form of the file was wrong already, nothing is reported as
 //! missing: it may be what was taken out.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -241,9 +242,21 @@ fn edge(raw: &raw::Edge, judge: &mut Judge) -> Edge {
         mode: judge.choice("edge.mode", &raw.mode, &XdpMode::NAMES, default.mode),
         connections: judge.number("edge.connections", &raw.connections, 1..=1_000_001, default.connections),
         max_sources: judge.number("edge.max_sources", &raw.max_sources, 1..=16_000_000, default.max_sources),
-        pin_directory: judge.path("edge.pin_directory", &raw.pin_directory).unwrap_or(default.pin_directory),
+        pin_directory: pin_directory(&raw.pin_directory, judge).unwrap_or(default.pin_directory),
         group: group(&raw.group, judge).unwrap_or(default.group),
     }
+}
+
+fn pin_directory(raw: &raw::Text, judge: &mut Judge) -> Option<PathBuf> {
+    let path = judge.path("edge.pin_directory", raw)?;
+    if let Some(text) = raw
+        && path.file_name().is_some_and(|name| name.as_encoded_bytes().contains(&b'.'))
+    {
+        let help = "the BPF filesystem takes no names with a dot";
+        judge.wrong(text.span(), "edge.pin_directory: a dot in the last name", "", help);
+        return None;
+    }
+    Some(path)
 }
 
 /// A group that doesn't exist is no error: packages make it after the file is written.

@@ -121,6 +121,7 @@ fn values_are_checked() {
     check_more("[edge]\nmax_sources = 0", &["2:15: out of range"]);
     check_more("[edge]\ninterfaces = [\"a/b\", \"lo\", \"lo\"]", &["2:15: no interface name", "2:28: names lo twice"]);
     check_more("[edge]\npin_directory = \"bpf\"", &["2:17: absolute path"]);
+    check_more("[edge]\npin_directory = \"/sys/fs/bpf/a.b\"", &["2:17: a dot in the last name"]);
     check_more("[edge]\ngroup = \"a b\"", &["2:9: no name of a group"]);
     check_more("[edge]\npin_directory = \"\"", &["2:17: absolute path"]);
     check_more("[recipients]\nknown = \"recipients\"", &["2:9: the whole path"]);

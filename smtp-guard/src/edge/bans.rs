@@ -14,6 +14,7 @@ use smtp_guard_ebpf::reason::Reason;
 use super::{EdgeError, KernelPlane, Refreshed, Written};
 use crate::addr::Source;
 use crate::clock::Instant;
+use crate::config::Config;
 
 /// Shards of the table: a writer stops only the readers of one of them, for one insertion.
 const SHARDS: usize = 16;
@@ -30,8 +31,8 @@ pub trait KernelBans: Send + Sync {
     fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError>;
     /// See [`KernelPlane::established_of`].
     fn established_of(&self, source: Source) -> Result<u64, EdgeError>;
-    /// See [`KernelPlane::refresh`].
-    fn refresh(&self) -> Result<Refreshed, EdgeError>;
+    /// See [`KernelPlane::refresh`]. One that was loaded anew is configured as `config` says.
+    fn refresh(&self, config: &Config) -> Result<Refreshed, EdgeError>;
 }
 
 impl KernelBans for KernelPlane {
@@ -55,8 +56,14 @@ impl KernelBans for KernelPlane {
         Self::established_of(self, source)
     }
 
-    fn refresh(&self) -> Result<Refreshed, EdgeError> {
-        Self::refresh(self)
+    fn refresh(&self, config: &Config) -> Result<Refreshed, EdgeError> {
+        let found = Self::refresh(self)?;
+        if found == Refreshed::Anew
+            && let Err(error) = self.configure(config)
+        {
+            tracing::warn!(%error, "the kernel plane keeps the settings of who loaded it");
+        }
+        Ok(found)
     }
 }
 
@@ -76,7 +83,7 @@ pub struct BanTable {
 /// What came of [`BanTable::apply`].
 #[derive(Debug)]
 pub struct Applied {
-    /// The kernel's part; `Ok` also where there is no kernel plane.
+    /// The kernel's part; `Ok` also where no kernel plane is loaded.
     pub kernel: Result<(), EdgeError>,
     /// The table was full: this ban, which ended soonest, made room.
     pub displaced: Option<Source>,
@@ -111,10 +118,7 @@ impl BanTable {
     pub fn apply(&self, source: Source, until: Instant, reason: Reason) -> Applied {
         let mut order = self.order();
         let displaced = self.make_room(&mut order, source);
-        let kernel = match &self.kernel {
-            Some(kernel) => kernel.ban(source, until, reason),
-            None => Ok(()),
-        };
+        let kernel = self.in_kernel(|kernel| kernel.ban(source, until, reason));
         self.insert(&mut order, source, until, reason);
         drop(order);
         if let Some(hook) = self.hook.get() {
@@ -135,7 +139,7 @@ impl BanTable {
         // A ban of this very call may have made room for a later one.
         let in_force = |(source, until, _): &&(Source, Instant, Reason)| order.contains(&(*until, *source));
         let bans: Vec<_> = bans.iter().filter(in_force).copied().collect();
-        let kernel = self.kernel.as_ref().map_or(Ok(Written::default()), |kernel| kernel.ban_all(&bans));
+        let kernel = self.in_kernel(|kernel| kernel.ban_all(&bans));
         drop(order);
         if let Some(hook) = self.hook.get() {
             bans.iter().for_each(|(source, _, reason)| hook(*source, *reason));
@@ -204,9 +208,17 @@ impl BanTable {
         if let Some((_, until)) = shard.remove(&source) {
             order.remove(&(until, source));
         }
-        match &self.kernel {
-            Some(kernel) => kernel.unban(source).map(drop),
-            None => Ok(()),
+        self.in_kernel(|kernel| kernel.unban(source)).map(drop)
+    }
+
+    /// What the kernel plane makes of `what`; nothing where none is loaded: it gets the bans when it is.
+    fn in_kernel<T: Default>(
+        &self,
+        what: impl FnOnce(&dyn KernelBans) -> Result<T, EdgeError>,
+    ) -> Result<T, EdgeError> {
+        match self.kernel.as_deref().map(what) {
+            None | Some(Err(EdgeError::NotLoaded { .. })) => Ok(T::default()),
+            Some(done) => done,
         }
     }
 
@@ -272,7 +284,7 @@ mod tests {
             Ok(0)
         }
 
-        fn refresh(&self) -> Result<Refreshed, EdgeError> {
+        fn refresh(&self, _config: &Config) -> Result<Refreshed, EdgeError> {
             Ok(Refreshed::Same)
         }
     }

@@ -154,9 +154,9 @@ pub fn head(plane: &KernelPlane) -> Result<Head, EdgeError> {
 }
 
 /// The kernel's number for the map of lists: another one means that the plane was loaded anew, and has none. `None`: it is
-/// not loaded.
+/// not loaded, or not known to be.
 pub fn id(plane: &KernelPlane) -> Option<u32> {
-    maps::id(plane.pins(), MAP).ok()
+    plane.is_current().then(|| maps::id(plane.pins(), MAP).ok())?
 }
 
 fn open(pins: &Pins) -> Result<sys::WordMap<u32>, EdgeError> {

@@ -45,7 +45,7 @@ pub(super) struct Keeper {
     unsaved: HashSet<Source>,
     meter: Arc<dyn Meter>,
     /// The kernel plane as the last sweep found it.
-    kernel: Refreshed,
+    kernel: Result<Refreshed, String>,
 }
 
 impl Keeper {
@@ -59,6 +59,8 @@ impl Keeper {
     ) -> Self {
         let ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), config.edge.max_sources as usize);
         let untouchable = config.untouchable();
+        // How it begins is told by whoever opened it.
+        let kernel = look_at_kernel(&table, &config);
         Self {
             config,
             untouchable,
@@ -73,7 +75,7 @@ impl Keeper {
             sweeps: 0,
             unsaved: HashSet::new(),
             meter,
-            kernel: Refreshed::Same,
+            kernel,
         }
     }
 
@@ -95,7 +97,9 @@ impl Keeper {
                 self.put(ban, until);
             }
         }
-        self.adopt(&both);
+        if self.kernel == Ok(Refreshed::Same) {
+            self.adopt(&both);
+        }
         self.meter.bans_active(self.decisions.len());
         if !self.decisions.is_empty() {
             tracing::info!(bans = self.decisions.len(), "bans restored");
@@ -276,34 +280,25 @@ impl Keeper {
         }
     }
 
-    /// A kernel plane that was loaded anew gets the bans that are in force.
+    /// A kernel plane that was loaded meanwhile gets the bans in force. Each change is told once.
     fn follow_kernel(&mut self, both: &Both) {
-        let found = match self.table.kernel().map(|kernel| kernel.refresh()) {
-            None => return,
-            Some(Ok(found)) => found,
-            Some(Err(error)) => {
-                tracing::error!(%error, "the kernel plane can't be looked at");
-                return;
-            }
-        };
+        let found = look_at_kernel(&self.table, &self.config);
         let before = std::mem::replace(&mut self.kernel, found);
-        match found {
-            Refreshed::Anew => {
-                tracing::warn!(
-                    bans = self.decisions.len(),
-                    "the kernel plane was loaded anew: it gets the bans in force"
-                );
+        match &self.kernel {
+            Ok(Refreshed::Anew) => {
+                tracing::warn!(bans = self.decisions.len(), "the kernel plane was loaded: it gets the bans in force");
                 for ban in self.decisions.values().cloned().collect::<Vec<_>>() {
                     let until = both.instant_at(ban.until);
                     self.put(ban, until);
                 }
+                self.adopt(both);
             }
-            Refreshed::Gone if before != Refreshed::Gone => {
-                tracing::warn!(
-                    "the kernel plane was unloaded: bans are enforced in user space until it is loaded again"
-                );
-            }
-            Refreshed::Gone | Refreshed::Same => {}
+            now if *now == before => {}
+            Ok(Refreshed::Gone) => tracing::warn!(
+                "the kernel plane is not loaded any more: bans are enforced in user space until it is loaded again"
+            ),
+            Ok(Refreshed::Same) => {}
+            Err(error) => tracing::error!(error, "the kernel plane can't be used: bans are enforced in user space"),
         }
     }
 
@@ -342,6 +337,12 @@ impl Keeper {
     fn text(&self, source: Source) -> String {
         self.prefix().display(source)
     }
+}
+
+/// What became of the kernel plane since the last look; the error in words, to be told once.
+fn look_at_kernel(table: &BanTable, config: &Config) -> Result<Refreshed, String> {
+    let found = table.kernel().map(|kernel| kernel.refresh(config));
+    found.unwrap_or(Ok(Refreshed::Same)).map_err(|error| error.to_string())
 }
 
 /// Evidence as one line for the log.

@@ -129,17 +129,21 @@ fn router<C: Control>(control: C, about: About) -> Router {
 }
 
 async fn status<C: Control>(State(shared): State<Shared<C>>) -> Response {
-    Json(shared.about.status(Instant::now())).into_response()
+    look(move || shared.about.status(Instant::now())).await
 }
 
-/// Off the runtime's own threads: reading the kernel's maps takes system calls.
 async fn live<C: Control>(State(shared): State<Shared<C>>) -> Response {
     let bans = match shared.control.latest().await {
         Ok(bans) => bans,
         Err(refusal) => return refusal.into_response(),
     };
-    match tokio::task::spawn_blocking(move || shared.about.live(&Both::now(), bans)).await {
-        Ok(live) => Json(live).into_response(),
+    look(move || shared.about.live(&Both::now(), bans)).await
+}
+
+/// Off the runtime's own threads: reading the kernel's maps takes system calls.
+async fn look<T: Serialize + Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(what).await {
+        Ok(seen) => Json(seen).into_response(),
         Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the guard could not be looked at: its log says why"),
     }
 }

@@ -8,11 +8,22 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use serde::{Deserialize, Serialize};
 use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::Reason;
 
+/// Whether the kernel plane enforces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    pub present: bool,
+    /// Where it is attached, or why it isn't there.
+    pub text: String,
+}
+
 /// The kernel plane as the metrics read it, at each scrape.
 pub trait KernelStats: Send + Sync + 'static {
+    /// Whether the plane enforces now, and where; or why it doesn't.
+    fn state(&self) -> Kernel;
     /// Packets since the plane was loaded, by reason and family. Families and reasons without packets may be left out.
     fn counters(&self) -> Vec<(Reason, Family, u64)>;
     /// Sources that have established connections now; `None`: can't be read.
@@ -107,6 +118,10 @@ pub(super) mod tests {
     pub(in crate::observe) struct Fake;
 
     impl KernelStats for Fake {
+        fn state(&self) -> Kernel {
+            Kernel { present: true, text: "on eth0".to_owned() }
+        }
+
         fn counters(&self) -> Vec<(Reason, Family, u64)> {
             vec![(Reason::Harvest, Family::V6, 9), (Reason::Exempt, Family::V4, 2)]
         }

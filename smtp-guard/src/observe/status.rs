@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::drops::Drops;
+pub use super::kernel::Kernel;
 use super::metrics::{Metrics, Outcome};
 use crate::blocklist::State;
 use crate::clock::Instant;
@@ -53,21 +54,12 @@ pub struct Messages {
     pub ambiguous: u64,
 }
 
-/// Whether the kernel plane enforces.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kernel {
-    pub present: bool,
-    /// How it is attached, or why it isn't there.
-    pub text: String,
-}
-
 /// What doesn't change while the guard runs, and where the rest is read.
 #[derive(Clone, Debug)]
 pub struct About {
     pub started: Instant,
     pub listeners: Vec<String>,
     pub backend: Vec<String>,
-    pub kernel: Kernel,
     pub metrics: Metrics,
     pub drops: Arc<Drops>,
 }
@@ -77,7 +69,7 @@ impl About {
         Server { address: address.to_owned(), answers: self.metrics.backend_answers(address) }
     }
 
-    /// The snapshot of `now`.
+    /// The snapshot of `now`. Looks at the kernel plane: not for a thread that must not wait for system calls.
     pub fn status(&self, now: Instant) -> Status {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -97,7 +89,7 @@ impl About {
             },
             bans_active: self.metrics.bans_in_force(),
             blocklists: self.metrics.blocklist_states(),
-            kernel: self.kernel.clone(),
+            kernel: self.metrics.kernel_state(),
         }
     }
 }

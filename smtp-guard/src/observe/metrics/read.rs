@@ -4,6 +4,7 @@ use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::{ByReason, Metrics};
+use crate::observe::kernel::Kernel;
 
 impl Metrics {
     /// Connections accepted since the start.
@@ -19,6 +20,12 @@ impl Metrics {
     /// Packets that the kernel plane judged since it was loaded; nothing without one. Takes system calls.
     pub fn kernel_packets(&self) -> Vec<(Reason, Family, u64)> {
         self.0.kernel.get().map(|kernel| kernel.counters()).unwrap_or_default()
+    }
+
+    /// Whether the kernel plane enforces now. Takes system calls.
+    pub fn kernel_state(&self) -> Kernel {
+        let unwanted = || Kernel { present: false, text: "no [edge] interfaces are configured".to_owned() };
+        self.0.kernel.get().map_or_else(unwanted, |kernel| kernel.state())
     }
 }
 
