@@ -265,6 +265,6 @@ fn the_command_line_speaks_to_it() {
     check_cli(directory, "decisions delete 192.0.2.1", 0, "no longer blocked");
     check_cli(directory, "decisions delete 192.0.2.1", 1, "192.0.2.1 is not blocked");
     check_cli(directory, "decisions delete --all", 0, "0 decisions lifted");
-    check_cli(directory, "status", 0, "kernel plane  absent: no interface is configured");
+    check_cli(directory, "status", 0, "kernel plane  absent: no [edge] interfaces are configured");
     check_cli(directory, "status --json", 0, "\"listeners\"");
 }

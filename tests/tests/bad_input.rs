@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-use smtp_guard_tests::{Program, Run, guard::binary, run};
+use smtp_guard_tests::{Guard, Program, Run, World, guard::binary, run};
 
 /// A configuration that works, in `folder`, with `change` applied to its text.
 fn guard(folder: &Path, command: &[&str], change: impl FnOnce(String) -> String) -> Run {
@@ -115,12 +115,12 @@ fn an_interface_that_does_not_exist() {
     let section = "[edge]\ninterfaces = [\"nope0\"]\npin_directory = \"/sys/fs/bpf/sg-none\"\n\n[metrics]";
     check("edge load", &["edge", "load"], "[metrics]", section, 1, &["nope0", "ip link"]);
     assert!(!Path::new("/sys/fs/bpf/sg-none").exists());
-    // The guard itself goes on in user space, and says why.
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("smtp-guard.toml");
-    fs::write(&config, working(folder.path(), 0).replace("[metrics]", section)).unwrap();
-    let mut program =
-        Program::start(Command::new(binary()).arg("run").arg("--config").arg(&config), folder.path().join("log"));
-    program.wait_for("smtp-guard runs");
-    assert!(program.output().contains("interface nope0 does not exist"), "{}", program.output());
+    // The guard itself goes on, filters it from the moment it is there, and says so.
+    let world = World::new();
+    let mut guard = Guard::configured(&world, &[("edge.interfaces", "[\"nope0\"]")]);
+    guard.run_without_backend();
+    let state = guard.json(&["status"])["kernel"].clone();
+    assert!(state["text"].as_str().unwrap().contains("on no interface"), "{state}");
+    assert!(state["text"].as_str().unwrap().ends_with("gone or unfiltered: nope0"), "{state}");
+    assert!(guard.log().contains("there is no such interface yet"), "{}", guard.log());
 }
