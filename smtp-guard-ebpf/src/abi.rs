@@ -8,7 +8,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::rate::Bucket;
 
-/// Version of everything in this file. It names the pin directory (`v4`), so planes of different versions never meet.
+/// Version of everything in this file, and of the layouts in `filter.rs`, `lists.rs` and `near.rs`. It names the pin directory
+/// (`v4`), so planes of different versions never meet.
 pub const ABI_VERSION: u32 = 4;
 
 /// Words of the map PORTS: one bit for each port.

@@ -3,7 +3,7 @@
 //! Sizes here are the smallest that load; user space sets those that the configuration decides.
 #![allow(unsafe_code, reason = "map values live in memory that both planes write")]
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, lpm_trie::Key};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
@@ -31,9 +31,10 @@ static EXEMPT_V6: LpmTrie<[u8; 16], u32, { EXEMPT_ENTRIES as usize }> = LpmTrie:
 /// See [`filter::BANNED`].
 #[btf_map]
 static BANNED: Array<[u64; filter::WORDS], { filter::BANNED.elements() as usize }> = Array::new();
-/// See [`near`].
+/// See [`near`]. The values of an array that may be mapped begin at a page, so that an element is one line of the cache; those of
+/// others begin 8 bytes before one.
 #[btf_map]
-static NEAR: Array<[u64; near::WORDS], { near::ELEMENTS as usize }> = Array::new();
+static NEAR: Array<[u64; near::WORDS], { near::ELEMENTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Written by user space only.
 #[btf_map]
 static BANS: HashMap<u64, Ban, 1024, NO_PREALLOC> = HashMap::new();

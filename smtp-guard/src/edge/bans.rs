@@ -31,7 +31,8 @@ pub trait KernelBans: Send + Sync {
     fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError>;
     /// See [`KernelPlane::established_of`].
     fn established_of(&self, source: Source) -> Result<u64, EdgeError>;
-    /// See [`KernelPlane::refresh`]. One that was loaded anew is configured as `config` says.
+    /// See [`KernelPlane::refresh`]. One that was loaded anew is configured as `config` says; where that fails it isn't used,
+    /// and tried again at the next call.
     fn refresh(&self, config: &Config) -> Result<Refreshed, EdgeError>;
 }
 
@@ -58,10 +59,18 @@ impl KernelBans for KernelPlane {
 
     fn refresh(&self, config: &Config) -> Result<Refreshed, EdgeError> {
         let found = Self::refresh(self)?;
-        if found == Refreshed::Anew
-            && let Err(error) = self.configure(config)
-        {
-            tracing::warn!(%error, "the kernel plane keeps the settings of who loaded it");
+        if found == Refreshed::Anew {
+            match self.configure(config) {
+                Ok(()) => {}
+                // To wait for it again and again would keep bans waiting.
+                Err(error @ EdgeError::Locked { .. }) => {
+                    tracing::warn!(%error, "the kernel plane keeps the settings of who loaded it");
+                }
+                Err(error) => {
+                    self.close();
+                    return Err(error);
+                }
+            }
         }
         Ok(found)
     }
@@ -204,8 +213,9 @@ impl BanTable {
     }
 
     fn remove(&self, order: &mut BTreeSet<(Instant, Source)>, source: Source) -> Result<(), EdgeError> {
-        let mut shard = self.shard(source).write().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, until)) = shard.remove(&source) {
+        // The kernel's part takes long at times, and sessions wait for a shard.
+        let was = self.shard(source).write().unwrap_or_else(PoisonError::into_inner).remove(&source);
+        if let Some((_, until)) = was {
             order.remove(&(until, source));
         }
         self.in_kernel(|kernel| kernel.unban(source)).map(drop)

@@ -235,8 +235,8 @@ impl<const N: usize> Change<N> {
     }
 }
 
-/// Whether the plane is loaded: the maps that [`KernelPlane`](super::KernelPlane) needs are pinned, and the program, with which
-/// a load ends. Until then they are the loader's alone.
+/// Whether the plane is loaded: the maps that [`KernelPlane`](super::KernelPlane) needs are pinned, and the program, which is
+/// pinned once it is attached everywhere. Until then the maps are the loader's alone.
 pub(super) fn are_there(pins: &Pins) -> bool {
     let maps = ["SETTINGS", "BANNED", "NEAR", "BANS", "CONNS", "COUNTERS"].map(|map| pins.map(map));
     maps.into_iter().chain([pins.program(XDP)]).all(|pin| pin.exists())

@@ -49,7 +49,7 @@ struct Maps {
 pub enum Refreshed {
     /// The maps are those that are pinned.
     Same,
-    /// The plane was loaded, or unloaded and loaded again: its maps are empty.
+    /// The plane was loaded, or unloaded and loaded again: its maps have nothing of this process.
     Anew,
     /// It is not loaded any more.
     Gone,
@@ -70,11 +70,19 @@ impl Maps {
         maps::id(pins, "BANS").is_ok_and(|id| id == self.id)
     }
 
-    fn banned(&mut self, pins: &Pins) -> Result<&mut Banned, EdgeError> {
-        match &mut self.banned {
-            Some(banned) => Ok(banned),
-            none => Ok(none.insert(Banned::open(pins)?)),
-        }
+    /// What `what` does with the bans. After a failure all is written anew at the next change: what it left isn't known.
+    fn change<T>(
+        &mut self,
+        pins: &Pins,
+        what: impl FnOnce(&mut Banned) -> Result<T, EdgeError>,
+    ) -> Result<T, EdgeError> {
+        let mut banned = match self.banned.take() {
+            Some(banned) => banned,
+            None => Banned::open(pins)?,
+        };
+        let done = what(&mut banned)?;
+        self.banned = Some(banned);
+        Ok(done)
     }
 }
 
@@ -149,6 +157,11 @@ impl KernelPlane {
         Ok(found)
     }
 
+    /// Behaves as if nothing were loaded, until the next [`KernelPlane::refresh`].
+    pub(super) fn close(&self) {
+        *self.maps() = None;
+    }
+
     /// Whether the plane is loaded, and is the one that was found by the last [`KernelPlane::refresh`].
     pub fn is_current(&self) -> bool {
         self.maps().as_ref().is_some_and(|maps| maps.are_pinned(&self.pins))
@@ -197,7 +210,7 @@ impl KernelPlane {
             // While the maps are held: what is exempt there must not be reckoned from another plane's list.
             let value = |(source, until, reason): &(_, _, _)| (*source, self.value(*source, *until, *reason));
             let bans: Vec<_> = bans.iter().map(value).collect();
-            maps.banned(&self.pins)?.write(&self.pins, &bans)
+            maps.change(&self.pins, |banned| banned.write(&self.pins, &bans))
         })?;
         if written.displaced > 0 {
             tracing::warn!(
@@ -214,7 +227,7 @@ impl KernelPlane {
 
     /// Lifts the ban of `source`; `false` where there was none.
     pub fn unban(&self, source: Source) -> Result<bool, EdgeError> {
-        self.with(|maps| maps.banned(&self.pins)?.remove(&self.pins, source))
+        self.with(|maps| maps.change(&self.pins, |banned| banned.remove(&self.pins, source)))
     }
 
     /// All bans of the map, also those whose time is over.
@@ -358,7 +371,7 @@ impl KernelPlane {
     }
 
     fn maps(&self) -> MutexGuard<'_, Option<Maps>> {
-        // A panic elsewhere left nothing half done: each change is a single one.
+        // A panic elsewhere may have left bans half written, which the next read-back finds.
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

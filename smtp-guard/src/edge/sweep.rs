@@ -6,8 +6,9 @@
 //! a ceiling. Here the risk is the same, but for a microsecond a pass of the map rather than at each last close, so
 //! nobody can aim at it: such a connection isn't counted while it lasts, and nothing else is wrong because of it.
 //!
-//! The kernel sets bits of KNOWN meanwhile. One that it sets between our reading and writing an element is lost: that
-//! source's SYNs pass unjudged until its next connection sets the bit again. The counts themselves stay exact.
+//! The kernel sets bits of KNOWN meanwhile. One that it sets between the walk over CONNS and the writing of its element, some
+//! milliseconds, is lost: that source's SYNs pass unjudged until its next connection sets the bit again. The counts
+//! themselves stay exact.
 
 use smtp_guard_ebpf::abi::{Connections, Source};
 use smtp_guard_ebpf::filter::{Bit, KNOWN, WORDS};
@@ -18,7 +19,7 @@ use super::pins::Pins;
 use super::sys::WordMap;
 use crate::clock::Instant;
 
-/// Entries that may go before their bits do: a hundredth of the filter.
+/// Entries that may go before their bits do: a fiftieth of the filter.
 const STALE: usize = 40_000;
 
 /// How far the map was swept.
@@ -69,7 +70,6 @@ pub(super) fn renew(pins: &Pins) -> Result<(), EdgeError> {
         wanted[element as usize * WORDS + word] |= mask;
     }
     for (element, wanted) in (0..).zip(wanted.chunks(WORDS)) {
-        // Each just before it is written: see above.
         let found = map.read(element).map_err(failed("reading"))?;
         let kept: Vec<u64> = found.iter().zip(wanted).map(|(found, wanted)| found & wanted).collect();
         if kept != found {

@@ -97,7 +97,7 @@ impl Keeper {
                 self.put(ban, until);
             }
         }
-        if self.kernel == Ok(Refreshed::Same) {
+        if matches!(self.kernel, Ok(Refreshed::Same | Refreshed::Anew)) {
             self.adopt(&both);
         }
         self.meter.bans_active(self.decisions.len());
@@ -116,8 +116,12 @@ impl Keeper {
             }
         };
         for (source, until, reason) in found {
-            if self.is_exempt(source) || until <= both.instant {
+            if self.is_exempt(source) {
                 self.forget(source);
+            } else if until <= both.instant {
+                if let Err(error) = self.table.lift(source) {
+                    tracing::warn!(%error, "an expired ban stays in the kernel map");
+                }
             } else if !self.decisions.contains_key(&source) {
                 let evidence = vec!["taken over from the kernel map".to_owned()];
                 let ban = Ban {
@@ -258,12 +262,13 @@ impl Keeper {
     /// Ends what is over, keeps the store in step, forgets what no longer counts.
     pub(super) fn sweep(&mut self) {
         let both = Both::now();
-        self.follow_kernel(&both);
         for source in self.table.sweep(both.instant) {
             if let Some(ban) = self.decisions.remove(&source) {
                 tracing::info!(source = self.text(source), reason = ban.reason.label(), "ban ended");
             }
         }
+        // After it: what is over must not be put into a plane that was loaded.
+        self.follow_kernel(&both);
         self.meter.bans_active(self.decisions.len());
         for source in std::mem::take(&mut self.unsaved) {
             match self.decisions.get(&source).cloned() {
@@ -302,8 +307,9 @@ impl Keeper {
         }
     }
 
-    /// Out of table, kernel map, ledger and store.
+    /// Out of decisions, table, kernel map, ledger and store.
     fn forget(&mut self, source: Source) {
+        self.decisions.remove(&source);
         if let Err(error) = self.table.lift(source) {
             tracing::error!(%error, source = self.text(source), "the ban can't be lifted in the kernel");
         }
