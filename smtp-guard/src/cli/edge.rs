@@ -3,9 +3,10 @@
 use anyhow::{Context as _, bail};
 
 use super::args::{Edge, Interfaces};
+use super::follow::Unloaded;
 use super::{blocklists, follow, output};
 use crate::config::Config;
-use crate::edge::{self, EdgeError};
+use crate::edge;
 use crate::observe::log;
 
 /// Performs `command` with what `config` says of the edge.
@@ -31,9 +32,7 @@ pub(super) fn edge(mut config: Config, command: Edge) -> anyhow::Result<()> {
             // An error means that no service manager waits for it.
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
             // A signal ends it, and so does an unload by somebody else: who starts it again loads again.
-            Ok(follow::interfaces(&config, &follow::awaited(&config), |error| {
-                matches!(error, EdgeError::NotLoaded { .. })
-            })?)
+            Ok(follow::interfaces(&config, Unloaded::End)?)
         }
         Edge::Unload { json } => {
             let removed = edge::unload(&config.edge.pin_directory)?;

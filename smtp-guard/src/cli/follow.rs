@@ -18,8 +18,17 @@ const GATHER: Duration = Duration::from_millis(20);
 /// Samples that are taken at once.
 const SAMPLES: usize = 4096;
 
+/// What [`interfaces`] does where nothing is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unloaded {
+    /// Ends with the error.
+    End,
+    /// Goes on: it may be loaded some day.
+    Wait,
+}
+
 /// The interfaces of `config` that don't exist now: told, as a name that is misspelt never will.
-pub(super) fn awaited(config: &Config) -> Vec<String> {
+fn awaited(config: &Config) -> Vec<String> {
     let missing = edge::missing(config);
     if !missing.is_empty() {
         tracing::warn!(
@@ -30,22 +39,22 @@ pub(super) fn awaited(config: &Config) -> Vec<String> {
     missing
 }
 
-/// Puts the program back on interfaces that were gone, and on `awaited` ones, as soon as they are there. Where this process
-/// may not, says which are unfiltered. Blocks, until `give_up` says of an error that it is the end.
-pub(super) fn interfaces(
-    config: &Config,
-    awaited: &[String],
-    give_up: impl Fn(&EdgeError) -> bool,
-) -> Result<(), EdgeError> {
+/// Puts the program on the interfaces of `config` that are missing or go, as soon as they are there. Where this process may
+/// not, says which are unfiltered. Blocks; see [`Unloaded`].
+pub(super) fn interfaces(config: &Config, unloaded: Unloaded) -> Result<(), EdgeError> {
+    let awaited = awaited(config);
     let changes = Changes::new();
     if let Err(error) = &changes {
         tracing::warn!(%error, "changes of interfaces can't be heard of: they are looked at every two seconds");
     }
     let mut known = Known::default();
     loop {
-        match edge::returned(config, awaited) {
+        match edge::returned(config, &awaited) {
             Ok(returned) => known.tell_returned(returned),
-            Err(error) if give_up(&error) => return Err(error),
+            Err(error @ EdgeError::NotLoaded { .. }) => match unloaded {
+                Unloaded::End => return Err(error),
+                Unloaded::Wait => {}
+            },
             Err(error) => known.tell_failure("", &error),
         }
         let plane = KernelPlane::open(&config.edge.pin_directory).ok().flatten();

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::desk::Desk;
-use super::follow;
+use super::follow::{self, Unloaded};
 use super::sink;
 use crate::addr::BackendAddr;
 use crate::clock::Instant;
@@ -57,12 +57,12 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     if config.backend.servers.is_empty() {
         start_sink(&mut config).await?;
     }
-    let (plane, absence) = kernel_plane(&config);
+    let plane = kernel_plane(&config);
 
     let config = Arc::new(config);
     let metrics = Metrics::new();
     if let Some(plane) = &plane {
-        metrics.kernel(Box::new(Observed { plane: Arc::clone(plane), wanted: config.edge.clone(), absence }));
+        metrics.kernel(Box::new(Observed { plane: Arc::clone(plane), wanted: config.edge.clone() }));
     }
     let drops = Arc::new(Drops::new(config.limits.ipv6_prefix, metrics.clone()));
     let mut side = JoinSet::new();
@@ -122,15 +122,12 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
 struct Observed {
     plane: Arc<KernelPlane>,
     wanted: Edge,
-    /// Why it was not there at the start.
-    absence: Option<EdgeError>,
 }
 
 impl KernelStats for Observed {
     fn state(&self) -> Kernel {
-        if !self.plane.is_current() {
-            let not_loaded = EdgeError::NotLoaded { directory: self.wanted.pin_directory.clone() };
-            return Kernel { present: false, text: self.absence.as_ref().unwrap_or(&not_loaded).to_string() };
+        if let Some(why) = self.plane.absence() {
+            return Kernel { present: false, text: why };
         }
         let carries = self.interfaces();
         let carries = |name: &String| carries.contains(&(name.clone(), true));
@@ -195,21 +192,21 @@ impl Meter for Counted {
     }
 }
 
-/// The kernel plane, if it is wanted, and why it isn't there: then user space enforces until it is.
-fn kernel_plane(config: &Config) -> (Option<Arc<KernelPlane>>, Option<EdgeError>) {
+/// The kernel plane, if it is wanted. Where it isn't there, user space enforces until it is.
+fn kernel_plane(config: &Config) -> Option<Arc<KernelPlane>> {
     if config.edge.interfaces.is_empty() {
-        return (None, None);
+        return None;
     }
-    match open_kernel_plane(config) {
-        Ok(plane) => (Some(Arc::new(plane)), None),
+    Some(Arc::new(match open_kernel_plane(config) {
+        Ok(plane) => plane,
         Err(error) => {
             tracing::warn!(
                 reason = %error,
                 "no kernel plane: bans and limits are enforced in user space only, until one is loaded"
             );
-            (Some(Arc::new(KernelPlane::awaited(&config.edge.pin_directory))), Some(error))
+            KernelPlane::awaited(&config.edge.pin_directory, &error)
         }
-    }
+    }))
 }
 
 fn open_kernel_plane(config: &Config) -> Result<KernelPlane, EdgeError> {
@@ -260,14 +257,8 @@ async fn sweep(plane: Arc<KernelPlane>) {
 fn watch_kernel(plane: &Arc<KernelPlane>, config: &Arc<Config>, drops: &Arc<Drops>) -> std::io::Result<()> {
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
     let config = Arc::clone(config);
-    // A plane that was unloaded is told by the ledger's task, and may come back.
-    let unloaded = |error: &EdgeError| matches!(error, EdgeError::NotLoaded { .. });
-    thread("interfaces").spawn(move || {
-        let awaited = follow::awaited(&config);
-        while follow::interfaces(&config, &awaited, unloaded).is_err() {
-            std::thread::sleep(SWEEP);
-        }
-    })?;
+    // That nothing is loaded is told by the ledger's task.
+    thread("interfaces").spawn(move || follow::interfaces(&config, Unloaded::Wait))?;
     let (plane, drops) = (Arc::clone(plane), Arc::clone(drops));
     let take = move |samples: &[Sample], lost| {
         drops.take(samples, Instant::now());

@@ -16,6 +16,9 @@ use crate::addr::Source;
 use crate::clock::Instant;
 use crate::config::Config;
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 /// Shards of the table: a writer stops only the readers of one of them, for one insertion.
 const SHARDS: usize = 16;
 
@@ -67,7 +70,7 @@ impl KernelBans for KernelPlane {
                     tracing::warn!(%error, "the kernel plane keeps the settings of who loaded it");
                 }
                 Err(error) => {
-                    self.close();
+                    self.close(&error);
                     return Err(error);
                 }
             }
@@ -249,55 +252,8 @@ impl fmt::Debug for BanTable {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
+    use super::fake::{Fake, State};
     use super::*;
-
-    /// A map in memory that fails on demand.
-    #[derive(Default)]
-    struct Fake {
-        bans: Mutex<HashMap<Source, (Instant, Reason)>>,
-        broken: AtomicBool,
-    }
-
-    impl Fake {
-        fn check(&self) -> Result<(), EdgeError> {
-            match self.broken.load(Ordering::Relaxed) {
-                true => Err(EdgeError::NotWritten { entry: "fault".to_owned() }),
-                false => Ok(()),
-            }
-        }
-    }
-
-    impl KernelBans for Fake {
-        fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError> {
-            self.check()?;
-            self.bans.lock().unwrap().insert(source, (until, reason));
-            Ok(())
-        }
-
-        fn ban_all(&self, bans: &[(Source, Instant, Reason)]) -> Result<Written, EdgeError> {
-            bans.iter().try_for_each(|(source, until, reason)| self.ban(*source, *until, *reason))?;
-            Ok(Written { written: bans.len(), displaced: 0 })
-        }
-
-        fn unban(&self, source: Source) -> Result<bool, EdgeError> {
-            self.check()?;
-            Ok(self.bans.lock().unwrap().remove(&source).is_some())
-        }
-
-        fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError> {
-            Ok(self.bans.lock().unwrap().iter().map(|(s, (u, r))| (*s, *u, *r)).collect())
-        }
-
-        fn established_of(&self, _source: Source) -> Result<u64, EdgeError> {
-            Ok(0)
-        }
-
-        fn refresh(&self, _config: &Config) -> Result<Refreshed, EdgeError> {
-            Ok(Refreshed::Same)
-        }
-    }
 
     fn at(n: u64) -> Instant {
         Instant::from_ns(n)
@@ -350,7 +306,7 @@ mod tests {
     #[test]
     fn a_broken_kernel_map_is_told_and_user_space_enforces() {
         let kernel = Arc::new(Fake::default());
-        kernel.broken.store(true, Ordering::Relaxed);
+        kernel.set(State::Broken);
         let table = BanTable::new(Some(kernel), 10);
         let told = Arc::new(Mutex::new(Vec::new()));
         let hook = Arc::clone(&told);

@@ -14,7 +14,6 @@ pub mod bans;
 mod error;
 pub mod events;
 pub mod interfaces;
-
 pub mod lists;
 mod load;
 mod maps;
@@ -24,6 +23,7 @@ mod pins;
 mod plane;
 mod reconcile;
 mod report;
+mod status;
 mod sweep;
 mod sys;
 #[cfg(test)]
@@ -35,5 +35,6 @@ pub use attach::Attached;
 pub use banned::Written;
 pub use error::EdgeError;
 pub use load::{Loaded, load, load_present, permitted, unload};
-pub use plane::{Interface, KernelPlane, Packets, Refreshed, Status};
+pub use plane::{KernelPlane, Refreshed};
+pub use status::{Interface, Packets, Status};
 pub use watch::{Returned, missing, returned};

@@ -48,7 +48,7 @@ impl Near {
         let Placed { elements, .. } = self.place(bans);
         step(self, &elements, &sources)?;
         step(self, &elements, &incomplete)?;
-        step(self, &all, &|_, word| word)
+        self.write(&all).map_err(failed(pins))
     }
 
     /// Writes `bans`, later ones over earlier ones. They are in BANS already.

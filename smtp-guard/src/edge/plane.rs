@@ -1,18 +1,15 @@
 //! The loaded kernel plane, as the rest of the program sees it.
 
 use std::fmt;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
-use serde::Serialize;
 use smtp_guard_ebpf::abi::{self, Family, Source};
 use smtp_guard_ebpf::reason::Reason;
 
 use super::banned::{Banned, Written};
 use super::error::EdgeError;
-use super::interfaces::{index_of, is_on, xdp};
 use super::pins::Pins;
 use super::reconcile::{self, Suspicions};
 use super::sweep::Sweep;
@@ -27,8 +24,9 @@ type ConnectionBytes = [u8; size_of::<abi::Connections>()];
 /// The pinned maps of the kernel plane, which may be loaded, unloaded and loaded again meanwhile.
 pub struct KernelPlane {
     pins: Pins,
-    /// `None`: not loaded. Behind a lock because aya wants exclusive access for writing, and because they may be opened anew.
-    maps: Mutex<Option<Maps>>,
+    /// An error: why there are none. Behind a lock because aya wants exclusive access for writing, and because they may be
+    /// opened anew.
+    maps: Mutex<Result<Maps, String>>,
     /// The exempt list that this process wrote or found to be in force, its version, and the length of IPv6 prefixes.
     exempt: Mutex<Option<(Arc<NetSet>, u32, Ipv6Prefix)>>,
     suspicions: Mutex<Suspicions>,
@@ -86,54 +84,21 @@ impl Maps {
     }
 }
 
-/// What [`KernelPlane::status`] tells.
-#[derive(Debug, Serialize)]
-pub struct Status {
-    pub directory: PathBuf,
-    pub abi: u32,
-    pub interfaces: Vec<Interface>,
-    /// Entries of the ban map, also those whose time is over.
-    pub bans: usize,
-    /// Sources with established connections.
-    pub sources: usize,
-    /// Established connections of all sources.
-    pub connections: u64,
-    pub packets: Vec<Packets>,
-}
-
-/// An interface with the program on it.
-#[derive(Debug, Serialize)]
-pub struct Interface {
-    pub name: String,
-    /// `driver` or `generic`.
-    pub mode: &'static str,
-    /// `false`: the interface is gone, or was made anew after the program was attached.
-    pub attached: bool,
-}
-
-/// Packets of one family, judged for one reason since the plane was loaded.
-#[derive(Debug, Serialize)]
-pub struct Packets {
-    pub reason: &'static str,
-    pub family: &'static str,
-    pub packets: u64,
-}
-
 impl KernelPlane {
     /// Opens the maps pinned below `pin_directory`; `None` where nothing is loaded.
     pub fn open(pin_directory: &Path) -> Result<Option<Self>, EdgeError> {
-        let plane = Self::awaited(pin_directory);
+        let plane = Self::awaited(pin_directory, &EdgeError::NotLoaded { directory: pin_directory.to_owned() });
         Ok(match plane.refresh()? {
             Refreshed::Gone => None,
             Refreshed::Same | Refreshed::Anew => Some(plane),
         })
     }
 
-    /// A plane that may be loaded some day, and isn't as far as it knows: [`KernelPlane::refresh`] looks.
-    pub fn awaited(pin_directory: &Path) -> Self {
+    /// A plane that may be loaded some day, and isn't because of `why`: [`KernelPlane::refresh`] looks.
+    pub fn awaited(pin_directory: &Path, why: &EdgeError) -> Self {
         Self {
             pins: Pins::new(pin_directory),
-            maps: Mutex::new(None),
+            maps: Mutex::new(Err(why.to_string())),
             exempt: Mutex::new(None),
             suspicions: Mutex::default(),
             sweep: Mutex::default(),
@@ -144,12 +109,21 @@ impl KernelPlane {
     pub fn refresh(&self) -> Result<Refreshed, EdgeError> {
         let mut maps = self.maps();
         let found = if !maps::are_there(&self.pins) {
-            *maps = None;
+            // Why it never came is known better than that it is away.
+            if maps.is_ok() {
+                *maps = Err(self.not_loaded().to_string());
+            }
             Refreshed::Gone
-        } else if maps.as_ref().is_some_and(|maps| maps.are_pinned(&self.pins)) {
+        } else if maps.as_ref().is_ok_and(|maps| maps.are_pinned(&self.pins)) {
             return Ok(Refreshed::Same);
         } else {
-            *maps = Some(Maps::open(&self.pins)?);
+            match Maps::open(&self.pins) {
+                Ok(opened) => *maps = Ok(opened),
+                Err(error) => {
+                    *maps = Err(error.to_string());
+                    return Err(error);
+                }
+            }
             Refreshed::Anew
         };
         // Who loaded it may have another exempt list.
@@ -157,14 +131,23 @@ impl KernelPlane {
         Ok(found)
     }
 
-    /// Behaves as if nothing were loaded, until the next [`KernelPlane::refresh`].
-    pub(super) fn close(&self) {
-        *self.maps() = None;
+    /// Behaves as if nothing were loaded, because of `why`, until the next [`KernelPlane::refresh`].
+    pub(super) fn close(&self, why: &EdgeError) {
+        *self.maps() = Err(why.to_string());
+    }
+
+    /// Why the plane doesn't enforce now, in words; `None`: it does.
+    pub fn absence(&self) -> Option<String> {
+        match &*self.maps() {
+            Ok(maps) if maps.are_pinned(&self.pins) => None,
+            Ok(_) => Some(self.not_loaded().to_string()),
+            Err(why) => Some(why.clone()),
+        }
     }
 
     /// Whether the plane is loaded, and is the one that was found by the last [`KernelPlane::refresh`].
     pub fn is_current(&self) -> bool {
-        self.maps().as_ref().is_some_and(|maps| maps.are_pinned(&self.pins))
+        self.maps().as_ref().is_ok_and(|maps| maps.are_pinned(&self.pins))
     }
 
     /// Writes settings, exempt list and guarded ports of `config`. What is banned or listed from now on is checked against
@@ -328,49 +311,16 @@ impl KernelPlane {
         })
     }
 
-    /// Everything at a glance.
-    pub fn status(&self) -> Result<Status, EdgeError> {
-        let established = self.established()?;
-        let packets = self.counters()?.into_iter().map(|(reason, family, packets)| Packets {
-            reason: reason.label(),
-            family: family.label(),
-            packets,
-        });
-        Ok(Status {
-            directory: self.pins.directory().to_owned(),
-            abi: abi::ABI_VERSION,
-            interfaces: self.interfaces()?,
-            bans: self.bans_in_map()?.len(),
-            sources: established.len(),
-            connections: established.iter().map(|(_, count)| count).sum(),
-            packets: packets.collect(),
-        })
-    }
-
-    /// The interfaces that the plane was loaded for, and whether the program is on them.
-    pub fn interfaces(&self) -> Result<Vec<Interface>, EdgeError> {
-        let links = self.pins.xdp_links().map_err(EdgeError::pin("reading", self.pins.directory()))?;
-        let interface = |(name, mode, path): (String, super::pins::Mode, PathBuf)| {
-            let index = index_of(&name);
-            let attached = match sys::open_pin(&path) {
-                Ok(link) => index.is_some_and(|index| is_on(link.as_fd(), index)),
-                // Links are root's alone. Others see whether there is a program on the interface, not whose.
-                Err(_) => {
-                    index.is_some_and(|index| xdp(index).is_ok_and(|found| found.is_some_and(|xdp| xdp.mode == mode)))
-                }
-            };
-            Interface { name, mode: mode.label(), attached }
-        };
-        Ok(links.into_iter().map(interface).collect())
-    }
-
     /// What `what` does with the maps.
     fn with<T>(&self, what: impl FnOnce(&mut Maps) -> Result<T, EdgeError>) -> Result<T, EdgeError> {
-        let not_loaded = || EdgeError::NotLoaded { directory: self.pins.directory().to_owned() };
-        what(self.maps().as_mut().ok_or_else(not_loaded)?)
+        what(self.maps().as_mut().map_err(|_| self.not_loaded())?)
     }
 
-    fn maps(&self) -> MutexGuard<'_, Option<Maps>> {
+    fn not_loaded(&self) -> EdgeError {
+        EdgeError::NotLoaded { directory: self.pins.directory().to_owned() }
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Result<Maps, String>> {
         // A panic elsewhere may have left bans half written, which the next read-back finds.
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }

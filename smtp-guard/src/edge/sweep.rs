@@ -6,9 +6,9 @@
 //! a ceiling. Here the risk is the same, but for a microsecond a pass of the map rather than at each last close, so
 //! nobody can aim at it: such a connection isn't counted while it lasts, and nothing else is wrong because of it.
 //!
-//! The kernel sets bits of KNOWN meanwhile. One that it sets between the walk over CONNS and the writing of its element, some
-//! milliseconds, is lost: that source's SYNs pass unjudged until its next connection sets the bit again. The counts
-//! themselves stay exact.
+//! The kernel sets bits of KNOWN meanwhile. Lost is one that it sets between our reading and writing an element, and one that
+//! was set for an entry that is gone while a new one came behind the walk: that source's SYNs pass unjudged until its next
+//! connection sets the bit again. The counts themselves stay exact.
 
 use smtp_guard_ebpf::abi::{Connections, Source};
 use smtp_guard_ebpf::filter::{Bit, KNOWN, WORDS};
@@ -64,15 +64,18 @@ impl Sweep {
 pub(super) fn renew(pins: &Pins) -> Result<(), EdgeError> {
     let failed = |what| EdgeError::pin(what, pins.map("KNOWN"));
     let map = WordMap::<u32>::open(&pins.map("KNOWN"), WORDS).map_err(failed("opening"))?;
+    // Bits that are set from here on are none of ours.
+    let before = map.read_all(KNOWN.elements()).map_err(failed("reading"))?;
     let mut wanted = vec![0u64; KNOWN.elements() as usize * WORDS];
     for (source, _) in maps::all::<{ size_of::<Connections>() }>(pins, "CONNS")? {
         let Bit { element, word, mask } = KNOWN.bit(Source(source));
         wanted[element as usize * WORDS + word] |= mask;
     }
-    for (element, wanted) in (0..).zip(wanted.chunks(WORDS)) {
-        let found = map.read(element).map_err(failed("reading"))?;
-        let kept: Vec<u64> = found.iter().zip(wanted).map(|(found, wanted)| found & wanted).collect();
-        if kept != found {
+    for (element, (before, wanted)) in (0..).zip(before.chunks(WORDS).zip(wanted.chunks(WORDS))) {
+        let stale: Vec<u64> = before.iter().zip(wanted).map(|(before, wanted)| before & !wanted).collect();
+        if stale != [0; WORDS] {
+            let found = map.read(element).map_err(failed("reading"))?;
+            let kept: Vec<u64> = found.iter().zip(stale).map(|(found, stale)| found & !stale).collect();
             map.write(&[element], &kept).map_err(failed("writing"))?;
         }
     }

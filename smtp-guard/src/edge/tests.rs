@@ -1,16 +1,18 @@
 //! The programs in the kernel, attached to nothing: verdicts, and maps that are walked and swept.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use aya::Ebpf;
 use aya::maps::HashMap;
-use smtp_guard_ebpf::abi::{Connections, Source};
+use ipnet::IpNet;
+use smtp_guard_ebpf::abi::{Connections, EXEMPT_ENTRIES, Source};
 use smtp_guard_ebpf::filter::{Bit, KNOWN, WORDS};
 use smtp_guard_ebpf::reason::Reason;
 
+use super::bans::KernelBans;
 use super::pins::{Pins, XDP};
-use super::{KernelPlane, Written, load, maps, sys, unload};
+use super::{EdgeError, KernelPlane, Refreshed, Written, load, maps, sys, unload};
 use crate::clock::Instant;
 use crate::config::Config;
 
@@ -173,6 +175,30 @@ fn all_bans_are_read_however_many() {
         world.plane.unban(source).unwrap();
     }
     assert_eq!(found(), []);
+}
+
+/// Another's exempt list may be in force there: what it bans must not be judged by that.
+#[test]
+#[ignore = "needs root and BPF"]
+fn a_plane_that_cannot_be_configured_is_not_used_until_it_can() {
+    let world = World::new("configure");
+    let plane = KernelPlane::awaited(&world.directory, &EdgeError::NoInterface);
+    let refresh = |config| KernelBans::refresh(&plane, config);
+    let mut too_many = world.config.clone();
+    let nets = (0..=EXEMPT_ENTRIES).map(|n| IpNet::new_assert(Ipv4Addr::from_bits(n << 8).into(), 24));
+    too_many.exempt = nets.collect();
+    for _ in 0..2 {
+        let error = refresh(&too_many).unwrap_err();
+        assert_eq!(plane.absence(), Some(error.to_string()));
+        let banned = plane.ban(Source::v4(1), Instant::NEVER, Reason::Operator);
+        assert!(matches!(banned, Err(EdgeError::NotLoaded { .. })), "{banned:?}");
+    }
+    assert_eq!([refresh(&world.config).unwrap(), refresh(&too_many).unwrap()], [Refreshed::Anew, Refreshed::Same]);
+    assert_eq!(plane.absence(), None);
+    plane.ban(Source::v4(1), Instant::NEVER, Reason::Operator).unwrap();
+    unload(&world.directory).unwrap();
+    assert_eq!(refresh(&world.config).unwrap(), Refreshed::Gone);
+    assert!(plane.absence().is_some());
 }
 
 #[test]

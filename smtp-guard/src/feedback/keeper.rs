@@ -14,8 +14,8 @@ use super::rates::Counters;
 use crate::addr::{Ipv6Prefix, NetSet, Source};
 use crate::clock::{Both, Instant};
 use crate::config::Config;
-use crate::edge::Refreshed;
-use crate::edge::bans::BanTable;
+use crate::edge::bans::{Applied, BanTable};
+use crate::edge::{EdgeError, Refreshed};
 use crate::observe::log::{SECURITY, printable};
 use crate::offence::{Conduct, Report};
 use crate::store::Store;
@@ -86,6 +86,7 @@ impl Keeper {
         self.restore_counters(&both);
         let mut loaded = self.store.take_loaded();
         loaded.sort_by_key(|ban| ban.made);
+        let mut running = Vec::new();
         for ban in loaded {
             let until = both.instant_at(ban.until);
             if ban.origin == Origin::Ledger {
@@ -94,9 +95,10 @@ impl Keeper {
             if self.is_exempt(ban.source) {
                 self.forget(ban.source);
             } else if until > both.instant {
-                self.put(ban, until);
+                running.push((ban, until));
             }
         }
+        self.put_all(running);
         if matches!(self.kernel, Ok(Refreshed::Same | Refreshed::Anew)) {
             self.adopt(&both);
         }
@@ -228,18 +230,35 @@ impl Keeper {
 
     /// In force in both planes, and among the decisions.
     fn put(&mut self, ban: Ban, until: Instant) {
-        let applied = self.table.apply(ban.source, until, ban.reason);
-        if let Err(error) = applied.kernel {
+        let Applied { kernel, displaced } = self.table.apply(ban.source, until, ban.reason);
+        self.note(ban);
+        self.applied(kernel, displaced);
+    }
+
+    /// Many at once: the kernel's part is one batch.
+    fn put_all(&mut self, bans: Vec<(Ban, Instant)>) {
+        let wanted: Vec<_> = bans.iter().map(|(ban, until)| (ban.source, *until, ban.reason)).collect();
+        let (kernel, displaced) = self.table.apply_all(&wanted);
+        bans.into_iter().for_each(|(ban, _)| self.note(ban));
+        self.applied(kernel.map(drop), displaced);
+    }
+
+    fn note(&mut self, ban: Ban) {
+        self.latest.note(&ban, self.decisions.get(&ban.source));
+        self.decisions.insert(ban.source, ban);
+    }
+
+    /// What the table made of bans.
+    fn applied(&mut self, kernel: Result<(), EdgeError>, displaced: impl IntoIterator<Item = Source>) {
+        if let Err(error) = kernel {
             self.meter.bound_reached("kernel_bans");
             tracing::error!(%error, "the ban is in force in user space only");
         }
-        if let Some(displaced) = applied.displaced {
+        for displaced in displaced {
             self.meter.bound_reached("bans");
             self.decisions.remove(&displaced);
             tracing::warn!(source = self.text(displaced), "the ban that ended soonest made room for a new one");
         }
-        self.latest.note(&ban, self.decisions.get(&ban.source));
-        self.decisions.insert(ban.source, ban);
         self.meter.bans_active(self.decisions.len());
     }
 
@@ -292,10 +311,8 @@ impl Keeper {
         match &self.kernel {
             Ok(Refreshed::Anew) => {
                 tracing::warn!(bans = self.decisions.len(), "the kernel plane was loaded: it gets the bans in force");
-                for ban in self.decisions.values().cloned().collect::<Vec<_>>() {
-                    let until = both.instant_at(ban.until);
-                    self.put(ban, until);
-                }
+                let bans = self.decisions.values().map(|ban| (ban.clone(), both.instant_at(ban.until)));
+                self.put_all(bans.collect());
                 self.adopt(both);
             }
             now if *now == before => {}

@@ -2,8 +2,10 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use super::*;
-use crate::addr::{ClientAddr, Ipv6Prefix};
+use crate::addr::{ClientAddr, Ipv6Prefix, Source};
 use crate::clock::Instant;
+use crate::edge::bans::KernelBans as _;
+use crate::edge::bans::fake::{Fake, State};
 use crate::offence::Conduct;
 
 #[derive(Default)]
@@ -59,6 +61,15 @@ impl World {
         let meter = Arc::new(Counted::default());
         let (feedback, task) = start(Arc::clone(&self.config), Arc::clone(&table), store, meter.clone());
         (feedback, task, table, meter)
+    }
+
+    /// What the task keeps, without the task, in front of `kernel`.
+    fn keeper(&self, kernel: Arc<Fake>) -> Keeper {
+        let store = Store::open(self.directory.path(), Ipv6Prefix::default()).unwrap();
+        let table = Arc::new(BanTable::new(Some(kernel), 100));
+        let counters = Arc::new(Counters::new(&self.config));
+        let meter = Arc::new(Counted::default());
+        Keeper::new(Arc::clone(&self.config), table, store, meter, Arc::default(), counters)
     }
 }
 
@@ -141,4 +152,42 @@ async fn what_was_under_way_when_the_ban_fell_does_not_double_the_next_one() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(feedback.decisions().await.unwrap()[0].repeat, 1);
+}
+
+/// A plane that is loaded before the proxy starts, or while it runs, with bans of somebody else's in its map.
+#[tokio::test]
+async fn a_loaded_plane_gets_the_bans_in_force_and_its_own_are_taken_over_but_none_that_is_over() {
+    let sources = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<BTreeSet<_>>();
+    let check = |loaded_first: bool, expected: &[&str]| {
+        let (world, kernel) = (World::new(), Arc::new(Fake::default()));
+        let load = || {
+            kernel.put(Source::v4(0xc000_0203), Instant::NEVER, Reason::Harvest);
+            kernel.put(Source::v4(0xc000_0204), Instant::from_ns(1), Reason::Harvest);
+            // Exempt.
+            kernel.put(Source::v4(0xc000_0209), Instant::NEVER, Reason::Harvest);
+            kernel.set(State::Loaded);
+        };
+        kernel.set(State::NotLoaded);
+        if loaded_first {
+            load();
+        }
+        let mut keeper = world.keeper(Arc::clone(&kernel));
+        keeper.restore();
+        if !loaded_first {
+            let ban = |keeper: &mut Keeper, ip: &str, length| {
+                keeper.add(ip.parse().unwrap(), length, String::new()).unwrap();
+            };
+            ban(&mut keeper, "192.0.2.1", Duration::from_secs(3600));
+            ban(&mut keeper, "192.0.2.2", Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(2));
+            load();
+            keeper.sweep();
+        }
+        let in_kernel = kernel.bans().unwrap().into_iter().map(|(source, _, _)| Ipv6Prefix::default().display(source));
+        assert_eq!(in_kernel.collect::<BTreeSet<_>>(), sources(expected));
+        let decisions = keeper.decisions().into_iter().map(|decision| decision.source);
+        assert_eq!(decisions.collect::<BTreeSet<_>>(), sources(expected));
+    };
+    check(true, &["192.0.2.3"]);
+    check(false, &["192.0.2.1", "192.0.2.3"]);
 }

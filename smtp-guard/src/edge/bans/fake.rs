@@ -1,0 +1,87 @@
+//! A ban map in memory that fails, goes and comes on demand.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use super::KernelBans;
+use crate::addr::Source;
+use crate::clock::Instant;
+use crate::config::Config;
+use crate::edge::{EdgeError, Refreshed, Written};
+
+#[derive(Default)]
+pub(crate) struct Fake {
+    bans: Mutex<HashMap<Source, (Instant, Reason)>>,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(crate) enum State {
+    #[default]
+    Works,
+    /// Writing fails.
+    Broken,
+    NotLoaded,
+    /// Works from the next look on, which finds it loaded anew.
+    Loaded,
+}
+
+impl Fake {
+    pub(crate) fn set(&self, state: State) {
+        *self.state.lock().unwrap() = state;
+    }
+
+    fn check(&self) -> Result<(), EdgeError> {
+        match *self.state.lock().unwrap() {
+            State::Works => Ok(()),
+            State::Broken => Err(EdgeError::NotWritten { entry: "fault".to_owned() }),
+            State::NotLoaded | State::Loaded => Err(EdgeError::NotLoaded { directory: PathBuf::from("fake") }),
+        }
+    }
+
+    /// As somebody else would: whatever the state.
+    pub(crate) fn put(&self, source: Source, until: Instant, reason: Reason) {
+        self.bans.lock().unwrap().insert(source, (until, reason));
+    }
+}
+
+impl KernelBans for Fake {
+    fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError> {
+        self.check()?;
+        self.put(source, until, reason);
+        Ok(())
+    }
+
+    fn ban_all(&self, bans: &[(Source, Instant, Reason)]) -> Result<Written, EdgeError> {
+        bans.iter().try_for_each(|(source, until, reason)| self.ban(*source, *until, *reason))?;
+        Ok(Written { written: bans.len(), displaced: 0 })
+    }
+
+    fn unban(&self, source: Source) -> Result<bool, EdgeError> {
+        self.check()?;
+        Ok(self.bans.lock().unwrap().remove(&source).is_some())
+    }
+
+    fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError> {
+        Ok(self.bans.lock().unwrap().iter().map(|(s, (u, r))| (*s, *u, *r)).collect())
+    }
+
+    fn established_of(&self, _source: Source) -> Result<u64, EdgeError> {
+        Ok(0)
+    }
+
+    fn refresh(&self, _config: &Config) -> Result<Refreshed, EdgeError> {
+        let mut state = self.state.lock().unwrap();
+        match *state {
+            State::Works | State::Broken => Ok(Refreshed::Same),
+            State::NotLoaded => Ok(Refreshed::Gone),
+            State::Loaded => {
+                *state = State::Works;
+                Ok(Refreshed::Anew)
+            }
+        }
+    }
+}
