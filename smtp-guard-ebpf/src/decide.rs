@@ -19,8 +19,6 @@ use crate::reason::Reason;
 
 /// What the maps know. Each answer costs a look-up, so each is asked for only where it decides.
 pub trait Findings {
-    /// Whether `port` is one of ours.
-    fn guarded(&self, port: u16) -> bool;
     /// The source of `address` under the configured IPv6 prefix.
     fn source(&self, address: &Address) -> Source;
     /// Whether a block list has `address`: the version of the exempt list that was left out of it.
@@ -56,7 +54,6 @@ pub fn decide(packet: &Packet, findings: &impl Findings) -> Verdict {
     match packet {
         Packet::Other => Verdict::Ignore,
         Packet::Malformed(family) => Verdict::Drop(Reason::Malformed, *family),
-        Packet::Tcp(segment) if !findings.guarded(segment.port) => Verdict::Ignore,
         Packet::Tcp(segment) => judge(segment, findings),
     }
 }

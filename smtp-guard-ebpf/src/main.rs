@@ -30,7 +30,7 @@ mod programs {
     /// Parse, look up, decide, record.
     #[xdp(frags)]
     pub fn guard_xdp(ctx: XdpContext) -> u32 {
-        let packet = parse(&ctx::Packet(&ctx));
+        let packet = parse(&ctx::Packet(&ctx), maps::guarded);
         match decide(&packet, &maps::Kernel) {
             Verdict::Ignore => XDP_PASS,
             Verdict::Pass(reason, family) => record(XDP_PASS, reason, family),
@@ -38,7 +38,7 @@ mod programs {
                 // Parsed once more for the few that are told: the path of all others keeps nothing for it.
                 if reason != Reason::Malformed
                     && maps::sample_is_due()
-                    && let Packet::Tcp(segment) = parse(&ctx::Packet(&ctx))
+                    && let Packet::Tcp(segment) = parse(&ctx::Packet(&ctx), |_| true)
                 {
                     maps::tell(&segment, reason);
                 }

@@ -170,11 +170,6 @@ pub(crate) fn exact_ns() -> u64 {
 
 impl Findings for Kernel {
     #[inline(always)]
-    fn guarded(&self, port: u16) -> bool {
-        guarded(port)
-    }
-
-    #[inline(always)]
     fn source(&self, address: &Address) -> Source {
         address.source(settings().map_or(u64::MAX, |settings| settings.ipv6_mask))
     }

@@ -7,7 +7,8 @@
 //!
 //! Lengths: a packet that claims more bytes than it has, or fewer than its headers take, is malformed; the stack would
 //! drop it as well, but later. Bytes behind its end are padding and no lie. A length of 0 is no lie either: packets above
-//! 64 KiB that the driver or the stack has put together have no better (BIG TCP).
+//! 64 KiB that the driver or the stack has put together have no better (BIG TCP). Only what is for a guarded port is looked
+//! at so closely: the rest is the stack's, and the port is the first thing that most packets are let through by.
 
 use crate::abi::{Family, Source};
 use crate::frame::Frame;
@@ -37,7 +38,7 @@ const ACK: u8 = 0x10;
 /// What a packet is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packet {
-    /// Not TCP over IP, or a fragment without the ports.
+    /// Not TCP over IP to a guarded port, or a fragment without the ports.
     Other,
     /// It lies about its lengths, or hides its ports.
     Malformed(Family),
@@ -81,16 +82,16 @@ impl Address {
     }
 }
 
-/// Parses the packet from its Ethernet header on.
+/// Parses the packet from its Ethernet header on, as far as it is for a port that is `guarded`.
 #[inline(always)]
-pub fn parse(frame: &impl Frame) -> Packet {
+pub fn parse(frame: &impl Frame, guarded: impl Fn(u16) -> bool) -> Packet {
     // What is too short for Ethernet never reaches a TCP socket.
     let Some(mut ethertype) = frame.load_u16(12) else {
         return Packet::Other;
     };
     // The case that is nearly all packets, at offsets that are constants.
     if ethertype == ETHERTYPE_IPV4 {
-        return ipv4(frame, ETHERNET);
+        return ipv4(frame, ETHERNET, guarded);
     }
     let mut offset = ETHERNET;
     for _ in 0..VLAN_TAGS {
@@ -104,14 +105,14 @@ pub fn parse(frame: &impl Frame) -> Packet {
         offset += 4;
     }
     match ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, offset),
-        ETHERTYPE_IPV6 => ipv6(frame, offset),
+        ETHERTYPE_IPV4 => ipv4(frame, offset, guarded),
+        ETHERTYPE_IPV6 => ipv6(frame, offset, guarded),
         _ => Packet::Other,
     }
 }
 
 #[inline(always)]
-fn ipv4(frame: &impl Frame, offset: usize) -> Packet {
+fn ipv4(frame: &impl Frame, offset: usize, guarded: impl Fn(u16) -> bool) -> Packet {
     const MALFORMED: Packet = Packet::Malformed(Family::V4);
     // Whole headers at a time: one check of bounds each, which the verifier can follow.
     let Some(header) = frame.load::<20>(offset) else {
@@ -132,15 +133,12 @@ fn ipv4(frame: &impl Frame, offset: usize) -> Packet {
         _ => return Packet::Other,
     }
     let total = usize::from(u16::from_be_bytes([t0, t1]));
-    let room = Room::of(total, length);
-    if total != 0 && !frame.reaches(offset + total) {
-        return MALFORMED;
-    }
-    tcp(frame, offset + length, room, Address::V4(u32::from_be_bytes([a, b, c, d])))
+    let claim = Claim::of(frame, offset, total);
+    tcp(frame, offset + length, claim, Address::V4(u32::from_be_bytes([a, b, c, d])), guarded)
 }
 
 #[inline(always)]
-fn ipv6(frame: &impl Frame, offset: usize) -> Packet {
+fn ipv6(frame: &impl Frame, offset: usize, guarded: impl Fn(u16) -> bool) -> Packet {
     const MALFORMED: Packet = Packet::Malformed(Family::V6);
     let Some(header) = frame.load::<24>(offset) else {
         return MALFORMED;
@@ -157,10 +155,10 @@ fn ipv6(frame: &impl Frame, offset: usize) -> Packet {
             let source = u128::from_be_bytes(source);
             let (high, low) = ((source >> 64) as u64, source as u64);
             // Multicast can't be a source, and its range is where the keys of IPv4 sources live.
-            if high >> 56 == 0xff || payload != 0 && !frame.reaches(begin + payload) {
+            if high >> 56 == 0xff {
                 return MALFORMED;
             }
-            return tcp(frame, at, Room::of(payload, at - begin), Address::V6 { high, low });
+            return tcp(frame, at, Claim::of(frame, begin, payload), Address::V6 { high, low }, guarded);
         }
         if !matches!(next, NEXT_HOP_BY_HOP | NEXT_ROUTING | NEXT_DESTINATION | NEXT_AUTH | NEXT_FRAGMENT) {
             return Packet::Other;
@@ -184,14 +182,22 @@ fn ipv6(frame: &impl Frame, offset: usize) -> Packet {
     MALFORMED
 }
 
-/// Bytes that the IP header leaves for TCP.
-struct Room(usize);
+/// Where the IP header says that the packet ends.
+struct Claim {
+    /// `usize::MAX`: it doesn't say.
+    end: usize,
+    /// Whether the packet reaches until there.
+    holds: bool,
+}
 
-impl Room {
-    /// `total` less the `taken`; any number where the total isn't told.
+impl Claim {
+    /// That it ends `length` bytes after `begin`; 0: not told.
     #[inline(always)]
-    fn of(total: usize, taken: usize) -> Self {
-        Self(if total == 0 { usize::MAX } else { total.saturating_sub(taken) })
+    fn of(frame: &impl Frame, begin: usize, length: usize) -> Self {
+        if length == 0 {
+            return Self { end: usize::MAX, holds: true };
+        }
+        Self { end: begin + length, holds: frame.reaches(begin + length) }
     }
 }
 
@@ -199,15 +205,19 @@ impl Room {
 const TCP_HEADER: usize = 20;
 
 #[inline(always)]
-fn tcp(frame: &impl Frame, offset: usize, room: Room, source: Address) -> Packet {
+fn tcp(frame: &impl Frame, offset: usize, claim: Claim, source: Address, guarded: impl Fn(u16) -> bool) -> Packet {
     let Some(header) = frame.load::<TCP_HEADER>(offset) else {
         return Packet::Malformed(source.family());
     };
     let [_, _, p0, p1, _, _, _, _, _, _, _, _, data, flags, ..] = header;
+    let port = u16::from_be_bytes([p0, p1]);
+    if !guarded(port) {
+        return Packet::Other;
+    }
     let length = usize::from(data >> 4) * 4;
-    if length < TCP_HEADER || length > room.0 {
+    if length < TCP_HEADER || offset + length > claim.end || !claim.holds {
         return Packet::Malformed(source.family());
     }
     let opens = flags & (SYN | ACK | FIN | RST) == SYN;
-    Packet::Tcp(Segment { source, port: u16::from_be_bytes([p0, p1]), opens })
+    Packet::Tcp(Segment { source, port, opens })
 }

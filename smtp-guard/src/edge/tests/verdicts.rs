@@ -35,9 +35,6 @@ struct Model {
 }
 
 impl Findings for Model {
-    fn guarded(&self, port: u16) -> bool {
-        port == PORT
-    }
     fn source(&self, address: &Address) -> Source {
         address.source(self.ipv6_mask)
     }
@@ -322,7 +319,7 @@ fn host_and_kernel_judge_alike() {
             }
         }
         bytes.truncate(cut);
-        let verdict = decide(&parse(&&bytes[..]), &model);
+        let verdict = decide(&parse(&&bytes[..], |port| port == PORT), &model);
         seen.borrow_mut().insert(verdict);
         kernel.borrow_mut().check(&bytes, verdict)
     });
