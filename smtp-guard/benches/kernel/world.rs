@@ -20,6 +20,8 @@ pub(crate) const FILTER_PIN: &str = "/sys/fs/bpf/xdp-filter/programs/sgbench1/xd
 /// The one address that xdp-filter has.
 pub(crate) const FILTERED: &str = "192.0.2.77";
 
+/// Of the listed /24.
+const SEED: u64 = 1;
 /// Listed beside the many.
 pub(crate) const LISTED_V4: &str = "192.0.3.17/32";
 pub(crate) const LISTED_V6: &str = "2001:db9::/48";
@@ -52,7 +54,9 @@ impl World {
         let loaded = edge::load(&config).unwrap();
         let plane = KernelPlane::open(Path::new(DIRECTORY)).unwrap().unwrap();
         plane.configure(&config).unwrap();
-        Self { plane, loaded, listed: Ipv4Addr::UNSPECIFIED, banned: Ipv4Addr::UNSPECIFIED }
+        // The first one.
+        let listed = Ipv4Addr::from_bits(random(&mut SEED.clone()) & 0xffff_fe00 | 9);
+        Self { plane, loaded, listed, banned: Ipv4Addr::UNSPECIFIED }
     }
 
     pub(crate) fn instructions(&self) -> String {
@@ -61,12 +65,12 @@ impl World {
     }
 
     /// `count` networks of /24 whose third octet is even: random sources, where it is odd, are never listed.
-    pub(crate) fn prefixes(&mut self, count: u32) -> Vec<Entry> {
-        let (mut state, mut nets) = (1, HashSet::new());
+    /// What fewer have, more have as well.
+    pub(crate) fn prefixes(&self, count: u32) -> Vec<Entry> {
+        let (mut state, mut nets) = (SEED, HashSet::new());
         while nets.len() < count as usize {
             nets.insert(random(&mut state) & 0xffff_fe00);
         }
-        self.listed = Ipv4Addr::from_bits(*nets.iter().next().unwrap() | 9);
         let v4 = nets.iter().map(|net| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from_bits(*net), 24)));
         // A tenth as many of IPv6, and those that have to be searched for.
         let mut state = 3;
