@@ -8,14 +8,28 @@ use smtp_guard_ebpf::frame::{Frame, MAX_OFFSET};
 /// The packet, linear part only: headers are in it, also with `xdp.frags`.
 pub(crate) struct Packet<'a>(pub(crate) &'a XdpContext);
 
+impl Packet<'_> {
+    /// Where it begins and ends. Read anew each time: the compiler would keep the addresses in registers of 32 bits, as which
+    /// the verifier doesn't know them again.
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        let ctx = self.0.ctx;
+        // SAFETY: the context is live for as long as the program runs, and the verifier allows these two fields.
+        unsafe {
+            ((&raw const (*ctx).data).read_volatile() as usize, (&raw const (*ctx).data_end).read_volatile() as usize)
+        }
+    }
+}
+
 impl Frame for Packet<'_> {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         if offset >= MAX_OFFSET {
             return None;
         }
-        let at = self.0.data() + offset;
-        if at + N > self.0.data_end() {
+        let (data, data_end) = self.bounds();
+        let at = data + offset;
+        if at + N > data_end {
             return None;
         }
         // SAFETY: `at` to `at + N` lies between data and data_end, as checked above; the verifier checks it again. An
@@ -26,7 +40,8 @@ impl Frame for Packet<'_> {
     #[inline(always)]
     fn reaches(&self, end: usize) -> bool {
         // The difference of two packet pointers is a number, which the programs of a privileged loader may compute.
-        if self.0.data_end() - self.0.data() >= end {
+        let (data, data_end) = self.bounds();
+        if data_end - data >= end {
             return true;
         }
         // Only a packet in several buffers, or one that lies, comes here.

@@ -85,6 +85,9 @@ impl Address {
 /// Parses the packet from its Ethernet header on, as far as it is for a port that is `guarded`.
 #[inline(always)]
 pub fn parse(frame: &impl Frame, guarded: impl Fn(u16) -> bool) -> Packet {
+    if plain_port(frame).is_some_and(|port| !guarded(port)) {
+        return Packet::Other;
+    }
     // What is too short for Ethernet never reaches a TCP socket.
     let Some(mut ethertype) = frame.load_u16(12) else {
         return Packet::Other;
@@ -109,6 +112,20 @@ pub fn parse(frame: &impl Frame, guarded: impl Fn(u16) -> bool) -> Packet {
         ETHERTYPE_IPV6 => ipv6(frame, offset, guarded),
         _ => Packet::Other,
     }
+}
+
+/// The destination port of IPv4 without VLAN tags, options and fragments. What follows says the same of such a packet, but
+/// for the most that there is on a machine, packets of other ports, takes twice as long.
+#[inline(always)]
+fn plain_port(frame: &impl Frame) -> Option<u16> {
+    const HEADERS: usize = ETHERNET + 20 + TCP_HEADER;
+    let header = frame.load::<HEADERS>(0)?;
+    let at = |offset: usize| u16::from_be_bytes([header[offset], header[offset + 1]]);
+    let is_plain = at(12) == ETHERTYPE_IPV4
+        && header[ETHERNET] == 0x45
+        && header[ETHERNET + 9] == PROTOCOL_TCP
+        && at(ETHERNET + 6) & 0x1fff == 0;
+    is_plain.then(|| at(ETHERNET + 20 + 2))
 }
 
 #[inline(always)]
