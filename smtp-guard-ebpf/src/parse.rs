@@ -121,11 +121,12 @@ fn plain_port(frame: &impl Frame) -> Option<u16> {
     const HEADERS: usize = ETHERNET + 20 + TCP_HEADER;
     let header = frame.load::<HEADERS>(0)?;
     let at = |offset: usize| u16::from_be_bytes([header[offset], header[offset + 1]]);
+    let port = at(ETHERNET + 20 + 2);
     let is_plain = at(12) == ETHERTYPE_IPV4
         && header[ETHERNET] == 0x45
         && header[ETHERNET + 9] == PROTOCOL_TCP
-        && at(ETHERNET + 6) & 0x1fff == 0;
-    is_plain.then(|| at(ETHERNET + 20 + 2))
+        && at(ETHERNET + 6) << 3 == 0;
+    is_plain.then_some(port)
 }
 
 #[inline(always)]
