@@ -8,7 +8,7 @@
 //! Lengths: a packet that claims more bytes than it has, or fewer than its headers take, is malformed; the stack would
 //! drop it as well, but later. Bytes behind its end are padding and no lie. A length of 0 is no lie either: packets above
 //! 64 KiB that the driver or the stack has put together have no better (BIG TCP). Only what is for a guarded port is looked
-//! at so closely: the rest is the stack's, and the port is the first thing that most packets are let through by.
+//! at so closely: the rest is the stack's.
 
 use crate::abi::{Family, Source};
 use crate::frame::Frame;
@@ -115,7 +115,7 @@ pub fn parse(frame: &impl Frame, guarded: impl Fn(u16) -> bool) -> Packet {
 }
 
 /// The destination port of IPv4 without VLAN tags, options and fragments. What follows says the same of such a packet, but
-/// for the most that there is on a machine, packets of other ports, takes twice as long.
+/// takes 4 ns more where the port isn't guarded (`cargo xtask bench kernel`: 11 ns over an empty program, and 7 with this).
 #[inline(always)]
 fn plain_port(frame: &impl Frame) -> Option<u16> {
     const HEADERS: usize = ETHERNET + 20 + TCP_HEADER;
