@@ -81,48 +81,16 @@ fn serve(
     Ok(())
 }
 
+/// The template is a file so that the tests run what stands in it.
 fn configuration(folder: &Path) -> String {
-    let folder = folder.display();
-    format!(
-        r#"# Written by `cargo xtask run`; changes are lost at the next run.
-hostname = "guard.example.org"
-
-[[listen]]
-address = "{GUARD}"
-
-[backend]
-servers = ["{SINK}"]
-
-[relay]
-domains = ["example.org"]
-
-[harvest]
-delay = "500ms"
-
-# For a first try on one machine, maybe without the Internet.
-[checks]
-sender_domain = "off"
-ptr = "off"
-greeting_delay = "0s"
-
-[edge]
-interfaces = ["lo"]
-mode = "generic"
-pin_directory = "{PINS}"
-
-[metrics]
-listen = "{METRICS}"
-
-[admin]
-socket = "{folder}/admin.sock"
-
-[state]
-directory = "{folder}/state"
-
-[log]
-format = "text"
-"#
-    )
+    let values = [
+        ("{GUARD}", GUARD),
+        ("{SINK}", SINK),
+        ("{METRICS}", METRICS),
+        ("{PINS}", PINS),
+        ("{folder}", &folder.display().to_string()),
+    ];
+    values.iter().fold(include_str!("run.toml").to_owned(), |text, (name, value)| text.replace(name, value))
 }
 
 /// Whether the guard says 220.
