@@ -18,7 +18,7 @@ fn the_first_try_takes_mail_and_bans() {
     let world = World::new();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let pins = format!("/sys/fs/bpf/sg-first-{}", std::process::id());
+    let pins = format!("/sys/fs/bpf/sg-{}-first", std::process::id());
     let values = [
         ("{GUARD}", GUARD),
         ("{SINK}", SINK),
