@@ -252,7 +252,7 @@ impl Keeper {
     fn applied(&mut self, kernel: Result<(), EdgeError>, displaced: impl IntoIterator<Item = Source>) {
         if let Err(error) = kernel {
             self.meter.bound_reached("kernel_bans");
-            tracing::error!(%error, "the ban is in force in user space only");
+            tracing::error!(%error, "what was banned now is in force in user space only");
         }
         for displaced in displaced {
             self.meter.bound_reached("bans");
