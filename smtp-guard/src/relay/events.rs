@@ -76,11 +76,7 @@ fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, about:
 fn is_offence(reason: Reason) -> bool {
     !matches!(
         reason,
-        Reason::Timeout
-            | Reason::TotalConnections
-            | Reason::NetworkConnections
-            | Reason::BackendLost
-            | Reason::Tls
+        Reason::Timeout | Reason::TotalConnections | Reason::NetworkConnections | Reason::BackendLost | Reason::Tls
     )
 }
 
