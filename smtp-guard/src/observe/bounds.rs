@@ -104,9 +104,13 @@ mod tests {
         let lines: Vec<_> = [0, 1, 59, 60, 61, 200].map(|seconds| bounds.count("places", &at(seconds)).0).into();
         assert_eq!(lines, [Some(1), None, None, Some(3), None, Some(2)]);
         assert_eq!(bounds.count("other", &at(61)), (Some(1), None), "each has its own budget");
-        let expected = [("other", None, 1, 61_000), ("places", Some(500), 6, 200_000)].map(|(name, limit, count, ms)| {
-            Reached { name: name.to_owned(), limit, count, last: WallTime::from_ms(ms) }
-        });
+        let expected =
+            [("other", None, 1, 61_000), ("places", Some(500), 6, 200_000)].map(|(name, limit, count, ms)| Reached {
+                name: name.to_owned(),
+                limit,
+                count,
+                last: WallTime::from_ms(ms),
+            });
         assert_eq!(bounds.view(), expected);
     }
 }
