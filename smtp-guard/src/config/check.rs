@@ -194,6 +194,12 @@ fn limits(raw: &raw::Limits, judge: &mut Judge) -> Limits {
             1..=1_000_000,
             default.total_connections,
         ),
+        network_connections: judge.number(
+            "limits.network_connections",
+            &raw.network_connections,
+            0..=1_000_000,
+            default.network_connections,
+        ),
         session_time: judge.duration("limits.session_time", &raw.session_time, 60 * SECOND..=DAY, default.session_time),
     }
 }

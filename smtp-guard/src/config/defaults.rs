@@ -94,6 +94,7 @@ impl Default for Limits {
             message_size: 25 << 20,
             failed_commands: 20,
             total_connections: 10_000,
+            network_connections: 500,
             session_time: HOUR,
         }
     }

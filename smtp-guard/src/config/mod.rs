@@ -225,8 +225,10 @@ pub struct Limits {
     pub message_size: u64,
     /// Failed commands in one session; from half of it on each failure costs one second.
     pub failed_commands: u32,
-    /// Sessions of the whole guard at once.
+    /// Sessions of the whole guard at once; a tenth is kept for sources with a history.
     pub total_connections: u32,
+    /// Sessions of one IPv4 /24 or IPv6 /48 at once, a tenth likewise; 0: no limit.
+    pub network_connections: u32,
     /// Length of one session; a transaction under way may end.
     #[serde(serialize_with = "show::duration")]
     pub session_time: Duration,

@@ -79,6 +79,7 @@ tables! {
         message_size: Text,
         failed_commands: Number,
         total_connections: Number,
+        network_connections: Number,
         session_time: Text,
     }
     Harvest {

@@ -107,6 +107,7 @@ fn values_are_checked() {
     check_more("[limits]\nrecipients = 0", &["2:14: out of range"]);
     check_more("[limits]\nfailed_commands = 0", &["2:19: out of range"]);
     check_more("[limits]\ntotal_connections = 0", &["2:21: out of range"]);
+    check_more("[limits]\nnetwork_connections = -1", &["2:23: out of range"]);
     check_more("[limits]\ntotal_connections = 9223372036854775807", &["2:21: out of range"]);
     check_more("[harvest]\nunknown_share = 1.1", &["2:17: must be 0 to 1"]);
     check_more("[harvest]\nunknown_share = nan", &["2:17: must be 0 to 1"]);

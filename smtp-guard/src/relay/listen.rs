@@ -14,13 +14,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::drive::{Guest, drive};
-use super::sources::{Room, Seat};
-use super::{Shared, Stop, balancer, catch_all, events, recipients};
+use super::admission::Arrival;
+use super::sources::Seat;
+use super::{Shared, Stop, admission, balancer, catch_all, events, recipients};
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::{Listen, Role};
-use crate::feedback::rates;
-use crate::session::{About, Event, replies};
+use crate::session::{About, Event};
 use crate::wire::proxy::Ends;
 
 /// Connections that the kernel may hold before we accept them.
@@ -174,10 +174,15 @@ fn refuse(stream: &TcpStream, peer: ClientAddr, why: &str, shared: &Shared) {
 
 /// Starts a session, or says why not.
 fn admit(stream: TcpStream, ends: Ends, listen: &Listen, shared: &Arc<Shared>, stop: &Stop) {
-    let (addr, role) = (ClientAddr::new(ends.source), listen.role);
-    // A balancer that speaks for itself looks whether we are well: turned away, it would take us out of service.
-    let exempt = shared.rules.client(addr.ip()).exempt || listen.balancers.contains(addr.ip());
-    let seat = match seat(addr, exempt, shared) {
+    let (addr, role, now) = (ClientAddr::new(ends.source), listen.role, Instant::now());
+    let arrival = Arrival::new(addr, [listen], shared, now);
+    let admitted = admission::admit(shared, &arrival, now);
+    match admitted.as_ref().map_or_else(|reason| Some(*reason), Seat::displaced) {
+        Some(Reason::TotalConnections) => shared.metrics.bound_reached("total_connections"),
+        Some(Reason::NetworkConnections) => shared.metrics.bound_reached("network_connections"),
+        _ => {}
+    }
+    let seat = match admitted {
         Ok(seat) => seat,
         Err(reason) => return turn_away(stream, addr, role, reason, shared),
     };
@@ -191,31 +196,9 @@ fn admit(stream: TcpStream, ends: Ends, listen: &Listen, shared: &Arc<Shared>, s
     });
 }
 
-fn seat(addr: ClientAddr, exempt: bool, shared: &Shared) -> Result<Seat, Reason> {
-    let limits = &shared.config.limits;
-    let source = addr.source(limits.ipv6_prefix);
-    let room = (!exempt).then_some(Room { of_source: limits.connections, total: limits.total_connections });
-    let seat = shared.sources.enter(source, room)?;
-    if !exempt && shared.feedback.counters().connections.count(source, Instant::now()) == rates::Room::Full {
-        return Err(Reason::ConnectionRate);
-    }
-    // After the seat was taken: a ban from now on wakes it, an earlier one is seen here.
-    match shared.bans.banned(source, Instant::now()) {
-        Some((reason, _until)) if !exempt => Err(reason),
-        _ if !exempt && shared.blocklists.load().has(addr.ip()) => Err(Reason::Listed),
-        _ => Ok(seat),
-    }
-}
-
 /// Says 421 and closes. A client that doesn't take the hint is cut off after [`LINGER`], so that its slot is free again
 /// in both planes: a socket that only we have closed would live on in the kernel for a minute.
 fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason, shared: &Arc<Shared>) {
-    let reply = match reason {
-        Reason::TotalConnections => replies::full(),
-        Reason::Connections | Reason::ConnectionRate => replies::busy(),
-        Reason::Listed => replies::listed(),
-        _ => replies::banned(),
-    };
     events::observe(shared, "", addr, Event::Ended { reason });
     shared.metrics.connection_closed();
     // An error here only means that an earlier end is less gentle.
@@ -229,7 +212,7 @@ fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason
         return;
     };
     let mut bytes = BytesMut::new();
-    reply.encode(&mut bytes);
+    admission::reply(reason).encode(&mut bytes);
     tokio::spawn(async move {
         let farewell = async {
             stream.write_all(&bytes).await?;

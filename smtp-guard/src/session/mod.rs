@@ -223,6 +223,7 @@ impl Session {
                 if idle && !self.is_under_way() { self.drained(out) } else { state }
             }
             (state, Input::Banned(reason)) => self.on_banned(state, reason, out),
+            (state, Input::GiveWay) => self.on_give_way(state, out),
             (state, Input::ClientGone) => self.on_client_gone(state, now, out),
             (State::Greeting { .. }, Input::Deadline) => self.greet(now, out),
             (State::Greeting { watched: true }, Input::EarlyTalk) => self.on_early_talk(out),
@@ -287,8 +288,13 @@ impl Session {
         State::Ready
     }
 
+    /// Whether somebody else than the client is asked: the backend, DNS, whoever judges credentials.
+    pub fn is_at_work(&self) -> bool {
+        matches!(self.state, State::Asked(_) | State::Consulting(_) | State::Dot { .. })
+    }
+
     /// Whether there is a transaction that may still come to something.
-    fn is_under_way(&self) -> bool {
+    pub fn is_under_way(&self) -> bool {
         self.transaction.as_ref().is_some_and(|transaction| !transaction.lost)
     }
 

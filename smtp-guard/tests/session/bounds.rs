@@ -3,6 +3,7 @@
 use smtp_guard::config::Config;
 
 use crate::dialogue::check;
+use crate::{DATA, ENVELOPE, HELLO};
 
 const MAIL: &str = "C EHLO c\n < 250\n C MAIL FROM:<>\n > MAIL\n B 250 2.1.0 Ok\n < 250\n";
 
@@ -55,4 +56,30 @@ fn a_lost_backend_is_not_asked_as_fast_as_the_client_can() {
     check("from the second time on it waits", nothing, &text);
     let exempt = |config: &mut Config| config.exempt = ["192.0.2.1/32".parse().unwrap()].into_iter().collect();
     check("an exempt client doesn't", exempt, &format!("C EHLO c\n < 250\n{lost} < 451\n{lost} < 451"));
+}
+
+#[test]
+fn c2_a_session_that_gives_way_loses_nothing() {
+    // In a transaction: 421, and nothing is reported about the client.
+    let stalled = "
+        G
+        # ended total_connections
+        < 421 4.3.2
+        > drop
+        .
+    ";
+    check("stalled in a transaction", |_| {}, &[HELLO, ENVELOPE, stalled].concat());
+    let after_the_dot = "
+        D Subject: x\\r\\n\\r\\ndot\\r\\n.\\r\\n
+        > Subject: x||dot|
+        > .|
+        G
+        B 250 2.0.0 queued as 1
+        # message Accepted size=17 to=1
+        ! MessageAccepted
+        < 250 2.0.0 queued as 1
+        < 421 4.3.2
+        .
+    ";
+    check("after the dot", |_| {}, &[HELLO, ENVELOPE, DATA, after_the_dot].concat());
 }

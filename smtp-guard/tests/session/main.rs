@@ -72,6 +72,7 @@ fn order_of_commands() {
         ("nonsense", "C BOGUS\n # refused protocol\n < 500"),
         ("a timeout ends it", "T\n # ended timeout\n < 421 4.4.2\n ."),
         ("a ban ends it", "K\n # ended harvest\n < 421 4.7.0\n ."),
+        ("an idle session gives way", "G\n # ended total_connections\n < 421 4.3.2\n ."),
         ("a stop ends an idle session", "S\n < 421 4.3.2\n ."),
         (
             "ESMTP parameters need EHLO",
