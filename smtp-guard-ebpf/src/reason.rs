@@ -104,6 +104,8 @@ reasons! {
     ConnectionRate = 37, "connection_rate", "too many connections in a minute";
     /// Too many messages of a source in an hour.
     MessageRate = 38, "message_rate", "too many messages in an hour";
+    /// Too many connections of a network: an IPv4 /24 or an IPv6 /48.
+    NetworkConnections = 39, "network_connections", "too many connections from the network";
     // What checks refuse, or only observe.
     /// The sender's domain has no MX, A or AAAA.
     SenderDomain = 40, "sender_domain", "sender domain does not exist";

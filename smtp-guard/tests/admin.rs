@@ -108,6 +108,7 @@ impl Guard {
             listeners: vec![String::from("127.0.0.1:2525")],
             backend: vec![String::from("127.0.0.1:2526")],
             metrics: metrics.clone(),
+            bounds: metrics.bounds().clone(),
             drops: Arc::clone(&drops),
         };
         let socket = {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::time;
 use crate::clock::WallTime;
 use crate::feedback::decision::Decision;
+use crate::observe::bounds::Reached;
 use crate::observe::log::printable;
 use crate::observe::status::{Recipients, Server, Status};
 
@@ -100,7 +101,15 @@ pub(super) fn status(status: &Status) -> String {
         let read = list.read.as_ref().map(|read| format!(", read at {}", time::utc(read.at)));
         [format!("block list {}", list.name), format!("{list}{}", read.unwrap_or_default())]
     }));
+    rows.extend(status.bounds.iter().map(bound));
     table(&rows)
+}
+
+/// A bound that was reached.
+fn bound(reached: &Reached) -> [String; 2] {
+    let limit = reached.limit.map(|limit| format!(" (limit {limit})")).unwrap_or_default();
+    let times = if reached.count == 1 { "once".to_owned() } else { format!("{} times", reached.count) };
+    [format!("bound {}{limit}", reached.name), format!("reached {times}, last at {}", time::utc(reached.last))]
 }
 
 /// Any value, one `name: value` a line, indented by depth: for what has no shape of its own to be shown in.

@@ -84,6 +84,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         listeners: listeners.addresses().iter().map(ToString::to_string).collect(),
         backend: config.backend.servers.iter().map(ToString::to_string).collect(),
         metrics: metrics.clone(),
+        bounds: metrics.bounds().clone(),
         drops,
     };
     let (stopper, stop) = relay::stop();

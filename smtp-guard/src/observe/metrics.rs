@@ -10,14 +10,18 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family as Labelled;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
 
+use super::bounds::Bounds;
 pub use super::kernel::KernelStats;
 use super::kernel::{KernelCollector, verdict};
 
@@ -72,7 +76,7 @@ struct Inner {
     bans_active: Gauge,
     reports_dropped: Counter,
     ban_seconds: Histogram,
-    bounds: Labelled<Labels, Counter>,
+    bounds: Bounds,
     backends: Labelled<Vec<(&'static str, String)>, Gauge>,
     recipients: recipients::Recipients,
     blocklists: blocklists::Blocklists,
@@ -108,7 +112,8 @@ impl Metrics {
         let ban_seconds = Histogram::new(Self::BAN_SECONDS);
         let help = "Seconds from the offence that crossed the line to the ban in force";
         registry.register("ban_seconds", help, ban_seconds.clone());
-        let bounds = labelled(&mut registry, "bound_reached", "Times that a bound was reached");
+        let bounds = Bounds::default();
+        registry.register_collector(Box::new(BoundsCollector(bounds.clone())));
         let backends = Labelled::<_, Gauge>::default();
         registry.register("backend_up", "Whether the server answered when it was last looked at", backends.clone());
         let recipients = recipients::Recipients::register(&mut registry);
@@ -220,7 +225,12 @@ impl Metrics {
 
     /// A buffer, queue, map or list had no more room. `bound` names it; the set of names is small and fixed.
     pub fn bound_reached(&self, bound: &'static str) {
-        self.0.bounds.get_or_create(&vec![("bound", bound)]).inc();
+        self.0.bounds.reached(bound);
+    }
+
+    /// What was reached: the state that the metric mirrors.
+    pub fn bounds(&self) -> &Bounds {
+        &self.0.bounds
     }
 
     /// Whether the server at `address` answers. The set of servers is that of the configuration.
@@ -275,6 +285,25 @@ fn labelled(registry: &mut Registry, name: &'static str, help: &'static str) -> 
     let family = Labelled::default();
     registry.register(name, help, family.clone());
     family
+}
+
+/// Shows the bounds that were reached.
+#[derive(Debug)]
+struct BoundsCollector(Bounds);
+
+impl Collector for BoundsCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let reached = self.0.view();
+        if reached.is_empty() {
+            return Ok(());
+        }
+        let help = "Times that a bound was reached";
+        let mut family = encoder.encode_descriptor("bound_reached", help, None, MetricType::Counter)?;
+        for bound in reached {
+            ConstCounter::new(bound.count).encode(family.encode_family(&[("bound", bound.name.as_str())])?)?;
+        }
+        Ok(())
+    }
 }
 
 /// One counter for each reason, found by the reason's number.

@@ -1,10 +1,10 @@
 //! What the guard shows of itself: metrics, logs, health over HTTP, and the socket that the command line talks to.
-pub mod budget;
-mod format;
-
 pub mod admin;
 pub mod attempt;
+pub mod bounds;
+pub mod budget;
 pub mod drops;
+mod format;
 pub mod http;
 mod kernel;
 pub mod live;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::{Bounds, Reached};
 use super::drops::Drops;
 pub use super::kernel::Kernel;
 use super::metrics::{Metrics, Outcome};
@@ -26,6 +27,8 @@ pub struct Status {
     pub bans_active: u64,
     pub blocklists: Vec<State>,
     pub kernel: Kernel,
+    /// Bounds that were reached since the start.
+    pub bounds: Vec<Reached>,
 }
 
 /// A server of the backend.
@@ -61,6 +64,7 @@ pub struct About {
     pub listeners: Vec<String>,
     pub backend: Vec<String>,
     pub metrics: Metrics,
+    pub bounds: Bounds,
     pub drops: Arc<Drops>,
 }
 
@@ -90,6 +94,7 @@ impl About {
             bans_active: self.metrics.bans_in_force(),
             blocklists: self.metrics.blocklist_states(),
             kernel: self.metrics.kernel_state(),
+            bounds: self.bounds.view(),
         }
     }
 }

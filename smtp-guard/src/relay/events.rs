@@ -71,10 +71,13 @@ fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, about:
     log::refused(shared.config.log.format, id, client, reason, &refused);
 }
 
-/// Tools that read the security lines ban whom they name. Who is slow is no offender, nor is who comes when we have no room
-/// or no backend, or whose TLS doesn't go with ours.
+/// Whether a security line names the client: tools that read these lines ban whom they name. A slow client is no offender,
+/// nor is one that comes when there is no room (its neighbours may hold it) or no backend, or whose TLS doesn't go with ours.
 fn is_offence(reason: Reason) -> bool {
-    !matches!(reason, Reason::Timeout | Reason::TotalConnections | Reason::BackendLost | Reason::Tls)
+    !matches!(
+        reason,
+        Reason::Timeout | Reason::TotalConnections | Reason::NetworkConnections | Reason::BackendLost | Reason::Tls
+    )
 }
 
 fn within_budget(shared: &Shared) -> bool {
@@ -100,6 +103,7 @@ mod tests {
         for (reason, offence) in [
             (Reason::BackendLost, false),
             (Reason::TotalConnections, false),
+            (Reason::NetworkConnections, false),
             (Reason::Timeout, false),
             (Reason::Harvest, true),
             (Reason::Connections, true),
