@@ -30,6 +30,8 @@ pub struct Source(pub u64);
 impl Source {
     const V4_TAG: u64 = 0xff04_0000_0000_0000;
     const V4_TAG_MASK: u64 = 0xffff_ffff_0000_0000;
+    /// The source that no packet has: reserved multicast (ff00::).
+    pub const NOBODY: Self = Self(0xff00_0000_0000_0000);
 
     /// The source of an IPv4 address given in host order.
     pub const fn v4(addr: u32) -> Self {
@@ -41,10 +43,12 @@ impl Source {
         Self(high & mask)
     }
 
-    /// The source of `ip`; an IPv4-mapped IPv6 address counts as IPv4.
+    /// The source of `ip`, as its [`canonical`] address has it. All of IPv6 multicast is one source, [`Self::NOBODY`].
     pub fn of(ip: IpAddr, ipv6_mask: u64) -> Self {
-        match ip.to_canonical() {
+        match canonical(ip) {
             IpAddr::V4(v4) => Self::v4(v4.to_bits()),
+            // Else it would be the key of an IPv4 source.
+            IpAddr::V6(v6) if v6.is_multicast() => Self::NOBODY,
             IpAddr::V6(v6) => Self::v6((v6.to_bits() >> 64) as u64, ipv6_mask),
         }
     }
@@ -60,6 +64,40 @@ impl Source {
             Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(self.0 as u32)),
             Family::V6 => IpAddr::V6(Ipv6Addr::from_bits((self.0 as u128) << 64)),
         }
+    }
+}
+
+/// The IPv4 address that an IPv6 address in halves stands for: IPv4-mapped (`::ffff:0:0/96`), or behind the well-known prefix of
+/// NAT64 (`64:ff9b::/96`, RFC 6052 section 2.1). Behind NAT64 all of IPv4 is one /64: there each IPv4 host is a source of its own.
+#[inline(always)]
+pub const fn embedded_v4(high: u64, low: u64) -> Option<u32> {
+    const NAT64: u64 = 0x0064_ff9b_0000_0000;
+    let is_mapped = high == 0 && low >> 32 == 0xffff;
+    let is_nat64 = high == NAT64 && low >> 32 == 0;
+    if is_mapped || is_nat64 { Some(low as u32) } else { None }
+}
+
+/// The address that is counted, banned and looked up for `ip`: the IPv4 address that it stands for, where it does.
+pub const fn canonical(ip: IpAddr) -> IpAddr {
+    if let IpAddr::V6(v6) = ip
+        && let Some(v4) = embedded_v4((v6.to_bits() >> 64) as u64, v6.to_bits() as u64)
+    {
+        return IpAddr::V4(Ipv4Addr::from_bits(v4));
+    }
+    ip
+}
+
+/// What kind of address `ip` is that no connection can come from, in words; `None`: one can.
+///
+/// The kernel plane takes a packet from such an address for malformed ([`crate::parse`]), as the stack does.
+pub const fn no_source(ip: IpAddr) -> Option<&'static str> {
+    match canonical(ip) {
+        IpAddr::V4(v4) if v4.is_unspecified() => Some("the unspecified address"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
+        IpAddr::V4(v4) if v4.is_multicast() => Some("a multicast address"),
+        IpAddr::V6(v6) if v6.is_unspecified() => Some("the unspecified address"),
+        IpAddr::V6(v6) if v6.is_multicast() => Some("a multicast address"),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
     }
 }
 

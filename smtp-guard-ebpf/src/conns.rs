@@ -20,6 +20,7 @@ use aya_ebpf::bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::programs::SockOpsContext;
 use smtp_guard_ebpf::abi::{self, Connections, Settings, Source};
+use smtp_guard_ebpf::parse::Address;
 use smtp_guard_ebpf::rate::Bucket;
 use smtp_guard_ebpf::reason::Reason;
 
@@ -98,11 +99,8 @@ fn source(ctx: &SockOpsContext, settings: &Settings) -> Option<Source> {
             // SAFETY: the fields of the context that the program was called with, read as volatile so that the
             // compiler doesn't join them.
             let word = |n: usize| unsafe { u32::from_be(ptr::read_volatile(ptr::addr_of!((*ctx.ops).remote_ip6[n]))) };
-            let high = u64::from(word(0)) << 32 | u64::from(word(1));
-            if high == 0 && word(2) == 0xffff {
-                return Some(Source::v4(word(3)));
-            }
-            Some(Source::v6(high, settings.ipv6_mask))
+            let half = |n: usize| u64::from(word(n)) << 32 | u64::from(word(n + 1));
+            Some(Address::v6(half(0), half(2)).source(settings.ipv6_mask))
         }
         _ => None,
     }

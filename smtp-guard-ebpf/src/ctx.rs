@@ -1,6 +1,8 @@
 //! Fenced: the packet behind an XDP context.
 #![allow(unsafe_code, reason = "the kernel hands the packet over as a pair of addresses")]
 
+use core::arch::asm;
+
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
 use smtp_guard_ebpf::frame::{Frame, MAX_OFFSET};
@@ -35,6 +37,27 @@ impl Frame for Packet<'_> {
         // SAFETY: `at` to `at + N` lies between data and data_end, as checked above; the verifier checks it again. An
         // array of bytes has no alignment and any bytes are valid.
         Some(unsafe { *(at as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn blurred(&self, offset: usize) -> usize {
+        // Any number that the verifier doesn't know: the packet's ethertype.
+        let unknown = u64::from(self.load_u16(12).unwrap_or_default());
+        let mut blurred = offset as u64;
+        // In assembler, since the compiler knows what this comes to.
+        // SAFETY: arithmetic on two registers.
+        unsafe {
+            asm!(
+                "{b} ^= {u}",
+                "{b} ^= {u}",
+                "{b} &= {mask}",
+                b = inout(reg) blurred,
+                u = in(reg) unknown,
+                mask = const MAX_OFFSET - 1,
+                options(nomem, nostack)
+            );
+        }
+        blurred as usize
     }
 
     #[inline(always)]

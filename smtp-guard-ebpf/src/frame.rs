@@ -1,8 +1,8 @@
 //! Checked loads from a packet. The XDP context implements [`Frame`] in the kernel, `&[u8]` on the host: everything
 //! above this file is the same code in both.
 
-/// Offsets from here on are never loaded: Ethernet, two VLAN tags, IPv6 with its bounded extension headers and TCP fit
-/// in, and the verifier wants an upper bound.
+/// Offsets from here on are never loaded: Ethernet, VLAN tags, IPv6 with its bounded extension headers and TCP fit in, and
+/// the verifier wants an upper bound. A power of two.
 pub const MAX_OFFSET: usize = 4096;
 
 /// A packet, from its Ethernet header on.
@@ -12,6 +12,13 @@ pub trait Frame {
 
     /// Whether the packet has `end` bytes, those behind its linear part included (`xdp.frags`).
     fn reaches(&self, end: usize) -> bool;
+
+    /// `offset`, which is below [`MAX_OFFSET`], as a number that the verifier knows no more of: else it goes through what follows
+    /// once for each value that `offset` can have.
+    #[inline(always)]
+    fn blurred(&self, offset: usize) -> usize {
+        offset
+    }
 
     /// Two bytes at `offset`, in network order.
     #[inline(always)]

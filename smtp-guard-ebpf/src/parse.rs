@@ -1,5 +1,11 @@
-//! Bytes to [`Packet`]: Ethernet, up to two VLAN tags, IPv4 with options, IPv6 with a bounded chain of extension
-//! headers, TCP. Knows no maps.
+//! Bytes to [`Packet`]: Ethernet, VLAN tags, IPv4 with options, IPv6 with a bounded chain of extension headers, TCP. Knows
+//! no maps.
+//!
+//! VLAN tags: the stack takes off any number of them, where their VLAN is 0 without any set-up. More than [`VLAN_TAGS`] are
+//! malformed, since the stack would look behind them and we don't.
+//!
+//! Sources: a segment from an address that can't be one (multicast, broadcast, unspecified) is malformed; the stack drops it as
+//! well. An IPv6 address that stands for an IPv4 one is that ([`embedded_v4`]).
 //!
 //! Fragments: the first one carries the ports and the flags and is judged like a whole packet; later ones carry neither
 //! and pass, as without the first the stack can't put them together. A first fragment that is too short to show them,
@@ -10,7 +16,7 @@
 //! 64 KiB that the driver or the stack has put together have no better (BIG TCP). Only what is for a guarded port is looked
 //! at so closely: the rest is the stack's.
 
-use crate::abi::{Family, Source};
+use crate::abi::{Family, Source, embedded_v4};
 use crate::frame::Frame;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -19,7 +25,8 @@ const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
-const VLAN_TAGS: usize = 2;
+/// VLAN tags that are looked behind. Networks have one or two.
+const VLAN_TAGS: usize = 32;
 
 const PROTOCOL_TCP: u8 = 6;
 const NEXT_HOP_BY_HOP: u8 = 0;
@@ -40,7 +47,7 @@ const ACK: u8 = 0x10;
 pub enum Packet {
     /// Not TCP over IP to a guarded port, or a fragment without the ports.
     Other,
-    /// It lies about its lengths, or hides its ports.
+    /// It lies about its lengths, hides its ports, or comes from nobody.
     Malformed(Family),
     Tcp(Segment),
 }
@@ -63,6 +70,25 @@ pub enum Address {
 }
 
 impl Address {
+    /// The address whose halves are these.
+    #[inline(always)]
+    pub const fn v6(high: u64, low: u64) -> Self {
+        match embedded_v4(high, low) {
+            Some(v4) => Self::V4(v4),
+            None => Self::V6 { high, low },
+        }
+    }
+
+    /// Whether a connection can come from it; [`crate::abi::no_source`] says it in words.
+    #[inline(always)]
+    pub const fn is_source(&self) -> bool {
+        match self {
+            Self::V4(addr) => *addr != 0 && *addr != u32::MAX && *addr >> 28 != 0xe,
+            // The range of multicast is also where the keys of IPv4 sources live.
+            Self::V6 { high, low } => *high >> 56 != 0xff && *high | *low != 0,
+        }
+    }
+
     /// Its family.
     #[inline(always)]
     pub const fn family(&self) -> Family {
@@ -104,9 +130,13 @@ pub fn parse(frame: &impl Frame, guarded: impl Fn(u16) -> bool) -> Packet {
         ethertype = inner;
         offset += 4;
     }
+    // What follows is one path, not one for each number of tags.
+    let offset = frame.blurred(offset);
     match ethertype {
         ETHERTYPE_IPV4 => ipv4(frame, offset, guarded),
         ETHERTYPE_IPV6 => ipv6(frame, offset, guarded),
+        // Whose family isn't seen.
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ => Packet::Malformed(Family::V4),
         _ => Packet::Other,
     }
 }
@@ -168,12 +198,8 @@ fn ipv6(frame: &impl Frame, offset: usize, guarded: impl Fn(u16) -> bool) -> Pac
     for _ in 0..=EXTENSION_HEADERS {
         if next == PROTOCOL_TCP {
             let source = u128::from_be_bytes(source);
-            let (high, low) = ((source >> 64) as u64, source as u64);
-            // Multicast can't be a source, and its range is where the keys of IPv4 sources live.
-            if high >> 56 == 0xff {
-                return MALFORMED;
-            }
-            return tcp(frame, at, Claim::of(frame, begin, payload), Address::V6 { high, low }, guarded);
+            let source = Address::v6((source >> 64) as u64, source as u64);
+            return tcp(frame, at, Claim::of(frame, begin, payload), source, guarded);
         }
         if !matches!(next, NEXT_HOP_BY_HOP | NEXT_ROUTING | NEXT_DESTINATION | NEXT_AUTH | NEXT_FRAGMENT) {
             return Packet::Other;
@@ -230,7 +256,7 @@ fn tcp(frame: &impl Frame, offset: usize, claim: Claim, source: Address, guarded
         return Packet::Other;
     }
     let length = usize::from(data >> 4) * 4;
-    if length < TCP_HEADER || offset + length > claim.end || !claim.holds {
+    if length < TCP_HEADER || offset + length > claim.end || !claim.holds || !source.is_source() {
         return Packet::Malformed(source.family());
     }
     let opens = flags & (SYN | ACK | FIN | RST) == SYN;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
-use smtp_guard_ebpf::abi::{Ban, Connections, Family, Source, established};
+use smtp_guard_ebpf::abi::{Ban, Connections, Family, Source, established, no_source};
 use smtp_guard_ebpf::decide::{Findings, Verdict, decide};
 use smtp_guard_ebpf::parse::{Address, Packet, Segment, parse};
 use smtp_guard_ebpf::rate::Bucket;
@@ -117,7 +117,6 @@ fn packets_are_parsed() {
         ("IPv4 with options", Build { options: 40, ..v4.clone() }, syn4),
         ("one VLAN tag", Build { vlans: vec![0x8100], ..v4.clone() }, syn4),
         ("two VLAN tags", Build { vlans: vec![0x88a8, 0x8100], ..v4.clone() }, syn4),
-        ("three VLAN tags", Build { vlans: vec![0x8100; 3], ..v4.clone() }, Packet::Other),
         ("UDP", Build { protocol: 17, ..v4.clone() }, Packet::Other),
         ("SYN-ACK", Build { flags: SYN | ACK, ..v4.clone() }, segment("192.0.2.1", 25, false)),
         ("SYN with ECN", Build { flags: SYN | 0xc0, ..v4.clone() }, syn4),
@@ -133,7 +132,6 @@ fn packets_are_parsed() {
         ("IPv6, too many extension headers", Build { extensions: vec![hop.clone(); 7], ..v6.clone() }, MALFORMED_V6),
         ("IPv6, first fragment", Build { extensions: vec![fragment(1)], ..v6.clone() }, syn6),
         ("IPv6, later fragment", Build { extensions: vec![fragment(8)], ..v6.clone() }, Packet::Other),
-        ("IPv6 from multicast", from("ff04::1"), MALFORMED_V6),
         ("ICMPv6", Build { protocol: 58, ..v6.clone() }, Packet::Other),
     ];
     for (name, build, expected) in table {
@@ -172,6 +170,81 @@ fn packets_are_parsed() {
             bytes[*at] = *byte;
         }
         check(name, &bytes, expected);
+    }
+}
+
+#[test]
+fn f2_what_is_behind_any_vlan_tags_is_judged() {
+    for source in ["192.0.2.1", "2001:db8::1"] {
+        let behind = |vlans: &[u16]| Build { vlans: vlans.to_vec(), ..from(source) }.bytes();
+        let syn = segment(source, 25, true);
+        for count in 0..=32 {
+            for tag in [0x8100, 0x88a8] {
+                check(&format!("{count} tags {tag:x}"), &behind(&vec![tag; count]), syn);
+            }
+        }
+        check("802.1ad over two 802.1Q", &behind(&[0x88a8, 0x8100, 0x8100]), syn);
+        check(
+            "another port behind three tags",
+            &Build { vlans: vec![0x8100; 3], port: 80, ..from(source) }.bytes(),
+            Packet::Other,
+        );
+        check(
+            "UDP behind three tags",
+            &Build { vlans: vec![0x8100; 3], protocol: 17, ..from(source) }.bytes(),
+            Packet::Other,
+        );
+        // Not a tag for the stack, which passes it to nobody.
+        check("an old double tag", &behind(&[0x9100]), Packet::Other);
+        // The stack would look behind these, and what we can't see must not get there.
+        check("33 tags", &behind(&[0x8100; 33]), Packet::Malformed(Family::V4));
+        let cut = &behind(&[0x8100; 3])[..24];
+        check("the end among the tags", cut, Packet::Other);
+    }
+}
+
+#[test]
+fn f3_nobody_sends_from_a_multicast_address() {
+    const MALFORMED_V4: Packet = Packet::Malformed(Family::V4);
+    const MALFORMED_V6: Packet = Packet::Malformed(Family::V6);
+    for (source, expected) in [
+        ("0.0.0.0", MALFORMED_V4),
+        ("255.255.255.255", MALFORMED_V4),
+        ("224.0.0.1", MALFORMED_V4),
+        ("239.255.255.255", MALFORMED_V4),
+        ("::", MALFORMED_V6),
+        ("ff04:0:c000:201::1", MALFORMED_V6),
+        ("ff02::1", MALFORMED_V6),
+        ("64:ff9b::224.0.0.1", MALFORMED_V4),
+        // Of the same kinds' neighbourhood.
+        ("0.0.0.1", segment("0.0.0.1", 25, true)),
+        ("223.255.255.255", segment("223.255.255.255", 25, true)),
+        ("240.0.0.0", segment("240.0.0.0", 25, true)),
+        ("255.255.255.254", segment("255.255.255.254", 25, true)),
+        ("::1", segment("::1", 25, true)),
+        ("fe80::1", segment("fe80::1", 25, true)),
+    ] {
+        check(source, &from(source).bytes(), expected);
+        // What isn't for us is the stack's.
+        for other in [Build { port: 80, ..from(source) }, Build { protocol: 17, ..from(source) }] {
+            check(source, &other.bytes(), Packet::Other);
+        }
+    }
+}
+
+#[test]
+fn an_ipv4_host_behind_nat64_is_that_host() {
+    for (source, stands_for) in [
+        ("64:ff9b::192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        // Other prefixes are somebody's own.
+        ("64:ff9b::1:c000:201", "64:ff9b::1:c000:201"),
+        ("64:ff9b:1::192.0.2.1", "64:ff9b:1::192.0.2.1"),
+        ("::192.0.2.1", "::192.0.2.1"),
+    ] {
+        check(source, &from(source).bytes(), segment(stands_for, 25, true));
+        let [source, stands_for] = [source, stands_for].map(|ip| Source::of(ip.parse().unwrap(), u64::MAX));
+        assert_eq!(source, stands_for);
     }
 }
 
@@ -323,6 +396,26 @@ fn sources_and_bans_survive_the_map() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
+    /// Both planes have one notion of what is no source, and of whose key an address has.
+    #[test]
+    fn both_planes_know_the_same_sources(
+        bits in any::<u128>(), v4 in any::<u32>(),
+        prefix in prop::sample::select(vec![0, 0xffff << 32, 0x0064_ff9b << 96, 0xff04 << 112, 0x2001_0db8 << 96]),
+    ) {
+        for bits in [bits, prefix | u128::from(v4), prefix | bits >> 16] {
+            let ip = Ipv6Addr::from_bits(bits);
+            let address = Address::v6((bits >> 64) as u64, bits as u64);
+            prop_assert_eq!(address.is_source(), no_source(ip.into()).is_none(), "{}", ip);
+            if address.is_source() {
+                prop_assert_eq!(address.source(u64::MAX << 16), Source::of(ip.into(), u64::MAX << 16));
+            } else if !ip.is_multicast() {
+                prop_assert!(Source::of(ip.into(), u64::MAX) != Source::NOBODY);
+            }
+        }
+        let ip = Ipv4Addr::from_bits(v4);
+        prop_assert_eq!(Address::V4(v4).is_source(), no_source(ip.into()).is_none());
+    }
+
     /// Mutated packets: nothing panics, what comes out as a segment has its port where the packet says, and a VLAN tag more
     /// changes nothing, which takes plain packets the long way.
     #[test]
@@ -354,7 +447,7 @@ proptest! {
         let is_tag = |chunk: &&[u8]| matches!(chunk, [0x81, 0, ..] | [0x88, 0xa8, ..]);
         let tags = bytes.get(12..).map(|rest| rest.chunks(4).take_while(is_tag).count());
         // Not one too many.
-        if bytes.len() >= 14 && tags < Some(2) {
+        if bytes.len() >= 14 && tags < Some(32) {
             let tagged = [&bytes[..12], &[0x81, 0, 0, 1], &bytes[12..]].concat();
             prop_assert_eq!(parse(&&bytes[..], guarded), parse(&&tagged[..], guarded));
         }

@@ -1,4 +1,6 @@
 //! Addresses by their role: a client's can't be taken for a backend's, and sets of networks answer for both families.
+//!
+//! An IPv6 address that stands for an IPv4 one (IPv4-mapped, or behind NAT64) is that one everywhere: [`canonical`].
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,16 +8,16 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixSet;
 use smtp_guard_ebpf::abi;
-pub use smtp_guard_ebpf::abi::Source;
+pub use smtp_guard_ebpf::abi::{Source, canonical, no_source};
 
-/// The peer that speaks SMTP to us. IPv4-mapped IPv6 is kept as IPv4.
+/// The peer that speaks SMTP to us, by its [`canonical`] address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddr(SocketAddr);
 
 impl ClientAddr {
     /// From the address that accept() gave.
     pub fn new(addr: SocketAddr) -> Self {
-        Self(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+        Self(SocketAddr::new(canonical(addr.ip()), addr.port()))
     }
 
     /// The address without its port.
@@ -93,7 +95,17 @@ impl Default for Ipv6Prefix {
     }
 }
 
-/// A set of networks of both families. An IPv4-mapped IPv6 address or network counts as IPv4.
+/// The network that holds the [`canonical`] addresses of `net`.
+pub fn canonical_net(net: IpNet) -> IpNet {
+    match (net, canonical(net.addr())) {
+        (IpNet::V6(v6), IpAddr::V4(v4)) if v6.prefix_len() >= 96 => {
+            IpNet::V4(Ipv4Net::new_assert(v4, v6.prefix_len() - 96))
+        }
+        _ => net,
+    }
+}
+
+/// A set of networks of both families, as [`canonical_net`] has them.
 #[derive(Clone, Debug, Default)]
 pub struct NetSet {
     v4: PrefixSet<Ipv4Net>,
@@ -103,7 +115,7 @@ pub struct NetSet {
 impl NetSet {
     /// Whether one of the networks holds `ip`.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        match ip.to_canonical() {
+        match canonical(ip) {
             IpAddr::V4(v4) => self.v4.get_lpm(&Ipv4Net::from(v4)).is_some(),
             IpAddr::V6(v6) => self.v6.get_lpm(&Ipv6Net::from(v6)).is_some(),
         }
@@ -135,19 +147,10 @@ impl FromIterator<IpNet> for NetSet {
     fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
         let mut set = Self::default();
         for net in nets {
-            match net {
-                IpNet::V4(v4) => {
-                    set.v4.insert(v4.trunc());
-                }
-                IpNet::V6(v6) => match v6.addr().to_ipv4_mapped() {
-                    Some(v4) if v6.prefix_len() >= 96 => {
-                        set.v4.insert(Ipv4Net::new_assert(v4, v6.prefix_len() - 96).trunc());
-                    }
-                    _ => {
-                        set.v6.insert(v6.trunc());
-                    }
-                },
-            }
+            match canonical_net(net) {
+                IpNet::V4(v4) => set.v4.insert(v4.trunc()),
+                IpNet::V6(v6) => set.v6.insert(v6.trunc()),
+            };
         }
         set
     }
@@ -168,6 +171,9 @@ mod tests {
         check(&["10.0.0.0/8"], "11.0.0.1", false);
         check(&["10.0.0.0/8"], "::ffff:10.0.0.1", true);
         check(&["::ffff:10.0.0.0/104"], "10.0.0.1", true);
+        check(&["64:ff9b::a00:0/104"], "10.0.0.1", true);
+        check(&["10.0.0.0/8"], "64:ff9b::a00:1", true);
+        check(&["64:ff9b::/32"], "64:ff9b:1::1", true);
         check(&["2001:db8::/32"], "2001:db8:1::1", true);
         check(&["2001:db8::/32"], "2001:db9::1", false);
         check(&[], "::1", false);
@@ -187,8 +193,11 @@ mod tests {
         for (ip, text) in [
             ("192.0.2.1", "192.0.2.1"),
             ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("64:ff9b::192.0.2.1", "192.0.2.1"),
+            ("64:ff9b:0:0:1::1", "64:ff9b::/64"),
             ("2001:db8::1", "2001:db8::/64"),
             ("::1", "::/64"),
+            ("ff04:0:c000:201::1", "ff00::/64"),
         ] {
             assert_eq!(prefix.display(prefix.source(ip.parse().unwrap())), text);
         }

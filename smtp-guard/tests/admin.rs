@@ -216,6 +216,8 @@ fn bad_requests_get_an_error_that_says_why() {
     check(&guard, post, "{", 400, "is no ban");
     check(&guard, post, "{\"ip\": \"192.0.2.1\", \"seconds\": 1, \"reason\": \"\", \"x\": 1}", 400, "unknown field");
     check(&guard, post, &ban("nobody", "1", "x"), 400, "is no ban");
+    check(&guard, post, &ban("ff04:0:c000:201::1", "1", "x"), 400, "ff04:0:c000:201::1 is a multicast address");
+    check(&guard, post, &ban("0.0.0.0", "1", "x"), 400, "is the unspecified address");
     check(&guard, post, &ban("192.0.2.1", "0", "x"), 400, "seconds must be");
     check(&guard, post, &ban("192.0.2.1", "99999999999", "x"), 400, "seconds must be");
     check(&guard, post, &ban("192.0.2.1", "-1", "x"), 400, "is no ban");

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 
+use crate::addr::{canonical, canonical_net};
+
 /// Prefixes shorter than these are a part of the Internet, and no list's entry.
 const WIDEST_V4: u32 = 8;
 const WIDEST_V6: u32 = 16;
-/// IPv4 addresses within IPv6: `::ffff:0:0/96`.
-const MAPPED: u128 = 0xffff_0000_0000;
 
 /// Addresses from the first to the last, both included, of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,7 +91,7 @@ impl Span {
 
 impl From<IpAddr> for Span {
     fn from(addr: IpAddr) -> Self {
-        match addr.to_canonical() {
+        match canonical(addr) {
             IpAddr::V4(addr) => Self::V4 { first: addr.to_bits(), last: addr.to_bits() },
             IpAddr::V6(addr) => Self::V6 { first: addr.to_bits(), last: addr.to_bits() },
         }
@@ -100,16 +100,9 @@ impl From<IpAddr> for Span {
 
 impl From<IpNet> for Span {
     fn from(net: IpNet) -> Self {
-        match net {
+        match canonical_net(net) {
             IpNet::V4(net) => Self::V4 { first: net.network().to_bits(), last: net.broadcast().to_bits() },
-            IpNet::V6(net) => {
-                let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
-                if net.prefix_len() >= 96 && first & !u128::from(u32::MAX) == MAPPED {
-                    Self::V4 { first: first as u32, last: last as u32 }
-                } else {
-                    Self::V6 { first, last }
-                }
-            }
+            IpNet::V6(net) => Self::V6 { first: net.network().to_bits(), last: net.broadcast().to_bits() },
         }
     }
 }
@@ -166,6 +159,7 @@ mod tests {
         check("192.0.2.0-192.0.2.255", Ok("192.0.2.0/24"));
         check("::ffff:192.0.2.1", Ok("192.0.2.1"));
         check("::ffff:192.0.2.0/120", Ok("192.0.2.0/24"));
+        check("64:ff9b::192.0.2.0/120", Ok("192.0.2.0/24"));
         check("::ffff:0:0/95", Ok("::fffe:0:0/95"));
         check("2001:DB8::1/128", Ok("2001:db8::1"));
         for text in ["", "192.0.2", "192.0.2.256", "192.0.02.1", "192.0.2.1:25", "host", "2001:db8::/", "fe80::1%eth0"]

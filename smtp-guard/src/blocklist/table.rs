@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::list::List;
 use super::span::Span;
+use crate::addr::canonical;
 
 /// A list with its name.
 #[derive(Clone, Debug)]
@@ -40,7 +41,7 @@ impl Table {
 
     /// Whether a list has `ip`.
     pub fn has(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
+        let ip = canonical(ip);
         self.0.iter().any(|named| named.list.spans.find(ip).is_some())
     }
 
@@ -53,7 +54,7 @@ impl Table {
 
     /// The lists that have `ip`.
     pub fn listings(&self, ip: IpAddr) -> Vec<Listing> {
-        let ip = ip.to_canonical();
+        let ip = canonical(ip);
         let listing = |named: &Named| {
             let (span, ()) = named.list.spans.find(ip)?;
             Some(Listing { list: named.name.clone(), file: named.file.clone(), entry: span.to_string() })

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
 
-use crate::addr::Ipv6Prefix;
+use crate::addr::{Ipv6Prefix, canonical, no_source};
 use crate::config::units::{DURATION_HELP, parse_duration};
 use crate::observe::admin::{LONGEST, REASON_BYTES};
 
@@ -75,7 +75,7 @@ pub(super) enum Command {
     /// Say what would happen to a client, without a connection and without counting it
     Try {
         /// The client's address
-        #[arg(long = "from", value_name = "IP", value_parser = address)]
+        #[arg(long = "from", value_name = "IP", value_parser = client)]
         ip: IpAddr,
         /// Its name in EHLO
         #[arg(long, value_name = "NAME", default_value = "client.example")]
@@ -133,7 +133,7 @@ pub(super) enum Decisions {
     /// Block an address; exempt ones are refused
     Add {
         /// An IPv4 or IPv6 address; of the latter its whole prefix is blocked
-        #[arg(value_parser = address)]
+        #[arg(value_parser = client)]
         ip: IpAddr,
         /// How long: 30s, 10m, 1h, 7d
         #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
@@ -202,15 +202,24 @@ pub(super) struct Json {
 /// An address, or an IPv6 prefix that can be one source.
 fn address(text: &str) -> Result<IpAddr, String> {
     if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(ip.to_canonical());
+        return Ok(canonical(ip));
     }
     match text.parse::<IpNet>() {
         Ok(IpNet::V4(net)) if net.prefix_len() == 32 => Ok(net.addr().into()),
         Ok(IpNet::V6(net)) if net.prefix_len() == 128 || Ipv6Prefix::RANGE.contains(&net.prefix_len()) => {
-            Ok(IpAddr::V6(net.addr()).to_canonical())
+            Ok(canonical(net.addr().into()))
         }
         Ok(_) => Err(String::from("networks are not supported by this version; give one address")),
         Err(_) => Err(String::from("give an address: 192.0.2.1 or 2001:db8::1")),
+    }
+}
+
+/// An address, or a prefix, that a connection can come from.
+fn client(text: &str) -> Result<IpAddr, String> {
+    let ip = address(text)?;
+    match no_source(ip) {
+        Some(kind) => Err(format!("that is {kind}: no connection comes from it")),
+        None => Ok(ip),
     }
 }
 
@@ -281,6 +290,14 @@ mod tests {
         check("try|--from|192.0.2.1|--mail-from=|--rcpt-to|a@b|--rcpt-to|c@d", Ok("rcpt_to: [\"a@b\", \"c@d\"]"));
         check("decisions|list", Ok("List"));
         check("decisions|add|192.0.2.1|--for|1h|--reason|too much", Ok("length: 3600s, reason: \"too much\""));
+        check("decisions|add|64:ff9b::192.0.2.1|--for|1h|--reason|x", Ok("ip: 192.0.2.1"));
+        for ip in ["ff04:0:c000:201::1", "ff02::1/128", "ff00::/64", "224.0.0.1", "64:ff9b::224.0.0.1"] {
+            check(&format!("decisions|add|{ip}|--for|1h|--reason|x"), Err("a multicast address: no connection comes"));
+            check(&format!("try|--from|{ip}"), Err("a multicast address"));
+        }
+        check("decisions|add|0.0.0.0|--for|1h|--reason|x", Err("the unspecified address"));
+        check("decisions|add|::|--for|1h|--reason|x", Err("the unspecified address"));
+        check("decisions|add|255.255.255.255|--for|1h|--reason|x", Err("the broadcast address"));
         check("decisions|delete|192.0.2.1", Ok("ip: Some(192.0.2.1), all: false"));
         check("decisions|delete|--all", Ok("ip: None, all: true"));
         check("edge|load|--interface|lo|--interface|eth0", Ok("[\"lo\", \"eth0\"]"));

@@ -12,7 +12,7 @@ use toml::Spanned;
 use super::raw::{List, Number, Share, Text};
 use super::report::Problem;
 use super::units::{DURATION_HELP, SIZE_HELP, parse_duration, parse_size, show_duration, show_size};
-use crate::addr::NetSet;
+use crate::addr::{NetSet, canonical_net};
 use crate::wire::address::Mailbox;
 
 /// An IPv4 network wider than this is no organisation's: 10.0.0.0/8 is the widest in private use.
@@ -195,13 +195,7 @@ impl Judge {
             self.wrong(raw.span(), message, "", format!("write \"{addr}\" or \"{whole}\""));
             return None;
         }
-        Some(match net {
-            IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
-                Some(v4) => IpNet::V4(Ipv4Net::new_assert(v4, v6.prefix_len() - 96)),
-                None => net,
-            },
-            _ => net,
-        })
+        Some(canonical_net(net))
     }
 
     /// An address, as it is compared.

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::attempt::{Attempt, Rehearsal};
 pub use super::socket::{Socket, SocketError};
 use super::status::About;
+use crate::addr::{canonical, no_source};
 use crate::clock::{Both, Instant};
 use crate::feedback::ControlError;
 use crate::feedback::decision::{Decision, Explanation};
@@ -189,7 +190,10 @@ async fn explain<C: Control>(State(shared): State<Shared<C>>, UrlPath(ip): UrlPa
 async fn attempt<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
     match read::<Attempt>(body, "attempt") {
         Ok(attempt) => {
-            let attempt = Attempt { ip: attempt.ip.to_canonical(), ..attempt };
+            let attempt = match client(attempt.ip) {
+                Ok(ip) => Attempt { ip, ..attempt },
+                Err(error) => return problem(StatusCode::BAD_REQUEST, &error),
+            };
             answer(shared.control.attempt(attempt).await)
         }
         Err(problem) => problem,
@@ -215,13 +219,21 @@ impl Add {
         if self.reason.chars().any(char::is_control) {
             return Err(String::from("the reason holds control characters"));
         }
-        Ok((self.ip.to_canonical(), Duration::from_secs(self.seconds), self.reason))
+        Ok((client(self.ip)?, Duration::from_secs(self.seconds), self.reason))
+    }
+}
+
+/// `ip` as a source is known by, if it can be one.
+fn client(ip: IpAddr) -> Result<IpAddr, String> {
+    match no_source(ip) {
+        Some(kind) => Err(format!("{ip} is {kind}: no connection comes from it")),
+        None => Ok(canonical(ip)),
     }
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {
     match text.parse::<IpAddr>() {
-        Ok(ip) => Ok(ip.to_canonical()),
+        Ok(ip) => Ok(canonical(ip)),
         Err(_) => Err(format!("{:?} is no IP address", super::log::printable(text.as_bytes()))),
     }
 }

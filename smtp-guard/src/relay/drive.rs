@@ -25,10 +25,10 @@ use super::{Shared, Stop, events};
 use crate::addr::ClientAddr;
 use crate::clock::{Both, Instant};
 use crate::config::Role;
+use crate::observe::metrics::Outcome;
 use crate::offence::Report;
 use crate::policy::Client;
 use crate::policy::checks::Found;
-use crate::observe::metrics::Outcome;
 use crate::session::{Event, Facts, Input, Message, Opening, Output, Request, Secured, Session, Wants};
 use crate::wire::command;
 use crate::wire::data::{BodyDecoder, Chunk};
@@ -65,10 +65,12 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
     let id = shared.next_id();
     let (stream, secured) = match role {
         Role::Mx | Role::Submission => (Stream::clear(stream), None),
-        Role::Submissions => match handshake(&shared, &mut seat, addr, stream, LineDecoder::new(), &BytesMut::new()).await {
-            Ok((stream, secured)) => (stream, Some(secured)),
-            Err(error) => return handshake_failed(&shared, &id, addr, &error),
-        },
+        Role::Submissions => {
+            match handshake(&shared, &mut seat, addr, stream, LineDecoder::new(), &BytesMut::new()).await {
+                Ok((stream, secured)) => (stream, Some(secured)),
+                Err(error) => return handshake_failed(&shared, &id, addr, &error),
+            }
+        }
     };
     let mut out = Vec::with_capacity(4);
     let opening = Opening {

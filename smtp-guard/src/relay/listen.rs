@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::drive::{Guest, drive};
 use super::admission::Arrival;
+use super::drive::{Guest, drive};
 use super::sources::Seat;
 use super::{Shared, Stop, admission, balancer, catch_all, events, recipients};
 use crate::addr::ClientAddr;

@@ -200,7 +200,9 @@ fn rules(shared: &Shared, client: &Client, arrival: &Arrival, explanation: &Expl
     }
     if arrival.standing == Standing::Exempt {
         // Whom it speaks for is judged by the address in the PROXY header.
-        return vec!["listen.proxy_protocol: one of the balancers; for itself no limit of connections applies".to_owned()];
+        return vec![
+            "listen.proxy_protocol: one of the balancers; for itself no limit of connections applies".to_owned(),
+        ];
     }
     let limits = &config.limits;
     let source = arrival.source();

@@ -86,8 +86,8 @@ const LISTED: [&str; 9] = [
 ];
 
 /// Of both families: nothing against it, banned, ban over, at the ceiling, below it, banned but exempt, full but exempt, too
-/// many in a minute, not too many; and listed ones with what lies beside them.
-const SOURCES: [&str; 31] = [
+/// many in a minute, not too many; and listed ones with what lies beside them, IPv4 behind NAT64, and what is no source.
+const SOURCES: [&str; 36] = [
     "192.0.2.1",
     "192.0.2.2",
     "192.0.2.3",
@@ -119,6 +119,11 @@ const SOURCES: [&str; 31] = [
     "2001:db8:0:3::1",
     "2001:db8:0:4::1",
     "2001:db8:0:5::1",
+    "64:ff9b::192.0.2.2",
+    "64:ff9b::198.51.100.7",
+    "64:ff9b::192.0.2.9",
+    "ff04:0:c000:202::1",
+    "255.255.255.255",
 ];
 /// Those that something of their own is known of.
 const KNOWN: usize = 18;
@@ -233,7 +238,8 @@ fn builds() -> impl Strategy<Value = Build> {
         1 => any::<u128>().prop_map(|bits| IpAddr::V6(bits.into())),
     ];
     let headers = (
-        prop::collection::vec(prop::sample::select(vec![0x8100u16, 0x88a8, 0x8100]), 0..4),
+        prop_oneof![3 => 0usize..4, 1 => 0usize..40]
+            .prop_flat_map(|tags| prop::collection::vec(prop::sample::select(vec![0x8100u16, 0x88a8, 0x8100]), tags)),
         prop_oneof![3 => Just(0usize), 2 => 0usize..11],
         prop::collection::vec((prop::sample::select(vec![0u8, 43, 44, 51, 60, 59]), 0u8..4), 0..8),
         prop_oneof![6 => Just(0u16), 1 => Just(0x2000), 1 => Just(1), 1 => any::<u16>()],

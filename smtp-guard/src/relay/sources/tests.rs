@@ -108,8 +108,7 @@ fn c2_idle_strangers_of_whoever_holds_most_make_room() {
 #[test]
 fn c2_the_reserve_is_for_sources_with_a_history() {
     let sources = Sources::new(Limits { of_source: 20, of_network: 0, total: 10 });
-    let strangers: Vec<_> =
-        (0..9).map(|n| sources.enter(host(n, 1), Standing::Stranger, at(0)).unwrap()).collect();
+    let strangers: Vec<_> = (0..9).map(|n| sources.enter(host(n, 1), Standing::Stranger, at(0)).unwrap()).collect();
     strangers.iter().for_each(Seat::works);
     assert_eq!(sources.enter(host(20, 1), Standing::Stranger, at(0)).unwrap_err(), Reason::TotalConnections);
     let known = sources.enter(host(20, 1), Standing::Known, at(0)).unwrap();
@@ -125,8 +124,7 @@ fn c2_the_reserve_is_for_sources_with_a_history() {
 #[test]
 fn c2_within_a_network_the_source_that_holds_most_makes_room() {
     let sources = Sources::new(Limits { of_source: 20, of_network: 20, total: 1000 });
-    let greedy: Vec<_> =
-        (0..18).map(|_| sources.enter(host(1, 1), Standing::Stranger, at(0)).unwrap()).collect();
+    let greedy: Vec<_> = (0..18).map(|_| sources.enter(host(1, 1), Standing::Stranger, at(0)).unwrap()).collect();
     let honest = sources.enter(host(1, 2), Standing::Stranger, at(1)).unwrap();
     assert_eq!(honest.displaced(), Some(Reason::NetworkConnections));
     assert_eq!(greedy.iter().filter(|seat| seat.has_ceded()).count(), 1);
