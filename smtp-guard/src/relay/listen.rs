@@ -32,7 +32,14 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How long to wait when the process is out of descriptors: sessions that end make room.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// The bound sockets, before any client is served.
+/// The addresses of the configuration, taken, while nobody can connect to them yet.
+///
+/// Between [`Self::bind`] and [`Self::listen`] the kernel plane and the block lists are put in place: a connection that the
+/// kernel takes before would be in although a ceiling, a ban or a list is against it.
+#[derive(Debug)]
+pub struct Bound(Vec<(Socket, Listen)>);
+
+/// The listening sockets, before any client is served.
 #[derive(Debug)]
 pub struct Listeners(Vec<(TcpListener, Listen)>);
 
@@ -44,11 +51,11 @@ pub struct BindError {
     error: io::Error,
 }
 
-impl Listeners {
+impl Bound {
     /// Binds all addresses of the configuration, or none.
     pub fn bind(sockets: &[Listen]) -> Result<Self, BindError> {
         let bind = |listen: &Listen| match bind(listen.address) {
-            Ok(listener) => Ok((listener, listen.clone())),
+            Ok(socket) => Ok((socket, listen.clone())),
             Err(error) => Err(BindError { address: listen.address, error }),
         };
         sockets.iter().map(bind).collect::<Result<_, _>>().map(Self)
@@ -56,9 +63,23 @@ impl Listeners {
 
     /// The addresses that were bound.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect()
+        self.0.iter().filter_map(|(socket, _)| socket.local_addr().ok()?.as_socket()).collect()
     }
 
+    /// Lets clients connect, to all addresses or none. To be called inside the tokio runtime.
+    pub fn listen(self) -> Result<Listeners, BindError> {
+        let listen = |(socket, listen): (Socket, Listen)| {
+            let listening = socket.listen(BACKLOG).and_then(|()| TcpListener::from_std(socket.into()));
+            match listening {
+                Ok(listener) => Ok((listener, listen)),
+                Err(error) => Err(BindError { address: listen.address, error }),
+            }
+        };
+        self.0.into_iter().map(listen).collect::<Result<_, _>>().map(Listeners)
+    }
+}
+
+impl Listeners {
     /// Serves until `stop`, then waits at most `drain` for what is under way. Returns the number of sessions cut off.
     pub async fn serve(self, shared: Arc<Shared>, stop: Stop, drain: Duration) -> usize {
         let mut tasks = JoinSet::new();
@@ -88,7 +109,7 @@ impl Listeners {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // `[::]:25` and `0.0.0.0:25` stand side by side, each for its own family.
@@ -99,8 +120,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     // What is accepted inherits it.
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -228,14 +248,41 @@ fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::NetSet;
 
     #[tokio::test]
     async fn little_is_held_for_a_client_that_does_not_read() {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (server, _) = listener.accept().await.unwrap();
+        let bound = bound();
+        let address = bound.addresses()[0];
+        let listeners = bound.listen().unwrap();
+        let _client = TcpStream::connect(address).await.unwrap();
+        let (server, _) = listeners.0[0].0.accept().await.unwrap();
         let held = socket2::SockRef::from(&server).send_buffer_size().unwrap();
         // The kernel takes twice as much, for its own records.
         assert!(held <= 2 * SEND_BUFFER, "{held}");
+    }
+
+    fn bound() -> Bound {
+        let address = "127.0.0.1:0".parse().unwrap();
+        Bound::bind(&[Listen { address, role: Role::Mx, balancers: NetSet::default() }]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn f5_nobody_is_connected_before_the_guard_listens() {
+        let bound = bound();
+        let address = bound.addresses()[0];
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let _listeners = bound.listen().unwrap();
+        assert!(TcpStream::connect(address).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_found_before_anything_else_is_begun() {
+        let bound = bound();
+        let address = bound.addresses()[0];
+        let _listeners = bound.listen().unwrap();
+        let error = Bound::bind(&[Listen { address, role: Role::Mx, balancers: NetSet::default() }]).unwrap_err();
+        assert!(error.to_string().contains("another program holds it"), "{error}");
     }
 }

@@ -39,7 +39,7 @@ mod stream;
 mod tls;
 
 pub use blocklists::{Blocklists, Filled, fill};
-pub use listen::Listeners;
+pub use listen::{Bound, Listeners};
 pub use tls::{TlsError, try_load};
 
 /// Clients that were turned away and are waited for; more are cut off at once.

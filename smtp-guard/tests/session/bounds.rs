@@ -75,7 +75,7 @@ fn c2_a_session_that_gives_way_loses_nothing() {
         > .|
         G
         B 250 2.0.0 queued as 1
-        # message Accepted size=17 to=1
+        # message Accepted size=19 to=1
         ! MessageAccepted
         < 250 2.0.0 queued as 1
         < 421 4.3.2
