@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::admission::Arrival;
+use super::balancer::HeaderError;
 use super::drive::{Guest, drive};
 use super::sources::Seat;
 use super::{Shared, Stop, admission, balancer, catch_all, events, recipients};
@@ -178,6 +179,11 @@ fn behind_balancer(mut stream: TcpStream, itself: Ends, listen: &Arc<Listen>, sh
     tokio::spawn(async move {
         match balancer::header(&mut stream, itself).await {
             Ok(ends) => admit(stream, ends, &listen, &shared, &stop),
+            Err(HeaderError::Silent) => {
+                tracing::debug!(client = %peer.ip(), "a balancer looked whether the port is open");
+                shared.metrics.balancer_check();
+                shared.metrics.connection_closed();
+            }
             Err(error) => refuse(&stream, peer, &error.to_string(), &shared),
         }
         drop(room);

@@ -4,6 +4,7 @@
 mod balancer;
 mod faults;
 mod lax;
+mod places;
 mod readers;
 mod smuggling;
 mod unknowns;
