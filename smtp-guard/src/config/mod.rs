@@ -14,6 +14,7 @@ mod tests;
 mod together;
 pub(crate) mod units;
 mod values;
+mod warnings;
 
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
