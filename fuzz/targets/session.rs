@@ -170,6 +170,7 @@ impl Trace {
                 self.step(Input::Secured(SECURED));
             }
             b'N' => self.step(Input::Banned(Reason::Harvest)),
+            b'V' => self.step(Input::GiveWay),
             b'G' => self.step(Input::ClientGone),
             _ if self.securing => {}
             // The client sends a line, or bytes.

@@ -62,6 +62,7 @@ enum Act {
     Facts(Facts),
     Early,
     Banned,
+    GiveWay,
     Shutdown,
     Gone,
 }
@@ -102,9 +103,10 @@ const LOST: [Lost; 4] = [Lost::Unreachable, Lost::Closed, Lost::Timeout, Lost::P
 /// Mostly what the session waits for, so that traces get far; now and then anything.
 fn act(random: &mut Random, session: &Session, seen: &Seen) -> Act {
     match (random.below(100), session.wants()) {
-        (0, _) => match random.below(3) {
+        (0, _) => match random.below(4) {
             0 => Act::Banned,
-            1 => Act::Shutdown,
+            1 => Act::GiveWay,
+            2 => Act::Shutdown,
             _ => Act::Gone,
         },
         (1..3, _) => Act::Deadline,
@@ -295,6 +297,7 @@ fn run(random: &mut Random, rules: &Arc<Rules>, backend: &Arc<Capabilities>) -> 
             Act::Facts(facts) => session.step(Input::Facts(facts), now, &mut out),
             Act::Early => session.step(Input::EarlyTalk, now, &mut out),
             Act::Banned => session.step(Input::Banned(Reason::Harvest), now, &mut out),
+            Act::GiveWay => session.step(Input::GiveWay, now, &mut out),
             Act::Shutdown => session.step(Input::Shutdown, now, &mut out),
             Act::Gone => session.step(Input::ClientGone, now, &mut out),
         }

@@ -26,7 +26,7 @@ use crate::observe::metrics::{KernelStats, Metrics};
 use crate::observe::status::{About, Kernel};
 use crate::observe::{admin, log};
 use crate::policy::Rules;
-use crate::relay::{self, Blocklists, Listeners, Shared};
+use crate::relay::{self, Blocklists, Bound, Shared};
 use crate::store::Store;
 
 /// How long the store may take to close.
@@ -48,7 +48,8 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     // What can fail because of the operator comes first, before anything is begun.
     let store = Store::open(&config.state.directory, config.limits.ipv6_prefix)?;
     let known = config.recipients.known.as_deref().map(KnownRecipients::load).transpose()?;
-    let listeners = Listeners::bind(&config.listen)?;
+    // Taken, but nobody can connect yet.
+    let bound = Bound::bind(&config.listen)?;
     let admin_socket = admin::Socket::bind(&config.admin.socket)?;
     let http = match config.metrics.listen {
         Some(address) => Some(Http::bind(address).await?),
@@ -76,12 +77,14 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let (feedback, feedback_task) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, meter);
     let rules = Arc::new(Rules::new(Arc::clone(&config), known));
     let shared = Shared::new(rules, feedback, metrics.clone(), bans)?;
-    // Before the first client: who is listed isn't served meanwhile.
     let blocklists = Blocklists::new(&shared, plane).read(&shared).await;
+    let addresses = bound.addresses();
+    // Only now, with kernel plane, bans and block lists in place: nobody slips in before they count and drop.
+    let listeners = bound.listen()?;
 
     let about = About {
         started: Instant::now(),
-        listeners: listeners.addresses().iter().map(ToString::to_string).collect(),
+        listeners: addresses.iter().map(ToString::to_string).collect(),
         backend: config.backend.servers.iter().map(ToString::to_string).collect(),
         metrics: metrics.clone(),
         bounds: metrics.bounds().clone(),

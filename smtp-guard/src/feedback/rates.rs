@@ -26,9 +26,15 @@ const SLICES: usize = 12;
 /// Sources that are looked at to find one that makes room.
 const LOOK: usize = 16;
 
-/// Both rates that a source is limited in.
+/// TLS handshakes that one source may begin in a minute before each further one has to wait. Ten a second are more than a
+/// large sender begins from one address, and cost a core a few ms; thousands would keep it busy.
+const HANDSHAKES: u32 = 600;
+
+/// The rates that a source is limited in.
 #[derive(Debug)]
 pub struct Counters {
+    /// TLS handshakes in a minute; not kept over a restart.
+    pub handshakes: Rates,
     /// In a minute.
     pub connections: Rates,
     /// In an hour.
@@ -40,6 +46,7 @@ impl Counters {
     pub fn new(config: &Config) -> Self {
         let (limits, max) = (&config.limits, config.edge.max_sources as usize);
         Self {
+            handshakes: Rates::new(HANDSHAKES, Duration::from_secs(60), max),
             connections: Rates::new(limits.connections_per_minute, Duration::from_secs(60), max),
             messages: Rates::new(limits.messages_per_hour, Duration::from_secs(3600), max),
         }

@@ -66,6 +66,7 @@ struct Inner {
     registry: Registry,
     connections: Counter,
     active: Gauge,
+    balancer_checks: Counter,
     messages: [Counter; Outcome::ALL.len()],
     rejections: ByReason,
     offences: ByReason,
@@ -96,6 +97,9 @@ impl Metrics {
         registry.register("connections", "Connections accepted", connections.clone());
         let active = Gauge::default();
         registry.register("connections_active", "Connections open now", active.clone());
+        let balancer_checks = Counter::default();
+        let help = "Connections of balancers that closed without a byte: they look whether the port is open";
+        registry.register("balancer_checks", help, balancer_checks.clone());
         let messages = labelled(&mut registry, "messages", "Messages by what became of them");
         let rejections = labelled(&mut registry, "rejections", "Refusals by reason");
         let offences = labelled(&mut registry, "offences", "Offences that were reported to the ledger");
@@ -125,6 +129,7 @@ impl Metrics {
             registry,
             connections,
             active,
+            balancer_checks,
             messages: Outcome::ALL.map(|o| messages.get_or_create_owned(&vec![("outcome", o.label())])),
             rejections: ByReason::new(rejections, "reason", is_refusal),
             offences: ByReason::new(offences, "conduct", is_refusal),
@@ -153,6 +158,11 @@ impl Metrics {
     /// It ended. To be called once for each [`Self::connection_opened`].
     pub fn connection_closed(&self) {
         self.0.active.dec();
+    }
+
+    /// A balancer connected to see whether somebody listens, and said nothing.
+    pub fn balancer_check(&self) {
+        self.0.balancer_checks.inc();
     }
 
     /// Connections open now.
@@ -384,6 +394,7 @@ mod tests {
             },
             "smtp_guard_connections_active 0",
         );
+        check(|m| m.balancer_check(), "smtp_guard_balancer_checks_total 1");
         for outcome in Outcome::ALL {
             let line = format!("smtp_guard_messages_total{{outcome=\"{}\"}} 1", outcome.label());
             check(|m| m.message(outcome), &line);

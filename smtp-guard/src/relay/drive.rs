@@ -19,16 +19,17 @@ use tokio::time::{Instant as TokioInstant, Sleep, timeout};
 use super::backend::Backend;
 use super::farewell::{self, FAREWELL};
 use super::inquiry::Inquiry;
-use super::sources::Seat;
+use super::sources::{Seat, Wake};
 use super::stream::Stream;
 use super::{Shared, Stop, events};
 use crate::addr::ClientAddr;
 use crate::clock::{Both, Instant};
 use crate::config::Role;
+use crate::observe::metrics::Outcome;
 use crate::offence::Report;
 use crate::policy::Client;
 use crate::policy::checks::Found;
-use crate::session::{Event, Facts, Input, Opening, Output, Request, Secured, Session, Wants};
+use crate::session::{Event, Facts, Input, Message, Opening, Output, Request, Secured, Session, Wants};
 use crate::wire::command;
 use crate::wire::data::{BodyDecoder, Chunk};
 use crate::wire::line::{Line, LineDecoder};
@@ -40,6 +41,10 @@ const COMMAND_READ: usize = 2 * 1024;
 const BODY_READ: usize = 16 * 1024;
 /// How long the client may take to read what is written to it at once.
 const WRITE_WAIT: Duration = Duration::from_secs(300);
+/// How long a client whose place was needed may take to read why.
+const HURRY: Duration = Duration::from_secs(1);
+/// What a TLS handshake waits for when its source has begun too many in a minute.
+const HANDSHAKE_PACE: Duration = Duration::from_secs(1);
 /// Replies gathered before they are written, although more commands wait.
 const WRITE_CHUNK: usize = 16 * 1024;
 
@@ -60,10 +65,12 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
     let id = shared.next_id();
     let (stream, secured) = match role {
         Role::Mx | Role::Submission => (Stream::clear(stream), None),
-        Role::Submissions => match handshake(&shared, stream, LineDecoder::new(), &BytesMut::new()).await {
-            Ok((stream, secured)) => (stream, Some(secured)),
-            Err(error) => return handshake_failed(&shared, &id, addr, &error),
-        },
+        Role::Submissions => {
+            match handshake(&shared, &mut seat, addr, stream, LineDecoder::new(), &BytesMut::new()).await {
+                Ok((stream, secured)) => (stream, Some(secured)),
+                Err(error) => return handshake_failed(&shared, &id, addr, &error),
+            }
+        }
     };
     let mut out = Vec::with_capacity(4);
     let opening = Opening {
@@ -108,6 +115,8 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
 /// The TLS handshake with a client, if there is room for one more and nothing was sent ahead of it.
 async fn handshake(
     shared: &Shared,
+    seat: &mut Seat,
+    addr: ClientAddr,
     stream: TcpStream,
     lines: LineDecoder,
     unread: &BytesMut,
@@ -115,16 +124,39 @@ async fn handshake(
     let (Some(tls), Some(proof)) = (&shared.tls, lines.finish(unread)) else {
         return Err(io::ErrorKind::InvalidData.into());
     };
-    let Ok(_room) = shared.handshakes.try_acquire() else {
-        shared.metrics.bound_reached("handshakes");
-        return Err(io::ErrorKind::ResourceBusy.into());
+    let accepting = async {
+        if shared.hastens_handshakes(addr) {
+            shared.metrics.bound_reached("tls_handshakes");
+            tokio::time::sleep(HANDSHAKE_PACE).await;
+        }
+        let Ok(_room) = shared.handshakes.try_acquire() else {
+            shared.metrics.bound_reached("handshakes");
+            return Err(io::ErrorKind::ResourceBusy.into());
+        };
+        tls.accept(stream, proof).await
     };
-    tls.accept(stream, proof).await
+    tokio::select! {
+        biased;
+        _ = seat.woken() => Err(io::ErrorKind::ConnectionAborted.into()),
+        accepted = accepting => accepted,
+    }
 }
 
 fn handshake_failed(shared: &Shared, id: &str, addr: ClientAddr, error: &io::Error) {
     tracing::debug!(session = id, client = %addr.ip(), %error, "TLS handshake failed");
     events::observe(shared, id, addr, Event::Ended { reason: Reason::Tls });
+}
+
+fn woken(wake: Wake) -> Input {
+    match wake {
+        Wake::Banned(reason) => Input::Banned(reason),
+        Wake::GiveWay => Input::GiveWay,
+    }
+}
+
+/// Whether the client is no stranger after `event`.
+fn is_history(event: &Event) -> bool {
+    matches!(event, Event::Authenticated { .. } | Event::Message(Message { outcome: Outcome::Accepted, .. }))
 }
 
 struct Driver {
@@ -171,9 +203,10 @@ impl Driver {
         let sleep = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(sleep);
         loop {
-            self.perform().await;
+            self.perform(seat).await;
             if self.session.wants() == Wants::Closed {
-                return farewell::linger(&mut self.stream, &mut self.unsent, FAREWELL).await;
+                let wait = if seat.has_ceded() { HURRY } else { FAREWELL };
+                return farewell::linger(&mut self.stream, &mut self.unsent, wait).await;
             }
             if std::mem::take(&mut self.over_rate) {
                 self.step(Input::OverRate);
@@ -184,8 +217,8 @@ impl Driver {
                 continue;
             }
             // Before what waits in the buffer: a ban must not come after a thousand guesses that were sent ahead.
-            if let Some(reason) = seat.try_banned() {
-                self.step(Input::Banned(reason));
+            if let Some(wake) = seat.try_woken() {
+                self.step(woken(wake));
                 continue;
             }
             if let Some(input) = self.next_token() {
@@ -199,7 +232,7 @@ impl Driver {
                 continue;
             }
             if self.upgrade {
-                if !self.secure().await {
+                if !self.secure(seat).await {
                     self.step(Input::ClientGone);
                 }
                 continue;
@@ -215,7 +248,7 @@ impl Driver {
     }
 
     /// Performs the outputs in their order.
-    async fn perform(&mut self) {
+    async fn perform(&mut self, seat: &Seat) {
         for output in self.out.drain(..) {
             match output {
                 Output::Reply(reply) => {
@@ -236,7 +269,7 @@ impl Driver {
                 }
                 Output::Request(Request::Mail(mail, permit, speaker)) => {
                     let domain = self.shared.rules.domain_to_look_up(&self.client, self.role, &mail.path);
-                    self.inquiry.about_sender(&self.shared, domain);
+                    self.inquiry.about_sender(&self.shared, domain.as_deref());
                     self.backend.perform(Request::Mail(mail, permit, speaker)).await;
                 }
                 Output::Request(request) => self.backend.perform(request).await,
@@ -244,7 +277,12 @@ impl Driver {
                     let report = Report { client: self.addr, at: Instant::now(), conduct };
                     self.shared.feedback.report(report);
                 }
-                Output::Event(event) => events::observe(&self.shared, &self.id, self.addr, event),
+                Output::Event(event) => {
+                    if is_history(&event) {
+                        seat.trust();
+                    }
+                    events::observe(&self.shared, &self.id, self.addr, event);
+                }
                 Output::Close => {}
             }
         }
@@ -269,7 +307,8 @@ impl Driver {
                 Line::Flawed(flaw) => Err(flaw),
             })),
             Wants::Body => {
-                let decoder = self.body.get_or_insert_with(BodyDecoder::new);
+                let repairs = self.session.repairs_newlines();
+                let decoder = self.body.get_or_insert_with(|| BodyDecoder::for_client(repairs));
                 let before = decoder.size();
                 match decoder.next(&mut self.unread) {
                     Some(Chunk::Body(body)) => Some(Input::Body(body)),
@@ -313,9 +352,14 @@ impl Driver {
         if reading {
             self.unread.reserve(read);
         }
-        tokio::select! {
+        if self.session.is_at_work() {
+            seat.works();
+        } else {
+            seat.waits(self.session.is_under_way(), now);
+        }
+        let input = tokio::select! {
             biased;
-            reason = seat.banned() => Some(Input::Banned(reason)),
+            wake = seat.woken() => Some(woken(wake)),
             () = stop.requested(), if !self.told_stop => {
                 self.told_stop = true;
                 Some(Input::Shutdown)
@@ -330,7 +374,10 @@ impl Driver {
                 Ok(_) => None,
             },
             () = sleep => Some(Input::Deadline),
-        }
+        };
+        // What comes now may take long, as connecting to the backend does.
+        seat.works();
+        input
     }
 
     /// Bounded as a whole: a client that reads a byte now and then must not hold its place by that.
@@ -339,13 +386,13 @@ impl Driver {
     }
 
     /// Makes the TLS handshake after our 220 was sent. `false`: it failed, and there is no client any more.
-    async fn secure(&mut self) -> bool {
+    async fn secure(&mut self, seat: &mut Seat) -> bool {
         self.upgrade = false;
         let lines = std::mem::take(&mut self.lines);
         let Some(stream) = self.stream.take_clear() else {
             return false;
         };
-        match handshake(&self.shared, stream, lines, &self.unread).await {
+        match handshake(&self.shared, seat, self.addr, stream, lines, &self.unread).await {
             Ok((stream, secured)) => {
                 self.stream = stream;
                 self.step(Input::Secured(secured));

@@ -13,14 +13,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::admission::Arrival;
+use super::balancer::HeaderError;
 use super::drive::{Guest, drive};
-use super::sources::{Room, Seat};
-use super::{Shared, Stop, balancer, catch_all, events, recipients};
+use super::sources::Seat;
+use super::{Shared, Stop, admission, balancer, catch_all, events, recipients};
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::{Listen, Role};
-use crate::feedback::rates;
-use crate::session::{About, Event, replies};
+use crate::session::{About, Event};
 use crate::wire::proxy::Ends;
 
 /// Connections that the kernel may hold before we accept them.
@@ -32,7 +33,14 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How long to wait when the process is out of descriptors: sessions that end make room.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// The bound sockets, before any client is served.
+/// The addresses of the configuration, taken, while nobody can connect to them yet.
+///
+/// Between [`Self::bind`] and [`Self::listen`] the kernel plane and the block lists are put in place: a connection that the
+/// kernel takes before would be in although a ceiling, a ban or a list is against it.
+#[derive(Debug)]
+pub struct Bound(Vec<(Socket, Listen)>);
+
+/// The listening sockets, before any client is served.
 #[derive(Debug)]
 pub struct Listeners(Vec<(TcpListener, Listen)>);
 
@@ -44,11 +52,11 @@ pub struct BindError {
     error: io::Error,
 }
 
-impl Listeners {
+impl Bound {
     /// Binds all addresses of the configuration, or none.
     pub fn bind(sockets: &[Listen]) -> Result<Self, BindError> {
         let bind = |listen: &Listen| match bind(listen.address) {
-            Ok(listener) => Ok((listener, listen.clone())),
+            Ok(socket) => Ok((socket, listen.clone())),
             Err(error) => Err(BindError { address: listen.address, error }),
         };
         sockets.iter().map(bind).collect::<Result<_, _>>().map(Self)
@@ -56,9 +64,23 @@ impl Listeners {
 
     /// The addresses that were bound.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect()
+        self.0.iter().filter_map(|(socket, _)| socket.local_addr().ok()?.as_socket()).collect()
     }
 
+    /// Lets clients connect, to all addresses or none. To be called inside the tokio runtime.
+    pub fn listen(self) -> Result<Listeners, BindError> {
+        let listen = |(socket, listen): (Socket, Listen)| {
+            let listening = socket.listen(BACKLOG).and_then(|()| TcpListener::from_std(socket.into()));
+            match listening {
+                Ok(listener) => Ok((listener, listen)),
+                Err(error) => Err(BindError { address: listen.address, error }),
+            }
+        };
+        self.0.into_iter().map(listen).collect::<Result<_, _>>().map(Listeners)
+    }
+}
+
+impl Listeners {
     /// Serves until `stop`, then waits at most `drain` for what is under way. Returns the number of sessions cut off.
     pub async fn serve(self, shared: Arc<Shared>, stop: Stop, drain: Duration) -> usize {
         let mut tasks = JoinSet::new();
@@ -88,7 +110,7 @@ impl Listeners {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // `[::]:25` and `0.0.0.0:25` stand side by side, each for its own family.
@@ -99,8 +121,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     // What is accepted inherits it.
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -158,6 +179,11 @@ fn behind_balancer(mut stream: TcpStream, itself: Ends, listen: &Arc<Listen>, sh
     tokio::spawn(async move {
         match balancer::header(&mut stream, itself).await {
             Ok(ends) => admit(stream, ends, &listen, &shared, &stop),
+            Err(HeaderError::Silent) => {
+                tracing::debug!(client = %peer.ip(), "a balancer looked whether the port is open");
+                shared.metrics.balancer_check();
+                shared.metrics.connection_closed();
+            }
             Err(error) => refuse(&stream, peer, &error.to_string(), &shared),
         }
         drop(room);
@@ -174,10 +200,15 @@ fn refuse(stream: &TcpStream, peer: ClientAddr, why: &str, shared: &Shared) {
 
 /// Starts a session, or says why not.
 fn admit(stream: TcpStream, ends: Ends, listen: &Listen, shared: &Arc<Shared>, stop: &Stop) {
-    let (addr, role) = (ClientAddr::new(ends.source), listen.role);
-    // A balancer that speaks for itself looks whether we are well: turned away, it would take us out of service.
-    let exempt = shared.rules.client(addr.ip()).exempt || listen.balancers.contains(addr.ip());
-    let seat = match seat(addr, exempt, shared) {
+    let (addr, role, now) = (ClientAddr::new(ends.source), listen.role, Instant::now());
+    let arrival = Arrival::new(addr, [listen], shared, now);
+    let admitted = admission::admit(shared, &arrival, now);
+    match admitted.as_ref().map_or_else(|reason| Some(*reason), Seat::displaced) {
+        Some(Reason::TotalConnections) => shared.metrics.bound_reached("total_connections"),
+        Some(Reason::NetworkConnections) => shared.metrics.bound_reached("network_connections"),
+        _ => {}
+    }
+    let seat = match admitted {
         Ok(seat) => seat,
         Err(reason) => return turn_away(stream, addr, role, reason, shared),
     };
@@ -191,31 +222,9 @@ fn admit(stream: TcpStream, ends: Ends, listen: &Listen, shared: &Arc<Shared>, s
     });
 }
 
-fn seat(addr: ClientAddr, exempt: bool, shared: &Shared) -> Result<Seat, Reason> {
-    let limits = &shared.config.limits;
-    let source = addr.source(limits.ipv6_prefix);
-    let room = (!exempt).then_some(Room { of_source: limits.connections, total: limits.total_connections });
-    let seat = shared.sources.enter(source, room)?;
-    if !exempt && shared.feedback.counters().connections.count(source, Instant::now()) == rates::Room::Full {
-        return Err(Reason::ConnectionRate);
-    }
-    // After the seat was taken: a ban from now on wakes it, an earlier one is seen here.
-    match shared.bans.banned(source, Instant::now()) {
-        Some((reason, _until)) if !exempt => Err(reason),
-        _ if !exempt && shared.blocklists.load().has(addr.ip()) => Err(Reason::Listed),
-        _ => Ok(seat),
-    }
-}
-
 /// Says 421 and closes. A client that doesn't take the hint is cut off after [`LINGER`], so that its slot is free again
 /// in both planes: a socket that only we have closed would live on in the kernel for a minute.
 fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason, shared: &Arc<Shared>) {
-    let reply = match reason {
-        Reason::TotalConnections => replies::full(),
-        Reason::Connections | Reason::ConnectionRate => replies::busy(),
-        Reason::Listed => replies::listed(),
-        _ => replies::banned(),
-    };
     events::observe(shared, "", addr, Event::Ended { reason });
     shared.metrics.connection_closed();
     // An error here only means that an earlier end is less gentle.
@@ -229,7 +238,7 @@ fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason
         return;
     };
     let mut bytes = BytesMut::new();
-    reply.encode(&mut bytes);
+    admission::reply(reason).encode(&mut bytes);
     tokio::spawn(async move {
         let farewell = async {
             stream.write_all(&bytes).await?;
@@ -245,14 +254,41 @@ fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::NetSet;
 
     #[tokio::test]
     async fn little_is_held_for_a_client_that_does_not_read() {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (server, _) = listener.accept().await.unwrap();
+        let bound = bound();
+        let address = bound.addresses()[0];
+        let listeners = bound.listen().unwrap();
+        let _client = TcpStream::connect(address).await.unwrap();
+        let (server, _) = listeners.0[0].0.accept().await.unwrap();
         let held = socket2::SockRef::from(&server).send_buffer_size().unwrap();
         // The kernel takes twice as much, for its own records.
         assert!(held <= 2 * SEND_BUFFER, "{held}");
+    }
+
+    fn bound() -> Bound {
+        let address = "127.0.0.1:0".parse().unwrap();
+        Bound::bind(&[Listen { address, role: Role::Mx, balancers: NetSet::default() }]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn f5_nobody_is_connected_before_the_guard_listens() {
+        let bound = bound();
+        let address = bound.addresses()[0];
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let _listeners = bound.listen().unwrap();
+        assert!(TcpStream::connect(address).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_found_before_anything_else_is_begun() {
+        let bound = bound();
+        let address = bound.addresses()[0];
+        let _listeners = bound.listen().unwrap();
+        let error = Bound::bind(&[Listen { address, role: Role::Mx, balancers: NetSet::default() }]).unwrap_err();
+        assert!(error.to_string().contains("another program holds it"), "{error}");
     }
 }

@@ -18,6 +18,7 @@ use crate::feedback::rates::Room;
 use crate::observe::metrics::Metrics;
 use crate::policy::Rules;
 
+mod admission;
 mod auth;
 mod backend;
 mod balancer;
@@ -38,7 +39,7 @@ mod stream;
 mod tls;
 
 pub use blocklists::{Blocklists, Filled, fill};
-pub use listen::Listeners;
+pub use listen::{Bound, Listeners};
 pub use tls::{TlsError, try_load};
 
 /// Clients that were turned away and are waited for; more are cut off at once.
@@ -85,7 +86,16 @@ impl Shared {
         let tls = config.tls.as_ref().map(tls::Server::new).transpose()?;
         let pool = Arc::new(pool::Pool::new(connect::Connector::new(Arc::clone(&config))?, metrics.clone()));
         let (resolver, zones) = resolver(&config, &metrics)?;
-        let sources = sources::Sources::new();
+        let limits = &config.limits;
+        let sources = sources::Sources::new(sources::Limits {
+            of_source: limits.connections,
+            of_network: limits.network_connections,
+            total: limits.total_connections,
+        });
+        metrics.bounds().limit("total_connections", limits.total_connections.into());
+        metrics.bounds().limit("network_connections", limits.network_connections.into());
+        metrics.bounds().limit("turned_away", TURNED_AWAY as u64);
+        metrics.bounds().limit("proxy_headers", HEADERS as u64);
         let woken = Arc::clone(&sources);
         bans.on_ban(Box::new(move |source, reason| woken.ban(source, reason)));
         Ok(Arc::new(Self {
@@ -120,6 +130,13 @@ impl Shared {
         self.feedback.counters().messages.count(source, Instant::now()) == Room::Full
     }
 
+    /// Counts one more TLS handshake of the client's source. `true`: it has begun too many in a minute.
+    fn hastens_handshakes(&self, addr: ClientAddr) -> bool {
+        let source = addr.source(self.config.limits.ipv6_prefix);
+        !self.rules.client(addr.ip()).exempt
+            && self.feedback.counters().handshakes.count(source, Instant::now()) == Room::Full
+    }
+
     /// What the ledger lets sessions know of the client's source.
     fn mark(&self, addr: ClientAddr) -> Mark {
         let source = addr.source(self.config.limits.ipv6_prefix);
@@ -128,7 +145,7 @@ impl Shared {
 
     /// Sessions now.
     pub fn connections(&self) -> u32 {
-        self.sources.total()
+        self.sources.alive()
     }
 }
 

@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::Shared;
+use super::admission::Arrival;
 use super::inquiry::Inquiry;
+use super::sources::Standing;
+use super::{Shared, admission};
 use crate::addr::ClientAddr;
 use crate::blocklist::Listing;
 use crate::clock::{Both, Instant};
 use crate::config::{Mode, Role};
 use crate::facts::dns::{Forward, Reverse, SenderDomain};
 use crate::feedback::decision::Explanation;
+use crate::feedback::networks::Network;
 use crate::observe::attempt::{Attempt, Because, Rehearsal, Step};
 use crate::policy::Client;
 use crate::policy::checks::Found;
-use crate::session::{Event, Facts, Input, Opening, Output, Request, Session, Upstream, Wants, replies};
+use crate::session::{Event, Facts, Input, Opening, Output, Request, Session, Upstream, Wants};
 use crate::wire::command;
 use crate::wire::reply::Reply;
 
@@ -32,12 +35,18 @@ impl Shared {
 }
 
 async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) -> Rehearsal {
-    let addr = ClientAddr::new((attempt.ip, 0).into());
+    let (addr, now) = (ClientAddr::new((attempt.ip, 0).into()), Instant::now());
     let client = shared.rules.client(addr.ip());
-    let mut rehearsal =
-        Rehearsal { rules: rules(shared, &client, &explanation), explanation, found: Vec::new(), steps: Vec::new() };
-    if let Some((reason, reply)) = turned_away(shared, &client, &rehearsal.explanation) {
-        let step = Step { heard: Some(reply.to_string()), because: vec![because(reason, false)], ..Step::default() };
+    let arrival = Arrival::new(addr, &shared.config.listen, shared, now);
+    let mut rehearsal = Rehearsal {
+        rules: rules(shared, &client, &arrival, &explanation),
+        explanation,
+        found: Vec::new(),
+        steps: Vec::new(),
+    };
+    if let Err(reason) = admission::would_admit(shared, &arrival, now) {
+        let heard = Some(admission::reply(reason).to_string());
+        let step = Step { heard, because: vec![because(reason, false)], ..Step::default() };
         rehearsal.steps.push(step);
         return rehearsal;
     }
@@ -66,25 +75,6 @@ fn lines(attempt: &Attempt) -> Vec<String> {
         lines.extend(attempt.rcpt_to.iter().map(|recipient| format!("RCPT TO:{}", path(recipient))));
     }
     lines
-}
-
-/// Whom the listener doesn't let in.
-fn turned_away(shared: &Shared, client: &Client, explanation: &Explanation) -> Option<(Reason, Reply)> {
-    if client.exempt {
-        return None;
-    }
-    if let Some(decision) = &explanation.decision {
-        return Some((Reason::from_label(&decision.reason).unwrap_or(Reason::Operator), replies::banned()));
-    }
-    if !explanation.listed.is_empty() {
-        return Some((Reason::Listed, replies::listed()));
-    }
-    let source = shared.config.limits.ipv6_prefix.source(client.ip);
-    if shared.sources.of(source) >= shared.config.limits.connections {
-        return Some((Reason::Connections, replies::busy()));
-    }
-    let (count, most) = shared.feedback.counters().connections.view(source, Instant::now())?;
-    (count >= most).then(|| (Reason::ConnectionRate, replies::busy()))
 }
 
 /// The session on its stage.
@@ -172,7 +162,7 @@ impl Stage {
                     return Some(Input::OverRate);
                 }
                 let domain = shared.rules.domain_to_look_up(&self.client, Role::Mx, &mail.path);
-                self.inquiry.about_sender(shared, domain);
+                self.inquiry.about_sender(shared, domain.as_deref());
                 step.passed_on = true;
                 return yes();
             }
@@ -203,13 +193,20 @@ fn note(reason: Reason, note: &str) -> String {
 }
 
 /// What applies to `client`, in the words of the configuration.
-fn rules(shared: &Shared, client: &Client, explanation: &Explanation) -> Vec<String> {
+fn rules(shared: &Shared, client: &Client, arrival: &Arrival, explanation: &Explanation) -> Vec<String> {
     let config = &shared.config;
     if client.exempt {
         return vec!["exempt: no limit, check, delay or ban applies".to_owned()];
     }
+    if arrival.standing == Standing::Exempt {
+        // Whom it speaks for is judged by the address in the PROXY header.
+        return vec![
+            "listen.proxy_protocol: one of the balancers; for itself no limit of connections applies".to_owned(),
+        ];
+    }
     let limits = &config.limits;
-    let source = limits.ipv6_prefix.source(client.ip);
+    let source = arrival.source();
+    let (of_source, of_network) = shared.sources.of(source);
     let or_none = |limit: u32| if limit == 0 { "none".to_owned() } else { limit.to_string() };
     let count = |name: &str| explanation.counts.iter().find(|count| count.limit == name).map_or(0, |count| count.count);
     let mut rules = vec![
@@ -217,7 +214,21 @@ fn rules(shared: &Shared, client: &Client, explanation: &Explanation) -> Vec<Str
             true => "relay.networks: may send anywhere, checks of strangers don't apply".to_owned(),
             false => format!("relay.domains: may send to {}", config.relay.domains.join(", ")),
         },
-        format!("limits.connections: {} of {}", shared.sources.of(source), limits.connections),
+        format!("limits.connections: {of_source} of {}", limits.connections),
+        format!(
+            "limits.network_connections: {of_network} of {} in {}",
+            or_none(limits.network_connections),
+            Network::of(source).text()
+        ),
+        format!(
+            "limits.total_connections: {} of {}; {}",
+            shared.sources.total(),
+            shared.sources.limits().total,
+            match arrival.standing {
+                Standing::Stranger => "a tenth is kept for sources with a history, and this one has none",
+                Standing::Known | Standing::Exempt => "with the tenth that is kept for sources with a history",
+            }
+        ),
         format!(
             "limits.connections_per_minute: {} of {}",
             count("connections_per_minute"),

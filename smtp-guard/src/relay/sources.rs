@@ -1,31 +1,82 @@
-//! Who is connected: sessions by source, so that a source's limit is exact and a ban wakes its sessions.
+//! Who is connected: sessions by source and network. Limits are exact, a ban wakes its sessions, and when it is full idle
+//! strangers make room.
+//!
+//! # Who may have a place
+//! | bound | strangers | sources with a history | exempt |
+//! |---|---|---|---|
+//! | `limits.connections`, of a source | up to it | up to it | no limit |
+//! | `limits.network_connections`, of a /24 or /48 | all but a tenth | all | no limit |
+//! | `limits.total_connections` | all but a tenth | all | no limit |
+//!
+//! A stranger is a client whose mail was never accepted, that hasn't logged in and isn't of `relay.networks`. All sessions
+//! count, those of exempt clients too.
+//!
+//! # Who makes room
+//! When a network or the guard is full, an idle stranger hears 421 in favour of the newcomer. It is looked for where most is
+//! held: in the whole guard in the network with the most sessions, within a network among its sources. A newcomer that is
+//! a stranger never displaces anybody who holds as little as it does itself, so whoever holds most can only harm himself.
+//! Of those that may be displaced the one that was idle longest goes: first one without a transaction, then one whose
+//! transaction has waited [`STALLED`] for its client.
+//!
+//! # Bounds
+//! One lock, held for a few look-ups; where somebody is to make room, for a look at up to [`LOOK`] sessions. Sessions that
+//! make room no longer count, and at most [`LEAVING`] are about to close; while there are as many, nobody makes room.
 
-use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
-use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::addr::Source;
+use crate::clock::Instant;
+use crate::feedback::networks::Network;
 
-/// Shards of the table: sessions of different sources seldom meet at a lock, and never hold it for more than a look-up.
-const SHARDS: usize = 64;
+/// How long a transaction waits for its client before its session may be made to go.
+const STALLED: Duration = Duration::from_secs(10);
+/// Sessions that are looked at to find one that makes room.
+const LOOK: usize = 1024;
+/// Sessions that made room and have not closed yet.
+pub(super) const LEAVING: u32 = 1024;
+/// The part of each bound that is kept for sources with a history: one in ten.
+const RESERVE: u32 = 10;
 
-/// All sessions, by source.
-#[derive(Debug)]
-pub(super) struct Sources {
-    shards: Vec<Mutex<HashMap<Source, Slot>>>,
-    hasher: RandomState,
-    total: AtomicU32,
+/// What bounds [`Sources::enter`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Sessions of one source at once.
+    pub(super) of_source: u32,
+    /// Sessions of one IPv4 /24 or IPv6 /48 at once; 0: no limit.
+    pub(super) of_network: u32,
+    /// Sessions of the whole guard at once.
+    pub(super) total: u32,
 }
 
+/// How much a client is trusted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Counted, never limited, never made to go.
+    Exempt,
+    /// Its mail was accepted before, or it is one of ours.
+    Known,
+    Stranger,
+}
+
+/// What [`Seat::woken`] tells a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wake {
+    Banned(Reason),
+    /// It is idle, and somebody needs its place.
+    GiveWay,
+}
+
+/// All sessions.
 #[derive(Debug)]
-struct Slot {
-    sessions: u32,
-    banned: watch::Sender<Option<Reason>>,
+pub(super) struct Sources {
+    limits: Limits,
+    table: Mutex<Table>,
 }
 
 /// A session's place; gives it back when dropped.
@@ -33,169 +84,384 @@ struct Slot {
 pub(super) struct Seat {
     sources: Arc<Sources>,
     source: Source,
+    number: u64,
+    place: Arc<Place>,
     banned: watch::Receiver<Option<Reason>>,
+    /// That it gives way is told once.
+    told: bool,
+    /// The bound that somebody made room for it at.
+    displaced: Option<Reason>,
 }
 
-/// Limits of [`Sources::enter`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    /// Sessions of one source at once.
-    pub(super) of_source: u32,
-    /// Sessions of the whole guard at once.
-    pub(super) total: u32,
+/// What others may see of a session without stopping it.
+#[derive(Debug)]
+struct Place {
+    /// Since when it waits for its client, in ns of [`Instant`]; [`BUSY`]: it doesn't.
+    idle_since: AtomicU64,
+    /// A transaction is under way.
+    open: AtomicBool,
+    /// It is no stranger, or no longer.
+    known: AtomicBool,
+    /// It made room and counts no longer.
+    ceded: AtomicBool,
+    call: Notify,
 }
+
+const BUSY: u64 = u64::MAX;
+
+#[derive(Debug, Default)]
+struct Table {
+    networks: HashMap<Network, Neighbours>,
+    /// The same by their number of sessions.
+    by_size: BTreeSet<(u32, Network)>,
+    total: u32,
+    leaving: u32,
+    last: u64,
+}
+
+#[derive(Debug, Default)]
+struct Neighbours {
+    sessions: u32,
+    sources: HashMap<Source, Slot>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    sessions: u32,
+    banned: watch::Sender<Option<Reason>>,
+    places: BTreeMap<u64, Arc<Place>>,
+}
+
+/// A session that may be made to go: idle without a transaction, or stalled in one; then since when.
+type Idle = (bool, u64);
+/// Which one, to be found again.
+type Victim = (Source, u64);
 
 impl Sources {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
-            total: AtomicU32::new(0),
-        })
+    pub(super) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, table: Mutex::default() })
     }
 
-    /// A seat for one more session of `source`, or which limit is reached. `room` of `None` (an exempt client) is
-    /// counted but not limited.
-    pub(super) fn enter(self: &Arc<Self>, source: Source, room: Option<Room>) -> Result<Seat, Reason> {
-        let before = self.total.fetch_add(1, Ordering::Relaxed);
-        let seat = match room {
-            Some(room) if before >= room.total => Err(Reason::TotalConnections),
-            _ => self.sit(source, room),
-        };
-        if seat.is_err() {
-            self.total.fetch_sub(1, Ordering::Relaxed);
+    /// A place for one more session of `source`, or which limit is reached.
+    pub(super) fn enter(self: &Arc<Self>, source: Source, standing: Standing, now: Instant) -> Result<Seat, Reason> {
+        let mut table = self.table();
+        let victim = table.room(&self.limits, source, standing, now)?;
+        if let Some((_, victim)) = victim {
+            table.cede(victim);
         }
-        seat
+        let (number, place, banned) = table.sit(source, standing, now);
+        let displaced = victim.map(|(bound, _)| bound);
+        Ok(Seat { sources: Arc::clone(self), source, number, place, banned, told: false, displaced })
+    }
+
+    /// What [`Self::enter`] would say, without a change.
+    pub(super) fn peek(&self, source: Source, standing: Standing, now: Instant) -> Result<(), Reason> {
+        self.table().room(&self.limits, source, standing, now).map(drop)
     }
 
     /// Wakes the sessions of `source`: it is banned.
     pub(super) fn ban(&self, source: Source, reason: Reason) {
-        if let Some(slot) = self.shard(source).get(&source) {
+        if let Some(slot) = self.table().slot(source) {
             slot.banned.send_replace(Some(reason));
         }
     }
 
     /// Wakes the sessions of all sources that `is` says it of: they are banned.
     pub(super) fn ban_all(&self, reason: Reason, is: impl Fn(Source) -> bool) {
-        for shard in &self.shards {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for (_, slot) in shard.iter().filter(|(source, _)| is(**source)) {
-                slot.banned.send_replace(Some(reason));
-            }
+        let table = self.table();
+        let slots = table.networks.values().flat_map(|network| &network.sources);
+        for (_, slot) in slots.filter(|(source, _)| is(**source)) {
+            slot.banned.send_replace(Some(reason));
         }
     }
 
-    /// Sessions of `source` now.
-    pub(super) fn of(&self, source: Source) -> u32 {
-        self.shard(source).get(&source).map_or(0, |slot| slot.sessions)
+    /// Sessions of `source` now, and of its network.
+    pub(super) fn of(&self, source: Source) -> (u32, u32) {
+        let table = self.table();
+        (table.of_source(source), table.of_network(Network::of(source)))
     }
 
-    /// Sessions now.
+    /// Sessions now, but for those that made room and are about to close.
     pub(super) fn total(&self) -> u32 {
-        self.total.load(Ordering::Relaxed)
+        self.table().total
     }
 
-    fn sit(self: &Arc<Self>, source: Source, room: Option<Room>) -> Result<Seat, Reason> {
-        let mut shard = self.shard(source);
-        let slot = shard.entry(source).or_insert_with(|| Slot { sessions: 0, banned: watch::Sender::new(None) });
-        if room.is_some_and(|room| slot.sessions >= room.of_source) {
+    /// Sessions now, all of them.
+    pub(super) fn alive(&self) -> u32 {
+        let table = self.table();
+        table.total + table.leaving
+    }
+
+    /// What bounds it.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    // A panic elsewhere can't leave the table half changed: nothing in between can panic.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Standing {
+    /// What of `limit` this client may use.
+    fn share(self, limit: u32) -> u32 {
+        match self {
+            Self::Exempt => u32::MAX,
+            Self::Known => limit,
+            Self::Stranger => limit - limit / RESERVE,
+        }
+    }
+}
+
+impl Table {
+    /// Whether there is room for one more of `source`; `Some`: if that one makes room, and at which bound.
+    fn room(
+        &self,
+        limits: &Limits,
+        source: Source,
+        standing: Standing,
+        now: Instant,
+    ) -> Result<Option<(Reason, Victim)>, Reason> {
+        if standing == Standing::Exempt {
+            return Ok(None);
+        }
+        if self.of_source(source) >= limits.of_source {
             return Err(Reason::Connections);
         }
-        slot.sessions += 1;
-        Ok(Seat { sources: Arc::clone(self), source, banned: slot.banned.subscribe() })
+        let network = Network::of(source);
+        let full = if limits.of_network > 0 && self.of_network(network) >= standing.share(limits.of_network) {
+            (Reason::NetworkConnections, self.idle_neighbour(source, standing, now))
+        } else if self.total >= standing.share(limits.total) {
+            (Reason::TotalConnections, self.idle_stranger(network, standing, now))
+        } else {
+            return Ok(None);
+        };
+        match full {
+            (bound, Some(victim)) if self.leaving < LEAVING => Ok(Some((bound, victim))),
+            (bound, _) => Err(bound),
+        }
     }
 
-    fn leave(&self, source: Source) {
-        if let Entry::Occupied(mut slot) = self.shard(source).entry(source) {
-            slot.get_mut().sessions -= 1;
-            if slot.get().sessions == 0 {
-                slot.remove();
+    /// Of the network of `source`, the session that makes room for one more of it.
+    fn idle_neighbour(&self, source: Source, standing: Standing, now: Instant) -> Option<Victim> {
+        let held = self.of_source(source);
+        let network = self.networks.get(&Network::of(source))?;
+        let may = |slot: &Slot| standing == Standing::Known || slot.sessions > held;
+        let mut look = LOOK;
+        idlest(network.sources.iter().filter(|(_, slot)| may(slot)), now, &mut look).map(|(_, victim)| victim)
+    }
+
+    /// Of all networks, those that hold most first, the session that makes room for one more of `network`.
+    fn idle_stranger(&self, network: Network, standing: Standing, now: Instant) -> Option<Victim> {
+        let held = if standing == Standing::Known { 0 } else { self.of_network(network) };
+        let mut look = LOOK;
+        let mut best: Option<(u32, Idle, Victim)> = None;
+        for (size, network) in self.by_size.iter().rev() {
+            // The next ones hold less, or as little as the newcomer.
+            if best.is_some_and(|(found, ..)| *size < found) || *size <= held || look == 0 {
+                break;
+            }
+            let Some(network) = self.networks.get(network) else { continue };
+            let found = idlest(network.sources.iter(), now, &mut look);
+            if let Some((idle, victim)) = found
+                && best.is_none_or(|(_, longest, _)| idle < longest)
+            {
+                best = Some((*size, idle, victim));
             }
         }
-        self.total.fetch_sub(1, Ordering::Relaxed);
+        best.map(|(.., victim)| victim)
     }
 
-    fn shard(&self, source: Source) -> MutexGuard<'_, HashMap<Source, Slot>> {
-        let index = self.hasher.hash_one(source) as usize % SHARDS;
-        // A panic elsewhere can't leave the table half changed: each change is a single one.
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    fn sit(
+        &mut self,
+        source: Source,
+        standing: Standing,
+        now: Instant,
+    ) -> (u64, Arc<Place>, watch::Receiver<Option<Reason>>) {
+        self.last += 1;
+        let place = Arc::new(Place {
+            idle_since: AtomicU64::new(now.as_ns()),
+            open: AtomicBool::new(false),
+            known: AtomicBool::new(standing != Standing::Stranger),
+            ceded: AtomicBool::new(false),
+            call: Notify::new(),
+        });
+        let network = Network::of(source);
+        let neighbours = self.networks.entry(network).or_default();
+        self.by_size.remove(&(neighbours.sessions, network));
+        neighbours.sessions += 1;
+        self.by_size.insert((neighbours.sessions, network));
+        self.total += 1;
+        let slot = neighbours.sources.entry(source).or_insert_with(|| Slot {
+            sessions: 0,
+            banned: watch::Sender::new(None),
+            places: BTreeMap::new(),
+        });
+        slot.sessions += 1;
+        if standing == Standing::Stranger {
+            slot.places.insert(self.last, Arc::clone(&place));
+        }
+        (self.last, place, slot.banned.subscribe())
+    }
+
+    /// Makes the session go: from now on it doesn't count.
+    fn cede(&mut self, (source, number): Victim) {
+        if let Some(place) = self.slot(source).and_then(|slot| slot.places.get(&number)).map(Arc::clone) {
+            self.uncount(source, number);
+            self.leaving += 1;
+            place.ceded.store(true, Ordering::Relaxed);
+            place.call.notify_one();
+        }
+    }
+
+    fn leave(&mut self, source: Source, number: u64, place: &Place) {
+        if place.ceded.load(Ordering::Relaxed) {
+            self.leaving -= 1;
+        } else {
+            self.uncount(source, number);
+        }
+    }
+
+    fn uncount(&mut self, source: Source, number: u64) {
+        let network = Network::of(source);
+        let Some(neighbours) = self.networks.get_mut(&network) else { return };
+        let Some(slot) = neighbours.sources.get_mut(&source) else { return };
+        slot.places.remove(&number);
+        slot.sessions -= 1;
+        if slot.sessions == 0 {
+            neighbours.sources.remove(&source);
+        }
+        self.by_size.remove(&(neighbours.sessions, network));
+        neighbours.sessions -= 1;
+        match neighbours.sessions {
+            0 => _ = self.networks.remove(&network),
+            sessions => _ = self.by_size.insert((sessions, network)),
+        }
+        self.total -= 1;
+    }
+
+    fn slot(&self, source: Source) -> Option<&Slot> {
+        self.networks.get(&Network::of(source))?.sources.get(&source)
+    }
+
+    fn of_source(&self, source: Source) -> u32 {
+        self.slot(source).map_or(0, |slot| slot.sessions)
+    }
+
+    fn of_network(&self, network: Network) -> u32 {
+        self.networks.get(&network).map_or(0, |neighbours| neighbours.sessions)
+    }
+}
+
+/// The session that goes first among those of `slots`; at most `look` are looked at.
+fn idlest<'a>(
+    slots: impl Iterator<Item = (&'a Source, &'a Slot)>,
+    now: Instant,
+    look: &mut usize,
+) -> Option<(Idle, Victim)> {
+    let mut best = None;
+    for (source, slot) in slots {
+        for (number, place) in &slot.places {
+            if *look == 0 {
+                return best;
+            }
+            *look -= 1;
+            let found = place.idle(now).map(|idle| (idle, (*source, *number)));
+            best = match (best, found) {
+                (Some(best), Some(found)) => Some(std::cmp::min(best, found)),
+                (best, found) => best.or(found),
+            };
+        }
+    }
+    best
+}
+
+impl Place {
+    /// Whether the session may be made to go: the least of several goes first.
+    fn idle(&self, now: Instant) -> Option<Idle> {
+        let since = self.idle_since.load(Ordering::Relaxed);
+        if since == BUSY || self.known.load(Ordering::Relaxed) {
+            return None;
+        }
+        let open = self.open.load(Ordering::Relaxed);
+        (!open || now.since(Instant::from_ns(since)) >= STALLED).then_some((open, since))
     }
 }
 
 impl Seat {
-    /// Why the source was banned, if it was since this was last asked. A ban from before the seat was taken doesn't
-    /// count: it may be lifted meanwhile, and whoever let the client in has looked.
-    pub(super) fn try_banned(&mut self) -> Option<Reason> {
-        if self.banned.has_changed().unwrap_or(false) { *self.banned.borrow_and_update() } else { None }
+    /// The session waits for its client from `now` on. `open`: within a transaction.
+    pub(super) fn waits(&self, open: bool, now: Instant) {
+        self.place.open.store(open, Ordering::Relaxed);
+        self.place.idle_since.store(now.as_ns(), Ordering::Relaxed);
     }
 
-    /// Resolves at the source's next ban. Cancel safe.
-    pub(super) async fn banned(&mut self) -> Reason {
-        loop {
-            if self.banned.changed().await.is_err() {
-                // The other end lives as long as the seat; if it were gone nobody could ban any more.
-                std::future::pending().await
-            }
-            if let Some(reason) = *self.banned.borrow_and_update() {
-                return reason;
-            }
+    /// The session is at work: nobody takes its place.
+    pub(super) fn works(&self) {
+        self.place.idle_since.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// The client is no stranger any more: it has logged in, or a message of it was accepted.
+    pub(super) fn trust(&self) {
+        self.place.known.store(true, Ordering::Relaxed);
+    }
+
+    /// The bound at which somebody made room for it.
+    pub(super) fn displaced(&self) -> Option<Reason> {
+        self.displaced
+    }
+
+    /// Whether it made room and counts no longer.
+    pub(super) fn has_ceded(&self) -> bool {
+        self.place.ceded.load(Ordering::Relaxed)
+    }
+
+    /// What has happened to it since this was last asked. A ban from before the seat was taken doesn't count: it may be
+    /// lifted meanwhile, and whoever let the client in has looked.
+    pub(super) fn try_woken(&mut self) -> Option<Wake> {
+        if !self.told && self.has_ceded() {
+            self.told = true;
+            return Some(Wake::GiveWay);
         }
+        let banned = if self.banned.has_changed().unwrap_or(false) { *self.banned.borrow_and_update() } else { None };
+        banned.map(Wake::Banned)
+    }
+
+    /// Resolves when the source is banned next, or the session shall give way. Cancel safe.
+    pub(super) async fn woken(&mut self) -> Wake {
+        let Self { place, banned, told, .. } = self;
+        let called = async {
+            match *told {
+                false => place.call.notified().await,
+                true => std::future::pending().await,
+            }
+        };
+        let bans = async {
+            loop {
+                if banned.changed().await.is_err() {
+                    // The other end is gone once the source has no session that counts: nobody bans it any more.
+                    std::future::pending().await
+                }
+                if let Some(reason) = *banned.borrow_and_update() {
+                    return reason;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = called => {}
+            reason = bans => return Wake::Banned(reason),
+        }
+        self.told = true;
+        Wake::GiveWay
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.sources.leave(self.source);
+        self.sources.table().leave(self.source, self.number, &self.place);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ROOM: Option<Room> = Some(Room { of_source: 2, total: 3 });
-
-    #[test]
-    fn limits_are_exact_and_seats_come_back() {
-        let sources = Sources::new();
-        let (a, b) = (Source::v4(1), Source::v4(2));
-        let first = sources.enter(a, ROOM).unwrap();
-        let second = sources.enter(a, ROOM).unwrap();
-        assert_eq!(sources.enter(a, ROOM).unwrap_err(), Reason::Connections);
-        let third = sources.enter(b, ROOM).unwrap();
-        assert_eq!(sources.enter(b, ROOM).unwrap_err(), Reason::TotalConnections);
-        assert!(sources.enter(b, None).is_ok(), "an exempt client is never limited");
-        drop(first);
-        assert!(sources.enter(a, ROOM).is_ok());
-        drop((second, third));
-        assert_eq!(sources.total(), 0);
-        assert!(sources.shards.iter().all(|s| s.lock().unwrap().is_empty()), "no slot stays behind");
-    }
-
-    #[tokio::test]
-    async fn a_ban_wakes_the_sessions_of_its_source_only() {
-        let sources = Sources::new();
-        let mut first = sources.enter(Source::v4(1), ROOM).unwrap();
-        let mut other = sources.enter(Source::v4(2), ROOM).unwrap();
-        sources.ban(Source::v4(1), Reason::Harvest);
-        let mut later = sources.enter(Source::v4(1), ROOM).unwrap();
-        assert_eq!(first.banned().await, Reason::Harvest);
-        assert_eq!(first.try_banned(), None, "told once");
-        for seat in [&mut first, &mut other, &mut later] {
-            assert!(!is_woken(seat).await);
-        }
-        sources.ban_all(Reason::Listed, |source| source == Source::v4(2));
-        assert_eq!((other.banned().await, first.try_banned()), (Reason::Listed, None));
-        sources.ban(Source::v4(1), Reason::Operator);
-        assert_eq!(later.try_banned(), Some(Reason::Operator), "and again when it happens again");
-        assert_eq!(first.banned().await, Reason::Operator);
-    }
-
-    async fn is_woken(seat: &mut Seat) -> bool {
-        tokio::select! {
-            biased;
-            _ = seat.banned() => true,
-            () = std::future::ready(()) => false,
-        }
-    }
-}
+mod tests;

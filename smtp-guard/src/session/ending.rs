@@ -49,11 +49,24 @@ impl Session {
         if self.client.exempt {
             return state;
         }
+        self.end_but_for_the_dot(state, reason, replies::banned(), out)
+    }
+
+    /// It was idle when somebody needed its place.
+    pub(super) fn on_give_way(&mut self, state: State, out: &mut Vec<Output>) -> State {
+        if let Some(transaction) = &mut self.transaction {
+            // It is not the client that gives the transaction up.
+            transaction.unsent.clear();
+        }
+        self.end_but_for_the_dot(state, Reason::TotalConnections, replies::idle(), out)
+    }
+
+    fn end_but_for_the_dot(&mut self, state: State, reason: Reason, reply: Reply, out: &mut Vec<Output>) -> State {
         if matches!(state, State::Dot { .. }) {
             self.draining = true;
             return state;
         }
-        self.refuse_and_close(reason, replies::banned(), out)
+        self.refuse_and_close(reason, reply, out)
     }
 
     pub(super) fn on_client_gone(&mut self, state: State, now: Instant, out: &mut Vec<Output>) -> State {

@@ -78,6 +78,8 @@ pub enum Input {
     Deadline,
     /// The source was banned.
     Banned(Reason),
+    /// The session is idle, and its place is needed: it ends, unless a dot was sent.
+    GiveWay,
     /// The guard wants to stop: end when nothing is under way.
     Shutdown,
     /// The client closed its side, or its socket broke.

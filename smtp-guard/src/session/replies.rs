@@ -35,6 +35,9 @@ replies! {
 
     busy => 421 (4, 7, 0) "Too many connections from your address, try again later";
     full => 421 (4, 3, 2) "Too many connections, try again later";
+    crowded => 421 (4, 7, 0) "Too many connections from your network, try again later";
+    /// A session that makes room for another client.
+    idle => 421 (4, 3, 2) "Too many connections and this one is idle, try again later";
     banned => 421 (4, 7, 0) "Your address is blocked for now";
     listed => 421 (4, 7, 0) "Your address is on a block list";
     shutdown => 421 (4, 3, 2) "Shutting down, try again soon";

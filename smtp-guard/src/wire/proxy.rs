@@ -9,8 +9,9 @@ use proxy_header::{ParseConfig, Protocol, ProxiedAddress, ProxyHeader};
 
 /// Bytes of a header of version 1 with its CRLF.
 pub const MAX_V1: usize = 107;
-/// Bytes of a header of version 2: addresses take 52, the rest is room for the balancer's own fields.
-pub const MAX_V2: usize = 1024;
+/// Bytes of a header of version 2: addresses take 52, the rest is room for the balancer's own fields. One that hands on a
+/// client's certificate sends some KiB of them.
+pub const MAX_V2: usize = V2_HEAD + 4096;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, command, family and length.

@@ -55,6 +55,15 @@ impl Backend {
 
 /// Sends one message past `backend`; the client must hear these codes to MAIL, RCPT, DATA and at the dot.
 fn check(name: &str, backend: Backend, expected: [&str; 4]) {
+    with_guard(start(backend), |guard| assert_eq!(send(guard), expected.map(str::to_owned), "{name}"));
+}
+
+/// Starts a backend that takes everything.
+pub(crate) fn start_sound() -> SocketAddr {
+    start(SOUND)
+}
+
+fn start(backend: Backend) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -63,7 +72,7 @@ fn check(name: &str, backend: Backend, expected: [&str; 4]) {
             std::thread::spawn(move || backend.serve(stream));
         }
     });
-    with_guard(address, |guard| assert_eq!(send(guard), expected.map(str::to_owned), "{name}"));
+    address
 }
 
 /// The codes that a client hears to MAIL, RCPT, DATA and at the dot. It goes on as a client does that looks at nothing.

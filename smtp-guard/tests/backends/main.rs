@@ -4,6 +4,7 @@
 mod balancer;
 mod faults;
 mod lax;
+mod places;
 mod readers;
 mod smuggling;
 mod unknowns;
@@ -18,7 +19,7 @@ use smtp_guard::edge::bans::BanTable;
 use smtp_guard::feedback::{self, Meter};
 use smtp_guard::observe::metrics::Metrics;
 use smtp_guard::policy::Rules;
-use smtp_guard::relay::{self, Listeners, Shared};
+use smtp_guard::relay::{self, Bound, Shared};
 use smtp_guard::store::Store;
 use smtp_guard_ebpf::reason::Reason;
 
@@ -44,8 +45,9 @@ fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::pat
     let bans = Arc::new(BanTable::new(None, 10));
     let store = Store::open(state, config.limits.ipv6_prefix).unwrap();
     let (feedback, _) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, Arc::new(Nobody));
-    let listeners = Listeners::bind(&config.listen).unwrap();
-    let address = listeners.addresses()[0];
+    let bound = Bound::bind(&config.listen).unwrap();
+    let address = bound.addresses()[0];
+    let listeners = bound.listen().unwrap();
     let (stopper, stop) = relay::stop();
     let shared = Shared::new(Arc::new(Rules::new(config, None)), feedback, Metrics::new(), bans).unwrap();
     tokio::spawn(async move {

@@ -240,7 +240,7 @@ fn backend_reply_of_the_wrong_class() {
 fn backend_421_at_rcpt() {
     let text = format!(
         "{MAIL}C RCPT TO:<b@example.org>\n > RCPT\n B 421 4.3.2 bye\n # refused backend_lost\n > drop\n < 451 4.4.2\n \
-                        C DATA\n < 451 4.4.2\n C NOOP\n < 250"
+                        C DATA\n T\n < 451 4.4.2\n C NOOP\n < 250"
     );
     check("the client's session stays", nothing, &text);
 }

@@ -4,7 +4,7 @@
 //! One line of a dialogue is one event or one expectation:
 //! `C` client sends a command line, `D` client sends bytes of message data, `B` backend answers, `X` client vanishes,
 //! `A` the backend or Dovecot judges credentials (accepted, rejected, unavailable), `H` the TLS handshake is done,
-//! `R` the source has sent its share of messages, `W` the client is waited for so many seconds, `B!` the backend is lost, `B-` was lost before the dot could be sent, `T` the deadline passes, `K` the source is banned, `S` the guard stops, `S!` and waits no longer;
+//! `R` the source has sent its share of messages, `W` the client is waited for so many seconds, `B!` the backend is lost, `B-` was lost before the dot could be sent, `T` the deadline passes, `K` the source is banned, `G` its place is needed, `S` the guard stops, `S!` and waits no longer;
 //! `F` from here on this is found out about every recipient: `deferred`, `unknown`, `sender=exists|missing|null|failed`,
 //! `ptr=none|mismatch|failed`, `list=<weight>`; `late`: nothing until the next `F`;
 //! `<` a reply to the client, `>` a request to the backend, `!` a report to the ledger, `#` an event, `.` closed.
@@ -198,7 +198,8 @@ impl World {
                     })
                 }
                 Wants::Body => {
-                    let decoder = self.body.get_or_insert_with(BodyDecoder::new);
+                    let repairs = self.session.repairs_newlines();
+                    let decoder = self.body.get_or_insert_with(|| BodyDecoder::for_client(repairs));
                     match decoder.next(&mut self.unread) {
                         Some(Chunk::Body(body)) => Input::Body(body),
                         Some(Chunk::End(end)) => Input::BodyEnd(end),
@@ -262,6 +263,7 @@ impl World {
             "R" => self.step(Input::OverRate),
             "X" => self.step(Input::ClientGone),
             "K" => self.step(Input::Banned(Reason::Harvest)),
+            "G" => self.step(Input::GiveWay),
             "S" => self.step(Input::Shutdown),
             "S!" => {
                 self.session.cut_off(&mut self.out);

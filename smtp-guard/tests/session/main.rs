@@ -72,6 +72,7 @@ fn order_of_commands() {
         ("nonsense", "C BOGUS\n # refused protocol\n < 500"),
         ("a timeout ends it", "T\n # ended timeout\n < 421 4.4.2\n ."),
         ("a ban ends it", "K\n # ended harvest\n < 421 4.7.0\n ."),
+        ("an idle session gives way", "G\n # ended total_connections\n < 421 4.3.2\n ."),
         ("a stop ends an idle session", "S\n < 421 4.3.2\n ."),
         (
             "ESMTP parameters need EHLO",
@@ -115,7 +116,7 @@ fn envelope() {
         (
             "backend says 421 at RCPT",
             "C RCPT TO:<b@example.org>\n > RCPT TO:<b@example.org>|\n B 421 4.3.2 bye\n # refused backend_lost\n > drop\n \
-             < 451 4.4.2\n C RCPT TO:<c@example.org>\n < 451\n C DATA\n < 451\n C MAIL FROM:<>\n > MAIL FROM:<>|",
+             < 451 4.4.2\n C RCPT TO:<c@example.org>\n T\n < 451\n C DATA\n T\n < 451\n C MAIL FROM:<>\n > MAIL FROM:<>|",
         ),
         (
             "too many recipients, the accepted ones go on",

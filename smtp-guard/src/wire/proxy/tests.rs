@@ -61,7 +61,23 @@ fn version_2() {
     check(&v2(0x21, 0x31, &[b'x'; 216]), Err(ProxyError::NotTcp));
     check(&v2(0x21, 0x11, &v4[..11]), Err(ProxyError::Malformed));
     check(&v2(0x31, 0x11, &v4), Err(ProxyError::Malformed));
-    check(&v2(0x21, 0x11, &[0; 2000]), Err(ProxyError::TooLong));
+}
+
+#[test]
+fn a11_fields_of_a_balancer_are_taken_up_to_4_kib() {
+    for (fields, expected) in [
+        (1_500, Ok(Some("192.0.2.1:5000 192.0.2.9:25"))),
+        (4_096 - 12, Ok(Some("192.0.2.1:5000 192.0.2.9:25"))),
+        (4_097 - 12, Err(ProxyError::TooLong)),
+        (60_000, Err(ProxyError::TooLong)),
+    ] {
+        let v4 = [192, 0, 2, 1, 192, 0, 2, 9, 0x13, 0x88, 0, 25];
+        // One field of the type NOOP.
+        let length = u16::try_from(fields - 3).unwrap().to_be_bytes();
+        let field = [[4].as_slice(), &length, &vec![0; fields - 3]].concat();
+        let whole = u16::try_from(v4.len() + field.len()).unwrap().to_be_bytes();
+        check(&[SIGNATURE.as_slice(), &[0x21, 0x11], &whole, &v4, &field].concat(), expected);
+    }
 }
 
 proptest! {
