@@ -112,6 +112,9 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             }
             config.recipients.known.as_deref().map(KnownRecipients::load).transpose().map_err(anyhow::Error::from)?;
             blocklists::check(&config)?;
+            for objection in crate::edge::objections(&config) {
+                eprintln!("warning: {objection}");
+            }
             Ok(output::line(&format!("{}: the configuration is valid", path.display()))?)
         }
         Command::Config { command: ConfigCommand::Show { defaults, json } } => {
