@@ -113,7 +113,8 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             }
             config.recipients.known.as_deref().map(KnownRecipients::load).transpose().map_err(anyhow::Error::from)?;
             blocklists::check(&config)?;
-            for warning in config.warnings().into_iter().chain(Budget::of(&config).warning()) {
+            let objections = crate::edge::objections(&config).into_iter().map(|objection| objection.to_string());
+            for warning in config.warnings().into_iter().chain(Budget::of(&config).warning()).chain(objections) {
                 eprintln!("warning: {warning}");
             }
             Ok(output::line(&format!("{}: the configuration is valid", path.display()))?)

@@ -269,7 +269,7 @@ impl Driver {
                 }
                 Output::Request(Request::Mail(mail, permit, speaker)) => {
                     let domain = self.shared.rules.domain_to_look_up(&self.client, self.role, &mail.path);
-                    self.inquiry.about_sender(&self.shared, domain);
+                    self.inquiry.about_sender(&self.shared, domain.as_deref());
                     self.backend.perform(Request::Mail(mail, permit, speaker)).await;
                 }
                 Output::Request(request) => self.backend.perform(request).await,
@@ -307,7 +307,8 @@ impl Driver {
                 Line::Flawed(flaw) => Err(flaw),
             })),
             Wants::Body => {
-                let decoder = self.body.get_or_insert_with(BodyDecoder::new);
+                let repairs = self.session.repairs_newlines();
+                let decoder = self.body.get_or_insert_with(|| BodyDecoder::for_client(repairs));
                 let before = decoder.size();
                 match decoder.next(&mut self.unread) {
                     Some(Chunk::Body(body)) => Some(Input::Body(body)),

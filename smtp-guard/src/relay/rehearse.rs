@@ -162,7 +162,7 @@ impl Stage {
                     return Some(Input::OverRate);
                 }
                 let domain = shared.rules.domain_to_look_up(&self.client, Role::Mx, &mail.path);
-                self.inquiry.about_sender(shared, domain);
+                self.inquiry.about_sender(shared, domain.as_deref());
                 step.passed_on = true;
                 return yes();
             }
