@@ -362,6 +362,7 @@ fn is_check(reason: Reason) -> bool {
             | Reason::PtrForward
             | Reason::EarlyTalker
             | Reason::Dnsbl
+            | Reason::ListLookup
     )
 }
 
