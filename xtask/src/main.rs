@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod build;
 mod fuzz;
+mod kernels;
 mod object;
 mod run;
 mod setup;
@@ -79,6 +80,12 @@ enum Command {
         #[arg(long, conflicts_with_all = ["seed", "json"])]
         check: bool,
     },
+    /// Run the whole loop on Debian 12's own kernel, booted in QEMU
+    Kernels {
+        /// Also on newer ones, and on one that is too old
+        #[arg(long)]
+        all: bool,
+    },
     /// Check that dependencies between the parts run one way
     Structure,
 }
@@ -114,6 +121,7 @@ fn main() -> ExitCode {
         Command::Bench { what: Bench::Policy } => bench::policy(),
         Command::Bench { what: Bench::Stress { connections, seed } } => bench::stress(connections, seed),
         Command::Trial { seed, json, check } => trial::trial(seed, json, check),
+        Command::Kernels { all } => kernels::kernels(all),
         Command::Structure => structure::check(&root()),
     };
     match result {

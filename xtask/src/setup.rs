@@ -70,6 +70,20 @@ const BENCH: &[(&str, &str)] = &[
     ("util-linux", "unshare, setpriv, chrt"),
 ];
 
+/// Debian packages that kernels are booted with.
+const KERNELS: &[(&str, &str)] = &[
+    ("qemu-system-x86", "the machine that other kernels are booted in"),
+    ("seabios", "its firmware"),
+    ("cpio", "packs its file system"),
+    ("kmod", "insmod"),
+    ("mount", "mounts what the tests need in it"),
+    ("sed", "marks what is said in it"),
+    ("xz-utils", "unpacks modules"),
+    ("zstd", "unpacks modules"),
+    ("binutils", "strip"),
+    ("debian-archive-keyring", "signs the lists of other releases"),
+];
+
 /// Debian packages that the tests run without installing them, because each would remove Postfix or begin a service; and
 /// the program in each. What they need stands in [`TEST`].
 const UNPACKED: &[(&str, &str, &str)] = &[
@@ -112,6 +126,11 @@ pub(crate) fn test() -> anyhow::Result<()> {
 /// Everything that the bench needs besides a build. Installs what is missing.
 pub(crate) fn bench() -> anyhow::Result<()> {
     install(BENCH.iter(), "bench")
+}
+
+/// Everything that other kernels need besides the tests. Installs what is missing.
+pub(crate) fn kernels() -> anyhow::Result<()> {
+    install(TEST.iter().chain(KERNELS), "kernels")
 }
 
 /// Where bpf-linker is.

@@ -41,7 +41,10 @@ pub(super) fn edge(mut config: Config, command: Edge) -> anyhow::Result<()> {
                 removed => format!("removed:\n  {}", removed.join("\n  ")),
             })
         }
-        Edge::Probe => Ok(edge::permitted()?),
+        Edge::Probe => {
+            edge::permitted()?;
+            edge::too_old().map_or(Ok(()), |why| Err(why.into()))
+        }
         Edge::Status { json } => {
             let plane = edge::KernelPlane::open(&config.edge.pin_directory)?;
             let plane = plane.context("the kernel plane is not loaded; `smtp-guard edge load` loads it")?;

@@ -141,7 +141,7 @@ mod tests {
         };
         assert_eq!([true, true, false, true].map(|attached| look(&mut known, attached)), [true, true, false, true]);
         let failed = |known: &mut Known| {
-            let failed = vec![("eth1".to_owned(), EdgeError::Occupied { name: "eth1".to_owned() })];
+            let failed = vec![("eth1".to_owned(), EdgeError::UnknownInterface { name: "eth1".to_owned() })];
             known.tell_returned(Returned { attached: Vec::new(), failed });
             known.failures.len()
         };

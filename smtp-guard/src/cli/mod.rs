@@ -25,6 +25,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Origin};
+use crate::descriptors::Budget;
 use crate::facts::recipients::KnownRecipients;
 use crate::observe::admin::Add;
 use crate::observe::attempt::Attempt;
@@ -112,6 +113,10 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             }
             config.recipients.known.as_deref().map(KnownRecipients::load).transpose().map_err(anyhow::Error::from)?;
             blocklists::check(&config)?;
+            let objections = crate::edge::objections(&config).into_iter().map(|objection| objection.to_string());
+            for warning in config.warnings().into_iter().chain(Budget::of(&config).warning()).chain(objections) {
+                eprintln!("warning: {warning}");
+            }
             Ok(output::line(&format!("{}: the configuration is valid", path.display()))?)
         }
         Command::Config { command: ConfigCommand::Show { defaults, json } } => {

@@ -102,6 +102,7 @@ pub(super) fn status(status: &Status) -> String {
         [format!("block list {}", list.name), format!("{list}{}", read.unwrap_or_default())]
     }));
     rows.extend(status.bounds.iter().map(bound));
+    rows.extend(status.warnings.iter().map(|warning| ["warning".to_owned(), warning.clone()]));
     table(&rows)
 }
 

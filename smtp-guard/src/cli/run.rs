@@ -15,6 +15,7 @@ use super::sink;
 use crate::addr::BackendAddr;
 use crate::clock::Instant;
 use crate::config::{Config, Edge};
+use crate::descriptors;
 use crate::edge::bans::{BanTable, KernelBans};
 use crate::edge::events::Sample;
 use crate::edge::{self, EdgeError, KernelPlane};
@@ -40,6 +41,7 @@ const RECONCILE: u64 = 60;
 /// Runs the guard.
 pub fn run(config: Config) -> anyhow::Result<()> {
     log::init(&config.log)?;
+    descriptors::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config))
 }
@@ -76,7 +78,12 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let meter = Arc::new(Counted(metrics.clone()));
     let (feedback, feedback_task) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, meter);
     let rules = Arc::new(Rules::new(Arc::clone(&config), known));
-    let shared = Shared::new(rules, feedback, metrics.clone(), bans)?;
+    // What is open by now stays open.
+    let budget = descriptors::Budget::of(&config);
+    let plan = budget.plan;
+    let warnings: Vec<_> = config.warnings().into_iter().chain(budget.warning()).collect();
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let shared = Shared::new(rules, feedback, metrics.clone(), bans, &plan)?;
     let blocklists = Blocklists::new(&shared, plane).read(&shared).await;
     let addresses = bound.addresses();
     // Only now, with kernel plane, bans and block lists in place: nobody slips in before they count and drop.
@@ -88,15 +95,16 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         backend: config.backend.servers.iter().map(ToString::to_string).collect(),
         metrics: metrics.clone(),
         bounds: metrics.bounds().clone(),
+        warnings,
         drops,
     };
     let (stopper, stop) = relay::stop();
     let ready = Ready::default();
     side.spawn(follow_blocklists(blocklists, Arc::clone(&shared), stop.clone()));
     announce(&config, &about);
-    side.spawn(admin::serve(admin_socket, Desk(Arc::clone(&shared)), about));
+    side.spawn(admin::serve(admin_socket, Desk(Arc::clone(&shared)), about, plan.admin));
     if let Some(http) = http {
-        side.spawn(http.serve(metrics, ready.clone()));
+        side.spawn(http.serve(metrics, ready.clone(), plan.http));
     }
     tokio::spawn(async move {
         wait_for_signal().await;

@@ -14,12 +14,13 @@ use super::defaults::DRAIN;
 use super::raw::{self, List, Raw};
 use super::secure::{auth, tls};
 use super::together::{overlap, together};
-use super::values::{Judge, domain_fault};
+use super::values::{Judge, own_name_fault};
 use super::{
     Admin, Backend, BackendTls, Config, Edge, Harvest, Identity, Limits, Listen, Log, LogFormat, Metrics, Profile,
     Recipients, Relay, Role, State, XdpMode, own_hostname,
 };
 use crate::addr::{BackendAddr, Ipv6Prefix};
+use crate::wire::host;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -79,11 +80,11 @@ fn hostname(raw: &Raw, judge: &mut Judge) -> String {
             String::new()
         });
     };
-    let text = raw.get_ref().strip_suffix('.').unwrap_or(raw.get_ref());
-    if let Some(help) = domain_fault(text) {
+    let text = raw.get_ref().as_str();
+    if let Some(help) = own_name_fault(text) {
         judge.wrong(raw.span(), format!("hostname: {text:?} is no host name"), "", help);
     }
-    text.to_ascii_lowercase()
+    host::key(text).unwrap_or_default().into_owned()
 }
 
 fn listen(raw: &[Spanned<raw::Listen>], whole: bool, judge: &mut Judge) -> Vec<Listen> {
@@ -188,6 +189,7 @@ fn limits(raw: &raw::Limits, judge: &mut Judge) -> Limits {
             1..=10_000,
             default.failed_commands,
         ),
+        junk_commands: judge.number("limits.junk_commands", &raw.junk_commands, 1..=1_000_000, default.junk_commands),
         total_connections: judge.number(
             "limits.total_connections",
             &raw.total_connections,

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use toml::Spanned;
 
 use super::check::{SECOND, list};
-use super::choices::Mode;
+use super::choices::{Granted, Mode};
 use super::raw;
 use super::show;
 use super::values::{Judge, domain_fault};
@@ -44,6 +44,10 @@ pub struct Checks {
     /// The client's address is in block lists whose weights reach `dnsbl_threshold`.
     pub dnsbl: Mode,
     pub dnsbl_threshold: u32,
+    /// Whose bare LF in message data comes out as CRLF. For anybody else it is a flaw, and the message is refused.
+    pub bare_newline: Granted,
+    /// Who may ask for notices of delivery (RFC 3461 NOTIFY=SUCCESS): a stranger's go to whomever the sender names.
+    pub success_notices: Granted,
 }
 
 /// A block list in DNS.
@@ -110,6 +114,8 @@ impl Default for Checks {
             greeting_delay: 6 * SECOND,
             dnsbl: Mode::Enforce,
             dnsbl_threshold: 2,
+            bare_newline: Granted::Own,
+            success_notices: Granted::Own,
         }
     }
 }
@@ -152,6 +158,13 @@ pub(super) fn checks(raw: &raw::Checks, judge: &mut Judge) -> Checks {
             &raw.dnsbl_threshold,
             1..=1_000_000,
             default.dnsbl_threshold,
+        ),
+        bare_newline: judge.choice("checks.bare_newline", &raw.bare_newline, &Granted::NAMES, default.bare_newline),
+        success_notices: judge.choice(
+            "checks.success_notices",
+            &raw.success_notices,
+            &Granted::NAMES,
+            default.success_notices,
         ),
     }
 }

@@ -128,6 +128,21 @@ impl Mode {
     }
 }
 
+/// Whom something is granted to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Granted {
+    /// Exempt clients, those in `relay.networks`, and users who have logged in.
+    #[default]
+    Own,
+    All,
+    None,
+}
+
+impl Granted {
+    pub(super) const NAMES: [(&str, Self); 3] = [("own", Self::Own), ("all", Self::All), ("none", Self::None)];
+}
+
 /// Where in the stack XDP runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

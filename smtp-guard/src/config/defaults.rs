@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secure::FAILURE_WINDOW;
-use super::values::domain_fault;
+use super::values::own_name_fault;
 use super::{
     Admin, Auth, AuthVia, Backend, BackendTls, Checks, Config, Dns, Edge, Harvest, Identity, Limits, Listen, Log,
     LogFormat, Metrics, Profile, Recipients, Relay, Role, State, XdpMode,
@@ -93,6 +93,7 @@ impl Default for Limits {
             recipients: 100,
             message_size: 25 << 20,
             failed_commands: 20,
+            junk_commands: 100,
             total_connections: 10_000,
             network_connections: 500,
             session_time: HOUR,
@@ -153,7 +154,7 @@ impl Default for Log {
 /// The host's own name, or, as the error, what it is if it can't stand in a greeting.
 pub fn own_hostname() -> Result<String, String> {
     let name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
-    match domain_fault(&name) {
+    match own_name_fault(&name) {
         None => Ok(name),
         Some(_) => Err(name),
     }

@@ -14,6 +14,7 @@ mod tests;
 mod together;
 pub(crate) mod units;
 mod values;
+mod warnings;
 
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ use serde::Serialize;
 use crate::addr::{BackendAddr, Ipv6Prefix, NetSet};
 pub use blocklist::Blocklist;
 pub use checks::{Checks, Dns, Dnsbl};
-pub use choices::{AuthVia, BackendTls, Identity, LogFormat, Mode, Profile, Role, XdpMode};
+pub use choices::{AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, XdpMode};
 pub use defaults::own_hostname;
 pub use report::Report;
 
@@ -225,6 +226,8 @@ pub struct Limits {
     pub message_size: u64,
     /// Failed commands in one session; from half of it on each failure costs one second.
     pub failed_commands: u32,
+    /// Commands of one session that lead nowhere (RSET, NOOP, VRFY, HELP, EHLO again) since its last accepted message.
+    pub junk_commands: u32,
     /// Sessions of the whole guard at once; a tenth is kept for sources with a history.
     pub total_connections: u32,
     /// Sessions of one IPv4 /24 or IPv6 /48 at once, a tenth likewise; 0: no limit.

@@ -78,6 +78,7 @@ tables! {
         recipients: Number,
         message_size: Text,
         failed_commands: Number,
+        junk_commands: Number,
         total_connections: Number,
         network_connections: Number,
         session_time: Text,
@@ -98,6 +99,8 @@ tables! {
         greeting_delay: Text,
         dnsbl: Text,
         dnsbl_threshold: Number,
+        bare_newline: Text,
+        success_notices: Text,
     }
     Dnsbl { zone: Text, name: Text, weight: Number, replies: List }
     Dns { servers: List, timeout: Text }

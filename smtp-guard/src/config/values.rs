@@ -1,5 +1,6 @@
 //! Judgement of single values: each returns what is valid, or the default after noting what is wrong.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
@@ -14,6 +15,7 @@ use super::report::Problem;
 use super::units::{DURATION_HELP, SIZE_HELP, parse_duration, parse_size, show_duration, show_size};
 use crate::addr::{NetSet, canonical_net};
 use crate::wire::address::Mailbox;
+use crate::wire::host;
 
 /// An IPv4 network wider than this is no organisation's: 10.0.0.0/8 is the widest in private use.
 const WIDEST_V4: u8 = 8;
@@ -210,11 +212,11 @@ impl Judge {
         }
     }
 
-    /// A domain, lower case and without its final dot.
+    /// A domain, as [`host::key`] has it.
     pub(super) fn domain(&mut self, key: &str, raw: &Spanned<String>) -> Option<String> {
-        let text = raw.get_ref().strip_suffix('.').unwrap_or(raw.get_ref());
+        let text = raw.get_ref().as_str();
         match domain_fault(text) {
-            None => Some(text.to_ascii_lowercase()),
+            None => host::key(text).map(Cow::into_owned),
             Some(help) => {
                 self.wrong(raw.span(), format!("{key}: {text:?} is no domain name"), "", help);
                 None
@@ -223,7 +225,7 @@ impl Judge {
     }
 }
 
-/// What is wrong with a domain name, as what to do about it. RFC 1123 section 2.1, RFC 1035 section 2.3.4.
+/// What is wrong with a domain name, as what to do about it. What a name is says [`host::key`].
 pub(super) fn domain_fault(text: &str) -> Option<&'static str> {
     if text.starts_with("*.") {
         return Some("wildcards are not supported: name each domain");
@@ -231,22 +233,22 @@ pub(super) fn domain_fault(text: &str) -> Option<&'static str> {
     if text.contains('@') {
         return Some("write only what stands right of the @");
     }
-    if !text.is_ascii() {
-        return Some("write an international domain in its ASCII form (xn--...)");
-    }
     if text.parse::<IpAddr>().is_ok() || text.starts_with('[') {
         return Some("write a name, not an address");
     }
-    let label_is_valid = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if text.len() > 253 || !text.split('.').all(label_is_valid) {
-        return Some("a name is made of letters, digits and hyphens, in parts of at most 63 separated by dots");
+    if host::key(text).is_none() {
+        return Some(
+            "a name is made of letters, digits, hyphens and underscores, in parts of at most 63 separated by dots",
+        );
     }
     None
+}
+
+/// What is wrong with a name that we call ourselves by: servers refuse what RFC 1123 2.1 doesn't know.
+pub(super) fn own_name_fault(text: &str) -> Option<&'static str> {
+    let odd = |label: &str| label.contains('_') || label.starts_with('-') || label.ends_with('-');
+    let help = "others may refuse such a name: use letters, digits, and hyphens between them";
+    domain_fault(text).or_else(|| text.split('.').any(odd).then_some(help))
 }
 
 fn too_wide(net: IpNet) -> bool {

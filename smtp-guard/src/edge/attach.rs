@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aya::programs::links::{CgroupAttachMode, FdLink};
-use aya::programs::{ProgramError, SockOps, Xdp, XdpMode as AyaMode};
+use aya::programs::{ProgramError, SockOps, Xdp, XdpMode as AyaMode, loaded_programs};
 use serde::Serialize;
 
 use super::error::EdgeError;
-use super::interfaces::{index_of, is_on};
+use super::interfaces::{self, index_of, is_on, without_ethernet};
 use super::load::{CONNS_PROGRAM, XDP_PROGRAM, verifier};
 use super::pins::{CONNS, Mode, Pins, XDP};
 use super::sys;
@@ -107,6 +107,7 @@ impl<'a> Links<'a> {
     /// Puts `program` on the interface `name`: behind the link that is on it, else by a new one.
     pub(super) fn xdp(&mut self, program: &mut Xdp, name: &str, wanted: XdpMode) -> Result<Attached, EdgeError> {
         let index = index_of(name).ok_or_else(|| EdgeError::UnknownInterface { name: name.to_owned() })?;
+        refuse_without_ethernet(name, index)?;
         let on = |found: &&mut Found<'_>| found.link.as_ref().is_some_and(|link| is_on(link.as_fd(), index));
         if let Some(found) = self.found.iter_mut().find(on)
             && let Some(link) = found.link.take()
@@ -133,6 +134,7 @@ impl<'a> Links<'a> {
         index: u32,
         modes: &[Mode],
     ) -> Result<Attached, EdgeError> {
+        refuse_without_ethernet(name, index)?;
         let (mut failure, mut driver_refused) = (EdgeError::NoInterface, None);
         for &mode in modes {
             match link(program, index, mode) {
@@ -143,7 +145,7 @@ impl<'a> Links<'a> {
                 Err(cause) => {
                     match cause.raw_os_error() {
                         Some(libc::EBUSY | libc::EEXIST) => {
-                            return Err(EdgeError::Occupied { name: name.to_owned() });
+                            return Err(occupied(name, index));
                         }
                         Some(libc::EPERM | libc::EACCES) => {
                             return Err(EdgeError::NotPermitted { what: "attaching XDP programs" });
@@ -239,6 +241,43 @@ impl<'a> Links<'a> {
         self.kept.push((Kept::Old { link: kept, pinned: path.to_owned() }, ours));
         Ok(())
     }
+}
+
+/// Also where it has a link: what an interface carries can change, and so can its name's owner.
+pub(super) fn refuse_without_ethernet(name: &str, index: u32) -> Result<(), EdgeError> {
+    match without_ethernet(index).map_err(EdgeError::pin("asking the kernel about the interface", name))? {
+        Some(kind) => Err(EdgeError::NoEthernet { name: name.to_owned(), kind }),
+        None => Ok(()),
+    }
+}
+
+/// Whose program is on the interface, and the command that takes it off.
+fn occupied(name: &str, index: u32) -> EdgeError {
+    let found = interfaces::xdp(index).ok().flatten();
+    let Some(xdp) = found else {
+        // It has gone meanwhile, or nothing can be asked.
+        let remedy = "`bpftool net` shows it".to_owned();
+        return EdgeError::Occupied { name: name.to_owned(), program: "unknown".to_owned(), remedy };
+    };
+    let info = loaded_programs().flatten().find(|info| info.id() == xdp.program);
+    let called = info.as_ref().and_then(|info| info.name_as_str()).filter(|name| !name.is_empty());
+    let program = match called {
+        Some(called) => format!("{called}, id {}", xdp.program),
+        None => format!("id {}", xdp.program),
+    };
+    let by_netlink = match xdp.mode {
+        Mode::Driver => format!("`ip link set dev {name} xdp off`"),
+        Mode::Generic => format!("`ip link set dev {name} xdpgeneric off`"),
+    };
+    let remedy = match sys::xdp_links() {
+        Ok(links) => match links.iter().find(|link| link.ifindex == index && link.prog_id == xdp.program) {
+            Some(link) => format!("it holds by a link: `bpftool link detach id {}`", link.id),
+            None => by_netlink,
+        },
+        // Who may not look at links is told both.
+        Err(_) => format!("{by_netlink}, or `bpftool link detach id` where `bpftool link list` has it"),
+    };
+    EdgeError::Occupied { name: name.to_owned(), program, remedy }
 }
 
 /// A link of `program` to the interface `index`. Tries again for a while where something is on it: the kernel takes a

@@ -17,9 +17,17 @@ pub enum EdgeError {
     #[error("{what} is not permitted: it needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; run it as root")]
     NotPermitted { what: &'static str },
     #[error(
-        "{name} already carries another XDP program: remove it (`ip link set dev {name} xdp off`), or leave {name} out of [edge] interfaces"
+        "{name} already carries another XDP program ({program}): remove it ({remedy}), or leave {name} out of [edge] interfaces"
     )]
-    Occupied { name: String },
+    Occupied { name: String, program: String, remedy: String },
+    #[error(
+        "{name} is {kind}: its packets have no Ethernet header, so the kernel plane can't read them; leave {name} out of [edge] interfaces (bans and limits hold there in user space)"
+    )]
+    NoEthernet { name: String, kind: String },
+    #[error(
+        "the kernel plane needs Linux {least} or newer (atomic fetch, XDP with several buffers), and this is {release}: without it, bans and limits hold in user space only"
+    )]
+    TooOld { least: &'static str, release: String },
     #[error("{name} takes no XDP program in {mode} mode: {cause}; try [edge] mode = \"auto\" or \"generic\"")]
     Attach { name: String, mode: &'static str, cause: io::Error },
     #[error(

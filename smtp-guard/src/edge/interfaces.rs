@@ -30,6 +30,14 @@ pub(super) fn is_on(link: BorrowedFd<'_>, index: u32) -> bool {
     info.ifindex == index && xdp(index).is_ok_and(|found| found.is_some_and(|xdp| xdp.program == info.prog_id))
 }
 
+/// What the kernel says of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Link {
+    /// What its packets begin with: ARPHRD_*.
+    kind: u16,
+    xdp: Option<Xdp>,
+}
+
 /// The XDP program on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Xdp {
@@ -40,13 +48,42 @@ pub(super) struct Xdp {
 /// The XDP program on the interface `index`; `None`: there is none. Any user may ask; whose program it is, only who may open
 /// the link.
 pub(super) fn xdp(index: u32) -> io::Result<Option<Xdp>> {
+    Ok(link(index)?.and_then(|link| link.xdp))
+}
+
+/// What the interface `index` is, in words, where its packets don't begin with an Ethernet header; `None`: they do. The program
+/// would take other bytes for such a header, and drop what is none of its business.
+pub(super) fn without_ethernet(index: u32) -> io::Result<Option<String>> {
+    // An interface that is gone is the next step's business.
+    Ok(link(index)?.and_then(|link| kind_without_ethernet(link.kind)))
+}
+
+/// The words for an ARPHRD_* of linux/if_arp.h.
+fn kind_without_ethernet(kind: u16) -> Option<String> {
+    const ETHER: u16 = 1;
+    const LOOPBACK: u16 = 772;
+    Some(String::from(match kind {
+        ETHER | LOOPBACK => return None,
+        512 => "a PPP link",
+        519 => "a raw IP link",
+        768 => "a tunnel (ipip)",
+        769 => "a tunnel (ip6tnl)",
+        776 => "a tunnel (sit)",
+        778 | 823 => "a tunnel (GRE)",
+        801..=803 => "a raw wireless interface",
+        0xfffe => "a layer 3 interface, like tun and WireGuard",
+        kind => return Some(format!("an interface of the link type {kind}")),
+    }))
+}
+
+fn link(index: u32) -> io::Result<Option<Link>> {
     const RTM_GETLINK: u16 = 18;
     let mut found = None;
     // `struct ifinfomsg`, all zero: every interface of this namespace.
     dump(ROUTE, RTM_GETLINK, &[0; INFO], |body| {
-        let (number, xdp) = read(body).ok_or_else(cut)?;
+        let (number, link) = read(body).ok_or_else(cut)?;
         if number == index {
-            found = xdp;
+            found = Some(link);
         }
         Ok(())
     })?;
@@ -58,13 +95,14 @@ const ROUTE: Option<Protocol> = None;
 /// Bytes of `struct ifinfomsg`.
 const INFO: usize = 16;
 
-/// The interface's number and its XDP program; `None` where the message is cut short.
-fn read(body: &[u8]) -> Option<(u32, Option<Xdp>)> {
+/// The interface's number, and what it is; `None` where the message is cut short.
+fn read(body: &[u8]) -> Option<(u32, Link)> {
     const IFLA_XDP: u16 = 43;
     const IFLA_XDP_ATTACHED: u16 = 2;
     const IFLA_XDP_PROG_ID: u16 = 4;
     const IFLA_XDP_DRV_PROG_ID: u16 = 5;
     let (info, rest) = body.split_first_chunk::<INFO>()?;
+    let kind = u16::from_ne_bytes([info[2], info[3]]);
     let number = u32::from_ne_bytes([info[4], info[5], info[6], info[7]]);
     let nested = attributes(rest).find(|(kind, _)| *kind == IFLA_XDP).map(|(_, nested)| nested).unwrap_or_default();
     let value = |kind: u16| attributes(nested).find(|(found, _)| *found == kind).map(|(_, value)| value);
@@ -77,7 +115,7 @@ fn read(body: &[u8]) -> Option<(u32, Option<Xdp>)> {
         Some([4]) => program(IFLA_XDP_DRV_PROG_ID).map(|program| Xdp { mode: Mode::Driver, program }),
         _ => None,
     };
-    Some((number, xdp))
+    Some((number, Link { kind, xdp }))
 }
 
 /// After the first of several changes.
@@ -138,14 +176,40 @@ mod tests {
         assert_eq!(index_of("no-such-interface"), None);
     }
 
+    #[test]
+    fn f1_what_has_no_ethernet_header_is_known() {
+        assert_eq!(without_ethernet(index_of("lo").unwrap()).unwrap(), None);
+        assert_eq!(without_ethernet(u32::MAX).unwrap(), None, "there is none");
+        for (kind, words) in [
+            (1, None),
+            (772, None),
+            (512, Some("PPP")),
+            (768, Some("ipip")),
+            (776, Some("sit")),
+            (778, Some("GRE")),
+            (823, Some("GRE")),
+            (0xfffe, Some("tun and WireGuard")),
+            (0, Some("link type 0")),
+            (24, Some("link type 24")),
+            (0xffff, Some("link type 65535")),
+        ] {
+            let found = kind_without_ethernet(kind);
+            assert!(
+                found.as_deref().is_some_and(|found| words.is_some_and(|words| found.contains(words)))
+                    || found.is_none() && words.is_none(),
+                "{kind}: {found:?}"
+            );
+        }
+    }
+
     /// A message of the kernel's for interface 7 with these attributes.
     #[track_caller]
     fn check(attributes: &[u8], found: Option<(Mode, u32)>) {
         let mut body = vec![0; INFO];
-        body[4] = 7;
+        (body[2], body[4]) = (1, 7);
         body.extend(attributes);
-        let found = found.map(|(mode, program)| Xdp { mode, program });
-        assert_eq!(read(&body), Some((7, found)), "{attributes:?}");
+        let xdp = found.map(|(mode, program)| Xdp { mode, program });
+        assert_eq!(read(&body), Some((7, Link { kind: u16::from_ne_bytes([1, 0]), xdp })), "{attributes:?}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
 use super::access;
-use super::attach::{Attached, Links};
+use super::attach::{Attached, Links, refuse_without_ethernet};
 use super::error::EdgeError;
 use super::interfaces::index_of;
 use super::pins::{self, CONNS, MAPS, Pins, XDP};
@@ -104,6 +104,59 @@ pub fn permitted() -> Result<(), EdgeError> {
     }
 }
 
+/// The least kernel: `xdp.frags` (5.18), atomic instructions that fetch (5.12), the cookie of a network namespace (5.15).
+const LEAST: (u32, u32) = (5, 18);
+const LEAST_TEXT: &str = "5.18";
+
+/// Why this kernel can't carry the kernel plane; `None`: it is new enough, or takes the programs all the same, because those who
+/// made it have put in what came later. Where this process may load nothing, the number decides.
+pub fn too_old() -> Option<EdgeError> {
+    let old = old_release()?;
+    let fits = || -> Result<(), EdgeError> {
+        let mut loader = EbpfLoader::new();
+        let mut object = loader.load(OBJECT).map_err(|error| EdgeError::Object(Box::new(error)))?;
+        conns(&mut object)?.load().map_err(verifier(CONNS_PROGRAM))?;
+        xdp(&mut object)?.load().map_err(verifier(XDP_PROGRAM))
+    };
+    fits().err().map(|_| old)
+}
+
+/// What is against loading the plane for `config` on this machine as it is now, apart from rights: a kernel that is too old,
+/// interfaces that can't be filtered.
+pub fn objections(config: &Config) -> Vec<EdgeError> {
+    if config.edge.interfaces.is_empty() {
+        return Vec::new();
+    }
+    let unfit = |name: &String| refuse_without_ethernet(name, index_of(name)?).err();
+    too_old().into_iter().chain(config.edge.interfaces.iter().filter_map(unfit)).collect()
+}
+
+/// The error for this kernel where it is older than [`LEAST`] by its number.
+fn old_release() -> Option<EdgeError> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    is_old(&release).then_some(EdgeError::TooOld { least: LEAST_TEXT, release })
+}
+
+/// Whether `release` (`5.10.0-32-amd64`) is older than [`LEAST`]. What has no such number isn't judged.
+fn is_old(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < LEAST,
+        _ => false,
+    }
+}
+
+/// `error`, or what is behind it where an old kernel refused something: its own words say nothing to an operator.
+fn explained(error: EdgeError) -> EdgeError {
+    let by_kernel = match &error {
+        EdgeError::Object(_) | EdgeError::Verifier { .. } | EdgeError::Attach { .. } | EdgeError::Cgroup { .. } => true,
+        // Before 5.11 maps are charged against RLIMIT_MEMLOCK, and root hears EPERM.
+        EdgeError::NotPermitted { .. } => rustix::process::geteuid().is_root(),
+        _ => false,
+    };
+    if by_kernel { old_release().unwrap_or(error) } else { error }
+}
+
 /// Loads the kernel plane for `config`, or replaces the one that is loaded. Every interface has to exist.
 pub fn load(config: &Config) -> Result<Loaded, EdgeError> {
     let missing = config.edge.interfaces.iter().find(|name| index_of(name).is_none());
@@ -115,7 +168,7 @@ pub fn load(config: &Config) -> Result<Loaded, EdgeError> {
 
 /// Like [`load`], for those interfaces that exist, and be it none: [`returned`](super::returned) takes the others up.
 pub fn load_present(config: &Config) -> Result<Loaded, EdgeError> {
-    permitted()?;
+    permitted().map_err(explained)?;
     if config.edge.interfaces.is_empty() {
         return Err(EdgeError::NoInterface);
     }
@@ -137,7 +190,7 @@ pub fn load_present(config: &Config) -> Result<Loaded, EdgeError> {
         // The error that is told is the first one.
         let _ = pins.remove_all().map(|_| fs::remove_dir(&config.edge.pin_directory));
     }
-    loaded
+    loaded.map_err(explained)
 }
 
 /// Removes every version of the kernel plane below `pin_directory`. Returns what was removed, in words.
@@ -304,4 +357,30 @@ pub(super) fn verifier(program: &'static str) -> impl Fn(ProgramError) -> EdgeEr
 /// EPERM only: EACCES is how the verifier says no.
 fn not_permitted(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPERM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f6_a_kernel_that_is_too_old_is_known_by_its_number() {
+        for (release, old) in [
+            ("5.10.0-32-cloud-amd64", true),
+            ("5.17.99", true),
+            ("4.18.0-513.el8.x86_64", true),
+            ("5.18.0", false),
+            ("5.18-rc1", false),
+            ("6.1.0-56-amd64", false),
+            ("10.0", false),
+            ("unknown", false),
+            ("", false),
+        ] {
+            assert_eq!(is_old(release), old, "{release}");
+        }
+        let said = EdgeError::TooOld { least: LEAST_TEXT, release: "5.10.0".to_owned() }.to_string();
+        assert!(said.contains("needs Linux 5.18 or newer") && said.contains("this is 5.10.0"), "{said}");
+        let (major, minor) = LEAST;
+        assert_eq!(LEAST_TEXT, format!("{major}.{minor}"));
+    }
 }

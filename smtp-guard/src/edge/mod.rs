@@ -34,7 +34,7 @@ mod watch;
 pub use attach::Attached;
 pub use banned::Written;
 pub use error::EdgeError;
-pub use load::{Loaded, load, load_present, permitted, unload};
+pub use load::{Loaded, load, load_present, objections, permitted, too_old, unload};
 pub use plane::{KernelPlane, Refreshed};
 pub use status::{Interface, Packets, Status};
 pub use watch::{Returned, missing, returned};

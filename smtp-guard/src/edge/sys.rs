@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
-use aya::maps::{MapData, MapError};
+use aya::maps::{MapData, MapError, MapType};
 
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
@@ -18,6 +18,8 @@ const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+const BPF_LINK_GET_NEXT_ID: libc::c_long = 31;
 /// Since Linux 5.14; not in every version of libc's headers.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
@@ -69,12 +71,21 @@ struct GetInfo {
     info: u64,
 }
 
+/// The part of `union bpf_attr` that BPF_LINK_GET_NEXT_ID and BPF_LINK_GET_FD_BY_ID read.
+#[repr(C)]
+struct GetId {
+    /// Where to begin, or which.
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
 /// The head of `struct bpf_link_info`, as far as it concerns an XDP link.
 #[repr(C)]
 #[derive(Default)]
 pub(super) struct LinkInfo {
     kind: u32,
-    id: u32,
+    pub(super) id: u32,
     pub(super) prog_id: u32,
     _pad: u32,
     pub(super) ifindex: u32,
@@ -93,16 +104,10 @@ pub(super) struct Entries<const N: usize> {
 }
 
 impl<const N: usize> Entries<N> {
-    /// Walks `map` from the bucket that [`Self::bucket`] gave, `batch` entries at a call. Fails with
-    /// [`MapError::InvalidKeySize`] or [`MapError::InvalidValueSize`] where the map has another shape.
+    /// Walks `map` from the bucket that [`Self::bucket`] gave, `batch` entries at a call. Fails where the map isn't a hash map
+    /// with such keys and values.
     pub(super) fn of(map: MapData, bucket: Option<u32>, batch: usize) -> Result<Self, MapError> {
-        let info = map.info()?;
-        if info.key_size() as usize != size_of::<u64>() {
-            return Err(MapError::InvalidKeySize { size: size_of::<u64>(), expected: info.key_size() as usize });
-        }
-        if info.value_size() as usize != N {
-            return Err(MapError::InvalidValueSize { size: N, expected: info.value_size() as usize });
-        }
+        expect(&map, MapType::Hash, size_of::<u64>(), N)?;
         Ok(Self { map, bucket, keys: vec![0; batch], values: vec![[0; N]; batch] })
     }
 
@@ -126,7 +131,7 @@ impl<const N: usize> Entries<N> {
             flags: 0,
         };
         // SAFETY: the attribute lives over the call and is as long as we say. `from` and `next` are the u32 that a hash
-        // map wants here. Keys and values have room for `count` of the map's sizes, which `of` compared.
+        // map wants here. Keys and values have room for `count` of the map's sizes, which `of` compared, and its type.
         let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) };
         self.bucket = match result {
             Ok(_) => Some(next),
@@ -139,10 +144,36 @@ impl<const N: usize> Entries<N> {
     }
 }
 
+/// Fails where `map` is of another type than `kind`, or has keys or values of other sizes. How much the kernel reads from our
+/// memory and writes into it depends on all three: a map per CPU has a value for each.
+fn expect(map: &MapData, kind: MapType, key: usize, value: usize) -> Result<(), MapError> {
+    let info = map.info()?;
+    let (map_type, found_key, found_value) = (info.map_type()?, info.key_size() as usize, info.value_size() as usize);
+    if map_type != kind {
+        return Err(MapError::InvalidMapType { map_type: map_type as u32 });
+    }
+    if found_key != key {
+        return Err(MapError::InvalidKeySize { size: key, expected: found_key });
+    }
+    if found_value != value {
+        return Err(MapError::InvalidValueSize { size: value, expected: found_value });
+    }
+    Ok(())
+}
+
 /// A key of a [`WordMap`]: any bytes are valid in it, and it has no padding.
-pub(super) trait Key: Copy {}
-impl Key for u32 {}
-impl Key for u64 {}
+pub(super) trait Key: Copy {
+    /// The type of maps that have such keys.
+    const KIND: MapType;
+}
+
+impl Key for u32 {
+    const KIND: MapType = MapType::Array;
+}
+
+impl Key for u64 {
+    const KIND: MapType = MapType::Hash;
+}
 
 /// A map whose values are words, written many at a call: one by one costs 1 us each.
 #[derive(Debug)]
@@ -157,10 +188,7 @@ impl<K: Key> WordMap<K> {
     /// Opens the map pinned at `path`, whose values have `words` words.
     pub(super) fn open(path: &Path, words: usize) -> io::Result<Self> {
         let map = MapData::from_pin(path).map_err(io::Error::other)?;
-        let info = map.info().map_err(io::Error::other)?;
-        if info.key_size() as usize != size_of::<K>() || info.value_size() as usize != words * 8 {
-            return Err(io::Error::other("the pinned map has keys or values of another size"));
-        }
+        expect(&map, K::KIND, size_of::<K>(), words * 8).map_err(io::Error::other)?;
         Ok(Self { map, words, key: std::marker::PhantomData })
     }
 
@@ -296,6 +324,31 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // SAFETY: the attribute lives over the call; `info` is writable for `info_len` bytes and any bytes are valid in it.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     Ok(info)
+}
+
+/// All links to network interfaces that carry XDP programs, of all namespaces. Needs CAP_SYS_ADMIN.
+pub(super) fn xdp_links() -> io::Result<Vec<LinkInfo>> {
+    const BPF_LINK_TYPE_XDP: u32 = 6;
+    let mut found = Vec::new();
+    let mut attr = GetId { id: 0, next_id: 0, open_flags: 0 };
+    loop {
+        // SAFETY: the attribute lives over the call and is as long as we say; it holds numbers only.
+        match unsafe { bpf(BPF_LINK_GET_NEXT_ID, &mut attr) } {
+            Ok(_) => attr.id = attr.next_id,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(found),
+            Err(error) => return Err(error),
+        }
+        let mut which = GetId { id: attr.id, next_id: 0, open_flags: 0 };
+        // SAFETY: as above.
+        let fd = match unsafe { bpf(BPF_LINK_GET_FD_BY_ID, &mut which) } {
+            // SAFETY: a successful call returns a new descriptor that nobody else owns.
+            Ok(fd) => unsafe { OwnedFd::from_raw_fd(fd) },
+            // It has ended meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
+            Err(error) => return Err(error),
+        };
+        found.extend(link_info(fd.as_fd()).ok().filter(|link| link.kind == BPF_LINK_TYPE_XDP));
+    }
 }
 
 /// The cookie of the network namespace that this process is in; 0 on kernels before 5.14, which have none.

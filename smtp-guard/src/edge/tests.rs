@@ -1,10 +1,11 @@
 //! The programs in the kernel, attached to nothing: verdicts, and maps that are walked and swept.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use aya::Ebpf;
-use aya::maps::HashMap;
+use aya::maps::{HashMap, PerCpuHashMap};
 use ipnet::IpNet;
 use smtp_guard_ebpf::abi::{Connections, EXEMPT_ENTRIES, Source};
 use smtp_guard_ebpf::filter::{Bit, KNOWN, WORDS};
@@ -175,6 +176,29 @@ fn all_bans_are_read_however_many() {
         world.plane.unban(source).unwrap();
     }
     assert_eq!(found(), []);
+}
+
+/// The kernel would write a value for each CPU, where there is room for one.
+#[test]
+#[ignore = "needs root and BPF"]
+fn e4_a_map_of_another_type_is_refused_before_it_is_read() {
+    let world = World::new("types");
+    let pins = Pins::new(&world.directory);
+    let refused = |name, error: String| assert!(error.contains("map type"), "{name}: {error}");
+    fs::remove_file(pins.map("BANS")).unwrap();
+    let per_cpu = PerCpuHashMap::<_, u64, [u8; 16]>::create(16, 0).unwrap();
+    per_cpu.pin(pins.map("BANS")).unwrap();
+    refused("all bans", world.plane.bans_in_map().unwrap_err().to_string());
+    refused("one ban", world.plane.ban(Source::v4(1), Instant::NEVER, Reason::Operator).unwrap_err().to_string());
+    let open = |name: &str, words| sys::WordMap::<u32>::open(&pins.map(name), words).unwrap_err().to_string();
+    // An array per CPU with the same sizes.
+    refused("CLOCK", open("CLOCK", 2));
+    fs::remove_file(pins.map("BANNED")).unwrap();
+    let hash = HashMap::<_, u32, [u8; WORDS * 8]>::create(16, 0).unwrap();
+    hash.pin(pins.map("BANNED")).unwrap();
+    refused("BANNED", open("BANNED", WORDS));
+    let shape = maps::check_shape(&pins, "BANS", ROOM).unwrap_err().to_string();
+    assert!(shape.contains("another shape"), "{shape}");
 }
 
 /// Another's exempt list may be in force there: what it bans must not be judged by that.

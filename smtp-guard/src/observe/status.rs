@@ -27,6 +27,8 @@ pub struct Status {
     pub bans_active: u64,
     pub blocklists: Vec<State>,
     pub kernel: Kernel,
+    /// What the operator should know: limits of this host, and settings that are probably not meant so.
+    pub warnings: Vec<String>,
     /// Bounds that were reached since the start.
     pub bounds: Vec<Reached>,
 }
@@ -65,6 +67,7 @@ pub struct About {
     pub backend: Vec<String>,
     pub metrics: Metrics,
     pub bounds: Bounds,
+    pub warnings: Vec<String>,
     pub drops: Arc<Drops>,
 }
 
@@ -94,6 +97,7 @@ impl About {
             bans_active: self.metrics.bans_in_force(),
             blocklists: self.metrics.blocklist_states(),
             kernel: self.metrics.kernel_state(),
+            warnings: self.warnings.clone(),
             bounds: self.bounds.view(),
         }
     }

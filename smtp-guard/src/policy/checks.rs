@@ -62,7 +62,7 @@ pub struct Finding {
 impl Rules {
     /// Whether checks apply to `client`.
     pub fn is_stranger(&self, client: &Client, role: Role) -> bool {
-        role == Role::Mx && !client.exempt && !client.may_relay && !client.authenticated
+        role == Role::Mx && !self.is_own(client)
     }
 
     /// What shall be found out about a client on a port of `role`, from the moment it connects.
@@ -78,12 +78,12 @@ impl Rules {
         }
     }
 
-    /// The domain of a sender that shall be looked up: not of bounces, of address literals, or of a domain of ours.
-    pub fn domain_to_look_up<'a>(&self, client: &Client, role: Role, path: &'a ReversePath) -> Option<&'a str> {
+    /// The key of a sender's domain that shall be looked up: not of bounces, of address literals, or of a domain of ours.
+    pub fn domain_to_look_up(&self, client: &Client, role: Role, path: &ReversePath) -> Option<String> {
         let ReversePath::Mailbox(mailbox) = path else { return None };
-        let Host::Name(name) = mailbox.domain() else { return None };
+        let name @ Host::Name(_) = mailbox.domain() else { return None };
         let wanted = self.config.checks.sender_domain.is_on() && self.is_stranger(client, role);
-        (wanted && !self.serves(mailbox)).then_some(name)
+        (wanted && !self.serves(mailbox)).then(|| name.key())
     }
 
     /// All that `found` gives reason to refuse, what is enforced first.

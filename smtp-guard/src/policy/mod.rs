@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use smtp_guard_ebpf::reason::Reason;
 
-use crate::config::{Config, Profile};
+use crate::config::{Config, Granted, Profile};
 use crate::facts::recipients::KnownRecipients;
 use crate::wire::address::{ForwardPath, Host, Mailbox};
 use crate::wire::reply::Reply;
@@ -127,6 +127,29 @@ impl Rules {
         &self.config
     }
 
+    /// Whether `client` is one of ours: exempt, in a trusted network, or logged in.
+    pub fn is_own(&self, client: &Client) -> bool {
+        client.exempt || client.may_relay || client.authenticated
+    }
+
+    /// Whether a bare LF in message data of `client` is repaired.
+    pub fn repairs_newlines(&self, client: &Client) -> bool {
+        self.grants(self.config.checks.bare_newline, client)
+    }
+
+    /// Whether `client` may ask for notices of delivery.
+    pub fn grants_notices(&self, client: &Client) -> bool {
+        self.grants(self.config.checks.success_notices, client)
+    }
+
+    fn grants(&self, granted: Granted, client: &Client) -> bool {
+        match granted {
+            Granted::All => true,
+            Granted::Own => self.is_own(client),
+            Granted::None => false,
+        }
+    }
+
     /// Whose words unknown-recipient replies are read in.
     pub fn profile(&self) -> Profile {
         self.config.backend.profile
@@ -179,8 +202,7 @@ impl Rules {
         };
         let served = self.serves(mailbox);
         // A user, or a host of ours, that writes there is mistaken, not harvesting.
-        let stranger = !client.exempt && !client.may_relay && !client.authenticated;
-        if served && stranger && !self.traps.is_empty() && self.traps.contains(&mailbox.key()) {
+        if served && !self.is_own(client) && !self.traps.is_empty() && self.traps.contains(&mailbox.key()) {
             return refuse(Reason::Trap, unknown_recipient());
         }
         match &self.known {

@@ -310,7 +310,8 @@ impl Driver {
                 Line::Flawed(flaw) => Err(flaw),
             })),
             Wants::Body => {
-                let decoder = self.body.get_or_insert_with(BodyDecoder::new);
+                let repairs = self.session.repairs_newlines();
+                let decoder = self.body.get_or_insert_with(|| BodyDecoder::for_client(repairs));
                 let before = decoder.size();
                 match decoder.next(&mut self.unread) {
                     Some(Chunk::Body(body)) => Some(Input::Body(body)),

@@ -67,9 +67,9 @@ impl Inquiry {
 
     /// The `domain` of a sender, if there is one to look up, in place of that of an earlier one. Nothing is asked yet: a
     /// MAIL alone costs no question.
-    pub(super) fn about_sender(&mut self, domain: Option<&str>) {
+    pub(super) fn about_sender(&mut self, domain: Option<String>) {
         self.sender = Lookup::default();
-        self.domain = domain.map(str::to_owned);
+        self.domain = domain;
     }
 
     /// A recipient is to be judged: begins to look up the sender's domain, unless that was done.

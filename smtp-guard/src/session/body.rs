@@ -114,7 +114,7 @@ impl Session {
             // The backend's connection was given up when the verdict fell.
             self.finish(outcome, size, &reply, out);
             self.reset_transaction(None, out);
-            return self.reply(reply, now, out);
+            return self.set_back(reply, Duration::ZERO, now, out);
         }
         self.deadline = now.after(DOT_WAIT);
         out.push(Output::Request(Request::End(end)));
@@ -144,12 +144,16 @@ impl Session {
         self.reset_transaction(drop_backend.then_some(Request::Drop), out);
         if outcome == Outcome::Accepted {
             self.accepted_messages += 1;
+            self.junk = 0;
             out.push(Output::Report(Conduct::MessageAccepted));
         }
         if gone {
             return self.close(out);
         }
-        self.reply(reply, now, out)
+        if outcome == Outcome::Accepted {
+            return self.reply(reply, now, out);
+        }
+        self.set_back(reply, Duration::ZERO, now, out)
     }
 
     /// The guard ends before the session does. What becomes of a message whose dot was sent nobody will learn, so it is told

@@ -6,7 +6,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use std::sync::Arc;
 
-use super::{About, JUNK_COMMANDS, Output, Question, Request, Session, Speaker, State, Transaction, replies};
+use super::{About, Output, Question, Request, Session, Speaker, State, Transaction, replies};
 use crate::clock::Instant;
 use crate::offence::Conduct;
 use crate::policy::{Decision, Refusal};
@@ -110,7 +110,7 @@ impl Session {
             return self.without_mail(now, out);
         };
         if transaction.lost {
-            return self.reply(replies::backend_lost(), now, out);
+            return self.set_back(replies::backend_lost(), Duration::ZERO, now, out);
         }
         let uses = rcpt.uses();
         if uses.smtputf8 && !transaction.smtputf8 {
@@ -129,10 +129,9 @@ impl Session {
         let Some(left) = self.excused.checked_sub(1) else {
             return self.protocol(replies::mail_first(), now, out);
         };
+        // The refusal of MAIL stands in the log already.
         self.excused = left;
-        let about = About::default().heard(&replies::mail_first());
-        out.push(Output::Event(super::Event::Refused { reason: Reason::Protocol, about }));
-        self.reply(replies::mail_first(), now, out)
+        self.set_back(replies::mail_first(), Duration::ZERO, now, out)
     }
 
     /// A recipient that doesn't exist: told late, and told to the ledger at once.
@@ -150,7 +149,7 @@ impl Session {
             // A sender whose mail was accepted in this session isn't made to fail over a stale address.
             let about = about.heard(&reply);
             out.push(Output::Event(super::Event::Refused { reason: Reason::UnknownRecipient, about }));
-            return self.hold(reply, delay, now, out);
+            return self.set_back(reply, delay, now, out);
         }
         self.refuse(Reason::UnknownRecipient, about, reply, delay, now, out)
     }
@@ -169,7 +168,7 @@ impl Session {
             None => self.without_mail(now, out),
             Some(Transaction { lost: true, .. }) => {
                 self.reset_transaction(None, out);
-                self.reply(replies::backend_lost(), now, out)
+                self.set_back(replies::backend_lost(), Duration::ZERO, now, out)
             }
             Some(Transaction { accepted: 0, .. }) => {
                 self.refuse(Reason::Protocol, self.sender(), replies::no_recipients(), Duration::ZERO, now, out)
@@ -224,7 +223,7 @@ impl Session {
     /// Counts a command that leads nowhere; the end of the session when there were too many.
     fn junk(&mut self, out: &mut Vec<Output>) -> Option<State> {
         self.junk += 1;
-        if self.junk <= JUNK_COMMANDS || self.client.exempt {
+        if self.junk <= self.rules.config().limits.junk_commands || self.client.exempt {
             return None;
         }
         out.push(Output::Report(Conduct::Offence(Reason::JunkCommands)));

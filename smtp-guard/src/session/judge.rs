@@ -34,13 +34,13 @@ impl Session {
     pub(super) fn on_facts(&mut self, rcpt: RcptTo, facts: &Facts, now: Instant, out: &mut Vec<Output>) -> State {
         // Meanwhile the backend may have gone.
         if self.transaction.as_ref().is_some_and(|transaction| transaction.lost) {
-            return self.reply(replies::backend_lost(), now, out);
+            return self.set_back(replies::backend_lost(), Duration::ZERO, now, out);
         }
         if facts.deferred {
             let reply = replies::deferred();
             let about = self.envelope(&rcpt).heard(&reply);
             out.push(Output::Event(Event::Refused { reason: Reason::Deferred, about }));
-            return self.hold(reply, self.rules.config().harvest.delay, now, out);
+            return self.set_back(reply, self.rules.config().harvest.delay, now, out);
         }
         if let Some(found) = &facts.found {
             self.weigh(&rcpt, found, out);
@@ -78,6 +78,8 @@ impl Session {
                 self.refuse_recipient(&rcpt, Refusal::unknown_recipient(), now, out)
             }
             Decision::Permit((permit, standing)) => {
+                let granted = self.rules.grants_notices(&self.client);
+                let rcpt = if granted { rcpt } else { rcpt.without_success_notice() };
                 self.ask(Question::Rcpt(rcpt.clone(), standing), Request::Rcpt(rcpt, permit), now, out)
             }
             Decision::Refuse(refusal) => self.refuse_recipient(&rcpt, refusal, now, out),

@@ -62,8 +62,8 @@ const ENVELOPE_GRACE: Duration = Duration::from_secs(600);
 /// Before the answer to MAIL when it found no backend, from the second time on: each of them costs a connection to it, and
 /// they count for nothing.
 const LOST_DELAY: Duration = Duration::from_secs(1);
-/// NOOP, RSET, VRFY, HELP and repeated EHLO in one session; one more ends it.
-const JUNK_COMMANDS: u32 = 100;
+/// Before a failing answer, from half of `limits.failed_commands` on.
+const PENALTY: Duration = Duration::from_secs(1);
 
 /// The session. One for each client connection.
 #[derive(Debug)]
@@ -85,10 +85,13 @@ pub struct Session {
     state: State,
     deadline: Instant,
     failures: u32,
+    /// Failing answers that aren't held against the client, but cost something: it hears those of a stranger late as well.
+    setbacks: u32,
     /// RCPT and DATA that may still come behind a MAIL that failed: a client that pipelines has sent them already.
     excused: u32,
     /// A MAIL of this session found no backend.
     lost: bool,
+    /// Commands that led nowhere, since the last accepted message.
     junk: u32,
     /// Command lines with bare CR, bare LF or NUL.
     flaws: u32,
@@ -172,6 +175,7 @@ impl Session {
             state: State::Ready,
             deadline: clock.instant.after(COMMAND_WAIT),
             failures: 0,
+            setbacks: 0,
             excused: 0,
             lost: false,
             junk: 0,
@@ -180,6 +184,11 @@ impl Session {
         };
         session.state = session.greet_in_time(familiar, out);
         session
+    }
+
+    /// Whether a bare LF in its message data is repaired.
+    pub fn repairs_newlines(&self) -> bool {
+        self.rules.repairs_newlines(&self.client)
     }
 
     /// What may be read from the client now.
@@ -228,7 +237,7 @@ impl Session {
             (State::Greeting { .. }, Input::Deadline) => self.greet(now, out),
             (State::Greeting { watched: true }, Input::EarlyTalk) => self.on_early_talk(out),
             (State::Consulting(rcpt), Input::Facts(facts)) => self.on_facts(rcpt, &facts, now, out),
-            (State::Consulting(_), Input::Deadline) => self.reply(replies::facts_late(), now, out),
+            (State::Consulting(_), Input::Deadline) => self.set_back(replies::facts_late(), Duration::ZERO, now, out),
             (state @ State::Consulting(_), Input::Upstream(_)) => {
                 self.on_upstream_idle(out);
                 state
@@ -347,7 +356,21 @@ impl Session {
             out.push(Output::Report(Conduct::Offence(Reason::FailedCommands)));
             return self.refuse_and_close(Reason::FailedCommands, replies::failed_commands(), out);
         }
-        let penalty = if self.failures >= limit.div_ceil(2) { Duration::from_secs(1) } else { Duration::ZERO };
+        let penalty = self.penalty(self.failures);
         self.hold(reply, delay.max(penalty), now, out)
+    }
+
+    /// Answers a command that failed by no fault that is held against the client. A stranger hears that late, too, from half
+    /// of the limit on, failed commands included: such answers are free for the client and not for the backend.
+    fn set_back(&mut self, reply: Reply, delay: Duration, now: Instant, out: &mut Vec<Output>) -> State {
+        self.setbacks = self.setbacks.saturating_add(1);
+        let stranger = self.rules.is_stranger(&self.client, self.role);
+        let penalty = if stranger { self.penalty(self.failures.saturating_add(self.setbacks)) } else { Duration::ZERO };
+        self.hold(reply, delay.max(penalty), now, out)
+    }
+
+    fn penalty(&self, failures: u32) -> Duration {
+        let limit = self.rules.config().limits.failed_commands;
+        if failures >= limit.div_ceil(2) { PENALTY } else { Duration::ZERO }
     }
 }

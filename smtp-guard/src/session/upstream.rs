@@ -122,7 +122,7 @@ impl Session {
             return self.refuse(Reason::Backend, about, reply, Duration::ZERO, now, out);
         }
         out.push(Output::Event(Event::Refused { reason: Reason::Backend, about: about.heard(&reply) }));
-        self.reply(reply, now, out)
+        self.set_back(reply, Duration::ZERO, now, out)
     }
 
     /// The backend is lost while it was asked: a 4xx, the connection is given up, the client's session stays.
@@ -140,7 +140,7 @@ impl Session {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.lost = true;
                 }
-                self.reply(replies::lost(lost), now, out)
+                self.set_back(replies::lost(lost), Duration::ZERO, now, out)
             }
             // Logged in over a connection that is gone: the next one would be a stranger's.
             Question::Mail(_) if self.is_bound_to_backend() => {
@@ -148,11 +148,11 @@ impl Session {
             }
             Question::Mail(_) => {
                 let delay = if std::mem::replace(&mut self.lost, true) { LOST_DELAY } else { Duration::ZERO };
-                self.hold(replies::lost(lost), delay, now, out)
+                self.set_back(replies::lost(lost), delay, now, out)
             }
             Question::Data | Question::Auth(_) => {
                 self.reset_transaction(None, out);
-                self.reply(replies::lost(lost), now, out)
+                self.set_back(replies::lost(lost), Duration::ZERO, now, out)
             }
         }
     }

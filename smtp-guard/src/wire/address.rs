@@ -1,22 +1,23 @@
-//! Mailboxes and paths (RFC 5321 4.1.2), strict. Written out anew from their parts, in one canonical form.
+//! Mailboxes and paths (RFC 5321 4.1.2). Written out anew from their parts, in one canonical form.
+//!
+//! Liberal where no byte can change the meaning of a line, since real senders are: a local part may be as long as the line
+//! has room for (forwarding, SRS, VERP and list tokens exceed the 64 octets that RFC 5321 4.5.3.1.1 grants), dots may stand
+//! anywhere in it, a path may lack its angle brackets. Strict in everything else: what the backend would make of such a
+//! local part is the backend's business, but it must be the same local part.
 //!
 //! International addresses (RFC 6531) are read as well; whether they may be used is decided where SMTPUTF8 is known.
 //!
 //! Source routes (`<@a:user@b>`) are refused by name; nobody needs them, and they are a way around relay rules.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-const MAX_LOCAL: usize = 64;
-const MAX_DOMAIN: usize = 255;
-/// Of a path with its angle brackets: 256 (RFC 5321 4.5.3.1.3).
-const MAX_MAILBOX: usize = 254;
+use super::host;
 
 /// Where a mailbox is, or what a host calls itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// Labels of letters, digits and hyphens, or of RFC 5890 (IDNA); the case is kept.
+    /// A name that has a [`host::key`], without a final dot; the case is kept.
     Name(Box<str>),
     /// An address literal.
     Literal(IpAddr),
@@ -49,7 +50,7 @@ pub enum ForwardPath {
 /// Why an address isn't one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    #[error("an address stands in angle brackets")]
+    #[error("no address, or brackets or quotes that do not end")]
     Brackets,
     #[error("source routes are not taken")]
     SourceRoute,
@@ -59,8 +60,6 @@ pub enum AddressError {
     Local,
     #[error("the domain is not valid")]
     Domain,
-    #[error("the address is too long")]
-    TooLong,
 }
 
 impl Host {
@@ -74,14 +73,13 @@ impl Host {
                 None => literal.parse::<Ipv4Addr>().ok().map(|ip| Self::Literal(ip.into())),
             };
         }
-        let sound = text.len() <= MAX_DOMAIN && ascii_name(text).is_some_and(|name| name.split('.').all(is_label));
-        sound.then(|| Self::Name(text.into()))
+        host::key(text).map(|_| Self::Name(text.strip_suffix('.').unwrap_or(text).into()))
     }
 
     /// For comparing and for DNS: lower case, and an international name in its ASCII form.
     pub fn key(&self) -> String {
         match self {
-            Self::Name(name) => ascii_name(name).unwrap_or_default().to_ascii_lowercase(),
+            Self::Name(name) => host::key(name).unwrap_or_default().into_owned(),
             Self::Literal(_) => self.to_string(),
         }
     }
@@ -93,21 +91,6 @@ impl Host {
             Self::Literal(_) => true,
         }
     }
-}
-
-/// The name with international labels in their ASCII form (`xn--...`).
-fn ascii_name(name: &str) -> Option<Cow<'_, str>> {
-    if name.is_ascii() {
-        return Some(Cow::Borrowed(name));
-    }
-    idna::domain_to_ascii_strict(name).ok().map(Cow::Owned)
-}
-
-fn is_label(label: &str) -> bool {
-    (1..=63).contains(&label.len())
-        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        && !label.starts_with('-')
-        && !label.ends_with('-')
 }
 
 impl fmt::Display for Host {
@@ -129,14 +112,7 @@ impl Mailbox {
         let (local, rest) = if text.starts_with('"') { quoted(text)? } else { plain(text)? };
         let domain = rest.strip_prefix('@').ok_or(AddressError::NoDomain)?;
         let domain = Host::parse(domain).ok_or(AddressError::Domain)?;
-        let mailbox = Self { local: local.into(), domain };
-        // The canonical form counts: it is what goes out.
-        let text = mailbox.to_string();
-        let local = text.len() - mailbox.domain.to_string().len() - 1;
-        if local > MAX_LOCAL || text.len() > MAX_MAILBOX {
-            return Err(AddressError::TooLong);
-        }
-        Ok(mailbox)
+        Ok(Self { local: local.into(), domain })
     }
 
     /// The local part, without quotes and backslashes.
@@ -170,7 +146,7 @@ impl Mailbox {
 
 impl fmt::Display for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if is_dot_string(&self.local) {
+        if is_dotted(&self.local) {
             return write!(f, "{}@{}", self.local, self.domain);
         }
         f.write_str("\"")?;
@@ -193,15 +169,16 @@ fn is_international(c: char) -> bool {
     !c.is_ascii() && !c.is_control() && !c.is_whitespace()
 }
 
-fn is_dot_string(local: &str) -> bool {
-    local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+/// Whether `local` needs no quotes. More than a Dot-string (RFC 5321 4.1.2): dots may lead, trail and follow each other.
+fn is_dotted(local: &str) -> bool {
+    !local.is_empty() && local.chars().all(|c| c == '.' || is_atext(c))
 }
 
 /// A local part without quotes, and what follows it.
 fn plain(text: &str) -> Result<(String, &str), AddressError> {
     let end = text.find('@').ok_or(AddressError::NoDomain)?;
     let (local, rest) = text.split_at(end);
-    if is_dot_string(local) { Ok((local.to_owned(), rest)) } else { Err(AddressError::Local) }
+    if is_dotted(local) { Ok((local.to_owned(), rest)) } else { Err(AddressError::Local) }
 }
 
 /// A quoted local part, unquoted, and what follows it.
@@ -223,26 +200,36 @@ fn quoted(text: &str) -> Result<(String, &str), AddressError> {
     Err(AddressError::Local)
 }
 
-/// The text in angle brackets at the start of `text`, and what follows it. A `>` in quotes doesn't end it.
-fn bracketed(text: &str) -> Result<(&str, &str), AddressError> {
-    let inner = text.strip_prefix('<').ok_or(AddressError::Brackets)?;
+/// The text in angle brackets at the start of `text`, without the spaces around it, and what follows it. Where there are no
+/// brackets, what stands before the first space. Neither a `>` nor a space in quotes ends it.
+fn path(text: &str) -> Result<(&str, &str), AddressError> {
+    let (inner, is_end): (_, fn(u8) -> bool) = match text.strip_prefix('<') {
+        Some(inner) => (inner, |byte| byte == b'>'),
+        None => (text, |byte| matches!(byte, b' ' | b'\t')),
+    };
     let (mut in_quotes, mut escaped) = (false, false);
-    for (at, byte) in inner.bytes().enumerate() {
+    let end = inner.bytes().position(|byte| {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_quotes => escaped = true,
             b'"' => in_quotes = !in_quotes,
-            b'>' if !in_quotes => return Ok((&inner[..at], &inner[at + 1..])),
+            _ if !in_quotes => return is_end(byte),
             _ => {}
         }
+        false
+    });
+    match end {
+        Some(end) if text.starts_with('<') => Ok((inner[..end].trim_matches([' ', '\t']), &inner[end + 1..])),
+        Some(end) => Ok(inner.split_at(end)),
+        None if text.starts_with('<') || text.is_empty() || in_quotes => Err(AddressError::Brackets),
+        None => Ok((inner, "")),
     }
-    Err(AddressError::Brackets)
 }
 
 impl ReversePath {
     /// The path at the start of `text`, and what follows it.
     pub fn parse(text: &str) -> Result<(Self, &str), AddressError> {
-        let (inner, rest) = bracketed(text)?;
+        let (inner, rest) = path(text)?;
         let path = if inner.is_empty() { Self::Null } else { Self::Mailbox(Mailbox::parse(inner)?) };
         Ok((path, rest))
     }
@@ -269,7 +256,7 @@ impl ForwardPath {
 
     /// The path at the start of `text`, and what follows it.
     pub fn parse(text: &str) -> Result<(Self, &str), AddressError> {
-        let (inner, rest) = bracketed(text)?;
+        let (inner, rest) = path(text)?;
         let path = match inner.eq_ignore_ascii_case("postmaster") {
             true => Self::Postmaster,
             false => Self::Mailbox(Mailbox::parse(inner)?),

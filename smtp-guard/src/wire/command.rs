@@ -1,7 +1,7 @@
 //! Commands (RFC 5321 4.1.1): from a line to a typed value, and back to a line for the backend.
 //!
-//! Strict: printable ASCII only (but for international addresses), the grammar and nothing beside it. One thing is tolerated because many clients do it:
-//! a space after `FROM:` and `TO:`, and spaces at the end of a line.
+//! Printable ASCII only (but for international addresses). White space is taken wherever it separates: real clients put
+//! spaces and tabs before and behind a verb, around `FROM:` and `TO:`, and at the end of a line. It never goes out again.
 
 use std::fmt;
 
@@ -113,7 +113,8 @@ impl CommandError {
 
 /// Reads a command from a line without its CRLF.
 pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
-    let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+    let line = &line[line.iter().position(|byte| !is_space(*byte)).unwrap_or(line.len())..];
+    let end = line.iter().position(|byte| is_space(*byte)).unwrap_or(line.len());
     // The longest verb has eight letters: what is longer isn't copied.
     let mut upper = [0; 8];
     let Some(verb) = upper.get_mut(..end) else {
@@ -127,10 +128,10 @@ pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
     // Bytes that are not ASCII may stand in addresses only, as UTF-8 without control characters.
     let line = match std::str::from_utf8(line) {
         Ok(line) if is_text(line.as_bytes()) => line,
-        Ok(line) if matches!(&*verb, b"MAIL" | b"RCPT" | b"VRFY") && !line.chars().any(char::is_control) => line,
+        Ok(line) if matches!(&*verb, b"MAIL" | b"RCPT" | b"VRFY") && !line.chars().any(is_control) => line,
         _ => return Err(CommandError::NotAscii),
     };
-    let argument = line.get(end + 1..).unwrap_or_default().trim_end_matches(' ');
+    let argument = line.get(end..).unwrap_or_default().trim_matches(SPACES);
     let alone = |command: Command, name| match argument {
         "" => Ok(command),
         _ => Err(CommandError::Argument(name)),
@@ -138,8 +139,8 @@ pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
     match &*verb {
         b"EHLO" => helo(argument, "EHLO").map(Command::Ehlo),
         b"HELO" => helo(argument, "HELO").map(Command::Helo),
-        b"MAIL" => MailFrom::parse(after(argument, "FROM:", "MAIL")?).map(Command::Mail),
-        b"RCPT" => RcptTo::parse(after(argument, "TO:", "RCPT")?).map(Command::Rcpt),
+        b"MAIL" => MailFrom::parse(after(argument, "FROM", "MAIL")?).map(Command::Mail),
+        b"RCPT" => RcptTo::parse(after(argument, "TO", "RCPT")?).map(Command::Rcpt),
         b"DATA" => alone(Command::Data, "DATA"),
         b"RSET" => alone(Command::Rset, "RSET"),
         b"QUIT" => alone(Command::Quit, "QUIT"),
@@ -158,20 +159,33 @@ pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
 /// Verbs of HTTP: whoever sends them is misused as a relay by somebody else.
 const HTTP: [&[u8]; 9] = [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE", b"PATCH"];
 
+/// What may stand between the words of a command.
+pub(super) const SPACES: [char; 2] = [' ', '\t'];
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
 fn is_text(line: &[u8]) -> bool {
-    line.iter().all(|byte| matches!(byte, b' '..=b'~'))
+    line.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'))
+}
+
+fn is_control(c: char) -> bool {
+    c.is_control() && c != '\t'
 }
 
 fn auth(argument: &str) -> Result<Auth, CommandError> {
-    let (mechanism, initial) = argument.split_once(' ').map_or((argument, None), |(m, i)| (m, Some(i)));
-    if mechanism.is_empty() || initial.is_some_and(|initial| initial.is_empty() || initial.contains(' ')) {
+    let mut words = argument.split(SPACES).filter(|word| !word.is_empty());
+    let (Some(mechanism), initial, None) = (words.next(), words.next(), words.next()) else {
         return Err(CommandError::Argument("AUTH"));
-    }
+    };
     Ok(Auth { mechanism: Mechanism::named(mechanism), initial: initial.map(|initial| Secret::new(initial.as_bytes())) })
 }
 
+/// Of several words the first: computers have names like `Office PC`.
 fn helo(argument: &str, name: &'static str) -> Result<Helo, CommandError> {
-    Helo::new(argument).ok_or(CommandError::Argument(name))
+    let word = argument.split(SPACES).next().unwrap_or_default();
+    Helo::new(word).ok_or(CommandError::Argument(name))
 }
 
 impl Helo {
@@ -194,13 +208,13 @@ impl Helo {
     }
 }
 
-/// What follows `keyword` and at most one space.
+/// What follows `keyword` and its colon, without the white space around them.
 fn after<'a>(argument: &'a str, keyword: &str, verb: &'static str) -> Result<&'a str, CommandError> {
-    let (head, rest) = argument.split_at_checked(keyword.len()).ok_or(CommandError::Argument(verb))?;
-    if !head.eq_ignore_ascii_case(keyword) {
+    let (head, rest) = argument.split_once(':').ok_or(CommandError::Argument(verb))?;
+    if !head.trim_end_matches(SPACES).eq_ignore_ascii_case(keyword) {
         return Err(CommandError::Argument(verb));
     }
-    Ok(rest.strip_prefix(' ').unwrap_or(rest))
+    Ok(rest.trim_start_matches(SPACES))
 }
 
 impl Command {

@@ -5,6 +5,10 @@
 //! be taken for commands, but no byte of it comes out any more, and its [`BodyEnd`] can't be encoded. The backend may be
 //! the laxest parser there is: what the encoder writes has only one reading.
 //!
+//! For clients of our own a bare LF may be repaired instead ([`BodyDecoder::for_client`]): it comes out as CRLF. It still
+//! ends nothing and begins no line for the decoder, so a dot behind it is text, and the encoder puts a second one before it:
+//! what goes out has one reading, and it ends where the client's `CRLF . CRLF` is.
+//!
 //! Bounds: nothing is copied or held here. A chunk is a slice of the caller's buffer; at most two bytes (a CR, or a dot
 //! and a CR) are left in the buffer until the next one decides about them.
 
@@ -20,6 +24,8 @@ pub struct BodyDecoder {
     at: Place,
     size: u64,
     flaw: Option<BodyFlaw>,
+    /// A bare LF is no flaw.
+    repairs: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +33,8 @@ enum Place {
     /// The next byte is the first of a line: the only place where a dot has a meaning.
     LineStart,
     InLine,
+    /// At a bare LF that comes out as CRLF.
+    BareLf,
     /// The end was seen. What follows is none of the decoder's business.
     Ended,
 }
@@ -64,9 +72,14 @@ impl Default for BodyDecoder {
 }
 
 impl BodyDecoder {
-    /// A decoder for the bytes that follow our 354.
+    /// A decoder for the bytes that follow our 354. A bare LF is a flaw.
     pub fn new() -> Self {
-        Self { at: Place::LineStart, size: 0, flaw: None }
+        Self::for_client(false)
+    }
+
+    /// Likewise; with `repairs`, a bare LF comes out as CRLF.
+    pub fn for_client(repairs: bool) -> Self {
+        Self { at: Place::LineStart, size: 0, flaw: None, repairs }
     }
 
     /// Decoded bytes so far, those of a flawed message included.
@@ -94,6 +107,14 @@ impl BodyDecoder {
                 }
                 self.at = Place::InLine;
             }
+            if self.at == Place::BareLf {
+                buf.advance(1);
+                self.size += 2;
+                self.at = Place::InLine;
+                if self.flaw.is_none() {
+                    return Some(Chunk::Body(CleanBody::empty_line()));
+                }
+            }
             let (length, stop) = clean_run(buf);
             let body = buf.split_to(length).freeze();
             self.size += length as u64;
@@ -101,6 +122,7 @@ impl BodyDecoder {
                 Stop::LineStart => self.at = Place::LineStart,
                 Stop::Undecided if length == 0 => return None,
                 Stop::Undecided => {}
+                Stop::Flaw(BodyFlaw::BareLf) if self.repairs => self.at = Place::BareLf,
                 Stop::Flaw(flaw) => {
                     self.flaw = self.flaw.or(Some(flaw));
                     buf.advance(1);

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::address::{ForwardPath, ReversePath};
-use super::command::CommandError;
+use super::command::{CommandError, SPACES};
 use super::xtext::XText;
 
 /// Bytes of ENVID (RFC 3461 4.4).
@@ -95,6 +95,8 @@ impl MailFrom {
             let (name, value) =
                 parameter.split_once('=').map_or((parameter, None), |(name, value)| (name, Some(value)));
             match name.to_ascii_uppercase().as_str() {
+                // Some clients announce a size that they don't know.
+                "SIZE" if value.is_none_or(str::is_empty) => {}
                 "SIZE" => set(&mut mail.size, value.and_then(size))?,
                 "BODY" => set(&mut mail.body, value.and_then(BodyType::named))?,
                 "RET" => set(&mut mail.ret, value.and_then(Ret::named))?,
@@ -151,6 +153,15 @@ impl RcptTo {
         Ok(rcpt)
     }
 
+    /// The same without a notice of delivery. Who wanted nothing but that is told nothing (RFC 3461 4.1).
+    #[must_use]
+    pub fn without_success_notice(mut self) -> Self {
+        if let Some(notify) = &mut self.notify {
+            notify.success = false;
+        }
+        self
+    }
+
     /// What it needs to have been offered.
     pub fn uses(&self) -> Uses {
         let dsn = self.notify.is_some() || self.orcpt.is_some();
@@ -160,13 +171,13 @@ impl RcptTo {
 
 /// The words behind a path.
 fn parameters<'a>(rest: &'a str, verb: &'static str) -> Result<impl Iterator<Item = &'a str>, CommandError> {
-    if !rest.is_empty() && !rest.starts_with(' ') {
+    if !rest.is_empty() && !rest.starts_with(SPACES) {
         return Err(CommandError::Argument(verb));
     }
     if !rest.is_ascii() {
         return Err(CommandError::BadParameter);
     }
-    Ok(rest.split(' ').filter(|word| !word.is_empty()))
+    Ok(rest.split(SPACES).filter(|word| !word.is_empty()))
 }
 
 fn set<T>(place: &mut Option<T>, value: Option<T>) -> Result<(), CommandError> {

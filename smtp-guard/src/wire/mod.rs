@@ -8,6 +8,7 @@ pub mod command;
 pub mod data;
 pub mod ehlo;
 pub mod envelope;
+pub mod host;
 pub mod line;
 pub mod proxy;
 pub mod reply;

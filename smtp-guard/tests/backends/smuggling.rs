@@ -122,6 +122,27 @@ fn every_row_of_the_table_at_every_split() {
 }
 
 #[test]
+fn a10_repaired_newlines_leave_one_message_to_every_reader() {
+    for Row { head, bytes, ends, .. } in TABLE {
+        let here = [head, bytes].concat();
+        let end = if ends { here.len() } else { here.len() + SMUGGLED.len() - b"QUIT\r\n".len() };
+        let client = [&here, SMUGGLED, NEXT].concat();
+        let flaw = definition(&without_bare_lf(&client)).and_then(|(_, flaw)| flaw);
+        for pieces in splits(&client, &(0..=client.len()).collect::<Vec<_>>()) {
+            let sent = readers::send_repaired(pieces.iter().copied());
+            assert_eq!((sent.end, &sent.rest[..]), (Some(flaw), &client[end..]), "\"{}\"", client.escape_ascii());
+            readers::check(&sent, &client);
+        }
+    }
+}
+
+/// With an x before each bare LF and its CR: so that nothing but that is mended.
+fn without_bare_lf(client: &[u8]) -> Vec<u8> {
+    let is_bare = |at: usize| client[at] == b'\n' && (at == 0 || client[at - 1] != b'\r');
+    (0..client.len()).flat_map(|at| if is_bare(at) { b"x\r\nx".to_vec() } else { vec![client[at]] }).collect()
+}
+
+#[test]
 fn the_readers_are_fooled_by_what_the_table_says() {
     for Row { head, bytes, ends, fooled, .. } in TABLE {
         let here = [head, bytes].concat();

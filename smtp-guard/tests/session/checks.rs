@@ -66,6 +66,7 @@ fn all(mode: Mode) -> impl Fn(&mut Config) + Copy {
             dnsbl: mode,
             greeting_delay: Duration::ZERO,
             dnsbl_threshold: 2,
+            ..Checks::default()
         };
         config.dnsbl = vec![Dnsbl { zone: "bl.example".to_owned(), weight: 2, replies: Vec::new() }];
     }

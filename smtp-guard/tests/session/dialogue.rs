@@ -198,7 +198,8 @@ impl World {
                     })
                 }
                 Wants::Body => {
-                    let decoder = self.body.get_or_insert_with(BodyDecoder::new);
+                    let repairs = self.session.repairs_newlines();
+                    let decoder = self.body.get_or_insert_with(|| BodyDecoder::for_client(repairs));
                     match decoder.next(&mut self.unread) {
                         Some(Chunk::Body(body)) => Input::Body(body),
                         Some(Chunk::End(end)) => Input::BodyEnd(end),

@@ -116,7 +116,7 @@ fn envelope() {
         (
             "backend says 421 at RCPT",
             "C RCPT TO:<b@example.org>\n > RCPT TO:<b@example.org>|\n B 421 4.3.2 bye\n # refused backend_lost\n > drop\n \
-             < 451 4.4.2\n C RCPT TO:<c@example.org>\n < 451\n C DATA\n < 451\n C MAIL FROM:<>\n > MAIL FROM:<>|",
+             < 451 4.4.2\n C RCPT TO:<c@example.org>\n T\n < 451\n C DATA\n T\n < 451\n C MAIL FROM:<>\n > MAIL FROM:<>|",
         ),
         (
             "too many recipients, the accepted ones go on",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use smtp_guard::config::{AuthVia, BackendTls, Config, Role};
+use smtp_guard::config::{AuthVia, BackendTls, Config, Granted, Role};
 use smtp_guard::wire::ehlo::Capabilities;
 
 use crate::dialogue::{Setting, check_in};
@@ -217,4 +217,34 @@ fn a_submission_port_asks_for_tls_and_a_login() {
         |config| config.exempt = ["192.0.2.0/24".parse().unwrap()].into_iter().collect(),
         "C EHLO c\n < 250\n C MAIL FROM:<>\n # refused protocol\n < 530",
     );
+}
+
+#[test]
+fn b11_only_clients_of_our_own_may_ask_for_notices_of_delivery() {
+    let stranger: &[&str] = &[];
+    let ours: &[&str] = &["192.0.2.0/24"];
+    for (granted, networks, asked, sent) in [
+        (Granted::Own, stranger, "NOTIFY=SUCCESS,FAILURE,DELAY", "NOTIFY=FAILURE,DELAY"),
+        (Granted::Own, stranger, "NOTIFY=SUCCESS", "NOTIFY=NEVER"),
+        (Granted::Own, stranger, "NOTIFY=NEVER", "NOTIFY=NEVER"),
+        (Granted::Own, stranger, "NOTIFY=FAILURE ORCPT=rfc822;x@y", "NOTIFY=FAILURE ORCPT=rfc822;x@y"),
+        (Granted::Own, stranger, "ORCPT=rfc822;x@y", "ORCPT=rfc822;x@y"),
+        (Granted::Own, ours, "NOTIFY=SUCCESS", "NOTIFY=SUCCESS"),
+        (Granted::All, stranger, "NOTIFY=SUCCESS", "NOTIFY=SUCCESS"),
+        (Granted::None, ours, "NOTIFY=SUCCESS,DELAY", "NOTIFY=DELAY"),
+    ] {
+        let change = |config: &mut Config| {
+            config.checks.success_notices = granted;
+            config.relay.networks = networks.iter().map(|network| network.parse().unwrap()).collect();
+        };
+        let dialogue = format!(
+            "C EHLO c\n < 250\n C MAIL FROM:<a@b.example> RET=FULL ENVID=x\n > MAIL FROM:<a@b.example> RET=FULL ENVID=x|\n \
+             B 250 Ok\n < 250\n C RCPT TO:<b@example.org> {asked}\n > RCPT TO:<b@example.org> {sent}|"
+        );
+        check_in(asked, &setting(Role::Mx, false), change, &dialogue);
+    }
+    let user = "C EHLO c\n < 250\n C AUTH PLAIN AHVzZXIAcGFzcw==\n > auth\n A accepted\n # authenticated user\n > drop\n < 235\n \
+                C MAIL FROM:<a@b.example>\n > MAIL\n B 250 Ok\n < 250\n \
+                C RCPT TO:<b@other.example> NOTIFY=SUCCESS\n > RCPT TO:<b@other.example> NOTIFY=SUCCESS|";
+    check_in("a user", &setting(Role::Mx, true), dovecot, user);
 }

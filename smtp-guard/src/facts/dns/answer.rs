@@ -65,7 +65,8 @@ impl Question {
 
     /// As hickory wants it: with the dot at the end, so nothing is appended.
     pub(super) fn wire_name(&self) -> Result<Name, Failure> {
-        let mut name = Name::from_ascii(&self.name).map_err(|_| Failure::Malformed(Flaw::NameTooLong))?;
+        let mut name = Name::from_labels(self.name.split('.').map(str::as_bytes))
+            .map_err(|_| Failure::Malformed(Flaw::NameTooLong))?;
         name.set_fqdn(true);
         Ok(name)
     }

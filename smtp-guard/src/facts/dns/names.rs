@@ -3,23 +3,19 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-/// Bytes of a name as text, without the dot at the end (RFC 1035 2.3.4 allows 255 on the wire).
-const MAX_NAME: usize = 253;
-const MAX_LABEL: usize = 63;
+use crate::wire::host::{MAX_NAME, is_label};
 
 /// Domains that never are on the Internet (RFC 6761, RFC 7686). hickory answers for them itself, so a question for one
 /// would look as if a server had answered.
 const NEVER_ASKED: [&str; 3] = ["localhost", "invalid", "onion"];
 
-/// The host name made of `labels`, in lower case. Letters, digits, hyphens inside, and underscores: they are no host
-/// name's, yet real servers have them, and no log or reply is harmed. None for all else, and for what ends like an address.
+/// The host name made of `labels`, in lower case, by the rule of [`crate::wire::host`]. None for all else, and for what ends
+/// like an address.
 pub(super) fn host_name<'a>(labels: impl Iterator<Item = &'a [u8]>) -> Option<Box<str>> {
     let mut name = String::new();
     let mut last: &[u8] = b"";
     for label in labels {
-        let inside = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        let hyphen_outside = label.first() == Some(&b'-') || label.last() == Some(&b'-');
-        if label.is_empty() || label.len() > MAX_LABEL || hyphen_outside || !label.iter().all(inside) {
+        if !is_label(label) {
             return None;
         }
         if !name.is_empty() {
@@ -97,8 +93,8 @@ mod tests {
             ("example.org.", None),
             (".example.org", None),
             ("a..b", None),
-            ("-a.example", None),
-            ("a-.example", None),
+            ("-a.example", Some("-a.example")),
+            ("a-.example", Some("a-.example")),
             ("a b.example", None),
             ("a\r\nb.example", None),
             ("a\0.example", None),

@@ -33,7 +33,7 @@ fn is_fit(name: &str) -> bool {
     let good = |label: &&str| {
         let bytes = label.as_bytes();
         let inside = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
-        (1..=63).contains(&bytes.len()) && bytes.iter().all(inside) && !label.starts_with('-') && !label.ends_with('-')
+        (1..=63).contains(&bytes.len()) && bytes.iter().all(inside)
     };
     name.len() <= 253 && labels.iter().all(good) && labels.last().is_some_and(|last| last.parse::<u128>().is_err())
 }

@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::stamp::Stamp;
-use crate::wire::address::Host;
+use crate::wire::address::{Host, Mailbox};
 
 /// Bytes of the file: a million addresses are about 30 MB.
 const MAX_FILE: u64 = 256 * 1024 * 1024;
@@ -93,7 +93,7 @@ impl KnownRecipients {
                 return Err(bad());
             }
             let whole = std::str::from_utf8(&line).map_err(|_| bad())?;
-            let entry = whole.split('#').next().unwrap_or_default().trim();
+            let entry = without_comment(whole).trim();
             if !entry.is_empty() {
                 table.push(entry).ok_or_else(bad)?;
                 entries += 1;
@@ -106,16 +106,21 @@ impl KnownRecipients {
 
     /// Appends `entry` as [`crate::wire::address::Mailbox::key`] would have it. `None`: it is no entry.
     fn push(&mut self, entry: &str) -> Option<()> {
+        if entry.starts_with('"') {
+            self.text.extend_from_slice(Mailbox::parse(entry).ok()?.key().as_bytes());
+            self.text.push(END);
+            return Some(());
+        }
         let (local, domain) = entry.rsplit_once('@')?;
         if domain.is_empty() || entry.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return None;
         }
-        if entry.is_ascii() {
+        if entry.is_ascii() && !domain.ends_with('.') {
             let start = self.text.len();
             self.text.extend_from_slice(entry.as_bytes());
             self.text[start..].make_ascii_lowercase();
         } else {
-            let domain = if domain.is_ascii() { domain.to_ascii_lowercase() } else { Host::parse(domain)?.key() };
+            let domain = Host::parse(domain)?.key();
             self.text.extend_from_slice(local.to_lowercase().as_bytes());
             self.text.push(b'@');
             self.text.extend_from_slice(domain.as_bytes());
@@ -188,6 +193,13 @@ impl KnownRecipients {
     pub fn stamp(&self) -> Option<Stamp> {
         self.stamp
     }
+}
+
+/// What stands before a `#` at the start of the line or behind white space: the local part of an address may hold one.
+fn without_comment(line: &str) -> &str {
+    let begins = |at: &usize| line[..*at].chars().next_back().is_none_or(char::is_whitespace);
+    let comment = line.match_indices('#').map(|(at, _)| at).find(begins);
+    &line[..comment.unwrap_or(line.len())]
 }
 
 /// Without the addresses, which are people's.

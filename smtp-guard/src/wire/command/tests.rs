@@ -40,27 +40,65 @@ fn commands_are_written_anew() {
 }
 
 #[test]
+fn a5_white_space_and_missing_brackets_do_not_matter() {
+    for line in [
+        "MAIL FROM:  <a@b>",
+        "MAIL FROM:\t<a@b>",
+        "MAIL  FROM:<a@b>",
+        "MAIL\tFROM:<a@b>",
+        "MAIL FROM :<a@b>",
+        "MAIL FROM : <a@b>",
+        "MAIL FROM:<a@b>\t",
+        "MAIL FROM:<a@b> \t ",
+        " MAIL FROM:<a@b>",
+        "\tmail from:<a@b>",
+        "MAIL FROM:a@b",
+        "MAIL FROM: a@b ",
+        "MAIL FROM:< a@b >",
+        "MAIL FROM:<a@b> SIZE=",
+        "MAIL FROM:<a@b.>",
+    ] {
+        check(line.as_bytes(), Ok("MAIL FROM:<a@b>"));
+    }
+    check(b"MAIL FROM:<a@b>\tSIZE=1 \t BODY=7bit", Ok("MAIL FROM:<a@b> SIZE=1 BODY=7BIT"));
+    check(b"MAIL FROM: <>  ", Ok("MAIL FROM:<>"));
+    check(b"RCPT  TO :\ta@b \tNOTIFY=NEVER", Ok("RCPT TO:<a@b> NOTIFY=NEVER"));
+    check(b"RCPT TO:postmaster", Ok("RCPT TO:<postmaster>"));
+    check(b"EHLO\tmx.example \t", Ok("EHLO mx.example"));
+    check(b"EHLO Office PC", Ok("EHLO Office"));
+    check(b"DATA \t", Ok("DATA"));
+    check(b"AUTH  PLAIN\tc2VjcmV0", Ok("AUTH"));
+    // What would have two readings stays refused.
+    check(b"MAIL FROM:", Err("501 5.1.7"));
+    check(b"MAIL FROM:\t", Err("501 5.1.7"));
+    check(b"MAIL FROM:<a\tb@c>", Err("501 5.1.7"));
+    check(b"MAIL FROM:<a@b> <c@d>", Err("555 5.5.4"));
+    check(b"MAIL FROM:a@b c@d", Err("555 5.5.4"));
+    check(b"MAIL FROM<a@b>", Err("501 5.5.4"));
+    check(b"MAIL FR OM:<a@b>", Err("501 5.5.4"));
+    check(b"\x0cMAIL FROM:<a@b>", Err("500 5.5.2"));
+    check(b" \t", Err("500 5.5.2"));
+    check(b"RSET\tx", Err("501 5.5.4"));
+}
+
+#[test]
 fn what_is_not_a_command_is_refused_rightly() {
     check(b"", Err("500 5.5.2"));
     check(b"BOGUS", Err("500 5.5.2"));
     check(b"AVERYLONGVERB x", Err("500 5.5.2"));
     check(b"MAILFROM:<a@b>", Err("500 5.5.2"));
     check(b"EHLO", Err("501 5.5.4"));
-    check(b"EHLO a b", Err("501 5.5.4"));
     check(b"EHLO x\x1b[2J", Err("500 5.5.2"));
     check(b"MAIL FROM:<\xc3\xa9@b.example>", Err("553 5.6.7"));
     check(b"MAIL FROM:<\xe9@b.example> SMTPUTF8", Err("500 5.5.2"));
     check(b"MAIL FROM:<a\xc2\x85@b.example> SMTPUTF8", Err("500 5.5.2"));
     check(b"MAIL FROM:<a@b> SMTPUTF8=1", Err("501 5.5.4"));
-    check(b"MAIL FROM:<a@b>\tSIZE=1", Err("500 5.5.2"));
     check(b"EHLO \xc3\xa9.example", Err("500 5.5.2"));
     check(b"AUTH", Err("501 5.5.4"));
     check(b"AUTH PLAIN a b", Err("501 5.5.4"));
     check(b"MAIL", Err("501 5.5.4"));
     check(b"MAIL FRO", Err("501 5.5.4"));
-    check(b"MAIL FROM:a@b", Err("501 5.1.7"));
     check(b"MAIL FROM:<;cmd;>", Err("501 5.1.7"));
-    check(b"MAIL FROM:  <a@b>", Err("501 5.1.7"));
     check(b"MAIL FROM:<a@b>SIZE=1", Err("501 5.5.4"));
     check(b"MAIL FROM:<a@b> SIZE=1 SIZE=1", Err("501 5.5.4"));
     check(b"MAIL FROM:<a@b> SIZE=-1", Err("501 5.5.4"));

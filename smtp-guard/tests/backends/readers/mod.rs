@@ -61,12 +61,21 @@ pub(crate) struct Sent {
 
 /// Sends `pieces` through decoder and encoder, as they arrive.
 pub(crate) fn send<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Sent {
-    through(pieces, Some(CleanBody::header(HEADER).unwrap()))
+    through(BodyDecoder::new(), pieces, Some(CleanBody::header(HEADER).unwrap()))
+}
+
+/// Likewise from a client whose bare LF is repaired.
+pub(crate) fn send_repaired<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Sent {
+    through(BodyDecoder::for_client(true), pieces, Some(CleanBody::header(HEADER).unwrap()))
 }
 
 /// Likewise what follows `header`, or a message that has it already.
-fn through<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, header: Option<CleanBody>) -> Sent {
-    let (mut decoder, mut encoder) = (BodyDecoder::new(), BodyEncoder::new());
+fn through<'a>(
+    mut decoder: BodyDecoder,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    header: Option<CleanBody>,
+) -> Sent {
+    let mut encoder = BodyEncoder::new();
     let (mut unread, mut wire, mut message) = (BytesMut::new(), BytesMut::new(), Vec::new());
     if let Some(header) = header {
         message.extend_from_slice(&header);
@@ -123,7 +132,7 @@ pub(crate) fn check(sent: &Sent, client: &[u8]) {
         assert!(right, "{name}: \"{}\" of the client \"{}\": {found:?}", wire.escape_ascii(), client.escape_ascii());
     }
     if sent.is_accepted() {
-        let again = through([&sent.wire[..]], None);
+        let again = through(BodyDecoder::new(), [&sent.wire[..]], None);
         assert_eq!(
             (&again.message, again.end, again.rest.len()),
             (&sent.message, Some(None), 0),

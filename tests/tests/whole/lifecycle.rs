@@ -3,9 +3,10 @@
 
 use std::fs;
 
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{ProgramInfo, loaded_programs};
 use serde_json::Value;
-use smtp_guard_tests::{Guard, Held, Host, Postfix, World, guard::binary, guard::netkit, run, wait_for};
+use smtp_guard_tests::{Guard, Held, Host, Postfix, Run, World, guard::binary, guard::netkit, run, wait_for};
 
 /// Instructions that the verifier may have to go through: a quarter of what the kernel allows.
 const CEILING: u64 = 250_000;
@@ -166,4 +167,77 @@ fn another_program_on_the_interface_is_named() {
     let refused = run(world.on(Host::Edge, &binary()).args(["edge", "load", "--config"]).arg(second.config()), "");
     assert!(refused.code() == 1 && refused.stderr.contains("att0 already carries another XDP program"), "{refused:#?}");
     assert!(!second.pins().exists());
+}
+
+/// `edge load` of `guard` on the edge of `world`, whose guard it needn't be.
+fn load_on(world: &World, guard: &Guard<'_>) -> Run {
+    run(world.on(Host::Edge, &binary()).args(["edge", "load", "--config"]).arg(guard.config()), "")
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn f1_an_interface_without_ethernet_header_is_refused() {
+    let world = World::new();
+    world.ip(Host::Edge, &["tuntap", "add", "tun0", "mode", "tun"]);
+    world.ip(Host::Edge, &["tuntap", "add", "tap0", "mode", "tap"]);
+    let guard = Guard::configured(&world, &[]);
+    let refused = |mode: &str| {
+        guard.configure(&[("edge.interfaces", "[\"att0\", \"tun0\"]"), ("edge.mode", &format!("\"{mode}\""))]);
+        let refused = guard.command(&["edge", "load"]);
+        assert_eq!((refused.code(), refused.stderr.lines().count()), (1, 1), "{refused:#?}");
+        for part in ["tun0 is a layer 3 interface", "no Ethernet header", "leave tun0 out of [edge] interfaces"] {
+            assert!(refused.stderr.contains(part), "{refused:#?}");
+        }
+        assert_eq!(xdp_of(&world, "tun0"), None);
+    };
+    for mode in ["auto", "driver", "generic"] {
+        refused(mode);
+        assert_eq!(xdp_of(&world, "att0"), None);
+        assert!(!guard.pins().exists(), "a failed load leaves nothing behind");
+    }
+    let check = guard.command(&["check"]);
+    assert!(check.code() == 0 && check.stderr.contains("warning: tun0 is a layer 3 interface"), "{check:#?}");
+    // With one, packets are read as they should be.
+    guard.configure(&[("edge.interfaces", "[\"att0\", \"tap0\"]")]);
+    guard.command(&["edge", "load"]).ok();
+    let program = xdp_of(&world, "att0").unwrap()["prog"]["id"].clone();
+    refused("auto");
+    assert_eq!(xdp_of(&world, "att0").unwrap()["prog"]["id"], program, "what was there is there");
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn f4_the_program_in_the_way_is_named_with_the_command_that_takes_it_off() {
+    let (world, other) = (World::new(), World::new());
+    let first = Guard::configured(&world, &[("edge.interfaces", "[\"att0\"]")]);
+    first.command(&["edge", "load"]).ok();
+    let id = xdp_of(&world, "att0").unwrap()["prog"]["id"].clone();
+    let version = fs::read_dir(first.pins()).unwrap().next().unwrap().unwrap().path();
+    let second = Guard::configured(&other, &[("edge.interfaces", "[\"att0\"]")]);
+    let refused = |device: &str, program: &Value, command: &str| {
+        second.configure(&[("edge.interfaces", &format!("[\"{device}\"]"))]);
+        let refused = load_on(&world, &second);
+        assert_eq!((refused.code(), refused.stderr.lines().count()), (1, 1), "{refused:#?}");
+        for part in [format!("another XDP program (guard_xdp, id {program})"), format!("`{command}`")] {
+            assert!(refused.stderr.contains(&part), "{part}: {refused:#?}");
+        }
+    };
+    // By a link, whose number is the pinned one's.
+    let link: FdLink = PinnedLink::from_pin(version.join("xdp-driver-att0")).unwrap().into();
+    let number = link.info().unwrap().id();
+    refused("att0", &id, &format!("bpftool link detach id {number}"));
+    // By netlink, in both modes: what is advised works.
+    for (mode, command) in
+        [("xdp", "ip link set dev cli0 xdp off"), ("xdpgeneric", "ip link set dev cli0 xdpgeneric off")]
+    {
+        let pinned = version.join("prog-xdp").display().to_string();
+        // By nsenter: `ip -n` sees another /sys, without pins.
+        let ip = |words: &[&str]| run(world.on(Host::Edge, "ip").args(words), "").ok();
+        ip(&["link", "set", "dev", "cli0", mode, "pinned", &pinned]);
+        refused("cli0", &xdp_of(&world, "cli0").unwrap()["prog"]["id"], command);
+        let words: Vec<_> = command.split(' ').skip(1).collect();
+        ip(&words);
+        load_on(&world, &second).ok();
+        run(world.on(Host::Edge, &binary()).args(["edge", "unload", "--config"]).arg(second.config()), "").ok();
+    }
 }

@@ -198,6 +198,27 @@ fn the_watch_filters_what_comes_without_a_proxy() {
     assert_eq!(attached(&guard), Some(1), "what was loaded stays");
 }
 
+/// An interface of another kind under the name: packets of a tunnel, read as if they had an Ethernet header, would be dropped.
+#[test]
+#[ignore = "needs root and BPF"]
+fn f1_what_comes_back_without_ethernet_header_is_left_alone() {
+    let world = World::new();
+    let guard = Guard::configured(&world, &[("edge.interfaces", "[\"att0\"]")]);
+    let log = guard.config().with_file_name("watch");
+    let mut command = world.on(Host::Edge, &binary());
+    let mut watch = Program::start(command.args(["edge", "watch", "--config"]).arg(guard.config()), log);
+    watch.wait_for("att0: XDP in driver mode");
+    world.ip(Host::Edge, &["link", "del", "att0"]);
+    world.ip(Host::Edge, &["tuntap", "add", "tun7", "mode", "tun"]);
+    world.ip(Host::Edge, &["link", "set", "tun7", "name", "att0"]);
+    watch.wait_for("att0 is a layer 3 interface");
+    assert_eq!(program_on(&world, "att0"), None);
+    world.ip(Host::Edge, &["link", "del", "att0"]);
+    lay_cable(&world);
+    watch.wait_for("interface came back: att0: XDP in driver mode");
+    assert_eq!(attached(&guard), Some(1));
+}
+
 #[test]
 #[ignore = "needs root and BPF"]
 fn what_was_unloaded_is_loaded_again_at_once() {
