@@ -109,13 +109,15 @@ impl Guard {
             backend: vec![String::from("127.0.0.1:2526")],
             metrics: metrics.clone(),
             bounds: metrics.bounds().clone(),
+            store: smtp_guard::store::State::default(),
+            warnings: Vec::new(),
             drops: Arc::clone(&drops),
         };
         let socket = {
             let _entered = runtime.enter();
             Socket::bind(&directory.path().join("admin.sock")).unwrap()
         };
-        runtime.spawn(admin::serve(socket, Ledger::default(), about));
+        runtime.spawn(admin::serve(socket, Ledger::default(), about, 16));
         Self { directory, metrics, drops, _runtime: runtime }
     }
 

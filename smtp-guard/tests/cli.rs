@@ -12,6 +12,8 @@ address = \"127.0.0.1:2525\"
 servers = [\"127.0.0.1:2526\"]
 [relay]
 domains = [\"example.org\"]
+[limits]
+total_connections = 100
 ";
 
 /// Runs the guard's binary with the words of `line`; `{dir}` in it is `directory`.

@@ -282,6 +282,20 @@ pub(crate) fn rust_files(root: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::root;
+
+    /// A file that no `mod` names is never compiled, and nobody says so.
+    #[test]
+    fn every_file_of_the_tests_of_the_whole_is_a_module_of_theirs() {
+        let folder = root().join("tests/tests");
+        let main = fs::read_to_string(folder.join("whole/main.rs")).unwrap();
+        for file in rust_files(&root()).iter().filter(|file| file.parent() == Some(&folder.join("whole"))) {
+            let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+            assert!(name == "main" || main.contains(&format!("\nmod {name};\n")), "main.rs has no `mod {name};`");
+        }
+        let own = fs::read_dir(&folder).unwrap().flatten().filter(|entry| entry.path().is_file());
+        assert_eq!(own.count(), 0, "a file of tests/tests is a binary of its own: move it to tests/tests/whole");
+    }
 
     #[test]
     fn faults_are_found_and_prose_is_not() {

@@ -10,6 +10,7 @@ mod explain;
 mod follow;
 mod output;
 pub mod run;
+mod signals;
 pub mod sink;
 mod time;
 mod top;
@@ -25,6 +26,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Origin};
+use crate::descriptors::Budget;
 use crate::facts::recipients::KnownRecipients;
 use crate::observe::admin::Add;
 use crate::observe::attempt::Attempt;
@@ -112,8 +114,9 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             }
             config.recipients.known.as_deref().map(KnownRecipients::load).transpose().map_err(anyhow::Error::from)?;
             blocklists::check(&config)?;
-            for objection in crate::edge::objections(&config) {
-                eprintln!("warning: {objection}");
+            let objections = crate::edge::objections(&config).into_iter().map(|objection| objection.to_string());
+            for warning in config.warnings().into_iter().chain(Budget::of(&config).warning()).chain(objections) {
+                eprintln!("warning: {warning}");
             }
             Ok(output::line(&format!("{}: the configuration is valid", path.display()))?)
         }

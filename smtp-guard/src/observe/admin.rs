@@ -101,11 +101,11 @@ impl From<ControlError> for Refusal {
     }
 }
 
-/// Serves the API on `socket` until it is dropped, which removes the socket.
-pub async fn serve<C: Control>(socket: Socket, control: C, about: About) {
+/// Serves the API on `socket`, at most `most` connections at once, until it is dropped, which removes the socket.
+pub async fn serve<C: Control>(socket: Socket, control: C, about: About, most: usize) {
     let metrics = about.metrics.clone();
     let (listener, guard) = socket.into_parts();
-    super::serve::serve(listener, router(control, about), "admin_connections", metrics).await;
+    super::serve::serve(listener, router(control, about), "admin_connections", most, metrics).await;
     drop(guard);
 }
 

@@ -1,18 +1,31 @@
 //! Metrics and health over HTTP, for scrapers and supervisors: `/metrics`, `/livez`, `/readyz`. Nothing can be changed here.
+//!
+//! Where it listens on loopback only, it answers requests for loopback names only: a page in a browser on this host could
+//! otherwise read it under a name of its own that it lets point here (DNS rebinding).
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::metrics::{CONTENT_TYPE, Metrics};
+
+/// Scrapes at once: each takes a thread and reads the kernel's maps. Health is answered beside them.
+const SCRAPES: usize = 4;
+/// How long a scrape may take.
+const SCRAPE_WAIT: Duration = Duration::from_secs(10);
 
 /// Whether all listeners are bound, as `/readyz` says it. Clones share it; it starts as not ready.
 #[derive(Clone, Debug, Default)]
@@ -56,28 +69,72 @@ impl Http {
         self.0.local_addr()
     }
 
-    /// Serves until it is dropped.
-    pub async fn serve(self, metrics: Metrics, ready: Ready) {
+    /// Serves at most `most` connections at once until it is dropped.
+    pub async fn serve(self, metrics: Metrics, ready: Ready, most: usize) {
+        let only_loopback = self.address().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+        let scrapes = Arc::new(Semaphore::new(SCRAPES));
         let router = Router::new()
             .route("/metrics", get(scrape))
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(readyz))
-            .with_state((metrics.clone(), ready));
-        super::serve::serve(self.0, router, "metrics_connections", metrics).await;
+            .layer(from_fn_with_state(only_loopback, only_loopback_names))
+            .with_state(Shared { metrics: metrics.clone(), ready, scrapes });
+        super::serve::serve(self.0, router, "metrics_connections", most, metrics).await;
     }
 }
 
-type Shared = State<(Metrics, Ready)>;
+#[derive(Clone)]
+struct Shared {
+    metrics: Metrics,
+    ready: Ready,
+    scrapes: Arc<Semaphore>,
+}
 
 /// Off the runtime's own threads: reading the kernel's maps takes system calls.
-async fn scrape(State((metrics, _)): Shared) -> Response {
-    match tokio::task::spawn_blocking(move || metrics.encode()).await {
-        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+async fn scrape(State(Shared { metrics, scrapes, .. }): State<Shared>) -> Response {
+    let Ok(place) = scrapes.try_acquire_owned() else {
+        metrics.bound_reached("scrapes");
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once\n").into_response();
+    };
+    let encoding = tokio::task::spawn_blocking(move || {
+        let text = metrics.encode();
+        drop(place);
+        text
+    });
+    match timeout(SCRAPE_WAIT, encoding).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the kernel plane could not be read in time\n").into_response(),
     }
 }
 
-async fn readyz(State((_, ready)): Shared) -> (StatusCode, &'static str) {
+/// Refuses what is asked of another host than this one, if `only_loopback`.
+async fn only_loopback_names(State(only_loopback): State<bool>, request: Request, next: Next) -> Response {
+    let named = request.headers().get_all(header::HOST).iter().map(HeaderValue::to_str);
+    let loopback = |name: &str| name.parse().is_ok_and(|authority| is_loopback(&authority));
+    let ours =
+        request.uri().authority().is_none_or(is_loopback) && named.into_iter().all(|name| name.is_ok_and(loopback));
+    if only_loopback && !ours {
+        let text = "only names of the loopback interface are answered here: ask for localhost or 127.0.0.1\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    next.run(request).await
+}
+
+/// Whether nothing but this host can be meant.
+fn is_loopback(authority: &Authority) -> bool {
+    let name =
+        authority.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
+    match name.parse::<IpAddr>() {
+        Ok(ip) => ip.to_canonical().is_loopback(),
+        Err(_) => {
+            matches!(name.as_str(), "localhost" | "localhost.localdomain" | "ip6-localhost" | "ip6-loopback")
+                || name.ends_with(".localhost")
+        }
+    }
+}
+
+async fn readyz(State(Shared { ready, .. }): State<Shared>) -> (StatusCode, &'static str) {
     if ready.get() {
         (StatusCode::OK, "ok\n")
     } else {
@@ -96,13 +153,14 @@ mod tests {
         let address = http.address().unwrap();
         let state = Ready::default();
         state.set(ready);
-        let server = tokio::spawn(http.serve(Metrics::new(), state));
+        let server = tokio::spawn(http.serve(Metrics::new(), state, 16));
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let head = if path.contains(' ') { path.to_owned() } else { format!("{path} HTTP/1.1\r\nHost: localhost") };
+        let request = format!("GET {head}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut reply = String::new();
         stream.read_to_string(&mut reply).await.unwrap();
-        assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {reply}");
+        assert!(reply.get(9..12) == Some(status), "{path}: {reply}");
         assert!(reply.contains(body), "{path}: {reply}");
         server.abort();
     }
@@ -115,6 +173,31 @@ mod tests {
         check(true, "/metrics", "200", "smtp_guard_connections_total 0").await;
         check(true, "/metrics", "200", CONTENT_TYPE).await;
         check(true, "/decisions", "404", "").await;
+    }
+
+    #[tokio::test]
+    async fn e5_foreign_names_are_refused_on_loopback() {
+        for host in ["127.0.0.1:9925", "127.9.9.9", "[::1]:9925", "LOCALHOST.", "guard.localhost:1", "ip6-localhost"] {
+            check(true, &format!("/metrics HTTP/1.1\r\nHost: {host}"), "200", "smtp_guard_").await;
+        }
+        for host in [
+            "rebound.example",
+            "rebound.example:9925",
+            "localhost.example",
+            "notlocalhost",
+            "192.0.2.1",
+            "[2001:db8::1]",
+            "",
+            "localhost\r\nHost: rebound.example",
+        ] {
+            for path in ["/metrics", "/readyz", "/nothing"] {
+                check(true, &format!("{path} HTTP/1.1\r\nHost: {host}"), "403", "ask for localhost").await;
+            }
+        }
+        check(true, "http://rebound.example/metrics HTTP/1.1\r\nHost: localhost", "403", "").await;
+        // Who doesn't say is no browser.
+        check(true, "/livez HTTP/1.0\r\nAccept: */*", "200", "ok").await;
+        assert!(!is_loopback(&"rebound.example".parse().unwrap()) && is_loopback(&"localhost".parse().unwrap()));
     }
 
     #[tokio::test]

@@ -1,47 +1,71 @@
 //! The bounded HTTP/1 server under both endpoints: so many connections, so long each, so long for a request's head.
 //!
-//! `axum::serve` has none of these bounds, and a client that says nothing would hold its place for ever.
+//! `axum::serve` has none of these bounds, and a client that says nothing would hold its place for ever. When all places are
+//! taken, the connection that has been idle longest is closed in favour of the newcomer: connections that say nothing, or
+//! don't read, can't keep a supervisor's question waiting.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::metrics::Metrics;
+use crate::clock::Instant;
 
-/// Connections of one endpoint at once; further ones wait in the accept queue.
-const CONNECTIONS: usize = 16;
 /// Until the head of a request is there.
 const HEAD: Duration = Duration::from_secs(5);
 /// The life of a connection, kept alive or not. Scrapers and the command line connect again.
 const LIFE: Duration = Duration::from_secs(60);
+/// How often to look for a connection that is idle, while all are being answered.
+const PACE: Duration = Duration::from_millis(20);
 
-/// Serves until it is dropped. `bound` names the endpoint where its connections are all taken.
-pub(super) async fn serve<L>(mut listener: L, router: Router, bound: &'static str, metrics: Metrics)
+/// Serves until it is dropped, at most `most` connections at once. `bound` names the endpoint where they are all taken.
+pub(super) async fn serve<L>(mut listener: L, router: Router, bound: &'static str, most: usize, metrics: Metrics)
 where
     L: Listener,
 {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    metrics.bounds().limit(bound, most as u64);
     // Dropping the set ends the connections together with the server.
-    let mut connections = JoinSet::new();
+    let mut tasks = JoinSet::new();
+    let mut open: HashMap<Id, Connection> = HashMap::new();
     loop {
-        if places.available_permits() == 0 {
-            metrics.bound_reached(bound);
-        }
-        // The semaphore is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
         let (io, _) = listener.accept().await;
-        while connections.try_join_next().is_some() {}
-        let service = TowerToHyperService::new(router.clone());
-        connections.spawn(async move {
+        let mut told = false;
+        loop {
+            while let Some(ended) = tasks.try_join_next_with_id() {
+                open.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id));
+            }
+            if open.len() < most {
+                break;
+            }
+            if !std::mem::replace(&mut told, true) {
+                metrics.bound_reached(bound);
+            }
+            match longest_idle(&open) {
+                Some(id) => _ = open.remove(&id).map(|connection| connection.task.abort()),
+                None => tokio::time::sleep(PACE).await,
+            }
+        }
+        let idle = Arc::new(Idle::new());
+        let (service, seen) = (TowerToHyperService::new(router.clone()), Arc::clone(&idle));
+        let service = service_fn(move |request| {
+            seen.ends();
+            let (answer, seen) = (service.call(request), Arc::clone(&seen));
+            async move {
+                let answer = answer.await;
+                seen.begins();
+                answer
+            }
+        });
+        let task = tasks.spawn(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD)
@@ -52,9 +76,39 @@ where
                 Ok(Err(error)) => tracing::debug!(endpoint = bound, %error, "HTTP connection ended"),
                 Err(_) => tracing::debug!(endpoint = bound, "HTTP connection lived too long"),
             }
-            drop(place);
         });
+        open.insert(task.id(), Connection { task, idle });
     }
+}
+
+/// An open connection.
+struct Connection {
+    task: AbortHandle,
+    idle: Arc<Idle>,
+}
+
+/// Since when nothing is asked on a connection, in ns of [`Instant`]; [`ASKED`]: a request is being answered.
+struct Idle(AtomicU64);
+
+const ASKED: u64 = u64::MAX;
+
+impl Idle {
+    fn new() -> Self {
+        Self(AtomicU64::new(Instant::now().as_ns()))
+    }
+
+    fn begins(&self) {
+        self.0.store(Instant::now().as_ns(), Ordering::Relaxed);
+    }
+
+    fn ends(&self) {
+        self.0.store(ASKED, Ordering::Relaxed);
+    }
+}
+
+fn longest_idle(open: &HashMap<Id, Connection>) -> Option<Id> {
+    let idle = open.iter().map(|(id, connection)| (connection.idle.0.load(Ordering::Relaxed), *id));
+    idle.filter(|(since, _)| *since != ASKED).min_by_key(|(since, _)| *since).map(|(_, id)| id)
 }
 
 #[cfg(test)]
@@ -64,27 +118,46 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
 
-    #[tokio::test]
-    async fn connections_are_bounded_and_come_back() {
+    const MOST: usize = 8;
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    /// `others` connections that each say `said`, then one question: the answer to it.
+    async fn check(others: usize, said: &[u8]) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::new();
         let router = Router::new().route("/", get(async || "here"));
-        let server = tokio::spawn(serve(listener, router, "test_connections", metrics.clone()));
-        let mut idle = Vec::new();
-        for _ in 0..CONNECTIONS {
-            idle.push(TcpStream::connect(address).await.unwrap());
-        }
-        let full = "smtp_guard_bound_reached_total{bound=\"test_connections\"} 1";
-        while !metrics.encode().contains(full) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        let server = tokio::spawn(serve(listener, router, "test_connections", MOST, metrics.clone()));
+        let mut held = Vec::new();
+        for _ in 0..others {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(said).await.unwrap();
+            held.push(stream);
         }
         let mut late = TcpStream::connect(address).await.unwrap();
         late.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-        idle.pop();
         let mut reply = String::new();
         late.read_to_string(&mut reply).await.unwrap();
         assert!(reply.ends_with("here"), "{reply}");
+        let reached = metrics.bounds().view();
+        assert_eq!(reached.first().map_or(0, |bound| bound.count), (others + 1).saturating_sub(MOST) as u64);
+        // Whoever came before is closed from the oldest on, and no more than needed.
+        let mut open = 0;
+        for mut stream in held {
+            let mut byte = [0; 512];
+            let closed = async { while stream.read(&mut byte).await.is_ok_and(|read| read > 0) {} };
+            open += usize::from(tokio::time::timeout(Duration::from_millis(50), closed).await.is_err());
+        }
+        assert_eq!(open, others.min(MOST - 1));
         server.abort();
+    }
+
+    #[tokio::test]
+    async fn c6_idle_connections_make_room() {
+        check(0, b"").await;
+        check(MOST - 1, b"").await;
+        check(64, b"").await;
+        check(64, b"GET /").await;
+        check(64, REQUEST).await;
     }
 }

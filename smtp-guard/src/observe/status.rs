@@ -10,6 +10,7 @@ pub use super::kernel::Kernel;
 use super::metrics::{Metrics, Outcome};
 use crate::blocklist::State;
 use crate::clock::Instant;
+use crate::store;
 
 /// A snapshot of the running guard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +26,12 @@ pub struct Status {
     pub messages: Messages,
     /// Bans in force now.
     pub bans_active: u64,
+    /// Why decisions and counts are not written to disk; `None`: they are.
+    pub store_trouble: Option<String>,
     pub blocklists: Vec<State>,
     pub kernel: Kernel,
+    /// What the operator should know: limits of this host, and settings that are probably not meant so.
+    pub warnings: Vec<String>,
     /// Bounds that were reached since the start.
     pub bounds: Vec<Reached>,
 }
@@ -65,6 +70,8 @@ pub struct About {
     pub backend: Vec<String>,
     pub metrics: Metrics,
     pub bounds: Bounds,
+    pub store: store::State,
+    pub warnings: Vec<String>,
     pub drops: Arc<Drops>,
 }
 
@@ -92,8 +99,10 @@ impl About {
                 ambiguous: self.metrics.messages(Outcome::Ambiguous),
             },
             bans_active: self.metrics.bans_in_force(),
+            store_trouble: self.store.trouble(),
             blocklists: self.metrics.blocklist_states(),
             kernel: self.metrics.kernel_state(),
+            warnings: self.warnings.clone(),
             bounds: self.bounds.view(),
         }
     }

@@ -1,5 +1,6 @@
 //! Listening sockets: accept, turn away whom there is no room for, start a session for the rest.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,8 +8,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use smtp_guard_ebpf::reason::Reason;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -136,6 +137,8 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 async fn accept(listener: TcpListener, listen: Arc<Listen>, shared: Arc<Shared>, mut stop: Stop) {
+    // Given up where descriptors run out all the same, so that one client at a time hears of it.
+    let mut spare = spare();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -148,6 +151,11 @@ async fn accept(listener: TcpListener, listen: Arc<Listen>, shared: Arc<Shared>,
                 // An error means that the client is gone already; the address is for the backend only.
                 let destination = stream.local_addr().unwrap_or(listen.address);
                 let ends = Ends { source: peer, destination };
+                spare = spare.or_else(self::spare);
+                if spare.is_none() {
+                    turn_away(stream, ClientAddr::new(peer), listen.role, Reason::TotalConnections, &shared);
+                    continue;
+                }
                 if listen.balancers.is_empty() {
                     admit(stream, ends, &listen, &shared, &stop);
                 } else {
@@ -158,11 +166,18 @@ async fn accept(listener: TcpListener, listen: Arc<Listen>, shared: Arc<Shared>,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 shared.metrics.bound_reached("accept");
-                tracing::warn!(%error, "cannot accept a connection; trying again");
-                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                tracing::debug!(%error, "cannot accept a connection; trying again");
+                if spare.take().is_none() {
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
             }
         }
     }
+}
+
+/// A descriptor for one more connection, if there is any left.
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
 }
 
 /// Lets in only balancers that are trusted, and finds out who stands behind them.
@@ -233,15 +248,16 @@ fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason
         // It expects TLS: words in clear text would tell it nothing.
         return;
     }
+    let mut bytes = BytesMut::new();
+    admission::reply(reason).encode(&mut bytes);
+    // Nothing was sent yet, so the kernel takes it at once; where it doesn't there is nobody to be told.
+    let _ = SockRef::from(&stream).send(&bytes);
     let Ok(seat) = Arc::clone(&shared.turned_away).try_acquire_owned() else {
         shared.metrics.bound_reached("turned_away");
         return;
     };
-    let mut bytes = BytesMut::new();
-    admission::reply(reason).encode(&mut bytes);
     tokio::spawn(async move {
         let farewell = async {
-            stream.write_all(&bytes).await?;
             stream.shutdown().await?;
             // What it says is of no interest, only that it closes; at most one line is waited for.
             stream.read(&mut [0; 512]).await

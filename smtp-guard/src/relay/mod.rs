@@ -10,6 +10,7 @@ use crate::addr::ClientAddr;
 use crate::blocklist::Table;
 use crate::clock::Instant;
 use crate::config::Config;
+use crate::descriptors::Plan;
 use crate::facts::dns::{self, Resolver, Zone};
 use crate::facts::recipients::Unknowns;
 use crate::feedback::Feedback;
@@ -42,11 +43,6 @@ pub use blocklists::{Blocklists, Filled, fill};
 pub use listen::{Bound, Listeners};
 pub use tls::{TlsError, try_load};
 
-/// Clients that were turned away and are waited for; more are cut off at once.
-const TURNED_AWAY: usize = 1024;
-/// Connections of balancers that have not said yet for whom they are.
-const HEADERS: usize = 1024;
-
 /// What all sessions share. None of it is locked on the hot path.
 #[derive(Debug)]
 pub struct Shared {
@@ -75,12 +71,13 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Shared state of a guard that starts now; the ban table's hook is set so that a ban wakes the source's sessions.
+    /// Shared state of a guard that starts now, with places as `plan` has them; the ban table's hook is set so that a ban wakes the source's sessions.
     pub fn new(
         rules: Arc<Rules>,
         feedback: Feedback,
         metrics: Metrics,
         bans: Arc<crate::edge::bans::BanTable>,
+        plan: &Plan,
     ) -> Result<Arc<Self>, StartError> {
         let config = Arc::clone(rules.config());
         let tls = config.tls.as_ref().map(tls::Server::new).transpose()?;
@@ -90,12 +87,13 @@ impl Shared {
         let sources = sources::Sources::new(sources::Limits {
             of_source: limits.connections,
             of_network: limits.network_connections,
-            total: limits.total_connections,
+            total: plan.sessions,
+            leaving: u32::try_from(plan.closing).unwrap_or(u32::MAX),
         });
-        metrics.bounds().limit("total_connections", limits.total_connections.into());
+        metrics.bounds().limit("total_connections", plan.sessions.into());
         metrics.bounds().limit("network_connections", limits.network_connections.into());
-        metrics.bounds().limit("turned_away", TURNED_AWAY as u64);
-        metrics.bounds().limit("proxy_headers", HEADERS as u64);
+        metrics.bounds().limit("turned_away", plan.closing as u64);
+        metrics.bounds().limit("proxy_headers", plan.closing as u64);
         let woken = Arc::clone(&sources);
         bans.on_ban(Box::new(move |source, reason| woken.ban(source, reason)));
         Ok(Arc::new(Self {
@@ -110,10 +108,10 @@ impl Shared {
             tls,
             unknowns: Mutex::default(),
             // Half of all connections: clients that stall in their handshakes leave room for others.
-            handshakes: Semaphore::new((config.limits.total_connections as usize / 2).max(1)),
-            headers: Arc::new(Semaphore::new(HEADERS)),
+            handshakes: Semaphore::new((plan.sessions as usize / 2).max(1)),
+            headers: Arc::new(Semaphore::new(plan.closing)),
             sources,
-            turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
+            turned_away: Arc::new(Semaphore::new(plan.closing)),
             epoch: crate::clock::WallTime::now().as_ms().unsigned_abs(),
             sessions: AtomicU64::new(0),
             config,

@@ -20,7 +20,7 @@
 //!
 //! # Bounds
 //! One lock, held for a few look-ups; where somebody is to make room, for a look at up to [`LOOK`] sessions. Sessions that
-//! make room no longer count, and at most [`LEAVING`] are about to close; while there are as many, nobody makes room.
+//! make room no longer count, and at most [`Limits::leaving`] are about to close; while there are as many, nobody makes room.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,8 +38,6 @@ use crate::feedback::networks::Network;
 const STALLED: Duration = Duration::from_secs(10);
 /// Sessions that are looked at to find one that makes room.
 const LOOK: usize = 1024;
-/// Sessions that made room and have not closed yet.
-pub(super) const LEAVING: u32 = 1024;
 /// The part of each bound that is kept for sources with a history: one in ten.
 const RESERVE: u32 = 10;
 
@@ -52,6 +50,8 @@ pub(super) struct Limits {
     pub(super) of_network: u32,
     /// Sessions of the whole guard at once.
     pub(super) total: u32,
+    /// Sessions that made room and have not closed yet.
+    pub(super) leaving: u32,
 }
 
 /// How much a client is trusted with.
@@ -238,7 +238,7 @@ impl Table {
             return Ok(None);
         };
         match full {
-            (bound, Some(victim)) if self.leaving < LEAVING => Ok(Some((bound, victim))),
+            (bound, Some(victim)) if self.leaving < limits.leaving => Ok(Some((bound, victim))),
             (bound, _) => Err(bound),
         }
     }

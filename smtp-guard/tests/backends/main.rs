@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use smtp_guard::addr::BackendAddr;
 use smtp_guard::config::Config;
+use smtp_guard::descriptors::Plan;
 use smtp_guard::edge::bans::BanTable;
 use smtp_guard::feedback::{self, Meter};
 use smtp_guard::observe::metrics::Metrics;
@@ -48,8 +49,9 @@ fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::pat
     let bound = Bound::bind(&config.listen).unwrap();
     let address = bound.addresses()[0];
     let listeners = bound.listen().unwrap();
+    let plan = Plan::whole(config.limits.total_connections);
     let (stopper, stop) = relay::stop();
-    let shared = Shared::new(Arc::new(Rules::new(config, None)), feedback, Metrics::new(), bans).unwrap();
+    let shared = Shared::new(Arc::new(Rules::new(config, None)), feedback, Metrics::new(), bans, &plan).unwrap();
     tokio::spawn(async move {
         listeners.serve(shared, stop, Duration::ZERO).await;
         drop(stopper);
@@ -64,6 +66,7 @@ impl Meter for Nobody {
     fn ban(&self, _: Reason) {}
     fn deferral(&self, _: Reason) {}
     fn bans_active(&self, _: usize) {}
+    fn store(&self, _: bool) {}
     fn report_dropped(&self) {}
     fn ban_latency(&self, _: Duration) {}
     fn bound_reached(&self, _: &'static str) {}

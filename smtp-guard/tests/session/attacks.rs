@@ -1,8 +1,8 @@
 //! The attacks and failures that the session must stand, one test each, named after what is done to it.
 //!
-//! What needs a socket is tested elsewhere: PROXY headers in `tests/tests/identity.rs`, bytes behind the backend's 220 to
+//! What needs a socket is tested elsewhere: PROXY headers in `tests/tests/whole/identity.rs`, bytes behind the backend's 220 to
 //! STARTTLS, a reply without end and a backend that dies in `tests/backends`, all backends down and the stalled
-//! handshake in `tests/tests`. The ends of message data are in `tests/backends/smuggling.rs`.
+//! handshake in `tests/tests/whole`. The ends of message data are in `tests/backends/smuggling.rs`.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 use super::*;
 
-const ROOM: Limits = Limits { of_source: 2, of_network: 0, total: 3 };
+const LEAVING: u32 = 1024;
+const ROOM: Limits = Limits { of_source: 2, of_network: 0, total: 3, leaving: LEAVING };
 
 fn at(seconds: u64) -> Instant {
     Instant::from_ns((1_000 + seconds) * 1_000_000_000)
@@ -55,7 +56,7 @@ fn check(limits: Limits, standing: Standing, clients: impl Iterator<Item = Sourc
 
 #[test]
 fn c2_a_network_holds_no_more_than_its_ceiling() {
-    let limits = Limits { of_source: 20, of_network: 500, total: 10_000 };
+    let limits = Limits { of_source: 20, of_network: 500, total: 10_000, leaving: LEAVING };
     let of_one = || (0u32..).map(|n| host(7, n % 256));
     check(limits, Standing::Stranger, of_one(), 450, Reason::NetworkConnections);
     check(limits, Standing::Known, of_one(), 500, Reason::NetworkConnections);
@@ -72,7 +73,7 @@ fn c2_a_network_holds_no_more_than_its_ceiling() {
 
 #[test]
 fn c2_idle_strangers_of_whoever_holds_most_make_room() {
-    let sources = Sources::new(Limits { of_source: 20, of_network: 0, total: 19 });
+    let sources = Sources::new(Limits { of_source: 20, of_network: 0, total: 19, leaving: LEAVING });
     let enter = |source, now| sources.enter(source, Standing::Stranger, at(now));
     // 18 places for strangers: 12 of one network, 4 of another, 2 of others.
     let seats: Vec<_> = (0..12)
@@ -107,7 +108,7 @@ fn c2_idle_strangers_of_whoever_holds_most_make_room() {
 
 #[test]
 fn c2_the_reserve_is_for_sources_with_a_history() {
-    let sources = Sources::new(Limits { of_source: 20, of_network: 0, total: 10 });
+    let sources = Sources::new(Limits { of_source: 20, of_network: 0, total: 10, leaving: LEAVING });
     let strangers: Vec<_> = (0..9).map(|n| sources.enter(host(n, 1), Standing::Stranger, at(0)).unwrap()).collect();
     strangers.iter().for_each(Seat::works);
     assert_eq!(sources.enter(host(20, 1), Standing::Stranger, at(0)).unwrap_err(), Reason::TotalConnections);
@@ -123,7 +124,7 @@ fn c2_the_reserve_is_for_sources_with_a_history() {
 
 #[test]
 fn c2_within_a_network_the_source_that_holds_most_makes_room() {
-    let sources = Sources::new(Limits { of_source: 20, of_network: 20, total: 1000 });
+    let sources = Sources::new(Limits { of_source: 20, of_network: 20, total: 1000, leaving: LEAVING });
     let greedy: Vec<_> = (0..18).map(|_| sources.enter(host(1, 1), Standing::Stranger, at(0)).unwrap()).collect();
     let honest = sources.enter(host(1, 2), Standing::Stranger, at(1)).unwrap();
     assert_eq!(honest.displaced(), Some(Reason::NetworkConnections));
@@ -134,11 +135,11 @@ fn c2_within_a_network_the_source_that_holds_most_makes_room() {
 
 #[test]
 fn c2_those_that_make_room_are_bounded() {
-    let sources = Sources::new(Limits { of_source: 10_000, of_network: 0, total: 4_000 });
+    let sources = Sources::new(Limits { of_source: 10_000, of_network: 0, total: 4_000, leaving: LEAVING });
     let idle: Vec<_> = (0..3_600).map(|_| sources.enter(host(1, 1), Standing::Stranger, at(0)).unwrap()).collect();
     let newcomers = (2..).map(|n| sources.enter(host(n, 1), Standing::Stranger, at(0)));
     let newcomers: Vec<_> = newcomers.take_while(Result::is_ok).collect();
-    assert_eq!(newcomers.len(), LEAVING as usize);
+    assert_eq!(newcomers.len() as u32, LEAVING);
     drop(idle);
     assert_eq!((sources.total(), sources.alive()), (LEAVING, LEAVING));
 }
@@ -165,7 +166,7 @@ async fn a_ban_wakes_the_sessions_of_its_source_only() {
 
 #[tokio::test]
 async fn a_session_that_gives_way_is_told_once() {
-    let sources = Sources::new(Limits { of_source: 2, of_network: 0, total: 2 });
+    let sources = Sources::new(Limits { of_source: 2, of_network: 0, total: 2, leaving: LEAVING });
     let enter = |n| sources.enter(host(n, 1), Standing::Stranger, at(u64::from(n))).unwrap();
     let (mut first, mut second) = (enter(1), enter(2));
     let _third = enter(3);

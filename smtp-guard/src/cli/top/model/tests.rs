@@ -32,7 +32,9 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             blocklists: Vec::new(),
             bans_active: 3,
             kernel: Kernel { present: true, text: String::from("on eth0, pinned in /sys/fs/bpf/smtp-guard") },
+            warnings: Vec::new(),
             bounds: Vec::new(),
+            store_trouble: None,
         },
         connections: 5000 + 8 * seconds,
         packets: vec![

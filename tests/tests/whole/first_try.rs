@@ -26,7 +26,7 @@ fn the_first_try_takes_mail_and_bans() {
         ("{PINS}", &pins),
         ("{folder}", &folder.path().display().to_string()),
     ];
-    let template = include_str!("../../xtask/src/run.toml").to_owned();
+    let template = include_str!("../../../xtask/src/run.toml").to_owned();
     let config = values.iter().fold(template, |text, (name, value)| text.replace(name, value));
     fs::write(path("smtp-guard.toml"), config).unwrap();
     let on_edge = |arguments: &[&str]| {
