@@ -320,7 +320,7 @@ fn a_file_that_cannot_be_read_is_named() {
     assert!(error.contains("missing.toml") && error.contains("--config"), "{error}");
     let large = directory.path().join("large.toml");
     std::fs::write(&large, "#".repeat(FILE_BYTES as usize + 1)).unwrap();
-    assert!(matches!(Config::load(&large), Err(ConfigError::TooLarge(_))));
+    assert!(matches!(Config::load(&large), Err(ConfigError::Read { source: FileError::TooLarge(_), .. })));
 }
 
 #[test]
