@@ -382,6 +382,7 @@ fn is_check(reason: Reason) -> bool {
             | Reason::PtrForward
             | Reason::EarlyTalker
             | Reason::Dnsbl
+            | Reason::ListLookup
     )
 }
 
