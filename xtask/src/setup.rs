@@ -222,6 +222,12 @@ fn unpack(package: &str, program: &str, reason: &str) -> anyhow::Result<()> {
     fs::rename(&fresh, &folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
+/// Fetches the machine's list of packages anew.
+pub(crate) fn refresh() -> anyhow::Result<()> {
+    let root = root_command().context("the list of packages is missing or old; run as root: apt-get update")?;
+    update(&root)
+}
+
 fn update(root: &[&str]) -> anyhow::Result<()> {
     step::run("apt-update", "updating the list of packages", as_root(root, "apt-get").args(["update", "--quiet"]))
 }

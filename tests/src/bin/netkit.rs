@@ -62,7 +62,7 @@ fn main() {
 
 fn get(address: SocketAddr, path: &str) {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     print!("{}", answer.split_once("\r\n\r\n").unwrap().1);

@@ -40,7 +40,11 @@ if [ "$EXPECT" = too-old ]; then
     smtp-guard check --config /etc/guard.toml 2>&1 | sed 's/^/guest: check: /'
     smtp-guard sink --listen 127.0.0.1:2526 --maildir /tmp/maildir &
     smtp-guard run --config /etc/guard.toml > /tmp/log 2>&1 &
-    sleep 5
+    seconds=0
+    while [ $seconds -lt 60 ] && [ -z "$(sed -n '/smtp-guard runs/p' /tmp/log)" ]; do
+        sleep 1
+        seconds=$((seconds + 1))
+    done
     sed -n '/needs Linux/s/^/guest: run: /p' /tmp/log
     echo QUIT | netkit dialogue 127.0.0.1:2525 | sed 's/^/guest: mail: /'
     echo "guest: ended with 0"
@@ -71,6 +75,9 @@ domains = ["example.org"]
 [checks]
 greeting_delay = "0s"
 ptr = "off"
+
+[dns]
+servers = ["127.0.0.1:53"]
 
 [edge]
 interfaces = ["lo"]
