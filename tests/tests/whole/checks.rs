@@ -207,7 +207,7 @@ fn c7_a_mail_alone_asks_nothing_and_a8_a_key_is_shown_nowhere() {
     let _named = Named::start(&world, ZONE);
     let key = "k3y45678901234567890123456";
     let list = format!("[[dnsbl]]\nzone = \"{key}.bl.example\"\nname = \"zen\"");
-    let guard = guard(&world, &folder, &[("+", &list)]);
+    let guard = guard(&world, &folder, &[("checks.sender_domain", "\"enforce\""), ("+", &list)]);
     // Fifty domains of strangers, and nobody asks for one of them.
     let mut lines = vec!["EHLO client.example".to_owned()];
     for n in 0..50 {
