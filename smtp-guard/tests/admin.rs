@@ -109,6 +109,7 @@ impl Guard {
             backend: vec![String::from("127.0.0.1:2526")],
             metrics: metrics.clone(),
             bounds: metrics.bounds().clone(),
+            store: smtp_guard::store::State::default(),
             warnings: Vec::new(),
             drops: Arc::clone(&drops),
         };

@@ -70,12 +70,12 @@ fn recipients(recipients: &Recipients) -> String {
     }
 }
 
-/// The text of `status`.
 fn server(server: &Server) -> String {
     let Server { address, answers } = server;
     format!("{address} ({})", if *answers { "answers" } else { "does not answer" })
 }
 
+/// The text of `status`.
 pub(super) fn status(status: &Status) -> String {
     let messages = &status.messages;
     let kernel = if status.kernel.present { "enforcing" } else { "absent" };
@@ -101,6 +101,7 @@ pub(super) fn status(status: &Status) -> String {
         let read = list.read.as_ref().map(|read| format!(", read at {}", time::utc(read.at)));
         [format!("block list {}", list.name), format!("{list}{}", read.unwrap_or_default())]
     }));
+    rows.extend(status.store_trouble.iter().map(|trouble| ["store".to_owned(), format!("not written: {trouble}")]));
     rows.extend(status.bounds.iter().map(bound));
     rows.extend(status.warnings.iter().map(|warning| ["warning".to_owned(), warning.clone()]));
     table(&rows)

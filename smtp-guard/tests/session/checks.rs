@@ -68,7 +68,12 @@ fn all(mode: Mode) -> impl Fn(&mut Config) + Copy {
             dnsbl_threshold: 2,
             ..Checks::default()
         };
-        config.dnsbl = vec![Dnsbl { zone: "bl.example".to_owned(), weight: 2, replies: Vec::new() }];
+        config.dnsbl = vec![Dnsbl {
+            zone: "bl.example".to_owned(),
+            name: "bl.example".to_owned(),
+            weight: 2,
+            replies: Vec::new(),
+        }];
     }
 }
 

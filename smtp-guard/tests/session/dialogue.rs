@@ -297,7 +297,7 @@ fn facts(words: &str) -> Facts {
             }
             ("ptr", "failed") => found.reverse = Some(Err(Failure::ServFail)),
             ("list", weight) => found.lists.push(Listing {
-                zone: "bl.example".into(),
+                list: "bl.example".into(),
                 weight: weight.parse().unwrap(),
                 found: Ok(Some([127, 0, 0, 2].into())),
             }),
