@@ -121,6 +121,11 @@ const RULES: &[Rule] = &[
         reason: "formats are bytes in, entries out",
     },
     Rule {
+        place: "smtp-guard/src/observe/",
+        words: &["crate::feedback"],
+        reason: "what is observed is a decision, not who makes it",
+    },
+    Rule {
         place: "smtp-guard/src/feedback/",
         words: &[
             "crate::session",
@@ -154,7 +159,15 @@ const RULES: &[Rule] = &[
     },
     Rule {
         place: "smtp-guard/src/store/",
-        words: &["crate::session", "crate::relay", "crate::edge", "crate::policy", "crate::wire", "crate::cli"],
+        words: &[
+            "crate::session",
+            "crate::relay",
+            "crate::edge",
+            "crate::policy",
+            "crate::wire",
+            "crate::cli",
+            "crate::feedback",
+        ],
         reason: "the store keeps decisions and enforces none",
     },
     Rule {
@@ -223,8 +236,8 @@ const FENCE: &[&str] = &[
     "smtp-guard/src/edge/sys.rs",
 ];
 
-/// Lines of a Rust file, its tests included.
-const LONGEST: usize = 400;
+/// Lines of a Rust file without its tests. Length is a symptom: beyond this, ask whether it is still one idea.
+const LONGEST: usize = 800;
 
 /// Checks all Rust files below `root`.
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
@@ -242,9 +255,9 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
 /// What is wrong with the file `name`.
 fn judge(name: &str, text: &str) -> Vec<String> {
     let mut faults = Vec::new();
-    let lines = text.lines().count();
+    let lines = text.lines().take_while(|line| *line != "#[cfg(test)]").count();
     if lines > LONGEST {
-        faults.push(format!("{name}: {lines} lines, more than {LONGEST}: split it by state or by rule"));
+        faults.push(format!("{name}: {lines} lines, more than {LONGEST}: is it one idea?"));
     }
     // Prose may name what code may not.
     let code = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
@@ -299,7 +312,13 @@ mod tests {
             assert!(name == "main" || main.contains(&format!("\nmod {name};\n")), "main.rs has no `mod {name};`");
         }
         let own = fs::read_dir(&folder).unwrap().flatten().filter(|entry| entry.path().is_file());
-        assert_eq!(own.count(), 0, "a file of tests/tests is a binary of its own: move it to tests/tests/whole");
+        let own: Vec<_> = own.map(|entry| entry.file_name()).collect();
+        // It goes into machines that have nothing else.
+        assert_eq!(
+            own,
+            ["whole_loop.rs"],
+            "a file of tests/tests is a binary of its own: move it to tests/tests/whole"
+        );
     }
 
     #[test]

@@ -70,7 +70,9 @@ pub enum Grounds {
     Probing,
     Doubt,
     /// Not without recipients that were returned. `probing`: by the second rule.
-    Returned { probing: bool },
+    Returned {
+        probing: bool,
+    },
 }
 
 impl Evidence {

@@ -97,29 +97,30 @@ fn may_be_of_edns(failure: Failure) -> bool {
     matches!(failure, Failure::Code(FORMERR | NOTIMP | BADVERS) | Failure::Malformed(Flaw::Unreadable))
 }
 
-/// The servers of `/etc/resolv.conf`. Without any, this machine itself, as libc does.
+/// The servers of `/etc/resolv.conf`.
 fn system() -> Vec<SocketAddr> {
     let text = std::fs::read(RESOLV_CONF).unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot read {RESOLV_CONF}");
         Vec::new()
     });
-    let named = named_in(&String::from_utf8_lossy(&text));
-    if named.is_empty() {
-        tracing::warn!("{RESOLV_CONF} names no server; asking 127.0.0.1 and ::1, unless [dns] servers names others");
-        return [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(|ip| SocketAddr::new(ip, PORT)).into();
-    }
-    named
+    servers_in(&String::from_utf8_lossy(&text))
 }
 
-/// The servers that a `resolv.conf` names. What is not understood is passed over, as libc does.
-fn named_in(text: &str) -> Vec<SocketAddr> {
+/// The servers that a `resolv.conf` names; without any, this machine itself. What is not understood is passed over. All of
+/// it is as in libc.
+fn servers_in(text: &str) -> Vec<SocketAddr> {
     let address = |line: &str| {
         let mut words = line.split_ascii_whitespace();
         let ip = words.next().filter(|word| *word == "nameserver").and(words.next())?;
         // hickory knows no scopes.
         ip.split('%').next()?.parse::<IpAddr>().ok()
     };
-    text.lines().filter_map(address).map(|ip| SocketAddr::new(ip, PORT)).take(MOST).collect()
+    let mut named: Vec<_> = text.lines().filter_map(address).take(MOST).collect();
+    if named.is_empty() {
+        tracing::warn!("{RESOLV_CONF} names no server; this machine is asked, unless [dns] servers names others");
+        named = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    }
+    named.into_iter().map(|ip| SocketAddr::new(ip, PORT)).collect()
 }
 
 async fn send(resolver: &TokioResolver, question: &Question) -> Result<Reading, Failure> {
@@ -171,8 +172,8 @@ mod tests {
     #[test]
     fn a11_the_servers_of_resolv_conf_are_read_as_libc_does() {
         for (text, servers) in [
-            ("", &[][..]),
-            ("search example.org\noptions ndots:5\n", &[]),
+            ("", &["127.0.0.1:53", "[::1]:53"][..]),
+            ("search example.org\noptions ndots:5\n", &["127.0.0.1:53", "[::1]:53"]),
             ("nameserver 192.0.2.53", &["192.0.2.53:53"]),
             (
                 "# nameserver 192.0.2.1\n;nameserver 192.0.2.2\nnameserver\t2001:db8::53 # ours\r\n",
@@ -186,7 +187,7 @@ mod tests {
             ),
         ] {
             let servers: Vec<SocketAddr> = servers.iter().map(|server| server.parse().unwrap()).collect();
-            assert_eq!(named_in(text), servers, "{text:?}");
+            assert_eq!(servers_in(text), servers, "{text:?}");
         }
     }
 }
