@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::feedback::decision::{Decision, Explanation};
+use crate::decision::{Decision, Explanation};
 use crate::observe::admin::{Add, Deleted, Failure};
 use crate::observe::attempt::{Attempt, Rehearsal};
 use crate::observe::live::Live;

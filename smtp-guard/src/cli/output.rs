@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::time;
 use crate::clock::WallTime;
-use crate::feedback::decision::Decision;
+use crate::decision::Decision;
 use crate::observe::bounds::Reached;
 use crate::observe::log::printable;
 use crate::observe::status::{Recipients, Server, Status};

@@ -7,13 +7,13 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::Meter;
-use super::decision::{Ban, Origin};
 use super::ledger::{Ledger, Target, Verdict};
 use super::marks::Marks;
 use super::rates::Counters;
 use crate::addr::{Ipv6Prefix, NetSet, Source};
 use crate::clock::{Both, Instant, Steady};
 use crate::config::Config;
+use crate::decision::{Ban, Origin};
 use crate::edge::bans::{Applied, BanTable};
 use crate::edge::{EdgeError, Refreshed};
 use crate::observe::log::{SECURITY, printable};
@@ -25,7 +25,6 @@ mod latest;
 mod operator;
 mod persist;
 
-pub use latest::LATEST;
 use latest::Latest;
 
 pub(super) struct Keeper {

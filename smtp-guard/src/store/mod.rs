@@ -18,7 +18,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use crate::addr::{Ipv6Prefix, Source};
 use crate::clock::WallTime;
-use crate::feedback::decision::{Ban, Origin};
+use crate::decision::{Ban, Origin};
 
 mod complaint;
 mod database;
