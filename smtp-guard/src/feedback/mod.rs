@@ -23,6 +23,7 @@ use crate::store::Store;
 
 mod distinct;
 mod entry;
+pub mod gate;
 mod keeper;
 pub mod ledger;
 pub mod marks;

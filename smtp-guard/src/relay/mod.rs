@@ -17,7 +17,9 @@ use crate::feedback::Feedback;
 use crate::feedback::marks::Mark;
 use crate::feedback::rates::Room;
 use crate::observe::metrics::Metrics;
+use crate::offence::Digest;
 use crate::policy::Rules;
+use crate::session::Facts;
 
 mod admission;
 mod auth;
@@ -61,6 +63,8 @@ pub struct Shared {
     /// `None`: no certificate, no TLS towards clients.
     tls: Option<tls::Server>,
     unknowns: Mutex<Unknowns>,
+    /// What was found out about a domain turned out to be wrong.
+    contradicted: tokio::sync::Notify,
     handshakes: Semaphore,
     headers: Arc<Semaphore>,
     sources: Arc<sources::Sources>,
@@ -108,6 +112,7 @@ impl Shared {
             zones,
             tls,
             unknowns: Mutex::default(),
+            contradicted: tokio::sync::Notify::new(),
             // Half of all connections: clients that stall in their handshakes leave room for others.
             handshakes: Semaphore::new((plan.sessions as usize / 2).max(1)),
             headers: Arc::new(Semaphore::new(plan.closing)),
@@ -140,6 +145,16 @@ impl Shared {
     fn mark(&self, addr: ClientAddr) -> Mark {
         let source = addr.source(self.config.limits.ipv6_prefix);
         self.feedback.marks().of(source, Instant::now())
+    }
+
+    /// What a recipient of `sender` is judged by, but for look-ups.
+    fn facts(&self, addr: ClientAddr, sender: Digest, recipient: Option<&str>) -> Facts {
+        let (mark, now) = (self.mark(addr), Instant::now());
+        let source = addr.source(self.config.limits.ipv6_prefix);
+        let deferred = mark.deferred_until.is_some() || self.feedback.marks().is_sender_deferred(source, sender, now);
+        // What others were told answers strangers only: a backend may answer by sender, and a partner must not pay for that.
+        let unknown = !deferred && !mark.familiar && recipient.is_some_and(|recipient| self.is_unknown(recipient));
+        Facts { deferred, unknown, found: None }
     }
 
     /// Sessions now.

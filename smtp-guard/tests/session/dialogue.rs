@@ -118,11 +118,13 @@ impl World {
             let said = match output {
                 Output::Reply(reply) => format!("< {reply}"),
                 Output::Request(request) => format!("> {}", self.request(request)),
-                Output::Report(Conduct::Abandoned { .. }) if !self.shows_abandoned => continue,
+                Output::Report(Conduct::Abandoned { .. } | Conduct::Undelivered { .. }) if !self.shows_abandoned => {
+                    continue;
+                }
                 Output::Heard(_) if !self.shows_heard => continue,
                 Output::Heard(heard) => format!("! heard {} unknown={}", heard.recipient, heard.unknown),
                 Output::Report(conduct) => format!("! {conduct:?}"),
-                Output::Consult { lookups, recipient } => {
+                Output::Consult { lookups, recipient, .. } => {
                     self.consulted = true;
                     if !lookups {
                         self.facts.found = None;
