@@ -67,12 +67,12 @@ pub(super) enum Class {
     Remembered,
     /// It has named unknown recipients, or failed to log in.
     Suspect,
+    /// Well on its way to a ban, and no mail of it was ever accepted.
+    Offender,
     /// Mail of it was accepted; nothing in the window.
     Friend,
     /// Likewise, with something in the window.
     Active,
-    /// Well on its way to a ban.
-    Offender,
 }
 
 impl History {
@@ -146,9 +146,9 @@ impl Entry {
 
     pub(super) fn class(&self, limit: u32) -> Class {
         match &self.record {
-            Some(record) if record.unknown.count() >= limit.div_ceil(4).max(1) => Class::Offender,
             Some(_) if self.history.is_known() => Class::Active,
             None if self.history.is_known() => Class::Friend,
+            Some(record) if record.unknown.count() >= limit.div_ceil(4).max(1) => Class::Offender,
             Some(record) if record.is_suspect() => Class::Suspect,
             Some(record) if record.trips > 0 => Class::Remembered,
             Some(_) | None => Class::Knocked,
@@ -167,6 +167,13 @@ impl Entry {
 
     pub(super) fn evidence(&self) -> Evidence {
         self.record.as_ref().map(|record| record.evidence()).unwrap_or_default()
+    }
+}
+
+impl Class {
+    /// Whether mail of it was accepted.
+    pub(super) fn is_friend(self) -> bool {
+        matches!(self, Self::Friend | Self::Active)
     }
 }
 

@@ -26,7 +26,8 @@
 //!
 //! # Bounds
 //! At most `max` entries. When it is full, the one that was silent longest makes room, first of those that have only
-//! knocked, then of those that were banned before, then of the suspects, then of those whose mail was accepted. Offenders on their way to a ban make room
+//! knocked, then of those that were banned before, then of the suspects. Those whose mail was accepted have half of the room for
+//! themselves, and more where nobody else needs it. Offenders on their way to a ban make room
 //! only once their window is over: a flood of new sources can't have one forgotten, the newcomer isn't taken note of.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -56,7 +57,9 @@ pub struct Ledger {
     max: usize,
     entries: HashMap<Source, Entry>,
     /// By class and by when they were last heard of.
-    order: BTreeSet<(Class, Instant, Source)>,
+    order: Order,
+    /// Those in it whose mail was accepted.
+    friends: usize,
     networks: Networks,
     digests: Digests,
     evicted: Vec<Source>,
@@ -114,6 +117,7 @@ impl Ledger {
             max: max.max(1),
             entries: HashMap::new(),
             order: BTreeSet::new(),
+            friends: 0,
             networks: Networks::default(),
             digests: Digests::default(),
             evicted: Vec::new(),
@@ -129,7 +133,7 @@ impl Ledger {
 
     /// Takes note of what `source` did at `now`, and asks the rules.
     pub fn observe(&mut self, source: Source, conduct: Conduct, now: Instant) -> Vec<Verdict> {
-        if !self.touch(source, now) {
+        if !self.touch(source, conduct == Conduct::MessageAccepted, now) {
             return Vec::new();
         }
         let verdicts = self.weigh(source, conduct, now);
@@ -235,7 +239,7 @@ impl Ledger {
             let old = (entry.class(self.rule.unknown_recipients), entry.last, member);
             if entry.evidence().unknown >= self.rule.unknown_recipients.div_ceil(4) && !entry.history.is_known() {
                 verdicts.push(entry.trip(&self.rule, member, (Reason::Harvest, false), vec![evidence.clone()], now));
-                self.order.remove(&old);
+                leave(&mut self.order, &mut self.friends, old);
                 self.file(member);
             }
         }
@@ -247,7 +251,7 @@ impl Ledger {
 
     /// Remembers that `source` was banned until `until` for the `repeat`th time, as the store knows it.
     pub fn remember_ban(&mut self, source: Source, repeat: u32, until: Instant, now: Instant) {
-        if self.touch(source, now)
+        if self.touch(source, false, now)
             && let Some(entry) = self.entries.get_mut(&source)
         {
             let record = entry.record();
@@ -266,7 +270,7 @@ impl Ledger {
     /// What is known of `source` at `now`.
     pub fn view(&mut self, source: Source, now: Instant) -> Option<View> {
         self.entries.get(&source)?;
-        self.touch(source, now);
+        self.touch(source, false, now);
         self.file(source);
         let entry = self.entries.get(&source)?;
         let network = self.networks.view(source).map(|(evidence, members)| (Network::of(source), evidence, members));
@@ -358,24 +362,30 @@ impl Ledger {
 
     /// Finds or makes the entry of `source`, takes it out of the order of eviction and slides its window. `false`: there
     /// is no room for it.
-    fn touch(&mut self, source: Source, now: Instant) -> bool {
-        if !self.entries.contains_key(&source) && self.entries.len() >= self.max && !self.make_room(now) {
+    fn touch(&mut self, source: Source, accepted: bool, now: Instant) -> bool {
+        if !self.entries.contains_key(&source) && self.entries.len() >= self.max && !self.make_room(accepted, now) {
             self.not_admitted += 1;
             return false;
         }
         let limit = self.rule.unknown_recipients;
         let entry = self.entries.entry(source).or_default();
-        self.order.remove(&(entry.class(limit), entry.last, source));
+        let place = (entry.class(limit), entry.last, source);
+        leave(&mut self.order, &mut self.friends, place);
         entry.expire(now, self.rule.window, self.rule.ban_max);
         entry.last = now.max(entry.last);
         true
     }
 
-    fn make_room(&mut self, now: Instant) -> bool {
-        let Some(&(class, last, source)) = self.order.first() else { return false };
-        if class == Class::Offender && now.since(last) < self.rule.window {
-            return false;
-        }
+    /// Makes room for a newcomer, whose mail was `accepted` just now or not: strangers go first, but no offender within its
+    /// window. Friends have half of the ledger for themselves; beyond that, and for a friend, the oldest of them goes.
+    fn make_room(&mut self, accepted: bool, now: Instant) -> bool {
+        let is_bound = |class, last| class == Class::Offender && now.since(last) < self.rule.window;
+        let first = self.order.first().copied().filter(|(class, last, _)| !is_bound(*class, *last));
+        let stranger = first.filter(|(class, ..)| !class.is_friend());
+        let may = accepted || self.friends > self.max / 2;
+        let friend =
+            || self.order.range((Class::Friend, Instant::default(), Source(0))..).next().copied().filter(|_| may);
+        let Some((_, _, source)) = stranger.or_else(friend) else { return false };
         self.remove(source);
         self.evicted.push(source);
         true
@@ -384,19 +394,20 @@ impl Ledger {
     fn expire(&mut self, source: Source, now: Instant) {
         let limit = self.rule.unknown_recipients;
         let Some(entry) = self.entries.get_mut(&source) else { return };
-        self.order.remove(&(entry.class(limit), entry.last, source));
+        let place = (entry.class(limit), entry.last, source);
+        leave(&mut self.order, &mut self.friends, place);
         entry.expire(now, self.rule.window, self.rule.ban_max);
         if entry.record.is_none() && !entry.history.is_known() {
             self.entries.remove(&source);
             self.changed.insert(source);
         } else {
-            self.order.insert((entry.class(limit), entry.last, source));
+            enter(&mut self.order, &mut self.friends, (entry.class(limit), entry.last, source));
         }
     }
 
     fn remove(&mut self, source: Source) {
         if let Some(entry) = self.entries.remove(&source) {
-            self.order.remove(&(entry.class(self.rule.unknown_recipients), entry.last, source));
+            leave(&mut self.order, &mut self.friends, (entry.class(self.rule.unknown_recipients), entry.last, source));
             self.changed.insert(source);
         }
     }
@@ -404,9 +415,23 @@ impl Ledger {
     /// Puts `source` back into the order of eviction.
     fn file(&mut self, source: Source) {
         if let Some(entry) = self.entries.get(&source) {
-            self.order.insert((entry.class(self.rule.unknown_recipients), entry.last, source));
+            enter(&mut self.order, &mut self.friends, (entry.class(self.rule.unknown_recipients), entry.last, source));
             self.changed.insert(source);
         }
+    }
+}
+
+type Order = BTreeSet<(Class, Instant, Source)>;
+
+fn enter(order: &mut Order, friends: &mut usize, place: (Class, Instant, Source)) {
+    if order.insert(place) {
+        *friends += usize::from(place.0.is_friend());
+    }
+}
+
+fn leave(order: &mut Order, friends: &mut usize, place: (Class, Instant, Source)) {
+    if order.remove(&place) {
+        *friends -= usize::from(place.0.is_friend());
     }
 }
 

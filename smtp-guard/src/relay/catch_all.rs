@@ -180,7 +180,7 @@ fn learn(rules: &Rules, metrics: &Metrics, Refusals { server, replies: [one, oth
 /// What the backend says of recipients that nobody has.
 enum Said {
     Takes,
-    Refuses(Refusals),
+    Refuses(Box<Refusals>),
     /// Nothing of use now.
     Unclear,
 }
@@ -225,7 +225,7 @@ async fn inquire(channel: &mut Channel, domain: &str) -> Result<Said, Lost> {
         (2, 2) => Said::Takes,
         (4 | 5, 4 | 5) => {
             let [one, other] = recipients;
-            Said::Refuses(Refusals { server, replies: [(first, one), (second, other)], postmaster })
+            Said::Refuses(Box::new(Refusals { server, replies: [(first, one), (second, other)], postmaster }))
         }
         _ => Said::Unclear,
     })

@@ -142,12 +142,13 @@ impl Session {
         now: Instant,
         out: &mut Vec<Output>,
     ) -> State {
-        out.push(Output::Report(if self.rules.is_own(&self.client) {
+        // A host of ours stays one after a failed login, for this.
+        let own = self.rules.is_own(&self.client) || self.rules.client(self.addr.ip()).may_relay;
+        out.push(Output::Report(if own {
             // A user who names colleagues that have left is counted and shown, and never a harvester.
             Conduct::Offence(Reason::UnknownRecipient)
         } else {
-            let returned = self.transaction.as_ref().is_some_and(|transaction| transaction.sender == "<>");
-            Conduct::UnknownRecipient { recipient: rcpt.path.key().into(), returned }
+            Conduct::UnknownRecipient { recipient: rcpt.path.key().into(), returned: self.is_returned() }
         }));
         let about = self.envelope(rcpt);
         let delay = if self.client.authenticated { Duration::ZERO } else { self.rules.config().harvest.delay };
@@ -158,6 +159,15 @@ impl Session {
             return self.set_back(reply, delay, now, out);
         }
         self.refuse(Reason::UnknownRecipient, about, reply, delay, now, out)
+    }
+
+    /// Whether the mail is one that others provoke by forging our name: a notification, or one under the names that older
+    /// servers send them by.
+    pub(super) fn is_returned(&self) -> bool {
+        let sender = self.transaction.as_ref().map_or("", |transaction| transaction.sender.as_str());
+        let local = sender.trim_start_matches('<').rsplit_once('@').map_or("", |(local, _)| local);
+        sender == "<>"
+            || ["mailer-daemon", "postmaster", "double-bounce"].iter().any(|name| local.eq_ignore_ascii_case(name))
     }
 
     pub(super) fn envelope(&self, rcpt: &RcptTo) -> About {
@@ -175,6 +185,12 @@ impl Session {
             Some(Transaction { lost: true, .. }) => {
                 self.reset_transaction(None, out);
                 self.set_back(replies::backend_lost(), Duration::ZERO, now, out)
+            }
+            Some(Transaction { trapped: true, .. }) => {
+                // Also for those that were accepted: who writes to a trap has a list that was gathered.
+                let about = self.sender();
+                self.reset_transaction(Some(Request::Drop), out);
+                self.refuse(Reason::Trap, about, replies::trapped(), Duration::ZERO, now, out)
             }
             Some(Transaction { accepted: 0, .. }) => {
                 self.refuse(Reason::Protocol, self.sender(), replies::no_recipients(), Duration::ZERO, now, out)

@@ -21,9 +21,12 @@ impl Session {
 
     /// The one exit from a transaction. The caller says what the backend shall hear of it.
     pub(super) fn reset_transaction(&mut self, word: Option<Request>, out: &mut Vec<Output>) {
-        if let (Some(_), Some(word)) = (self.transaction.take(), word) {
-            out.push(Output::Request(word));
+        let Some(transaction) = self.transaction.take() else { return };
+        if !transaction.unsent.is_empty() {
+            // Neither given up nor taken: what is left speaks neither for the client nor against it.
+            out.push(Output::Report(Conduct::Undelivered { recipients: transaction.unsent.into() }));
         }
+        out.extend(word.map(Output::Request));
     }
 
     pub(super) fn drained(&mut self, out: &mut Vec<Output>) -> State {
@@ -56,7 +59,8 @@ impl Session {
     pub(super) fn on_give_way(&mut self, state: State, out: &mut Vec<Output>) -> State {
         if let Some(transaction) = &mut self.transaction {
             // It is not the client that gives the transaction up.
-            transaction.unsent.clear();
+            let recipients = std::mem::take(&mut transaction.unsent).into();
+            out.push(Output::Report(Conduct::Undelivered { recipients }));
         }
         self.end_but_for_the_dot(state, Reason::TotalConnections, replies::idle(), out)
     }

@@ -36,7 +36,8 @@ impl Session {
         if self.transaction.as_ref().is_some_and(|transaction| transaction.lost) {
             return self.set_back(replies::backend_lost(), Duration::ZERO, now, out);
         }
-        if facts.deferred {
+        // Users and hosts of ours don't wait for what a stranger at the same address did.
+        if facts.deferred && self.rules.is_stranger(&self.client, self.role) {
             let reply = replies::deferred();
             let about = self.envelope(&rcpt).heard(&reply);
             out.push(Output::Event(Event::Refused { reason: Reason::Deferred, about }));
@@ -97,7 +98,12 @@ impl Session {
         let about = self.envelope(rcpt);
         match reason {
             Reason::UnknownRecipient => return self.unknown_recipient(rcpt, reply, now, out),
+            // Mail that was forged in the trap's own name comes back to it.
+            Reason::Trap if self.is_returned() => return self.unknown_recipient(rcpt, reply, now, out),
             Reason::Trap => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.trapped = true;
+                }
                 out.push(Output::Report(Conduct::Trap {
                     recipient: rcpt.path.key().into(),
                     sender: self.sender_digest(),

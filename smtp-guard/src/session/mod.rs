@@ -113,6 +113,8 @@ struct Transaction {
     /// Recipients refused because there were enough.
     surplus: u32,
     smtputf8: bool,
+    /// It asked for a trap.
+    trapped: bool,
     /// The backend lost it: every further command of it is answered 451.
     lost: bool,
 }

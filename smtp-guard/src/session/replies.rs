@@ -66,6 +66,7 @@ replies! {
     not_permitted => 550 (5, 7, 0) "Not permitted";
     unknown_parameter => 555 (5, 5, 4) "Parameter was not offered";
     pipelining => 554 (5, 5, 0) "Wait for the reply before you go on";
+    trapped => 550 (5, 7, 1) "Message refused";
     smuggling => 550 (5, 6, 0) "Message data with bare CR, bare LF or NUL";
 }
 

@@ -45,6 +45,7 @@ impl Session {
                     judged: None,
                     surplus: 0,
                     smtputf8: mail.smtputf8,
+                    trapped: false,
                     lost: false,
                 });
                 self.reply(reply, now, out)
@@ -76,6 +77,10 @@ impl Session {
             }
             (Question::Data, 4 | 5) => {
                 let about = About { note: "DATA".to_owned(), ..self.sender() };
+                if reply.code().class() == 5 {
+                    // Its recipients were asked for, and get nothing.
+                    self.abandon_recipients(out);
+                }
                 self.reset_transaction(Some(Request::Drop), out);
                 self.backend_refused(about, reply, now, out)
             }

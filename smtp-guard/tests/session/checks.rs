@@ -169,7 +169,7 @@ fn b8_what_is_given_up_or_refused_is_told_to_the_ledger_and_what_was_sent_is_not
             "vanishes in the data",
             format!("C DATA\n > DATA\n B 354 go\n < 354\n > Received\n D x\\r\\n\n > x|\n X\n {given}\n > drop\n ."),
         ),
-        ("is lost", "B!\n # refused backend_lost\n > drop\n C RSET\n < 250".to_owned()),
+        ("is lost", "B!\n # refused backend_lost\n > drop\n C RSET\n ! Undelivered\n < 250".to_owned()),
         (
             "is refused at the dot",
             format!("C DATA\n > DATA\n B 354 go\n < 354\n > Received\n D .\\r\\n\n > .|\n B 550 spam\n {given}\n # message Rejected\n < 550\n C QUIT\n > QUIT\n < 221\n ."),
@@ -182,7 +182,7 @@ fn b8_what_is_given_up_or_refused_is_told_to_the_ledger_and_what_was_sent_is_not
             "is put off at the dot",
             "C DATA\n > DATA\n B 354 go\n < 354\n > Received\n D .\\r\\n\n > .|\n B 451 later\n ! Undelivered\n # message Deferred\n > drop\n < 451".to_owned(),
         ),
-        ("is refused at DATA", "C DATA\n > DATA\n B 451 no\n > drop\n # refused backend\n < 451".to_owned()),
+        ("is refused at DATA", "C DATA\n > DATA\n B 451 no\n ! Undelivered\n > drop\n # refused backend\n < 451".to_owned()),
     ];
     for (name, text) in table {
         let setting = Setting { shows_abandoned: true, ..Setting::default() };

@@ -255,9 +255,21 @@ fn a_trap_is_told_to_the_ledger_and_looks_like_any_unknown_recipient() {
         config.recipients.traps = vec!["trap@example.org".to_owned()];
         config.harvest.delay = Duration::from_secs(5);
     };
-    let mail = "C EHLO x\n < 250\n C MAIL FROM:<>\n > MAIL\n B 250 2.1.0 Ok\n < 250\n";
+    let mail = "C EHLO x\n < 250\n C MAIL FROM:<a@client.example>\n > MAIL\n B 250 2.1.0 Ok\n < 250\n";
     let told = "C RCPT TO:<Trap@Example.org>\n ! Trap { recipient: \"trap@example.org\"\n # refused trap\n T\n < 550 5.1.1 Recipient address rejected: User unknown";
     check("a stranger", trapped, &format!("{mail}{told}"));
+    let both = "C RCPT TO:<b@example.org>\n > RCPT\n B 250 2.1.5 Ok\n ! Known\n < 250\n";
+    let refused = "C DATA\n > drop\n # refused trap\n W 0\n T\n < 550 5.7.1 Message refused";
+    let patient = move |config: &mut Config| {
+        trapped(config);
+        config.limits.failed_commands = 4;
+    };
+    check("b3: the message is refused to all of them", patient, &format!("{mail}{both}{told}\n{refused}"));
+    let returned = "C RCPT TO:<Trap@Example.org>\n ! UnknownRecipient { recipient: \"trap@example.org\", returned: true }\n # refused unknown_recipient\n T\n < 550 5.1.1";
+    for sender in ["", "MAILER-DAEMON@client.example", "Postmaster@client.example"] {
+        let mail = mail.replace("<a@client.example>", &format!("<{sender}>"));
+        check("b3: what was forged in the trap's name comes back", trapped, &format!("{mail}{returned}"));
+    }
     let exempt = move |config: &mut Config| {
         trapped(config);
         config.exempt = ["192.0.2.0/24".parse().unwrap()].into_iter().collect();

@@ -321,9 +321,9 @@ fn who_makes_room() {
         }
     }
     ledger.take_evicted();
-    // All are offenders now: the newcomer finds no room, and nobody is forgotten.
+    // All others are offenders now: newcomers find no room, and nobody is forgotten.
     assert_eq!(ledger.observe(Source::v4(99), unknown(0), at(21)), []);
-    assert_eq!((ledger.len(), ledger.take_evicted().len(), ledger.take_not_admitted()), (4, 0, 1));
+    assert_eq!((ledger.len(), ledger.take_evicted().len(), ledger.take_not_admitted()), (4, 0, 4));
     for n in 3..10 {
         let verdicts = ledger.observe(offender, unknown(n), at(30));
         assert_eq!(verdicts.is_empty(), n < 9, "nothing was forgotten");
@@ -331,6 +331,33 @@ fn who_makes_room() {
     // Once its window is over an offender makes room as well.
     ledger.observe(Source::v4(99), unknown(0), at(4000));
     assert_eq!(ledger.take_evicted().len(), 1);
+}
+
+#[test]
+fn b9_friends_have_room_of_their_own_whatever_strangers_do() {
+    let friends = |ledger: &Ledger, count: u32| (0..count).filter(|n| ledger.is_familiar(Source::v4(*n))).count();
+    let mut ledger = Ledger::new(rule(), Auth::default(), 100);
+    let greet = |ledger: &mut Ledger, n: u32| ledger.observe(Source::v4(n), Conduct::MessageAccepted, at(u64::from(n)));
+    (0..50).for_each(|n| drop(greet(&mut ledger, n)));
+    // Each on its way to a ban: none of them can be forgotten, and no friend is.
+    for n in 0..500 {
+        for m in 0..3 {
+            ledger.observe(Source::v4((n + 10) << 8), unknown(m), at(100));
+        }
+    }
+    assert_eq!((friends(&ledger, 50), ledger.len()), (50, 100));
+    // A new friend finds room all the same, in the place of the oldest.
+    greet(&mut ledger, 200);
+    assert!(ledger.is_familiar(Source::v4(200)) && !ledger.is_familiar(Source::v4(0)));
+    // Where friends have all of it, a stranger that has to be watched takes no more than half of it back.
+    let mut ledger = Ledger::new(rule(), Auth::default(), 100);
+    (0..100).for_each(|n| drop(greet(&mut ledger, n)));
+    for n in 0..500 {
+        for m in 0..3 {
+            ledger.observe(Source::v4((n + 10) << 8), unknown(m), at(200));
+        }
+    }
+    assert_eq!((friends(&ledger, 100), ledger.len()), (50, 100));
 }
 
 #[test]

@@ -29,7 +29,8 @@ impl Entry {
             Grounds::Doubt => true,
             // Others can provoke it: only who has never brought mail, and goes on after a deferral, does it himself.
             Grounds::Returned { probing } => self.history.is_known() || self.is_early(if probing { PROBES } else { 1 }),
-            Grounds::Probing => self.is_early(PROBES),
+            // Refused messages make it, and one customer of a provider can have messages refused.
+            Grounds::Probing => self.history.is_known() || self.is_early(PROBES),
         }
     }
 
