@@ -72,8 +72,9 @@ fn recipients(recipients: &Recipients) -> String {
 
 /// The text of `status`.
 fn server(server: &Server) -> String {
-    let Server { address, answers } = server;
-    format!("{address} ({})", if *answers { "answers" } else { "does not answer" })
+    let Server { address, answers, connections } = server;
+    let answers = if *answers { "answers" } else { "does not answer" };
+    format!("{address} ({answers}, {connections} connections)")
 }
 
 pub(super) fn status(status: &Status) -> String {

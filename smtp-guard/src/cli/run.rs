@@ -92,7 +92,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let about = About {
         started: Instant::now(),
         listeners: addresses.iter().map(ToString::to_string).collect(),
-        backend: config.backend.servers.iter().map(ToString::to_string).collect(),
+        backend: shared.backends(),
         metrics: metrics.clone(),
         bounds: metrics.bounds().clone(),
         warnings,
@@ -301,7 +301,7 @@ fn announce(config: &Config, about: &About) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listening = about.listeners.join(", "),
-        backends = about.backend.join(", "),
+        backends = config.backend.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         metrics = config.metrics.listen.map(tracing::field::display),
         admin = %config.admin.socket.display(),
         "smtp-guard runs"

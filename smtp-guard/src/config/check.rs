@@ -135,6 +135,7 @@ fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
             Duration::from_millis(100)..=300 * SECOND,
             default.connect_timeout,
         ),
+        connections: judge.number("backend.connections", &raw.connections, 1..=1_000_000, default.connections),
         profile: judge.choice("backend.profile", &raw.profile, &Profile::NAMES, default.profile),
     }
 }

@@ -183,6 +183,8 @@ pub struct Backend {
     pub identity: Identity,
     #[serde(serialize_with = "show::duration")]
     pub connect_timeout: Duration,
+    /// To each server at once, on behalf of clients; a tenth is kept for sources with a history.
+    pub connections: u32,
     pub profile: Profile,
 }
 

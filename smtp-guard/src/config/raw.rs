@@ -66,6 +66,7 @@ tables! {
         identity: Text,
         profile: Text,
         connect_timeout: Text,
+        connections: Number,
     }
     Relay { domains: List, networks: List, authenticated: Switch }
     Auth { via: Text, dovecot_socket: Text, failures: Number, failure_window: Text, ban: Text }

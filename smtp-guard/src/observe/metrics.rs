@@ -248,11 +248,6 @@ impl Metrics {
         self.0.backends.get_or_create(&vec![("server", address)]).set(i64::from(answers));
     }
 
-    /// Whether the server at `address` answered when it was last looked at.
-    pub fn backend_answers(&self, address: &str) -> bool {
-        self.0.backends.get_or_create(&vec![("server", address.to_owned())]).get() == 1
-    }
-
     /// Adds the kernel plane to what is scraped. Only the first call counts.
     pub fn kernel(&self, stats: Box<dyn KernelStats>) {
         if self.0.kernel.set(stats).is_err() {

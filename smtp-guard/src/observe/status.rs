@@ -1,5 +1,6 @@
 //! What `smtp-guard status` shows: one snapshot, written by the running guard and read by the command line.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -37,8 +38,16 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
     pub address: String,
-    /// It did when it was last looked at.
+    /// It did when it was last looked at; no before that.
     pub answers: bool,
+    /// Connections to it on behalf of clients.
+    pub connections: u32,
+}
+
+/// Who knows how the servers are.
+pub trait Backends: Debug + Send + Sync {
+    /// All servers as they are now, in the order of the configuration.
+    fn servers(&self) -> Vec<Server>;
 }
 
 /// What is known of recipients.
@@ -64,7 +73,7 @@ pub struct Messages {
 pub struct About {
     pub started: Instant,
     pub listeners: Vec<String>,
-    pub backend: Vec<String>,
+    pub backend: Arc<dyn Backends>,
     pub metrics: Metrics,
     pub bounds: Bounds,
     pub warnings: Vec<String>,
@@ -72,17 +81,13 @@ pub struct About {
 }
 
 impl About {
-    fn server(&self, address: &str) -> Server {
-        Server { address: address.to_owned(), answers: self.metrics.backend_answers(address) }
-    }
-
     /// The snapshot of `now`. Looks at the kernel plane: not for a thread that must not wait for system calls.
     pub fn status(&self, now: Instant) -> Status {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.since(self.started).as_secs(),
             listeners: self.listeners.clone(),
-            backend: self.backend.iter().map(|address| self.server(address)).collect(),
+            backend: self.backend.servers(),
             connections: self.metrics.connections(),
             recipients: Recipients {
                 known: self.metrics.known_recipients(),

@@ -90,7 +90,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
     let mut driver = Driver {
         id,
         addr,
-        backend: Backend::new(Arc::clone(&shared), ends),
+        backend: Backend::new(Arc::clone(&shared), ends, &client, role),
         shared,
         stream,
         session,
@@ -280,6 +280,7 @@ impl Driver {
                 Output::Event(event) => {
                     if is_history(&event) {
                         seat.trust();
+                        self.backend.trust();
                     }
                     events::observe(&self.shared, &self.id, self.addr, event);
                 }
@@ -354,8 +355,10 @@ impl Driver {
         }
         if self.session.is_at_work() {
             seat.works();
+            self.backend.works();
         } else {
             seat.waits(self.session.is_under_way(), now);
+            self.backend.waits(self.session.is_under_way(), now);
         }
         let input = tokio::select! {
             biased;
@@ -377,6 +380,7 @@ impl Driver {
         };
         // What comes now may take long, as connecting to the backend does.
         seat.works();
+        self.backend.works();
         input
     }
 

@@ -17,6 +17,7 @@ use crate::feedback::Feedback;
 use crate::feedback::marks::Mark;
 use crate::feedback::rates::Room;
 use crate::observe::metrics::Metrics;
+use crate::observe::status::Backends;
 use crate::policy::Rules;
 
 mod admission;
@@ -32,6 +33,7 @@ mod events;
 mod farewell;
 mod inquiry;
 mod listen;
+mod places;
 mod pool;
 mod recipients;
 mod rehearse;
@@ -92,6 +94,7 @@ impl Shared {
         });
         metrics.bounds().limit("total_connections", plan.sessions.into());
         metrics.bounds().limit("network_connections", limits.network_connections.into());
+        metrics.bounds().limit(pool::BOUND, config.backend.connections.into());
         metrics.bounds().limit("turned_away", plan.closing as u64);
         metrics.bounds().limit("proxy_headers", plan.closing as u64);
         let woken = Arc::clone(&sources);
@@ -139,6 +142,11 @@ impl Shared {
     fn mark(&self, addr: ClientAddr) -> Mark {
         let source = addr.source(self.config.limits.ipv6_prefix);
         self.feedback.marks().of(source, Instant::now())
+    }
+
+    /// Who knows how the backend's servers are.
+    pub fn backends(&self) -> Arc<dyn Backends> {
+        Arc::clone(&self.pool) as Arc<dyn Backends>
     }
 
     /// Sessions now.

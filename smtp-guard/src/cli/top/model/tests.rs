@@ -24,7 +24,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             uptime_seconds: seconds,
             listeners: vec![String::from("0.0.0.0:25")],
             backend: [("10.0.0.10:25", true), ("10.0.0.11:25", false)]
-                .map(|(address, answers)| Server { address: address.to_owned(), answers })
+                .map(|(address, answers)| Server { address: address.to_owned(), answers, connections: 0 })
                 .into(),
             connections: 12,
             recipients: Recipients { known: None, catch_all: Vec::new() },
