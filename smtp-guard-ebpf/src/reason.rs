@@ -123,4 +123,6 @@ reasons! {
     Dnsbl = 46, "dnsbl", "found in DNS blacklist";
     /// After too many unknown recipients a source with a history of accepted mail, or its network, hears 4xx.
     Deferred = 47, "deferred", "too many unknown recipients before";
+    /// Block lists could not be asked: the client's source or network has too many look-ups under way.
+    ListLookup = 48, "list_lookup", "block lists could not be asked";
 }

@@ -61,6 +61,12 @@ impl WallTime {
     pub const fn as_ms(self) -> i64 {
         self.0
     }
+
+    /// This moment and `ms` milliseconds later. The end of time stays it.
+    #[must_use]
+    pub const fn later(self, ms: i64) -> Self {
+        if self.0 == i64::MAX { self } else { Self(self.0.saturating_add(ms)) }
+    }
 }
 
 /// Both clocks read together, to translate between them.
@@ -95,9 +101,58 @@ impl Both {
     }
 }
 
+/// Whether the wall clock goes on evenly: a machine that starts with a wrong clock has it set later, in one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Steady {
+    last: Both,
+    since: Instant,
+}
+
+impl Steady {
+    /// Less is a clock that is slewed, or two readings that weren't quite at once.
+    const STEP_MS: i64 = 2_000;
+
+    /// From `now` on.
+    pub fn new(now: Both) -> Self {
+        Self { last: now, since: now.instant }
+    }
+
+    /// Milliseconds that the wall clock was set by between the last reading and `now`, if it was.
+    pub fn step(&mut self, now: Both) -> Option<i64> {
+        let expected = self.last.wall_at(now.instant);
+        self.last = now;
+        let step = now.wall.0.saturating_sub(expected.0);
+        let is_set = step.unsigned_abs() > Self::STEP_MS.unsigned_abs();
+        is_set.then(|| {
+            self.since = now.instant;
+            step
+        })
+    }
+
+    /// How long ago it was set, or first read.
+    pub fn since(&self, now: Instant) -> Duration {
+        now.since(self.since)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn d8_a_step_of_the_wall_clock_is_seen_once_and_slewing_is_none() {
+        let at =
+            |seconds: u64, wall_ms: i64| Both { instant: Instant(seconds * 1_000_000_000), wall: WallTime(wall_ms) };
+        let mut steady = Steady::new(at(10, 0));
+        assert_eq!(steady.step(at(11, 1_000)), None);
+        assert_eq!(steady.step(at(12, 2_400)), None, "slewed");
+        assert_eq!(steady.since(Instant(12_000_000_000)), Duration::from_secs(2));
+        assert_eq!(steady.step(at(13, 31 * 86_400_000)), Some(31 * 86_400_000 - 3_400));
+        assert_eq!(steady.step(at(14, 31 * 86_400_000 + 1_000)), None);
+        assert_eq!(steady.step(at(24, 14_400)), Some(14_400 - 31 * 86_400_000 - 11_000));
+        assert_eq!(steady.since(Instant(25_000_000_000)), Duration::from_secs(1));
+        assert_eq!(steady.step(at(25, i64::MIN)), Some(i64::MIN), "saturates");
+    }
 
     #[test]
     fn both_clocks_translate_there_and_back() {

@@ -11,6 +11,7 @@ pub mod descriptors;
 pub mod edge;
 pub mod facts;
 pub mod feedback;
+pub mod file;
 pub mod observe;
 pub mod offence;
 pub mod policy;

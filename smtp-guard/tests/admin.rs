@@ -119,6 +119,7 @@ impl Guard {
             backend: Arc::new(One),
             metrics: metrics.clone(),
             bounds: metrics.bounds().clone(),
+            store: smtp_guard::store::State::default(),
             warnings: Vec::new(),
             drops: Arc::clone(&drops),
         };

@@ -5,6 +5,9 @@
 //! - Nothing is said after the close, and every session that ends has closed its transaction.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+#[path = "long/mod.rs"]
+mod long;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +30,8 @@ use smtp_guard::wire::sasl::Secret;
 use smtp_guard_ebpf::reason::Reason;
 
 const SECURED: Secured = Secured { version: "TLSv1.3", cipher: "x" };
-/// Traces of one run.
-const TRACES: u64 = 1_000_000;
+/// Traces of a short run, and of a long one.
+const TRACES: [u64; 2] = [100_000, 1_000_000];
 /// Steps of a trace at most.
 const LONGEST: u64 = 60;
 
@@ -308,7 +311,8 @@ fn run(random: &mut Random, rules: &Arc<Rules>, backend: &Arc<Capabilities>) -> 
 }
 
 #[test]
-fn a_250_at_the_dot_is_the_backends_over_a_million_traces() {
+fn a_250_at_the_dot_is_the_backends_over_random_traces() {
+    let traces = long::amount(TRACES[0], TRACES[1]);
     let (rules, backend) = (rules(), Arc::new(Capabilities { eight_bit_mime: true, dsn: true, ..Default::default() }));
     let threads = 2;
     let runs = (0..threads).map(|thread| {
@@ -316,7 +320,7 @@ fn a_250_at_the_dot_is_the_backends_over_a_million_traces() {
         std::thread::spawn(move || {
             let mut random = Random(0x9e37_79b9_7f4a_7c15 + thread);
             let (mut dots, mut accepted) = (0, 0);
-            for _ in 0..TRACES / threads {
+            for _ in 0..traces / threads {
                 let seen = run(&mut random, &rules, &backend);
                 dots += u64::from(seen.backend_dots);
                 accepted += u64::from(seen.accepted);
@@ -326,6 +330,6 @@ fn a_250_at_the_dot_is_the_backends_over_a_million_traces() {
     });
     let totals: Vec<_> = runs.collect::<Vec<_>>().into_iter().map(|run| run.join().unwrap()).collect();
     let (dots, accepted) = totals.iter().fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
-    println!("{TRACES} traces: {dots} dots at the backend, {accepted} messages accepted");
-    assert!(accepted > TRACES / 100, "the traces get too little done");
+    println!("{traces} traces: {dots} dots at the backend, {accepted} messages accepted");
+    assert!(accepted > traces / 100, "the traces get too little done");
 }

@@ -1,9 +1,9 @@
-//! Both planes, and the edge commands that need them.
+//! Both planes, the tests, and the edge commands that need them.
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
@@ -23,6 +23,62 @@ pub(crate) fn build(release: bool) -> anyhow::Result<PathBuf> {
     }
     step::run("build", "building the user plane", &mut command)?;
     Ok(target().join(if release { "release" } else { "debug" }).join("smtp-guard"))
+}
+
+/// The tests, built, and what they need of the workspace's own programs.
+pub(crate) struct Tests {
+    /// The guard.
+    pub(crate) guard: PathBuf,
+    pub(crate) binaries: Vec<Binary>,
+}
+
+/// A binary of tests.
+pub(crate) struct Binary {
+    /// Its package's folder, where it expects to be started.
+    pub(crate) folder: PathBuf,
+    /// Its package and its own name: `smtp-guard-tests: whole`.
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+}
+
+/// Builds all tests, and the guard with the eBPF object that [`object::build`] left. One command for the whole workspace: were
+/// each package built by itself, its dependencies would have features of their own, and the guard be built again for each.
+pub(crate) fn tests() -> anyhow::Result<Tests> {
+    let mut command = workspace(&["test", "--locked", "--workspace", "--no-run"]);
+    step::run("build-tests", "building the guard and its tests", &mut command)?;
+    // That was all; now only where they are.
+    let output = command.args(["--message-format", "json"]).stdout(Stdio::piped()).stderr(Stdio::null()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut binaries: Vec<_> = text.lines().filter_map(binary).collect();
+    binaries.sort_by(|one, other| one.name.cmp(&other.name));
+    if !output.status.success() || binaries.is_empty() {
+        bail!("cargo doesn't say where the tests are ({})", output.status);
+    }
+    Ok(Tests { guard: target().join("debug/smtp-guard"), binaries })
+}
+
+/// A line of cargo's messages, if it tells of a binary of tests.
+fn binary(line: &str) -> Option<Binary> {
+    let text = |key: &str| line.split_once(&format!("\"{key}\":\""))?.1.split('"').next();
+    let (_, profile) = line.split_once("\"profile\":{")?;
+    if !profile.split('}').next()?.contains("\"test\":true") {
+        return None;
+    }
+    let folder = Path::new(text("manifest_path")?).parent()?.to_owned();
+    // `path+file:///a/smtp-guard#0.1.0`, `path+file:///a/tests#smtp-guard-tests@0.1.0`
+    let package =
+        text("package_id")?.rsplit_once('#').map_or("", |(_, id)| id.split_once('@').map_or("", |(name, _)| name));
+    let package = if package.is_empty() { folder.file_name()?.to_str()? } else { package };
+    let (_, target) = line.split_once("\"target\":{")?;
+    let name = target.split_once("\"name\":\"")?.1.split('"').next()?;
+    Some(Binary { name: format!("{package}: {name}"), path: text("executable")?.into(), folder })
+}
+
+/// cargo in the workspace, with the object that [`object::build`] left.
+pub(crate) fn workspace(arguments: &[&str]) -> Command {
+    let mut command = Command::new(cargo());
+    command.current_dir(root()).env(OBJECT, object_path()).env("CARGO_TARGET_DIR", target()).args(arguments);
+    command
 }
 
 /// Where [`build`] leaves the object.
@@ -47,4 +103,24 @@ pub(crate) fn edge(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         bail!("smtp-guard edge {command} failed ({status})");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binaries_are_found_in_cargos_messages() {
+        let line = |id: &str, test: bool| {
+            format!(
+                r#"{{"reason":"compiler-artifact","package_id":"path+file:///a/{id}","manifest_path":"/a/tests/Cargo.toml","target":{{"kind":["test"],"crate_types":["bin"],"name":"whole","test":true}},"profile":{{"opt_level":"0","test":{test}}},"features":[],"filenames":["/a/whole-1"],"executable":"/a/whole-1","fresh":true}}"#
+            )
+        };
+        let found = binary(&line("tests#smtp-guard-tests@0.1.0", true)).unwrap();
+        assert_eq!((found.name.as_str(), found.path.to_str()), ("smtp-guard-tests: whole", Some("/a/whole-1")));
+        assert_eq!(found.folder, Path::new("/a/tests"));
+        assert_eq!(binary(&line("tests#0.1.0", true)).unwrap().name, "tests: whole");
+        assert!(binary(&line("tests#0.1.0", false)).is_none(), "a program");
+        assert!(binary(r#"{"reason":"build-finished","success":true}"#).is_none());
+    }
 }

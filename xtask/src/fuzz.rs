@@ -33,7 +33,7 @@ pub(crate) struct Bounds {
     pub(crate) runs: Option<u64>,
 }
 
-/// As a part of `cargo xtask test`.
+/// As a part of `cargo xtask test --long`.
 pub(crate) const TEST: Bounds = Bounds { seconds: 10, runs: Some(5_000_000) };
 
 /// Builds all targets and runs those, or the one called `name`.
@@ -44,14 +44,19 @@ pub(crate) fn fuzz(name: Option<&str>, bounds: Bounds) -> anyhow::Result<()> {
     if wanted.is_empty() {
         bail!("there is no fuzz target of that name; there are: {}", all.join(", "));
     }
-    let mut fmt = Command::new(cargo());
-    fmt.current_dir(root().join("fuzz")).args(["fmt", "--check"]);
-    step::run("fuzz-fmt", "checking the format of the fuzz targets", &mut fmt)?;
+    format()?;
     let binaries = build()?;
     for target in wanted {
         run(target, &binaries.join(target), bounds)?;
     }
     Ok(())
+}
+
+/// Checks how the targets are formatted: they are no part of the workspace.
+pub(crate) fn format() -> anyhow::Result<()> {
+    let mut fmt = Command::new(cargo());
+    fmt.current_dir(root().join("fuzz")).args(["fmt", "--check"]);
+    step::run("fuzz-fmt", "checking the format of the fuzz targets", &mut fmt)
 }
 
 /// The names of all targets.
@@ -154,6 +159,8 @@ mod tests {
         let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).unwrap();
         for name in targets {
             assert!(manifest.contains(&format!("path = \"targets/{name}.rs\"")), "{name} is not in fuzz/Cargo.toml");
+            let test = fs::read_to_string(root().join("smtp-guard/tests/fuzz/main.rs")).unwrap();
+            assert!(test.contains(&format!("fuzz/targets/{name}.rs\"]")), "{name} is no test of smtp-guard/tests/fuzz");
             let seeds = files(&root().join("fuzz/corpus").join(&name)).len();
             assert!(seeds >= 12, "{name} has {seeds} seeds");
         }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::bail;
 
-use crate::{build, setup};
+use crate::{build, object, setup, step};
 
 mod guest;
 mod packages;
@@ -62,7 +62,7 @@ const KERNELS: [Kernel; 4] = [
 
 /// How a kernel did.
 #[derive(Debug)]
-pub(crate) struct Ran {
+struct Ran {
     /// As `uname -r` says it.
     release: String,
     /// The line that the guest is judged by: verified instructions, or what is said of a kernel that is too old.
@@ -78,26 +78,27 @@ impl fmt::Display for Ran {
 
 /// Runs the kernels of the short test command, or all, and prints how each did.
 pub(crate) fn kernels(all: bool) -> anyhow::Result<()> {
-    test(all).map(drop)
+    setup::test()?;
+    object::build(&setup::build()?)?;
+    test(all, &build::tests()?)
 }
 
-/// The same, for the test command. Fails where one kernel did other than expected, after all had their turn.
-pub(crate) fn test(long: bool) -> anyhow::Result<Vec<Ran>> {
+/// The same, for the test command, with what is installed and built. Fails where one kernel did other than expected, after all
+/// had their turn.
+pub(crate) fn test(long: bool, tests: &build::Tests) -> anyhow::Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         println!("kernels: skipped, since the packages that are known are for x86-64");
-        return Ok(Vec::new());
+        return Ok(());
     }
-    setup::kernels()?;
-    let binary = build::build(false)?;
-    let guest = guest::Guest::prepare(&binary)?;
-    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    let guest = guest::Guest::prepare(tests)?;
+    let mut failed = Vec::new();
     for kernel in KERNELS.iter().filter(|kernel| long || kernel.short) {
         let started = Instant::now();
         match run(kernel, &guest) {
             Ok((release, said)) => {
                 let ran = Ran { release, said, seconds: started.elapsed().as_secs_f64() };
                 println!("{ran}");
-                done.push(ran);
+                step::note(&format!("the loop on Linux {}", ran.release), started);
             }
             Err(error) => {
                 let name = kernel.suite.map_or_else(String::new, |suite| format!(" of {suite}"));
@@ -109,7 +110,7 @@ pub(crate) fn test(long: bool) -> anyhow::Result<Vec<Ran>> {
     if !failed.is_empty() {
         bail!("the guard did other than expected on {}", failed.join(", "));
     }
-    Ok(done)
+    Ok(())
 }
 
 fn run(kernel: &Kernel, guest: &guest::Guest) -> anyhow::Result<(String, String)> {

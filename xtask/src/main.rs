@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod build;
+mod deny;
 mod fuzz;
 mod kernels;
 mod object;
@@ -35,6 +36,9 @@ enum Command {
         /// Only what needs no kernel and no other programs
         #[arg(long)]
         host: bool,
+        /// In full what is bounded otherwise: kernels, fuzzing, random traces, stress, kills, seeds of the trial
+        #[arg(long)]
+        long: bool,
         /// Only tests whose name contains this
         filter: Option<String>,
     },
@@ -111,7 +115,7 @@ enum Bench {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run => run::run(),
-        Command::Test { host, filter } => test::test(host, filter.as_deref()),
+        Command::Test { host, long, filter } => test::test(&test::Scope { host, long, filter: filter.as_deref() }),
         Command::Build { release } => build::build(release).map(|binary| println!("{}", binary.display())),
         Command::Load { arguments } => build::edge("load", &arguments),
         Command::Unload { arguments } => build::edge("unload", &arguments),

@@ -107,30 +107,31 @@ pub(crate) enum Toolchain {
 
 /// Everything that a build needs. Installs what is missing.
 pub(crate) fn build() -> anyhow::Result<Toolchain> {
+    let toolchain = toolchain()?;
+    linker()?;
+    Ok(toolchain)
+}
+
+/// The packages that a build needs. Installs what is missing.
+pub(crate) fn toolchain() -> anyhow::Result<Toolchain> {
     let toolchain = if has_nightly_source() && !has_debian_core() { Toolchain::Nightly } else { Toolchain::Debian };
     let wanted = BUILD.iter().filter(|(package, _)| match toolchain {
         Toolchain::Debian => true,
         Toolchain::Nightly => !package.contains("-web"),
     });
     install(wanted, "build")?;
-    linker()?;
     Ok(toolchain)
 }
 
-/// Everything that the tests need besides. Installs what is missing.
+/// Everything that the tests need besides, and the kernels that they boot. Installs what is missing.
 pub(crate) fn test() -> anyhow::Result<()> {
-    install(TEST.iter(), "test")?;
+    install(TEST.iter().chain(KERNELS), "test")?;
     UNPACKED.iter().try_for_each(|(package, program, reason)| unpack(package, program, reason))
 }
 
 /// Everything that the bench needs besides a build. Installs what is missing.
 pub(crate) fn bench() -> anyhow::Result<()> {
     install(BENCH.iter(), "bench")
-}
-
-/// Everything that other kernels need besides the tests. Installs what is missing.
-pub(crate) fn kernels() -> anyhow::Result<()> {
-    install(TEST.iter().chain(KERNELS), "kernels")
 }
 
 /// Where bpf-linker is.
@@ -221,6 +222,12 @@ fn unpack(package: &str, program: &str, reason: &str) -> anyhow::Result<()> {
     fs::rename(&fresh, &folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
+/// Fetches the machine's list of packages anew.
+pub(crate) fn refresh() -> anyhow::Result<()> {
+    let root = root_command().context("the list of packages is missing or old; run as root: apt-get update")?;
+    update(&root)
+}
+
 fn update(root: &[&str]) -> anyhow::Result<()> {
     step::run("apt-update", "updating the list of packages", as_root(root, "apt-get").args(["update", "--quiet"]))
 }
@@ -284,7 +291,7 @@ fn has_nightly_source() -> bool {
 }
 
 /// bpf-linker, built against Debian's LLVM.
-fn linker() -> anyhow::Result<()> {
+pub(crate) fn linker() -> anyhow::Result<()> {
     let linker = linker_path();
     let version = Command::new(&linker).arg("--version").output();
     if version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(LINKER_VERSION)) {

@@ -75,6 +75,11 @@ const RULES: &[Rule] = &[
         reason: "the breaker is pure; time is passed in",
     },
     Rule {
+        place: "smtp-guard/src/facts/dns/shares.rs",
+        words: &["hickory", "tokio", "Instant::now", "tracing"],
+        reason: "who has a place is decided by time that is passed in",
+    },
+    Rule {
         place: "smtp-guard/src/facts/dns/memory.rs",
         words: &["hickory", "tokio", "Instant::now", "tracing"],
         reason: "the memory is told the time",
@@ -218,8 +223,8 @@ const FENCE: &[&str] = &[
     "smtp-guard/src/edge/sys.rs",
 ];
 
-/// Lines of a Rust file, its tests included.
-const LONGEST: usize = 400;
+/// Lines of a Rust file without its tests. Length is a symptom: beyond this, ask whether it is still one idea.
+const LONGEST: usize = 800;
 
 /// Checks all Rust files below `root`.
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
@@ -237,9 +242,9 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
 /// What is wrong with the file `name`.
 fn judge(name: &str, text: &str) -> Vec<String> {
     let mut faults = Vec::new();
-    let lines = text.lines().count();
+    let lines = text.lines().take_while(|line| *line != "#[cfg(test)]").count();
     if lines > LONGEST {
-        faults.push(format!("{name}: {lines} lines, more than {LONGEST}: split it by state or by rule"));
+        faults.push(format!("{name}: {lines} lines, more than {LONGEST}: is it one idea?"));
     }
     // Prose may name what code may not.
     let code = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
@@ -294,7 +299,13 @@ mod tests {
             assert!(name == "main" || main.contains(&format!("\nmod {name};\n")), "main.rs has no `mod {name};`");
         }
         let own = fs::read_dir(&folder).unwrap().flatten().filter(|entry| entry.path().is_file());
-        assert_eq!(own.count(), 0, "a file of tests/tests is a binary of its own: move it to tests/tests/whole");
+        let own: Vec<_> = own.map(|entry| entry.file_name()).collect();
+        // It goes into machines that have nothing else.
+        assert_eq!(
+            own,
+            ["whole_loop.rs"],
+            "a file of tests/tests is a binary of its own: move it to tests/tests/whole"
+        );
     }
 
     #[test]

@@ -1,12 +1,33 @@
-//! `cargo xtask test`: everything that is checked, in the order in which it is cheapest to find a fault.
+//! `cargo xtask test`: everything that is checked. What compiles nothing comes first; then all is built at once; then the tests of
+//! the whole, which mostly wait, run beside what only needs the processor.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
-use crate::build::{self, OBJECT, cargo};
-use crate::{fuzz, root, setup, step, structure, target};
+use crate::build::{self, Binary, Tests, workspace};
+use crate::{deny, fuzz, kernels, object, root, setup, step, structure, target};
+
+/// Tells the tests to do all there is: a million traces, a hundred kills, all seeds of the trial.
+const LONG: &str = "SMTP_GUARD_LONG";
+/// The binary of the tests of the whole; and how many of them run at once. Many measure something, and print it.
+const WHOLE: (&str, &str) = ("smtp-guard-tests: whole", "2");
+/// Of what runs beside them. They have peers that wait for an answer.
+const NICE: &str = "10";
+
+/// What is tested.
+pub(crate) struct Scope<'a> {
+    /// Only what needs no kernel and no other programs.
+    pub(crate) host: bool,
+    /// What takes long as well, in full.
+    pub(crate) long: bool,
+    /// Only tests whose name contains this, and nothing else.
+    pub(crate) filter: Option<&'a str>,
+}
 
 /// Sums of the `test result:` lines.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,52 +37,119 @@ struct Counts {
     skipped: u64,
 }
 
-/// Runs all tests, or those on the host only, or those whose name contains `filter`.
-pub(crate) fn test(host: bool, filter: Option<&str>) -> anyhow::Result<()> {
-    if !host {
-        setup::test()?;
-    }
-    let binary = build::build(false)?;
-    if filter.is_none() {
-        let mut fmt = cargo_command(&["fmt", "--all", "--check"]);
-        step::run("fmt", "checking the format", &mut fmt)?;
-        let lints = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        step::run("clippy", "checking the lints", &mut cargo_command(&lints))?;
+/// What came of everything so far.
+#[derive(Default)]
+struct Results {
+    counts: Counts,
+    failures: Vec<String>,
+}
+
+/// Runs what is in `scope`.
+pub(crate) fn test(scope: &Scope<'_>) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let all = scope.filter.is_none();
+    if all {
         structure::check(&root())?;
+        step::run("fmt", "checking the format", &mut workspace(&["fmt", "--all", "--check"]))?;
+        fuzz::format()?;
     }
-    let permitted = if host { Err("--host".to_owned()) } else { permitted(&binary) };
-    let mut counts = Counts::default();
-    let mut failed = Vec::new();
-    for (package, threads) in
-        [("smtp-guard-ebpf", None), ("smtp-guard", None), ("xtask", None), ("smtp-guard-tests", Some("2"))]
-    {
-        let mut command = cargo_command(&["test", "--locked", "--no-fail-fast", "--package", package]);
-        command.env("SMTP_GUARD_BIN", &binary);
-        command.args(filter).arg("--");
-        if permitted.is_ok() {
-            command.arg("--include-ignored");
+    let tests = prepare(scope)?;
+    let permitted = if scope.host { Err("--host".to_owned()) } else { permitted(&tests.guard) };
+    let results = Mutex::new(Results::default());
+    let run = |binary: &Binary| {
+        let (text, outcome) = match run(binary, &tests.guard, scope, permitted.is_ok()) {
+            Ok((success, text)) => (text, success.then_some(()).with_context(|| format!("tests of {}", binary.name))),
+            Err(error) => (String::new(), Err(error)),
+        };
+        let Ok(mut results) = results.lock() else { return };
+        // As one piece: another lane has its own.
+        println!("\n=== {}\n{text}", binary.name);
+        text.lines().for_each(|line| results.counts.add(line));
+        results.failures.extend(outcome.err().map(|error| format!("{error:#}")));
+    };
+    let also = |outcome: anyhow::Result<()>| {
+        if let (Err(error), Ok(mut results)) = (outcome, results.lock()) {
+            results.failures.push(format!("{error:#}"));
         }
-        if let Some(threads) = threads {
-            // The figures that these tests measure are part of their result.
-            command.args(["--test-threads", threads, "--show-output"]);
+    };
+    let (whole, others): (Vec<_>, Vec<_>) = tests.binaries.iter().partition(|binary| binary.name == WHOLE.0);
+    thread::scope(|lanes| {
+        lanes.spawn(|| whole.into_iter().for_each(&run));
+        others.into_iter().for_each(&run);
+        if all {
+            also(clippy());
+            also(deny::check());
         }
-        if !stream(&mut command, &mut counts).with_context(|| format!("testing {package}"))? {
-            failed.push(package);
+        if all && !scope.host && permitted.is_ok() {
+            also(kernels::test(scope.long, &tests));
         }
+    });
+    if all && !scope.host && scope.long {
+        also(fuzz::fuzz(None, fuzz::TEST));
     }
-    let fuzzed = if host || filter.is_some() { Ok(()) } else { fuzz::fuzz(None, fuzz::TEST) };
+    let Results { counts, failures } = results.into_inner().context("a lane panicked")?;
+    println!("\n{}", step::table(started));
     if let Err(why) = permitted {
         println!("skipped {} tests that need root and BPF: {why}", counts.skipped);
     }
     println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
-    if !failed.is_empty() {
-        bail!("tests failed in {}", failed.join(", "));
+    if !failures.is_empty() {
+        bail!("{}", failures.join("; "));
     }
-    fuzzed
+    Ok(())
+}
+
+/// Installs and builds what the tests need. Packages come beside what is built.
+fn prepare(scope: &Scope<'_>) -> anyhow::Result<Tests> {
+    let toolchain = setup::toolchain()?;
+    thread::scope(|lanes| {
+        let packages = (!scope.host).then(|| lanes.spawn(setup::test));
+        setup::linker()?;
+        object::build(&toolchain)?;
+        let tests = build::tests()?;
+        if let Some(packages) = packages {
+            packages.join().map_err(|_| anyhow::anyhow!("the set-up panicked"))??;
+        }
+        Ok(tests)
+    })
+}
+
+/// Runs the tests of `binary`: whether all passed, and what they said.
+fn run(binary: &Binary, guard: &Path, scope: &Scope<'_>, permitted: bool) -> anyhow::Result<(bool, String)> {
+    let whole = binary.name == WHOLE.0;
+    let mut command = if whole { Command::new(&binary.path) } else { nice(&binary.path) };
+    command.current_dir(&binary.folder).env("SMTP_GUARD_BIN", guard).env_remove(LONG);
+    if scope.long {
+        command.env(LONG, "1");
+    }
+    command.args(scope.filter);
+    if permitted {
+        command.arg("--include-ignored");
+    }
+    if whole {
+        // The figures that these tests measure are part of their result.
+        command.args(["--test-threads", WHOLE.1, "--show-output"]);
+    }
+    let name = binary.name.replace(": ", "-");
+    step::output(&format!("test-{name}"), &format!("tests of {}", binary.name), &mut command)
+}
+
+/// A command that gives way to the tests of the whole.
+pub(crate) fn nice(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("nice");
+    command.args(["-n", NICE]).arg(program);
+    command
+}
+
+fn clippy() -> anyhow::Result<()> {
+    let mut command = nice(build::cargo());
+    command.current_dir(root()).env(build::OBJECT, build::object_path()).env("CARGO_TARGET_DIR", target());
+    command.args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    step::run("clippy", "checking the lints", &mut command)
 }
 
 /// Whether eBPF programs can be loaded here, or why not.
-fn permitted(binary: &std::path::Path) -> Result<(), String> {
+fn permitted(binary: &Path) -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
         return Err("not root".to_owned());
     }
@@ -70,25 +158,6 @@ fn permitted(binary: &std::path::Path) -> Result<(), String> {
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
         Err(error) => Err(error.to_string()),
     }
-}
-
-fn cargo_command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(cargo());
-    command.current_dir(root()).env(OBJECT, build::object_path()).env("CARGO_TARGET_DIR", target()).args(arguments);
-    command
-}
-
-/// Runs `command` with its output as it comes, and adds its results up. `false` if it failed.
-fn stream(command: &mut Command, counts: &mut Counts) -> anyhow::Result<bool> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    if let Some(output) = child.stdout.take() {
-        for line in BufReader::new(output).lines() {
-            let line = line?;
-            println!("{line}");
-            counts.add(&line);
-        }
-    }
-    Ok(child.wait()?.success())
 }
 
 impl Counts {

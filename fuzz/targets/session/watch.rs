@@ -13,7 +13,7 @@ use smtp_guard::wire::command::Command;
 use smtp_guard::wire::data::BodyEncoder;
 use smtp_guard::wire::reply::Reply;
 
-use crate::readers::{self, Sent};
+use super::readers::{self, Sent};
 
 /// The connection to the backend.
 #[derive(Debug)]

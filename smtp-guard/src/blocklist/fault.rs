@@ -1,22 +1,18 @@
 //! What is wrong with a list, and with an entry of one.
 
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{MAX_ENTRIES, MAX_FILE, MAX_TOTAL};
+use super::{MAX_ENTRIES, MAX_TOTAL};
+use crate::file::FileError;
 
 /// Why a list was refused as a whole.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     #[error("cannot read the block list {path}: {source}; check [[blocklist]] file, and who may read it", path = .path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("the block list {path} has more than {MAX_FILE} bytes: split it into several", path = .path.display())]
-    TooLarge { path: PathBuf },
-    #[error("the block list {path} changed while it was read; write it under another name and rename it", path = .path.display())]
-    Changed { path: PathBuf },
+    Read { path: PathBuf, source: FileError },
     #[error("the block list {path} can't be used: {fault}", path = .path.display())]
     Content { path: PathBuf, fault: Fault },
 }
@@ -25,7 +21,7 @@ impl ListError {
     /// The bound that was reached, if that is why.
     pub fn bound(&self) -> Option<&'static str> {
         match self {
-            Self::TooLarge { .. } => Some("blocklist_file"),
+            Self::Read { source: FileError::TooLarge(_), .. } => Some("blocklist_file"),
             Self::Content { fault: Fault::TooMany | Fault::TooManyTogether, .. } => Some("blocklist_entries"),
             _ => None,
         }
@@ -33,7 +29,7 @@ impl ListError {
 
     /// Whether another look at the same file may end otherwise.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Changed { .. })
+        matches!(self, Self::Read { source: FileError::Changed | FileError::Late(_) | FileError::Stuck, .. })
     }
 }
 

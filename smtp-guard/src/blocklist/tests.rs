@@ -97,7 +97,7 @@ fn entries_that_must_not_be_blocked_are_refused_by_line() {
 
 #[test]
 fn what_is_no_list_is_refused_as_a_whole() {
-    for text in ["", "\n\n", "# nothing\n", "<html><body>503</body></html>", "[default]\nx", "\0\0\0", "a,b,c\n1,2,3"] {
+    for text in ["", "\n\n", "<html><body>503</body></html>", "[default]\nx", "\0\0\0", "a,b,c\n1,2,3"] {
         refused(text, if text.starts_with('[') { "no JSON" } else { "no format that is known" });
     }
     refused(format!("{}198.51.100.7\n", "nonsense\n".repeat(30)), "no format that is known");
@@ -105,6 +105,25 @@ fn what_is_no_list_is_refused_as_a_whole() {
     check("198.51.100.7\nx\n", Format::Netset, &["198.51.100.7"], &["2: no address"], 0);
     // Entries that are only not wanted make no list wrong.
     check("10.0.0.1\n10.0.0.2\n", Format::Netset, &[], &["1: private", "2: private"], 0);
+}
+
+#[test]
+fn a6_a_list_without_entries_is_an_empty_list() {
+    check("# Spamhaus EDROP\n# empty\n", Format::Netset, &[], &[], 0);
+    check("\u{feff}#\r\n\r\n", Format::Netset, &[], &[], 0);
+    check("; Spamhaus EDROP List 2026/11/28\n; Expires: never\n", Format::DropText, &[], &[], 0);
+    check("{\"type\":\"metadata\",\"timestamp\":1,\"size\":0,\"records\":0}\n", Format::DropJson, &[], &[], 0);
+    check(
+        "id,source,ip,reason,action,country,as,events_count,expiration,simulated,alert_id\n",
+        Format::CrowdsecCsv,
+        &[],
+        &[],
+        0,
+    );
+    check("null\n", Format::CrowdsecJson, &[], &[], 0);
+    check("[]", Format::CrowdsecJson, &[], &[], 0);
+    check("create x hash:net family inet\n", Format::IpsetSave, &[], &[], 0);
+    refused("# an error page\n<html>", "no format that is known");
 }
 
 #[test]

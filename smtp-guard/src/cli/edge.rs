@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 
 use super::args::{Edge, Interfaces};
 use super::follow::Unloaded;
-use super::{blocklists, follow, output};
+use super::{blocklists, follow, output, signals};
 use crate::config::Config;
 use crate::edge;
 use crate::observe::log;
@@ -21,7 +21,9 @@ pub(super) fn edge(mut config: Config, command: Edge) -> anyhow::Result<()> {
         }
         Edge::Watch { interfaces } => {
             choose(&mut config, interfaces)?;
-            log::init(&config.log)?;
+            let _logging = log::init(&config.log)?;
+            // A signal that ended it would have its unit unload the plane.
+            signals::watch(None)?;
             let loaded = edge::load_present(&config)?;
             let said = loaded.to_string();
             let said = blocklists::fill(&config, loaded).map(|filled| filled.text()).unwrap_or_else(|error| {

@@ -83,7 +83,9 @@ fn blocked(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<Strin
         lines.push(format!("It ends by itself at {}, in {left}.", time::utc(decision.until)));
     }
     lines.push(format!("To lift it now: smtp-guard decisions delete {ip}"));
-    lines.push(String::from("To keep it from coming back: add the address to `exempt` in the configuration."));
+    lines.push(String::from(
+        "To keep it from coming back: add the address to `exempt` in the configuration and start the guard anew.",
+    ));
 }
 
 fn listed(ip: IpAddr, listings: &[Listing], lines: &mut Vec<String>) {
@@ -91,7 +93,7 @@ fn listed(ip: IpAddr, listings: &[Listing], lines: &mut Vec<String>) {
         lines.push(format!("{ip} is blocked: the block list {list} has it by {entry}, in {}.", file.display()));
     }
     if !listings.is_empty() {
-        let line = "To let it in: add the address to `exempt` and start the guard anew; or take the entry out of the file, \
+        let line = "To let it in: add the address to `exempt` in the configuration and start the guard anew; or take the entry out of the file, \
                     which is read again within `reload`.";
         lines.push(line.to_owned());
     }
@@ -206,7 +208,7 @@ mod tests {
 Made 1970-01-01 00:00:00 UTC by the guard itself; ban number 2 of this source.
 It ends by itself at 1970-01-01 01:00:00 UTC, in 30m 00s.
 To lift it now: smtp-guard decisions delete 2001:db8::1
-To keep it from coming back: add the address to `exempt` in the configuration.
+To keep it from coming back: add the address to `exempt` in the configuration and start the guard anew.
 It is deferred: recipients hear 450 until 1970-01-01 01:00:00 UTC, for 30m 00s.
 Since 1970-01-01 00:00:00 UTC: 10 unknown recipients of 12, 1 asked for without a message, 0 messages accepted.
 After what accepted mail forgives: 10 unknown recipients, 83 %.
@@ -225,7 +227,7 @@ It has 1 connection now.",
             &Explanation { listed: vec![entry], ..nothing("192.0.2.1") },
             "\
 192.0.2.1 is blocked: the block list drop has it by 192.0.2.0/24, in /var/drop.
-To let it in: add the address to `exempt` and start the guard anew; or take the entry out of the file, which is read again within `reload`.
+To let it in: add the address to `exempt` in the configuration and start the guard anew; or take the entry out of the file, which is read again within `reload`.
 The ledger holds nothing of it.",
         );
         let exempt = Explanation { exempt: true, ..nothing("192.0.2.1") };

@@ -10,6 +10,7 @@ mod explain;
 mod follow;
 mod output;
 pub mod run;
+mod signals;
 pub mod sink;
 mod time;
 mod top;

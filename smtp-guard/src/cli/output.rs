@@ -70,13 +70,13 @@ fn recipients(recipients: &Recipients) -> String {
     }
 }
 
-/// The text of `status`.
 fn server(server: &Server) -> String {
     let Server { address, answers, connections } = server;
     let answers = if *answers { "answers" } else { "does not answer" };
     format!("{address} ({answers}, {connections} connections)")
 }
 
+/// The text of `status`.
 pub(super) fn status(status: &Status) -> String {
     let messages = &status.messages;
     let kernel = if status.kernel.present { "enforcing" } else { "absent" };
@@ -102,6 +102,7 @@ pub(super) fn status(status: &Status) -> String {
         let read = list.read.as_ref().map(|read| format!(", read at {}", time::utc(read.at)));
         [format!("block list {}", list.name), format!("{list}{}", read.unwrap_or_default())]
     }));
+    rows.extend(status.store_trouble.iter().map(|trouble| ["store".to_owned(), format!("not written: {trouble}")]));
     rows.extend(status.bounds.iter().map(bound));
     rows.extend(status.warnings.iter().map(|warning| ["warning".to_owned(), warning.clone()]));
     table(&rows)

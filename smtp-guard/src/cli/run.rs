@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::Reason;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::desk::Desk;
 use super::follow::{self, Unloaded};
-use super::sink;
+use super::{signals, sink};
 use crate::addr::BackendAddr;
 use crate::clock::Instant;
 use crate::config::{Config, Edge};
@@ -23,6 +22,7 @@ use crate::facts::recipients::KnownRecipients;
 use crate::feedback::{self, Meter};
 use crate::observe::drops::Drops;
 use crate::observe::http::{Http, Ready};
+use crate::observe::log::Lost;
 use crate::observe::metrics::{KernelStats, Metrics};
 use crate::observe::status::{About, Kernel};
 use crate::observe::{admin, log};
@@ -32,6 +32,10 @@ use crate::store::Store;
 
 /// How long the store may take to close.
 const CLOSE: Duration = Duration::from_secs(10);
+/// How long threads that block are waited for at the end.
+const STUCK: Duration = Duration::from_secs(1);
+/// How often lost lines of the log are looked for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Pace of removing sources without connections from the kernel's map: 2048 entries are looked at each time.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -40,15 +44,25 @@ const RECONCILE: u64 = 60;
 
 /// Runs the guard.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    log::init(&config.log)?;
+    let logging = log::init(&config.log)?;
+    let (stopper, stop) = relay::stop();
+    // First of all: a signal during the start must not end it by accident.
+    signals::watch(Some(Box::new(move |name| {
+        tracing::info!(signal = name, "stopping: idle sessions hear 421, transactions may end");
+        stopper.stop();
+    })))?;
     descriptors::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config))
+    let result = runtime.block_on(serve(config, logging.lost(), stop));
+    // A thread that waits for a file system which doesn't answer is not waited for.
+    runtime.shutdown_timeout(STUCK);
+    result
 }
 
-async fn serve(mut config: Config) -> anyhow::Result<()> {
+async fn serve(mut config: Config, lost: Lost, stop: relay::Stop) -> anyhow::Result<()> {
     // What can fail because of the operator comes first, before anything is begun.
     let store = Store::open(&config.state.directory, config.limits.ipv6_prefix)?;
+    let store_state = store.state().clone();
     let known = config.recipients.known.as_deref().map(KnownRecipients::load).transpose()?;
     // Taken, but nobody can connect yet.
     let bound = Bound::bind(&config.listen)?;
@@ -95,10 +109,10 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         backend: shared.backends(),
         metrics: metrics.clone(),
         bounds: metrics.bounds().clone(),
+        store: store_state,
         warnings,
         drops,
     };
-    let (stopper, stop) = relay::stop();
     let ready = Ready::default();
     side.spawn(follow_blocklists(blocklists, Arc::clone(&shared), stop.clone()));
     announce(&config, &about);
@@ -106,11 +120,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     if let Some(http) = http {
         side.spawn(http.serve(metrics, ready.clone(), plan.http));
     }
-    tokio::spawn(async move {
-        wait_for_signal().await;
-        tracing::info!("idle sessions hear 421, transactions may end");
-        stopper.stop();
-    });
+    side.spawn(count_lost_lines(lost, shared.metrics.clone()));
     ready.set(true);
     let cut_off = listeners.serve(Arc::clone(&shared), stop, config.drain).await;
     ready.set(false);
@@ -120,12 +130,12 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
             "stopped with sessions under way; their senders keep what was not acknowledged"
         );
     }
-    // The ledger's task ends when the last handle to it is gone: then the store is written and closed.
-    side.shutdown().await;
-    drop(shared);
-    if cut_off == 0 && tokio::time::timeout(CLOSE, feedback_task).await.is_err() {
+    // Sessions that were cut off still hold handles to the ledger's task: it is told to end, and writes the store.
+    shared.feedback.close().await;
+    if tokio::time::timeout(CLOSE, feedback_task).await.is_err() {
         tracing::warn!("the store was not closed in time");
     }
+    side.shutdown().await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -189,6 +199,10 @@ impl Meter for Counted {
 
     fn bans_active(&self, bans: usize) {
         self.0.bans_active(bans as u64);
+    }
+
+    fn store(&self, well: bool) {
+        self.0.store(well);
     }
 
     fn report_dropped(&self) {
@@ -308,20 +322,15 @@ fn announce(config: &Config, about: &About) {
     );
 }
 
-/// Ends with SIGTERM or SIGINT.
-async fn wait_for_signal() {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match signals {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            tracing::info!(signal = name, "stopping");
-        }
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "cannot watch for signals");
-            std::future::pending::<()>().await;
+/// Lines that were lost since standard error wasn't read are counted, and told where it is read again.
+async fn count_lost_lines(mut lost: Lost, metrics: Metrics) {
+    metrics.bounds().limit("log_lines", log::QUEUE as u64);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let lost = lost.take();
+        if lost > 0 {
+            metrics.log_lines_lost(lost);
+            tracing::error!(lost, "lines of this log were lost: standard error was not read fast enough");
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) mod units;
 mod values;
 mod warnings;
 
-use std::io::{self, Read as _};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +24,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::addr::{BackendAddr, Ipv6Prefix, NetSet};
+use crate::file::{self, FileError};
 pub use blocklist::Blocklist;
 pub use checks::{Checks, Dns, Dnsbl};
 pub use choices::{AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, XdpMode};
@@ -40,9 +41,7 @@ const FILE_BYTES: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("{}: {source}; --config names the file", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("{}: larger than {FILE_BYTES} bytes: that is no configuration", .0.display())]
-    TooLarge(PathBuf),
+    Read { path: PathBuf, source: FileError },
     #[error(transparent)]
     Bad(#[from] Report),
 }
@@ -51,12 +50,8 @@ impl Config {
     /// The configuration in the file `path`.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
-        let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(read)?;
-        file.take(FILE_BYTES + 1).read_to_string(&mut text).map_err(read)?;
-        if text.len() as u64 > FILE_BYTES {
-            return Err(ConfigError::TooLarge(path.to_owned()));
-        }
+        let (bytes, _) = file::read(path, FILE_BYTES).map_err(read)?;
+        let text = String::from_utf8(bytes).map_err(|error| read(io::Error::other(error.utf8_error()).into()))?;
         Ok(Self::parse(path, &text)?)
     }
 
@@ -79,7 +74,7 @@ impl Config {
         };
         match Self::load(path) {
             Ok(config) => Ok((config, Origin::File(path.to_owned()))),
-            Err(ConfigError::Read { source, .. }) if !named && source.kind() == io::ErrorKind::NotFound => {
+            Err(ConfigError::Read { source, .. }) if !named && source.is_missing() => {
                 Ok((Self::builtin(), Origin::Builtin))
             }
             Err(error) => Err(error),

@@ -103,7 +103,7 @@ tables! {
         bare_newline: Text,
         success_notices: Text,
     }
-    Dnsbl { zone: Text, weight: Number, replies: List }
+    Dnsbl { zone: Text, name: Text, weight: Number, replies: List }
     Dns { servers: List, timeout: Text }
     Edge { interfaces: List, mode: Text, connections: Number, max_sources: Number, pin_directory: Text, group: Text }
     Blocklist { name: Text, file: Text, reload: Text }

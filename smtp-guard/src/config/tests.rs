@@ -246,8 +246,17 @@ fn checks_are_checked() {
     check_more(&zone("replies = [\"10.0.0.1\"]"), &["3:12: within 127.0.0.0/8"]);
     check_more(&zone("weight = 0"), &["3:10: out of range"]);
     check_more(&zone(&zone("")), &["4:8: is named twice"]);
+    check_more(&zone("replies = [\"127.0.0.0-127.0.0.1\"]"), &["3:12: from 127.0.0.2 on"]);
     check_more("[[dnsbl]]\nweight = 1", &["1:1: without zone"]);
     check_more("[[dnsbl]]\nzone = \"no zone\"", &["2:8: is no domain name"]);
+    check_more(&zone("name = \"zen\""), &[]);
+    check_more(&zone("name = \"two words\""), &["3:8: can't be"]);
+    check_more(&zone(&format!("name = \"bl\"\n{}", zone("name = \"bl2\""))), &["6:8: is named twice"]);
+    check_more(
+        "[[dnsbl]]\nzone = \"a.example\"\nname = \"bl\"\n[[dnsbl]]\nzone = \"b.example\"\nname = \"bl\"",
+        &["6:8: is given twice"],
+    );
+    check_more("[[dnsbl]]\nzone = \"(not shown)\"\nname = \"bl\"", &["2:8: isn't shown"]);
     let many: String = (0..17).map(|n| format!("[[dnsbl]]\nzone = \"bl{n}.example.net\"\n")).collect();
     check_more(&many, &["34:8: more than 16 block lists"]);
 }
@@ -311,5 +320,35 @@ fn a_file_that_cannot_be_read_is_named() {
     assert!(error.contains("missing.toml") && error.contains("--config"), "{error}");
     let large = directory.path().join("large.toml");
     std::fs::write(&large, "#".repeat(FILE_BYTES as usize + 1)).unwrap();
-    assert!(matches!(Config::load(&large), Err(ConfigError::TooLarge(_))));
+    assert!(matches!(Config::load(&large), Err(ConfigError::Read { source: FileError::TooLarge(_), .. })));
+}
+
+#[test]
+fn a8_a_list_is_shown_by_its_name_or_without_its_key() {
+    let key = "abcdefghijklmnopqrstuvwxy7";
+    let keyed = format!("{key}.zen.dq.example");
+    for (zone, name, shown) in [
+        ("bl.example.net", "", "bl.example.net"),
+        ("BL.example.net.", "", "bl.example.net"),
+        ("bl.example.net", "zen", "zen"),
+        (keyed.as_str(), "", "*.zen.dq.example"),
+        (keyed.as_str(), "zen", "zen"),
+        ("a2345678901234567890.example", "", "a2345678901234567890.example"),
+        ("a23456789012345678901.example", "", "*.example"),
+        ("a2-3456789012345678901.example", "", "*.example"),
+    ] {
+        let name = if name.is_empty() { String::new() } else { format!("name = \"{name}\"\n") };
+        let config = parse(&format!("{LEAST}[[dnsbl]]\nzone = \"{zone}\"\n{name}")).unwrap();
+        assert_eq!(config.dnsbl[0].name, shown);
+        assert_eq!(config.dnsbl[0].zone, zone.trim_end_matches('.').to_ascii_lowercase());
+        let all = config.to_toml().unwrap() + &format!("{config:?}");
+        assert_eq!(all.contains(&config.dnsbl[0].zone), shown == config.dnsbl[0].zone, "{zone}: {all}");
+    }
+    // Nor in what is said of a file that is wrong.
+    let twice = format!("[[dnsbl]]\nzone = \"{keyed}\"\nname = \"bl\"\n").repeat(2);
+    let broken = format!("[[dnsbl]]\nzone = \"{keyed}..\"\nname = \"bl\"\n");
+    for text in [twice, broken] {
+        let report = parse(&(LEAST.to_owned() + &text)).unwrap_err().to_string();
+        assert!(report.contains("bl") && !report.contains(key), "{report}");
+    }
 }

@@ -12,7 +12,7 @@ use super::ledger::{Ledger, Target, Verdict};
 use super::marks::Marks;
 use super::rates::Counters;
 use crate::addr::{Ipv6Prefix, NetSet, Source};
-use crate::clock::{Both, Instant};
+use crate::clock::{Both, Instant, Steady};
 use crate::config::Config;
 use crate::edge::bans::{Applied, BanTable};
 use crate::edge::{EdgeError, Refreshed};
@@ -46,6 +46,9 @@ pub(super) struct Keeper {
     meter: Arc<dyn Meter>,
     /// The kernel plane as the last sweep found it.
     kernel: Result<Refreshed, String>,
+    wall: Steady,
+    /// Bans of the store that were over when they were read: by a clock that may have been wrong.
+    over: Vec<Ban>,
 }
 
 impl Keeper {
@@ -76,29 +79,21 @@ impl Keeper {
             unsaved: HashSet::new(),
             meter,
             kernel,
+            wall: Steady::new(Both::now()),
+            over: Vec::new(),
         }
     }
 
     /// Puts store and kernel map together: unexpired bans of the store go into force, bans that only the kernel has are
     /// adopted, exempt sources are lifted from both, and ended bans are remembered for doubling.
     pub(super) fn restore(&mut self) {
-        let both = Both::now();
-        self.restore_counters(&both);
-        let mut loaded = self.store.take_loaded();
-        loaded.sort_by_key(|ban| ban.made);
-        let mut running = Vec::new();
-        for ban in loaded {
-            let until = both.instant_at(ban.until);
-            if ban.origin == Origin::Ledger {
-                self.ledger.remember_ban(ban.source, ban.repeat, until, both.instant);
-            }
-            if self.is_exempt(ban.source) {
-                self.forget(ban.source);
-            } else if until > both.instant {
-                running.push((ban, until));
-            }
-        }
-        self.put_all(running);
+        self.restore_at(Both::now());
+    }
+
+    /// Likewise at `both`.
+    pub(super) fn restore_at(&mut self, both: Both) {
+        self.wall = Steady::new(both);
+        self.take_from_store(&both);
         if matches!(self.kernel, Ok(Refreshed::Same | Refreshed::Anew)) {
             self.adopt(&both);
         }
@@ -106,6 +101,54 @@ impl Keeper {
         if !self.decisions.is_empty() {
             tracing::info!(bans = self.decisions.len(), "bans restored");
         }
+    }
+
+    /// What the store held when it was opened, which may have been late. What is in force already is newer.
+    fn take_from_store(&mut self, both: &Both) {
+        let Some(found) = self.store.take_found() else { return };
+        self.restore_counters(found.counters, both);
+        self.take_bans(found.bans, both);
+        if found.begun {
+            self.unsaved.extend(self.decisions.keys());
+        }
+    }
+
+    /// Puts `bans` in force, those that aren't over at `both`.
+    fn take_bans(&mut self, mut bans: Vec<Ban>, both: &Both) {
+        bans.sort_by_key(|ban| ban.made);
+        let mut running = Vec::new();
+        for ban in bans {
+            // By a clock that is behind it would last too long.
+            let length = u64::try_from(ban.until.as_ms().saturating_sub(ban.made.as_ms())).unwrap_or_default();
+            let until = both.instant_at(ban.until).min(both.instant.after(Duration::from_millis(length)));
+            if ban.origin == Origin::Ledger {
+                self.ledger.remember_ban(ban.source, ban.repeat, until, both.instant);
+            }
+            if self.is_exempt(ban.source) {
+                self.forget(ban.source);
+            } else if until <= both.instant {
+                self.over.push(ban);
+            } else if !self.decisions.contains_key(&ban.source) {
+                running.push((Ban { until: both.wall_at(until), ..ban }, until));
+            }
+        }
+        self.put_all(running);
+    }
+
+    /// The wall clock was set by `step` ms: ends are moments, so what is written of them changes.
+    fn follow_wall(&mut self, step: i64, both: &Both) {
+        tracing::warn!(
+            seconds = step / 1000,
+            bans = self.decisions.len(),
+            "the clock was set: the ends of bans are written anew"
+        );
+        for ban in self.decisions.values_mut() {
+            ban.made = ban.made.later(step);
+            ban.until = ban.until.later(step);
+            self.unsaved.insert(ban.source);
+        }
+        let over = std::mem::take(&mut self.over);
+        self.take_bans(over, both);
     }
 
     fn adopt(&mut self, both: &Both) {
@@ -280,7 +323,16 @@ impl Keeper {
 
     /// Ends what is over, keeps the store in step, forgets what no longer counts.
     pub(super) fn sweep(&mut self) {
-        let both = Both::now();
+        self.sweep_at(Both::now());
+    }
+
+    /// Likewise at `both`.
+    pub(super) fn sweep_at(&mut self, both: Both) {
+        if let Some(step) = self.wall.step(both) {
+            self.follow_wall(step, &both);
+        }
+        self.take_from_store(&both);
+        self.meter.store(self.store.state().trouble().is_none());
         for source in self.table.sweep(both.instant) {
             if let Some(ban) = self.decisions.remove(&source) {
                 tracing::info!(source = self.text(source), reason = ban.reason.label(), "ban ended");

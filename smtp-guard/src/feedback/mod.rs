@@ -54,6 +54,8 @@ pub trait Meter: Send + Sync + 'static {
     fn deferral(&self, reason: Reason);
     /// Bans in force.
     fn bans_active(&self, bans: usize);
+    /// Whether the store is written.
+    fn store(&self, well: bool);
     /// A report that found the channel full.
     fn report_dropped(&self);
     /// From the report that crossed the line to the ban in force in both planes.
@@ -94,6 +96,7 @@ enum Control {
     Delete { ip: IpAddr, answer: oneshot::Sender<Option<Decision>> },
     DeleteAll(oneshot::Sender<usize>),
     Explain { ip: IpAddr, answer: oneshot::Sender<Explanation> },
+    Close,
 }
 
 impl Feedback {
@@ -145,6 +148,12 @@ impl Feedback {
         self.ask(|answer| Control::Explain { ip, answer }).await
     }
 
+    /// Ends the task, whoever still holds a handle: what was counted is saved. Reports after it are dropped.
+    pub async fn close(&self) {
+        // An error means that it has ended.
+        let _ = self.controls.send(Control::Close).await;
+    }
+
     async fn ask<T>(&self, control: impl FnOnce(oneshot::Sender<T>) -> Control) -> Result<T, ControlError> {
         let (sender, answer) = oneshot::channel();
         self.controls.try_send(control(sender)).map_err(|error| match error {
@@ -183,9 +192,17 @@ async fn run(mut keeper: Keeper, mut reports: mpsc::Receiver<Report>, mut contro
                 // Controls live in the same handles: there is nobody left.
                 None => break,
             },
-            Some(control) = controls.recv() => answer(&mut keeper, control),
+            Some(control) = controls.recv() => match control {
+                Control::Close => break,
+                control => answer(&mut keeper, control),
+            },
             _ = sweep.tick() => keeper.sweep(),
         }
+    }
+    // What was reported before the end counts.
+    reports.close();
+    while let Ok(report) = reports.try_recv() {
+        keeper.on_report(report);
     }
     // The store is written to its end, which may take the disk a while.
     let _ = tokio::task::spawn_blocking(move || keeper.close()).await;
@@ -200,6 +217,7 @@ fn answer(keeper: &mut Keeper, control: Control) {
         Control::Delete { ip, answer } => answer.send(keeper.delete(ip)).map_err(drop),
         Control::DeleteAll(answer) => answer.send(keeper.delete_all()).map_err(drop),
         Control::Explain { ip, answer } => answer.send(keeper.explain(ip)).map_err(drop),
+        Control::Close => Ok(()),
     };
 }
 

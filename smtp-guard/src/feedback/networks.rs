@@ -39,6 +39,11 @@ impl Network {
         Self(Source(source.0 & bits))
     }
 
+    /// Its first source.
+    pub fn first(self) -> Source {
+        self.0
+    }
+
     /// `192.0.2.0/24` or `2001:db8::/48`.
     pub fn text(self) -> String {
         let length = if self.0.family() == Family::V4 { 24 } else { 48 };

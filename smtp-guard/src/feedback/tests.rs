@@ -3,7 +3,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::addr::{ClientAddr, Ipv6Prefix, Source};
-use crate::clock::Instant;
+use crate::clock::{Both, Instant};
 use crate::edge::bans::KernelBans as _;
 use crate::edge::bans::fake::{Fake, State};
 use crate::offence::Conduct;
@@ -32,6 +32,7 @@ impl Meter for Counted {
         self.note(format!("deferral {}", reason.label()));
     }
     fn bans_active(&self, _bans: usize) {}
+    fn store(&self, _well: bool) {}
     fn report_dropped(&self) {
         self.note("dropped");
     }
@@ -190,4 +191,53 @@ async fn a_loaded_plane_gets_the_bans_in_force_and_its_own_are_taken_over_but_no
     };
     check(true, &["192.0.2.3"]);
     check(false, &["192.0.2.1", "192.0.2.3"]);
+}
+
+/// The wall clock of a machine that starts with a wrong one, or has it set: bans end when they should.
+#[test]
+fn d8_ends_and_purges_survive_a_clock_that_is_set() {
+    const DAY_MS: i64 = 86_400_000;
+    let world = World::new();
+    let mut keeper = world.keeper(Arc::new(Fake::default()));
+    keeper.restore();
+    keeper.add("192.0.2.1".parse().unwrap(), Duration::from_secs(3600), String::new()).unwrap();
+    let begun = Both::now();
+    let at = |seconds: u64, ahead_ms: i64| {
+        let instant = begun.instant.after(Duration::from_secs(seconds));
+        Both { instant, wall: begun.wall_at(instant).later(ahead_ms) }
+    };
+    let until = |keeper: &Keeper| keeper.decisions()[0].until.as_ms() - begun.wall.as_ms();
+    let near = |found: i64, expected: i64| assert!((found - expected).abs() < 60_000, "{found} {expected}");
+    keeper.sweep_at(at(10, 0));
+    near(until(&keeper), 3_600_000);
+    keeper.sweep_at(at(20, 31 * DAY_MS));
+    near(until(&keeper), 3_600_000 + 31 * DAY_MS);
+    keeper.sweep_at(at(30, 0));
+    near(until(&keeper), 3_600_000);
+    keeper.sweep_at(at(3500, 0));
+    assert_eq!(keeper.decisions().len(), 1);
+    drop(keeper);
+    // It is read by a clock that is ahead for ten seconds, and by one that is behind.
+    for (ahead, first, after) in [(31 * DAY_MS, 0, 1), (-31 * DAY_MS, 1, 1)] {
+        let mut keeper = world.keeper(Arc::new(Fake::default()));
+        keeper.restore_at(at(30, ahead));
+        assert_eq!(keeper.decisions().len(), first, "{ahead}");
+        keeper.sweep_at(at(40, 0));
+        assert_eq!(keeper.decisions().len(), after, "{ahead}");
+        near(until(&keeper), 3_600_000);
+        drop(keeper);
+    }
+}
+
+#[tokio::test]
+async fn d7_a_stop_saves_what_was_reported_although_sessions_hold_on() {
+    let world = World::new();
+    let (feedback, task, _, _) = world.start();
+    harvest(&feedback, "192.0.2.1");
+    feedback.close().await;
+    task.await.unwrap();
+    assert!(matches!(feedback.decisions().await, Err(ControlError::Unavailable(_))));
+    let (feedback, _task, table, _) = world.start();
+    assert_eq!(table.len(), 1);
+    drop(feedback);
 }

@@ -8,6 +8,7 @@ use std::io;
 
 use smtp_guard_ebpf::reason::Reason;
 use tracing::Dispatch;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -33,9 +34,51 @@ pub enum LogError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Sends the log of the whole process to standard error. To be called once.
-pub fn init(log: &Log) -> Result<(), LogError> {
-    Ok(subscriber(log, io::stderr)?.try_init()?)
+/// Lines that wait to be written. Where standard error is a pipe that nobody reads, those beyond it are lost and counted: a
+/// session never waits for the log.
+pub const QUEUE: usize = 16_384;
+
+/// Keeps the log going: dropped at the end of the process, it writes what waits, for a second at most.
+#[derive(Debug)]
+#[must_use = "without it nothing is written"]
+pub struct Logging {
+    _writer: WorkerGuard,
+    lost: ErrorCounter,
+}
+
+impl Logging {
+    /// What counts the lines that are lost from now on.
+    pub fn lost(&self) -> Lost {
+        Lost { counter: self.lost.clone(), told: 0 }
+    }
+}
+
+/// Counts lines that found no room.
+#[derive(Debug)]
+pub struct Lost {
+    counter: ErrorCounter,
+    told: usize,
+}
+
+impl Lost {
+    /// Lines since this was last asked.
+    pub fn take(&mut self) -> u64 {
+        let all = self.counter.dropped_lines();
+        let new = all.saturating_sub(std::mem::replace(&mut self.told, all));
+        u64::try_from(new).unwrap_or(u64::MAX)
+    }
+}
+
+/// Sends the log of the whole process to standard error, by a thread of its own. To be called once.
+pub fn init(log: &Log) -> Result<Logging, LogError> {
+    let (writer, guard) = queued(io::stderr());
+    let lost = writer.error_counter();
+    subscriber(log, writer)?.try_init()?;
+    Ok(Logging { _writer: guard, lost })
+}
+
+fn queued(to: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).thread_name("log").finish(to)
 }
 
 fn subscriber<W>(log: &Log, writer: W) -> Result<Dispatch, LogError>
@@ -204,6 +247,35 @@ mod tests {
             rejected(client, Reason::Harvest, "RCPT TO:<a\u{9b}31m\r\n\x1b[2J>");
         });
         std::fs::read_to_string(file.path()).unwrap()
+    }
+
+    /// A pipe that nobody reads.
+    struct Stuck(std::sync::mpsc::Receiver<()>);
+
+    impl io::Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn d1_a_log_that_nobody_reads_blocks_nobody_and_what_is_lost_is_counted() {
+        let (read, stuck) = std::sync::mpsc::channel();
+        let (writer, guard) = queued(Stuck(stuck));
+        let logging = Logging { lost: writer.error_counter(), _writer: guard };
+        let mut lost = logging.lost();
+        let dispatch = subscriber(&Log { format: LogFormat::Text, level: "info".to_owned() }, writer).unwrap();
+        let lines = QUEUE as u64 + 1_000;
+        tracing::dispatcher::with_default(&dispatch, || (0..lines).for_each(|n| tracing::info!(n, "line")));
+        // One is being written.
+        assert!((999..=1_000).contains(&lost.take()));
+        assert_eq!(lost.take(), 0, "told once");
+        drop(read);
     }
 
     #[test]

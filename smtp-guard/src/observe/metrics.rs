@@ -75,6 +75,8 @@ struct Inner {
     observed: ByReason,
     lookups: Labelled<Labels, Counter>,
     bans_active: Gauge,
+    store_up: Gauge,
+    log_lines_lost: Counter,
     reports_dropped: Counter,
     ban_seconds: Histogram,
     bounds: Bounds,
@@ -110,6 +112,11 @@ impl Metrics {
         let lookups = labelled(&mut registry, "dns_lookups", "Questions to DNS by kind and result");
         let bans_active = Gauge::default();
         registry.register("bans_active", "Bans in force now", bans_active.clone());
+        let store_up = Gauge::default();
+        registry.register("store_up", "Whether decisions and counts are written to disk", store_up.clone());
+        let log_lines_lost = Counter::default();
+        let help = "Lines of the log that were lost because standard error was not read";
+        registry.register("log_lines_lost", help, log_lines_lost.clone());
         let reports_dropped = Counter::default();
         let help = "Reports that the ledger's full channel had no room for";
         registry.register("reports_dropped", help, reports_dropped.clone());
@@ -138,6 +145,8 @@ impl Metrics {
             observed: ByReason::new(observed, "reason", is_check),
             lookups,
             bans_active,
+            store_up,
+            log_lines_lost,
             reports_dropped,
             ban_seconds,
             bounds,
@@ -216,6 +225,17 @@ impl Metrics {
     /// So many bans are in force.
     pub fn bans_active(&self, bans: u64) {
         self.0.bans_active.set(i64::try_from(bans).unwrap_or(i64::MAX));
+    }
+
+    /// So many lines of the log were lost.
+    pub fn log_lines_lost(&self, lines: u64) {
+        self.0.log_lines_lost.inc_by(lines);
+        self.bound_reached("log_lines");
+    }
+
+    /// Whether the store is written.
+    pub fn store(&self, well: bool) {
+        self.0.store_up.set(well.into());
     }
 
     /// Bans in force, as last told.
@@ -357,6 +377,7 @@ fn is_check(reason: Reason) -> bool {
             | Reason::PtrForward
             | Reason::EarlyTalker
             | Reason::Dnsbl
+            | Reason::ListLookup
     )
 }
 
@@ -406,6 +427,8 @@ mod tests {
         check(|m| m.observed(Reason::NoPtr), "smtp_guard_observed_total{reason=\"no_ptr\"} 1");
         check(|m| m.dns_lookup("mx", "found"), "smtp_guard_dns_lookups_total{kind=\"mx\",result=\"found\"} 1");
         check(|m| m.bans_active(7), "smtp_guard_bans_active 7");
+        check(|m| m.log_lines_lost(3), "smtp_guard_log_lines_lost_total 3");
+        check(|m| m.store(true), "smtp_guard_store_up 1");
         check(|m| m.report_dropped(), "smtp_guard_reports_dropped_total 1");
         check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0005\"} 1");
         check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0002\"} 0");

@@ -11,6 +11,7 @@ pub use super::kernel::Kernel;
 use super::metrics::{Metrics, Outcome};
 use crate::blocklist::State;
 use crate::clock::Instant;
+use crate::store;
 
 /// A snapshot of the running guard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub struct Status {
     pub messages: Messages,
     /// Bans in force now.
     pub bans_active: u64,
+    /// Why decisions and counts are not written to disk; `None`: they are.
+    pub store_trouble: Option<String>,
     pub blocklists: Vec<State>,
     pub kernel: Kernel,
     /// What the operator should know: limits of this host, and settings that are probably not meant so.
@@ -76,6 +79,7 @@ pub struct About {
     pub backend: Arc<dyn Backends>,
     pub metrics: Metrics,
     pub bounds: Bounds,
+    pub store: store::State,
     pub warnings: Vec<String>,
     pub drops: Arc<Drops>,
 }
@@ -100,6 +104,7 @@ impl About {
                 ambiguous: self.metrics.messages(Outcome::Ambiguous),
             },
             bans_active: self.metrics.bans_in_force(),
+            store_trouble: self.store.trouble(),
             blocklists: self.metrics.blocklist_states(),
             kernel: self.metrics.kernel_state(),
             warnings: self.warnings.clone(),

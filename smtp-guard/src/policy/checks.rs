@@ -1,11 +1,12 @@
 //! What is found out about a stranger and its sender, and what follows from it.
 //!
 //! A stranger is a client on an `mx` port that is not exempt, not in `relay.networks` and has not logged in. Look-ups begin
-//! at connect and at MAIL and are judged at RCPT: by then the client may have logged in, and the log can name a recipient.
+//! at connect and at the first RCPT and are judged there: by then the client may have logged in, and the log can name a recipient.
 //! All checks are judged, also when one refuses, so that what `observe` counts doesn't depend on the others.
 //!
 //! A failed look-up is never "there is none": it refuses at most for now (450), and only where mail could not be answered
-//! without the fact, which is so for the sender's domain alone.
+//! without the fact, which is so for the sender's domain alone. A list that wasn't even asked, because the client's own
+//! source or network has too many look-ups, is different: whoever brings that about must not get past the lists.
 
 use std::net::Ipv4Addr;
 
@@ -16,6 +17,9 @@ use crate::config::{Mode, Role};
 use crate::facts::dns::{Failure, Forward, Reverse, SenderDomain};
 use crate::wire::address::{Host, ReversePath};
 use crate::wire::reply::Reply;
+
+/// Names of a client that a line of the log has.
+const NOTED: usize = 4;
 
 /// What was found out. `None`: it was not asked.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +32,8 @@ pub struct Found {
 /// What one block list says of the client.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    pub zone: Box<str>,
+    /// The list's name, as it may be shown.
+    pub list: Box<str>,
     pub weight: u32,
     /// The answer that lists it, or that it isn't listed.
     pub found: Result<Option<Ipv4Addr>, Failure>,
@@ -88,7 +93,7 @@ impl Rules {
         }
         let checks = &self.config.checks;
         let mut findings: Vec<_> = [
-            (checks.dnsbl, self.listed(client, found)),
+            (checks.dnsbl, self.listed(client, found).or_else(|| self.lists_not_asked(found))),
             (checks.ptr, no_ptr(found)),
             (checks.ptr_forward, mismatch(found)),
             (checks.sender_domain, sender(found)),
@@ -108,10 +113,23 @@ impl Rules {
         if weight < self.config.checks.dnsbl_threshold {
             return None;
         }
-        let names: Vec<_> = hits().map(|(list, _)| list.zone.as_ref()).collect();
-        let note = hits().map(|(list, reply)| format!("{}={reply}", list.zone)).collect::<Vec<_>>().join(" ");
+        let names: Vec<_> = hits().map(|(list, _)| list.list.as_ref()).collect();
+        let note = hits().map(|(list, reply)| format!("{}={reply}", list.list)).collect::<Vec<_>>().join(" ");
         let text = format!("Service unavailable; Client host [{}] blocked using {}", client.ip, names.join(", "));
         Some((Reason::Dnsbl, Reply::new(554, Some((5, 7, 1)), text), note))
+    }
+
+    /// The lists that there was no place for could make the client a listed one.
+    fn lists_not_asked(&self, found: &Found) -> Option<(Reason, Reply, String)> {
+        let busy = || found.lists.iter().filter(|list| list.found == Err(Failure::Busy));
+        let possible = found.lists.iter().filter(|list| matches!(list.found, Ok(Some(_)) | Err(Failure::Busy)));
+        let weight = possible.fold(0u32, |sum, list| sum.saturating_add(list.weight));
+        if busy().next().is_none() || weight < self.config.checks.dnsbl_threshold {
+            return None;
+        }
+        let names: Vec<_> = busy().map(|list| list.list.as_ref()).collect();
+        let text = "Client host could not be looked up, try again later";
+        Some((Reason::ListLookup, Reply::new(450, Some((4, 4, 3)), text), names.join(" ")))
     }
 }
 
@@ -129,7 +147,9 @@ fn mismatch(found: &Found) -> Option<(Reason, Reply, String)> {
                 Some((4, 7, 25)),
                 "Client host rejected: your reverse DNS entry does not point back to you",
             );
-            Some((Reason::PtrForward, reply, format!("ptr={}", names.join(","))))
+            let shown = &names[..names.len().min(NOTED)];
+            let more = if names.len() > NOTED { format!(" and {} more", names.len() - NOTED) } else { String::new() };
+            Some((Reason::PtrForward, reply, format!("ptr={}{more}", shown.join(","))))
         }
         _ => None,
     }

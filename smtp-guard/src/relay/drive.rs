@@ -85,7 +85,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
     };
     let client = shared.rules.client(addr.ip());
     let mut inquiry = Inquiry::default();
-    inquiry.about_client(&shared, addr.ip(), shared.rules.needs(&client, role));
+    inquiry.about_client(&shared, addr, shared.rules.needs(&client, role));
     let session = Session::open(opening, &mut out);
     let mut driver = Driver {
         id,
@@ -260,6 +260,9 @@ impl Driver {
                 }
                 Output::StartTls => self.upgrade = true,
                 Output::Consult { lookups, recipient } => {
+                    if lookups {
+                        self.inquiry.begin(&self.shared, self.addr);
+                    }
                     (self.consulted, self.recipient) = (Some(lookups), recipient);
                 }
                 Output::Heard(heard) => self.shared.hear(self.addr, &heard),
@@ -269,7 +272,7 @@ impl Driver {
                 }
                 Output::Request(Request::Mail(mail, permit, speaker)) => {
                     let domain = self.shared.rules.domain_to_look_up(&self.client, self.role, &mail.path);
-                    self.inquiry.about_sender(&self.shared, domain.as_deref());
+                    self.inquiry.about_sender(domain);
                     self.backend.perform(Request::Mail(mail, permit, speaker)).await;
                 }
                 Output::Request(request) => self.backend.perform(request).await,

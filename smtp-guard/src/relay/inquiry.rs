@@ -1,17 +1,25 @@
-//! The look-ups of one session: about the client from the moment it connects, about a sender from MAIL on.
+//! The look-ups of one session: about the client from the moment it connects, about a sender from its first recipient on.
 //!
 //! They run beside the session and never hold the greeting. Each has one deadline, `dns.timeout` after it began, and by
-//! then is answered or failed; a session that ends takes them along.
+//! then is answered or failed; a session that ends takes them along. A look-up that finds no place, or whose source has
+//! asked too much, tries again until then.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
 use super::Shared;
-use crate::facts::dns::{Failure, Resolver, Reverse, SenderDomain, Zone};
+use crate::addr::ClientAddr;
+use crate::config::Dnsbl;
+use crate::facts::dns::{Failure, Party, Resolver, Reverse, SenderDomain, Standing, Zone};
+use crate::feedback::networks::Network;
 use crate::policy::checks::{Found, Listing, Needs};
+
+/// Until a look-up without a place tries again for the first time. Each further pause is twice as long.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is asked about a client: its reverse names, and what the lists say.
 type AboutClient = (Option<Result<Reverse, Failure>>, Vec<Listing>);
@@ -20,6 +28,8 @@ type AboutClient = (Option<Result<Reverse, Failure>>, Vec<Listing>);
 #[derive(Debug, Default)]
 pub(super) struct Inquiry {
     client: Lookup<AboutClient>,
+    /// The domain of the last MAIL, until it is looked up.
+    domain: Option<String>,
     /// Of the last MAIL.
     sender: Lookup<Option<Result<SenderDomain, Failure>>>,
 }
@@ -33,17 +43,21 @@ struct Lookup<T> {
 
 impl Inquiry {
     /// Begins what `needs` asks for about `client`.
-    pub(super) fn about_client(&mut self, shared: &Shared, client: IpAddr, needs: Needs) {
-        let Some(resolver) = shared.resolver.clone().filter(|_| needs != Needs::default()) else { return };
-        let zones = needs.lists.then(|| Arc::clone(&shared.zones));
+    pub(super) fn about_client(&mut self, shared: &Shared, client: ClientAddr, needs: Needs) {
+        let Some(resolver) = resolver(shared, client).filter(|_| needs != Needs::default()) else { return };
+        let lists = needs.lists.then(|| (Arc::clone(&shared.zones), Arc::clone(&shared.config)));
         let deadline = Instant::now() + shared.config.dns.timeout;
+        let client = client.ip();
         self.client.begin(async move {
             let reverse = async {
-                if needs.reverse { Some(resolver.reverse(client, needs.forward, deadline).await) } else { None }
+                if !needs.reverse {
+                    return None;
+                }
+                Some(patiently(deadline, || resolver.reverse(client, needs.forward, deadline)).await)
             };
             let lists = async {
-                match &zones {
-                    Some(zones) => ask_lists(&resolver, zones, client, deadline).await,
+                match &lists {
+                    Some((zones, config)) => ask_lists(&resolver, zones, &config.dnsbl, client, deadline).await,
                     None => Vec::new(),
                 }
             };
@@ -51,12 +65,19 @@ impl Inquiry {
         });
     }
 
-    /// Begins to look up the `domain` of a sender, if there is one to look up, in place of that of an earlier one.
-    pub(super) fn about_sender(&mut self, shared: &Shared, domain: Option<&str>) {
+    /// The `domain` of a sender, if there is one to look up, in place of that of an earlier one. Nothing is asked yet: a
+    /// MAIL alone costs no question.
+    pub(super) fn about_sender(&mut self, domain: Option<String>) {
         self.sender = Lookup::default();
-        if let (Some(resolver), Some(domain)) = (shared.resolver.clone(), domain.map(str::to_owned)) {
+        self.domain = domain;
+    }
+
+    /// A recipient is to be judged: begins to look up the sender's domain, unless that was done.
+    pub(super) fn begin(&mut self, shared: &Shared, client: ClientAddr) {
+        if let (Some(domain), Some(resolver)) = (self.domain.take(), resolver(shared, client)) {
             let deadline = Instant::now() + shared.config.dns.timeout;
-            self.sender.begin(async move { Some(resolver.sender_domain(&domain, deadline).await) });
+            self.sender
+                .begin(async move { Some(patiently(deadline, || resolver.sender_domain(&domain, deadline)).await) });
         }
     }
 
@@ -67,18 +88,50 @@ impl Inquiry {
     }
 }
 
-/// Asks all lists at once.
-async fn ask_lists(resolver: &Resolver, zones: &Arc<[Zone]>, client: IpAddr, deadline: Instant) -> Vec<Listing> {
+/// Who is asked, on behalf of `client`.
+fn resolver(shared: &Shared, client: ClientAddr) -> Option<Resolver> {
+    let resolver = shared.resolver.as_ref()?;
+    let source = client.source(shared.config.limits.ipv6_prefix);
+    let standing = if shared.mark(client).familiar { Standing::Known } else { Standing::Stranger };
+    Some(resolver.on_behalf(Party { source, network: Network::of(source).first(), standing }))
+}
+
+/// What `look_up` finds out, once it has a place; until `deadline`.
+async fn patiently<T, F>(deadline: Instant, look_up: impl Fn() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    let mut pause = PAUSE;
+    loop {
+        let found = look_up().await;
+        if !matches!(found, Err(Failure::Busy)) || Instant::now() + pause >= deadline {
+            return found;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+/// Asks all lists at once; `named` are the same lists.
+async fn ask_lists(
+    resolver: &Resolver,
+    zones: &Arc<[Zone]>,
+    named: &[Dnsbl],
+    client: IpAddr,
+    deadline: Instant,
+) -> Vec<Listing> {
     let mut asked = tokio::task::JoinSet::new();
     for index in 0..zones.len() {
         let (resolver, zones) = (resolver.clone(), Arc::clone(zones));
-        asked.spawn(async move { (index, resolver.listed(&zones[index], client, deadline).await) });
+        asked.spawn(
+            async move { (index, patiently(deadline, || resolver.listed(&zones[index], client, deadline)).await) },
+        );
     }
     let mut found: Vec<_> = asked.join_all().await;
     found.sort_by_key(|(index, _)| *index);
     let listing = |(index, found): (usize, _)| {
-        let Zone { name, weight, .. } = &zones[index];
-        Listing { zone: name.clone(), weight: *weight, found }
+        let Dnsbl { name, weight, .. } = &named[index];
+        Listing { list: name.as_str().into(), weight: *weight, found }
     };
     found.into_iter().map(listing).collect()
 }

@@ -58,6 +58,7 @@ pub struct Shared {
     pool: Arc<pool::Pool>,
     /// `None`: nothing is checked that DNS is needed for.
     resolver: Option<Resolver>,
+    /// In the order of `config.dnsbl`.
     zones: Arc<[Zone]>,
     /// `None`: no certificate, no TLS towards clients.
     tls: Option<tls::Server>,
@@ -176,6 +177,9 @@ fn resolver(config: &Config, metrics: &Metrics) -> Result<(Option<Resolver>, Arc
     let zones = zones.collect();
     if !(lists || checks.sender_domain.is_on() || checks.ptr.is_on() || checks.ptr_forward.is_on()) {
         return Ok((None, zones));
+    }
+    for (bound, places) in Resolver::PLACES {
+        metrics.bounds().limit(bound, places as u64);
     }
     let resolver = Resolver::new(&config.dns.servers, Arc::new(DnsMeter(metrics.clone())))?;
     Ok((Some(resolver), zones))

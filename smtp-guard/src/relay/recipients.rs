@@ -98,7 +98,7 @@ impl Follower {
         }
         let result = KnownRecipients::load(&self.path);
         // One that changed while it was read is looked at again.
-        if !matches!(result, Err(RecipientsError::Changed { .. })) {
+        if !result.as_ref().is_err_and(RecipientsError::is_passing) {
             self.settled = now;
         }
         (self, Some(result))

@@ -91,7 +91,7 @@ struct Stage {
 impl Stage {
     fn open(shared: &Shared, addr: ClientAddr, client: Client) -> Self {
         let mut inquiry = Inquiry::default();
-        inquiry.about_client(shared, addr.ip(), shared.rules.needs(&client, Role::Mx));
+        inquiry.about_client(shared, addr, shared.rules.needs(&client, Role::Mx));
         let clock = Both::now();
         let opening = Opening {
             id: "try".to_owned(),
@@ -151,6 +151,7 @@ impl Stage {
                 let unknown = recipient.is_some_and(|recipient| shared.is_unknown(&recipient));
                 let mut facts = Facts { deferred, unknown, found: None };
                 if lookups {
+                    self.inquiry.begin(shared, self.addr);
                     let found = self.inquiry.found().await;
                     self.found = Some(found.clone());
                     facts.found = Some(Arc::new(found));
@@ -162,7 +163,7 @@ impl Stage {
                     return Some(Input::OverRate);
                 }
                 let domain = shared.rules.domain_to_look_up(&self.client, Role::Mx, &mail.path);
-                self.inquiry.about_sender(shared, domain.as_deref());
+                self.inquiry.about_sender(domain);
                 step.passed_on = true;
                 return yes();
             }
@@ -285,9 +286,9 @@ fn told(found: &Found) -> Vec<String> {
         Err(failure) => format!("reverse DNS entry: {failure}"),
     }));
     told.extend(found.lists.iter().map(|list| match &list.found {
-        Ok(Some(reply)) => format!("{} lists it: {reply}, weight {}", list.zone, list.weight),
-        Ok(None) => format!("{} does not list it", list.zone),
-        Err(failure) => format!("{}: {failure}", list.zone),
+        Ok(Some(reply)) => format!("{} lists it: {reply}, weight {}", list.list, list.weight),
+        Ok(None) => format!("{} does not list it", list.list),
+        Err(failure) => format!("{}: {failure}", list.list),
     }));
     told.extend(found.sender.map(|sender| match sender {
         Ok(SenderDomain::Exists) => "the sender's domain exists".to_owned(),

@@ -1,11 +1,10 @@
 //! TLS on both sides (rustls on aws-lc-rs): our certificate, which is read again when its file changes, and what we ask
 //! of the backend's.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::client::WebPkiServerVerifier;
@@ -23,7 +22,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use super::Stop;
 use super::stream::Stream;
 use crate::config::{Backend, BackendTls, Tls};
+use crate::file::{self, FileError};
 use crate::session::{HANDSHAKE_WAIT, Secured};
+use crate::stamp::Stamp;
 use crate::wire::line::NothingUnread;
 
 /// How often the files of the certificate are looked at.
@@ -37,7 +38,7 @@ const BUFFER: usize = 16 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("cannot read {}: {source}; check [tls] and the file's owner and mode", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    Read { path: PathBuf, source: FileError },
     #[error("{}: {reason}", path.display())]
     Bad { path: PathBuf, reason: String },
     #[error("{} and {} do not belong together, or can't be used: {reason}", certificate.display(), key.display())]
@@ -97,18 +98,28 @@ impl Server {
 
     /// Reads the certificate again whenever its files change, until `stop`. A pair that can't be used changes nothing.
     pub(super) async fn watch(&self, mut stop: Stop) {
-        let mut seen = self.stamp();
+        let mut seen = stamp(&self.files);
         loop {
             tokio::select! {
                 biased;
                 () = stop.requested() => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            let now = self.stamp();
-            if now == seen {
-                continue;
-            }
-            match load(&self.files) {
+            // A file system that stalls must not take a runtime thread along.
+            let files = self.files.clone();
+            let looked = tokio::task::spawn_blocking(move || {
+                let now = stamp(&files);
+                (now, (now != seen).then(|| load(&files)))
+            });
+            let (now, found) = tokio::select! {
+                biased;
+                () = stop.requested() => return,
+                looked = looked => match looked {
+                    Ok((now, Some(found))) => (now, found),
+                    _ => continue,
+                },
+            };
+            match found {
                 Ok(certificate) => {
                     self.certificate.0.store(Arc::new(certificate));
                     tracing::info!(certificate = %self.files.certificate.display(), "certificate read again");
@@ -119,14 +130,11 @@ impl Server {
             seen = now;
         }
     }
+}
 
-    /// What changes when a file is written or replaced.
-    fn stamp(&self) -> [Option<(SystemTime, u64)>; 2] {
-        [&self.files.certificate, &self.files.key].map(|path| {
-            let data = fs::metadata(path).ok()?;
-            Some((data.modified().ok()?, data.len()))
-        })
-    }
+/// The files as they are now. Blocks.
+fn stamp(files: &Tls) -> [Option<Stamp>; 2] {
+    [&files.certificate, &files.key].map(|path| Stamp::of(path))
 }
 
 /// `TLSv1_3` as it is written elsewhere.
@@ -139,11 +147,8 @@ fn readable(version: &'static str) -> &'static str {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let failed = |source| TlsError::Read { path: path.to_owned(), source };
-    if fs::metadata(path).map_err(failed)?.len() > MAX_FILE {
-        return Err(bad(path, format!("more than {MAX_FILE} bytes")));
-    }
-    fs::read(path).map_err(failed)
+    let read = file::read(path, MAX_FILE).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
+    Ok(read.0)
 }
 
 fn bad(path: &Path, reason: impl Into<String>) -> TlsError {

@@ -1,19 +1,22 @@
 //! The tables of the store: of each source its last ban, and what is counted of it.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
+use super::directory::{own_file, with_suffix};
 use super::{Ban, Change, Counter, Origin, Reason, StoreError, WallTime};
 use crate::addr::Ipv6Prefix;
+use crate::observe::log::printable;
 
 /// Schema of this version, in `user_version`. 0 is a new file.
-const SCHEMA: i64 = 2;
+pub(super) const SCHEMA: i64 = 2;
 
 const CREATE: &str = "
-    CREATE TABLE decisions (
+    CREATE TABLE IF NOT EXISTS decisions (
         source   TEXT PRIMARY KEY,    -- 192.0.2.1, or 2001:db8::/64
         reason   TEXT NOT NULL,       -- label, as in metrics and logs
         origin   TEXT NOT NULL,       -- ledger | operator
@@ -23,12 +26,11 @@ const CREATE: &str = "
         text     TEXT NOT NULL,
         evidence TEXT NOT NULL        -- JSON array of strings
     ) STRICT;
-    CREATE INDEX decisions_until ON decisions (until);
+    CREATE INDEX IF NOT EXISTS decisions_until ON decisions (until);
 ";
 
-/// From schema 1 to 2.
 const CREATE_COUNTERS: &str = "
-    CREATE TABLE counters (
+    CREATE TABLE IF NOT EXISTS counters (
         kind     TEXT NOT NULL,       -- ledger | connections | messages
         source   TEXT NOT NULL,       -- 192.0.2.1, or 2001:db8::/64
         at       INTEGER NOT NULL,    -- when it was written, ms since 1970-01-01 UTC
@@ -38,6 +40,10 @@ const CREATE_COUNTERS: &str = "
     PRAGMA user_version = 2;
 ";
 
+/// What is read of each table.
+const DECISIONS: &str = "SELECT source, reason, origin, made, until, repeat, text, evidence FROM decisions";
+const COUNTERS: &str = "SELECT kind, source, state FROM counters ORDER BY at DESC";
+
 /// An open database.
 pub(super) struct Database {
     connection: Connection,
@@ -45,36 +51,49 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens `path`, or begins it. One that SQLite can't read is renamed and begun anew.
-    pub(super) fn open(path: &Path, prefix: Ipv6Prefix) -> Result<Self, StoreError> {
-        match Self::connect(path, prefix) {
-            Err(StoreError::Database { source, .. }) if is_broken(&source) => {
-                let aside = path.with_extension(format!("broken-{}", WallTime::now().as_ms()));
-                let failed = |source| StoreError::Directory { directory: path.to_owned(), source };
-                fs::rename(path, &aside).map_err(failed)?;
-                tracing::error!(error = %source, aside = %aside.display(),
-                    "the store can't be read: it was set aside and a new one is begun; decisions in it are lost");
-                Self::connect(path, prefix)
+    /// Opens `path`, or begins it (`true`). One that is damaged is renamed and begun anew, which is said.
+    pub(super) fn open(path: &Path, prefix: Ipv6Prefix) -> Result<(Self, bool), StoreError> {
+        let damage = match Self::connect(path, prefix) {
+            Err(StoreError::Damaged { what, .. }) => what,
+            Err(StoreError::Database { source, .. }) if is_damaged(&source) => source.to_string(),
+            result => return result.map(|database| (database, false)),
+        };
+        let aside = path.with_extension(format!("broken-{}", WallTime::now().as_ms()));
+        let failed = |source| StoreError::Directory { directory: path.to_owned(), source };
+        fs::rename(path, &aside).map_err(failed)?;
+        for suffix in ["-wal", "-shm"] {
+            // What belongs to the old file must not be taken for a part of the new one.
+            let beside = with_suffix(path, suffix);
+            if beside.exists() {
+                fs::rename(&beside, with_suffix(&aside, suffix)).map_err(failed)?;
             }
-            result => result,
         }
+        tracing::error!(error = damage, aside = %aside.display(),
+            "the store is damaged: it was set aside and a new one is begun; decisions in it are lost");
+        own_file(path)?;
+        Self::connect(path, prefix).map(|database| (database, true))
     }
 
     fn connect(path: &Path, prefix: Ipv6Prefix) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Database { path: path.to_owned(), source };
+        let damaged = |what: String| StoreError::Damaged { path: path.to_owned(), what };
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         // A crash of the machine may cost the last decisions, never the file.
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
         let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-        match found {
-            0 => connection.execute_batch(&format!("BEGIN;{CREATE}{CREATE_COUNTERS}COMMIT;")).map_err(failed)?,
-            1 => connection.execute_batch(&format!("BEGIN;{CREATE_COUNTERS}COMMIT;")).map_err(failed)?,
-            SCHEMA => {}
-            _ => {
-                return Err(StoreError::Newer { path: path.to_owned(), found });
-            }
+        if found > SCHEMA {
+            return Err(StoreError::Newer { path: path.to_owned(), found });
+        }
+        let checked: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
+        if checked != "ok" {
+            return Err(damaged(checked));
+        }
+        // Both are of this version, or of one that had less.
+        connection.execute_batch(&format!("BEGIN;{CREATE}{CREATE_COUNTERS}COMMIT;")).map_err(failed)?;
+        for select in [DECISIONS, COUNTERS] {
+            connection.prepare(select).map_err(|error| damaged(error.to_string()))?;
         }
         Ok(Self { connection, prefix })
     }
@@ -91,34 +110,32 @@ impl Database {
     }
 
     fn read(&self) -> rusqlite::Result<Vec<Ban>> {
-        let mut statement = self
-            .connection
-            .prepare("SELECT source, reason, origin, made, until, repeat, text, evidence FROM decisions")?;
+        let mut statement = self.connection.prepare(DECISIONS)?;
         let mut rows = statement.query([])?;
-        let mut bans = Vec::new();
+        let (mut bans, mut senseless) = (Vec::new(), Senseless::default());
         while let Some(row) = rows.next()? {
-            let source: String = row.get(0)?;
-            let (reason, origin): (String, String) = (row.get(1)?, row.get(2)?);
-            let evidence: String = row.get(7)?;
-            let address = source.split('/').next().and_then(|address| address.parse().ok());
-            let (Some(address), Some(reason), Some(origin)) =
-                (address, Reason::from_label(&reason), Origin::from_label(&origin))
-            else {
-                tracing::warn!(source, reason, origin, "a decision in the store makes no sense and is left out");
-                continue;
-            };
-            bans.push(Ban {
-                source: self.prefix.source(address),
-                reason,
-                origin,
-                made: WallTime::from_ms(row.get(3)?),
-                until: WallTime::from_ms(row.get(4)?),
-                repeat: row.get(5)?,
-                text: row.get(6)?,
-                evidence: serde_json::from_str(&evidence).unwrap_or_default(),
-            });
+            match self.ban(row) {
+                Some(ban) => bans.push(ban),
+                None => senseless.note(row),
+            }
         }
+        senseless.tell("decisions");
         Ok(bans)
+    }
+
+    /// The ban of a row; `None`: it makes no sense.
+    fn ban(&self, row: &Row<'_>) -> Option<Ban> {
+        let text = |column| row.get::<_, String>(column).ok();
+        Some(Ban {
+            source: self.prefix.source(address(&text(0)?)?),
+            reason: Reason::from_label(&text(1)?)?,
+            origin: Origin::from_label(&text(2)?)?,
+            made: WallTime::from_ms(row.get(3).ok()?),
+            until: WallTime::from_ms(row.get(4).ok()?),
+            repeat: row.get(5).ok()?,
+            text: text(6)?,
+            evidence: serde_json::from_str(&text(7)?).unwrap_or_default(),
+        })
     }
 
     /// All counters that a restart brought over.
@@ -133,18 +150,22 @@ impl Database {
     }
 
     fn read_counters(&self) -> rusqlite::Result<Vec<Counter>> {
-        let mut statement = self.connection.prepare("SELECT kind, source, state FROM counters ORDER BY at DESC")?;
+        let mut statement = self.connection.prepare(COUNTERS)?;
         let mut rows = statement.query([])?;
-        let mut counters = Vec::new();
+        let (mut counters, mut senseless) = (Vec::new(), Senseless::default());
         while let Some(row) = rows.next()? {
-            let source: String = row.get(1)?;
-            let Some(address) = source.split('/').next().and_then(|address| address.parse().ok()) else {
-                tracing::warn!(source, "a counter in the store is of no address and is left out");
-                continue;
-            };
-            counters.push(Counter { kind: row.get(0)?, source: self.prefix.source(address), state: row.get(2)? });
+            match self.counter(row) {
+                Some(counter) => counters.push(counter),
+                None => senseless.note(row),
+            }
         }
+        senseless.tell("counters");
         Ok(counters)
+    }
+
+    fn counter(&self, row: &Row<'_>) -> Option<Counter> {
+        let text = |column| row.get::<_, String>(column).ok();
+        Some(Counter { kind: text(0)?, source: self.prefix.source(address(&text(1)?)?), state: text(2)? })
     }
 
     /// Writes all `changes`, or none.
@@ -195,7 +216,36 @@ impl Database {
     }
 }
 
-fn is_broken(error: &rusqlite::Error) -> bool {
+/// The address of `192.0.2.1` or `2001:db8::/64`.
+fn address(source: &str) -> Option<IpAddr> {
+    source.split('/').next().and_then(|address| address.parse().ok())
+}
+
+/// Rows that make no sense: left out, and told together.
+#[derive(Default)]
+struct Senseless {
+    rows: u64,
+    first: String,
+}
+
+impl Senseless {
+    fn note(&mut self, row: &Row<'_>) {
+        self.rows += 1;
+        if self.rows == 1 {
+            self.first = row.get(0).unwrap_or_default();
+        }
+    }
+
+    fn tell(self, table: &str) {
+        if self.rows > 0 {
+            let first = printable(self.first.as_bytes());
+            tracing::warn!(table, rows = self.rows, first, "rows of the store make no sense and are left out");
+        }
+    }
+}
+
+/// Whether it is the file that is damaged.
+pub(super) fn is_damaged(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
 }

@@ -1,45 +1,63 @@
 //! Decisions and counters that survive a restart: SQLite in the state directory, written by one thread.
 //!
 //! Nobody waits for the disk: changes go through a bounded queue. What can't be written is kept and tried again; what
-//! doesn't fit the queue is told to the caller, who comes back with it. A database that can't be read is set aside under
-//! another name and a new one is begun: mail must go on.
+//! doesn't fit the queue is told to the caller, who comes back with it. A database that is damaged is set aside under another
+//! name and a new one is begun. Where the disk is full, or the directory can't be used, mail goes on without a store: it is
+//! tried again every [`RETRY`], and what it held is handed over late. Only what another guard or another user holds is an
+//! error.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{fs, io};
 
-use rustix::fs::{FlockOperation, flock};
 use smtp_guard_ebpf::reason::Reason;
 
 use crate::addr::{Ipv6Prefix, Source};
 use crate::clock::WallTime;
 use crate::feedback::decision::{Ban, Origin};
 
+mod complaint;
 mod database;
+mod directory;
 
+use complaint::Complaint;
 use database::Database;
 
 /// Changes that wait for the disk.
 const QUEUE: usize = 65_536;
-/// After a failed write, when it is tried again.
+/// After a failed attempt, when the next one is made.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Why the store can't be opened.
+/// Why the store can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot use the state directory {directory}: {source}; set [state] directory to one that this user may write", directory = .directory.display())]
     Directory { directory: PathBuf, source: io::Error },
-    #[error("another smtp-guard runs with the state directory {directory} (process {pid}): stop it, or set another [state] directory", directory = .directory.display())]
-    InUse { directory: PathBuf, pid: String },
+    #[error("another program has the state directory {directory}: {holder}; stop it, or set another [state] directory", directory = .directory.display())]
+    InUse { directory: PathBuf, holder: String },
+    #[error("{path} belongs to user {owner}, and this is user {user}: run as that user, or set another [state] directory", path = .path.display())]
+    Foreign { path: PathBuf, owner: u32, user: u32 },
+    #[error("{path} is no regular file: links and devices are not followed in the state directory; remove it", path = .path.display())]
+    NotRegular { path: PathBuf },
     #[error("cannot open {path}: {source}", path = .path.display())]
     Database { path: PathBuf, source: rusqlite::Error },
+    #[error("{path} is damaged: {what}", path = .path.display())]
+    Damaged { path: PathBuf, what: String },
     #[error("{path} was written by a newer version of smtp-guard (schema {found}): update, or move the file away", path = .path.display())]
     Newer { path: PathBuf, found: i64 },
     #[error("cannot start the thread that writes the store: {0}")]
     Thread(io::Error),
+}
+
+impl StoreError {
+    /// Whether the guard must not run with this state directory: somebody else has it.
+    fn is_anothers(&self) -> bool {
+        matches!(self, Self::InUse { .. } | Self::Foreign { .. } | Self::NotRegular { .. })
+    }
 }
 
 /// The store. Dropping it writes what is queued.
@@ -47,10 +65,42 @@ pub enum StoreError {
 pub struct Store {
     changes: Option<SyncSender<Change>>,
     writer: Option<JoinHandle<()>>,
-    loaded: Vec<Ban>,
-    counters: Vec<Counter>,
-    /// Held for as long as the store is open: only one guard may use a directory.
-    _lock: fs::File,
+    /// No change will come any more.
+    closing: Arc<AtomicBool>,
+    state: State,
+}
+
+/// How the store is: what it holds for its owner, and what is wrong with it. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct State(Arc<Mutex<Held>>);
+
+#[derive(Debug, Default)]
+struct Held {
+    found: Option<Found>,
+    trouble: Option<String>,
+}
+
+/// What a database held when it was opened.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Also those that are over but not forgotten.
+    pub bans: Vec<Ban>,
+    /// The latest first.
+    pub counters: Vec<Counter>,
+    /// It is a new one: what is in force has to be saved again.
+    pub begun: bool,
+}
+
+impl State {
+    /// Why nothing is written now; `None`: all is well.
+    pub fn trouble(&self) -> Option<String> {
+        self.held().trouble.clone()
+    }
+
+    // A panic elsewhere can't leave it half changed.
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug)]
@@ -84,28 +134,39 @@ pub struct Counter {
 pub struct Full;
 
 impl Store {
-    /// Opens the store in `directory`, which is created where it is missing.
+    /// Opens the store in `directory`, which is created where it is missing. What can't be opened now is said and tried again;
+    /// an error is only what must not be shared.
     pub fn open(directory: &Path, prefix: Ipv6Prefix) -> Result<Self, StoreError> {
-        let lock = lock(directory)?;
-        let mut database = Database::open(&directory.join("decisions.db"), prefix)?;
-        let loaded = database.load();
-        let counters = database.load_counters();
+        let state = State::default();
+        let mut disk =
+            Disk { directory: directory.to_owned(), prefix, lock: None, database: None, state: state.clone() };
+        match disk.open() {
+            Ok(_) => {}
+            Err(error) if error.is_anothers() => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, "mail goes on without a store: what is banned and counted now is lost at a restart; \
+                    it is tried again every {} s", RETRY.as_secs());
+                state.held().trouble = Some(error.to_string());
+            }
+        }
         let (changes, queue) = sync_channel(QUEUE);
+        let closing = Arc::new(AtomicBool::new(false));
+        let closed = Arc::clone(&closing);
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || write(&queue, &mut database))
+            .spawn(move || Writer::new(queue, closed, disk).run())
             .map_err(StoreError::Thread)?;
-        Ok(Self { changes: Some(changes), writer: Some(writer), loaded, counters, _lock: lock })
+        Ok(Self { changes: Some(changes), writer: Some(writer), closing, state })
     }
 
-    /// The bans that were in the store when it was opened, also those that are over but not forgotten. Once.
-    pub fn take_loaded(&mut self) -> Vec<Ban> {
-        std::mem::take(&mut self.loaded)
+    /// What a database held that was opened since this was last asked: at the start, and where it could be opened late.
+    pub fn take_found(&self) -> Option<Found> {
+        self.state.held().found.take()
     }
 
-    /// The counters that were in the store when it was opened, the latest first. Once.
-    pub fn take_counters(&mut self) -> Vec<Counter> {
-        std::mem::take(&mut self.counters)
+    /// How it is.
+    pub fn state(&self) -> &State {
+        &self.state
     }
 
     /// Keeps what is counted of `source`, in place of an earlier state of the same kind; `None` forgets it. Waits for
@@ -156,7 +217,8 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // The thread ends when the queue is closed and empty.
+        // The thread ends when the queue is closed and empty, or can't be written.
+        self.closing.store(true, Ordering::Relaxed);
         self.changes = None;
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
@@ -166,62 +228,132 @@ impl Drop for Store {
     }
 }
 
-/// The writer: one transaction for all that waits.
-fn write(queue: &Receiver<Change>, database: &mut Database) {
-    let mut pending: Vec<Change> = Vec::new();
-    let mut open = true;
-    while open || !pending.is_empty() {
-        if open {
-            open = gather(queue, &mut pending);
-        }
-        match database.apply(&pending) {
-            Ok(()) => pending.clear(),
-            Err(error) if open => {
-                tracing::error!(%error, waiting = pending.len(), "cannot write the store; trying again")
+/// The state directory and the database in it, as far as they could be had.
+struct Disk {
+    directory: PathBuf,
+    prefix: Ipv6Prefix,
+    /// Held for as long as the store is open: only one guard may use a directory.
+    lock: Option<fs::File>,
+    database: Option<Database>,
+    state: State,
+}
+
+impl Disk {
+    /// The database; what it holds is handed over when it is opened.
+    fn open(&mut self) -> Result<&mut Database, StoreError> {
+        if self.database.is_none() {
+            directory::prepare(&self.directory)?;
+            if self.lock.is_none() {
+                self.lock = Some(directory::lock(&self.directory)?);
             }
-            Err(error) => {
-                tracing::error!(%error, lost = pending.len(), "cannot write the store; decisions are lost at this restart");
+            let path = self.directory.join("decisions.db");
+            directory::own_file(&path)?;
+            let (mut database, begun) = Database::open(&path, self.prefix)?;
+            let found = Found { bans: database.load(), counters: database.load_counters(), begun };
+            self.state.held().found = Some(found);
+            self.database = Some(database);
+        }
+        let missing =
+            || StoreError::Directory { directory: self.directory.clone(), source: io::ErrorKind::NotFound.into() };
+        self.database.as_mut().ok_or_else(missing)
+    }
+
+    /// Writes all `changes`, or none. A database that turns out to be damaged is opened anew the next time.
+    fn write(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let path = self.directory.join("decisions.db");
+        let applied = self.open()?.apply(changes);
+        applied.map_err(|source| {
+            if database::is_damaged(&source) {
+                self.database = None;
+            }
+            StoreError::Database { path, source }
+        })
+    }
+}
+
+/// The thread that writes: one transaction for all that waits.
+struct Writer {
+    queue: Receiver<Change>,
+    closing: Arc<AtomicBool>,
+    disk: Disk,
+    pending: Vec<Change>,
+    /// After a failed attempt: not before.
+    retry: Option<Instant>,
+    complaint: Complaint,
+}
+
+impl Writer {
+    fn new(queue: Receiver<Change>, closing: Arc<AtomicBool>, disk: Disk) -> Self {
+        let retry = disk.database.is_none().then(|| Instant::now() + RETRY);
+        Self { queue, closing, disk, pending: Vec::new(), retry, complaint: Complaint::default() }
+    }
+
+    fn run(mut self) {
+        while self.gather() {
+            if self.retry.is_none_or(|retry| Instant::now() >= retry) {
+                self.write();
+            }
+        }
+        // What is left in the queue when it is closed; a disk that fails now has had its chance.
+        loop {
+            self.pending.extend(self.queue.try_iter().take(QUEUE.saturating_sub(self.pending.len())));
+            if self.pending.is_empty() {
                 return;
             }
+            if let Err(error) = self.disk.write(&self.pending) {
+                let lost = self.pending.len();
+                tracing::error!(%error, lost, "cannot write the store; decisions are lost at this restart");
+                return;
+            }
+            self.pending.clear();
         }
     }
-}
 
-/// Waits for changes and takes all there are, at most [`QUEUE`] of them. `false` when there will be no more.
-fn gather(queue: &Receiver<Change>, pending: &mut Vec<Change>) -> bool {
-    if pending.len() >= QUEUE {
-        std::thread::sleep(RETRY);
-        return true;
+    fn write(&mut self) {
+        let written = self.disk.write(&self.pending);
+        self.disk.state.held().trouble = written.as_ref().err().map(ToString::to_string);
+        match written {
+            Ok(()) => {
+                self.pending.clear();
+                self.retry = None;
+                if self.complaint.end() {
+                    tracing::info!("the store is written again");
+                }
+            }
+            Err(error) => {
+                let now = Instant::now();
+                self.retry = Some(now + RETRY);
+                if let Some(times) = self.complaint.again(now) {
+                    tracing::error!(%error, waiting = self.pending.len(), times, "cannot write the store; trying again");
+                }
+            }
+        }
     }
-    let first = if pending.is_empty() {
-        queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
-    } else {
-        queue.recv_timeout(RETRY)
-    };
-    match first {
-        Ok(change) => pending.push(change),
-        Err(RecvTimeoutError::Timeout) => return true,
-        Err(RecvTimeoutError::Disconnected) => return false,
-    }
-    while pending.len() < QUEUE
-        && let Ok(change) = queue.try_recv()
-    {
-        pending.push(change);
-    }
-    true
-}
 
-fn lock(directory: &Path) -> Result<fs::File, StoreError> {
-    let failed = |source| StoreError::Directory { directory: directory.to_owned(), source };
-    fs::create_dir_all(directory).map_err(failed)?;
-    let path = directory.join("lock");
-    let file = fs::File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let pid = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
-        return Err(StoreError::InUse { directory: directory.to_owned(), pid });
+    /// Waits for changes and takes all there are, at most [`QUEUE`] of them. `false` when there will be no more.
+    fn gather(&mut self) -> bool {
+        if self.closing.load(Ordering::Relaxed) {
+            return false;
+        }
+        // While it must wait it looks up now and then: a full backlog on a failing disk must not hide the end.
+        let wait =
+            self.retry.map(|retry| retry.saturating_duration_since(Instant::now()).min(Duration::from_millis(200)));
+        if self.pending.len() >= QUEUE {
+            std::thread::sleep(wait.unwrap_or_default());
+            return true;
+        }
+        let first = match wait {
+            Some(wait) => self.queue.recv_timeout(wait),
+            None => self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match first {
+            Ok(change) => self.pending.push(change),
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        self.pending.extend(self.queue.try_iter().take(QUEUE - self.pending.len()));
+        true
     }
-    fs::write(&path, format!("{}\n", std::process::id())).map_err(failed)?;
-    Ok(file)
 }
 
 #[cfg(test)]
@@ -270,12 +402,11 @@ mod tests {
         store.count("ledger", Source::v4(2), None, WallTime::from_ms(30), Duration::ZERO).unwrap();
         store.purge(WallTime::from_ms(6), WallTime::from_ms(20)).unwrap();
         drop(store);
-        let mut store = open(directory.path());
-        let mut loaded = store.take_loaded();
-        loaded.sort_by_key(|ban| ban.until);
-        assert_eq!(loaded, [Ban { repeat: 4, ..ban(6) }, v6]);
+        let mut found = found(directory.path());
+        found.bans.sort_by_key(|ban| ban.until);
+        assert_eq!(found.bans, [Ban { repeat: 4, ..ban(6) }, v6]);
         let kept = Counter { kind: "messages".to_owned(), source: Source::v4(2), state: "2".to_owned() };
-        assert_eq!(store.take_counters(), [kept]);
+        assert_eq!((found.counters, found.begun), (vec![kept], false));
     }
 
     #[test]
@@ -289,7 +420,7 @@ mod tests {
         let store = open(directory.path());
         store.count("ledger", Source::v4(1), Some("x".to_owned()), WallTime::from_ms(1), Duration::ZERO).unwrap();
         drop(store);
-        assert_eq!(open(directory.path()).take_counters().len(), 1);
+        assert_eq!(found(directory.path()).counters.len(), 1);
     }
 
     #[test]
@@ -297,19 +428,111 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let _store = open(directory.path());
         let error = Store::open(directory.path(), Ipv6Prefix::default()).unwrap_err();
-        assert!(error.to_string().contains(&format!("(process {})", std::process::id())), "{error}");
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    }
+
+    /// A store of 2,000 bans that `damage` befell: how many of them are found, and whether it was set aside.
+    fn check_damaged(damage: impl FnOnce(&Path), bans: usize, aside: bool) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path());
+        (0..2000).for_each(|n| store.save(&ban(n)).unwrap());
+        drop(store);
+        damage(&directory.path().join("decisions.db"));
+        let store = open(directory.path());
+        let kept = store.take_found().unwrap();
+        assert_eq!((kept.bans.len(), kept.begun), (bans, aside));
+        store.save(&ban(5000)).unwrap();
+        store.count("ledger", Source::v4(1), Some("x".to_owned()), WallTime::from_ms(1), Duration::ZERO).unwrap();
+        drop(store);
+        let again = found(directory.path());
+        assert_eq!((again.bans.len(), again.counters.len()), (bans + 1, 1), "it is written again");
+        let names: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names.iter().any(|name| name.to_string_lossy().contains("broken")), aside, "{names:?}");
+    }
+
+    /// Zeros in the place of a page.
+    fn zero(path: &Path, offset: usize) {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[offset..offset + 4096].fill(0);
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn sql(path: &Path, text: &str) {
+        rusqlite::Connection::open(path).unwrap().execute_batch(text).unwrap();
     }
 
     #[test]
-    fn a_broken_database_is_set_aside() {
+    fn d4_a_damaged_database_is_set_aside_and_one_bad_row_is_one_bad_row() {
+        check_damaged(|path| fs::write(path, "not a database, by far not one at all".repeat(100)).unwrap(), 0, true);
+        check_damaged(|path| zero(path, 4096), 0, true);
+        check_damaged(|path| zero(path, 8192), 0, true);
+        check_damaged(|path| sql(path, "DROP TABLE counters"), 2000, false);
+        check_damaged(|path| sql(path, "DROP TABLE decisions"), 0, false);
+        check_damaged(|path| sql(path, "ALTER TABLE decisions RENAME COLUMN repeat TO times"), 0, true);
+        check_damaged(|path| sql(path, "UPDATE decisions SET repeat = -1 WHERE source = '0.0.0.7'"), 1999, false);
+        check_damaged(|path| sql(path, "UPDATE decisions SET repeat = 1 << 40 WHERE source = '0.0.0.7'"), 1999, false);
+        check_damaged(
+            |path| sql(path, "UPDATE decisions SET reason = 'x', evidence = '{' WHERE source = '0.0.0.7'"),
+            1999,
+            false,
+        );
+        check_damaged(|path| sql(path, "UPDATE decisions SET source = 'nobody' WHERE source = '0.0.0.7'"), 1999, false);
+    }
+
+    #[test]
+    fn d3_mail_goes_on_without_a_store_and_what_it_held_comes_late() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("decisions.db"), "not a database, by far not one at all".repeat(100)).unwrap();
+        let path = directory.path().join("decisions.db");
         let store = open(directory.path());
         store.save(&ban(5)).unwrap();
         drop(store);
-        assert_eq!(open(directory.path()).take_loaded(), [ban(5)]);
-        let names: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert!(names.iter().any(|name| name.to_string_lossy().contains("broken")), "{names:?}");
+        let newer = rusqlite::Connection::open(&path).unwrap();
+        newer.pragma_update(None, "user_version", 99).unwrap();
+        let store = open(directory.path());
+        assert!(store.state().trouble().unwrap().contains("newer version"));
+        assert!(store.take_found().is_none());
+        store.save(&ban(6)).unwrap();
+        newer.pragma_update(None, "user_version", database::SCHEMA).unwrap();
+        let found = wait_for(|| store.take_found());
+        assert_eq!(found.bans, [ban(5)]);
+        wait_for(|| store.state().trouble().is_none().then_some(()));
+        drop((store, newer));
+        assert_eq!(self::found(directory.path()).bans.len(), 2);
+    }
+
+    #[test]
+    fn d9_the_end_is_seen_although_a_full_backlog_can_not_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (changes, queue) = sync_channel(QUEUE);
+        let closing = Arc::new(AtomicBool::new(false));
+        let state = State::default();
+        // A directory that can't be made.
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        let disk = Disk { directory: file.join("x"), prefix: Ipv6Prefix::default(), lock: None, database: None, state };
+        let mut writer = Writer::new(queue, Arc::clone(&closing), disk);
+        writer.pending = (0..QUEUE).map(|_| Change::Remove(Source::v4(1))).collect();
+        assert!(writer.gather());
+        closing.store(true, Ordering::Relaxed);
+        drop(changes);
+        assert!(!writer.gather());
+        writer.run();
+    }
+
+    /// What the store in `directory` holds.
+    fn found(directory: &Path) -> Found {
+        open(directory).take_found().unwrap()
+    }
+
+    fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
+        let ends = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(Instant::now() < ends, "in time");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     #[test]
@@ -322,6 +545,6 @@ mod tests {
             }
         }
         drop(store);
-        assert_eq!(open(directory.path()).take_loaded().len(), 20_000);
+        assert_eq!(found(directory.path()).bans.len(), 20_000);
     }
 }

@@ -67,6 +67,7 @@ impl Meter for Nobody {
     fn ban(&self, _: Reason) {}
     fn deferral(&self, _: Reason) {}
     fn bans_active(&self, _: usize) {}
+    fn store(&self, _: bool) {}
     fn report_dropped(&self) {}
     fn ban_latency(&self, _: Duration) {}
     fn bound_reached(&self, _: &'static str) {}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod facts;
+mod fairness;
 mod limits;
 mod server;
 mod silence;

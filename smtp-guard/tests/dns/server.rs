@@ -30,6 +30,8 @@ pub(crate) enum Act {
     Referral,
     /// Says nothing.
     Silent,
+    /// Answers so a question with an OPT record; the other one without.
+    NoEdns(ResponseCode, Box<Act>),
     /// Says nothing until the gate has a permit.
     Late(Arc<Semaphore>, Box<Act>),
     /// A truncated answer over UDP; the other over TCP.
@@ -76,7 +78,7 @@ impl Server {
         self.script.lock().unwrap().extend(lines);
     }
 
-    /// What it was asked so far: `udp MX example.org`.
+    /// What it was asked so far: `udp MX example.org`, or `udp-plain MX example.org` without EDNS.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
@@ -114,11 +116,12 @@ impl Server {
 
     async fn answer(&self, bytes: &[u8], protocol: &str) -> Option<Vec<u8>> {
         let question = Message::from_vec(bytes).unwrap();
-        assert!(question.edns.is_some() && question.recursion_desired, "EDNS, and recursion is desired");
+        assert!(question.recursion_desired);
         let query = question.queries[0].clone();
         let name = query.name().to_ascii().to_lowercase();
         let name = if name == "." { name } else { name.trim_end_matches('.').to_owned() };
-        self.asked.lock().unwrap().push(format!("{protocol} {} {name}", query.query_type()));
+        let plain = if question.edns.is_some() { "" } else { "-plain" };
+        self.asked.lock().unwrap().push(format!("{protocol}{plain} {} {name}", query.query_type()));
         let act = self.script.lock().unwrap().get(&(name, query.query_type())).cloned();
         let mut act = act.unwrap_or(Act::NxDomain);
         let mut answer = Message::response(question.id, OpCode::Query);
@@ -138,6 +141,8 @@ impl Server {
                     Act::Found(Vec::new())
                 }
                 Act::Truncated(act) => *act,
+                Act::NoEdns(code, _) if question.edns.is_some() => Act::Code(code),
+                Act::NoEdns(_, act) => *act,
                 Act::WrongId(act) => {
                     answer.metadata.id ^= 1;
                     *act

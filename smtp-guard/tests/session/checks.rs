@@ -68,7 +68,12 @@ fn all(mode: Mode) -> impl Fn(&mut Config) + Copy {
             dnsbl_threshold: 2,
             ..Checks::default()
         };
-        config.dnsbl = vec![Dnsbl { zone: "bl.example".to_owned(), weight: 2, replies: Vec::new() }];
+        config.dnsbl = vec![Dnsbl {
+            zone: "bl.example".to_owned(),
+            name: "bl.example".to_owned(),
+            weight: 2,
+            replies: Vec::new(),
+        }];
     }
 }
 
@@ -86,6 +91,10 @@ fn each_check_in_each_mode() {
         ("list=1", "", ""),
         ("list=2", "dnsbl", "554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using bl.example"),
         ("list=1 list=1", "dnsbl", "554 5.7.1"),
+        // Whoever keeps a list from being asked doesn't get past it; a list that fails refuses nobody.
+        ("list=busy", "list_lookup", "450 4.4.3"),
+        ("list=failed", "", ""),
+        ("list=busy list=2", "dnsbl", "554 5.7.1"),
     ];
     for (found, reason, reply) in table {
         let (off, taken) = (format!("{MAIL}F {found}\n"), TAKEN);

@@ -296,8 +296,15 @@ fn facts(words: &str) -> Facts {
                 found.reverse = Some(Ok(Reverse::Names { names, forward: Some(Forward::Mismatch) }));
             }
             ("ptr", "failed") => found.reverse = Some(Err(Failure::ServFail)),
+            // No place for the look-up, or no answer.
+            ("list", "busy") => {
+                found.lists.push(Listing { list: "bl.example".into(), weight: 2, found: Err(Failure::Busy) })
+            }
+            ("list", "failed") => {
+                found.lists.push(Listing { list: "bl.example".into(), weight: 2, found: Err(Failure::TimedOut) })
+            }
             ("list", weight) => found.lists.push(Listing {
-                zone: "bl.example".into(),
+                list: "bl.example".into(),
                 weight: weight.parse().unwrap(),
                 found: Ok(Some([127, 0, 0, 2].into())),
             }),

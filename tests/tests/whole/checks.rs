@@ -7,7 +7,8 @@ use smtp_guard_tests::sink::Sink;
 use smtp_guard_tests::{Guard, Host, Named, World, guard::netkit, run, wait_for};
 
 const ZONE: &str = "good.example. MX 10 mail.good.example.\nmail.good.example. A 10.77.2.2\n\
-                    2.2.77.10.in-addr.arpa. PTR mail.good.example.\n2.2.77.10.bl.example. A 127.0.0.2\n";
+                    2.2.77.10.in-addr.arpa. PTR mail.good.example.\n2.2.77.10.bl.example. A 127.0.0.2\n\
+                    2.2.77.10.k3y45678901234567890123456.bl.example. A 127.0.0.2\n";
 
 fn dialogue(world: &World, lines: &[&str]) -> String {
     let server = format!("{}:25", World::EDGE_FOR_CLIENT);
@@ -196,4 +197,46 @@ fn the_operator_is_told_what_would_happen() {
     assert!(guard.command(&["explain", "192.0.2.78"]).ok().contains("The ledger holds nothing of it."));
     assert_eq!(guard.metric("smtp_guard_connections_total"), 0.0);
     assert_eq!(guard.metric("smtp_guard_rejections_total{reason=\"relay\"}"), 0.0);
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn c7_a_mail_alone_asks_nothing_and_a8_a_key_is_shown_nowhere() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let _sink = Sink::start(&world, 25, &[]);
+    let _named = Named::start(&world, ZONE);
+    let key = "k3y45678901234567890123456";
+    let list = format!("[[dnsbl]]\nzone = \"{key}.bl.example\"\nname = \"zen\"");
+    let guard = guard(&world, &folder, &[("checks.sender_domain", "\"enforce\""), ("+", &list)]);
+    // Fifty domains of strangers, and nobody asks for one of them.
+    let mut lines = vec!["EHLO client.example".to_owned()];
+    for n in 0..50 {
+        lines.extend([format!("MAIL FROM:<a@n{n}.example>"), "RSET".to_owned()]);
+    }
+    lines.push("QUIT".to_owned());
+    let said = dialogue(&world, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(said.matches("250 ").count() >= 101, "{said}");
+    let asked = |guard: &Guard<'_>| {
+        let metrics = guard.metrics();
+        metrics.lines().filter(|line| line.starts_with("smtp_guard_dns_lookups_total{kind=\"mx\"")).count()
+    };
+    assert_eq!(asked(&guard), 0, "{}", guard.metrics());
+    // One recipient asks once, and hears of the list by its name.
+    let said = dialogue(&world, &MESSAGE[..3]);
+    assert!(said.contains("554 5.7.1 ") && said.contains("blocked using zen"), "{said}");
+    assert_eq!(asked(&guard), 1, "{}", guard.metrics());
+    let attempt = ["try", "--from", World::CLIENT, "--mail-from", "a@good.example", "--rcpt-to", "alice@example.org"];
+    let tried = guard.command(&attempt).ok();
+    assert!(tried.contains("zen lists it: 127.0.0.2"), "{tried}");
+    let [explained, status] = [&["explain", World::CLIENT][..], &["status"]].map(|words| guard.command(words).ok());
+    for (what, text) in [
+        ("reply", said),
+        ("try", tried),
+        ("explain", explained),
+        ("status", status),
+        ("log", guard.log()),
+        ("metrics", guard.metrics()),
+    ] {
+        assert!(!text.contains(key), "{what}: {text}");
+    }
 }

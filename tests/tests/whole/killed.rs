@@ -1,4 +1,4 @@
-//! SIGKILL at random moments under load: guard and backend, a hundred times each.
+//! SIGKILL at random moments under load: guard and backend, a hundred times each in a long run.
 //!
 //! The clients do as mail servers do: they send a message again until it was acknowledged. Then all that was acknowledged
 //! must be at the backend; and what the backend took twice must be excused: either the client lost its connection after
@@ -11,9 +11,10 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use smtp_guard_tests::postfix::header;
-use smtp_guard_tests::{Guard, Host, Postfix, World, guard::netkit, wait_for};
+use smtp_guard_tests::{Guard, Host, Postfix, World, guard::netkit, long, wait_for};
 
-const KILLS: u64 = 100;
+/// Kills of a short run, and of a long one.
+const KILLS: [u64; 2] = [12, 100];
 const CLIENTS: usize = 4;
 /// Queue files get names that are used once only: they tell messages apart that the backend took. And what a killed delivery
 /// has put off is tried again at once: left to itself, after as long as the message is old.
@@ -94,7 +95,8 @@ fn check(
     // Moments that differ from run to run would make a failure hard to see again; these are as good.
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut logs = String::new();
-    for _ in 0..KILLS {
+    let kills = long::amount(KILLS[0], KILLS[1]);
+    for _ in 0..kills {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
@@ -133,7 +135,7 @@ fn check(
     let taken = taken(&postfix);
     let doubled: Vec<_> = taken.iter().filter(|(_, names)| names.len() > 1).map(|(id, _)| id).collect();
     println!(
-        "{KILLS} kills: {} acknowledged, 0 missing, {} taken twice, {} unanswered at the client, {} ambiguous in the log",
+        "{kills} kills: {} acknowledged, 0 missing, {} taken twice, {} unanswered at the client, {} ambiguous in the log",
         acknowledged.len(),
         doubled.len(),
         unanswered.len(),

@@ -11,8 +11,8 @@ use anyhow::{Context as _, bail};
 
 use super::Expected;
 use super::packages::Unpacked;
-use crate::build::{OBJECT, cargo, object_path};
-use crate::{root, step, target};
+use crate::build::Tests;
+use crate::{step, target};
 
 /// The test that is run.
 const TEST: &str = "whole_loop";
@@ -40,7 +40,11 @@ if [ "$EXPECT" = too-old ]; then
     smtp-guard check --config /etc/guard.toml 2>&1 | sed 's/^/guest: check: /'
     smtp-guard sink --listen 127.0.0.1:2526 --maildir /tmp/maildir &
     smtp-guard run --config /etc/guard.toml > /tmp/log 2>&1 &
-    sleep 5
+    seconds=0
+    while [ $seconds -lt 60 ] && [ -z "$(sed -n '/smtp-guard runs/p' /tmp/log)" ]; do
+        sleep 1
+        seconds=$((seconds + 1))
+    done
     sed -n '/needs Linux/s/^/guest: run: /p' /tmp/log
     echo QUIT | netkit dialogue 127.0.0.1:2525 | sed 's/^/guest: mail: /'
     echo "guest: ended with 0"
@@ -72,6 +76,9 @@ domains = ["example.org"]
 greeting_delay = "0s"
 ptr = "off"
 
+[dns]
+servers = ["127.0.0.1:53"]
+
 [edge]
 interfaces = ["lo"]
 
@@ -89,9 +96,10 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Puts the file system together, with the guard `binary`.
-    pub(super) fn prepare(binary: &Path) -> anyhow::Result<Self> {
-        let test = build_test()?;
+    /// Puts the file system together.
+    pub(super) fn prepare(tests: &Tests) -> anyhow::Result<Self> {
+        let test = tests.binaries.iter().find(|binary| binary.name.ends_with(TEST)).map(|binary| &binary.path);
+        let test = test.with_context(|| format!("there is no test {TEST}"))?;
         let netkit = target().join("debug/netkit");
         let tree = target().join("xtask/kernels/tree");
         if tree.exists() {
@@ -107,7 +115,7 @@ impl Guest {
         for name in PROGRAMS {
             copy(&which(name)?, &tree.join("bin").join(name))?;
         }
-        for (name, file) in [("smtp-guard", binary), (TEST, &test), ("netkit", &netkit)] {
+        for (name, file) in [("smtp-guard", &tests.guard), (TEST, test), ("netkit", &netkit)] {
             let mut strip = Command::new("strip");
             strip.arg("--strip-debug").arg("-o").arg(tree.join("bin").join(name)).arg(file);
             if !strip.status().context("cannot start strip; it is in the package binutils")?.success() {
@@ -231,26 +239,6 @@ fn wait(mut guest: Child) -> anyhow::Result<bool> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// Builds the test and what it starts. Returns its path.
-fn build_test() -> anyhow::Result<PathBuf> {
-    let command = |arguments: &[&str]| {
-        let mut command = Command::new(cargo());
-        command.current_dir(root()).env(OBJECT, object_path()).env("CARGO_TARGET_DIR", target());
-        command.args(["test", "--locked", "--package", "smtp-guard-tests", "--test", TEST, "--no-run"]).args(arguments);
-        command
-    };
-    step::run("kernels-build", "building the test of the whole loop", &mut command(&[]))?;
-    // Done already: now only where it is.
-    let output = command(&["--message-format", "json"]).stderr(Stdio::null()).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let path = text.lines().filter(|line| line.contains("\"test\":true") || line.contains(TEST)).find_map(|line| {
-        let (_, rest) = line.split_once("\"executable\":\"")?;
-        let path = PathBuf::from(rest.split('"').next()?);
-        path.file_name()?.to_str()?.starts_with(TEST).then_some(path)
-    });
-    path.with_context(|| format!("cargo doesn't say where the test {TEST} is"))
 }
 
 /// Where the program `name` is.

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use super::Kernel;
-use crate::{step, target};
+use crate::{setup, step, target};
 
 /// Modules that the loop needs, in the order in which they are loaded. What a kernel has built in, it has no file for.
 const MODULES: [&str; 4] = ["veth", "inet_diag", "tcp_diag", "tun"];
@@ -40,11 +40,21 @@ pub(super) fn unpack(kernel: &Kernel) -> anyhow::Result<Unpacked> {
     }
     fs::create_dir_all(&fresh).with_context(|| format!("cannot create {}", fresh.display()))?;
     let apt = Apt::of(kernel.suite, &fresh)?;
-    let packages = apt.closure(kernel.package)?;
-    let mut download = apt.command("apt-get");
-    download.args(["download", "--quiet"]).args(&packages).current_dir(&fresh);
-    let what = format!("downloading {}", packages.join(", "));
-    step::run(&format!("download-{name}"), &what, &mut download)?;
+    let download = || -> anyhow::Result<()> {
+        let packages = apt.closure(kernel.package)?;
+        let mut download = apt.command("apt-get");
+        download.args(["download", "--quiet"]).args(&packages).current_dir(&fresh);
+        let what = format!("downloading {}", packages.join(", "));
+        step::run(&format!("download-{name}"), &what, &mut download)
+    };
+    let downloaded = download();
+    if downloaded.is_err() && kernel.suite.is_none() {
+        // The machine may have no lists, or old ones that name versions which are gone.
+        setup::refresh()?;
+        download()?;
+    } else {
+        downloaded?;
+    }
     for archive in files(&fresh)?.into_iter().filter(|path| path.extension().is_some_and(|end| end == "deb")) {
         let mut extract = Command::new("dpkg-deb");
         extract.arg("--extract").arg(&archive).arg(&fresh);

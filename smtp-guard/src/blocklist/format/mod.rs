@@ -45,16 +45,21 @@ impl Format {
         }
     }
 
-    /// The format of `bytes`; `None`: none of these.
+    /// The format of `bytes`; `None`: none of these. A file of nothing but comments is a list without entries: that is how
+    /// Spamhaus publishes one that is empty.
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
-        let mut semicolons = false;
+        let (mut semicolons, mut comments) = (false, false);
         let mut looked_at = 0;
         for (_, line) in lines(bytes) {
             let line = line.trim_ascii();
             match line.first() {
-                None | Some(b'#') => continue,
+                None => continue,
+                Some(b'#') => {
+                    comments = true;
+                    continue;
+                }
                 Some(b';') => {
-                    semicolons = true;
+                    (semicolons, comments) = (true, true);
                     continue;
                 }
                 Some(_) => {}
@@ -74,7 +79,8 @@ impl Format {
                 break;
             }
         }
-        None
+        let only_comments = comments && looked_at == 0;
+        only_comments.then_some(if semicolons { Self::DropText } else { Self::Netset })
     }
 
     /// Of a format whose first line says it all.

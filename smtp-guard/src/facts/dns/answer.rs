@@ -14,8 +14,8 @@ use super::names;
 
 /// Addresses kept of one answer. More than 256 don't fit into what anybody publishes for one host.
 const MAX_ADDRESSES: usize = 256;
-/// Names kept of a PTR answer: each may be looked up once more.
-const MAX_NAMES: usize = 4;
+/// Names kept of a PTR answer: each may be looked up once more. Hosts with a dozen are real.
+const MAX_NAMES: usize = 16;
 /// Names of a chain of CNAMEs that are looked at in one answer.
 const MAX_CHAIN: usize = 16;
 

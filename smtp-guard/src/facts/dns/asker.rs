@@ -1,23 +1,33 @@
-//! One question to the servers and back. In this order: the memory, a place among those under way, the breaker, the wire.
+//! One question to the servers and back. In this order: the memory, the same question of somebody else, a place among
+//! those under way, the breaker, the wire.
+//!
+//! Block lists have places of their own: whoever keeps the others busy with dead zones doesn't keep lists from being asked.
 
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout_at;
 
 use super::Meter;
-use super::answer::{Answer, Question, Reading};
+use super::answer::{Answer, Kind, Question, Reading};
 use super::breaker::{Admission, Breaker};
 use super::failure::{Error, Failure};
+use super::flights::{Flights, Part};
 use super::memory::Memory;
 use super::names;
 use super::servers::Servers;
+use super::shares::{Full, Limits, Party, Shares};
 
-/// Look-ups under way. With two servers and three tries over UDP each may hold six sockets; identical ones share them.
-const UNDER_WAY: usize = 256;
+/// Look-ups of domains and names under way. With two servers and three tries over UDP each may hold six sockets. Zones of
+/// strangers can be slow: a quarter for one network.
+const DOMAINS: Limits = Limits { total: 256, of_network: 64 };
+/// Look-ups in block lists under way. Lists answer soon: one network may have half.
+const LISTS: Limits = Limits { total: 256, of_network: 128 };
+/// Both, with the bounds' names.
+pub(super) const PLACES: [(&str, usize); 2] = [("dns_lookups", DOMAINS.total), ("dns_list_lookups", LISTS.total)];
 /// Bytes of memory for answers and failures.
 const REMEMBERED: u64 = 16 * 1024 * 1024;
 /// A look-up that was given less time than this says nothing about servers or question when that time is over.
@@ -26,8 +36,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Asker {
     servers: Servers,
     memory: Memory,
+    flights: Flights,
     breaker: Mutex<Breaker>,
-    places: Semaphore,
+    /// A server has answered.
+    cleared: Notify,
+    domains: Pool,
+    lists: Pool,
     meter: Arc<dyn Meter>,
 }
 
@@ -35,10 +49,13 @@ impl Asker {
     /// `servers` empty: those of the system.
     pub(super) fn new(servers: &[SocketAddr], meter: Arc<dyn Meter>) -> Result<Self, Error> {
         Ok(Self {
-            servers: Servers::new(servers, UNDER_WAY)?,
+            servers: Servers::new(servers, DOMAINS.total + LISTS.total)?,
             memory: Memory::new(REMEMBERED),
+            flights: Flights::default(),
             breaker: Mutex::default(),
-            places: Semaphore::new(UNDER_WAY),
+            cleared: Notify::new(),
+            domains: Pool::new(DOMAINS, PLACES[0].0),
+            lists: Pool::new(LISTS, PLACES[1].0),
             meter,
         })
     }
@@ -47,41 +64,95 @@ impl Asker {
         &*self.meter
     }
 
-    /// The answer to `question`, at `deadline` at the latest.
-    pub(super) async fn ask(&self, question: Question, deadline: tokio::time::Instant) -> Result<Answer, Failure> {
-        let kind = question.kind;
+    /// The answer to `question` of `party`, at `deadline` at the latest.
+    pub(super) async fn ask(
+        &self,
+        question: Question,
+        party: Party,
+        deadline: tokio::time::Instant,
+    ) -> Result<Answer, Failure> {
         if names::is_never_asked(&question.name) {
             return Ok(Answer::NoName);
         }
-        if let Some(known) = self.memory.recall(&question, Instant::now()) {
-            self.meter.lookup(kind.label(), "cached");
-            return known;
+        let mut followed = false;
+        let count = |result: &Result<Answer, Failure>| {
+            let label = result.as_ref().map_or_else(|failure| failure.label(), Answer::label);
+            self.meter.lookup(question.kind.label(), label);
+        };
+        loop {
+            if let Some(known) = self.memory.recall(&question, Instant::now()) {
+                if followed {
+                    count(&known);
+                } else {
+                    self.meter.lookup(question.kind.label(), "cached");
+                }
+                return known;
+            }
+            let result = match self.flights.board(&question) {
+                Part::Lead(_lead) => self.ask_servers(&question, party, deadline).await,
+                Part::Follow(leader) => {
+                    followed = true;
+                    match timeout_at(deadline, leader.ended()).await {
+                        Ok(()) => continue,
+                        Err(_) => Err(Failure::TimedOut),
+                    }
+                }
+            };
+            count(&result);
+            return result;
         }
-        let result = self.ask_servers(question, deadline).await;
-        self.meter.lookup(kind.label(), result.as_ref().map_or_else(|failure| failure.label(), Answer::label));
-        result
     }
 
-    async fn ask_servers(&self, question: Question, deadline: tokio::time::Instant) -> Result<Answer, Failure> {
-        let Ok(_place) = self.places.try_acquire() else {
-            self.meter.bound_reached("dns_lookups");
-            return Err(Failure::Busy);
-        };
+    async fn ask_servers(
+        &self,
+        question: &Question,
+        party: Party,
+        deadline: tokio::time::Instant,
+    ) -> Result<Answer, Failure> {
+        let pool = if question.kind == Kind::Dnsbl { &self.lists } else { &self.domains };
+        let mut place = pool.take(party).map_err(|full| {
+            self.meter.bound_reached(pool.bound(full));
+            Failure::Busy
+        })?;
+        let admission = self.admit(deadline).await;
         let given = deadline.saturating_duration_since(tokio::time::Instant::now());
         if given.is_zero() {
             return Err(Failure::TimedOut);
         }
-        let admission = self.breaker().admit(Instant::now());
         let asked = async {
             match admission {
-                Admission::Free => self.servers.ask(&question).await,
-                Admission::Trial => self.try_out(&question).await,
+                Admission::Free => self.servers.ask(question).await,
+                Admission::Trial => self.try_out(question).await,
                 Admission::Denied => Err(Failure::ServersSilent),
             }
         };
-        let result = timeout_at(deadline, asked).await.unwrap_or(Err(Failure::TimedOut));
-        self.learn(question, &result, admission, given);
+        let result = tokio::select! {
+            biased;
+            result = timeout_at(deadline, asked) => result.unwrap_or(Err(Failure::TimedOut)),
+            () = place.taken_away() => {
+                self.meter.bound_reached(pool.bound(Full::Places));
+                return Err(Failure::Busy);
+            }
+        };
+        self.learn(question.clone(), &result, admission, given);
         result.map(|reading| reading.answer)
+    }
+
+    /// Whether a look-up may go out. While the servers are only suspected it waits for the trial that is under way.
+    async fn admit(&self, deadline: tokio::time::Instant) -> Admission {
+        let cleared = self.cleared.notified();
+        let mut cleared = pin!(cleared);
+        cleared.as_mut().enable();
+        let now = Instant::now();
+        let (admission, doubt) = {
+            let mut breaker = self.breaker();
+            (breaker.admit(now), breaker.doubt(now))
+        };
+        let Some(doubt) = doubt.filter(|_| admission == Admission::Denied) else { return admission };
+        let until = deadline.min(tokio::time::Instant::now() + doubt);
+        // Whether it was cleared or not is what the breaker says next.
+        let _ = timeout_at(until, cleared).await;
+        self.breaker().admit(Instant::now())
     }
 
     /// Asks also for a sign of life, so that a stranger's dead zone isn't taken for a dead server.
@@ -119,6 +190,7 @@ impl Asker {
         if self.breaker().answered() {
             tracing::info!("a DNS server answers again");
         }
+        self.cleared.notify_waiters();
     }
 
     fn silent(&self, admission: Admission) {
@@ -129,5 +201,56 @@ impl Asker {
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Places of one kind.
+struct Pool {
+    shares: Mutex<Shares<oneshot::Sender<()>>>,
+    bound: &'static str,
+}
+
+/// A place; gives it back when dropped.
+struct Place<'a> {
+    pool: &'a Pool,
+    number: u64,
+    taken_away: oneshot::Receiver<()>,
+}
+
+impl Pool {
+    fn new(limits: Limits, bound: &'static str) -> Self {
+        Self { shares: Mutex::new(Shares::new(limits)), bound }
+    }
+
+    fn take(&self, party: Party) -> Result<Place<'_>, Full> {
+        let (token, taken_away) = oneshot::channel();
+        let (number, _) = self.shares().take(party, token, Instant::now())?;
+        Ok(Place { pool: self, number, taken_away })
+    }
+
+    fn bound(&self, full: Full) -> &'static str {
+        match full {
+            Full::Places => self.bound,
+            Full::Rate => "dns_questions",
+        }
+    }
+
+    // A panic elsewhere can't leave the shares half changed.
+    fn shares(&self) -> MutexGuard<'_, Shares<oneshot::Sender<()>>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place<'_> {
+    /// Resolves when somebody else has it.
+    async fn taken_away(&mut self) {
+        // Nothing is ever sent: the sender is dropped.
+        let _ = (&mut self.taken_away).await;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.pool.shares().give_back(self.number);
     }
 }

@@ -3,7 +3,8 @@
 //! One sign alone proves nothing: a resolver that works is silent for as long as it waits for a stranger's dead zone, and a
 //! spammer may have as many dead zones as he likes. So silence in a row only makes the servers suspect. The very next
 //! look-up is a trial, with a question of ours at its side that every resolver answers at once (`asker`), and one answer of
-//! any kind clears them. So dead zones cost others the time of one answer; a dead server costs one look-up a second.
+//! any kind clears them. Look-ups that come meanwhile wait for it (`doubt`). So dead zones cost others the time of one answer;
+//! a dead server costs one look-up a second.
 
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,11 @@ impl Breaker {
             }
             Some(_) => Admission::Denied,
         }
+    }
+
+    /// While the servers are suspected and nothing is known yet: how long it is at most until the next trial.
+    pub(super) fn doubt(&self, now: Instant) -> Option<Duration> {
+        self.next_trial.filter(|_| !self.told).map(|next| next.saturating_duration_since(now))
     }
 
     /// A server has answered, whatever it said. True if their silence had been told.

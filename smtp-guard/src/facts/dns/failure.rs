@@ -107,8 +107,6 @@ impl Failure {
 /// Why there is no resolver.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot learn the DNS servers from /etc/resolv.conf: {0}; name them in [dns] servers")]
-    System(#[source] Box<NetError>),
     #[error("cannot prepare the DNS resolver: {0}")]
     Build(#[source] Box<NetError>),
 }

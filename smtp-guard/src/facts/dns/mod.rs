@@ -4,8 +4,9 @@
 //!
 //! - *Time.* The caller's deadline holds for a fact and all its look-ups together. When it has passed, the fact is a
 //!   [`Failure`], never an answer. Dropping the future gives everything back.
-//! - *Number.* [`Busy`](Failure::Busy) at once when too many look-ups are under way (`asker`); identical ones are one
-//!   question on the wire (hickory joins them).
+//! - *Number.* Look-ups under way have places, which are shared fairly by source and network (`shares`); without one it
+//!   is [`Busy`](Failure::Busy) at once. Lists have places of their own. A source has a rate of questions. Identical
+//!   look-ups are one question on the wire, and need one place (`flights`).
 //! - *Repetition.* Answers and failures are remembered (`memory`): in bytes, not in entries, since whoever runs a zone
 //!   chooses how large its answers are. That is why hickory's own cache, which counts entries, is off; it could not be
 //!   told from a server's answer either, and the breaker has to know when a server has spoken.
@@ -21,6 +22,7 @@ mod answer;
 mod asker;
 mod breaker;
 mod failure;
+mod flights;
 mod memory;
 mod names;
 #[cfg(test)]
@@ -28,10 +30,12 @@ mod property;
 mod race;
 mod resolver;
 mod servers;
+mod shares;
 mod zone;
 
 pub use failure::{Error, Failure, Flaw};
 pub use resolver::{Forward, Resolver, Reverse, SenderDomain};
+pub use shares::{Party, Standing};
 pub use zone::Zone;
 
 /// Who counts look-ups.
@@ -41,6 +45,7 @@ pub trait Meter: Send + Sync {
     /// `cached` is counted. Besides, `lie` (an address outside 127.0.0.0/8) and `list_refuses` count a list's answers at
     /// each use.
     fn lookup(&self, kind: &'static str, result: &'static str);
-    /// A bound was reached: `dns_lookups`, `dns_records` or `dns_memory`.
+    /// A bound was reached: `dns_lookups` and `dns_list_lookups` (places), `dns_questions` (the rate of a source or its
+    /// network), `dns_records` or `dns_memory`.
     fn bound_reached(&self, bound: &'static str);
 }

@@ -41,7 +41,7 @@ fn is_fit(name: &str) -> bool {
 fn check(answer: &Answer) -> Result<(), TestCaseError> {
     prop_assert!(answer.bytes() <= 4608, "{answer:?}");
     if let Answer::Names(names) = answer {
-        prop_assert!(names.len() <= 4 && names.iter().all(|name| is_fit(name)), "{names:?}");
+        prop_assert!(names.len() <= 16 && names.iter().all(|name| is_fit(name)), "{names:?}");
     }
     Ok(())
 }

@@ -8,16 +8,18 @@ use tokio::time::Instant;
 
 use super::Meter;
 use super::answer::{Answer, Kind, Question};
-use super::asker::Asker;
+use super::asker::{self, Asker};
 use super::failure::{Error, Failure, Flaw};
 use super::names;
 use super::race::race;
+use super::shares::Party;
 use super::zone::{Judgement, Zone, has_lie};
 
 /// Finds out what DNS says. Cheap to clone; belongs to the tokio runtime it is first used in.
 #[derive(Clone)]
 pub struct Resolver {
     asker: Arc<Asker>,
+    party: Party,
 }
 
 impl fmt::Debug for Resolver {
@@ -42,7 +44,7 @@ pub enum SenderDomain {
 pub enum Reverse {
     /// No PTR record, or none with a host name in it.
     None,
-    /// One to four host names, in lower case; `forward` is None when it wasn't asked for.
+    /// One to sixteen host names, in lower case; `forward` is None when it wasn't asked for.
     Names { names: Vec<Box<str>>, forward: Option<Forward> },
 }
 
@@ -56,9 +58,18 @@ pub enum Forward {
 }
 
 impl Resolver {
+    /// Bounds of look-ups under way, by the name that the [`Meter`] hears.
+    pub const PLACES: [(&'static str, usize); 2] = asker::PLACES;
+
     /// Asks `servers`, or those of `/etc/resolv.conf` if there are none. Nothing is sent yet.
     pub fn new(servers: &[SocketAddr], meter: Arc<dyn Meter>) -> Result<Self, Error> {
-        Ok(Self { asker: Arc::new(Asker::new(servers, meter)?) })
+        Ok(Self { asker: Arc::new(Asker::new(servers, meter)?), party: Party::own() })
+    }
+
+    /// The same resolver, asking on behalf of `party`, whose share of places and questions bounds it.
+    #[must_use]
+    pub fn on_behalf(&self, party: Party) -> Self {
+        Self { asker: Arc::clone(&self.asker), party }
     }
 
     /// Whether `domain` exists. It is in A-labels, without the dot at the end; what can't be a domain isn't looked up.
@@ -67,7 +78,7 @@ impl Resolver {
             return Ok(SenderDomain::Missing);
         };
         // A failure here could hide a null MX, so addresses wouldn't help.
-        match self.asker.ask(Question::new(Kind::Mx, domain.clone()), deadline).await? {
+        match self.ask(Question::new(Kind::Mx, domain.clone()), deadline).await? {
             Answer::NullMx => return Ok(SenderDomain::NullMx),
             Answer::NoName => return Ok(SenderDomain::Missing),
             Answer::NoData => {}
@@ -86,7 +97,7 @@ impl Resolver {
             let forward = confirm.then_some(Forward::Confirmed);
             return Ok(Reverse::Names { names: vec!["localhost".into()], forward });
         }
-        let names = match self.asker.ask(Question::new(Kind::Ptr, names::pointer(client)), deadline).await? {
+        let names = match self.ask(Question::new(Kind::Ptr, names::pointer(client)), deadline).await? {
             Answer::Names(names) if !names.is_empty() => names,
             _ => return Ok(Reverse::None),
         };
@@ -109,7 +120,7 @@ impl Resolver {
     pub async fn listed(&self, zone: &Zone, client: IpAddr, deadline: Instant) -> Result<Option<Ipv4Addr>, Failure> {
         let client = client.to_canonical();
         let name = names::in_list(client, &zone.name).ok_or(Failure::Malformed(Flaw::NameTooLong))?;
-        let Answer::Addresses(replies) = self.asker.ask(Question::new(Kind::Dnsbl, name), deadline).await? else {
+        let Answer::Addresses(replies) = self.ask(Question::new(Kind::Dnsbl, name), deadline).await? else {
             return Ok(None);
         };
         if has_lie(&replies) {
@@ -125,6 +136,10 @@ impl Resolver {
         }
     }
 
+    async fn ask(&self, question: Question, deadline: Instant) -> Result<Answer, Failure> {
+        self.asker.ask(question, self.party, deadline).await
+    }
+
     /// Whether the answer to one of `questions`, asked at once, is `wanted`: yes as soon as one is, a failure if one failed
     /// and none was.
     async fn any(
@@ -133,7 +148,7 @@ impl Resolver {
         deadline: Instant,
         wanted: impl Fn(&Answer) -> bool,
     ) -> Result<bool, Failure> {
-        let asked = questions.into_iter().map(|question| self.asker.ask(question, deadline)).collect();
+        let asked = questions.into_iter().map(|question| self.ask(question, deadline)).collect();
         let mut failed = None;
         let found = race(asked, |result| match result {
             Ok(answer) => wanted(&answer).then_some(()),

@@ -3,14 +3,18 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
+/// The least reply that can mean "listed".
+const FIRST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
 /// A DNS list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
-    /// Its domain, without the dot at the end.
+    /// Its domain, without the dot at the end. It may hold a secret key.
     pub name: Box<str>,
     /// What a hit counts towards the threshold.
     pub weight: u32,
-    /// The replies that count; empty: all of 127.0.0.0/8. Error codes and addresses outside never do.
+    /// The replies that count; empty: all from 127.0.0.2 on. Error codes, 127.0.0.0, 127.0.0.1 and addresses outside of
+    /// 127.0.0.0/8 never do.
     pub replies: Vec<RangeInclusive<Ipv4Addr>>,
 }
 
@@ -38,7 +42,8 @@ impl Zone {
     }
 
     fn counts(&self, reply: Ipv4Addr) -> bool {
-        self.replies.is_empty() || self.replies.iter().any(|range| range.contains(&reply))
+        // RFC 5782 5: no list has 127.0.0.1. Resolvers that catch unknown names answer with it.
+        reply >= FIRST && (self.replies.is_empty() || self.replies.iter().any(|range| range.contains(&reply)))
     }
 }
 
@@ -64,6 +69,10 @@ mod tests {
         let all: &[(&str, &str)] = &[("0.0.0.0", "255.255.255.255")];
         for (ranges, replies, judgement) in [
             (&[][..], &["127.0.0.2"][..], listed("127.0.0.2")),
+            (&[], &["127.0.0.0"], NotListed),
+            (&[], &["127.0.0.1"], NotListed),
+            (&[], &["127.0.0.1", "127.0.0.3"], listed("127.0.0.3")),
+            (all, &["127.0.0.1"], NotListed),
             (&[], &["127.255.254.255"], listed("127.255.254.255")),
             (&[], &["127.255.255.0"], Refuses),
             (&[], &["127.255.255.254"], Refuses),

@@ -2,14 +2,15 @@
 //!
 //! Read line by line into one piece of text beside an index of it, so that a million addresses cost what their text does
 //! and 8 MiB, also while they are read. It is whole or it isn't there: a line that can't be used, and a file that changes
-//! while it is read, are errors. It must be a regular file.
+//! while it is read, are errors.
 
 use std::fmt;
-use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::file::{self, FileError};
 use crate::stamp::Stamp;
 use crate::wire::address::{Host, Mailbox};
 
@@ -17,6 +18,8 @@ use crate::wire::address::{Host, Mailbox};
 const MAX_FILE: u64 = 256 * 1024 * 1024;
 /// Bytes of a line: an address has 254, the rest is comment.
 const MAX_LINE: usize = 4096;
+/// How long it may take to read.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes that are read at once.
 const READ: usize = 64 * 1024;
 
@@ -41,37 +44,30 @@ const _: () = assert!(MAX_FILE * 3 < u32::MAX as u64);
 #[derive(Debug, thiserror::Error)]
 pub enum RecipientsError {
     #[error("cannot read the recipient table {path}: {source}; check [recipients] known", path = .path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("the recipient table {path} has more than {MAX_FILE} bytes", path = .path.display())]
-    TooLarge { path: PathBuf },
+    Read { path: PathBuf, source: FileError },
     #[error("the recipient table {path} is empty: every recipient would be refused; fill it, or take [recipients] known out", path = .path.display())]
     Empty { path: PathBuf },
     #[error("{path}:{line}: {text:?} is neither an address (user@example.org) nor a whole domain (@example.org)", path = .path.display())]
     Line { path: PathBuf, line: usize, text: String },
-    #[error("the recipient table {path} changed while it was read; write it under another name and rename it", path = .path.display())]
-    Changed { path: PathBuf },
+}
+
+impl RecipientsError {
+    /// Whether another look at the same file may end otherwise.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Read { source: FileError::Changed | FileError::Late(_) | FileError::Stuck, .. })
+    }
 }
 
 impl KnownRecipients {
     /// Reads `path`. Takes about a second for a million lines, so not for a thread that others wait for.
     pub fn load(path: &Path) -> Result<Self, RecipientsError> {
-        let failed = |source| RecipientsError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        let data = file.metadata().map_err(failed)?;
-        if !data.is_file() {
-            return Err(failed(io::Error::other("it is not a regular file")));
-        }
-        if data.len() > MAX_FILE {
-            return Err(RecipientsError::TooLarge { path: path.to_owned() });
-        }
-        // Of a file that grows meanwhile no more is read than was announced.
-        let reader = BufReader::with_capacity(READ, file.take(data.len()));
-        let room = usize::try_from(data.len()).unwrap_or_default().saturating_add(1);
-        let mut table = Self::read(reader, room).map_err(|fault| fault.at(path))?;
-        table.stamp = Some(Stamp::from(&data));
-        if Stamp::of(path) != table.stamp {
-            return Err(RecipientsError::Changed { path: path.to_owned() });
-        }
+        let (table, stamp) = file::read_by(path, MAX_FILE, PATIENCE, |file| {
+            let room = usize::try_from(file.limit()).unwrap_or_default().saturating_add(1);
+            Self::read(BufReader::with_capacity(READ, file), room)
+        })
+        .map_err(|source| RecipientsError::Read { path: path.to_owned(), source })?;
+        let mut table = table.map_err(|fault| fault.at(path))?;
+        table.stamp = Some(stamp);
         if table.is_empty() {
             return Err(RecipientsError::Empty { path: path.to_owned() });
         }
@@ -220,7 +216,7 @@ impl Fault {
     fn at(self, path: &Path) -> RecipientsError {
         let path = path.to_owned();
         match self {
-            Self::Read(source) => RecipientsError::Read { path, source },
+            Self::Read(source) => RecipientsError::Read { path, source: source.into() },
             Self::Line(line, text) => RecipientsError::Line { path, line, text },
         }
     }

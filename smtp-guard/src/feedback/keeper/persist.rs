@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Keeper;
 use crate::clock::{Both, WallTime};
 use crate::feedback::saved;
+use crate::store::Counter;
 
 /// How often what is counted is handed to the store: this much of it a crash costs.
 pub(super) const WRITE: Duration = Duration::from_secs(10);
@@ -14,13 +15,15 @@ const CHANGES: usize = 16_384;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the store keeps what is counted of a source that is silent.
 const MEMORY: Duration = Duration::from_secs(31 * 24 * 3600);
+/// How long the wall clock must have gone on evenly before anything is forgotten by it.
+const SETTLED: Duration = Duration::from_secs(3600);
 /// The ledger's entries, in the store.
 const LEDGER: &str = "ledger";
 
 impl Keeper {
     /// Takes back what an earlier guard counted.
-    pub(super) fn restore_counters(&mut self, both: &Both) {
-        for counter in self.store.take_counters() {
+    pub(super) fn restore_counters(&mut self, counters: Vec<Counter>, both: &Both) {
+        for counter in counters {
             if counter.kind == LEDGER {
                 if let Some(entry) = saved::read(&counter.state, both) {
                     self.ledger.restore(counter.source, entry, both.instant);
@@ -39,8 +42,12 @@ impl Keeper {
             let ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
             WallTime::from_ms(both.wall.as_ms().saturating_sub(ms))
         };
-        // Purging is idle work: when the queue is full the next time does it.
-        let _ = self.store.purge(ago(self.config.harvest.ban_max), ago(MEMORY));
+        // A clock that is wrong for a moment must not make everything old.
+        if self.wall.since(both.instant) >= SETTLED {
+            self.over.clear();
+            // Purging is idle work: when the queue is full the next time does it.
+            let _ = self.store.purge(ago(self.config.harvest.ban_max), ago(MEMORY));
+        }
     }
 
     /// Hands at most `most` of each kind of what has changed to the store, waiting for room at most `patience`.

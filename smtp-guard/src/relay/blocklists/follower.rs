@@ -196,7 +196,11 @@ mod tests {
     #[test]
     fn a_changed_file_is_read_whole_or_not_at_all() {
         check(Some("198.51.100.8\n198.51.100.9\n"), 2, false);
+        check(Some("# Spamhaus EDROP\n#\n"), 0, false);
+        check(Some("; Spamhaus EDROP 2026/11/28\n\n; Expires: never\n"), 0, false);
         check(Some("<html>"), 1, true);
+        check(Some("\n\n"), 1, true);
+        check(Some("# an error page\n<html>"), 1, true);
         check(Some(""), 1, true);
         check(Some("{\"cidr\":\"198.51.100.8/32\"}\n"), 1, true);
         check(None, 1, true);

@@ -1,0 +1,37 @@
+//! Signals: SIGTERM, SIGINT and SIGQUIT end the program; no other one does.
+//!
+//! Tools send SIGHUP to make a daemon read its configuration again, SIGUSR1 to make it write anew. Left to themselves they
+//! would end it, and with it the sessions under way.
+
+use std::io;
+
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM};
+use signal_hook::iterator::Signals;
+
+/// What ends the program.
+const END: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
+/// What would end it by default, and must not. (SIGPIPE is ignored by the runtime of Rust.)
+const IGNORED: [i32; 7] = [SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO];
+
+/// From here on no signal of [`IGNORED`] ends the program; each is told. Those of [`END`] call `end` with their names, in a
+/// thread of its own; without `end` they do what they do by default.
+pub(super) fn watch(end: Option<Box<dyn Fn(&'static str) + Send>>) -> io::Result<()> {
+    let ending: &[i32] = if end.is_some() { &END } else { &[] };
+    let mut signals = Signals::new(IGNORED.iter().chain(ending))?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in &mut signals {
+            match &end {
+                Some(end) if END.contains(&signal) => end(name(signal)),
+                _ => tracing::warn!(
+                    signal = name(signal),
+                    "ignored: a changed configuration needs a restart; files that it names are followed"
+                ),
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn name(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
+}

@@ -1,0 +1,137 @@
+//! The compiled guard as a process: what its host does to it must not stop the mail.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
+
+mod descriptors;
+mod troubles;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_smtp-guard");
+/// For anything to happen, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A guard in front of a backend that takes everything. Ends with the test.
+struct Guard {
+    child: Child,
+    address: SocketAddr,
+    config: PathBuf,
+}
+
+impl Guard {
+    /// Starts one whose configuration is in `directory`, and waits until it listens. `more` is appended to its
+    /// configuration; `shell` stands before its command; `stderr` takes its log.
+    fn start(directory: &Path, more: &str, shell: &str, stderr: Stdio) -> Self {
+        // Free now; nobody else is told of it.
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let (backend, folder) = (backend(), directory.display());
+        let state =
+            if more.contains("[state]") { String::new() } else { format!("[state]\ndirectory = \"{folder}/state\"\n") };
+        let text = format!(
+            "hostname = \"mx.example.org\"\n[[listen]]\naddress = \"{address}\"\n[backend]\nservers = [\"{backend}\"]\n\
+             identity = \"none\"\ntls = \"off\"\n[relay]\ndomains = [\"example.org\"]\n[auth]\nvia = \"off\"\n[checks]\n\
+             sender_domain = \"off\"\nptr = \"off\"\ngreeting_delay = \"0s\"\n[metrics]\nlisten = \"\"\n[admin]\n\
+             socket = \"{folder}/admin.sock\"\n{state}{more}"
+        );
+        let config = directory.join("smtp-guard.toml");
+        std::fs::write(&config, text).unwrap();
+        let run = format!("{shell} exec {BINARY} --config {} run", config.display());
+        let child = Command::new("sh").args(["-c", &run]).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+        let mut guard = Self { child, address, config };
+        guard.wait("it listens", || TcpStream::connect(address).is_ok());
+        guard
+    }
+
+    /// Waits until `happened`.
+    fn wait(&mut self, what: &str, mut happened: impl FnMut() -> bool) {
+        let ends = Instant::now() + PATIENCE;
+        while !happened() {
+            assert_eq!(self.child.try_wait().unwrap(), None, "it ended before {what}");
+            assert!(Instant::now() < ends, "{what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGTERM ends it.
+    fn ends(mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        let ends = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < ends, "SIGTERM ends it");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A command with the configuration `config`.
+fn command(config: &Path, word: &str) -> Output {
+    Command::new(BINARY).arg("--config").arg(config).arg(word).output().unwrap()
+}
+
+/// What the guard of `config` says of itself.
+fn status(config: &Path) -> String {
+    let status = command(config, "status");
+    assert!(status.status.success(), "{status:?}");
+    String::from_utf8(status.stdout).unwrap()
+}
+
+/// A backend that takes everything.
+fn backend() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let _ = stream.write_all(b"220 x\r\n");
+                while let Some(Ok(line)) = lines.next() {
+                    let answer: &[u8] = if line == "DATA" { b"354 go\r\n" } else { b"250 ok\r\n" };
+                    let _ = stream.write_all(answer);
+                    if line == "DATA" {
+                        while lines.next().is_some_and(|line| line.is_ok_and(|line| line != ".")) {}
+                        let _ = stream.write_all(b"250 taken\r\n");
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream
+}
+
+/// Sends a message over `stream`. `greeted`: the greeting was read.
+fn send(stream: TcpStream, greeted: bool) {
+    let mut reader = BufReader::new(stream);
+    let hear = |reader: &mut BufReader<TcpStream>, expected: &str| {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        assert!(line.starts_with(expected), "{expected}: {line}");
+    };
+    if !greeted {
+        hear(&mut reader, "220");
+    }
+    for said in ["HELO c", "MAIL FROM:<a@b.example>", "RCPT TO:<b@example.org>", "DATA", "Subject: x\r\n\r\nx\r\n."] {
+        reader.get_mut().write_all(format!("{said}\r\n").as_bytes()).unwrap();
+        hear(&mut reader, if said == "DATA" { "354" } else { "250" });
+    }
+}

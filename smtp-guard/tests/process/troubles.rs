@@ -1,0 +1,96 @@
+//! A log that nobody reads, files that are replaced by something else, a disk that can't be written, signals.
+
+use std::fs;
+use std::process::Stdio;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
+
+use crate::{Guard, command, connect, send, status};
+
+#[test]
+fn d1_a_log_that_nobody_reads_stops_neither_the_mail_nor_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (unread, log) = std::io::pipe().unwrap();
+    let guard = Guard::start(directory.path(), "", "", log.into());
+    // Each leaves lines in the log, and the pipe holds 64 KiB.
+    for _ in 0..400 {
+        send(connect(guard.address), false);
+    }
+    assert!(status(&guard.config).contains("400 accepted"));
+    guard.ends();
+    drop(unread);
+}
+
+#[test]
+fn d2_files_that_are_replaced_stop_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("recipients"), "b@example.org\n").unwrap();
+    fs::write(path("drop"), "198.51.100.7\n").unwrap();
+    let more = format!(
+        "[recipients]\nknown = \"{}\"\n[[blocklist]]\nname = \"drop\"\nfile = \"{}\"\nreload = \"1s\"\n",
+        path("recipients").display(),
+        path("drop").display()
+    );
+    let mut guard = Guard::start(directory.path(), &more, "", Stdio::null());
+    send(connect(guard.address), false);
+    fs::remove_file(path("recipients")).unwrap();
+    fs::remove_file(path("drop")).unwrap();
+    mknodat(CWD, path("recipients"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", path("drop")).unwrap();
+    let config = guard.config.clone();
+    guard.wait("the list is refused", || status(&config).contains("not a regular file"));
+    send(connect(guard.address), false);
+    let checked = command(&guard.config, "check");
+    assert!(!checked.status.success() && String::from_utf8_lossy(&checked.stderr).contains("FIFO"), "{checked:?}");
+    guard.ends();
+}
+
+#[test]
+fn d2_a_configuration_that_is_no_file_is_refused_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("smtp-guard.toml");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let output = command(&path, "check");
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("FIFO"), "{output:?}");
+}
+
+#[test]
+fn d3_a_state_directory_that_can_not_be_used_stops_no_mail() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    let more = format!("[state]\ndirectory = \"{}/state\"\n", file.display());
+    let mut guard = Guard::start(directory.path(), &more, "", Stdio::null());
+    send(connect(guard.address), false);
+    let said = status(&guard.config);
+    assert!(said.contains("not written: cannot use the state directory"), "{said}");
+    fs::remove_file(&file).unwrap();
+    let config = guard.config.clone();
+    guard.wait("the store is used when it can be", || !status(&config).contains("not written"));
+    guard.ends();
+}
+
+#[test]
+fn d6_only_the_signals_that_are_meant_to_end_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let guard = Guard::start(directory.path(), "", "", Stdio::null());
+    let stream = connect(guard.address);
+    for signal in [
+        Signal::HUP,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::PIPE,
+        Signal::ALARM,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::IO,
+    ] {
+        guard.signal(signal);
+    }
+    send(stream, false);
+    send(connect(guard.address), false);
+    guard.ends();
+}
