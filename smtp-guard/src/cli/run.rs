@@ -307,7 +307,7 @@ async fn start_sink(config: &mut Config) -> anyhow::Result<()> {
     let (address, sink) = sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), &maildir).await?;
     tokio::spawn(sink);
     tracing::info!(%address, maildir = %maildir.display(), "no backend is configured: the built-in sink takes the mail");
-    config.backend.servers.push(BackendAddr(address));
+    config.backend.servers.push(BackendAddr::Address(address));
     Ok(())
 }
 

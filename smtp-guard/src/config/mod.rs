@@ -172,7 +172,7 @@ pub struct Backend {
     /// PEM of the authorities that `verified` trusts; without it, the system's.
     #[serde(serialize_with = "show::optional")]
     pub tls_ca: Option<PathBuf>,
-    /// The name that `verified` asks of the certificate; without it, the server's address.
+    /// The name that `verified` asks of the certificate; without it, the server's name or address in `servers`.
     #[serde(serialize_with = "show::optional_name")]
     pub tls_name: Option<String>,
     pub identity: Identity,

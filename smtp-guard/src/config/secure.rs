@@ -77,7 +77,11 @@ fn clear_text(raw: &Raw, config: &Config, judge: &mut Judge) {
         return;
     }
     let away = |text: &&Spanned<String>| {
-        text.get_ref().parse::<std::net::SocketAddr>().is_ok_and(|server| !server.ip().to_canonical().is_loopback())
+        match text.get_ref().parse::<std::net::SocketAddr>() {
+            Ok(server) => !server.ip().to_canonical().is_loopback(),
+            // Where a name leads is known at each probe only.
+            Err(_) => !text.get_ref().starts_with("localhost:"),
+        }
     };
     if let Some(server) = list(&raw.backend.servers).find(away) {
         let help = "set backend.tls = \"required\" (or \"verified\"), or auth.via = \"dovecot\" or \"off\"";

@@ -155,6 +155,13 @@ fn addresses_and_names_are_checked() {
         )
     };
     check(&two("", "\"a.org\""), &["4:11: backend.servers is empty"]);
+    // A13: containers have names.
+    for server in ["mail:25", "mail_server:25", "mx.example.org:10025", "[2001:db8::1]:25", "localhost:26"] {
+        check(&two(&format!("{server:?}"), "\"a.org\""), &[]);
+    }
+    for server in ["mail", "mail:", "mail:0", "mail:70000", "10.0.0.300:25", "ma il:25", ":25", "2001:db8::1"] {
+        check(&two(&format!("{server:?}"), "\"a.org\""), &["4:12: mail.example.org:25"]);
+    }
     check(&two("\"10.0.0.1:25\"", ""), &["6:11: relay.domains is empty"]);
     check(&two("\"127.0.0.1:25\"", "\"a.org\""), &["4:12: mail loop"]);
     check(&two("\"0.0.0.0:25\"", "\"a.org\""), &["4:12: mail loop"]);

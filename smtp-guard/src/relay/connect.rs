@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::places::{Room, Who};
@@ -35,6 +35,8 @@ pub(super) const WRITE_WAIT: Duration = Duration::from_secs(180);
 /// records. Together at most 64 KiB a session.
 const SEND_BUFFER: u32 = 20 * 1024;
 const RECEIVE_BUFFER: u32 = 8 * 1024;
+/// Addresses of a server's name that are tried.
+const ADDRESSES: usize = 8;
 /// Whom the probe claims to be: an address for documentation (RFC 5737), which is nobody.
 const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 25);
 
@@ -72,6 +74,8 @@ pub(super) struct Channel {
 /// Why a server can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
+    #[error("has a name that can't be looked up: {0}; the system's resolver and /etc/hosts are asked")]
+    Name(io::Error),
     #[error("cannot be connected: {0}")]
     Connect(io::Error),
     #[error("did not answer in time")]
@@ -155,12 +159,29 @@ impl Connector {
         Ok(Self { config, tls })
     }
 
-    /// A connection to `server` on which MAIL may be sent.
-    pub(super) async fn open(&self, server: BackendAddr, caller: &Caller) -> Result<Channel, ConnectError> {
-        match self.attempt(server, caller, self.tls.as_ref()).await {
+    /// Where `server` is now, by the system's resolver. Never empty, at most [`ADDRESSES`].
+    pub(super) async fn addresses(&self, server: &BackendAddr) -> Result<Vec<SocketAddr>, ConnectError> {
+        let (name, port) = match server {
+            BackendAddr::Address(address) => return Ok(vec![*address]),
+            BackendAddr::Name(name, port) => (&**name, *port),
+        };
+        let found = timeout(self.config.backend.connect_timeout, lookup_host((name, port))).await;
+        let found = found.map_err(|_| ConnectError::Name(io::ErrorKind::TimedOut.into()))?;
+        let addresses: Vec<_> = found.map_err(ConnectError::Name)?.take(ADDRESSES).collect();
+        if addresses.is_empty() { Err(ConnectError::Name(io::ErrorKind::NotFound.into())) } else { Ok(addresses) }
+    }
+
+    /// A connection to `server` at the first of `addresses` that takes it, on which MAIL may be sent.
+    pub(super) async fn open(
+        &self,
+        server: &BackendAddr,
+        addresses: &[SocketAddr],
+        caller: &Caller,
+    ) -> Result<Channel, ConnectError> {
+        match self.attempt(server, addresses, caller, self.tls.as_ref()).await {
             Err(ConnectError::Tls(error)) if self.config.backend.tls == BackendTls::Opportunistic => {
                 tracing::warn!(backend = %server, %error, "TLS handshake with the backend failed; going on in clear text");
-                self.attempt(server, caller, None).await
+                self.attempt(server, addresses, caller, None).await
             }
             done => done,
         }
@@ -168,15 +189,24 @@ impl Connector {
 
     async fn attempt(
         &self,
-        server: BackendAddr,
+        server: &BackendAddr,
+        addresses: &[SocketAddr],
         caller: &Caller,
         tls: Option<&tls::Client>,
     ) -> Result<Channel, ConnectError> {
-        let stream = match timeout(self.config.backend.connect_timeout, connect(server.0)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(ConnectError::Connect(error)),
-            Err(_) => return Err(ConnectError::Late),
-        };
+        // All of them together may take as long as one.
+        let wait = self.config.backend.connect_timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
+        let mut connected = Err(ConnectError::Late);
+        for address in addresses {
+            connected = match timeout(wait, connect(*address)).await {
+                Ok(stream) => stream.map_err(ConnectError::Connect),
+                Err(_) => Err(ConnectError::Late),
+            };
+            if connected.is_ok() {
+                break;
+            }
+        }
+        let stream = connected?;
         let mut channel = Channel::new(Stream::clear(stream));
         timeout(GREETING_WAIT, self.greet(&mut channel, server, caller, tls))
             .await
@@ -187,7 +217,7 @@ impl Connector {
     async fn greet(
         &self,
         channel: &mut Channel,
-        server: BackendAddr,
+        server: &BackendAddr,
         caller: &Caller,
         tls: Option<&tls::Client>,
     ) -> Result<(), ConnectError> {
@@ -211,7 +241,7 @@ impl Connector {
         self.hello(channel, caller, knows_client).await?;
         let mut secured = false;
         if let Some(tls) = tls.filter(|_| channel.capabilities.starttls) {
-            secured = channel.secure(tls).await?;
+            secured = channel.secure(tls, server.name()).await?;
             if secured {
                 self.hello(channel, caller, knows_client).await?;
             }
@@ -223,7 +253,8 @@ impl Connector {
             channel.identify(caller).await?;
             self.hello(channel, caller, true).await.map_err(|error| error.for_client(caller))?;
         }
-        if !secured && !server.0.ip().to_canonical().is_loopback() {
+        let peer = channel.stream.socket().and_then(|socket| socket.peer_addr().ok());
+        if !secured && !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
             // Passwords don't go this way.
             channel.capabilities.auth_plain = false;
             channel.capabilities.auth_login = false;
@@ -291,7 +322,7 @@ impl Channel {
     }
 
     /// STARTTLS. `false`: the server has changed its mind, politely.
-    async fn secure(&mut self, tls: &tls::Client) -> Result<bool, ConnectError> {
+    async fn secure(&mut self, tls: &tls::Client, name: Option<&str>) -> Result<bool, ConnectError> {
         Command::StartTls.encode(&mut self.unsent);
         if self.word().await?.code().get() != 220 {
             return Ok(false);
@@ -300,7 +331,7 @@ impl Channel {
         // (CVE-2021-38371).
         let proof = LineDecoder::new().finish(&self.unread).ok_or(ConnectError::SentAhead)?;
         let stream = self.stream.take_clear().ok_or(Lost::Protocol)?;
-        self.stream = tls.connect(stream, proof).await.map_err(ConnectError::Tls)?;
+        self.stream = tls.connect(stream, name, proof).await.map_err(ConnectError::Tls)?;
         self.replies = ReplyDecoder::new();
         Ok(true)
     }
@@ -393,7 +424,7 @@ mod tests {
     /// Whether a client that calls itself `helo` gets a connection, and else whether that is the server's fault.
     async fn check(helo: &str, expected: Result<(), bool>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = BackendAddr(listener.local_addr().unwrap());
+        let server = BackendAddr::Address(listener.local_addr().unwrap());
         std::thread::spawn(move || serve(&listener));
         let mut config = Config::builtin();
         config.backend.identity = Identity::Xclient;
@@ -401,7 +432,8 @@ mod tests {
         let speaker = Arc::new(Speaker { helo: Helo::new(helo).unwrap(), esmtp: true, login: None });
         let who = Who { source: Ipv6Prefix::default().source(NOBODY.ip()), standing: Standing::Stranger };
         let caller = Caller::Client { speaker, ends: Ends { source: NOBODY, destination: NOBODY }, who };
-        let found = connector.open(server, &caller).await.map(drop).map_err(|error| error.is_servers());
+        let addresses = connector.addresses(&server).await.unwrap();
+        let found = connector.open(&server, &addresses, &caller).await.map(drop).map_err(|error| error.is_servers());
         assert_eq!(found, expected, "{helo}");
     }
 

@@ -5,9 +5,12 @@
 //! place ([`super::places`]), in the order of the configuration; where all healthy ones are full it waits for the first.
 //! When none is healthy it tries all: the probe may be behind the truth.
 //!
+//! Where a server is named by its host name, each probe looks that up anew; sessions connect to what it found.
+//!
 //! A server that has heard who the client is may refuse that client. Whether it does, or refuses all of us, the next probe
 //! tells, which is made at once: only when the server takes that, with the same kind of identity, the client hears the refusal.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -53,6 +56,8 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Server {
     address: BackendAddr,
+    /// Where it is, as the last probe found out; empty before that.
+    addresses: ArcSwap<Vec<SocketAddr>>,
     health: AtomicU8,
     places: Arc<Places>,
     /// When the last probe that it took began, in ns of [`Instant`].
@@ -131,7 +136,8 @@ fn until_known() -> Capabilities {
 impl Pool {
     pub(super) fn new(connector: Connector, metrics: Metrics) -> Self {
         let server = |address: &BackendAddr| Server {
-            address: *address,
+            address: address.clone(),
+            addresses: ArcSwap::default(),
             health: AtomicU8::new(Health::Unknown as u8),
             places: Places::new(connector.config.backend.connections),
             well_since: AtomicU64::new(0),
@@ -175,7 +181,15 @@ impl Pool {
     /// A connection to `server`; `None`: there is none, and the next server may be tried.
     async fn attempt(&self, server: &Server, caller: &Caller, room: Room) -> Result<Option<Channel>, Failure> {
         let asked = Instant::now();
-        let error = match self.connector.open(server.address, caller).await {
+        if server.addresses.load().is_empty() {
+            // Nobody has looked yet. What is wrong with it the probe says.
+            let _ = self.is_well_since(server, asked).await;
+        }
+        let addresses = server.addresses.load_full();
+        if addresses.is_empty() {
+            return Ok(None);
+        }
+        let error = match self.connector.open(&server.address, &addresses, caller).await {
             Ok(mut channel) => {
                 channel.room = Some(room);
                 return Ok(Some(channel));
@@ -265,7 +279,15 @@ impl Pool {
     /// Looks whether `server` is well, and what it offers.
     async fn look(&self, server: &Server, room: Room) -> Option<Capabilities> {
         let began = Instant::now();
-        match self.connector.open(server.address, &Caller::Probe).await {
+        let found = match self.connector.addresses(&server.address).await {
+            Ok(addresses) => {
+                // Also where it turns out ill: another address must not be tried for ever.
+                server.addresses.store(Arc::new(addresses.clone()));
+                self.connector.open(&server.address, &addresses, &Caller::Probe).await
+            }
+            Err(error) => Err(error),
+        };
+        match found {
             Ok(mut channel) => {
                 channel.room = Some(room);
                 let found = channel.capabilities.clone();
@@ -309,9 +331,49 @@ fn at_mail(reply: Reply) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+
     use super::*;
     use crate::config::Config;
     use crate::wire::envelope::Uses;
+
+    /// A server that says yes to everything.
+    fn serve(listener: &TcpListener) {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || -> std::io::Result<()> {
+                let mut answers = stream.try_clone()?;
+                answers.write_all(b"220 x\r\n")?;
+                for line in BufReader::new(stream).lines() {
+                    line?;
+                    answers.write_all(b"250 x\r\n")?;
+                }
+                Ok(())
+            });
+        }
+    }
+
+    /// Whether a server called `name` is found, for a session and by a probe.
+    async fn check(name: &str, found: bool) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || serve(&listener));
+        let mut config = Config::builtin();
+        config.backend.servers = vec![BackendAddr::Name(name.into(), port)];
+        let pool = Pool::new(Connector::new(Arc::new(config)).unwrap(), Metrics::new());
+        assert_eq!(pool.open(Caller::Probe).await.is_ok(), found, "{name}");
+        assert_eq!(pool.probe().await.is_some(), found, "{name}");
+        let server = status::Backends::servers(&pool).remove(0);
+        assert_eq!((server.address, server.answers), (format!("{name}:{port}"), found));
+        let complaint = pool.servers[0].complaint.lock().unwrap().clone();
+        assert_eq!(complaint.contains("can't be looked up"), !found, "{complaint}");
+    }
+
+    #[tokio::test]
+    async fn a13_a_server_may_have_a_name() {
+        check("localhost", true).await;
+        check("no-such-host.invalid", false).await;
+    }
 
     #[test]
     fn before_a_server_has_answered_nothing_is_withheld_that_a_sender_would_bounce_for() {

@@ -227,9 +227,16 @@ impl Client {
     }
 
     /// The handshake with the backend, within [`HANDSHAKE_WAIT`]. `_proof`: it has sent nothing ahead.
-    pub(super) async fn connect(&self, stream: TcpStream, _proof: NothingUnread) -> io::Result<Stream> {
-        let name = match &self.name {
-            Some(name) => name.clone(),
+    /// `name`: what the server is called in the configuration, if by a name.
+    pub(super) async fn connect(
+        &self,
+        stream: TcpStream,
+        name: Option<&str>,
+        _proof: NothingUnread,
+    ) -> io::Result<Stream> {
+        let called = name.and_then(|name| ServerName::try_from(name.to_owned()).ok());
+        let name = match self.name.clone().or(called) {
+            Some(name) => name,
             None => ServerName::IpAddress(stream.peer_addr()?.ip().to_canonical().into()),
         };
         let connecting =

@@ -39,7 +39,7 @@ fn with_configured_guard(backend: SocketAddr, change: impl FnOnce(&mut Config), 
 
 fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::path::Path) -> SocketAddr {
     let mut config = Config::builtin();
-    config.backend.servers = vec![BackendAddr(backend)];
+    config.backend.servers = vec![BackendAddr::Address(backend)];
     config.relay.domains = vec!["example.org".to_owned()];
     config.listen[0].address = "127.0.0.1:0".parse().unwrap();
     change(&mut config);

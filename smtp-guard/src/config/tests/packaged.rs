@@ -99,7 +99,7 @@ fn what_is_shown_is_read_as_the_same() {
 #[test]
 fn the_built_in_configuration_lacks_only_its_sink() {
     let mut config = Config::builtin();
-    config.backend.servers = vec![BackendAddr("127.0.0.1:2526".parse().unwrap())];
+    config.backend.servers = vec![BackendAddr::Address("127.0.0.1:2526".parse().unwrap())];
     let again = parse(&config.to_toml().unwrap()).unwrap();
     assert_eq!(as_json(&again), as_json(&config));
 }
