@@ -117,6 +117,7 @@ impl Guard {
             started: Instant::now(),
             listeners: vec![String::from("127.0.0.1:2525")],
             backend: Arc::new(One),
+            certificates: None,
             metrics: metrics.clone(),
             bounds: metrics.bounds().clone(),
             store: smtp_guard::store::State::default(),

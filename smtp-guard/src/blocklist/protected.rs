@@ -66,7 +66,10 @@ impl Protected {
             add("listen.proxy_protocol", nets(&listen.balancers));
             add("listen.address", vec![listen.address.ip().into()]);
         }
-        add("backend.servers", config.backend.servers.iter().filter_map(|server| server.ip().map(Span::from)).collect());
+        add(
+            "backend.servers",
+            config.backend.servers.iter().filter_map(|server| server.ip().map(Span::from)).collect(),
+        );
         add("dns.servers", config.dns.servers.iter().map(|server| server.ip().into()).collect());
         add("an interface of this host", own.iter().copied().map(Span::from).collect());
         spans.settle();

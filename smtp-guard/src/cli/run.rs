@@ -107,6 +107,7 @@ async fn serve(mut config: Config, lost: Lost, stop: relay::Stop) -> anyhow::Res
         started: Instant::now(),
         listeners: addresses.iter().map(ToString::to_string).collect(),
         backend: shared.backends(),
+        certificates: shared.certificates(),
         metrics: metrics.clone(),
         bounds: metrics.bounds().clone(),
         store: store_state,

@@ -117,8 +117,7 @@ fn listen(raw: &[Spanned<raw::Listen>], whole: bool, judge: &mut Judge) -> Vec<L
 
 fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
     let default = Backend::default();
-    let servers: Vec<_> =
-        list(&raw.servers).filter_map(|server| judge.server("backend.servers", server)).collect();
+    let servers: Vec<_> = list(&raw.servers).filter_map(|server| judge.server("backend.servers", server)).collect();
     if whole && list(&raw.servers).next().is_none() {
         let help = "name your mail server: [backend] servers = [\"10.0.0.10:25\"]";
         judge.missing(raw.servers.as_ref().map(Spanned::span), "backend.servers is empty: mail could go nowhere", help);

@@ -147,6 +147,15 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// PEM.
     pub key: PathBuf,
+    /// Certificates with keys of other kinds.
+    pub also: Vec<Pair>,
+}
+
+/// A certificate and its key, as in [`Tls`].
+#[derive(Clone, Debug, Serialize)]
+pub struct Pair {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// Where credentials are judged.

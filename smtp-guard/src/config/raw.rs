@@ -57,7 +57,8 @@ tables! {
         log: Log,
     }
     Listen { address: Text, role: Text, proxy_protocol: List }
-    Tls { certificate: Text, key: Text }
+    Tls { certificate: Text, key: Text, also: Vec<Spanned<Pair>> }
+    Pair { certificate: Text, key: Text }
     Backend {
         servers: List,
         tls: Text,

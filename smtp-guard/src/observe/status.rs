@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::bounds::{Bounds, Reached};
+pub use super::certificates::{Certificate, Certificates};
 use super::drops::Drops;
 pub use super::kernel::Kernel;
 use super::metrics::{Metrics, Outcome};
 use crate::blocklist::State;
-use crate::clock::Instant;
+use crate::clock::{Instant, WallTime};
 use crate::store;
 
 /// A snapshot of the running guard.
@@ -20,6 +21,7 @@ pub struct Status {
     pub uptime_seconds: u64,
     pub listeners: Vec<String>,
     pub backend: Vec<Server>,
+    pub certificates: Vec<Certificate>,
     /// Clients connected now.
     pub connections: u64,
     pub recipients: Recipients,
@@ -77,6 +79,7 @@ pub struct About {
     pub started: Instant,
     pub listeners: Vec<String>,
     pub backend: Arc<dyn Backends>,
+    pub certificates: Option<Arc<dyn Certificates>>,
     pub metrics: Metrics,
     pub bounds: Bounds,
     pub store: store::State,
@@ -92,6 +95,7 @@ impl About {
             uptime_seconds: now.since(self.started).as_secs(),
             listeners: self.listeners.clone(),
             backend: self.backend.servers(),
+            certificates: self.certificates.as_ref().map(|all| all.certificates(WallTime::now())).unwrap_or_default(),
             connections: self.metrics.connections(),
             recipients: Recipients {
                 known: self.metrics.known_recipients(),

@@ -21,7 +21,7 @@ use super::farewell::{self, FAREWELL};
 use super::inquiry::Inquiry;
 use super::sources::{Seat, Wake};
 use super::stream::Stream;
-use super::{Shared, Stop, events};
+use super::{Shared, Stop, events, handshakes};
 use crate::addr::ClientAddr;
 use crate::clock::{Both, Instant};
 use crate::config::Role;
@@ -143,7 +143,14 @@ async fn handshake(
 }
 
 fn handshake_failed(shared: &Shared, id: &str, addr: ClientAddr, error: &io::Error) {
-    tracing::debug!(session = id, client = %addr.ip(), %error, "TLS handshake failed");
+    let (reason, meaning) = handshakes::reason(error);
+    shared.metrics.handshake_failed(reason);
+    match shared.handshakes_told.is_due(addr.source(shared.config.limits.ipv6_prefix), Instant::now()) {
+        Some(left_out) => {
+            tracing::info!(session = id, client = %addr.ip(), reason, %error, left_out, "TLS handshake failed: {meaning}");
+        }
+        None => tracing::debug!(session = id, client = %addr.ip(), reason, %error, "TLS handshake failed"),
+    }
     events::observe(shared, id, addr, Event::Ended { reason: Reason::Tls });
 }
 

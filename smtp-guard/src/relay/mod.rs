@@ -17,7 +17,7 @@ use crate::feedback::Feedback;
 use crate::feedback::marks::Mark;
 use crate::feedback::rates::Room;
 use crate::observe::metrics::Metrics;
-use crate::observe::status::Backends;
+use crate::observe::status::{Backends, Certificates};
 use crate::policy::Rules;
 
 mod admission;
@@ -26,11 +26,13 @@ mod backend;
 mod balancer;
 mod blocklists;
 mod catch_all;
+mod certificate;
 mod connect;
 mod dovecot;
 mod drive;
 mod events;
 mod farewell;
+mod handshakes;
 mod inquiry;
 mod listen;
 mod places;
@@ -64,6 +66,7 @@ pub struct Shared {
     tls: Option<tls::Server>,
     unknowns: Mutex<Unknowns>,
     handshakes: Semaphore,
+    handshakes_told: handshakes::Told,
     headers: Arc<Semaphore>,
     sources: Arc<sources::Sources>,
     /// Room for clients that were turned away and haven't closed yet.
@@ -95,6 +98,9 @@ impl Shared {
         });
         metrics.bounds().limit("total_connections", plan.sessions.into());
         metrics.bounds().limit("network_connections", limits.network_connections.into());
+        if let Some(tls) = &tls {
+            metrics.certificates(tls.certificates());
+        }
         metrics.bounds().limit(pool::BOUND, config.backend.connections.into());
         metrics.bounds().limit("turned_away", plan.closing as u64);
         metrics.bounds().limit("proxy_headers", plan.closing as u64);
@@ -112,6 +118,7 @@ impl Shared {
             tls,
             unknowns: Mutex::default(),
             // Half of all connections: clients that stall in their handshakes leave room for others.
+            handshakes_told: handshakes::Told::default(),
             handshakes: Semaphore::new((plan.sessions as usize / 2).max(1)),
             headers: Arc::new(Semaphore::new(plan.closing)),
             sources,
@@ -143,6 +150,11 @@ impl Shared {
     fn mark(&self, addr: ClientAddr) -> Mark {
         let source = addr.source(self.config.limits.ipv6_prefix);
         self.feedback.marks().of(source, Instant::now())
+    }
+
+    /// Who knows our certificates, if there are any.
+    pub fn certificates(&self) -> Option<Arc<dyn Certificates>> {
+        self.tls.as_ref().map(|tls| tls.certificates() as Arc<dyn Certificates>)
     }
 
     /// Who knows how the backend's servers are.

@@ -422,12 +422,10 @@ mod tests {
     #[test]
     fn c3_a_tenth_is_kept_for_sources_with_a_history() {
         let places = Places::new(20);
-        let taken: Vec<_> = (0..30).map_while(|n| {
-            places.try_enter(who(&format!("192.0.{n}.1"), Standing::Stranger))
-        }).collect();
+        let taken: Vec<_> =
+            (0..30).map_while(|n| places.try_enter(who(&format!("192.0.{n}.1"), Standing::Stranger))).collect();
         assert_eq!(taken.len(), 18);
-        let known: Vec<_> =
-            (0..30).map_while(|_| places.try_enter(who("198.51.100.1", Standing::Known))).collect();
+        let known: Vec<_> = (0..30).map_while(|_| places.try_enter(who("198.51.100.1", Standing::Known))).collect();
         assert_eq!((known.len(), places.held()), (2, 20));
     }
 

@@ -27,6 +27,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
                 .map(|(address, answers)| Server { address: address.to_owned(), answers, connections: 0 })
                 .into(),
             connections: 12,
+            certificates: Vec::new(),
             recipients: Recipients { known: None, catch_all: Vec::new() },
             messages: Messages { accepted: 1000 + 3 * seconds, rejected: 20, deferred: 7, ambiguous: 0 },
             blocklists: Vec::new(),
