@@ -1,7 +1,8 @@
 //! Message data, through the decoder and the encoder to every model of a backend.
 //!
 //! - The end is where the definition has it, however the bytes are cut.
-//! - An accepted message is one message to all models, and the same; of any other none sees an end.
+//! - An accepted message is one message to all models, and the same; of any other none sees an end. So it is where bare LF is
+//!   repaired.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -42,6 +43,11 @@ fuzz_target!(|data: &[u8]| {
         }
     };
     same(readers::send(data.chunks(1)));
+    // From an own host, whose bare LF is repaired.
+    let repaired = readers::send_repaired([data]);
+    readers::check(&repaired, data);
+    let bytewise = readers::send_repaired(data.chunks(1));
+    assert!(!repaired.is_accepted() || bytewise == repaired);
     if data.len() <= SHORT {
         (1..data.len()).for_each(|at| same(readers::send([&data[..at], &data[at..]])));
     }

@@ -7,6 +7,7 @@ pub mod blocklist;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod decision;
 pub mod descriptors;
 pub mod edge;
 pub mod facts;

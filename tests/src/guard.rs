@@ -203,6 +203,11 @@ pub fn netkit() -> String {
     beside("netkit")
 }
 
+/// The project's tool. It is built by whoever runs it for these tests.
+pub fn xtask() -> String {
+    beside("xtask")
+}
+
 /// A binary in the folder that the tests' binaries are built into, whether a test asks or one of them.
 pub(crate) fn beside(name: &str) -> String {
     let this = std::env::current_exe().unwrap();

@@ -30,7 +30,14 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Set everything up and run the guard with the built-in sink on 127.0.0.1:2525; Ctrl-C ends it
-    Run,
+    Run {
+        /// What to call it, so that a test has its own; names the folder in target/xtask, and that of the pins
+        #[arg(long, hide = true, default_value = "smtp-guard-run")]
+        name: String,
+        /// The guard that a test has built, in place of a new one
+        #[arg(long, hide = true)]
+        binary: Option<PathBuf>,
+    },
     /// Set everything up and run all tests
     Test {
         /// Only what needs no kernel and no other programs
@@ -114,7 +121,7 @@ enum Bench {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Run => run::run(),
+        Command::Run { name, binary } => run::run(&name, binary),
         Command::Test { host, long, filter } => test::test(&test::Scope { host, long, filter: filter.as_deref() }),
         Command::Build { release } => build::build(release).map(|binary| println!("{}", binary.display())),
         Command::Load { arguments } => build::edge("load", &arguments),

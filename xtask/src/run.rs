@@ -18,7 +18,10 @@ use crate::{build, target};
 const GUARD: &str = "127.0.0.1:2525";
 const SINK: &str = "127.0.0.1:2526";
 const METRICS: &str = "127.0.0.1:9925";
-const PINS: &str = "/sys/fs/bpf/smtp-guard-run";
+/// What a guard on this machine is configured by. Commands without a configuration of their own ask that guard.
+const INSTALLED: &str = "/etc/smtp-guard/smtp-guard.toml";
+/// The same, by the environment.
+const CONFIG: &str = "SMTP_GUARD_CONFIG";
 /// For the guard to greet after its start.
 const START: Duration = Duration::from_secs(20);
 /// For a child to end after SIGTERM: the guard lets transactions end for 10 s.
@@ -26,26 +29,31 @@ const END: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Sets up, builds, runs until Ctrl-C, and takes everything down again.
-pub(crate) fn run() -> anyhow::Result<()> {
+pub(crate) fn run(name: &str, binary: Option<PathBuf>) -> anyhow::Result<()> {
     for (address, what) in [(GUARD, "the guard"), (SINK, "the sink"), (METRICS, "the metrics")] {
         TcpListener::bind(address)
             .with_context(|| format!("{address}, where {what} shall listen, is taken (`ss -ltnp` shows by whom)"))?;
     }
-    let binary = build::build(false)?;
+    let binary = binary.map_or_else(|| build::build(false), Ok)?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let folder = target().join("xtask/run");
+    let folder = target().join("xtask").join(name);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let config = folder.join("smtp-guard.toml");
-    fs::write(&config, configuration(&folder)).with_context(|| format!("cannot write {}", config.display()))?;
+    let unasked = unasked(&binary);
+    fs::write(&config, configuration(name, &folder, unasked.as_deref()))
+        .with_context(|| format!("cannot write {}", config.display()))?;
     let maildir = target().join("maildir");
+    // Where commands don't find the guard by themselves they are told.
+    let options = if unasked.is_some() { String::new() } else { format!(" --config {}", shown(&config)) };
+    let lines = lines(&binary, &options, &maildir);
 
     let mut sink =
         Program::start("sink", Command::new(&binary).args(["sink", "--listen", SINK, "--maildir"]).arg(&maildir))?;
     let mut guard = Program::start("guard", Command::new(&binary).arg("run").arg("--config").arg(&config))?;
-    let result = serve(&mut guard, &mut sink, &stop, &binary, &config, &maildir);
+    let result = serve(&mut guard, &mut sink, &stop, &lines);
     eprintln!("\nxtask: stopping");
     guard.end();
     sink.end();
@@ -53,14 +61,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     result
 }
 
-fn serve(
-    guard: &mut Program,
-    sink: &mut Program,
-    stop: &AtomicBool,
-    binary: &Path,
-    config: &Path,
-    maildir: &Path,
-) -> anyhow::Result<()> {
+fn serve(guard: &mut Program, sink: &mut Program, stop: &AtomicBool, lines: &str) -> anyhow::Result<()> {
     let started = Instant::now();
     while !greets() {
         if stop.load(Ordering::Relaxed) {
@@ -72,7 +73,7 @@ fn serve(
         }
         std::thread::sleep(LOOK);
     }
-    explain(binary, config, maildir);
+    eprintln!("{lines}");
     while !stop.load(Ordering::Relaxed) {
         guard.check()?;
         sink.check()?;
@@ -81,13 +82,26 @@ fn serve(
     Ok(())
 }
 
-/// The template is a file so that the tests run what stands in it.
-fn configuration(folder: &Path) -> String {
+/// The admin socket that commands ask without a configuration: the user's own. `None` where they would find another guard's.
+fn unasked(binary: &Path) -> Option<PathBuf> {
+    if Path::new(INSTALLED).exists() || std::env::var_os(CONFIG).is_some() {
+        return None;
+    }
+    let shown = Command::new(binary).args(["config", "show"]).output().ok().filter(|output| output.status.success())?;
+    let shown = String::from_utf8(shown.stdout).ok()?;
+    let (_, admin) = shown.split_once("\n[admin]\n")?;
+    let socket = admin.lines().find_map(|line| line.strip_prefix("socket = \"")?.strip_suffix('"'))?;
+    Some(PathBuf::from(socket))
+}
+
+fn configuration(name: &str, folder: &Path, socket: Option<&Path>) -> String {
+    let socket = socket.map_or_else(|| folder.join("admin.sock"), Path::to_path_buf);
     let values = [
         ("{GUARD}", GUARD),
         ("{SINK}", SINK),
         ("{METRICS}", METRICS),
-        ("{PINS}", PINS),
+        ("{PINS}", &format!("/sys/fs/bpf/{name}")),
+        ("{socket}", &socket.display().to_string()),
         ("{folder}", &folder.display().to_string()),
     ];
     values.iter().fold(include_str!("run.toml").to_owned(), |text, (name, value)| text.replace(name, value))
@@ -110,8 +124,9 @@ fn greets() -> bool {
     greeted
 }
 
-fn explain(binary: &Path, config: &Path, maildir: &Path) {
-    let (tool, options) = (shown(binary), format!("--config {}", shown(config)));
+/// What to type next. A test of the whole types it.
+fn lines(binary: &Path, options: &str, maildir: &Path) -> String {
+    let tool = shown(binary);
     let swaks = Command::new("swaks").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     // bash speaks TCP, so nothing else need be there. A client that speaks ahead of the answer to EHLO is refused.
     let (host, port) = GUARD.split_once(':').unwrap_or_default();
@@ -123,7 +138,7 @@ fn explain(binary: &Path, config: &Path, maildir: &Path) {
             "(for line in 'EHLO me' 'MAIL FROM:<you@example.com>' 'RCPT TO:<alice@example.org>' DATA 'Subject: hi\\r\\n\\r\\nhello\\r\\n.' QUIT; do printf \"$line\\r\\n\"; sleep 0.3; done) | {talk}"
         )
     };
-    eprintln!(
+    format!(
         r#"
 The guard listens on {GUARD}, relays example.org to the sink on {SINK}; mail arrives in {maildir}/new.
 Metrics: http://{METRICS}/metrics
@@ -134,15 +149,15 @@ Try in another terminal:
   2. Harvest (the sink refuses recipients that begin with "unknown"); after the tenth the kernel drops 127.0.0.1:
      (printf 'EHLO me\r\n'; sleep 1; printf 'MAIL FROM:<x@example.com>\r\n'; for i in $(seq 12); do printf "RCPT TO:<unknown$i@example.org>\r\n"; done; sleep 8) | {talk}
   3. See why, and lift it:
-     {tool} explain 127.0.0.1 {options}
-     {tool} decisions list {options}
-     {tool} decisions delete 127.0.0.1 {options}
+     {tool} explain 127.0.0.1{options}
+     {tool} decisions list{options}
+     {tool} decisions delete 127.0.0.1{options}
   4. Watch it live:
-     {tool} top {options}
+     {tool} top{options}
 Ctrl-C ends everything and removes the kernel plane.
 "#,
         maildir = shown(maildir),
-    );
+    )
 }
 
 /// A path as short as it can be typed from here.

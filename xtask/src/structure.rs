@@ -121,6 +121,11 @@ const RULES: &[Rule] = &[
         reason: "formats are bytes in, entries out",
     },
     Rule {
+        place: "smtp-guard/src/observe/",
+        words: &["crate::feedback"],
+        reason: "what is observed is a decision, not who makes it",
+    },
+    Rule {
         place: "smtp-guard/src/feedback/",
         words: &[
             "crate::session",
@@ -154,7 +159,15 @@ const RULES: &[Rule] = &[
     },
     Rule {
         place: "smtp-guard/src/store/",
-        words: &["crate::session", "crate::relay", "crate::edge", "crate::policy", "crate::wire", "crate::cli"],
+        words: &[
+            "crate::session",
+            "crate::relay",
+            "crate::edge",
+            "crate::policy",
+            "crate::wire",
+            "crate::cli",
+            "crate::feedback",
+        ],
         reason: "the store keeps decisions and enforces none",
     },
     Rule {

@@ -46,7 +46,7 @@ struct Data {
 
 /// What was seen so far.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     /// The backend judges credentials.
     auth_by_backend: bool,
     link: Link,
@@ -62,22 +62,22 @@ pub struct Watch {
 
 impl Watch {
     /// `waits`: the greeting is still to come, and owed.
-    pub fn new(auth_by_backend: bool, waits: bool) -> Self {
+    pub(crate) fn new(auth_by_backend: bool, waits: bool) -> Self {
         let owed = i32::from(waits);
         Self { auth_by_backend, link: Link::None, judging: false, dot: None, owed, gone: false, closed: false }
     }
 
     /// Whether the backend can say something. It isn't listened to while somebody else is asked.
-    pub fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         !self.judging && !matches!(self.link, Link::None | Link::Lost)
     }
 
-    pub fn is_judging(&self) -> bool {
+    pub(crate) fn is_judging(&self) -> bool {
         self.judging
     }
 
     /// A reply of the backend as the driver tells it: within AUTH it is a verdict.
-    pub fn translate(&self, reply: Reply) -> Upstream {
+    pub(crate) fn translate(&self, reply: Reply) -> Upstream {
         match (&self.link, reply.code().class()) {
             (Link::Asked(Asked::Auth), 2) => Upstream::Auth(AuthVerdict::Accepted),
             (Link::Asked(Asked::Auth), 5) => Upstream::Auth(AuthVerdict::Rejected),
@@ -87,7 +87,7 @@ impl Watch {
     }
 
     /// Something happens.
-    pub fn before(&mut self, input: &Input) {
+    pub(crate) fn before(&mut self, input: &Input) {
         match input {
             Input::Command { .. } | Input::Response(_) => self.owed += 1,
             Input::BodyEnd(_) => {
@@ -114,7 +114,7 @@ impl Watch {
     }
 
     /// This came of it.
-    pub fn after(&mut self, out: &mut Vec<Output>, wants: Wants) {
+    pub(crate) fn after(&mut self, out: &mut Vec<Output>, wants: Wants) {
         let closes = out.iter().any(|output| matches!(output, Output::Close));
         for output in out.drain(..) {
             assert!(!self.closed, "{output:?} after the close");

@@ -40,7 +40,8 @@ pub(super) fn is_row() -> bool {
         "1" => measure("ledger, each has named a known and an unknown recipient in the last hour", || {
             let mut ledger = ledger();
             for n in 0..SOURCES {
-                let unknown = Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into() };
+                let unknown =
+                    Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into(), returned: false };
                 // Each in a network of its own, as far as there are any.
                 ledger.observe(Source::v4(n.rotate_left(12)), unknown, at);
                 let known = Conduct::KnownRecipient { recipient: Digest::of(&format!("user{n}@example.org")) };
@@ -51,7 +52,7 @@ pub(super) fn is_row() -> bool {
         "2" => measure("marks", || {
             let marks = Marks::default();
             for n in 0..SOURCES {
-                marks.history(Source::v4(n), (true, false));
+                marks.history(Source::v4(n), true);
             }
             marks
         }),

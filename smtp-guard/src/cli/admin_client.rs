@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::feedback::decision::{Decision, Explanation};
+use crate::decision::{Decision, Explanation};
 use crate::observe::admin::{Add, Deleted, Failure};
 use crate::observe::attempt::{Attempt, Rehearsal};
 use crate::observe::live::Live;
@@ -31,12 +31,19 @@ const ANSWER: usize = 512 << 20;
 #[derive(Clone, Debug)]
 pub struct AdminClient {
     socket: PathBuf,
+    /// Why the socket is the built-in one.
+    missing: Option<String>,
 }
 
 impl AdminClient {
     /// For the guard on `socket`; nothing is opened yet.
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, missing: None }
+    }
+
+    /// The same, where the socket is the built-in one because no configuration was found: `missing` says where.
+    pub fn without(self, missing: Option<String>) -> Self {
+        Self { missing, ..self }
     }
 
     /// GET /status
@@ -136,7 +143,8 @@ impl AdminClient {
                 anyhow!("{socket}: permission denied; run this as root, or as a member of the guard's group")
             }
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                anyhow!("no guard answers at {socket}: is `smtp-guard run` started?")
+                let missing = self.missing.as_deref().map(|missing| format!(" ({missing})")).unwrap_or_default();
+                anyhow!("no guard answers at {socket}{missing}: is `smtp-guard run` started?")
             }
             _ => anyhow!("{socket}: {error}"),
         }

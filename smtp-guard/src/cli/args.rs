@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 
 use crate::addr::{Ipv6Prefix, canonical, no_source};
+use crate::config::CONFIG_VARIABLE;
 use crate::config::units::{DURATION_HELP, parse_duration};
 use crate::observe::admin::{LONGEST, REASON_BYTES};
 
@@ -28,7 +29,9 @@ pub(super) struct Arguments {
 #[derive(Debug, Args)]
 pub(super) struct Global {
     /// Configuration file [default: /etc/smtp-guard/smtp-guard.toml where it exists, else built-in values for a first try]
-    #[arg(long, global = true, value_name = "FILE")]
+    ///
+    /// A file in the current folder is never read unasked: a command of root would obey whoever may write there.
+    #[arg(long, global = true, value_name = "FILE", env = CONFIG_VARIABLE, hide_env_values = true)]
     pub(super) config: Option<PathBuf>,
 }
 
@@ -95,6 +98,8 @@ pub(super) enum Command {
         command: Edge,
     },
     /// A small mail server for trying the guard out: takes all mail into a Maildir
+    ///
+    /// It refuses recipients that begin with `unknown`, and runs of more than 15 letters and digits, which nobody is called.
     Sink {
         /// Address and port, such as 127.0.0.1:2526
         #[arg(long)]

@@ -37,7 +37,7 @@ fn told(step: &Step, lines: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feedback::decision::Explanation;
+    use crate::decision::Explanation;
     use crate::observe::attempt::Because;
 
     #[test]

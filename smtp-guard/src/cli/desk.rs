@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::feedback::decision::{Decision, Explanation};
+use crate::decision::{Decision, Explanation};
 use crate::observe::admin::{Control, Refusal};
 use crate::observe::attempt::{Attempt, Rehearsal};
 use crate::relay::Shared;

@@ -6,7 +6,7 @@ use super::output::left;
 use super::time;
 use crate::blocklist::Listing;
 use crate::clock::WallTime;
-use crate::feedback::decision::{Decision, Explanation, LedgerView};
+use crate::decision::{Decision, Explanation, LedgerView};
 use crate::observe::log::printable;
 use smtp_guard_ebpf::reason::Reason;
 
@@ -136,7 +136,7 @@ fn seen(ledger: &LedgerView, lines: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feedback::decision::{CountView, NetworkView};
+    use crate::decision::{CountView, NetworkView};
 
     fn check(ip: &str, explanation: &Explanation, expected: &str) {
         let text = text_at(ip.parse().unwrap(), explanation, WallTime::from_ms(1_800_000));

@@ -26,7 +26,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::clock::WallTime;
-use crate::config::{Config, ConfigError, DEFAULT_PATH, Origin};
+use crate::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::descriptors::Budget;
 use crate::facts::recipients::KnownRecipients;
 use crate::observe::admin::Add;
@@ -101,8 +101,8 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Run => {
             let (config, origin) = Config::find(file)?;
-            if origin == Origin::Builtin {
-                eprintln!("no {DEFAULT_PATH}: built-in values for a first try; `smtp-guard config show` shows them");
+            if let Some(missing) = origin.missing() {
+                eprintln!("{missing}: built-in values for a first try; `smtp-guard config show` shows them");
             }
             Ok(run::run(config)?)
         }
@@ -186,8 +186,8 @@ fn decisions(client: &AdminClient, command: Decisions) -> Result<(), Failure> {
 }
 
 fn client(file: Option<&Path>) -> Result<AdminClient, Failure> {
-    let (config, _) = Config::find(file)?;
-    Ok(AdminClient::new(config.admin.socket))
+    let (config, origin) = Config::find(file)?;
+    Ok(AdminClient::new(config.admin.socket).without(origin.missing()))
 }
 
 /// Rounded up: a ban never ends before it was asked to.

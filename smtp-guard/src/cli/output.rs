@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::time;
 use crate::clock::WallTime;
-use crate::feedback::decision::Decision;
+use crate::decision::Decision;
 use crate::observe::bounds::Reached;
 use crate::observe::log::printable;
 use crate::observe::status::{Certificate, Recipients, Server, Status};
@@ -106,6 +106,8 @@ pub(super) fn status(status: &Status) -> String {
         let read = list.read.as_ref().map(|read| format!(", read at {}", time::utc(read.at)));
         [format!("block list {}", list.name), format!("{list}{}", read.unwrap_or_default())]
     }));
+    let wordings = status.recipients.unknown_wordings.iter();
+    rows.extend(wordings.map(|(server, words)| [format!("unknown at {server}"), printable(words.as_bytes())]));
     rows.extend(status.store_trouble.iter().map(|trouble| ["store".to_owned(), format!("not written: {trouble}")]));
     rows.extend(status.bounds.iter().map(bound));
     rows.extend(status.warnings.iter().map(|warning| ["warning".to_owned(), warning.clone()]));

@@ -62,7 +62,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn serve(mut config: Config, lost: Lost, stop: relay::Stop) -> anyhow::Result<()> {
     // What can fail because of the operator comes first, before anything is begun.
     let store = Store::open(&config.state.directory, config.limits.ipv6_prefix)?;
-    let store_state = store.state().clone();
+    let (store_state, digests) = (store.state().clone(), store.digests());
     let known = config.recipients.known.as_deref().map(KnownRecipients::load).transpose()?;
     // Taken, but nobody can connect yet.
     let bound = Bound::bind(&config.listen)?;
@@ -91,7 +91,7 @@ async fn serve(mut config: Config, lost: Lost, stop: relay::Stop) -> anyhow::Res
     let bans = Arc::new(BanTable::new(kernel_bans, config.edge.max_sources as usize));
     let meter = Arc::new(Counted(metrics.clone()));
     let (feedback, feedback_task) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, meter);
-    let rules = Arc::new(Rules::new(Arc::clone(&config), known));
+    let rules = Arc::new(Rules::new(Arc::clone(&config), known).with_digests(digests));
     // What is open by now stays open.
     let budget = descriptors::Budget::of(&config);
     let plan = budget.plan;

@@ -1,5 +1,5 @@
-//! `smtp-guard sink`: a small backend for trying the guard out. It takes mail for everyone into one Maildir, but refuses
-//! recipients whose local part begins with `unknown`, so that a harvest can be tried as well.
+//! `smtp-guard sink`: a small backend for trying the guard out. It takes mail for everyone into one Maildir, but for those whom
+//! it calls unknown ([`is_unknown`]), so that a harvest can be tried as well.
 //!
 //! It is not a mail server: no queue, no limits but those that keep it alive, loopback use only.
 
@@ -30,6 +30,8 @@ use crate::wire::reply::Reply;
 const CONNECTIONS: usize = 256;
 /// Bytes of one message, which is held in memory.
 const MESSAGE_SIZE: u64 = 64 * 1024 * 1024;
+/// Letters and digits in a row that a name may have.
+const LONGEST_NAME: usize = 15;
 /// Time for the client's next bytes.
 const WAIT: Duration = Duration::from_secs(300);
 
@@ -119,7 +121,7 @@ async fn serve(mut stream: TcpStream, maildir: &Maildir) -> io::Result<()> {
             }
             Ok(Command::Rcpt(rcpt)) => match &mut recipients {
                 None => replies::mail_first(),
-                Some(_) if rcpt.path.key().starts_with("unknown") => Reply::new(550, Some((5, 1, 1)), "User unknown"),
+                Some(_) if is_unknown(&rcpt.path.key()) => Reply::new(550, Some((5, 1, 1)), "User unknown"),
                 Some(count) => {
                     *count += 1;
                     Reply::new(250, Some((2, 1, 5)), "Ok")
@@ -146,6 +148,14 @@ async fn serve(mut stream: TcpStream, maildir: &Maildir) -> io::Result<()> {
         };
         reply.encode(&mut unsent);
     }
+}
+
+/// Whether nobody has the address `key`: its local part begins with `unknown`, or is a run of letters and digits too long for a
+/// name. The second is what a guard makes up to find out whether a backend takes just any recipient; a sink that did would show
+/// no harvest.
+fn is_unknown(key: &str) -> bool {
+    let local = key.rsplit_once('@').map_or(key, |(local, _)| local);
+    local.starts_with("unknown") || local.len() > LONGEST_NAME && local.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 async fn take_message(stream: &mut TcpStream, unread: &mut BytesMut, maildir: &Maildir) -> io::Result<Reply> {
@@ -205,6 +215,20 @@ impl Maildir {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_is_called_is_unknown() {
+        for (key, unknown) in [
+            ("alice@example.org", false),
+            ("postmaster", false),
+            ("firstname.lastname@example.org", false),
+            ("bounces+alice=client.example@example.org", false),
+            ("unknown1@example.org", true),
+            ("qwertzuiopasdfghjkly@example.org", true),
+        ] {
+            assert_eq!(is_unknown(key), unknown, "{key}");
+        }
+    }
 
     #[test]
     fn messages_are_delivered_whole_and_under_names_of_their_own() {

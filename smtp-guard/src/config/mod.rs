@@ -31,7 +31,9 @@ pub use choices::{AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profi
 pub use defaults::own_hostname;
 pub use report::Report;
 
-/// Where the configuration is when the command line doesn't say.
+/// Names the configuration where the command line doesn't.
+pub const CONFIG_VARIABLE: &str = "SMTP_GUARD_CONFIG";
+/// Where the configuration is when neither says.
 pub const DEFAULT_PATH: &str = "/etc/smtp-guard/smtp-guard.toml";
 
 /// Bytes of a configuration file.
@@ -40,7 +42,7 @@ const FILE_BYTES: u64 = 1 << 20;
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{}: {source}; --config names the file", path.display())]
+    #[error("{}: {source}; the file is named by --config, else by ${CONFIG_VARIABLE}, else it is {DEFAULT_PATH}", path.display())]
     Read { path: PathBuf, source: FileError },
     #[error(transparent)]
     Bad(#[from] Report),
@@ -66,7 +68,7 @@ impl Config {
         if judge.problems.is_empty() { Ok(config) } else { Err(Report::new(path, text, judge.problems)) }
     }
 
-    /// The file that the command line named, else [`DEFAULT_PATH`] if it is there, else [`Self::builtin`].
+    /// The file that the command line or [`CONFIG_VARIABLE`] named, else [`DEFAULT_PATH`] if it is there, else [`Self::builtin`].
     pub fn find(path: Option<&Path>) -> Result<(Self, Origin), ConfigError> {
         let (path, named) = match path {
             Some(path) => (path, true),
@@ -96,6 +98,18 @@ pub enum Origin {
     File(PathBuf),
     /// No file: see [`Config::builtin`].
     Builtin,
+}
+
+impl Origin {
+    /// Where a file was looked for in vain; `None` where there is one.
+    pub fn missing(&self) -> Option<String> {
+        match self {
+            Self::File(_) => None,
+            Self::Builtin => Some(format!(
+                "neither --config nor ${CONFIG_VARIABLE} names a configuration, and there is no {DEFAULT_PATH}"
+            )),
+        }
+    }
 }
 
 /// Everything that was configured, checked and with defaults filled in.

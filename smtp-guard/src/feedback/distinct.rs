@@ -19,18 +19,22 @@ pub(super) struct Distinct {
     seen: Vec<(Digest, Instant)>,
     /// A digest is kept if it ends in so many zero bits.
     level: u32,
+    /// Times that one was noted that wasn't kept already: there can't be more distinct ones.
+    noted: u32,
 }
 
 impl Distinct {
     /// Takes note of `digest` at `now`; `true` if it wasn't known.
     pub(super) fn insert(&mut self, digest: Digest, now: Instant) -> bool {
         if digest.trailing_zeros() < self.level {
+            self.noted = self.noted.saturating_add(1);
             return false;
         }
         if let Some((_, at)) = self.seen.iter_mut().find(|(known, _)| *known == digest) {
             *at = now.max(*at);
             return false;
         }
+        self.noted = self.noted.saturating_add(1);
         self.seen.push((digest, now));
         while self.seen.len() > CAPACITY {
             self.level += 1;
@@ -40,11 +44,19 @@ impl Distinct {
         true
     }
 
+    /// Whether `digest` is kept.
+    pub(super) fn contains(&self, digest: Digest) -> bool {
+        self.seen.iter().any(|(known, _)| *known == digest)
+    }
+
     /// Takes `digest` out; `true` if it was in.
     pub(super) fn remove(&mut self, digest: Digest) -> bool {
         let found = self.seen.iter().position(|(known, _)| *known == digest);
         if let Some(index) = found {
             self.seen.swap_remove(index);
+            if self.level == 0 {
+                self.noted = u32::try_from(self.seen.len()).unwrap_or(u32::MAX);
+            }
         }
         found.is_some()
     }
@@ -54,12 +66,14 @@ impl Distinct {
         self.seen.retain(|(_, at)| now.since(*at) < window);
         if self.seen.is_empty() {
             *self = Self::default();
+        } else if self.level == 0 {
+            self.noted = u32::try_from(self.seen.len()).unwrap_or(u32::MAX);
         }
     }
 
-    /// How many distinct ones there are.
+    /// How many distinct ones there are; never more than were noted, whatever their digests are like.
     pub(super) fn count(&self) -> u32 {
-        u32::try_from((self.seen.len() as u64) << self.level.min(32)).unwrap_or(u32::MAX)
+        u32::try_from((self.seen.len() as u64) << self.level.min(32)).unwrap_or(u32::MAX).min(self.noted)
     }
 
     /// When the oldest was last seen.
@@ -78,10 +92,12 @@ impl Distinct {
 
     /// From what [`Self::parts`] gave, whatever has become of it meanwhile.
     pub(super) fn from_parts(level: u32, seen: impl IntoIterator<Item = (Digest, Instant)>) -> Self {
-        let mut set = Self { seen: Vec::new(), level: level.min(63) };
+        let mut set = Self { seen: Vec::new(), level: level.min(63), noted: 0 };
         for (digest, at) in seen {
             set.insert(digest, at);
         }
+        // What it was before isn't known: as many as the sample stands for.
+        set.noted = u32::try_from((set.seen.len() as u64) << set.level.min(32)).unwrap_or(u32::MAX);
         set
     }
 }
@@ -89,6 +105,7 @@ impl Distinct {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::offence::Digests;
 
     #[test]
     fn exact_while_it_fits_and_near_beyond() {
@@ -103,8 +120,21 @@ mod tests {
             assert!(off <= error, "{distinct} counted as {}", set.count());
             assert!(set.seen.len() <= CAPACITY);
             let (level, seen) = set.parts();
-            assert_eq!(Distinct::from_parts(level, seen.iter().copied()), set);
+            let restored = Distinct::from_parts(level, seen.iter().copied());
+            assert_eq!((restored.count(), restored.parts()), (set.count(), set.parts()));
         }
+    }
+
+    #[test]
+    fn b4_digests_of_one_kind_are_not_counted_for_more_than_there_were() {
+        let mut set = Distinct::default();
+        for n in 0..130 {
+            set.insert(Digest::from_number(n << 40), Instant::from_ns(1));
+        }
+        assert!(set.count() <= 130, "{}", set.count());
+        let (one, other) = (Digests::new([1; 16]), Digests::new([2; 16]));
+        assert_ne!(one.of("a@example.org"), other.of("a@example.org"), "another installation, another digest");
+        assert_eq!(one.of("a@example.org"), one.of("a@example.org"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub const SAMPLE: usize = 10;
 /// Messages that make a history, accepted at least a window before.
 pub(super) const HISTORY: u32 = 10;
 /// How long a history lasts without a message.
-const MEMORY: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(super) const MEMORY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What a source did. Most sources send a message now and then and have nothing but a history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,8 +40,9 @@ pub(super) struct History {
 /// The window, and what outlasts it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {
-    /// See [`super::rule`] for these three.
+    /// See [`super::rule`] for these four.
     pub(super) unknown: Distinct,
+    pub(super) returned: Distinct,
     pub(super) known: Distinct,
     pub(super) probed: Distinct,
     /// The latest unknown recipients, at most [`SAMPLE`].
@@ -56,17 +57,20 @@ pub(super) struct Record {
     pub(super) tripped_until: Instant,
 }
 
-/// In which order entries make room: the lower ones first.
+/// In which order entries make room: the lower ones first. Who has had mail accepted has room of his own: who has only
+/// knocked goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Class {
-    /// Nothing in the window.
-    Idle,
-    /// Nothing against it.
-    Clean,
+    /// No mail of it was ever accepted, and it has named no unknown recipient.
+    Knocked,
     /// Banned before; nothing in the window.
     Remembered,
-    /// Something against it.
+    /// It has named unknown recipients, or failed to log in.
     Suspect,
+    /// Mail of it was accepted; nothing in the window.
+    Friend,
+    /// Likewise, with something in the window.
+    Active,
     /// Well on its way to a ban.
     Offender,
 }
@@ -122,10 +126,11 @@ impl Entry {
             record.offences.clear();
         }
         record.unknown.expire(now, window);
+        record.returned.expire(now, window);
         record.known.expire(now, window);
         record.probed.expire(now, window);
         record.failed_logins.retain(|at| now.since(*at) < window);
-        if record.unknown.count() == 0 {
+        if record.unknown.count() + record.returned.count() == 0 {
             record.sample.clear();
         }
         if now.since(record.tripped_until) >= ban_memory {
@@ -141,11 +146,12 @@ impl Entry {
 
     pub(super) fn class(&self, limit: u32) -> Class {
         match &self.record {
-            None => Class::Idle,
             Some(record) if record.unknown.count() >= limit.div_ceil(4).max(1) => Class::Offender,
-            Some(record) if record.is_quiet() => Class::Remembered,
-            Some(record) if record.is_clean() => Class::Clean,
-            Some(_) => Class::Suspect,
+            Some(_) if self.history.is_known() => Class::Active,
+            None if self.history.is_known() => Class::Friend,
+            Some(record) if record.is_suspect() => Class::Suspect,
+            Some(record) if record.trips > 0 => Class::Remembered,
+            Some(_) | None => Class::Knocked,
         }
     }
 
@@ -166,12 +172,23 @@ impl Entry {
 
 impl Record {
     pub(super) fn evidence(&self) -> Evidence {
-        Evidence { unknown: self.unknown.count(), known: self.known.count(), probed: self.probed.count() }
+        Evidence {
+            unknown: self.unknown.count(),
+            returned: self.returned.count(),
+            known: self.known.count(),
+            probed: self.probed.count(),
+        }
     }
 
-    /// `recipient` doesn't exist.
-    pub(super) fn unknown(&mut self, recipient: Box<str>, now: Instant) {
-        if self.unknown.insert(Digest::of(&recipient), now) {
+    /// `recipient`, of this digest, doesn't exist. Asked for both ways it counts as what is stronger.
+    pub(super) fn unknown(&mut self, recipient: Box<str>, digest: Digest, returned: bool, now: Instant) {
+        let new = if returned {
+            !self.unknown.contains(digest) && self.returned.insert(digest, now)
+        } else {
+            let known = self.returned.remove(digest);
+            self.unknown.insert(digest, now) && !known
+        };
+        if new {
             self.sample.truncate(SAMPLE - 1);
             self.sample.push_front(recipient);
         }
@@ -191,6 +208,13 @@ impl Record {
         }
     }
 
+    /// `recipients` exist, and nothing follows from it.
+    pub(super) fn undelivered(&mut self, recipients: &[Digest]) {
+        for recipient in recipients {
+            self.known.remove(*recipient);
+        }
+    }
+
     pub(super) fn offence(&mut self, reason: Reason) {
         match self.offences.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, count)) => *count = count.saturating_add(1),
@@ -204,19 +228,21 @@ impl Record {
         let repeat = *count;
         *count = repeat.saturating_add(1);
         self.unknown.clear();
+        self.returned.clear();
         self.known.clear();
         self.probed.clear();
         self.sample.clear();
         repeat
     }
 
-    fn is_clean(&self) -> bool {
-        self.unknown.count() == 0 && self.offences.is_empty() && self.failed_logins.is_empty()
+    /// Something that leads to a ban where there is more of it.
+    fn is_suspect(&self) -> bool {
+        self.unknown.count() + self.returned.count() > 0 || !self.failed_logins.is_empty()
     }
 
     /// Nothing in the window.
     fn is_quiet(&self) -> bool {
-        self.is_clean() && self.known.count() == 0 && self.probed.count() == 0
+        !self.is_suspect() && self.offences.is_empty() && self.known.count() == 0 && self.probed.count() == 0
     }
 }
 

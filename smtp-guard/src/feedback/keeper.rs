@@ -7,13 +7,14 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::Meter;
-use super::decision::{Ban, Origin};
+use super::gate;
 use super::ledger::{Ledger, Target, Verdict};
 use super::marks::Marks;
 use super::rates::Counters;
 use crate::addr::{Ipv6Prefix, NetSet, Source};
 use crate::clock::{Both, Instant, Steady};
 use crate::config::Config;
+use crate::decision::{Ban, Origin};
 use crate::edge::bans::{Applied, BanTable};
 use crate::edge::{EdgeError, Refreshed};
 use crate::observe::log::{SECURITY, printable};
@@ -25,7 +26,6 @@ mod latest;
 mod operator;
 mod persist;
 
-pub use latest::LATEST;
 use latest::Latest;
 
 pub(super) struct Keeper {
@@ -60,7 +60,8 @@ impl Keeper {
         marks: Arc<Marks>,
         counters: Arc<Counters>,
     ) -> Self {
-        let ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), config.edge.max_sources as usize);
+        let mut ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), config.edge.max_sources as usize);
+        ledger.set_digests(store.digests());
         let untouchable = config.untouchable();
         // How it begins is told by whoever opened it.
         let kernel = look_at_kernel(&table, &config);
@@ -193,37 +194,21 @@ impl Keeper {
             return;
         }
         let source = client.source(self.config.limits.ipv6_prefix);
-        let accepted = conduct == Conduct::MessageAccepted;
-        // What was under way when the ban fell must not double it, nor the next one: the ledger would reckon with a ban
-        // that nobody made. A message whose dot was sent may still be accepted.
-        let asks = !accepted && !matches!(conduct, Conduct::Offence(_));
-        let deferred = || self.marks.of(source, at).deferred_until.is_some();
-        if !accepted && self.decisions.contains_key(&source) || asks && deferred() {
-            return;
-        }
-        let verdicts = self.ledger.observe(source, conduct, at);
-        // A message makes a history, and a trip uses it up.
-        let changed = accepted || !verdicts.is_empty();
+        let banned = self.decisions.contains_key(&source);
+        let (untouchable, prefix) = (&self.untouchable, self.config.limits.ipv6_prefix);
+        let is_exempt = |target| untouchable.touches(target, prefix);
+        let verdicts = gate::report(&mut self.ledger, &self.marks, source, conduct, at, banned, is_exempt);
         for verdict in verdicts {
+            let who = match verdict.target {
+                Target::Ban(target) if target != source => self.text(target),
+                Target::DeferNetwork(network) => network.text(),
+                Target::Ban(_) | Target::Defer(_) | Target::DeferSender(..) => client.ip().to_string(),
+            };
             match verdict.target {
-                Target::Ban(target) if self.is_exempt(target) => {}
-                Target::Ban(target) => {
-                    let who = if target == source { client.ip().to_string() } else { self.text(target) };
-                    self.ban(target, &who, verdict, at);
-                }
-                Target::Defer(target) => {
-                    let until = at.after(verdict.length);
-                    self.marks.defer(target, until);
-                    self.announce_deferral(&client.ip().to_string(), &verdict);
-                }
-                Target::DeferNetwork(network) => {
-                    self.marks.defer_network(network, at.after(verdict.length));
-                    self.announce_deferral(&network.text(), &verdict);
-                }
+                Target::Ban(target) => self.ban(target, &who, verdict, at),
+                Target::Defer(_) | Target::DeferNetwork(_) => self.announce_deferral(&who, &verdict),
+                Target::DeferSender(..) => self.announce_deferral(&format!("one sender by {who}"), &verdict),
             }
-        }
-        if changed {
-            self.marks.history(source, self.ledger.history(source));
         }
         self.count_evicted();
     }
@@ -430,6 +415,7 @@ fn label(conduct: &Conduct) -> &'static str {
         Conduct::KnownRecipient { .. } => "known_recipient",
         Conduct::UnknownRecipient { .. } => "unknown_recipient",
         Conduct::Abandoned { .. } => "abandoned",
+        Conduct::Undelivered { .. } => "undelivered",
         Conduct::Trap { .. } => "trap",
         Conduct::MessageAccepted => "message_accepted",
         Conduct::Offence(reason) => reason.label(),

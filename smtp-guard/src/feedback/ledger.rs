@@ -17,13 +17,16 @@
 //! asking without sending, is deferred likewise. Failed logins make a ban of `auth.ban` that doesn't double, whatever the
 //! history: users who log in aren't mail servers.
 //! Either clears the window: the next one needs new evidence.
+//! What others can provoke never bans a source of which mail was accepted: notifications (`<>`) to addresses that were forged, a
+//! trap that one of a provider's customers wrote to (that sender alone hears 4xx, for [`Target::DeferSender`]), guesses of
+//! neighbours in its network.
 //!
 //! A source that was never seen starts with nothing for and nothing against it. The window slides exactly; counts are
 //! exact up to 128 distinct recipients and estimated beyond.
 //!
 //! # Bounds
-//! At most `max` entries. When it is full, the one that was silent longest makes room, first of those with nothing in
-//! the window, then of those with nothing against them, then of the suspects. Offenders on their way to a ban make room
+//! At most `max` entries. When it is full, the one that was silent longest makes room, first of those that have only
+//! knocked, then of those that were banned before, then of the suspects, then of those whose mail was accepted. Offenders on their way to a ban make room
 //! only once their window is over: a flood of new sources can't have one forgotten, the newcomer isn't taken note of.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -31,13 +34,13 @@ use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::entry::{Class, Entry, Record};
+use super::entry::{Class, Entry, MEMORY, Record};
 use super::networks::{Network, Networks};
 use super::rule::{self, Evidence, Grounds};
 use crate::addr::Source;
 use crate::clock::Instant;
 use crate::config::{Auth, Harvest};
-use crate::offence::{Conduct, Digest};
+use crate::offence::{Conduct, Digest, Digests};
 
 pub use super::entry::SAMPLE;
 pub use trip::DEFERRAL;
@@ -55,6 +58,7 @@ pub struct Ledger {
     /// By class and by when they were last heard of.
     order: BTreeSet<(Class, Instant, Source)>,
     networks: Networks,
+    digests: Digests,
     evicted: Vec<Source>,
     not_admitted: u64,
     changed: HashSet<Source>,
@@ -79,6 +83,8 @@ pub enum Target {
     Defer(Source),
     /// Its sources without a history hear 4xx at RCPT.
     DeferNetwork(Network),
+    /// This sender hears 4xx at RCPT where it comes by this source.
+    DeferSender(Source, Digest),
 }
 
 /// What is known of a source.
@@ -109,10 +115,16 @@ impl Ledger {
             entries: HashMap::new(),
             order: BTreeSet::new(),
             networks: Networks::default(),
+            digests: Digests::default(),
             evicted: Vec::new(),
             not_admitted: 0,
             changed: HashSet::new(),
         }
+    }
+
+    /// Digests addresses by `digests` from here on: those of sessions.
+    pub fn set_digests(&mut self, digests: Digests) {
+        self.digests = digests;
     }
 
     /// Takes note of what `source` did at `now`, and asks the rules.
@@ -127,7 +139,7 @@ impl Ledger {
 
     fn weigh(&mut self, source: Source, conduct: Conduct, now: Instant) -> Vec<Verdict> {
         let Some(entry) = self.entries.get_mut(&source) else { return Vec::new() };
-        let trusted = entry.is_trusted();
+        let (known, trusted) = (entry.history.is_known(), entry.is_trusted());
         match conduct {
             Conduct::MessageAccepted => {
                 entry.history.accepted(now, self.rule.window);
@@ -135,7 +147,7 @@ impl Ledger {
             }
             Conduct::KnownRecipient { recipient } => {
                 entry.record().known(recipient, now);
-                if !trusted {
+                if !known {
                     self.networks.known(source, recipient, now);
                 }
                 Vec::new()
@@ -145,11 +157,17 @@ impl Ledger {
                 self.networks.abandoned(source, &recipients);
                 self.judge(source, trusted, now)
             }
-            Conduct::UnknownRecipient { recipient } => {
-                let digest = Digest::of(&recipient);
-                entry.record().unknown(recipient, now);
+            Conduct::Undelivered { recipients } => {
+                entry.record().undelivered(&recipients);
+                self.networks.abandoned(source, &recipients);
+                Vec::new()
+            }
+            Conduct::UnknownRecipient { recipient, returned } => {
+                let digest = self.digests.of(&recipient);
+                entry.record().unknown(recipient, digest, returned, now);
                 let own = self.judge(source, trusted, now);
-                if trusted || !own.is_empty() {
+                // One whose mail was accepted has nothing to do with what its neighbours do.
+                if known || !own.is_empty() {
                     return own;
                 }
                 match self.networks.unknown(&self.rule, source, digest, now) {
@@ -157,7 +175,13 @@ impl Ledger {
                     None => own,
                 }
             }
-            Conduct::Trap { recipient } => {
+            Conduct::Trap { recipient, sender } if known => {
+                entry.record().offence(Reason::Trap);
+                let evidence = vec![format!("trap: {recipient}"), "mail of this source was accepted before".to_owned()];
+                let target = Target::DeferSender(source, sender);
+                vec![Verdict { target, reason: Reason::Trap, length: self.rule.ban, repeat: 0, evidence }]
+            }
+            Conduct::Trap { recipient, .. } => {
                 vec![entry.trip(&self.rule, source, (Reason::Trap, false), vec![format!("trap: {recipient}")], now)]
             }
             Conduct::Offence(reason) => {
@@ -175,6 +199,10 @@ impl Ledger {
             return Vec::new();
         };
         let mut lines = vec![match grounds {
+            Grounds::Returned { .. } => format!(
+                "notifications to {} distinct unknown recipients, and mail to {} others",
+                evidence.returned, evidence.unknown
+            ),
             Grounds::Harvest | Grounds::Doubt => {
                 let all = evidence.unknown.saturating_add(evidence.known);
                 format!("{} distinct unknown recipients of {all}", evidence.unknown)
@@ -196,7 +224,7 @@ impl Ledger {
         vec![entry.trip(&self.rule, source, (Reason::Harvest, in_doubt), lines, now)]
     }
 
-    /// The members that were seen are banned, the others deferred.
+    /// The members that stand out alone are banned, the others deferred.
     fn trip_network(&mut self, last: Source, members: Vec<Source>, now: Instant) -> Vec<Verdict> {
         let network = Network::of(last);
         let evidence = format!("unknown recipients from {} sources of {}", members.len(), network.text());
@@ -205,7 +233,7 @@ impl Ledger {
             // One that has made room meanwhile has nothing left to ban it for.
             let Some(entry) = self.entries.get_mut(&member) else { continue };
             let old = (entry.class(self.rule.unknown_recipients), entry.last, member);
-            if entry.evidence().unknown > 0 && !entry.is_trusted() {
+            if entry.evidence().unknown >= self.rule.unknown_recipients.div_ceil(4) && !entry.history.is_known() {
                 verdicts.push(entry.trip(&self.rule, member, (Reason::Harvest, false), vec![evidence.clone()], now));
                 self.order.remove(&old);
                 self.file(member);
@@ -258,9 +286,9 @@ impl Ledger {
         })
     }
 
-    /// Whether mail of `source` has been accepted, and for some time: familiar, trusted.
-    pub fn history(&self, source: Source) -> (bool, bool) {
-        self.entries.get(&source).map_or((false, false), |entry| (entry.history.is_known(), entry.is_trusted()))
+    /// Whether mail of `source` has been accepted.
+    pub fn is_familiar(&self, source: Source) -> bool {
+        self.entries.get(&source).is_some_and(|entry| entry.history.is_known())
     }
 
     /// Lets the time pass for those that are silent, a bounded number of them.
@@ -269,9 +297,11 @@ impl Ledger {
         let window = self.rule.window;
         let remembered = self.rule.ban_max.saturating_mul(2).max(window);
         for (class, age) in [
-            (Class::Clean, window),
+            (Class::Knocked, window),
             (Class::Remembered, remembered),
             (Class::Suspect, window),
+            (Class::Friend, MEMORY),
+            (Class::Active, window),
             (Class::Offender, window),
         ] {
             let over = |(found, last, source): &(Class, Instant, Source)| {

@@ -3,7 +3,8 @@
 //! One task writes, any number of sessions look, at connect and at RCPT. A look is one short lock of one shard.
 //!
 //! # Bounds
-//! A source has a mark only while the ledger has its entry, or for as long as its deferral lasts.
+//! A source has a mark only while the ledger has its entry, or for as long as its deferral lasts. Senders that are deferred:
+//! [`SENDERS`]; while there are as many, no other is.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -13,8 +14,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::networks::Network;
 use crate::addr::Source;
 use crate::clock::Instant;
+use crate::offence::Digest;
 
 const SHARDS: usize = 64;
+/// Senders that are deferred at once.
+const SENDERS: usize = 4096;
 
 /// All marks.
 #[derive(Debug)]
@@ -22,13 +26,14 @@ pub struct Marks {
     shards: Vec<Mutex<HashMap<Source, Kept>>>,
     /// Networks that are deferred, until when: as many as the ledger looks at.
     networks: Mutex<HashMap<Network, Instant>>,
+    /// Senders that wrote to a trap by a source with a history, until when they are deferred.
+    senders: Mutex<HashMap<(Source, Digest), Instant>>,
     hasher: RandomState,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Kept {
     familiar: bool,
-    trusted: bool,
     deferred_until: Instant,
 }
 
@@ -47,7 +52,7 @@ pub struct Mark {
 impl Default for Marks {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, networks: Mutex::default(), hasher: RandomState::new() }
+        Self { shards, networks: Mutex::default(), senders: Mutex::default(), hasher: RandomState::new() }
     }
 }
 
@@ -55,19 +60,19 @@ impl Marks {
     /// The mark of `source` at `now`.
     pub fn of(&self, source: Source, now: Instant) -> Mark {
         let kept = self.shard(source).get(&source).copied().unwrap_or_default();
-        let network = if kept.trusted { None } else { self.networks().get(&Network::of(source)).copied() };
+        // Whose mail was accepted before doesn't wait for what its neighbours do.
+        let network = if kept.familiar { None } else { self.networks().get(&Network::of(source)).copied() };
         let until = kept.deferred_until.max(network.unwrap_or_default());
         Mark { familiar: kept.familiar, deferred_until: (now < until).then_some(until) }
     }
 
     /// What the ledger knows of the history of `source`.
-    pub fn history(&self, source: Source, (familiar, trusted): (bool, bool)) {
+    pub fn history(&self, source: Source, familiar: bool) {
         let mut shard = self.shard(source);
         if familiar {
-            let kept = shard.entry(source).or_default();
-            (kept.familiar, kept.trusted) = (familiar, trusted);
+            shard.entry(source).or_default().familiar = true;
         } else if let Some(kept) = shard.get_mut(&source) {
-            (kept.familiar, kept.trusted) = (false, false);
+            kept.familiar = false;
         }
     }
 
@@ -81,10 +86,27 @@ impl Marks {
         self.networks().insert(network, until);
     }
 
+    /// `sender` hears 4xx where it comes by `source`, until `until`. `false`: there is no room.
+    pub fn defer_sender(&self, source: Source, sender: Digest, until: Instant) -> bool {
+        let mut senders = self.senders();
+        let room = senders.len() < SENDERS || senders.contains_key(&(source, sender));
+        if room {
+            senders.insert((source, sender), until);
+        }
+        room
+    }
+
+    /// Whether `sender` is deferred where it comes by `source`.
+    pub fn is_sender_deferred(&self, source: Source, sender: Digest, now: Instant) -> bool {
+        let senders = self.senders();
+        !senders.is_empty() && senders.get(&(source, sender)).is_some_and(|until| now < *until)
+    }
+
     /// Forgets `source`, and with `pardoned` its network's deferral.
     pub(super) fn forget(&self, source: Source, pardoned: bool) {
         self.shard(source).remove(&source);
         if pardoned {
+            self.senders().retain(|(other, _), _| *other != source);
             self.networks().remove(&Network::of(source));
         }
     }
@@ -115,12 +137,17 @@ impl Marks {
         shard.retain(|_, kept| kept.familiar || now < kept.deferred_until);
         drop(shard);
         self.networks().retain(|_, until| now < *until);
+        self.senders().retain(|_, until| now < *until);
     }
 
     // A panic elsewhere can't leave a mark half changed.
     fn shard(&self, source: Source) -> MutexGuard<'_, HashMap<Source, Kept>> {
         let index = self.hasher.hash_one(source) as usize % SHARDS;
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn senders(&self) -> MutexGuard<'_, HashMap<(Source, Digest), Instant>> {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn networks(&self) -> MutexGuard<'_, HashMap<Network, Instant>> {
@@ -136,13 +163,13 @@ mod tests {
     fn deferrals_end_and_history_protects_from_those_of_the_network() {
         let marks = Marks::default();
         let (stranger, familiar, trusted) = (Source::v4(0xc000_0201), Source::v4(0xc000_0202), Source::v4(0xc000_0203));
-        marks.history(familiar, (true, false));
-        marks.history(trusted, (true, true));
+        marks.history(familiar, true);
+        marks.history(trusted, true);
         marks.defer_network(Network::of(stranger), Instant::from_ns(100));
         let of = |source, now| marks.of(source, Instant::from_ns(now));
         let until = Some(Instant::from_ns(100));
         assert_eq!(of(stranger, 99), Mark { familiar: false, deferred_until: until });
-        assert_eq!(of(familiar, 99), Mark { familiar: true, deferred_until: until });
+        assert_eq!(of(familiar, 99), Mark { familiar: true, deferred_until: None });
         assert_eq!(of(trusted, 99), Mark { familiar: true, deferred_until: None });
         assert_eq!(of(Source::v4(0xc000_0301), 99), Mark::default(), "another network");
         assert_eq!(of(stranger, 100).deferred_until, None);

@@ -16,13 +16,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::decision::{ControlError, Decision, Explanation};
 use crate::edge::bans::BanTable;
 use crate::offence::Report;
 use crate::store::Store;
 
-pub mod decision;
 mod distinct;
 mod entry;
+pub mod gate;
 mod keeper;
 pub mod ledger;
 pub mod marks;
@@ -31,9 +32,7 @@ pub mod rates;
 pub mod rule;
 mod saved;
 
-use decision::{Decision, Explanation};
 use keeper::Keeper;
-pub use keeper::LATEST;
 use marks::Marks;
 use rates::Counters;
 
@@ -80,15 +79,6 @@ impl std::fmt::Debug for Feedback {
     }
 }
 
-/// Why a question has no answer, or a decision was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    #[error("the ledger does not answer: {0}")]
-    Unavailable(&'static str),
-    #[error("{ip} is exempt: take it off the exempt list first, which always wins")]
-    Exempt { ip: IpAddr },
-}
-
 enum Control {
     Decisions(oneshot::Sender<Vec<Decision>>),
     Latest(oneshot::Sender<Vec<Decision>>),
@@ -123,7 +113,7 @@ impl Feedback {
         self.ask(Control::Decisions).await
     }
 
-    /// The latest bans in force, the last one first, at most [`LATEST`]. Costs the same however many there are.
+    /// The latest bans in force, the last one first, at most [`crate::decision::LATEST`]. Costs the same however many there are.
     pub async fn latest(&self) -> Result<Vec<Decision>, ControlError> {
         self.ask(Control::Latest).await
     }

@@ -1,8 +1,9 @@
 //! Harvests that are spread over a network: one or two guesses a source, from all of a /24 or a /48.
 //!
 //! A network is judged by the unknown and known recipients of those of its sources that have no history of accepted mail.
-//! When it trips, the sources that named unknown recipients are banned: those that were seen, and no others. The rest of
-//! the network without a history hears 4xx for as long: an honest neighbour is late, and loses nothing.
+//! When it trips, those sources are banned that would have stood out alone: several guesses of their own, and no mail that was
+//! ever accepted. The rest of the network without a history hears 4xx for as long: an honest neighbour is late, and loses
+//! nothing. Whose mail was accepted before neither counts there nor waits.
 //!
 //! # Bounds
 //! At most [`NETWORKS`] networks, and [`MEMBERS`] sources of each that are remembered; the one that was silent longest
@@ -142,7 +143,7 @@ impl Networks {
 
 impl Seen {
     fn evidence(&self) -> Evidence {
-        Evidence { unknown: self.unknown.count(), known: self.known.count(), probed: 0 }
+        Evidence { unknown: self.unknown.count(), known: self.known.count(), ..Evidence::default() }
     }
 
     fn expire(&mut self, now: Instant, window: Duration) {

@@ -3,8 +3,11 @@
 //! # What it looks at
 //! All counts are of *distinct* recipients within `harvest.window`: a sender that retries one dead address learns nothing.
 //! - `unknown`: those that don't exist.
+//! - `returned`: those that don't exist and were asked for by notifications (`<>`) only. Whoever forges our name makes honest
+//!   servers send them, so this is weak evidence.
 //! - `known`: those that exist, and were sent a message or still may be. Accepting a recipient isn't enough to stay here:
-//!   who gives the transaction up has been told that the address exists and has delivered nothing, so that
+//!   who gives the transaction up, or has the message refused, has been told that the address exists and has delivered
+//!   nothing, so that
 //! - `probed`: those that exist and were asked for without a message.
 //!
 //! # The rule
@@ -20,6 +23,9 @@
 //! 3. **Doubt**: number and share are reached without what accepted mail forgives. Of ten unknown ones and four known ones
 //!    nobody can tell whether a guesser was lucky or a newsletter goes to a domain that has lost four of ten mailboxes. It
 //!    is stopped all the same, because a lucky guesser learns most, but only put off: a wrong deferral costs ten minutes.
+//!
+//! 4. **Returned**: one of these three holds for unknown and returned recipients together. It is put off; only a source of which
+//!    no mail was ever accepted, and that goes on after the deferral, is banned.
 //!
 //! What was banned before has less credit: each ban or deferral in a row halves the number, down to a quarter
 //! ([`CREDIT`]). The doubtful ones don't count there.
@@ -52,6 +58,7 @@ pub const SPREAD: usize = 3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     pub unknown: u32,
+    pub returned: u32,
     pub known: u32,
     pub probed: u32,
 }
@@ -62,9 +69,18 @@ pub enum Grounds {
     Harvest,
     Probing,
     Doubt,
+    /// Not without recipients that were returned. `probing`: by the second rule.
+    Returned {
+        probing: bool,
+    },
 }
 
 impl Evidence {
+    /// With what was returned counted like the rest.
+    pub fn with_returned(self) -> Self {
+        Self { unknown: self.unknown.saturating_add(self.returned), returned: 0, ..self }
+    }
+
     /// Unknown recipients after what accepted mail forgives.
     pub fn left(self) -> u32 {
         let forgiven = self.known.saturating_sub(FLOOR).saturating_mul(FORGIVES);
@@ -82,6 +98,14 @@ impl Evidence {
 /// The rule for one source that has tripped `repeat` times in a row before; see the head of this file.
 pub fn judge(rule: &Harvest, evidence: Evidence, repeat: u32) -> Option<Grounds> {
     let limit = rule.unknown_recipients.max(1).div_ceil(1 << repeat.min(CREDIT));
+    by_own(rule, Evidence { returned: 0, ..evidence }, limit).or_else(|| {
+        let all = by_own(rule, evidence.with_returned(), limit)?;
+        Some(Grounds::Returned { probing: all == Grounds::Probing })
+    })
+}
+
+/// The first three of the rules.
+fn by_own(rule: &Harvest, evidence: Evidence, limit: u32) -> Option<Grounds> {
     let unforgiven =
         f64::from(evidence.unknown) > rule.unknown_share * (f64::from(evidence.unknown) + f64::from(evidence.known));
     if is_harvest(rule, evidence, limit) {
@@ -109,14 +133,14 @@ mod tests {
     use super::*;
 
     fn check(unknown: u32, known: u32, probed: u32, grounds: Option<Grounds>) {
-        let evidence = Evidence { unknown, known, probed };
+        let evidence = Evidence { unknown, known, probed, returned: 0 };
         assert_eq!(judge(&Harvest::default(), evidence, 0), grounds, "{evidence:?}");
     }
 
     #[test]
     fn who_was_banned_before_has_less_credit() {
         for (repeat, limit) in [(0, 10), (1, 5), (2, 3), (3, 3), (u32::MAX, 3)] {
-            let trips = |unknown| judge(&Harvest::default(), Evidence { unknown, known: 0, probed: 0 }, repeat);
+            let trips = |unknown| judge(&Harvest::default(), Evidence { unknown, ..Evidence::default() }, repeat);
             assert_eq!((trips(limit - 1), trips(limit)), (None, Some(Grounds::Harvest)), "{repeat}");
         }
     }
@@ -154,7 +178,7 @@ mod tests {
         for (unknown, known, sources, trips) in
             [(29, 0, 29, false), (30, 0, 2, false), (30, 0, 3, true), (30, 2, 30, true), (30, 30, 30, false)]
         {
-            let evidence = Evidence { unknown, known, probed: 0 };
+            let evidence = Evidence { unknown, known, ..Evidence::default() };
             assert_eq!(judge_network(&rule, evidence, sources), trips, "{evidence:?} of {sources}");
         }
     }

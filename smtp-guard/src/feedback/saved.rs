@@ -29,6 +29,8 @@ struct Saved {
 #[derive(Debug, Serialize, Deserialize)]
 struct SavedRecord {
     unknown: SavedSet,
+    #[serde(default)]
+    returned: SavedSet,
     known: SavedSet,
     probed: SavedSet,
     sample: Vec<Box<str>>,
@@ -57,6 +59,7 @@ pub(super) fn write(entry: &Entry, both: &Both) -> String {
         latest: both.wall_at(entry.history.latest),
         record: entry.record.as_ref().map(|record| SavedRecord {
             unknown: set(&record.unknown),
+            returned: set(&record.returned),
             known: set(&record.known),
             probed: set(&record.probed),
             sample: record.sample.iter().cloned().collect(),
@@ -87,6 +90,7 @@ pub(super) fn read(text: &str, both: &Both) -> Option<Entry> {
             let offences = record.offences.into_iter().take(LIST);
             Box::new(Record {
                 unknown: set(record.unknown),
+                returned: set(record.returned),
                 known: set(record.known),
                 probed: set(record.probed),
                 sample: record.sample.into_iter().take(SAMPLE).collect(),
@@ -122,7 +126,8 @@ mod tests {
         let mut entry = Entry { last: second(4990), ..Entry::default() };
         entry.history.accepted(second(4000), std::time::Duration::from_secs(3600));
         let record = entry.record();
-        record.unknown("no@example.org".into(), second(4990));
+        record.unknown("no@example.org".into(), Digest::of("no@example.org"), false, second(4990));
+        record.unknown("back@example.org".into(), Digest::of("back@example.org"), true, second(4990));
         record.known(Digest::of("yes@example.org"), second(4980));
         record.abandoned(&[Digest::of("maybe@example.org")], second(4985));
         record.offence(Reason::Protocol);

@@ -6,7 +6,7 @@ use crate::addr::{ClientAddr, Ipv6Prefix, Source};
 use crate::clock::{Both, Instant};
 use crate::edge::bans::KernelBans as _;
 use crate::edge::bans::fake::{Fake, State};
-use crate::offence::Conduct;
+use crate::offence::{Conduct, Digest};
 
 #[derive(Default)]
 struct Counted(Mutex<Vec<String>>);
@@ -77,7 +77,7 @@ impl World {
 fn harvest(feedback: &Feedback, ip: &str) {
     let client = ClientAddr::new((ip.parse::<IpAddr>().unwrap(), 4000).into());
     for n in 0..10 {
-        let conduct = Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into() };
+        let conduct = Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into(), returned: false };
         feedback.report(Report { client, at: Instant::now(), conduct });
     }
 }
@@ -140,7 +140,7 @@ async fn what_was_under_way_when_the_ban_fell_does_not_double_the_next_one() {
     let (feedback, _task, table, meter) = world.start();
     let client = ClientAddr::new(("192.0.2.1".parse::<IpAddr>().unwrap(), 4000).into());
     let trapped = || {
-        let conduct = Conduct::Trap { recipient: "trap@example.org".into() };
+        let conduct = Conduct::Trap { recipient: "trap@example.org".into(), sender: Digest::of("") };
         feedback.report(Report { client, at: Instant::now(), conduct });
     };
     // One request of each of its connections.

@@ -31,8 +31,8 @@ pub use super::socket::{Socket, SocketError};
 use super::status::About;
 use crate::addr::{canonical, no_source};
 use crate::clock::{Both, Instant};
-use crate::feedback::ControlError;
-use crate::feedback::decision::{Decision, Explanation};
+use crate::decision::ControlError;
+use crate::decision::{Decision, Explanation};
 
 /// Bytes of a request's body.
 const BODY: usize = 4096;
@@ -68,7 +68,7 @@ pub struct Failure {
 pub trait Control: Clone + Send + Sync + 'static {
     /// All decisions in force.
     fn decisions(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
-    /// The latest bans in force, the last one first, at most [`crate::feedback::LATEST`]; cheap whatever there is.
+    /// The latest bans in force, the last one first, at most [`crate::decision::LATEST`]; cheap whatever there is.
     fn latest(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
     /// Bans `ip`; an exempt address is refused.
     fn add(&self, ip: IpAddr, length: Duration, text: String)

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::feedback::decision::Explanation;
+use crate::decision::Explanation;
 
 /// A client as it might come: what it says, without a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

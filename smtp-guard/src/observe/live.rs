@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::kernel::verdict;
 use super::status::{About, Status};
 use crate::clock::{Both, WallTime};
-use crate::feedback::decision::Decision;
+use crate::decision::Decision;
 
 /// A snapshot of the running guard with its counters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct Live {
     pub packets: Vec<Packets>,
     /// What user space refused; all usual reasons, also at 0.
     pub rejections: Vec<Counted>,
-    /// Bans in force, the latest first: at most [`crate::feedback::LATEST`].
+    /// Bans in force, the latest first: at most [`crate::decision::LATEST`].
     pub bans: Vec<Decision>,
     pub drops: DropsView,
 }

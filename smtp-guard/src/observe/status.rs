@@ -1,5 +1,6 @@
 //! What `smtp-guard status` shows: one snapshot, written by the running guard and read by the command line.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -62,6 +63,9 @@ pub struct Recipients {
     pub known: Option<u64>,
     /// Domains of which the backend takes any recipient: there nobody can be told to guess.
     pub catch_all: Vec<String>,
+    /// How each server says that a recipient is unknown, as it was heard of some that nobody has.
+    #[serde(default)]
+    pub unknown_wordings: BTreeMap<String, String>,
 }
 
 /// Messages by what became of them, since the start.
@@ -100,6 +104,7 @@ impl About {
             recipients: Recipients {
                 known: self.metrics.known_recipients(),
                 catch_all: self.metrics.catch_all_domains(),
+                unknown_wordings: self.metrics.unknown_wordings(),
             },
             messages: Messages {
                 accepted: self.metrics.messages(Outcome::Accepted),

@@ -3,7 +3,7 @@
 //! A [`Permit`] can only be made here, and the session can't forward without one: a check that was forgotten doesn't
 //! compile. The exempt list is asked first in every decision and always wins.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,11 +12,14 @@ use smtp_guard_ebpf::reason::Reason;
 
 use crate::config::{Config, Granted, Profile};
 use crate::facts::recipients::KnownRecipients;
+use crate::offence::{Digest, Digests};
 use crate::wire::address::{ForwardPath, Host, Mailbox};
 use crate::wire::reply::Reply;
 
 pub mod checks;
 pub mod unknown;
+
+pub use unknown::Wording;
 
 /// The part of the configuration that decisions need, in the shape they need it.
 #[derive(Debug)]
@@ -28,6 +31,9 @@ pub struct Rules {
     /// Domains of which the backend takes any recipient; replaced as a whole when that is found out.
     catch_alls: ArcSwap<BTreeSet<String>>,
     traps: HashSet<String>,
+    digests: Digests,
+    /// How the servers say that a recipient is unknown, as the probe has heard it.
+    learned: ArcSwap<BTreeMap<String, Wording>>,
 }
 
 /// A decision: go on with the proof of it, or the refusal.
@@ -97,7 +103,44 @@ impl Rules {
         let domains = config.relay.domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
         let traps = config.recipients.traps.iter().cloned().collect();
         let known = known.map(ArcSwap::from_pointee);
-        Self { config, domains, known, catch_alls: ArcSwap::default(), traps }
+        Self {
+            config,
+            domains,
+            known,
+            catch_alls: ArcSwap::default(),
+            traps,
+            digests: Digests::default(),
+            learned: ArcSwap::default(),
+        }
+    }
+
+    /// The same rules, with addresses digested by `digests`.
+    #[must_use]
+    pub fn with_digests(self, digests: Digests) -> Self {
+        Self { digests, ..self }
+    }
+
+    /// The digest of `address`, as the ledger has it.
+    pub fn digest(&self, address: &str) -> Digest {
+        self.digests.of(address)
+    }
+
+    /// What the probe has heard of how each server says that a recipient is unknown, by its address.
+    pub fn learned(&self) -> Arc<BTreeMap<String, Wording>> {
+        self.learned.load_full()
+    }
+
+    /// From the next recipient on, `learned` counts beside the profile.
+    pub fn set_learned(&self, learned: BTreeMap<String, Wording>) {
+        self.learned.store(Arc::new(learned));
+    }
+
+    /// Whether `reply` to RCPT says that `recipient` (without angle brackets) doesn't exist: by the profile, or in the words that
+    /// a server has for it.
+    pub fn says_unknown(&self, reply: &Reply, recipient: &str) -> bool {
+        let enhanced = reply.enhanced().map(|enhanced| enhanced.parts());
+        unknown::is_unknown(self.profile(), reply.code().get(), enhanced, reply.last_line(), recipient)
+            || self.learned.load().values().any(|wording| wording.is_of(reply, recipient))
     }
 
     /// Judges by `known` from the next recipient on, where there is a recipient table.

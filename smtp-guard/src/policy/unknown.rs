@@ -4,6 +4,7 @@
 //! RCPT must never be held against a sender as a wrong guess.
 
 use crate::config::Profile;
+use crate::wire::reply::Reply;
 
 /// Status code of RFC 3463: bad destination mailbox address.
 const BAD_MAILBOX: (u8, u16, u16) = (5, 1, 1);
@@ -39,6 +40,58 @@ pub fn is_unknown(profile: Profile, code: u16, enhanced: Option<(u8, u16, u16)>,
             text == "Invalid recipient"
                 || text.strip_prefix("Invalid recipient: ").is_some_and(|rest| after(rest, recipient, "") == Some(""))
         }
+    }
+}
+
+/// How one server says that a recipient is unknown, as it said it of two that nobody has: the code, the enhanced code, and the
+/// words of the last line without what differs from one recipient to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wording {
+    code: u16,
+    enhanced: Option<(u8, u16, u16)>,
+    words: String,
+}
+
+/// Status codes of RFC 3463 that are about policy, the mail system or the network: never about whether a mailbox exists.
+const OTHER_SUBJECTS: [u16; 4] = [3, 4, 6, 7];
+
+impl Wording {
+    /// Of the replies to two random recipients; `None` where they don't say the same, or say it of something else.
+    pub fn learn(replies: [(&Reply, &str); 2]) -> Option<Self> {
+        let [one, other] = replies.map(|(reply, recipient)| Self::of(reply, recipient));
+        let is_about_mailboxes = one.enhanced.is_none_or(|(_, subject, _)| !OTHER_SUBJECTS.contains(&subject));
+        (one == other && matches!(one.code / 100, 4 | 5) && is_about_mailboxes).then_some(one)
+    }
+
+    /// Whether `reply` says it of `recipient`.
+    pub fn is_of(&self, reply: &Reply, recipient: &str) -> bool {
+        reply.code().get() == self.code && Self::of(reply, recipient) == *self
+    }
+
+    fn of(reply: &Reply, recipient: &str) -> Self {
+        let lower = reply.last_line().to_ascii_lowercase();
+        let recipient = recipient.to_ascii_lowercase();
+        let (local, domain) = recipient.rsplit_once('@').unwrap_or((&recipient, ""));
+        let mut words = lower.replace(&recipient, "{recipient}");
+        if local.len() > 2 {
+            words = words.replace(local, "{local}");
+        }
+        if !domain.is_empty() {
+            words = words.replace(domain, "{domain}");
+        }
+        // Times, queue ids and the like.
+        let words = words.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect();
+        Self { code: reply.code().get(), enhanced: reply.enhanced().map(|enhanced| enhanced.parts()), words }
+    }
+}
+
+impl std::fmt::Display for Wording {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.code)?;
+        if let Some((class, subject, detail)) = self.enhanced {
+            write!(f, " {class}.{subject}.{detail}")?;
+        }
+        write!(f, " {}", self.words)
     }
 }
 
@@ -175,6 +228,41 @@ mod tests {
         check_reply(Profile::Exim, "550-Sorry\r\n550 Unrouteable address\r\n", "no@example.org", true);
         check_reply(Profile::Exchange, "550-5.1.10 x\r\n550 5.1.10 y\r\n", "no@example.org", true);
         check_reply(Profile::Exchange, "550-5.1.10 x\r\n550 5.7.1 y\r\n", "no@example.org", false);
+    }
+
+    fn reply(text: &str) -> Reply {
+        ReplyDecoder::new().next(&mut BytesMut::from(format!("{text}\r\n").as_bytes())).unwrap().unwrap()
+    }
+
+    /// What is learned of a server that answers `says` (`{r}`: the recipient), and whether that is recognised of another.
+    fn check_learned(says: &str, learned: bool) {
+        let [one, other] = ["qwertzuiop@example.org", "asdfghjkl@example.org"];
+        let said =
+            |recipient: &str| reply(&says.replace("{r}", recipient).replace("{n}", &recipient.len().to_string()));
+        let wording = Wording::learn([(&said(one), one), (&said(other), other)]);
+        assert_eq!(wording.is_some(), learned, "{says}");
+        if let Some(wording) = wording {
+            assert!(wording.is_of(&said("bob@example.org"), "bob@example.org"), "{says}");
+            assert!(!wording.is_of(&said("carol@example.org"), "bob@example.org") || !says.contains("{r}"), "{says}");
+            assert!(!wording.is_of(&reply("550 5.7.1 Relay access denied"), "bob@example.org"), "{says}");
+        }
+    }
+
+    #[test]
+    fn b7_what_a_server_says_of_nobody_is_learned() {
+        check_learned("550 No such user here", true);
+        check_learned("550 No such user <{r}> here", true);
+        check_learned("553 5.1.1 unknown or illegal alias: {r}", true);
+        check_learned("450 4.1.1 <{r}>: Recipient address rejected: User unknown in local recipient table", true);
+        check_learned("551 5.1.6 Recipient has moved", true);
+        check_learned("550 5.2.1 Mailbox unavailable (id {n})", true);
+        check_learned("554 5.7.1 <{r}>: Relay access denied", false);
+        check_learned("451 4.3.0 Try again", false);
+        check_learned("450 4.7.1 Greylisted, come back", false);
+        check_learned("250 2.1.5 Ok", false);
+        check_learned("550 {r} {r}x{n}", true);
+        let mixed = Wording::learn([(&reply("550 No such user"), "a@b"), (&reply("550 Go away"), "c@b")]);
+        assert_eq!(mixed, None, "not the same twice");
     }
 
     #[test]

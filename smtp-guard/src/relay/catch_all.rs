@@ -1,10 +1,17 @@
-//! Whether the backend takes any recipient of a domain. Then that it takes one says nothing: who guesses never meets an
-//! unknown recipient, and would earn forgiveness with each guess.
+//! What the backend says of recipients that nobody has: whether it takes any recipient of a domain, and else in which words
+//! it refuses one.
 //!
-//! Where there is no recipient table, the backend is asked once an hour for a recipient that nobody has, of each domain
-//! that we serve: in a connection of its own, since servers hold refused recipients against a connection. Only a clear
-//! answer changes what is known; a 4xx, or a backend that is lost, doesn't.
+//! Where it takes any, that it takes one says nothing: who guesses never meets an unknown recipient, and would earn
+//! forgiveness with each guess. Where its words aren't known, a guess can't be told from any other refusal.
+//!
+//! Where there is no recipient table, the backend is asked once an hour for two recipients that nobody has and for
+//! `postmaster`, of each domain that we serve: in a connection of its own, since servers hold refused recipients against a
+//! connection. Only a clear answer changes what is known; a backend that is lost doesn't. A domain is held for a catch-all
+//! when it was found so twice, five minutes apart: a backend takes anything while its directory is away. A clear refusal
+//! that a client hears outweighs that at once ([`Shared::contradict`]). Words are learned where they are the same for both and
+//! `postmaster` is taken: else it may be us, or the moment, that is refused.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +22,21 @@ use super::connect::{Caller, Channel};
 use super::pool::Pool;
 use super::{Shared, Stop};
 use crate::observe::metrics::Metrics;
-use crate::policy::Rules;
+use crate::policy::{Rules, Wording};
 use crate::session::Lost;
 use crate::wire::address::Host;
 use crate::wire::command::{self, Command};
+use crate::wire::reply::Reply;
 
 /// Before the first round: the backend is most likely there.
 const FIRST: Duration = Duration::from_secs(10);
 /// Between two rounds, and after one in which the backend was lost.
 const PAUSE: Duration = Duration::from_secs(3600);
 const LOST: Duration = Duration::from_secs(300);
+/// After a contradiction: one look for all that come at once.
+const CALM: Duration = Duration::from_secs(60);
+/// Before a domain that seems to be a catch-all is looked at again.
+const AGAIN: Duration = Duration::from_secs(300);
 /// Domains of one round; of more the next ones come in the next round.
 const DOMAINS: usize = 100;
 /// How long the backend may take for all questions about one domain, connecting excepted.
@@ -39,26 +51,29 @@ pub(super) async fn watch(shared: Arc<Shared>, mut stop: Stop) {
         return;
     }
     let rounds: Vec<_> = domains.chunks(DOMAINS).collect();
-    let (mut next, mut pause) = (0, FIRST);
+    let (mut next, mut pause, mut suspects) = (0, FIRST, BTreeSet::new());
     loop {
         tokio::select! {
             biased;
             () = stop.requested() => return,
             () = tokio::time::sleep(pause) => {}
+            () = shared.contradicted.notified() => tokio::time::sleep(CALM).await,
         }
         let asked = tokio::select! {
             biased;
             () = stop.requested() => return,
-            asked = round(&shared.pool, &shared.rules, &shared.metrics, rounds[next]) => asked,
+            asked = round(&shared.pool, &shared.rules, &shared.metrics, rounds[next], &mut suspects) => asked,
         };
         pause = match asked {
+            Ok(()) if !suspects.is_empty() => AGAIN,
             Ok(()) => PAUSE,
             Err(lost) => {
-                tracing::debug!(?lost, "the backend could not be asked whether it takes any recipient");
+                tracing::debug!(?lost, "the backend could not be asked what it says of recipients that nobody has");
                 LOST
             }
         };
-        if asked.is_ok() {
+        // Those that are to be looked at again come first.
+        if asked.is_ok() && suspects.is_empty() {
             next = (next + 1) % rounds.len();
             if rounds.len() > 1 {
                 shared.metrics.bound_reached("catch_all_domains");
@@ -67,11 +82,42 @@ pub(super) async fn watch(shared: Arc<Shared>, mut stop: Stop) {
     }
 }
 
-/// Asks about each of `domains`, unless the backend is lost.
-async fn round(pool: &Pool, rules: &Rules, metrics: &Metrics, domains: &[String]) -> Result<(), Lost> {
+impl Shared {
+    /// A client heard that `recipient` is unknown: its domain is no catch-all, whatever was found before.
+    pub(super) fn contradict(&self, recipient: &str) {
+        let domain = recipient.rsplit('@').next().unwrap_or_default();
+        if self.rules.catch_alls().contains(domain) {
+            settle(&self.rules, &self.metrics, domain, false);
+            self.contradicted.notify_one();
+        }
+    }
+}
+
+/// Asks about each of `domains`, unless the backend is lost. `suspects`: those that were found to take any recipient once.
+async fn round(
+    pool: &Pool,
+    rules: &Rules,
+    metrics: &Metrics,
+    domains: &[String],
+    suspects: &mut BTreeSet<String>,
+) -> Result<(), Lost> {
     for domain in domains {
-        if let Some(takes_any) = ask(pool, domain).await? {
-            settle(rules, metrics, domain, takes_any);
+        match ask(pool, domain).await? {
+            Said::Takes if rules.catch_alls().contains(domain) => {}
+            Said::Takes if suspects.remove(domain) => settle(rules, metrics, domain, true),
+            Said::Takes => {
+                suspects.insert(domain.clone());
+            }
+            Said::Refuses(refusals) => {
+                suspects.remove(domain);
+                if refusals.iter().any(|(reply, _)| reply.code().class() == 5) {
+                    settle(rules, metrics, domain, false);
+                }
+                learn(rules, metrics, &refusals);
+            }
+            Said::Unclear => {
+                suspects.remove(domain);
+            }
         }
     }
     Ok(())
@@ -97,8 +143,64 @@ fn settle(rules: &Rules, metrics: &Metrics, domain: &str, takes_any: bool) {
     rules.set_catch_alls(catch_alls);
 }
 
-/// Whether the backend takes any recipient of `domain`; `None` where it doesn't say.
-async fn ask(pool: &Pool, domain: &str) -> Result<Option<bool>, Lost> {
+/// Takes down in which words a server refuses a recipient that nobody has; says so if they are new, or can't be told.
+fn learn(rules: &Rules, metrics: &Metrics, Refusals { server, replies: [one, other], postmaster }: &Refusals) {
+    let both = [(&one.0, one.1.as_str()), (&other.0, other.1.as_str())];
+    let known = both.iter().all(|(reply, recipient)| rules.says_unknown(reply, recipient));
+    let wording = Wording::learn(both).filter(|_| *postmaster);
+    let mut learned = rules.learned().as_ref().clone();
+    let text = match (&wording, known) {
+        (Some(wording), _) => wording.to_string(),
+        (None, true) => one.0.to_string(),
+        (None, false) => format!("not recognised: {}", one.0),
+    };
+    let new = metrics.unknown_wording(server, &text);
+    match wording {
+        Some(wording) => {
+            learned.insert(server.clone(), wording);
+            rules.set_learned(learned);
+            if new {
+                tracing::info!(
+                    backend = server,
+                    words = text,
+                    "this is how the backend says that a recipient is unknown"
+                );
+            }
+        }
+        None if known || !new => {}
+        None => tracing::warn!(
+            backend = server,
+            reply = %one.0,
+            "the backend's refusal of a recipient that nobody has can't be told from any other: nobody who guesses is \
+             recognised; set backend.profile, or list who exists in [recipients] known"
+        ),
+    }
+}
+
+/// What the backend says of recipients that nobody has.
+enum Said {
+    Takes,
+    Refuses(Refusals),
+    /// Nothing of use now.
+    Unclear,
+}
+
+struct Refusals {
+    server: String,
+    /// Each with its recipient.
+    replies: [(Reply, String); 2],
+    /// Whether `postmaster` was taken in the same breath.
+    postmaster: bool,
+}
+
+impl Refusals {
+    fn iter(&self) -> impl Iterator<Item = &(Reply, String)> {
+        self.replies.iter()
+    }
+}
+
+/// What is said of `domain`.
+async fn ask(pool: &Pool, domain: &str) -> Result<Said, Lost> {
     let mut channel = pool.open(Caller::Probe).await?;
     let asking = async {
         let answer = inquire(&mut channel, domain).await?;
@@ -108,25 +210,33 @@ async fn ask(pool: &Pool, domain: &str) -> Result<Option<bool>, Lost> {
     timeout(WAIT, asking).await.unwrap_or(Err(Lost::Timeout))
 }
 
-async fn inquire(channel: &mut Channel, domain: &str) -> Result<Option<bool>, Lost> {
-    if class(channel, "MAIL FROM:<>").await? != 2 {
-        return Ok(None);
+async fn inquire(channel: &mut Channel, domain: &str) -> Result<Said, Lost> {
+    if say(channel, "MAIL FROM:<>").await?.code().class() != 2 {
+        return Ok(Said::Unclear);
     }
-    let answer = match class(channel, &format!("RCPT TO:<{}@{domain}>", nobody())).await? {
-        2 => Some(true),
-        5 => Some(false),
-        _ => None,
-    };
-    class(channel, "RSET").await?;
-    Ok(answer)
+    let recipients = [nobody(), nobody()].map(|local| format!("{local}@{domain}"));
+    let first = say(channel, &format!("RCPT TO:<{}>", recipients[0])).await?;
+    let second = say(channel, &format!("RCPT TO:<{}>", recipients[1])).await?;
+    let postmaster = say(channel, &format!("RCPT TO:<postmaster@{domain}>")).await?.code().class() == 2;
+    say(channel, "RSET").await?;
+    let server = channel.stream.socket().and_then(|socket| socket.peer_addr().ok());
+    let server = server.map_or_else(|| "backend".to_owned(), |server| server.to_string());
+    Ok(match (first.code().class(), second.code().class()) {
+        (2, 2) => Said::Takes,
+        (4 | 5, 4 | 5) => {
+            let [one, other] = recipients;
+            Said::Refuses(Refusals { server, replies: [(first, one), (second, other)], postmaster })
+        }
+        _ => Said::Unclear,
+    })
 }
 
-/// Sends a command; the class of the answer.
-async fn class(channel: &mut Channel, line: &str) -> Result<u16, Lost> {
+/// Sends a command; the answer.
+async fn say(channel: &mut Channel, line: &str) -> Result<Reply, Lost> {
     let command: Command = command::parse(line.as_bytes()).map_err(|_| Lost::Protocol)?;
     command.encode(&mut channel.unsent);
     let reply = channel.word().await?;
-    if reply.code().get() == 421 { Err(Lost::Closed) } else { Ok(reply.code().class()) }
+    if reply.code().get() == 421 { Err(Lost::Closed) } else { Ok(reply) }
 }
 
 /// A local part that nobody has: letters that nobody can foresee.
@@ -151,6 +261,7 @@ mod tests {
     struct Backend {
         mail: &'static str,
         rcpt: &'static str,
+        postmaster: &'static str,
     }
 
     fn serve(backend: Backend, asked: &Mutex<Vec<String>>, mut stream: TcpStream) -> std::io::Result<()> {
@@ -159,6 +270,7 @@ mod tests {
             let line = line?;
             let answer = match line.get(..4).unwrap_or_default() {
                 "MAIL" => backend.mail,
+                "RCPT" if line.contains("postmaster") => backend.postmaster,
                 "RCPT" => backend.rcpt,
                 _ => "250 x",
             };
@@ -190,16 +302,17 @@ mod tests {
         });
         let pool = Pool::new(Connector::new(Arc::clone(&config)).unwrap(), metrics.clone());
         let rules = Rules::new(config, None);
+        let mut suspects = BTreeSet::new();
         for (mail, rcpt, there, catch_all) in answers {
-            *backend.lock().unwrap() = Backend { mail, rcpt };
-            let done = round(&pool, &rules, &metrics, &["example.org".to_owned()]).await;
+            *backend.lock().unwrap() = Backend { mail, rcpt, postmaster: "250 ok" };
+            let done = round(&pool, &rules, &metrics, &["example.org".to_owned()], &mut suspects).await;
             assert_eq!(done.is_ok(), *there, "{mail} {rcpt}");
             assert_eq!(rules.catch_alls().contains("example.org"), *catch_all, "{mail} {rcpt}");
             assert_eq!(metrics.catch_all_domains().len(), usize::from(*catch_all), "{mail} {rcpt}");
         }
         let mut asked = std::mem::take(&mut *asked.lock().unwrap());
         assert!(!asked.iter().any(|line| line.starts_with("DATA")));
-        asked.retain(|line| line.starts_with("RCPT"));
+        asked.retain(|line| line.starts_with("RCPT") && !line.contains("postmaster"));
         for line in &asked {
             let user = line.strip_prefix("RCPT TO:<").and_then(|line| line.strip_suffix("@example.org>")).unwrap();
             assert!(user.len() == LETTERS && user.bytes().all(|byte| byte.is_ascii_lowercase()), "{line}");
@@ -211,10 +324,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_clear_answer_changes_what_is_known() {
+    async fn b6_a_catch_all_is_what_is_found_so_twice_and_only_a_clear_answer_changes_that() {
         let unclear = |known| {
             [
-                ("250 ok", "451 not now", true, known),
+                ("250 ok", "451 4.3.0 not now", true, known),
                 ("250 ok", "", false, known),
                 ("250 ok", "421 bye", false, known),
                 ("250 ok", "354 go", true, known),
@@ -225,8 +338,50 @@ mod tests {
             ]
         };
         let no = [("250 ok", "550 5.1.1 unknown", true, false)];
+        let once = [("250 ok", "250 ok", true, false)];
         let yes = [("250 ok", "250 ok", true, true)];
-        check(&[&unclear(false)[..], &no, &unclear(false), &yes, &unclear(true), &yes, &no, &unclear(false)].concat())
-            .await;
+        check(
+            &[
+                &unclear(false)[..],
+                &no,
+                &unclear(false),
+                &once,
+                &yes,
+                &unclear(true),
+                &yes,
+                &no,
+                &unclear(false),
+                &once,
+                &no,
+                &once,
+            ]
+            .concat(),
+        )
+        .await;
+    }
+
+    /// What is learned of a backend that answers so.
+    fn check_learned(says: &'static str, postmaster: bool, recognised: bool, shown: &str) {
+        let (rules, metrics) = (Rules::new(Arc::new(Config::builtin()), None), Metrics::new());
+        let reply = |recipient: &str| {
+            let mut bytes = bytes::BytesMut::from(format!("{}\r\n", says.replace("{r}", recipient)).as_bytes());
+            crate::wire::reply::ReplyDecoder::new().next(&mut bytes).unwrap().unwrap()
+        };
+        let replies = ["qwertzui@example.org", "asdfghjk@example.org"].map(|r| (reply(r), r.to_owned()));
+        learn(&rules, &metrics, &Refusals { server: "192.0.2.1:25".to_owned(), replies, postmaster });
+        assert_eq!(rules.says_unknown(&reply("bob@example.org"), "bob@example.org"), recognised, "{says}");
+        let words = &metrics.unknown_wordings()["192.0.2.1:25"];
+        assert!(words.contains(shown), "{says}: {words}");
+    }
+
+    #[test]
+    fn b7_the_words_of_a_backend_are_learned_or_the_operator_hears_that_they_are_not() {
+        check_learned("550 No such user here", true, true, "no such user here");
+        check_learned("553 5.1.1 <{r}> unknown", true, true, "553 5.1.1 <{recipient}> unknown");
+        check_learned("450 4.1.1 User unknown", true, true, "450 4.1.1");
+        check_learned("551 5.1.6 moved", true, true, "551 5.1.6");
+        check_learned("550 5.1.1 by the profile", false, true, "550 5.1.1");
+        check_learned("550 No such user here", false, false, "not recognised: 550");
+        check_learned("554 5.7.1 Relay access denied", true, false, "not recognised");
     }
 }

@@ -26,10 +26,10 @@ use crate::addr::ClientAddr;
 use crate::clock::{Both, Instant};
 use crate::config::Role;
 use crate::observe::metrics::Outcome;
-use crate::offence::Report;
+use crate::offence::{Digest, Report};
 use crate::policy::Client;
 use crate::policy::checks::Found;
-use crate::session::{Event, Facts, Input, Message, Opening, Output, Request, Secured, Session, Wants};
+use crate::session::{Event, Input, Message, Opening, Output, Request, Secured, Session, Wants};
 use crate::wire::command;
 use crate::wire::data::{BodyDecoder, Chunk};
 use crate::wire::line::{Line, LineDecoder};
@@ -106,7 +106,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         role,
         inquiry,
         consulted: None,
-        recipient: None,
+        about: None,
     };
     // A client that went away is no error of ours; the session has settled what was under way.
     let _ = driver.run(&mut seat, &mut stop).await;
@@ -190,8 +190,8 @@ struct Driver {
     inquiry: Inquiry,
     /// The session waits for facts; `true`: also for look-ups.
     consulted: Option<bool>,
-    /// Whom the facts are about, where that matters.
-    recipient: Option<Box<str>>,
+    /// Who sends and, where that matters, to whom: what the facts are about.
+    about: Option<(Digest, Option<Box<str>>)>,
 }
 
 impl Drop for Driver {
@@ -266,11 +266,11 @@ impl Driver {
                     reply.encode(&mut self.unsent);
                 }
                 Output::StartTls => self.upgrade = true,
-                Output::Consult { lookups, recipient } => {
+                Output::Consult { lookups, recipient, sender } => {
                     if lookups {
                         self.inquiry.begin(&self.shared, self.addr);
                     }
-                    (self.consulted, self.recipient) = (Some(lookups), recipient);
+                    (self.consulted, self.about) = (Some(lookups), Some((sender, recipient)));
                 }
                 Output::Heard(heard) => self.shared.hear(self.addr, &heard),
                 // What a session can't know from itself alone.
@@ -335,13 +335,13 @@ impl Driver {
 
     fn feed_facts(&mut self, found: Option<Found>) {
         self.consulted = None;
-        let deferred = self.shared.mark(self.addr).deferred_until.is_some();
-        let recipient = self.recipient.take().filter(|_| !deferred);
-        let unknown = recipient.is_some_and(|recipient| self.shared.is_unknown(&recipient));
-        if unknown {
+        let Some((sender, recipient)) = self.about.take() else { return };
+        let mut facts = self.shared.facts(self.addr, sender, recipient.as_deref());
+        if facts.unknown {
             self.shared.metrics.recipient_remembered();
         }
-        self.step(Input::Facts(Facts { deferred, unknown, found: found.map(Arc::new) }));
+        facts.found = found.map(Arc::new);
+        self.step(Input::Facts(facts));
     }
 
     /// Waits for whatever comes first; `None` when bytes were read. A ban and the guard's own stop come before the rest.

@@ -18,7 +18,9 @@ use crate::feedback::marks::Mark;
 use crate::feedback::rates::Room;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::{Backends, Certificates};
+use crate::offence::Digest;
 use crate::policy::Rules;
+use crate::session::Facts;
 
 mod admission;
 mod auth;
@@ -65,6 +67,8 @@ pub struct Shared {
     /// `None`: no certificate, no TLS towards clients.
     tls: Option<tls::Server>,
     unknowns: Mutex<Unknowns>,
+    /// What was found out about a domain turned out to be wrong.
+    contradicted: tokio::sync::Notify,
     handshakes: Semaphore,
     handshakes_told: handshakes::Told,
     headers: Arc<Semaphore>,
@@ -117,8 +121,9 @@ impl Shared {
             zones,
             tls,
             unknowns: Mutex::default(),
-            // Half of all connections: clients that stall in their handshakes leave room for others.
+            contradicted: tokio::sync::Notify::new(),
             handshakes_told: handshakes::Told::default(),
+            // Half of all connections: clients that stall in their handshakes leave room for others.
             handshakes: Semaphore::new((plan.sessions as usize / 2).max(1)),
             headers: Arc::new(Semaphore::new(plan.closing)),
             sources,
@@ -160,6 +165,16 @@ impl Shared {
     /// Who knows how the backend's servers are.
     pub fn backends(&self) -> Arc<dyn Backends> {
         Arc::clone(&self.pool) as Arc<dyn Backends>
+    }
+
+    /// What a recipient of `sender` is judged by, but for look-ups.
+    fn facts(&self, addr: ClientAddr, sender: Digest, recipient: Option<&str>) -> Facts {
+        let (mark, now) = (self.mark(addr), Instant::now());
+        let source = addr.source(self.config.limits.ipv6_prefix);
+        let deferred = mark.deferred_until.is_some() || self.feedback.marks().is_sender_deferred(source, sender, now);
+        // What others were told answers strangers only: a backend may answer by sender, and a partner must not pay for that.
+        let unknown = !deferred && !mark.familiar && recipient.is_some_and(|recipient| self.is_unknown(recipient));
+        Facts { deferred, unknown, found: None }
     }
 
     /// Sessions now.

@@ -52,6 +52,7 @@ impl Shared {
             unknowns.accepted(&heard.recipient);
             return;
         }
+        self.contradict(&heard.recipient);
         let source = addr.source(self.config.limits.ipv6_prefix);
         if unknowns.refused(&heard.recipient, source, heard.sender, Instant::now()) {
             self.metrics.bound_reached("unknown_recipients");

@@ -14,13 +14,13 @@ use crate::addr::ClientAddr;
 use crate::blocklist::Listing;
 use crate::clock::{Both, Instant};
 use crate::config::{Mode, Role};
+use crate::decision::Explanation;
 use crate::facts::dns::{Forward, Reverse, SenderDomain};
-use crate::feedback::decision::Explanation;
 use crate::feedback::networks::Network;
 use crate::observe::attempt::{Attempt, Because, Rehearsal, Step};
 use crate::policy::Client;
 use crate::policy::checks::Found;
-use crate::session::{Event, Facts, Input, Opening, Output, Request, Session, Upstream, Wants};
+use crate::session::{Event, Input, Opening, Output, Request, Session, Upstream, Wants};
 use crate::wire::command;
 use crate::wire::reply::Reply;
 
@@ -146,10 +146,8 @@ impl Stage {
                 step.because.push(Because { text: note(reason, &about.note), ..because(reason, true) });
             }
             Output::Event(Event::Ended { reason }) => step.because.push(because(reason, false)),
-            Output::Consult { lookups, recipient } => {
-                let deferred = shared.mark(self.addr).deferred_until.is_some();
-                let unknown = recipient.is_some_and(|recipient| shared.is_unknown(&recipient));
-                let mut facts = Facts { deferred, unknown, found: None };
+            Output::Consult { lookups, recipient, sender } => {
+                let mut facts = shared.facts(self.addr, sender, recipient.as_deref());
                 if lookups {
                     self.inquiry.begin(shared, self.addr);
                     let found = self.inquiry.found().await;

@@ -168,8 +168,14 @@ impl Session {
     fn finish(&mut self, outcome: Outcome, size: u64, reply: &Reply, out: &mut Vec<Output>) {
         let (sender, recipients) = match &mut self.transaction {
             Some(transaction) => {
-                // There was a message: whatever became of it, its recipients were not merely asked for.
-                transaction.unsent.clear();
+                let unsent = std::mem::take(&mut transaction.unsent);
+                // Only a message that was accepted speaks for its sender: before it was refused, its recipients were asked for.
+                let conduct = match outcome {
+                    Outcome::Accepted => None,
+                    Outcome::Rejected => Some(Conduct::Abandoned { recipients: unsent.into() }),
+                    Outcome::Deferred | Outcome::Ambiguous => Some(Conduct::Undelivered { recipients: unsent.into() }),
+                };
+                out.extend(conduct.map(Output::Report));
                 (transaction.sender.clone(), transaction.accepted)
             }
             None => (String::new(), 0),

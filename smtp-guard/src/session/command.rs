@@ -142,7 +142,13 @@ impl Session {
         now: Instant,
         out: &mut Vec<Output>,
     ) -> State {
-        out.push(Output::Report(Conduct::UnknownRecipient { recipient: rcpt.path.key().into() }));
+        out.push(Output::Report(if self.rules.is_own(&self.client) {
+            // A user who names colleagues that have left is counted and shown, and never a harvester.
+            Conduct::Offence(Reason::UnknownRecipient)
+        } else {
+            let returned = self.transaction.as_ref().is_some_and(|transaction| transaction.sender == "<>");
+            Conduct::UnknownRecipient { recipient: rcpt.path.key().into(), returned }
+        }));
         let about = self.envelope(rcpt);
         let delay = if self.client.authenticated { Duration::ZERO } else { self.rules.config().harvest.delay };
         if self.accepted_messages > 0 {

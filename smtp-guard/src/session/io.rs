@@ -152,8 +152,8 @@ pub enum Output {
     /// Send to the backend.
     Request(Request),
     /// Feed [`Input::Facts`], with what was looked up if `lookups`. `recipient`: the normalised address, where it may be
-    /// judged by what the backend has told others of it.
-    Consult { lookups: bool, recipient: Option<Box<str>> },
+    /// judged by what the backend has told others of it. `sender`: who may be deferred by himself.
+    Consult { lookups: bool, recipient: Option<Box<str>>, sender: Digest },
     /// Remember what the backend says of a recipient.
     Heard(Heard),
     /// Send what is unsent, make the TLS handshake, and feed [`Input::Secured`]; or close.

@@ -6,7 +6,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::{About, Event, Facts, Output, Question, Request, Session, State, replies};
 use crate::clock::Instant;
-use crate::offence::Conduct;
+use crate::offence::{Conduct, Digest};
 use crate::policy::checks::{Finding, Found};
 use crate::policy::{Decision, Refusal, Standing};
 use crate::wire::envelope::RcptTo;
@@ -27,7 +27,7 @@ impl Session {
         let stranger = self.rules.is_stranger(&self.client, self.role);
         self.deadline = now.after(self.rules.config().dns.timeout + SLACK);
         let recipient = stranger.then(|| rcpt.path.key().into());
-        out.push(Output::Consult { lookups: stranger && !judged, recipient });
+        out.push(Output::Consult { lookups: stranger && !judged, recipient, sender: self.sender_digest() });
         State::Consulting(rcpt)
     }
 
@@ -52,6 +52,12 @@ impl Session {
             }
             None => self.judge(rcpt, facts.unknown, now, out),
         }
+    }
+
+    /// The sender of the transaction; in lower case, as servers may take it for the same.
+    pub(super) fn sender_digest(&self) -> Digest {
+        let sender = self.transaction.as_ref().map(|transaction| transaction.sender.to_lowercase());
+        self.rules.digest(&sender.unwrap_or_default())
     }
 
     /// Takes down once for the transaction what the checks make of `found`.
@@ -92,7 +98,10 @@ impl Session {
         match reason {
             Reason::UnknownRecipient => return self.unknown_recipient(rcpt, reply, now, out),
             Reason::Trap => {
-                out.push(Output::Report(Conduct::Trap { recipient: rcpt.path.key().into() }));
+                out.push(Output::Report(Conduct::Trap {
+                    recipient: rcpt.path.key().into(),
+                    sender: self.sender_digest(),
+                }));
                 let delay = self.rules.config().harvest.delay;
                 return self.refuse(reason, about, reply, delay, now, out);
             }

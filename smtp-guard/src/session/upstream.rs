@@ -9,8 +9,8 @@ use super::{
     received, replies,
 };
 use crate::clock::Instant;
-use crate::offence::{Conduct, Digest};
-use crate::policy::{Standing, unknown};
+use crate::offence::Conduct;
+use crate::policy::Standing;
 use crate::wire::envelope::RcptTo;
 use crate::wire::reply::Reply;
 
@@ -50,7 +50,7 @@ impl Session {
                 self.reply(reply, now, out)
             }
             (Question::Rcpt(rcpt, standing), 2) => {
-                let recipient = (standing == Standing::Open).then(|| Digest::of(&rcpt.path.user_key()));
+                let recipient = (standing == Standing::Open).then(|| self.rules.digest(&rcpt.path.user_key()));
                 if let Some(transaction) = &mut self.transaction {
                     transaction.accepted += 1;
                     transaction.unsent.extend(recipient);
@@ -92,14 +92,9 @@ impl Session {
         out: &mut Vec<Output>,
     ) -> State {
         let recipient = rcpt.path.to_string();
-        let unknown = standing == Standing::Open
-            && unknown::is_unknown(
-                self.rules.profile(),
-                reply.code().get(),
-                reply.enhanced().map(|e| e.parts()),
-                reply.last_line(),
-                recipient.trim_start_matches('<').trim_end_matches('>'),
-            );
+        let recipient = recipient.trim_start_matches('<').trim_end_matches('>');
+        // Also where the backend is held for one that takes any recipient: a clear refusal outweighs that.
+        let unknown = standing != Standing::Postmaster && self.rules.says_unknown(&reply, recipient);
         if unknown {
             if self.rules.is_stranger(&self.client, self.role) {
                 self.heard(rcpt, true, out);
@@ -111,7 +106,7 @@ impl Session {
 
     fn heard(&self, rcpt: &RcptTo, unknown: bool, out: &mut Vec<Output>) {
         if let Some(transaction) = &self.transaction {
-            let sender = Digest::of(&transaction.sender.to_lowercase());
+            let sender = self.rules.digest(&transaction.sender.to_lowercase());
             out.push(Output::Heard(Heard { recipient: rcpt.path.key().into(), sender, unknown }));
         }
     }

@@ -4,7 +4,7 @@
 //! followed and nothing of another user's is touched.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::Write as _;
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,8 @@ const DIRECTORY: u32 = 0o750;
 /// Of files.
 const FILE: u32 = 0o600;
 const LOCK: &str = "lock";
+/// Bytes of the secret.
+const SECRET: usize = 16;
 
 /// Makes `directory` where it is missing; refuses one of another user.
 pub(super) fn prepare(directory: &Path) -> Result<(), StoreError> {
@@ -55,6 +57,36 @@ pub(super) fn own_file(path: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// The secret of this installation, made where there is none. Where it can't be kept there is one for this run: what was counted
+/// before can't be compared with it then.
+pub(super) fn secret(directory: &Path) -> [u8; SECRET] {
+    kept_secret(&directory.join("secret")).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the secret that addresses are counted under can't be kept: counts don't survive a restart");
+        fresh_secret().unwrap_or_default()
+    })
+}
+
+fn kept_secret(path: &Path) -> Result<[u8; SECRET], StoreError> {
+    let failed = |source| StoreError::Directory { directory: path.to_owned(), source };
+    let mut file = open(path)?;
+    let mut secret = [0; SECRET];
+    match file.read_exact(&mut secret) {
+        Ok(()) => Ok(secret),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            let secret = fresh_secret().map_err(failed)?;
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&secret)).map_err(failed)?;
+            Ok(secret)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn fresh_secret() -> io::Result<[u8; SECRET]> {
+    let mut secret = [0; SECRET];
+    File::open("/dev/urandom")?.read_exact(&mut secret)?;
+    Ok(secret)
 }
 
 /// `decisions.db` and `-wal` make `decisions.db-wal`.
@@ -144,6 +176,18 @@ mod tests {
         fs::set_permissions(&strange, Permissions::from_mode(0o1777)).unwrap();
         prepare(&strange).unwrap();
         assert_eq!(mode(&strange), 0o777, "a directory that was never ours keeps its mode");
+    }
+
+    #[test]
+    fn b4_the_secret_is_kept_private_and_another_one_elsewhere() {
+        let [one, other] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let secret = super::secret(one.path());
+        assert_eq!(super::secret(one.path()), secret);
+        assert_ne!(super::secret(other.path()), secret);
+        assert_eq!(mode(&one.path().join("secret")), 0o600);
+        fs::write(other.path().join("secret"), "short").unwrap();
+        let again = super::secret(other.path());
+        assert_eq!(super::secret(other.path()), again, "one that was cut short is made anew");
     }
 
     #[test]

@@ -18,7 +18,8 @@ use smtp_guard_ebpf::reason::Reason;
 
 use crate::addr::{Ipv6Prefix, Source};
 use crate::clock::WallTime;
-use crate::feedback::decision::{Ban, Origin};
+use crate::decision::{Ban, Origin};
+use crate::offence::Digests;
 
 mod complaint;
 mod database;
@@ -68,6 +69,7 @@ pub struct Store {
     /// No change will come any more.
     closing: Arc<AtomicBool>,
     state: State,
+    digests: Digests,
 }
 
 /// How the store is: what it holds for its owner, and what is wrong with it. Clones share it.
@@ -149,6 +151,7 @@ impl Store {
                 state.held().trouble = Some(error.to_string());
             }
         }
+        let digests = Digests::new(directory::secret(directory));
         let (changes, queue) = sync_channel(QUEUE);
         let closing = Arc::new(AtomicBool::new(false));
         let closed = Arc::clone(&closing);
@@ -156,12 +159,17 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || Writer::new(queue, closed, disk).run())
             .map_err(StoreError::Thread)?;
-        Ok(Self { changes: Some(changes), writer: Some(writer), closing, state })
+        Ok(Self { changes: Some(changes), writer: Some(writer), closing, state, digests })
     }
 
     /// What a database held that was opened since this was last asked: at the start, and where it could be opened late.
     pub fn take_found(&self) -> Option<Found> {
         self.state.held().found.take()
+    }
+
+    /// How addresses are digested by this installation: what it counts stays comparable.
+    pub fn digests(&self) -> Digests {
+        self.digests
     }
 
     /// How it is.

@@ -4,6 +4,7 @@
 //! ways, is `cargo xtask fuzz`, a part of `cargo xtask test --long`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 #![allow(unused_attributes, reason = "a fuzz target begins with `no_main`, which says nothing in a module")]
+#![allow(clippy::duplicate_mod, reason = "each target is a crate, and two of them have the models of backends")]
 
 extern crate self as libfuzzer_sys;
 

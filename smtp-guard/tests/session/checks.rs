@@ -157,7 +157,7 @@ fn who_is_deferred_hears_4xx_for_every_recipient_and_loses_nothing() {
 }
 
 #[test]
-fn what_is_given_up_is_told_to_the_ledger_and_what_was_sent_is_not() {
+fn b8_what_is_given_up_or_refused_is_told_to_the_ledger_and_what_was_sent_is_not() {
     let given = "! Abandoned { recipients: [Digest(";
     let table = [
         ("RSET", format!("C RSET\n {given}\n > RSET\n B 250 Ok\n < 250")),
@@ -172,7 +172,15 @@ fn what_is_given_up_is_told_to_the_ledger_and_what_was_sent_is_not() {
         ("is lost", "B!\n # refused backend_lost\n > drop\n C RSET\n < 250".to_owned()),
         (
             "is refused at the dot",
-            "C DATA\n > DATA\n B 354 go\n < 354\n > Received\n D .\\r\\n\n > .|\n B 550 spam\n # message Rejected\n < 550\n C QUIT\n > QUIT\n < 221\n .".to_owned(),
+            format!("C DATA\n > DATA\n B 354 go\n < 354\n > Received\n D .\\r\\n\n > .|\n B 550 spam\n {given}\n # message Rejected\n < 550\n C QUIT\n > QUIT\n < 221\n ."),
+        ),
+        (
+            "has a flaw",
+            format!("C DATA\n > DATA\n B 354 go\n < 354\n > Received\n D x\\ny\\r\\n.\\r\\n\n ! Offence(Smuggling)\n # refused smuggling\n {given}\n # message Rejected\n > drop\n < 550"),
+        ),
+        (
+            "is put off at the dot",
+            "C DATA\n > DATA\n B 354 go\n < 354\n > Received\n D .\\r\\n\n > .|\n B 451 later\n ! Undelivered\n # message Deferred\n > drop\n < 451".to_owned(),
         ),
         ("is refused at DATA", "C DATA\n > DATA\n B 451 no\n > drop\n # refused backend\n < 451".to_owned()),
     ];
@@ -215,7 +223,8 @@ fn only_what_the_backend_says_to_strangers_is_remembered_as_unknown() {
     let networks = |config: &mut Config| {
         config.relay.networks = ["192.0.2.0/24".parse().unwrap()].into_iter().collect();
     };
-    check("to a network of ours", networks, &format!("{asked}B 550 5.1.1 no\n {unknown}"));
+    let own = unknown.replace("UnknownRecipient\n", "Offence(UnknownRecipient)\n");
+    check("b5: to a network of ours", networks, &format!("{asked}B 550 5.1.1 no\n {own}"));
     check("from memory", nothing, &format!("F unknown\n{RCPT}{unknown}"));
     check("another refusal", nothing, &format!("{asked}B 550 5.7.1 no\n # refused backend\n < 550 5.7.1"));
     check("not now", nothing, &format!("{asked}B 450 4.1.1 no\n # refused backend\n < 450 4.1.1"));
@@ -234,8 +243,9 @@ fn where_any_recipient_is_taken_none_proves_anything() {
     check_in("it is", &setting(&["example.org"]), nothing, &any);
     let known = format!("{MAIL}{taken}! Known\n < 250\n C RSET\n ! Abandoned\n {reset}");
     check_in("another is", &setting(&["example.com"]), nothing, &known);
-    let refused = format!("{MAIL}{RCPT}> RCPT\n B 550 5.1.1 no\n # refused backend\n < 550 5.1.1");
-    check_in("not that one", &setting(&["example.org"]), nothing, &refused);
+    let refused =
+        format!("{MAIL}{RCPT}> RCPT\n B 550 5.1.1 no\n ! UnknownRecipient\n # refused unknown_recipient\n < 550 5.1.1");
+    check_in("b6: not that one, and a clear refusal counts", &setting(&["example.org"]), nothing, &refused);
     let remembered = format!("{MAIL}F unknown\n{RCPT}> RCPT\n B 250 Ok\n < 250");
     check_in("not any more", &setting(&["example.org"]), nothing, &remembered);
 }

@@ -62,7 +62,7 @@ impl World {
         config.limits.recipients = 2;
         config.limits.message_size = 100;
         if setting.tls {
-            config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into() });
+            config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into(), also: Vec::new() });
         }
         change(&mut config);
         let rules = Arc::new(Rules::new(Arc::new(config), None));
@@ -118,11 +118,13 @@ impl World {
             let said = match output {
                 Output::Reply(reply) => format!("< {reply}"),
                 Output::Request(request) => format!("> {}", self.request(request)),
-                Output::Report(Conduct::Abandoned { .. }) if !self.shows_abandoned => continue,
+                Output::Report(Conduct::Abandoned { .. } | Conduct::Undelivered { .. }) if !self.shows_abandoned => {
+                    continue;
+                }
                 Output::Heard(_) if !self.shows_heard => continue,
                 Output::Heard(heard) => format!("! heard {} unknown={}", heard.recipient, heard.unknown),
                 Output::Report(conduct) => format!("! {conduct:?}"),
-                Output::Consult { lookups, recipient } => {
+                Output::Consult { lookups, recipient, .. } => {
                     self.consulted = true;
                     if !lookups {
                         self.facts.found = None;

@@ -107,7 +107,7 @@ fn envelope() {
         (
             "unknown recipient",
             "C RCPT TO:<No@example.org>\n > RCPT TO:<No@example.org>|\n B 550 5.1.1 no such user\n \
-             ! UnknownRecipient { recipient: \"no@example.org\" }\n # refused unknown_recipient\n < 550 5.1.1 no such user",
+             ! UnknownRecipient { recipient: \"no@example.org\", returned: false }\n # refused unknown_recipient\n < 550 5.1.1 no such user",
         ),
         (
             "postmaster never counts as unknown",
@@ -256,7 +256,7 @@ fn a_trap_is_told_to_the_ledger_and_looks_like_any_unknown_recipient() {
         config.harvest.delay = Duration::from_secs(5);
     };
     let mail = "C EHLO x\n < 250\n C MAIL FROM:<>\n > MAIL\n B 250 2.1.0 Ok\n < 250\n";
-    let told = "C RCPT TO:<Trap@Example.org>\n ! Trap { recipient: \"trap@example.org\" }\n # refused trap\n T\n < 550 5.1.1 Recipient address rejected: User unknown";
+    let told = "C RCPT TO:<Trap@Example.org>\n ! Trap { recipient: \"trap@example.org\"\n # refused trap\n T\n < 550 5.1.1 Recipient address rejected: User unknown";
     check("a stranger", trapped, &format!("{mail}{told}"));
     let exempt = move |config: &mut Config| {
         trapped(config);

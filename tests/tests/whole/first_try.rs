@@ -1,77 +1,64 @@
-//! What `cargo xtask run` sets up takes a message, and finds out a harvest.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+//! What `cargo xtask run` prints, typed literally and late: a message, a harvest, what is known of it, and the ban lifted.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
-use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
-use smtp_guard_tests::{
-    Host, Program, World,
-    guard::{binary, netkit},
-    run,
-};
+use smtp_guard_tests::guard::{binary, xtask};
+use smtp_guard_tests::process::run_for;
+use smtp_guard_tests::{Host, Program, World};
 
-const GUARD: &str = "127.0.0.1:2525";
-const SINK: &str = "127.0.0.1:2526";
+/// After the start, when the guard has long asked its backend what it wants to know.
+const LATE: Duration = Duration::from_secs(30);
+/// For one line; the harvest sleeps nine seconds.
+const LONGEST: Duration = Duration::from_secs(60);
 
 #[test]
 #[ignore = "needs root and BPF"]
-fn the_first_try_takes_mail_and_bans() {
+fn what_the_first_try_prints_works_as_printed_whenever_it_is_typed() {
     let world = World::new();
     let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    let pins = format!("/sys/fs/bpf/sg-{}-first", std::process::id());
-    let values = [
-        ("{GUARD}", GUARD),
-        ("{SINK}", SINK),
-        ("{METRICS}", "127.0.0.1:9925"),
-        ("{PINS}", &pins),
-        ("{folder}", &folder.path().display().to_string()),
-    ];
-    let template = include_str!("../../../xtask/src/run.toml").to_owned();
-    let config = values.iter().fold(template, |text, (name, value)| text.replace(name, value));
-    fs::write(path("smtp-guard.toml"), config).unwrap();
-    let on_edge = |arguments: &[&str]| {
-        let mut command = world.on(Host::Edge, &binary());
-        command.args(arguments);
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    // As from the clone's top folder, by a user whose guard this is.
+    let here = |program: &str| -> Command {
+        let mut command = world.on(Host::Edge, program);
+        command
+            .current_dir(top)
+            .env("HOME", folder.path())
+            .env_remove("XDG_STATE_HOME")
+            .env_remove("SMTP_GUARD_CONFIG");
         command
     };
-    let config = path("smtp-guard.toml");
-    let _unload = Unload { config: config.clone() };
-    let mut sink =
-        Program::start(&mut on_edge(&["sink", "--listen", SINK, "--maildir", &path("maildir")]), path("sink").into());
-    sink.wait_for("listening");
-    let mut guard = Program::start(&mut on_edge(&["run", "--config", &config]), path("guard").into());
-    guard.wait_for("smtp-guard runs");
-    let talk = |lines: &[&str]| run(world.on(Host::Edge, &netkit()).args(["dialogue", GUARD]), &lines.join("\n"));
-    let message = [
-        "EHLO me",
-        "MAIL FROM:<you@example.com>",
-        "RCPT TO:<alice@example.org>",
-        "DATA",
-        r"Subject: x\r\n\r\nx\r\n.",
-        "QUIT",
-    ];
-    let said = talk(&message).ok();
-    assert_eq!(
-        fs::read_dir(path("maildir/new")).unwrap().count(),
-        1,
-        "{said}\n{}",
-        fs::read_to_string(path("guard")).unwrap()
-    );
-    let harvest: Vec<_> = (0..12).map(|n| format!("RCPT TO:<unknown{n}@example.org>")).collect();
-    let harvest: Vec<_> =
-        ["EHLO me", "MAIL FROM:<x@example.com>"].into_iter().chain(harvest.iter().map(String::as_str)).collect();
-    let said = talk(&harvest);
-    let list = run(&mut on_edge(&["decisions", "list", "--config", &config]), "").ok();
-    assert!(list.contains("127.0.0.1") && list.contains("harvest"), "{list}\n{said:?}");
-}
-
-/// Unloads the kernel plane, also where the test fails.
-struct Unload {
-    config: String,
-}
-
-impl Drop for Unload {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new(binary()).args(["edge", "unload", "--config", &self.config]).output();
+    let name = format!("sg-{}", world.id);
+    let mut first_try =
+        Program::start(here(&xtask()).args(["run", "--name", &name, "--binary", &binary()]), folder.path().join("run"));
+    first_try.wait_for("Ctrl-C ends everything");
+    std::thread::sleep(LATE);
+    let printed = first_try.output();
+    let lines: Vec<_> = printed.lines().filter_map(|line| line.strip_prefix("     ")).map(str::trim).collect();
+    let [send, harvest, explain, list, delete, top] = lines[..] else {
+        panic!("other lines than expected:\n{printed}")
+    };
+    let typed = |line: &str| {
+        let run = run_for(here("bash").args(["-c", line]), "", LONGEST);
+        format!("$ {line}\n{}{}", run.stdout, run.stderr)
+    };
+    let says = |line: &str, parts: &[&str]| {
+        let said = typed(line);
+        assert!(parts.iter().all(|part| said.contains(part)), "{parts:?}: {said}\n{}", first_try.output());
+    };
+    says(send, &["250 2.0.0 Ok: delivered as "]);
+    says(harvest, &["550 5.1.1"]);
+    says(explain, &["127.0.0.1", "harvest"]);
+    says(list, &["127.0.0.1", "harvest"]);
+    says(delete, &["127.0.0.1 is no longer blocked"]);
+    says(send, &["250 2.0.0 Ok: delivered as "]);
+    says(&format!("{top} --json"), &["\"uptime_ms\""]);
+    for line in [explain, list, delete, top] {
+        assert!(!line.contains("--config"), "found without a path: {line}");
     }
+    first_try.end();
+    assert!(first_try.output().contains("stopping"), "{}", first_try.output());
+    assert!(!Path::new("/sys/fs/bpf").join(&name).exists(), "nothing is left");
 }

@@ -10,7 +10,7 @@ use crate::cli::{output, time};
 use smtp_guard_ebpf::reason::Reason;
 
 use crate::clock::WallTime;
-use crate::feedback::decision::Decision;
+use crate::decision::Decision;
 use crate::observe::live::{Counted, DroppedSource, Live};
 use crate::observe::log::printable;
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Keeper;
 use crate::clock::Both;
-use crate::feedback::decision::{CountView, Decision, Explanation, LedgerView, NetworkView};
+use crate::decision::{CountView, Decision, Explanation, LedgerView, NetworkView};
 
 impl Keeper {
     /// What is known of `ip`.

@@ -6,10 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::addr::Source;
-use crate::feedback::decision::Ban;
-
-/// Bans that are remembered as the latest.
-pub const LATEST: usize = 64;
+use crate::decision::{Ban, LATEST};
 
 /// The sources of the latest bans, the last one at the back.
 #[derive(Debug, Default)]
@@ -40,7 +37,7 @@ mod tests {
 
     use super::*;
     use crate::clock::WallTime;
-    use crate::feedback::decision::Origin;
+    use crate::decision::Origin;
 
     fn ban(source: u64, made: i64) -> Ban {
         Ban {

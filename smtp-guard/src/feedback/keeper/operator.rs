@@ -8,8 +8,8 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::Keeper;
 use crate::clock::{Both, Instant};
-use crate::feedback::ControlError;
-use crate::feedback::decision::{Ban, Decision, Origin};
+use crate::decision::ControlError;
+use crate::decision::{Ban, Decision, Origin};
 
 impl Keeper {
     pub(in crate::feedback) fn decisions(&self) -> Vec<Decision> {

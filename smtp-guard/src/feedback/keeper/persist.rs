@@ -27,7 +27,7 @@ impl Keeper {
             if counter.kind == LEDGER {
                 if let Some(entry) = saved::read(&counter.state, both) {
                     self.ledger.restore(counter.source, entry, both.instant);
-                    self.marks.history(counter.source, self.ledger.history(counter.source));
+                    self.marks.history(counter.source, self.ledger.is_familiar(counter.source));
                 }
             } else if let Some((_, rates)) = self.counters.named().into_iter().find(|(name, _)| *name == counter.kind) {
                 rates.restore(counter.source, &counter.state, both);

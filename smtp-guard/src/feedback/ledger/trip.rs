@@ -27,8 +27,15 @@ impl Entry {
         match grounds {
             Grounds::Harvest => false,
             Grounds::Doubt => true,
-            Grounds::Probing => self.trips() == 0 && self.record.as_ref().is_none_or(|record| record.doubts < PROBES),
+            // Others can provoke it: only who has never brought mail, and goes on after a deferral, does it himself.
+            Grounds::Returned { probing } => self.history.is_known() || self.is_early(if probing { PROBES } else { 1 }),
+            Grounds::Probing => self.is_early(PROBES),
         }
+    }
+
+    /// Whether it was never banned, and deferred less than `doubts` times in a row.
+    fn is_early(&self, doubts: u32) -> bool {
+        self.trips() == 0 && self.record.as_ref().is_none_or(|record| record.doubts < doubts)
     }
 
     /// A ban, or for a source with a history or `in_doubt` a deferral, which doubles; and an empty window after it.

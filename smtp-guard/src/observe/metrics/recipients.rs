@@ -1,6 +1,7 @@
 //! What is counted about recipients.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
@@ -18,6 +19,8 @@ pub(super) struct Recipients {
     catch_alls: Gauge,
     /// By name, for `status`.
     named: ArcSwap<Vec<String>>,
+    /// How each server says that a recipient is unknown, for `status`.
+    wordings: Mutex<BTreeMap<String, String>>,
 }
 
 impl Recipients {
@@ -34,7 +37,15 @@ impl Recipients {
         let help = "Domains of which the backend takes any recipient, so that unknown ones can't be told apart";
         registry.register("catch_all_domains", help, catch_alls.clone());
         let named = ArcSwap::default();
-        Self { entries, loaded: counter("loaded"), failed: counter("failed"), remembered, catch_alls, named }
+        Self {
+            entries,
+            loaded: counter("loaded"),
+            failed: counter("failed"),
+            remembered,
+            catch_alls,
+            named,
+            wordings: Mutex::default(),
+        }
     }
 }
 
@@ -58,6 +69,17 @@ impl Metrics {
     /// Domains of which the backend takes any recipient.
     pub fn catch_all_domains(&self) -> Vec<String> {
         self.0.recipients.named.load().to_vec()
+    }
+
+    /// `server` says that a recipient is unknown in these words. `true`: that is new.
+    pub fn unknown_wording(&self, server: &str, words: &str) -> bool {
+        let mut wordings = self.0.recipients.wordings.lock().unwrap_or_else(PoisonError::into_inner);
+        wordings.insert(server.to_owned(), words.to_owned()).as_deref() != Some(words)
+    }
+
+    /// How each server says that a recipient is unknown, as far as it was asked.
+    pub fn unknown_wordings(&self) -> BTreeMap<String, String> {
+        self.0.recipients.wordings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The recipient table had changed, and could be read again or not.

@@ -1,8 +1,8 @@
 //! The guard itself: its session, its rules, its ledger and its marks, as they are, in virtual time.
 //!
-//! What stands between them in the program is made simple here: reports reach the ledger at once, and a ban is in force at
-//! once. The proxy's limits of connections and messages per source are left out; no profile comes near them. As in
-//! `feedback::keeper`, reports of a source that is banned or deferred don't count: it can't add to what it pays for.
+//! What stands between them in the program is made simple here: reports reach the ledger at once, by the same function as in the
+//! program (`feedback::gate`), and a ban is in force at once. The proxy's limits of connections and messages per source are
+//! left out; no profile comes near them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,9 +13,10 @@ use smtp_guard::addr::{ClientAddr, Ipv6Prefix, Source};
 use smtp_guard::clock::{Both, Instant, WallTime};
 use smtp_guard::config::{Checks, Config, Profile, Role};
 use smtp_guard::facts::dns::{Reverse, SenderDomain};
+use smtp_guard::feedback::gate;
 use smtp_guard::feedback::ledger::{Ledger, Target};
 use smtp_guard::feedback::marks::Marks;
-use smtp_guard::offence::Conduct;
+use smtp_guard::offence::{Conduct, Digest};
 use smtp_guard::policy::Rules;
 use smtp_guard::policy::checks::Found;
 use smtp_guard::session::{Facts, Input, Opening, Output, Request, Session, Upstream, Wants};
@@ -26,7 +27,7 @@ use smtp_guard::wire::envelope::RcptTo;
 use smtp_guard::wire::reply::Reply;
 
 use crate::gate::{Backend, Gate, Heard, Id, Line, Sanctions};
-use crate::model::{DOMAIN, Recipient, Standing};
+use crate::model::{DOMAIN, Recipient, SPAMMER, Standing};
 
 pub(crate) struct Guard {
     rules: Arc<Rules>,
@@ -44,6 +45,8 @@ struct Live {
     ip: IpAddr,
     source: Source,
     asked: Option<Recipient>,
+    /// The backend refuses the messages of its sender at the dot.
+    spam: bool,
 }
 
 impl Guard {
@@ -88,7 +91,9 @@ impl Guard {
                     code => said.push((id, Heard::Reply(code))),
                 },
                 Output::Request(request) => answers.extend(self.answer(id, request, backend, now)),
-                Output::Consult { lookups, .. } => answers.push(Input::Facts(self.facts(id, lookups, now))),
+                Output::Consult { lookups, sender, .. } => {
+                    answers.push(Input::Facts(self.facts(id, lookups, sender, now)));
+                }
                 Output::Report(conduct) => reports.push(conduct),
                 Output::Close => {
                     said.push((id, Heard::Closed));
@@ -119,6 +124,7 @@ impl Guard {
                 rcpt_reply(&rcpt, backend.standing(recipient, now))
             }
             Request::Data => Reply::new(354, None, "Go on"),
+            Request::End(_) if self.sessions.get(&id)?.spam => Reply::new(550, Some((5, 7, 1)), "Spam"),
             Request::End(_) => Reply::new(250, Some((2, 0, 0)), "Ok: queued"),
             Request::Auth(..) | Request::Body(_) | Request::Drop | Request::Quit => return None,
         };
@@ -126,17 +132,16 @@ impl Guard {
     }
 
     /// Checks find nothing against anybody.
-    fn facts(&self, id: Id, lookups: bool, now: Instant) -> Facts {
-        let deferred = self.sessions.get(&id).is_some_and(|live| self.is_deferred(live.source, now));
+    fn facts(&self, id: Id, lookups: bool, sender: Digest, now: Instant) -> Facts {
+        let deferred = self.sessions.get(&id).is_some_and(|live| {
+            let source = live.source;
+            self.marks.of(source, now).deferred_until.is_some() || self.marks.is_sender_deferred(source, sender, now)
+        });
         let found = lookups.then(|| {
             let reverse = Reverse::Names { names: vec!["client.example".into()], forward: None };
             Arc::new(Found { sender: Some(Ok(SenderDomain::Exists)), reverse: Some(Ok(reverse)), lists: Vec::new() })
         });
         Facts { deferred, found, ..Facts::default() }
-    }
-
-    fn is_deferred(&self, source: Source, now: Instant) -> bool {
-        self.marks.of(source, now).deferred_until.is_some()
     }
 
     fn is_banned(&self, source: Source, now: Instant) -> bool {
@@ -152,38 +157,22 @@ impl Guard {
         now: Instant,
         said: &mut Vec<(Id, Heard)>,
     ) {
-        let accepted = conduct == Conduct::MessageAccepted;
-        let asks = !accepted && !matches!(conduct, Conduct::Offence(_));
-        if !accepted && self.is_banned(source, now) || asks && self.is_deferred(source, now) {
-            return;
-        }
-        for verdict in self.ledger.observe(source, conduct, now) {
-            let until = now.after(verdict.length);
-            match verdict.target {
-                Target::Ban(target) => {
-                    self.bans.insert(target, until);
-                    // Of a /64 the trial has one address.
-                    let banned = if target == source { ip } else { target.network() };
-                    self.sanctions.ban(banned, now);
-                    let mut ended: Vec<_> =
-                        self.sessions.iter().filter(|(_, live)| live.source == target).map(|(id, _)| *id).collect();
-                    ended.sort_unstable();
-                    for id in ended {
-                        self.step(id, Input::Banned(verdict.reason), backend, now, said);
-                    }
-                }
-                Target::Defer(target) => {
-                    self.marks.defer(target, until);
-                    self.sanctions.defer(now);
-                }
-                Target::DeferNetwork(network) => {
-                    self.marks.defer_network(network, until);
-                    self.sanctions.defer(now);
-                }
+        let banned = self.is_banned(source, now);
+        for verdict in gate::report(&mut self.ledger, &self.marks, source, conduct, now, banned, |_| false) {
+            let Target::Ban(target) = verdict.target else {
+                self.sanctions.defer(now);
+                continue;
+            };
+            self.bans.insert(target, now.after(verdict.length));
+            // Of a /64 the trial has one address.
+            let banned = if target == source { ip } else { target.network() };
+            self.sanctions.ban(banned, now);
+            let mut ended: Vec<_> =
+                self.sessions.iter().filter(|(_, live)| live.source == target).map(|(id, _)| *id).collect();
+            ended.sort_unstable();
+            for id in ended {
+                self.step(id, Input::Banned(verdict.reason), backend, now, said);
             }
-        }
-        if accepted {
-            self.marks.history(source, self.ledger.history(source));
         }
     }
 }
@@ -208,7 +197,7 @@ impl Gate for Guard {
         };
         let mut out = Vec::new();
         let session = Session::open(opening, &mut out);
-        self.sessions.insert(id, Live { session, ip, source, asked: None });
+        self.sessions.insert(id, Live { session, ip, source, asked: None, spam: false });
         self.perform(id, out, &mut Backend::default(), now, said);
         true
     }
@@ -225,7 +214,10 @@ impl Gate for Guard {
         let Some(live) = self.sessions.get_mut(&id) else { return };
         let text = match line {
             Line::Hello => "EHLO client.example".to_owned(),
-            Line::Mail(sender) => format!("MAIL FROM:<{sender}>"),
+            Line::Mail(sender) => {
+                live.spam = *sender == SPAMMER;
+                format!("MAIL FROM:<{sender}>")
+            }
             Line::Rcpt(recipient) => {
                 live.asked = Some(*recipient);
                 format!("RCPT TO:<{}>", recipient.address())

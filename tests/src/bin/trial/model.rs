@@ -25,6 +25,8 @@ pub(crate) enum Recipient {
 pub(crate) const GREYLIST: Duration = Duration::from_secs(300);
 /// The domain that is guarded.
 pub(crate) const DOMAIN: &str = "example.org";
+/// A sender whose messages the backend refuses at the dot.
+pub(crate) const SPAMMER: &str = "spam@client.example";
 
 /// What the backend says to RCPT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -73,6 +73,15 @@ pub(super) const PROFILES: &[Profile] = &[
         dictionary(make, 10);
         make.scenario.ends = DAY * 8;
     }),
+    ("90 known addresses a message that is refused as spam, then 89 names, 10 % exist", |make| {
+        single(make);
+        make.scenario.known_below = 90;
+        make.sender = crate::model::SPAMMER;
+        make.visit(make.scenario.begins, v4(0, 1), [known(90)]);
+        make.sender = super::SENDER;
+        let names = make.random.list(89, 10);
+        make.visit(make.scenario.begins + MINUTE, v4(0, 1), names.into_iter().map(|name| vec![name]));
+    }),
     ("a trap among the first names, 10 % exist", |make| {
         single(make);
         make.sends = false;

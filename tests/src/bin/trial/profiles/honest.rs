@@ -79,6 +79,35 @@ pub(super) const PROFILES: &[Profile] = &[
         make.sender = BOUNCE;
         make.traffic(v4(0, 1), (from, HOUR * 6), 360, 100, 5000);
     }),
+    ("small server that has sent 3 messages, returns 30 mails forged in our name", |make| {
+        make.traffic(v4(0, 1), (Duration::ZERO, DAY), 3, 0, 100);
+        make.scenario.begins = DAY;
+        make.sender = BOUNCE;
+        make.traffic(v4(0, 1), (DAY, HOUR), 30, 100, 5000);
+        make.sender = super::SENDER;
+        make.traffic(v4(0, 1), (DAY, DAY), 10, 0, 100);
+    }),
+    ("server with 5 messages beside four that ask for 30 names of a /24, returns one forged mail", |make| {
+        make.traffic(v4(0, 200), (Duration::ZERO, DAY), 5, 0, 100);
+        make.scenario.begins = DAY;
+        make.sender = BOUNCE;
+        make.traffic(v4(0, 200), (DAY, MINUTE), 1, 100, 5000);
+        make.sender = super::SENDER;
+        make.traffic(v4(0, 200), (DAY, DAY), 20, 0, 100);
+        make.attack();
+        make.sends = false;
+        for host in 1..=4 {
+            let names = (0..30).map(|n| Recipient::Nobody(host * 100 + n)).collect();
+            make.visit(DAY + MINUTE * host, v4(0, host), [names]);
+        }
+    }),
+    ("provider with 26 messages, one customer writes to a trap three times", |make| {
+        make.traffic(v4(0, 1), (Duration::ZERO, DAY), 26, 0, 100);
+        make.scenario.begins = DAY;
+        make.traffic(v4(0, 1), (DAY, DAY), 60, 0, 100);
+        (make.sender, make.retry) = ("customer@client.example", NEVER);
+        make.every(HOUR, DAY, 3, v4(0, 1), &[Recipient::Trap]);
+    }),
     ("monitoring, asks for one recipient every minute", |make| {
         (make.sends, make.retry) = (false, NEVER);
         make.every(MINUTE, Duration::ZERO, 1440, v4(0, 1), &[Recipient::Mailbox(0)]);

@@ -1,4 +1,6 @@
-//! A ban as it is decided, kept and told.
+//! A ban as it is decided, kept and told: what ledger, store, observation and command line have in common.
+
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use smtp_guard_ebpf::reason::Reason;
@@ -6,6 +8,9 @@ use smtp_guard_ebpf::reason::Reason;
 use crate::addr::{Ipv6Prefix, Source};
 use crate::blocklist::Listing;
 use crate::clock::{Both, Instant, WallTime};
+
+/// Bans that are shown as the latest ones.
+pub const LATEST: usize = 64;
 
 /// A ban, as the guard holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +51,15 @@ impl Origin {
     pub fn from_label(label: &str) -> Option<Self> {
         [Self::Ledger, Self::Operator].into_iter().find(|origin| origin.label() == label)
     }
+}
+
+/// Why a question has no answer, or a decision was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("the ledger does not answer: {0}")]
+    Unavailable(&'static str),
+    #[error("{ip} is exempt: take it off the exempt list first, which always wins")]
+    Exempt { ip: IpAddr },
 }
 
 /// A ban, as the command line and the API show it.
