@@ -16,6 +16,7 @@ pub mod file;
 pub mod observe;
 pub mod offence;
 pub mod policy;
+pub mod printable;
 pub mod relay;
 pub mod session;
 pub mod stamp;

@@ -13,6 +13,7 @@ mod deny;
 mod fuzz;
 mod kernels;
 mod object;
+mod paths;
 mod run;
 mod setup;
 mod step;

@@ -1,11 +1,15 @@
-//! What a part must not know, checked: dependencies run one way, unsafe code stays inside its fence, files stay short.
+//! What a part must not know, checked: dependencies run one way and in no circle, unsafe code stays inside its fence, files stay
+//! short.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
-/// In files below `place`, no line may contain one of `words`.
+use crate::paths::named;
+
+/// In files below `place`, no line and no path may contain one of `words`.
 struct Rule {
     place: &'static str,
     words: &'static [&'static str],
@@ -236,16 +240,22 @@ const FENCE: &[&str] = &[
     "smtp-guard/src/edge/sys.rs",
 ];
 
+/// Where the parts of the crate, its folders and files, may not know each other in a circle.
+const NO_CIRCLES: &str = "smtp-guard/src/";
+
 /// Lines of a Rust file without its tests. Length is a symptom: beyond this, ask whether it is still one idea.
 const LONGEST: usize = 800;
 
 /// Checks all Rust files below `root`.
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
-    let mut faults = Vec::new();
+    let (mut faults, mut parts) = (Vec::new(), Parts::default());
     for file in rust_files(root) {
         let name = file.strip_prefix(root).unwrap_or(&file).to_string_lossy().into_owned();
-        faults.extend(judge(&name, &fs::read_to_string(&file)?));
+        let text = fs::read_to_string(&file)?;
+        faults.extend(judge(&name, &text));
+        parts.add(&name, &text);
     }
+    faults.extend(parts.circles());
     if !faults.is_empty() {
         bail!("the structure is broken:\n  {}", faults.join("\n  "));
     }
@@ -261,12 +271,18 @@ fn judge(name: &str, text: &str) -> Vec<String> {
     }
     // Prose may name what code may not.
     let code = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+    let lines = code.clone().map(|(index, line)| (index + 1, line.to_owned()));
+    // As it is written, and what a path stands for.
+    let paths = named(&module(name), text).into_iter().map(|named| (named.line, named.path));
+    let said: Vec<_> = lines.chain(paths).collect();
+    for rule in RULES.iter().filter(|rule| name.starts_with(rule.place) && !is_test(name)) {
+        let found: BTreeSet<_> = said
+            .iter()
+            .filter_map(|(line, said)| Some((line, rule.words.iter().find(|word| said.contains(**word))?)))
+            .collect();
+        faults.extend(found.into_iter().map(|(line, word)| format!("{name}:{line}: {word}: {}", rule.reason)));
+    }
     for (index, line) in code {
-        for rule in RULES.iter().filter(|rule| name.starts_with(rule.place) && !is_test(name)) {
-            if let Some(word) = rule.words.iter().find(|word| line.contains(**word)) {
-                faults.push(format!("{name}:{}: {word}: {}", index + 1, rule.reason));
-            }
-        }
         if line.contains("allow(unsafe_code") && !FENCE.contains(&name) && !name.starts_with("xtask/") {
             faults.push(format!("{name}:{}: unsafe code belongs into the fenced files only", index + 1));
         }
@@ -275,14 +291,72 @@ fn judge(name: &str, text: &str) -> Vec<String> {
 }
 
 fn is_test(name: &str) -> bool {
-    name.ends_with("/tests.rs")
+    name.ends_with("/tests.rs") || name.ends_with("/property.rs") || name.contains("/tests/")
+}
+
+/// The module that a file is, by its segments below the crate's root. (A test that is a crate has none to speak of.)
+fn module(name: &str) -> Vec<String> {
+    let Some((_, file)) = name.split_once("/src/") else { return Vec::new() };
+    let path = file.strip_suffix(".rs").unwrap_or(file);
+    let mut segments: Vec<_> = path.split('/').map(str::to_owned).collect();
+    if segments.last().is_some_and(|last| matches!(last.as_str(), "mod" | "lib" | "main")) {
+        segments.pop();
+    }
+    segments
+}
+
+/// Which part of a crate names which, and where for the first time.
+#[derive(Default)]
+struct Parts(BTreeMap<String, BTreeMap<String, String>>);
+
+impl Parts {
+    /// Adds what the file `name` names, its tests excepted.
+    fn add(&mut self, name: &str, text: &str) {
+        let module = module(name);
+        let Some(part) = module.first().filter(|_| name.starts_with(NO_CIRCLES) && !is_test(name)) else { return };
+        for named in named(&module, text).into_iter().filter(|named| !named.test) {
+            let mut segments = named.path.split("::");
+            if let (Some("crate"), Some(other)) = (segments.next(), segments.next())
+                && other != part
+            {
+                let place = || format!("{name}:{}: {}", named.line, named.path);
+                self.0.entry(part.clone()).or_default().entry(other.to_owned()).or_insert_with(place);
+            }
+        }
+    }
+
+    /// Each pair of parts that know each other, directly or by others.
+    fn circles(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (part, others) in &self.0 {
+            for (other, place) in others {
+                if self.reaches(other, part) {
+                    faults.push(format!("{part} and {other} know each other: {place}"));
+                }
+            }
+        }
+        faults
+    }
+
+    fn reaches(&self, from: &str, to: &str) -> bool {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+        while let Some(part) = next.pop() {
+            if part == to {
+                return true;
+            }
+            if seen.insert(part) {
+                next.extend(self.0.get(part).into_iter().flatten().map(|(other, _)| other.as_str()));
+            }
+        }
+        false
+    }
 }
 
 /// The Rust files of the workspace.
 pub(crate) fn rust_files(root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders: Vec<_> =
-        ["smtp-guard", "smtp-guard-ebpf", "xtask", "tests"].map(|folder| root.join(folder)).into();
+        ["smtp-guard", "smtp-guard-ebpf", "xtask", "tests", "fuzz"].map(|folder| root.join(folder)).into();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -322,10 +396,36 @@ mod tests {
     }
 
     #[test]
+    fn circles_are_found() {
+        let circles = |files: &[(&str, &str)]| {
+            let mut parts = Parts::default();
+            files.iter().for_each(|(name, text)| parts.add(&format!("smtp-guard/src/{name}"), text));
+            parts.circles().len()
+        };
+        let store = ("store/mod.rs", "use crate::{decision::Decision, feedback};");
+        let feedback = ("feedback/keeper.rs", "use super::super::store::Store;");
+        assert_eq!(circles(&[store]), 0);
+        assert_eq!(circles(&[store, feedback]), 2, "each says where");
+        assert_eq!(
+            circles(&[store, ("feedback/tests.rs", "use crate::store::Store;")]),
+            0,
+            "tests know what they like"
+        );
+        let there = [("a.rs", "use crate::b;"), ("b.rs", "use crate::c::d;"), ("c/d.rs", "use crate::a::x;")];
+        assert_eq!(circles(&there), 3, "by a third");
+    }
+
+    #[test]
     fn faults_are_found_and_prose_is_not() {
         for (name, text, faults) in [
             ("smtp-guard/src/wire/line.rs", "use crate::session::Session;", 1),
             ("smtp-guard/src/wire/line.rs", "// see crate::session", 0),
+            ("smtp-guard/src/wire/line.rs", "use crate::{addr, session};", 1),
+            ("smtp-guard/src/wire/line.rs", "use crate::{\n    addr,\n    session::{Session, Input},\n};", 1),
+            ("smtp-guard/src/wire/line.rs", "use super::super::session::Session;", 1),
+            ("smtp-guard/src/wire/mod.rs", "use super::session::Session;", 1),
+            ("smtp-guard/src/wire/line.rs", "use super::reply::Reply;", 0),
+            ("smtp-guard/src/wire/line.rs", "use std::{io, net::TcpStream};", 1),
             ("smtp-guard/src/session/mod.rs", "let now = Instant::now();", 1),
             ("smtp-guard/src/edge/load.rs", "#![allow(unsafe_code)]", 1),
             ("smtp-guard/src/edge/sys.rs", "#![allow(unsafe_code)]", 0),

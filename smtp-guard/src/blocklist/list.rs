@@ -6,7 +6,7 @@ use super::protected::Protected;
 use super::span::Span;
 use super::spans::Spans;
 use super::{MAX_ENTRIES, MAX_REFUSALS};
-use crate::observe::log::printable;
+use crate::printable::printable;
 
 /// What a file was read as.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row, params};
 use super::directory::{own_file, with_suffix};
 use super::{Ban, Change, Counter, Origin, Reason, StoreError, WallTime};
 use crate::addr::Ipv6Prefix;
-use crate::observe::log::printable;
+use crate::printable::printable;
 
 /// Schema of this version, in `user_version`. 0 is a new file.
 pub(super) const SCHEMA: i64 = 2;

@@ -96,6 +96,24 @@ async fn live_beside_dead_zones(root: Act) {
 }
 
 #[test]
+fn c1_a_trial_beside_dead_zones_does_not_condemn_a_server_that_spoke() {
+    run(async {
+        let bench = Arc::new(Bench::new(&[(".", NS, Found(vec![]))]).await);
+        let (dead, honest) = (names("dead", 2 * ENOUGH + 1), names("honest", 10));
+        silence(&bench, &dead);
+        let exists = || Found(vec![mx(10, "m.example")]);
+        bench.server.set(&honest.iter().map(|name| (name.as_str(), MX, exists())).collect::<Vec<_>>());
+        assert_eq!(ask(&bench, &dead[..ENOUGH], FAIR).await, ["Err(TimedOut)"; ENOUGH]);
+        // The trial outlasts eight others, which begin once a server has spoken beside it.
+        let (trial, others) = (&dead[ENOUGH..=ENOUGH], &dead[ENOUGH + 1..]);
+        let (trial, others) = tokio::join!(ask(&bench, trial, 2 * FAIR), ask(&bench, others, FAIR));
+        assert!(trial.iter().chain(&others).all(|found| found == "Err(TimedOut)"), "{trial:?} {others:?}");
+        assert_eq!(ask(&bench, &honest, PATIENT).await, ["Ok(Exists)"; 10]);
+        assert_eq!(bench.counts.of("mx servers_silent"), 0, "{:?}", bench.counts);
+    });
+}
+
+#[test]
 fn errors_are_not_silence() {
     run(async {
         let bench = Arc::new(Bench::new(&[]).await);

@@ -146,6 +146,8 @@ fn a_list_is_replaced_while_packets_flow() {
     std::thread::scope(|scope| {
         let edge = format!("{}:25", World::EDGE_FOR_ATTACKER);
         let (world, done, list, guard) = (&world, &done, &list, &guard);
+        // Ends the flood also where a wait fails, or the scope would never end.
+        let _stop = StopOnDrop(done);
         scope.spawn(move || {
             while !done.load(Ordering::Relaxed) {
                 run(world.on(Host::Attacker, &netkit()).args(["spoof-syn", &edge, FORGED, "20000"]), "").ok();
@@ -154,8 +156,6 @@ fn a_list_is_replaced_while_packets_flow() {
         for number in 2..=4 {
             list.replace(&version(number));
             let loaded = || (reloads(guard, "loaded") >= f64::from(number)).then_some(());
-            // Ends the flood also where this fails.
-            let _stop = (number == 4).then(|| StopOnDrop(done));
             wait_for("the next version", loaded, || guard.log());
         }
     });

@@ -5,11 +5,12 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use super::Meter;
 use super::answer::{Answer, Kind, Question, Reading};
@@ -32,6 +33,9 @@ pub(super) const PLACES: [(&str, usize); 2] = [("dns_lookups", DOMAINS.total), (
 const REMEMBERED: u64 = 16 * 1024 * 1024;
 /// A look-up that was given less time than this says nothing about servers or question when that time is over.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a sign of life may take: as every resolver knows the answer, and as it is asked for up to three times.
+const SIGN: Duration = Duration::from_secs(5);
 
 pub(super) struct Asker {
     servers: Servers,
@@ -66,7 +70,7 @@ impl Asker {
 
     /// The answer to `question` of `party`, at `deadline` at the latest.
     pub(super) async fn ask(
-        &self,
+        self: &Arc<Self>,
         question: Question,
         party: Party,
         deadline: tokio::time::Instant,
@@ -104,7 +108,7 @@ impl Asker {
     }
 
     async fn ask_servers(
-        &self,
+        self: &Arc<Self>,
         question: &Question,
         party: Party,
         deadline: tokio::time::Instant,
@@ -119,10 +123,11 @@ impl Asker {
         if given.is_zero() {
             return Err(Failure::TimedOut);
         }
+        let alive = Arc::<AtomicBool>::default();
         let asked = async {
             match admission {
                 Admission::Free => self.servers.ask(question).await,
-                Admission::Trial => self.try_out(question).await,
+                Admission::Trial => self.try_out(question, &alive).await,
                 Admission::Denied => Err(Failure::ServersSilent),
             }
         };
@@ -134,38 +139,44 @@ impl Asker {
                 return Err(Failure::Busy);
             }
         };
+        // A trial beside which a server spoke has shown that it lives, whatever became of the trial itself.
+        let admission = if alive.load(Ordering::Relaxed) { Admission::Free } else { admission };
         self.learn(question.clone(), &result, admission, given);
         result.map(|reading| reading.answer)
     }
 
-    /// Whether a look-up may go out. While the servers are only suspected it waits for the trial that is under way.
+    /// Whether a look-up may go out. While the servers are only suspected it waits for the trial that is under way, and goes
+    /// on waiting as long as they answer: dead zones may have them suspected again at once.
     async fn admit(&self, deadline: tokio::time::Instant) -> Admission {
-        let cleared = self.cleared.notified();
-        let mut cleared = pin!(cleared);
-        cleared.as_mut().enable();
-        let now = Instant::now();
-        let (admission, doubt) = {
-            let mut breaker = self.breaker();
-            (breaker.admit(now), breaker.doubt(now))
-        };
-        let Some(doubt) = doubt.filter(|_| admission == Admission::Denied) else { return admission };
-        let until = deadline.min(tokio::time::Instant::now() + doubt);
-        // Whether it was cleared or not is what the breaker says next.
-        let _ = timeout_at(until, cleared).await;
-        self.breaker().admit(Instant::now())
-    }
-
-    /// Asks also for a sign of life, so that a stranger's dead zone isn't taken for a dead server.
-    async fn try_out(&self, question: &Question) -> Result<Reading, Failure> {
-        let mut asked = pin!(self.servers.ask(question));
-        tokio::select! {
-            biased;
-            result = &mut asked => return result,
-            is_alive = self.servers.is_alive() => if is_alive {
-                self.answered();
+        loop {
+            let mut cleared = pin!(self.cleared.notified());
+            cleared.as_mut().enable();
+            let now = Instant::now();
+            let (admission, doubt) = {
+                let mut breaker = self.breaker();
+                (breaker.admit(now), breaker.doubt(now))
+            };
+            let Some(doubt) = doubt.filter(|_| admission == Admission::Denied) else { return admission };
+            let until = deadline.min(tokio::time::Instant::now() + doubt);
+            if timeout_at(until, cleared).await.is_err() {
+                // A look-up that has no time left must not be the next trial.
+                let is_over = deadline <= tokio::time::Instant::now();
+                return if is_over { Admission::Denied } else { self.breaker().admit(Instant::now()) };
             }
         }
-        asked.await
+    }
+
+    /// Asks also for a sign of life, so that a stranger's dead zone isn't taken for a dead server. Others wait for it, so
+    /// it doesn't end with the look-up, which may have little time left or lose its place.
+    async fn try_out(self: &Arc<Self>, question: &Question, alive: &Arc<AtomicBool>) -> Result<Reading, Failure> {
+        let (asker, alive) = (Arc::clone(self), Arc::clone(alive));
+        tokio::spawn(async move {
+            if timeout(SIGN, asker.servers.is_alive()).await == Ok(true) {
+                alive.store(true, Ordering::Relaxed);
+                asker.answered();
+            }
+        });
+        self.servers.ask(question).await
     }
 
     /// Draws the conclusions of a look-up that was given a time.
