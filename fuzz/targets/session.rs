@@ -92,7 +92,7 @@ fn rules(via: AuthVia) -> Arc<Rules> {
     config.limits.session_time = Duration::from_secs(3600);
     config.checks = Checks::default();
     config.auth.via = via;
-    config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into() });
+    config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into(), also: Vec::new() });
     config.exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
     Arc::new(Rules::new(Arc::new(config), None))
 }

@@ -42,13 +42,38 @@ impl fmt::Display for ClientAddr {
     }
 }
 
-/// A mail server that we relay to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BackendAddr(pub SocketAddr);
+/// A mail server that we relay to: an address, or a name that is looked up at each probe.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BackendAddr {
+    Address(SocketAddr),
+    /// A name as [`crate::wire::host::key`] has it, and a port.
+    Name(Box<str>, u16),
+}
+
+impl BackendAddr {
+    /// The address, where it was named by one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address.ip()),
+            Self::Name(..) => None,
+        }
+    }
+
+    /// The name, where it was named by one.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Address(_) => None,
+            Self::Name(name, _) => Some(name),
+        }
+    }
+}
 
 impl fmt::Display for BackendAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        match self {
+            Self::Address(address) => fmt::Display::fmt(address, f),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
+        }
     }
 }
 

@@ -74,7 +74,8 @@ impl Budget {
     /// Of `config` in this process, as it is now.
     pub fn of(config: &Config) -> Self {
         let wanted = config.limits.total_connections;
-        Self::new(wanted, wanted, hard_limit(), open())
+        let backend = config.backend.servers.iter().fold(0u32, |all, _| all.saturating_add(config.backend.connections));
+        Self::new(wanted, backend, hard_limit(), open())
     }
 
     /// For `wanted` sessions of which at most `backend` have a connection to a mail server, in a process that may have

@@ -19,8 +19,18 @@ use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
 use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
 use smtp_guard::observe::drops::Drops;
 use smtp_guard::observe::metrics::{Metrics, Outcome};
-use smtp_guard::observe::status::About;
+use smtp_guard::observe::status::{About, Backends, Server};
 use smtp_guard_ebpf::reason::Reason;
+
+/// One server that nobody has looked at yet.
+#[derive(Debug)]
+struct One;
+
+impl Backends for One {
+    fn servers(&self) -> Vec<Server> {
+        vec![Server { address: String::from("127.0.0.1:2526"), answers: false, connections: 0 }]
+    }
+}
 
 /// Decisions in memory. 192.0.2.99 is exempt; 192.0.2.98 finds the ledger gone.
 #[derive(Clone, Default)]
@@ -106,7 +116,8 @@ impl Guard {
         let about = About {
             started: Instant::now(),
             listeners: vec![String::from("127.0.0.1:2525")],
-            backend: vec![String::from("127.0.0.1:2526")],
+            backend: Arc::new(One),
+            certificates: None,
             metrics: metrics.clone(),
             bounds: metrics.bounds().clone(),
             store: smtp_guard::store::State::default(),

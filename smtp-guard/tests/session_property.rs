@@ -219,7 +219,7 @@ fn rules() -> Arc<Rules> {
     config.limits.message_size = 200;
     config.checks = Checks { ptr: Mode::Enforce, ..Checks::default() };
     config.auth.via = AuthVia::Dovecot;
-    config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into() });
+    config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into(), also: Vec::new() });
     Arc::new(Rules::new(Arc::new(config), None))
 }
 

@@ -66,7 +66,10 @@ impl Protected {
             add("listen.proxy_protocol", nets(&listen.balancers));
             add("listen.address", vec![listen.address.ip().into()]);
         }
-        add("backend.servers", config.backend.servers.iter().map(|server| server.0.ip().into()).collect());
+        add(
+            "backend.servers",
+            config.backend.servers.iter().filter_map(|server| server.ip().map(Span::from)).collect(),
+        );
         add("dns.servers", config.dns.servers.iter().map(|server| server.ip().into()).collect());
         add("an interface of this host", own.iter().copied().map(Span::from).collect());
         spans.settle();
@@ -91,7 +94,7 @@ mod tests {
         config.exempt = ["192.0.2.8/29", "2001:db8:1::/48"].iter().map(|net| net.parse().unwrap()).collect();
         config.relay.networks = ["192.0.2.64/26".parse().unwrap()].into_iter().collect();
         config.listen[0].balancers = ["192.0.2.200/32".parse().unwrap()].into_iter().collect();
-        config.backend.servers = vec![crate::addr::BackendAddr("198.51.100.25:25".parse().unwrap())];
+        config.backend.servers = vec![crate::addr::BackendAddr::Address("198.51.100.25:25".parse().unwrap())];
         config.dns.servers = vec!["[2001:db8::53]:53".parse().unwrap()];
         let own = ["203.0.113.1".parse().unwrap(), "fe80::1".parse().unwrap()];
         let protected = Protected::new(&config, &own);

@@ -25,6 +25,7 @@ use args::{Arguments, Command, ConfigCommand, Decisions};
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
+use crate::clock::WallTime;
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::descriptors::Budget;
 use crate::facts::recipients::KnownRecipients;
@@ -110,7 +111,8 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             let config = Config::load(path)?;
             // What the file names must be there as well: better said now than at the next start.
             if let Some(tls) = &config.tls {
-                relay::try_load(tls).map_err(anyhow::Error::from)?;
+                let warnings = relay::try_load(tls, WallTime::now()).map_err(anyhow::Error::from)?;
+                warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             }
             config.recipients.known.as_deref().map(KnownRecipients::load).transpose().map_err(anyhow::Error::from)?;
             blocklists::check(&config)?;

@@ -10,7 +10,7 @@ use crate::clock::WallTime;
 use crate::decision::Decision;
 use crate::observe::bounds::Reached;
 use crate::observe::log::printable;
-use crate::observe::status::{Recipients, Server, Status};
+use crate::observe::status::{Certificate, Recipients, Server, Status};
 
 /// Writes one text and a line end. A closed pipe is an error here, and no panic.
 pub(super) fn line(text: &str) -> io::Result<()> {
@@ -71,8 +71,9 @@ fn recipients(recipients: &Recipients) -> String {
 }
 
 fn server(server: &Server) -> String {
-    let Server { address, answers } = server;
-    format!("{address} ({})", if *answers { "answers" } else { "does not answer" })
+    let Server { address, answers, connections } = server;
+    let answers = if *answers { "answers" } else { "does not answer" };
+    format!("{address} ({answers}, {connections} connections)")
 }
 
 /// The text of `status`.
@@ -97,6 +98,10 @@ pub(super) fn status(status: &Status) -> String {
         ("kernel plane", format!("{kernel}: {}", status.kernel.text)),
     ];
     let mut rows: Vec<_> = pairs.map(|(name, value)| [name.to_owned(), value]).into();
+    rows.extend(status.certificates.iter().map(|Certificate { file, days }| {
+        let ends = if *days < 0 { format!("expired {} days ago", -days) } else { format!("ends in {days} days") };
+        [format!("certificate {file}"), ends]
+    }));
     rows.extend(status.blocklists.iter().map(|list| {
         let read = list.read.as_ref().map(|read| format!(", read at {}", time::utc(read.at)));
         [format!("block list {}", list.name), format!("{list}{}", read.unwrap_or_default())]

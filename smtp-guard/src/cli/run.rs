@@ -106,7 +106,8 @@ async fn serve(mut config: Config, lost: Lost, stop: relay::Stop) -> anyhow::Res
     let about = About {
         started: Instant::now(),
         listeners: addresses.iter().map(ToString::to_string).collect(),
-        backend: config.backend.servers.iter().map(ToString::to_string).collect(),
+        backend: shared.backends(),
+        certificates: shared.certificates(),
         metrics: metrics.clone(),
         bounds: metrics.bounds().clone(),
         store: store_state,
@@ -307,7 +308,7 @@ async fn start_sink(config: &mut Config) -> anyhow::Result<()> {
     let (address, sink) = sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), &maildir).await?;
     tokio::spawn(sink);
     tracing::info!(%address, maildir = %maildir.display(), "no backend is configured: the built-in sink takes the mail");
-    config.backend.servers.push(BackendAddr(address));
+    config.backend.servers.push(BackendAddr::Address(address));
     Ok(())
 }
 
@@ -315,7 +316,7 @@ fn announce(config: &Config, about: &About) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listening = about.listeners.join(", "),
-        backends = about.backend.join(", "),
+        backends = config.backend.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         metrics = config.metrics.listen.map(tracing::field::display),
         admin = %config.admin.socket.display(),
         "smtp-guard runs"

@@ -19,7 +19,7 @@ use super::{
     Admin, Backend, BackendTls, Config, Edge, Harvest, Identity, Limits, Listen, Log, LogFormat, Metrics, Profile,
     Recipients, Relay, Role, State, XdpMode, own_hostname,
 };
-use crate::addr::{BackendAddr, Ipv6Prefix};
+use crate::addr::Ipv6Prefix;
 use crate::wire::host;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -117,8 +117,7 @@ fn listen(raw: &[Spanned<raw::Listen>], whole: bool, judge: &mut Judge) -> Vec<L
 
 fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
     let default = Backend::default();
-    let servers: Vec<_> =
-        list(&raw.servers).filter_map(|server| judge.socket("backend.servers", server).map(BackendAddr)).collect();
+    let servers: Vec<_> = list(&raw.servers).filter_map(|server| judge.server("backend.servers", server)).collect();
     if whole && list(&raw.servers).next().is_none() {
         let help = "name your mail server: [backend] servers = [\"10.0.0.10:25\"]";
         judge.missing(raw.servers.as_ref().map(Spanned::span), "backend.servers is empty: mail could go nowhere", help);
@@ -135,6 +134,7 @@ fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
             Duration::from_millis(100)..=300 * SECOND,
             default.connect_timeout,
         ),
+        connections: judge.number("backend.connections", &raw.connections, 1..=1_000_000, default.connections),
         profile: judge.choice("backend.profile", &raw.profile, &Profile::NAMES, default.profile),
     }
 }

@@ -66,6 +66,7 @@ impl Default for Backend {
             tls_name: None,
             identity: Identity::default(),
             connect_timeout: 10 * SECOND,
+            connections: 90,
             profile: Profile::default(),
         }
     }

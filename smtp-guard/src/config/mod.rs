@@ -161,6 +161,15 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// PEM.
     pub key: PathBuf,
+    /// Certificates with keys of other kinds.
+    pub also: Vec<Pair>,
+}
+
+/// A certificate and its key, as in [`Tls`].
+#[derive(Clone, Debug, Serialize)]
+pub struct Pair {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// Where credentials are judged.
@@ -186,12 +195,14 @@ pub struct Backend {
     /// PEM of the authorities that `verified` trusts; without it, the system's.
     #[serde(serialize_with = "show::optional")]
     pub tls_ca: Option<PathBuf>,
-    /// The name that `verified` asks of the certificate; without it, the server's address.
+    /// The name that `verified` asks of the certificate; without it, the server's name or address in `servers`.
     #[serde(serialize_with = "show::optional_name")]
     pub tls_name: Option<String>,
     pub identity: Identity,
     #[serde(serialize_with = "show::duration")]
     pub connect_timeout: Duration,
+    /// To each server at once, on behalf of clients; a tenth is kept for sources with a history.
+    pub connections: u32,
     pub profile: Profile,
 }
 

@@ -57,7 +57,8 @@ tables! {
         log: Log,
     }
     Listen { address: Text, role: Text, proxy_protocol: List }
-    Tls { certificate: Text, key: Text }
+    Tls { certificate: Text, key: Text, also: Vec<Spanned<Pair>> }
+    Pair { certificate: Text, key: Text }
     Backend {
         servers: List,
         tls: Text,
@@ -66,6 +67,7 @@ tables! {
         identity: Text,
         profile: Text,
         connect_timeout: Text,
+        connections: Number,
     }
     Relay { domains: List, networks: List, authenticated: Switch }
     Auth { via: Text, dovecot_socket: Text, failures: Number, failure_window: Text, ban: Text }

@@ -7,20 +7,45 @@ use toml::Spanned;
 use super::check::{SECOND, TEN_YEARS, list};
 use super::raw::{self, Raw};
 use super::values::Judge;
-use super::{Auth, AuthVia, BackendTls, Config, Role, Tls};
+use super::{Auth, AuthVia, BackendTls, Config, Pair, Role, Tls};
+
+/// Kinds of keys: RSA, ECDSA, Ed25519.
+const KINDS: usize = 3;
 
 pub(super) fn tls(raw: &raw::Tls, judge: &mut Judge) -> Option<Tls> {
-    let set = |text: &raw::Text| text.as_ref().is_some_and(|text| !text.get_ref().is_empty());
-    match (set(&raw.certificate), set(&raw.key)) {
-        (false, false) => None,
-        (true, true) => {
-            let certificate = judge.path("tls.certificate", &raw.certificate);
-            let key = judge.path("tls.key", &raw.key);
-            Some(Tls { certificate: certificate?, key: key? })
+    let first = pair(["tls.certificate", "tls.key"], [&raw.certificate, &raw.key], judge);
+    let mut also = Vec::new();
+    for entry in &raw.also {
+        let table = entry.get_ref();
+        let found = pair(["tls.also.certificate", "tls.also.key"], [&table.certificate, &table.key], judge);
+        if found.is_none() && table.certificate.is_none() && table.key.is_none() {
+            judge.missing(Some(entry.span()), "[[tls.also]] without certificate and key", "name both files");
         }
-        (certificate, _) => {
-            let (given, other) = if certificate { (&raw.certificate, "key") } else { (&raw.key, "certificate") };
-            let message = format!("tls.{other} is not set");
+        also.extend(found);
+    }
+    if let Some(entry) = raw.also.get(KINDS - 1) {
+        let help = "one certificate of each kind can be used: RSA, ECDSA, Ed25519";
+        judge.wrong(entry.span(), "too many [[tls.also]]", "", help);
+    }
+    if let (None, Some(entry), true) = (&raw.certificate, raw.also.first(), raw.key.is_none()) {
+        judge.wrong(entry.span(), "[[tls.also]] without [tls] certificate and key", "", "name the first pair in [tls]");
+    }
+    let Pair { certificate, key } = first?;
+    Some(Tls { certificate, key, also })
+}
+
+/// Two files that belong together; `None` where both are empty, or one of them is wrong.
+fn pair(names: [&str; 2], raw: [&raw::Text; 2], judge: &mut Judge) -> Option<Pair> {
+    let set = |text: &raw::Text| text.as_ref().is_some_and(|text| !text.get_ref().is_empty());
+    match raw.map(set) {
+        [false, false] => None,
+        [true, true] => {
+            let [certificate, key] = [0, 1].map(|n| judge.path(names[n], raw[n]));
+            Some(Pair { certificate: certificate?, key: key? })
+        }
+        [certificate, _] => {
+            let (given, other) = if certificate { (raw[0], names[1]) } else { (raw[1], names[0]) };
+            let message = format!("{other} is not set");
             judge.missing(given.as_ref().map(Spanned::span), message, "a certificate and its key belong together");
             None
         }
@@ -77,7 +102,11 @@ fn clear_text(raw: &Raw, config: &Config, judge: &mut Judge) {
         return;
     }
     let away = |text: &&Spanned<String>| {
-        text.get_ref().parse::<std::net::SocketAddr>().is_ok_and(|server| !server.ip().to_canonical().is_loopback())
+        match text.get_ref().parse::<std::net::SocketAddr>() {
+            Ok(server) => !server.ip().to_canonical().is_loopback(),
+            // Where a name leads is known at each probe only.
+            Err(_) => !text.get_ref().starts_with("localhost:"),
+        }
     };
     if let Some(server) = list(&raw.backend.servers).find(away) {
         let help = "set backend.tls = \"required\" (or \"verified\"), or auth.via = \"dovecot\" or \"off\"";

@@ -75,7 +75,10 @@ pub(super) fn optional_name<S: Serializer>(value: &Option<String>, out: S) -> Re
 
 /// Nothing is a pair of empty texts.
 pub(super) fn optional_tls<S: Serializer>(value: &Option<Tls>, out: S) -> Result<S::Ok, S::Error> {
-    value.clone().unwrap_or_else(|| Tls { certificate: PathBuf::new(), key: PathBuf::new() }).serialize(out)
+    value
+        .clone()
+        .unwrap_or_else(|| Tls { certificate: PathBuf::new(), key: PathBuf::new(), also: Vec::new() })
+        .serialize(out)
 }
 
 /// Nothing is the empty text.

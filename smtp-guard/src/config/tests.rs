@@ -155,12 +155,19 @@ fn addresses_and_names_are_checked() {
         )
     };
     check(&two("", "\"a.org\""), &["4:11: backend.servers is empty"]);
+    // A13: containers have names.
+    for server in ["mail:25", "mail_server:25", "mx.example.org:10025", "[2001:db8::1]:25", "localhost:26"] {
+        check(&two(&format!("{server:?}"), "\"a.org\""), &[]);
+    }
+    for server in ["mail", "mail:", "mail:0", "mail:70000", "10.0.0.300:25", "ma il:25", ":25", "2001:db8::1"] {
+        check(&two(&format!("{server:?}"), "\"a.org\""), &["4:12: mail.example.org:25"]);
+    }
     check(&two("\"10.0.0.1:25\"", ""), &["6:11: relay.domains is empty"]);
     check(&two("\"127.0.0.1:25\"", "\"a.org\""), &["4:12: mail loop"]);
     check(&two("\"0.0.0.0:25\"", "\"a.org\""), &["4:12: mail loop"]);
     check(&two("\"[::ffff:127.0.0.1]:25\"", "\"a.org\""), &["4:12: mail loop"]);
     check(&two("\"127.0.0.1:10025\", \"[::1]:25\"", "\"a.org\""), &[]);
-    check(&two("\"10.0.0.1\"", "\"a.org\""), &["4:12: no address and port"]);
+    check(&two("\"10.0.0.1\"", "\"a.org\""), &["4:12: no address or name with a port"]);
     for (domain, help) in [
         ("*.a.org", "wildcards"),
         ("@a.org", "right of the @"),
@@ -294,6 +301,13 @@ fn secrets_go_nowhere_in_clear_text() {
     check_more("[tls]\nkey = \"/k\"", &["2:7: tls.certificate is not set"]);
     check_more("[tls]\ncertificate = \"c\"\nkey = \"/k\"", &["2:15: tls.certificate is no absolute path"]);
     check_more("[tls]\ncertificate = \"\"\nkey = \"\"", &[]);
+    // A12: a second certificate, of another kind.
+    let also = |more: &str| format!("{TLS}[[tls.also]]\n{more}\n");
+    check_more(&also("certificate = \"/d\"\nkey = \"/l\""), &[]);
+    check_more(&also("certificate = \"/d\""), &["5:15: tls.also.key is not set"]);
+    check_more(&also("certificate = \"d\"\nkey = \"/l\""), &["5:15: tls.also.certificate is no absolute path"]);
+    check_more(&also(""), &["4:1: [[tls.also]] without certificate and key"]);
+    check_more("[[tls.also]]\ncertificate = \"/d\"\nkey = \"/l\"", &["1:1: [[tls.also]] without [tls]"]);
     check(&backend("tls = \"off\"", "[auth]\nvia = \"backend\""), &["4:12: in clear text"]);
     check(&backend("tls = \"off\"", "[auth]\nvia = \"dovecot\""), &[]);
     check(&backend("tls = \"off\"", ""), &[]);

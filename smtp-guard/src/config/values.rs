@@ -13,7 +13,7 @@ use toml::Spanned;
 use super::raw::{List, Number, Share, Text};
 use super::report::Problem;
 use super::units::{DURATION_HELP, SIZE_HELP, parse_duration, parse_size, show_duration, show_size};
-use crate::addr::{NetSet, canonical_net};
+use crate::addr::{BackendAddr, NetSet, canonical_net};
 use crate::wire::address::Mailbox;
 use crate::wire::host;
 
@@ -139,6 +139,21 @@ impl Judge {
         }
     }
 
+    /// A server by address or name, with its port.
+    pub(super) fn server(&mut self, key: &str, raw: &Spanned<String>) -> Option<BackendAddr> {
+        if raw.get_ref().parse::<SocketAddr>().is_ok() {
+            return self.socket(key, raw).map(BackendAddr::Address);
+        }
+        let help = "write \"192.0.2.1:25\", \"[2001:db8::1]:25\" or \"mail.example.org:25\"";
+        let parts = raw.get_ref().rsplit_once(':').and_then(|(name, port)| Some((name, port.parse::<u16>().ok()?)));
+        match parts.and_then(|(name, port)| Some((server_name(name)?, port))) {
+            Some((_, 0)) => self.wrong(raw.span(), format!("{key}: port 0 can't be reached"), "", help),
+            Some((name, port)) => return Some(BackendAddr::Name(name, port)),
+            None => self.wrong(raw.span(), format!("{key} is no address or name with a port"), "", help),
+        }
+        None
+    }
+
     /// An absolute path; `None` where there is none that is valid.
     pub(super) fn path(&mut self, key: &str, raw: &Text) -> Option<PathBuf> {
         let raw = raw.as_ref()?;
@@ -223,6 +238,13 @@ impl Judge {
             }
         }
     }
+}
+
+/// The key of a server's name. What ends in digits only is a mistyped address.
+fn server_name(name: &str) -> Option<Box<str>> {
+    let key = host::key(name)?;
+    let digits = key.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
+    (!digits).then(|| key.into())
 }
 
 /// What is wrong with a domain name, as what to do about it. What a name is says [`host::key`].

@@ -16,14 +16,16 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family as Labelled;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
 
 use super::bounds::Bounds;
+use super::certificates::Certificates;
 pub use super::kernel::KernelStats;
 use super::kernel::{KernelCollector, verdict};
+use crate::clock::WallTime;
 
 mod blocklists;
 mod drops;
@@ -81,6 +83,8 @@ struct Inner {
     ban_seconds: Histogram,
     bounds: Bounds,
     backends: Labelled<Vec<(&'static str, String)>, Gauge>,
+    handshakes_failed: Labelled<Labels, Counter>,
+    certificates: Arc<OnceLock<Arc<dyn Certificates>>>,
     recipients: recipients::Recipients,
     blocklists: blocklists::Blocklists,
     drops: drops::Drops,
@@ -127,6 +131,10 @@ impl Metrics {
         registry.register_collector(Box::new(BoundsCollector(bounds.clone())));
         let backends = Labelled::<_, Gauge>::default();
         registry.register("backend_up", "Whether the server answered when it was last looked at", backends.clone());
+        let handshakes_failed =
+            labelled(&mut registry, "tls_handshakes_failed", "TLS handshakes with clients that failed, by reason");
+        let certificates = Arc::new(OnceLock::new());
+        registry.register_collector(Box::new(CertificatesCollector(Arc::clone(&certificates))));
         let recipients = recipients::Recipients::register(&mut registry);
         let blocklists = blocklists::Blocklists::register(&mut registry);
         let drops = drops::Drops::register(&mut registry);
@@ -151,6 +159,8 @@ impl Metrics {
             ban_seconds,
             bounds,
             backends,
+            handshakes_failed,
+            certificates,
             recipients,
             blocklists,
             drops,
@@ -268,9 +278,14 @@ impl Metrics {
         self.0.backends.get_or_create(&vec![("server", address)]).set(i64::from(answers));
     }
 
-    /// Whether the server at `address` answered when it was last looked at.
-    pub fn backend_answers(&self, address: &str) -> bool {
-        self.0.backends.get_or_create(&vec![("server", address.to_owned())]).get() == 1
+    /// A TLS handshake with a client failed. The set of reasons is small and fixed.
+    pub fn handshake_failed(&self, reason: &'static str) {
+        self.0.handshakes_failed.get_or_create(&vec![("reason", reason)]).inc();
+    }
+
+    /// Adds the certificates to what is scraped. Only the first call counts.
+    pub fn certificates(&self, certificates: Arc<dyn Certificates>) {
+        let _ = self.0.certificates.set(certificates);
     }
 
     /// Adds the kernel plane to what is scraped. Only the first call counts.
@@ -331,6 +346,23 @@ impl Collector for BoundsCollector {
         let mut family = encoder.encode_descriptor("bound_reached", help, None, MetricType::Counter)?;
         for bound in reached {
             ConstCounter::new(bound.count).encode(family.encode_family(&[("bound", bound.name.as_str())])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Shows how long our certificates last.
+#[derive(Debug)]
+struct CertificatesCollector(Arc<OnceLock<Arc<dyn Certificates>>>);
+
+impl Collector for CertificatesCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(certificates) = self.0.get() else { return Ok(()) };
+        let help = "Whole days until our certificate ends; below zero it has ended";
+        let mut family = encoder.encode_descriptor("tls_certificate_days", help, None, MetricType::Gauge)?;
+        for certificate in certificates.certificates(WallTime::now()) {
+            let labels = [("file", certificate.file.as_str())];
+            ConstGauge::new(certificate.days).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

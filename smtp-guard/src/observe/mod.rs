@@ -3,6 +3,7 @@ pub mod admin;
 pub mod attempt;
 pub mod bounds;
 pub mod budget;
+mod certificates;
 pub mod drops;
 mod format;
 pub mod http;

@@ -1,16 +1,18 @@
 //! What `smtp-guard status` shows: one snapshot, written by the running guard and read by the command line.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::bounds::{Bounds, Reached};
+pub use super::certificates::{Certificate, Certificates};
 use super::drops::Drops;
 pub use super::kernel::Kernel;
 use super::metrics::{Metrics, Outcome};
 use crate::blocklist::State;
-use crate::clock::Instant;
+use crate::clock::{Instant, WallTime};
 use crate::store;
 
 /// A snapshot of the running guard.
@@ -20,6 +22,7 @@ pub struct Status {
     pub uptime_seconds: u64,
     pub listeners: Vec<String>,
     pub backend: Vec<Server>,
+    pub certificates: Vec<Certificate>,
     /// Clients connected now.
     pub connections: u64,
     pub recipients: Recipients,
@@ -41,8 +44,16 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
     pub address: String,
-    /// It did when it was last looked at.
+    /// It did when it was last looked at; no before that.
     pub answers: bool,
+    /// Connections to it on behalf of clients.
+    pub connections: u32,
+}
+
+/// Who knows how the servers are.
+pub trait Backends: Debug + Send + Sync {
+    /// All servers as they are now, in the order of the configuration.
+    fn servers(&self) -> Vec<Server>;
 }
 
 /// What is known of recipients.
@@ -71,7 +82,8 @@ pub struct Messages {
 pub struct About {
     pub started: Instant,
     pub listeners: Vec<String>,
-    pub backend: Vec<String>,
+    pub backend: Arc<dyn Backends>,
+    pub certificates: Option<Arc<dyn Certificates>>,
     pub metrics: Metrics,
     pub bounds: Bounds,
     pub store: store::State,
@@ -80,17 +92,14 @@ pub struct About {
 }
 
 impl About {
-    fn server(&self, address: &str) -> Server {
-        Server { address: address.to_owned(), answers: self.metrics.backend_answers(address) }
-    }
-
     /// The snapshot of `now`. Looks at the kernel plane: not for a thread that must not wait for system calls.
     pub fn status(&self, now: Instant) -> Status {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.since(self.started).as_secs(),
             listeners: self.listeners.clone(),
-            backend: self.backend.iter().map(|address| self.server(address)).collect(),
+            backend: self.backend.servers(),
+            certificates: self.certificates.as_ref().map(|all| all.certificates(WallTime::now())).unwrap_or_default(),
             connections: self.metrics.connections(),
             recipients: Recipients {
                 known: self.metrics.known_recipients(),

@@ -2,17 +2,28 @@
 //!
 //! Requests go out as typed values; answers come back through [`Backend::word`], which is cancel safe. A connection
 //! whose state is in doubt is closed, never repaired; another server is tried only before MAIL was accepted.
+//!
+//! Between two transactions a connection is kept for [`REST`] and then given back, unless the client has logged in over it.
+//! A stranger's place may also be needed while the client is idle within a transaction ([`super::places`]).
 
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::auth::Dialogue;
+use tokio::time::{Instant as TokioInstant, sleep_until};
+
 use super::connect::{Caller, Channel};
-use super::pool::Pool;
+use super::places::{Place, Room, Who};
+use super::pool::{Failure, Pool};
+use super::sources::Standing;
 use super::{Shared, dovecot};
-use crate::config::AuthVia;
+use crate::addr::ClientAddr;
+use crate::clock::Instant;
+use crate::config::{AuthVia, Role};
+use crate::policy::Client;
 use crate::session::{AuthVerdict, Lost, Request, Speaker, Upstream};
 use crate::wire::command::Command;
 use crate::wire::data::BodyEncoder;
@@ -23,14 +34,22 @@ use crate::wire::sasl::Credentials;
 /// Encoded bytes gathered before they are written.
 const WRITE_CHUNK: usize = 16 * 1024;
 
-type Opening = Pin<Box<dyn Future<Output = Result<Channel, Lost>> + Send>>;
+/// How long a connection is kept without a transaction.
+const REST: Duration = Duration::from_secs(5);
+
+type Opening = Pin<Box<dyn Future<Output = Result<Channel, Failure>> + Send>>;
 type Asking = Pin<Box<dyn Future<Output = AuthVerdict> + Send>>;
 
 /// The backend of one session.
 pub(super) struct Backend {
     shared: Arc<Shared>,
     ends: Ends,
+    /// It is no stranger: it came as none, or has become known since.
+    known: bool,
+    exempt: bool,
     link: Link,
+    /// When a connection without a transaction is given back.
+    rests_until: Option<TokioInstant>,
     /// Dovecot is asked.
     asking: Option<Asking>,
     /// The client has logged in over a connection: another one would be a stranger's.
@@ -62,8 +81,52 @@ struct Connection {
 }
 
 impl Backend {
-    pub(super) fn new(shared: Arc<Shared>, ends: Ends) -> Self {
-        Self { shared, ends, link: Link::None, asking: None, bound: false }
+    pub(super) fn new(shared: Arc<Shared>, ends: Ends, client: &Client, role: Role) -> Self {
+        let known = !shared.rules.is_stranger(client, role);
+        Self {
+            shared,
+            ends,
+            known,
+            exempt: client.exempt,
+            link: Link::None,
+            rests_until: None,
+            asking: None,
+            bound: false,
+        }
+    }
+
+    /// The client is no stranger any more.
+    pub(super) fn trust(&mut self) {
+        self.known = true;
+    }
+
+    /// The session waits for its client from `now` on. `open`: within a transaction.
+    pub(super) fn waits(&mut self, open: bool, now: Instant) {
+        if let Some(place) = self.link.place() {
+            place.rests(now);
+        }
+        self.rests_until = match self.rests_until {
+            _ if open || self.bound => None,
+            None => Some(TokioInstant::now() + REST),
+            since => since,
+        };
+    }
+
+    /// The session is at work: its place stays, unless it was given away already.
+    pub(super) fn works(&mut self) {
+        if self.link.place().is_some_and(|place| !place.works()) {
+            self.link = Link::Broken(Lost::Busy);
+        }
+    }
+
+    fn who(&self) -> Who {
+        let addr = ClientAddr::new(self.ends.source);
+        let standing = match self.exempt {
+            true => Standing::Exempt,
+            false if self.known || self.shared.mark(addr).familiar => Standing::Known,
+            false => Standing::Stranger,
+        };
+        Who { source: addr.source(self.shared.config.limits.ipv6_prefix), standing }
     }
 
     /// Whether [`Self::word`] may have something to say.
@@ -73,6 +136,8 @@ impl Backend {
 
     /// Performs a request. A failure is told by [`Self::word`].
     pub(super) async fn perform(&mut self, request: Request) {
+        // Until the session waits for its client again.
+        self.rests_until = None;
         match (request, &mut self.link) {
             (Request::Drop, _) => {
                 // A verdict that comes later has nobody to hear it.
@@ -105,9 +170,16 @@ impl Backend {
 
     fn open(&mut self, first: First, speaker: Arc<Speaker>) {
         let pool: Arc<Pool> = Arc::clone(&self.shared.pool);
-        let caller = Caller::Client { speaker, ends: self.ends };
+        let caller = Caller::Client { speaker, ends: self.ends, who: self.who() };
         let opening = Box::pin(async move { pool.open(caller).await });
         self.link = Link::Opening { opening, first: Some(first) };
+    }
+
+    /// Closes the connection politely, beside the session. Its place is free once that is done.
+    fn give_back(&mut self) {
+        if let Link::Open(connection) = std::mem::replace(&mut self.link, Link::None) {
+            tokio::spawn(connection.channel.quit());
+        }
     }
 
     /// The backend's next word. Cancel safe; pending while there is no connection.
@@ -122,7 +194,11 @@ impl Backend {
                 Link::None => std::future::pending().await,
                 Link::Broken(lost) => return Upstream::Lost(*lost),
                 Link::Opening { opening, first } => match opening.as_mut().await {
-                    Err(lost) => self.link = Link::Broken(lost),
+                    Err(Failure::Lost(lost)) => self.link = Link::Broken(lost),
+                    Err(Failure::Refused(reply)) => {
+                        self.link = Link::None;
+                        return Upstream::Reply(reply);
+                    }
                     Ok(channel) => {
                         let mut connection = Connection { channel, encoder: None, auth: None };
                         let begun = match first.take() {
@@ -136,14 +212,53 @@ impl Backend {
                         };
                     }
                 },
-                Link::Open(connection) => match connection.word().await {
-                    Ok(word) => {
-                        self.bound |= matches!(word, Upstream::Auth(AuthVerdict::Accepted));
-                        return word;
+                Link::Open(connection) => {
+                    let rested = async {
+                        match self.rests_until {
+                            Some(until) => sleep_until(until).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    let place = match &connection.channel.room {
+                        Some(Room::Client(place)) => Some(place.ceded()),
+                        _ => None,
+                    };
+                    let ceded = async {
+                        match place {
+                            Some(ceded) => ceded.await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    let heard = tokio::select! {
+                        biased;
+                        heard = connection.word() => heard,
+                        () = ceded => Err(Lost::Busy),
+                        () = rested => {
+                            self.give_back();
+                            continue;
+                        }
+                    };
+                    match heard {
+                        Ok(word) => {
+                            self.bound |= matches!(word, Upstream::Auth(AuthVerdict::Accepted));
+                            return word;
+                        }
+                        Err(lost) => self.link = Link::Broken(lost),
                     }
-                    Err(lost) => self.link = Link::Broken(lost),
-                },
+                }
             }
+        }
+    }
+}
+
+impl Link {
+    fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Open(connection) => match &connection.channel.room {
+                Some(Room::Client(place)) => Some(place),
+                _ => None,
+            },
+            _ => None,
         }
     }
 }

@@ -288,7 +288,7 @@ mod tests {
     async fn check(answers: &[(&'static str, &'static str, bool, bool)]) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = Config::builtin();
-        config.backend.servers = vec![BackendAddr(listener.local_addr().unwrap())];
+        config.backend.servers = vec![BackendAddr::Address(listener.local_addr().unwrap())];
         config.backend.identity = Identity::None;
         let (config, metrics) = (Arc::new(config), Metrics::new());
         let backend = Arc::new(Mutex::new(Backend::default()));

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::places::{Room, Who};
 use super::stream::Stream;
 use super::tls::{self, TlsError};
 use crate::addr::BackendAddr;
@@ -30,6 +31,12 @@ use crate::wire::xclient;
 const GREETING_WAIT: Duration = Duration::from_secs(60);
 /// How long one write may make no progress.
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(180);
+/// Bytes that the kernel may hold for a server that doesn't read, and of its answers; it takes twice as much for its own
+/// records. Together at most 64 KiB a session.
+const SEND_BUFFER: u32 = 20 * 1024;
+const RECEIVE_BUFFER: u32 = 8 * 1024;
+/// Addresses of a server's name that are tried.
+const ADDRESSES: usize = 8;
 /// Whom the probe claims to be: an address for documentation (RFC 5737), which is nobody.
 const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 25);
 
@@ -48,6 +55,7 @@ pub(super) enum Caller {
     Client {
         speaker: Arc<Speaker>,
         ends: Ends,
+        who: Who,
     },
 }
 
@@ -59,11 +67,15 @@ pub(super) struct Channel {
     replies: ReplyDecoder,
     pub(super) unread: BytesMut,
     pub(super) unsent: BytesMut,
+    /// Given back after the socket is closed.
+    pub(super) room: Option<Room>,
 }
 
 /// Why a server can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
+    #[error("has a name that can't be looked up: {0}; the system's resolver and /etc/hosts are asked")]
+    Name(io::Error),
     #[error("cannot be connected: {0}")]
     Connect(io::Error),
     #[error("did not answer in time")]
@@ -72,6 +84,9 @@ pub(super) enum ConnectError {
     Lost(Lost),
     #[error("turned us away: {0}")]
     Refused(Reply),
+    /// After it has heard who the client is, and only to what this client makes us say.
+    #[error("refused this client: {0}")]
+    Client(Reply),
     #[error("does not offer STARTTLS, which backend.tls asks for")]
     NoStartTls,
     #[error("sent bytes ahead of the TLS handshake: somebody may be in between")]
@@ -101,8 +116,41 @@ impl From<Lost> for ConnectError {
 impl ConnectError {
     /// Whether it is the server's own fault. (After it has heard of a client, a refusal may be meant for that.)
     pub(super) fn is_servers(&self) -> bool {
-        !matches!(self, Self::Refused(_) | Self::NoProxy(_) | Self::XclientRefused(_) | Self::Names | Self::Lost(_))
+        !matches!(
+            self,
+            Self::Refused(_)
+                | Self::Client(_)
+                | Self::NoProxy(_)
+                | Self::XclientRefused(_)
+                | Self::Names
+                | Self::Lost(_)
+        )
     }
+
+    /// An answer 4xx or 5xx to a client becomes [`Self::Client`].
+    fn for_client(self, caller: &Caller) -> Self {
+        match (self, caller) {
+            (Self::Refused(reply) | Self::NoProxy(reply), Caller::Client { .. }) if is_refusal(&reply) => {
+                Self::Client(reply)
+            }
+            (error, _) => error,
+        }
+    }
+}
+
+fn is_refusal(reply: &Reply) -> bool {
+    matches!(reply.code().class(), 4 | 5)
+}
+
+/// A socket whose buffers are bounded before the handshake tells the other end of them.
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    let stream = socket.connect(address).await?;
+    // A reply must not wait for more to be sent; failing to set it costs time, nothing else.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
 }
 
 impl Connector {
@@ -111,12 +159,29 @@ impl Connector {
         Ok(Self { config, tls })
     }
 
-    /// A connection to `server` on which MAIL may be sent.
-    pub(super) async fn open(&self, server: BackendAddr, caller: &Caller) -> Result<Channel, ConnectError> {
-        match self.attempt(server, caller, self.tls.as_ref()).await {
+    /// Where `server` is now, by the system's resolver. Never empty, at most [`ADDRESSES`].
+    pub(super) async fn addresses(&self, server: &BackendAddr) -> Result<Vec<SocketAddr>, ConnectError> {
+        let (name, port) = match server {
+            BackendAddr::Address(address) => return Ok(vec![*address]),
+            BackendAddr::Name(name, port) => (&**name, *port),
+        };
+        let found = timeout(self.config.backend.connect_timeout, lookup_host((name, port))).await;
+        let found = found.map_err(|_| ConnectError::Name(io::ErrorKind::TimedOut.into()))?;
+        let addresses: Vec<_> = found.map_err(ConnectError::Name)?.take(ADDRESSES).collect();
+        if addresses.is_empty() { Err(ConnectError::Name(io::ErrorKind::NotFound.into())) } else { Ok(addresses) }
+    }
+
+    /// A connection to `server` at the first of `addresses` that takes it, on which MAIL may be sent.
+    pub(super) async fn open(
+        &self,
+        server: &BackendAddr,
+        addresses: &[SocketAddr],
+        caller: &Caller,
+    ) -> Result<Channel, ConnectError> {
+        match self.attempt(server, addresses, caller, self.tls.as_ref()).await {
             Err(ConnectError::Tls(error)) if self.config.backend.tls == BackendTls::Opportunistic => {
                 tracing::warn!(backend = %server, %error, "TLS handshake with the backend failed; going on in clear text");
-                self.attempt(server, caller, None).await
+                self.attempt(server, addresses, caller, None).await
             }
             done => done,
         }
@@ -124,17 +189,24 @@ impl Connector {
 
     async fn attempt(
         &self,
-        server: BackendAddr,
+        server: &BackendAddr,
+        addresses: &[SocketAddr],
         caller: &Caller,
         tls: Option<&tls::Client>,
     ) -> Result<Channel, ConnectError> {
-        let stream = match timeout(self.config.backend.connect_timeout, TcpStream::connect(server.0)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(ConnectError::Connect(error)),
-            Err(_) => return Err(ConnectError::Late),
-        };
-        // A reply must not wait for more to be sent; failing to set it costs time, nothing else.
-        let _ = stream.set_nodelay(true);
+        // All of them together may take as long as one.
+        let wait = self.config.backend.connect_timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
+        let mut connected = Err(ConnectError::Late);
+        for address in addresses {
+            connected = match timeout(wait, connect(*address)).await {
+                Ok(stream) => stream.map_err(ConnectError::Connect),
+                Err(_) => Err(ConnectError::Late),
+            };
+            if connected.is_ok() {
+                break;
+            }
+        }
+        let stream = connected?;
         let mut channel = Channel::new(Stream::clear(stream));
         timeout(GREETING_WAIT, self.greet(&mut channel, server, caller, tls))
             .await
@@ -145,7 +217,7 @@ impl Connector {
     async fn greet(
         &self,
         channel: &mut Channel,
-        server: BackendAddr,
+        server: &BackendAddr,
         caller: &Caller,
         tls: Option<&tls::Client>,
     ) -> Result<(), ConnectError> {
@@ -155,8 +227,12 @@ impl Connector {
             Identity::ProxyV2 => channel.introduce(Version::V2, caller)?,
             Identity::Xclient | Identity::None => {}
         }
-        channel.expect_yes().await?;
-        if !channel.unread.is_empty() {
+        let greeted = channel.expect_yes().await;
+        if channel.unread.is_empty() {
+            let told = self.speaks_proxy();
+            greeted.map_err(|error| if told { error.for_client(caller) } else { error })?;
+        } else {
+            greeted?;
             // What nobody asked for would be taken for the next answer.
             let answer = channel.word().await?;
             return Err(if self.speaks_proxy() { ConnectError::NoProxy(answer) } else { Lost::Protocol.into() });
@@ -165,7 +241,7 @@ impl Connector {
         self.hello(channel, caller, knows_client).await?;
         let mut secured = false;
         if let Some(tls) = tls.filter(|_| channel.capabilities.starttls) {
-            secured = channel.secure(tls).await?;
+            secured = channel.secure(tls, server.name()).await?;
             if secured {
                 self.hello(channel, caller, knows_client).await?;
             }
@@ -175,9 +251,10 @@ impl Connector {
         }
         if identity == Identity::Xclient {
             channel.identify(caller).await?;
-            self.hello(channel, caller, true).await?;
+            self.hello(channel, caller, true).await.map_err(|error| error.for_client(caller))?;
         }
-        if !secured && !server.0.ip().to_canonical().is_loopback() {
+        let peer = channel.stream.socket().and_then(|socket| socket.peer_addr().ok());
+        if !secured && !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
             // Passwords don't go this way.
             channel.capabilities.auth_plain = false;
             channel.capabilities.auth_login = false;
@@ -208,7 +285,9 @@ impl Connector {
             return Ok(());
         }
         if self.speaks_proxy() {
-            return Err(ConnectError::NoProxy(answer));
+            let error = ConnectError::NoProxy(answer);
+            // A second answer is one to the header: the first one was no answer to EHLO.
+            return Err(if channel.unread.is_empty() { error.for_client(caller) } else { error });
         }
         Command::Helo(name).encode(&mut channel.unsent);
         channel.expect_yes().await
@@ -223,6 +302,7 @@ impl Channel {
             replies: ReplyDecoder::new(),
             unread: BytesMut::new(),
             unsent: BytesMut::new(),
+            room: None,
         }
     }
 
@@ -242,7 +322,7 @@ impl Channel {
     }
 
     /// STARTTLS. `false`: the server has changed its mind, politely.
-    async fn secure(&mut self, tls: &tls::Client) -> Result<bool, ConnectError> {
+    async fn secure(&mut self, tls: &tls::Client, name: Option<&str>) -> Result<bool, ConnectError> {
         Command::StartTls.encode(&mut self.unsent);
         if self.word().await?.code().get() != 220 {
             return Ok(false);
@@ -251,7 +331,7 @@ impl Channel {
         // (CVE-2021-38371).
         let proof = LineDecoder::new().finish(&self.unread).ok_or(ConnectError::SentAhead)?;
         let stream = self.stream.take_clear().ok_or(Lost::Protocol)?;
-        self.stream = tls.connect(stream, proof).await.map_err(ConnectError::Tls)?;
+        self.stream = tls.connect(stream, name, proof).await.map_err(ConnectError::Tls)?;
         self.replies = ReplyDecoder::new();
         Ok(true)
     }
@@ -259,7 +339,7 @@ impl Channel {
     async fn identify(&mut self, caller: &Caller) -> Result<(), ConnectError> {
         let identity = match caller {
             Caller::Probe => xclient::Identity { client: NOBODY, helo: None, esmtp: true, login: None },
-            Caller::Client { speaker, ends } => xclient::Identity {
+            Caller::Client { speaker, ends, .. } => xclient::Identity {
                 client: ends.source,
                 helo: Some(speaker.helo.as_str()),
                 esmtp: speaker.esmtp,
@@ -274,7 +354,12 @@ impl Channel {
         self.unsent.extend_from_slice(command.as_bytes());
         self.unsent.extend_from_slice(b"\r\n");
         let answer = self.word().await?;
-        if xclient::is_taken(&answer) { Ok(()) } else { Err(ConnectError::XclientRefused(answer)) }
+        match answer.code().get() {
+            _ if xclient::is_taken(&answer) => Ok(()),
+            // That it doesn't know the command or its parameters is no word on the client.
+            500..=504 => Err(ConnectError::XclientRefused(answer)),
+            _ => Err(ConnectError::Refused(answer).for_client(caller)),
+        }
     }
 
     async fn expect_yes(&mut self) -> Result<(), ConnectError> {
@@ -320,6 +405,8 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::addr::Ipv6Prefix;
+    use crate::relay::sources::Standing;
 
     /// A server that takes XCLIENT.
     fn serve(listener: &TcpListener) -> io::Result<()> {
@@ -337,15 +424,26 @@ mod tests {
     /// Whether a client that calls itself `helo` gets a connection, and else whether that is the server's fault.
     async fn check(helo: &str, expected: Result<(), bool>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = BackendAddr(listener.local_addr().unwrap());
+        let server = BackendAddr::Address(listener.local_addr().unwrap());
         std::thread::spawn(move || serve(&listener));
         let mut config = Config::builtin();
         config.backend.identity = Identity::Xclient;
         let connector = Connector::new(Arc::new(config)).unwrap();
         let speaker = Arc::new(Speaker { helo: Helo::new(helo).unwrap(), esmtp: true, login: None });
-        let caller = Caller::Client { speaker, ends: Ends { source: NOBODY, destination: NOBODY } };
-        let found = connector.open(server, &caller).await.map(drop).map_err(|error| error.is_servers());
+        let who = Who { source: Ipv6Prefix::default().source(NOBODY.ip()), standing: Standing::Stranger };
+        let caller = Caller::Client { speaker, ends: Ends { source: NOBODY, destination: NOBODY }, who };
+        let addresses = connector.addresses(&server).await.unwrap();
+        let found = connector.open(&server, &addresses, &caller).await.map(drop).map_err(|error| error.is_servers());
         assert_eq!(found, expected, "{helo}");
+    }
+
+    #[tokio::test]
+    async fn c4_the_kernel_holds_little_for_a_server_that_does_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = socket2::SockRef::from(&stream);
+        let held = socket.send_buffer_size().unwrap() + socket.recv_buffer_size().unwrap();
+        assert!(held <= 64 * 1024, "{held}");
     }
 
     #[tokio::test]

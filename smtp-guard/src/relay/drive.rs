@@ -21,7 +21,7 @@ use super::farewell::{self, FAREWELL};
 use super::inquiry::Inquiry;
 use super::sources::{Seat, Wake};
 use super::stream::Stream;
-use super::{Shared, Stop, events};
+use super::{Shared, Stop, events, handshakes};
 use crate::addr::ClientAddr;
 use crate::clock::{Both, Instant};
 use crate::config::Role;
@@ -90,7 +90,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
     let mut driver = Driver {
         id,
         addr,
-        backend: Backend::new(Arc::clone(&shared), ends),
+        backend: Backend::new(Arc::clone(&shared), ends, &client, role),
         shared,
         stream,
         session,
@@ -143,7 +143,14 @@ async fn handshake(
 }
 
 fn handshake_failed(shared: &Shared, id: &str, addr: ClientAddr, error: &io::Error) {
-    tracing::debug!(session = id, client = %addr.ip(), %error, "TLS handshake failed");
+    let (reason, meaning) = handshakes::reason(error);
+    shared.metrics.handshake_failed(reason);
+    match shared.handshakes_told.is_due(addr.source(shared.config.limits.ipv6_prefix), Instant::now()) {
+        Some(left_out) => {
+            tracing::info!(session = id, client = %addr.ip(), reason, %error, left_out, "TLS handshake failed: {meaning}");
+        }
+        None => tracing::debug!(session = id, client = %addr.ip(), reason, %error, "TLS handshake failed"),
+    }
     events::observe(shared, id, addr, Event::Ended { reason: Reason::Tls });
 }
 
@@ -283,6 +290,7 @@ impl Driver {
                 Output::Event(event) => {
                     if is_history(&event) {
                         seat.trust();
+                        self.backend.trust();
                     }
                     events::observe(&self.shared, &self.id, self.addr, event);
                 }
@@ -357,8 +365,10 @@ impl Driver {
         }
         if self.session.is_at_work() {
             seat.works();
+            self.backend.works();
         } else {
             seat.waits(self.session.is_under_way(), now);
+            self.backend.waits(self.session.is_under_way(), now);
         }
         let input = tokio::select! {
             biased;
@@ -380,6 +390,7 @@ impl Driver {
         };
         // What comes now may take long, as connecting to the backend does.
         seat.works();
+        self.backend.works();
         input
     }
 

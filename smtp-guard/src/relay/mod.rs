@@ -17,6 +17,7 @@ use crate::feedback::Feedback;
 use crate::feedback::marks::Mark;
 use crate::feedback::rates::Room;
 use crate::observe::metrics::Metrics;
+use crate::observe::status::{Backends, Certificates};
 use crate::offence::Digest;
 use crate::policy::Rules;
 use crate::session::Facts;
@@ -27,13 +28,16 @@ mod backend;
 mod balancer;
 mod blocklists;
 mod catch_all;
+mod certificate;
 mod connect;
 mod dovecot;
 mod drive;
 mod events;
 mod farewell;
+mod handshakes;
 mod inquiry;
 mod listen;
+mod places;
 mod pool;
 mod recipients;
 mod rehearse;
@@ -66,6 +70,7 @@ pub struct Shared {
     /// What was found out about a domain turned out to be wrong.
     contradicted: tokio::sync::Notify,
     handshakes: Semaphore,
+    handshakes_told: handshakes::Told,
     headers: Arc<Semaphore>,
     sources: Arc<sources::Sources>,
     /// Room for clients that were turned away and haven't closed yet.
@@ -97,6 +102,10 @@ impl Shared {
         });
         metrics.bounds().limit("total_connections", plan.sessions.into());
         metrics.bounds().limit("network_connections", limits.network_connections.into());
+        if let Some(tls) = &tls {
+            metrics.certificates(tls.certificates());
+        }
+        metrics.bounds().limit(pool::BOUND, config.backend.connections.into());
         metrics.bounds().limit("turned_away", plan.closing as u64);
         metrics.bounds().limit("proxy_headers", plan.closing as u64);
         let woken = Arc::clone(&sources);
@@ -113,6 +122,7 @@ impl Shared {
             tls,
             unknowns: Mutex::default(),
             contradicted: tokio::sync::Notify::new(),
+            handshakes_told: handshakes::Told::default(),
             // Half of all connections: clients that stall in their handshakes leave room for others.
             handshakes: Semaphore::new((plan.sessions as usize / 2).max(1)),
             headers: Arc::new(Semaphore::new(plan.closing)),
@@ -145,6 +155,16 @@ impl Shared {
     fn mark(&self, addr: ClientAddr) -> Mark {
         let source = addr.source(self.config.limits.ipv6_prefix);
         self.feedback.marks().of(source, Instant::now())
+    }
+
+    /// Who knows our certificates, if there are any.
+    pub fn certificates(&self) -> Option<Arc<dyn Certificates>> {
+        self.tls.as_ref().map(|tls| tls.certificates() as Arc<dyn Certificates>)
+    }
+
+    /// Who knows how the backend's servers are.
+    pub fn backends(&self) -> Arc<dyn Backends> {
+        Arc::clone(&self.pool) as Arc<dyn Backends>
     }
 
     /// What a recipient of `sender` is judged by, but for look-ups.

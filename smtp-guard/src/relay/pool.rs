@@ -1,28 +1,43 @@
 //! The backend's servers: which of them answer, and what they offer together.
 //!
 //! The probe looks at each of them in the background: connect, EHLO, QUIT, as a client's session would. So scanners never
-//! reach the backend, and nothing is offered that it can't take. A session takes the first server that is healthy, in the
-//! order of the configuration; when none is, it tries all: the probe may be behind the truth.
+//! reach the backend, and nothing is offered that it can't take. A session takes the first server that is healthy and has a
+//! place ([`super::places`]), in the order of the configuration; where all healthy ones are full it waits for the first.
+//! When none is healthy it tries all: the probe may be behind the truth.
+//!
+//! Where a server is named by its host name, each probe looks that up anew; sessions connect to what it found.
+//!
+//! A server that has heard who the client is may refuse that client. Whether it does, or refuses all of us, the next probe
+//! tells, which is made at once: only when the server takes that, with the same kind of identity, the client hears the refusal.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::Stop;
-use super::connect::{Caller, Channel, Connector};
+use super::connect::{Caller, Channel, ConnectError, Connector};
+use super::places::{Places, Room};
 use crate::addr::BackendAddr;
 use crate::clock::Instant;
 use crate::observe::budget::Budget;
 use crate::observe::metrics::Metrics;
+use crate::observe::status;
 use crate::session::Lost;
 use crate::wire::ehlo::Capabilities;
+use crate::wire::reply::{Enhanced, Reply};
 
 /// Time between two probes while all servers answer, and while one doesn't.
 const HEALTHY: Duration = Duration::from_secs(60);
 const ILL: Duration = Duration::from_secs(2);
+/// How long a client waits for a place: less than a session gives MAIL, so that there is time left to connect.
+const WAIT: Duration = Duration::from_secs(240);
+/// The name of the bound on places.
+pub(super) const BOUND: &str = "backend_connections";
 /// Lines a second about connections that failed for one client: it may be the client's doing, over and over.
 static FAILURES: Budget = Budget::new(10);
 
@@ -41,9 +56,32 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Server {
     address: BackendAddr,
+    /// Where it is, as the last probe found out; empty before that.
+    addresses: ArcSwap<Vec<SocketAddr>>,
     health: AtomicU8,
+    places: Arc<Places>,
+    /// When the last probe that it took began, in ns of [`Instant`].
+    well_since: AtomicU64,
     /// Why it is ill, as it was said last: said once, not at every probe.
     complaint: Mutex<String>,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Lost(Lost),
+    /// The server refuses this client, 4xx or 5xx.
+    Refused(Reply),
+}
+
+/// To those who are no client.
+impl From<Failure> for Lost {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Lost(lost) => lost,
+            Failure::Refused(_) => Self::Unreachable,
+        }
+    }
 }
 
 /// What is known of a server.
@@ -64,6 +102,22 @@ impl Server {
         self.health.swap(health as u8, Ordering::Relaxed) != health as u8
     }
 
+    /// A place for `caller`, if there is one now.
+    fn room(&self, caller: &Caller) -> Option<Room> {
+        match caller {
+            Caller::Client { who, .. } => self.places.try_enter(*who).map(Room::Client),
+            Caller::Probe => self.places.try_own().map(Room::Own),
+        }
+    }
+
+    /// A place for `caller`, as long as it takes.
+    async fn wait_for_room(&self, caller: &Caller) -> Option<Room> {
+        match caller {
+            Caller::Client { who, .. } => self.places.enter(*who).await.map(Room::Client),
+            Caller::Probe => self.places.own().await.map(Room::Own),
+        }
+    }
+
     fn ill(&self, complaint: String) {
         let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
         if self.set(Health::Ill) || *last != complaint {
@@ -82,8 +136,11 @@ fn until_known() -> Capabilities {
 impl Pool {
     pub(super) fn new(connector: Connector, metrics: Metrics) -> Self {
         let server = |address: &BackendAddr| Server {
-            address: *address,
+            address: address.clone(),
+            addresses: ArcSwap::default(),
             health: AtomicU8::new(Health::Unknown as u8),
+            places: Places::new(connector.config.backend.connections),
+            well_since: AtomicU64::new(0),
             complaint: Mutex::default(),
         };
         let servers = connector.config.backend.servers.iter().map(server).collect();
@@ -97,25 +154,85 @@ impl Pool {
     }
 
     /// A connection to the first server that takes it, healthy ones first.
-    pub(super) async fn open(&self, caller: Caller) -> Result<Channel, Lost> {
+    pub(super) async fn open(&self, caller: Caller) -> Result<Channel, Failure> {
         let (healthy, others): (Vec<_>, Vec<_>) = self.servers.iter().partition(|server| !server.is(Health::Ill));
+        let mut full = Vec::new();
         for server in healthy.into_iter().chain(others) {
-            match self.connector.open(server.address, &caller).await {
-                Ok(channel) => return Ok(channel),
-                Err(error) if error.is_servers() => {
-                    server.ill(error.to_string());
-                    self.metrics.backend(server.address.to_string(), false);
-                    self.suspicion.notify_one();
-                }
-                Err(error) => match FAILURES.take(Instant::now()) {
-                    Some(left_out) => {
-                        tracing::warn!(backend = %server.address, %error, left_out, "backend can't be used for a client");
+            if !full.is_empty() && server.is(Health::Ill) {
+                // Better to wait for one that is well.
+                break;
+            }
+            match server.room(&caller) {
+                Some(room) => {
+                    if let Some(found) = self.attempt(server, &caller, room).await? {
+                        return Ok(found);
                     }
-                    None => self.metrics.bound_reached("log_backend"),
-                },
+                }
+                None => full.push(server),
             }
         }
-        Err(Lost::Unreachable)
+        let Some(server) = full.first() else { return Err(Failure::Lost(Lost::Unreachable)) };
+        self.metrics.bound_reached(BOUND);
+        let room = timeout(WAIT, server.wait_for_room(&caller)).await.ok().flatten();
+        let room = room.ok_or(Failure::Lost(Lost::Busy))?;
+        self.attempt(server, &caller, room).await?.ok_or(Failure::Lost(Lost::Unreachable))
+    }
+
+    /// A connection to `server`; `None`: there is none, and the next server may be tried.
+    async fn attempt(&self, server: &Server, caller: &Caller, room: Room) -> Result<Option<Channel>, Failure> {
+        let asked = Instant::now();
+        if server.addresses.load().is_empty() {
+            // Nobody has looked yet. What is wrong with it the probe says.
+            let _ = self.is_well_since(server, asked).await;
+        }
+        let addresses = server.addresses.load_full();
+        if addresses.is_empty() {
+            return Ok(None);
+        }
+        let error = match self.connector.open(&server.address, &addresses, caller).await {
+            Ok(mut channel) => {
+                channel.room = Some(room);
+                return Ok(Some(channel));
+            }
+            Err(error) => error,
+        };
+        if let ConnectError::Client(reply) = error {
+            // What was for the client is no more.
+            drop(room);
+            if self.is_well_since(server, asked).await {
+                self.tell(server, caller, &ConnectError::Client(reply.clone()));
+                return Err(Failure::Refused(at_mail(reply)));
+            }
+            self.tell(server, caller, &ConnectError::Client(reply));
+        } else if error.is_servers() {
+            server.ill(error.to_string());
+            self.metrics.backend(server.address.to_string(), false);
+            self.suspicion.notify_one();
+        } else {
+            self.tell(server, caller, &error);
+        }
+        Ok(None)
+    }
+
+    /// Tells the log of a connection that failed for one client.
+    fn tell(&self, server: &Server, caller: &Caller, error: &ConnectError) {
+        let client = match caller {
+            Caller::Probe => None,
+            Caller::Client { ends, .. } => Some(tracing::field::display(ends.source.ip().to_canonical())),
+        };
+        match FAILURES.take(Instant::now()) {
+            Some(left_out) => {
+                tracing::warn!(backend = %server.address, client, %error, left_out, "backend can't be used for a client");
+            }
+            None => self.metrics.bound_reached("log_backend"),
+        }
+    }
+
+    /// Whether a probe that began after `asked` finds `server` well. Where one has just been made, that one counts.
+    async fn is_well_since(&self, server: &Server, asked: Instant) -> bool {
+        let Some(own) = server.places.own().await else { return false };
+        let probed = || server.well_since.load(Ordering::Relaxed) >= asked.as_ns();
+        probed() || self.look(server, Room::Own(own)).await.is_some()
     }
 
     /// Probes until `stop`.
@@ -151,31 +268,112 @@ impl Pool {
     async fn probe(&self) -> Option<Capabilities> {
         let mut common: Option<Capabilities> = None;
         for server in &self.servers {
-            match self.connector.open(server.address, &Caller::Probe).await {
-                Ok(channel) => {
-                    let found = channel.capabilities.clone();
-                    channel.quit().await;
-                    self.metrics.backend(server.address.to_string(), true);
-                    if server.set(Health::Healthy) && self.servers.len() > 1 {
-                        tracing::info!(backend = %server.address, "backend server answers");
-                    }
-                    common = Some(common.map_or_else(|| found.clone(), |common| common.intersection(&found)));
-                }
-                Err(error) => {
-                    server.ill(error.to_string());
-                    self.metrics.backend(server.address.to_string(), false);
-                }
+            let Some(own) = server.places.own().await else { continue };
+            if let Some(found) = self.look(server, Room::Own(own)).await {
+                common = Some(common.map_or_else(|| found.clone(), |common| common.intersection(&found)));
             }
         }
         common
     }
+
+    /// Looks whether `server` is well, and what it offers.
+    async fn look(&self, server: &Server, room: Room) -> Option<Capabilities> {
+        let began = Instant::now();
+        let found = match self.connector.addresses(&server.address).await {
+            Ok(addresses) => {
+                // Also where it turns out ill: another address must not be tried for ever.
+                server.addresses.store(Arc::new(addresses.clone()));
+                self.connector.open(&server.address, &addresses, &Caller::Probe).await
+            }
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(mut channel) => {
+                channel.room = Some(room);
+                let found = channel.capabilities.clone();
+                channel.quit().await;
+                server.well_since.store(began.as_ns(), Ordering::Relaxed);
+                self.metrics.backend(server.address.to_string(), true);
+                if server.set(Health::Healthy) && self.servers.len() > 1 {
+                    tracing::info!(backend = %server.address, "backend server answers");
+                }
+                Some(found)
+            }
+            Err(error) => {
+                server.ill(error.to_string());
+                self.metrics.backend(server.address.to_string(), false);
+                None
+            }
+        }
+    }
+}
+
+impl status::Backends for Pool {
+    fn servers(&self) -> Vec<status::Server> {
+        let server = |server: &Server| status::Server {
+            address: server.address.to_string(),
+            answers: server.is(Health::Healthy),
+            connections: server.places.held(),
+        };
+        self.servers.iter().map(server).collect()
+    }
+}
+
+/// The refusal as an answer to MAIL: a 421 would be taken for the end of a connection, and there is none.
+fn at_mail(reply: Reply) -> Reply {
+    if reply.code().get() != 421 {
+        return reply;
+    }
+    let mut lines = reply.lines().map(str::to_owned);
+    let first = Reply::new(451, reply.enhanced().map(Enhanced::parts), lines.next().unwrap_or_default());
+    lines.fold(first, Reply::and)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+
     use super::*;
     use crate::config::Config;
     use crate::wire::envelope::Uses;
+
+    /// A server that says yes to everything.
+    fn serve(listener: &TcpListener) {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || -> std::io::Result<()> {
+                let mut answers = stream.try_clone()?;
+                answers.write_all(b"220 x\r\n")?;
+                for line in BufReader::new(stream).lines() {
+                    line?;
+                    answers.write_all(b"250 x\r\n")?;
+                }
+                Ok(())
+            });
+        }
+    }
+
+    /// Whether a server called `name` is found, for a session and by a probe.
+    async fn check(name: &str, found: bool) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || serve(&listener));
+        let mut config = Config::builtin();
+        config.backend.servers = vec![BackendAddr::Name(name.into(), port)];
+        let pool = Pool::new(Connector::new(Arc::new(config)).unwrap(), Metrics::new());
+        assert_eq!(pool.open(Caller::Probe).await.is_ok(), found, "{name}");
+        assert_eq!(pool.probe().await.is_some(), found, "{name}");
+        let server = status::Backends::servers(&pool).remove(0);
+        assert_eq!((server.address, server.answers), (format!("{name}:{port}"), found));
+        let complaint = pool.servers[0].complaint.lock().unwrap().clone();
+        assert_eq!(complaint.contains("can't be looked up"), !found, "{complaint}");
+    }
+
+    #[tokio::test]
+    async fn a13_a_server_may_have_a_name() {
+        check("localhost", true).await;
+        check("no-such-host.invalid", false).await;
+    }
 
     #[test]
     fn before_a_server_has_answered_nothing_is_withheld_that_a_sender_would_bounce_for() {

@@ -1,26 +1,25 @@
-//! TLS on both sides (rustls on aws-lc-rs): our certificate, which is read again when its file changes, and what we ask
-//! of the backend's.
+//! TLS on both sides (rustls on aws-lc-rs): our certificates ([`super::certificate`]), which are read again when a file
+//! changes, and what we ask of the backend's.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ResolvesServerCert;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::Stop;
+use super::certificate::{self, Certificates};
 use super::stream::Stream;
+use crate::clock::WallTime;
 use crate::config::{Backend, BackendTls, Tls};
 use crate::file::{self, FileError};
 use crate::session::{HANDSHAKE_WAIT, Secured};
@@ -51,33 +50,28 @@ pub enum TlsError {
 #[derive(Debug)]
 pub(super) struct Server {
     files: Tls,
-    certificate: Arc<Certificate>,
+    certificates: Arc<Certificates>,
     config: Arc<ServerConfig>,
 }
 
-/// The certificate that is shown now.
-#[derive(Debug)]
-struct Certificate(ArcSwap<CertifiedKey>);
-
-impl ResolvesServerCert for Certificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
-    }
-}
-
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
 impl Server {
     pub(super) fn new(files: &Tls) -> Result<Self, TlsError> {
-        let certificate = Arc::new(Certificate(ArcSwap::from_pointee(load(files)?)));
+        let certificates = Arc::new(Certificates::load(files)?);
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|reason| TlsError::Backend(reason.to_string()))?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
-        Ok(Self { files: files.clone(), certificate, config: Arc::new(config) })
+            .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
+        Ok(Self { files: files.clone(), certificates, config: Arc::new(config) })
+    }
+
+    /// The certificates that are shown.
+    pub(super) fn certificates(&self) -> Arc<Certificates> {
+        Arc::clone(&self.certificates)
     }
 
     /// The handshake with a client, within [`HANDSHAKE_WAIT`]. `_proof`: what came in clear text is used up.
@@ -99,17 +93,23 @@ impl Server {
     /// Reads the certificate again whenever its files change, until `stop`. A pair that can't be used changes nothing.
     pub(super) async fn watch(&self, mut stop: Stop) {
         let mut seen = stamp(&self.files);
+        let mut told = Vec::new();
         loop {
+            // Said once a day: the days stand in it.
+            let warnings = self.certificates.warnings(WallTime::now());
+            warnings.iter().filter(|warning| !told.contains(*warning)).for_each(|warning| tracing::warn!("{warning}"));
+            told = warnings;
             tokio::select! {
                 biased;
                 () = stop.requested() => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
             // A file system that stalls must not take a runtime thread along.
-            let files = self.files.clone();
+            let (files, before) = (self.files.clone(), seen.clone());
             let looked = tokio::task::spawn_blocking(move || {
                 let now = stamp(&files);
-                (now, (now != seen).then(|| load(&files)))
+                let found = (now != before).then(|| certificate::load(&files));
+                (now, found)
             });
             let (now, found) = tokio::select! {
                 biased;
@@ -121,7 +121,7 @@ impl Server {
             };
             match found {
                 Ok(certificate) => {
-                    self.certificate.0.store(Arc::new(certificate));
+                    self.certificates.replace(certificate);
                     tracing::info!(certificate = %self.files.certificate.display(), "certificate read again");
                 }
                 // The two files are seldom written at once: the next look may find them together.
@@ -133,8 +133,9 @@ impl Server {
 }
 
 /// The files as they are now. Blocks.
-fn stamp(files: &Tls) -> [Option<Stamp>; 2] {
-    [&files.certificate, &files.key].map(|path| Stamp::of(path))
+fn stamp(files: &Tls) -> Vec<Option<Stamp>> {
+    let also = files.also.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
+    [&files.certificate, &files.key].into_iter().chain(also).map(|path| Stamp::of(path)).collect()
 }
 
 /// `TLSv1_3` as it is written elsewhere.
@@ -146,38 +147,18 @@ fn readable(version: &'static str) -> &'static str {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let read = file::read(path, MAX_FILE).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
     Ok(read.0)
 }
 
-fn bad(path: &Path, reason: impl Into<String>) -> TlsError {
+pub(super) fn bad(path: &Path, reason: impl Into<String>) -> TlsError {
     TlsError::Bad { path: path.to_owned(), reason: reason.into() }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = read(path)?;
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| bad(path, format!("no PEM file: {error}")))?;
-    if chain.is_empty() { Err(bad(path, "holds no certificate (-----BEGIN CERTIFICATE-----)")) } else { Ok(chain) }
-}
-
-/// Certificate and key of `files`, if they can be used together.
-fn load(files: &Tls) -> Result<CertifiedKey, TlsError> {
-    let chain = certificates(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
-        .map_err(|error| bad(&files.key, format!("holds no private key: {error}")))?;
-    CertifiedKey::from_der(chain, key, &provider()).map_err(|reason| TlsError::Pair {
-        certificate: files.certificate.clone(),
-        key: files.key.clone(),
-        reason,
-    })
-}
-
-/// Whether the files of `tls` can be used, for `smtp-guard check`.
-pub fn try_load(tls: &Tls) -> Result<(), TlsError> {
-    load(tls).map(drop)
+/// Whether the files of `tls` can be used, for `smtp-guard check`: what to warn of at `now`, or why not. Blocks.
+pub fn try_load(tls: &Tls, now: WallTime) -> Result<Vec<String>, TlsError> {
+    Ok(certificate::warnings(&certificate::load(tls)?, now))
 }
 
 /// Our side of TLS towards the backend.
@@ -205,7 +186,7 @@ impl Client {
             ),
             (BackendTls::Verified, Some(path)) => {
                 let mut roots = RootCertStore::empty();
-                for certificate in certificates(path)? {
+                for certificate in certificate::chain(path)? {
                     roots.add(certificate).map_err(|error| bad(path, error.to_string()))?;
                 }
                 WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
@@ -227,9 +208,16 @@ impl Client {
     }
 
     /// The handshake with the backend, within [`HANDSHAKE_WAIT`]. `_proof`: it has sent nothing ahead.
-    pub(super) async fn connect(&self, stream: TcpStream, _proof: NothingUnread) -> io::Result<Stream> {
-        let name = match &self.name {
-            Some(name) => name.clone(),
+    /// `name`: what the server is called in the configuration, if by a name.
+    pub(super) async fn connect(
+        &self,
+        stream: TcpStream,
+        name: Option<&str>,
+        _proof: NothingUnread,
+    ) -> io::Result<Stream> {
+        let called = name.and_then(|name| ServerName::try_from(name.to_owned()).ok());
+        let name = match self.name.clone().or(called) {
+            Some(name) => name,
             None => ServerName::IpAddress(stream.peer_addr()?.ip().to_canonical().into()),
         };
         let connecting =
@@ -242,7 +230,7 @@ impl Client {
 /// Takes any certificate: encryption against listeners, not against a man in the middle. Signatures are checked all the
 /// same, so that whoever answers holds the key.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+pub(super) struct Anyone(pub(super) Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Anyone {
     fn verify_server_cert(

@@ -138,6 +138,8 @@ pub enum Lost {
     Timeout,
     /// It answered what makes no sense here.
     Protocol,
+    /// All connections to it are in use, or this one was needed for somebody else.
+    Busy,
     /// It was lost before the final dot was sent: it can't have taken the message.
     BeforeDot,
 }

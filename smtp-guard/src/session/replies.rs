@@ -50,6 +50,7 @@ replies! {
     backend_unreachable => 451 (4, 4, 1) "Mail server not reachable, try again later";
     backend_lost => 451 (4, 4, 2) "Connection to the mail server was lost, try again later";
     backend_timeout => 451 (4, 4, 2) "Mail server did not answer in time, try again later";
+    backend_busy => 451 (4, 3, 2) "Mail server is busy, try again later";
     backend_nonsense => 451 (4, 3, 0) "Mail server gave no usable answer, try again later";
 
     early_talker => 554 (5, 5, 1) "You spoke before the greeting";
@@ -82,6 +83,7 @@ pub fn lost(lost: Lost) -> Reply {
         Lost::Closed | Lost::BeforeDot => backend_lost(),
         Lost::Timeout => backend_timeout(),
         Lost::Protocol => backend_nonsense(),
+        Lost::Busy => backend_busy(),
     }
 }
 

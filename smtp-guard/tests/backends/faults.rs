@@ -26,7 +26,7 @@ const SOUND: Backend = Backend {
 };
 
 impl Backend {
-    fn serve(self, mut stream: TcpStream) -> std::io::Result<()> {
+    fn serve(self, mut stream: &TcpStream) -> std::io::Result<()> {
         stream.write_all(self.greeting)?;
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         while let Some(line) = lines.next().transpose()? {
@@ -63,13 +63,18 @@ pub(crate) fn start_sound() -> SocketAddr {
     start(SOUND)
 }
 
+/// One connection of it.
+pub(crate) fn serve_sound(stream: &TcpStream) -> std::io::Result<()> {
+    SOUND.serve(stream)
+}
+
 fn start(backend: Backend) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             // A guard that hangs up on nonsense does what it should.
-            std::thread::spawn(move || backend.serve(stream));
+            std::thread::spawn(move || backend.serve(&stream));
         }
     });
     address

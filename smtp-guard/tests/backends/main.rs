@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod balancer;
+mod connections;
 mod faults;
 mod lax;
 mod places;
@@ -38,7 +39,7 @@ fn with_configured_guard(backend: SocketAddr, change: impl FnOnce(&mut Config), 
 
 fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::path::Path) -> SocketAddr {
     let mut config = Config::builtin();
-    config.backend.servers = vec![BackendAddr(backend)];
+    config.backend.servers = vec![BackendAddr::Address(backend)];
     config.relay.domains = vec!["example.org".to_owned()];
     config.listen[0].address = "127.0.0.1:0".parse().unwrap();
     change(&mut config);

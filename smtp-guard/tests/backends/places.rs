@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::with_configured_guard;
 
 /// A client behind a balancer.
-struct Client(BufReader<TcpStream>);
+pub(crate) struct Client(BufReader<TcpStream>);
 
 impl Client {
     /// Connects as `address`.
-    fn connect(guard: SocketAddr, address: &str) -> Self {
+    pub(crate) fn connect(guard: SocketAddr, address: &str) -> Self {
         let mut stream = TcpStream::connect(guard).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let (family, other) = if address.contains(':') { (6, "2001:db8::25") } else { (4, "192.0.2.25") };
@@ -20,7 +20,7 @@ impl Client {
     }
 
     /// The next reply's code; 0 once the connection is closed.
-    fn code(&mut self) -> u16 {
+    pub(crate) fn code(&mut self) -> u16 {
         loop {
             let mut line = String::new();
             match self.0.read_line(&mut line) {
@@ -31,10 +31,21 @@ impl Client {
         }
     }
 
-    fn say(&mut self, line: &str) -> u16 {
+    pub(crate) fn say(&mut self, line: &str) -> u16 {
+        self.send(line);
+        self.code()
+    }
+
+    pub(crate) fn send(&mut self, line: &str) {
         // Where the guard has closed, the reply says so.
         let _ = self.0.get_mut().write_all(format!("{line}\r\n").as_bytes());
-        self.code()
+    }
+
+    /// The next line.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line
     }
 }
 

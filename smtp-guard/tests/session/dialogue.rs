@@ -62,7 +62,7 @@ impl World {
         config.limits.recipients = 2;
         config.limits.message_size = 100;
         if setting.tls {
-            config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into() });
+            config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into(), also: Vec::new() });
         }
         change(&mut config);
         let rules = Arc::new(Rules::new(Arc::new(config), None));

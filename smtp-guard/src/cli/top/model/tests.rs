@@ -24,9 +24,10 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             uptime_seconds: seconds,
             listeners: vec![String::from("0.0.0.0:25")],
             backend: [("10.0.0.10:25", true), ("10.0.0.11:25", false)]
-                .map(|(address, answers)| Server { address: address.to_owned(), answers })
+                .map(|(address, answers)| Server { address: address.to_owned(), answers, connections: 0 })
                 .into(),
             connections: 12,
+            certificates: Vec::new(),
             recipients: Recipients { known: None, catch_all: Vec::new(), unknown_wordings: Default::default() },
             messages: Messages { accepted: 1000 + 3 * seconds, rejected: 20, deferred: 7, ambiguous: 0 },
             blocklists: Vec::new(),

@@ -1,0 +1,495 @@
+//! Connections to one server of the backend: how many at once, who waits, and who gives way.
+//!
+//! A mail server takes a bounded number of connections (Postfix: 100), and strangers must not hold them all.
+//!
+//! # Who may have a place
+//! Sources with a history and exempt clients may have all of `backend.connections`, strangers all but a tenth. The guard's
+//! own questions (is the server well, does it take any recipient) have [`OWN`] places beside them.
+//!
+//! # Who is next
+//! A place that becomes free goes to the network that holds fewest, there to the source that holds fewest, there to whoever
+//! waits longest. Among equals sources with a history come first, then the network that was not served for longest.
+//!
+//! # Who gives way
+//! While somebody waits for [`PATIENCE`], a stranger whose place has been idle as long gives way: its transaction is lost,
+//! its session stays. It must be of the network that holds most, and that more than one place above what the waiting one
+//! holds. So whoever holds one place is never made to give it up, and whoever holds most can only harm himself.
+//!
+//! # Bounds
+//! As many wait as there are sessions. One lock; a change costs a look at each network that holds or waits, at most one for
+//! each session.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::sources::Standing;
+use crate::addr::Source;
+use crate::clock::Instant;
+use crate::feedback::networks::Network;
+
+/// How long a newcomer waits before somebody else gives way, and how long that one's place must have been idle.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// The part of the places that is kept for sources with a history: one in ten.
+const RESERVE: u32 = 10;
+/// Places for the guard's own questions.
+const OWN: usize = 2;
+
+/// The places of one server.
+#[derive(Debug)]
+pub(super) struct Places {
+    limit: u32,
+    table: Mutex<Table>,
+    own: Arc<Semaphore>,
+}
+
+/// Who wants a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Who {
+    pub(super) source: Source,
+    pub(super) standing: Standing,
+}
+
+/// A place; gives it back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    who: Who,
+    number: u64,
+    mark: Arc<Mark>,
+}
+
+/// The right to one connection.
+#[derive(Debug)]
+pub(super) enum Room {
+    Client(Place),
+    /// Of the guard itself.
+    Own(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit),
+}
+
+/// What others may see of a place without stopping its session.
+#[derive(Debug)]
+struct Mark {
+    /// Since when the session waits for its client, in ns of [`Instant`]; or [`BUSY`], or [`CEDED`].
+    idle_since: AtomicU64,
+    call: Notify,
+}
+
+const BUSY: u64 = u64::MAX;
+const CEDED: u64 = u64::MAX - 1;
+
+#[derive(Debug, Default)]
+struct Table {
+    held: u32,
+    last: u64,
+    /// With a history, and without.
+    waiting: [usize; 2],
+    networks: HashMap<Network, Line>,
+}
+
+/// What a network holds and waits for.
+#[derive(Debug, Default)]
+struct Line {
+    held: u32,
+    /// When it was served last, as a number that grows.
+    served: u64,
+    sources: HashMap<Source, Slot>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    held: u32,
+    served: u64,
+    /// Places of strangers, by their number.
+    marks: HashMap<u64, Arc<Mark>>,
+    /// With a history, and without.
+    waiting: [VecDeque<Waiter>; 2],
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: u64,
+    who: Who,
+    grant: oneshot::Sender<Place>,
+}
+
+/// Takes a waiter out of its line where it stops waiting.
+struct Ticket<'a> {
+    places: &'a Arc<Places>,
+    who: Who,
+    number: u64,
+}
+
+impl Places {
+    /// `limit` places, and our own.
+    pub(super) fn new(limit: u32) -> Arc<Self> {
+        Arc::new(Self { limit, table: Mutex::default(), own: Arc::new(Semaphore::new(OWN)) })
+    }
+
+    /// A place for the guard's own questions, if one is free.
+    pub(super) fn try_own(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.own).try_acquire_owned().ok()
+    }
+
+    /// A place for the guard's own questions, once it is free. Cancel safe.
+    pub(super) async fn own(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed.
+        Arc::clone(&self.own).acquire_owned().await.ok()
+    }
+
+    /// Places that are held now.
+    pub(super) fn held(&self) -> u32 {
+        self.table().held
+    }
+
+    /// A place for `who`, if one is free and nobody with a better claim waits.
+    pub(super) fn try_enter(self: &Arc<Self>, who: Who) -> Option<Place> {
+        let mut table = self.table();
+        let free = table.held < who.standing.places(self.limit) && !table.waits(who.standing);
+        free.then(|| table.sit(self, who))
+    }
+
+    /// A place for `who`, as long as it takes. Cancel safe: who stops waiting leaves the line.
+    pub(super) async fn enter(self: &Arc<Self>, who: Who) -> Option<Place> {
+        let (grant, mut granted) = oneshot::channel();
+        let ticket = Ticket { places: self, who, number: self.table().queue(who, grant) };
+        // One may have become free meanwhile.
+        self.serve();
+        loop {
+            tokio::select! {
+                biased;
+                place = &mut granted => {
+                    drop(ticket);
+                    return place.ok();
+                }
+                () = tokio::time::sleep(PATIENCE) => self.press(who, Instant::now()),
+            }
+        }
+    }
+
+    /// Makes somebody give way to `who`, if there is somebody who may be made to.
+    fn press(&self, who: Who, now: Instant) {
+        if let Some(mark) = self.table().victim(who, now) {
+            mark.call.notify_one();
+        }
+    }
+
+    /// Hands out what is free.
+    fn serve(self: &Arc<Self>) {
+        loop {
+            let (waiter, place) = {
+                let mut table = self.table();
+                let Some(waiter) = table.next(self.limit) else { return };
+                let place = table.sit(self, waiter.who);
+                (waiter, place)
+            };
+            // Outside of the lock: where nobody waits for it any more, the place is given back at once.
+            drop(waiter.grant.send(place));
+        }
+    }
+
+    // A panic elsewhere can't leave the table half changed: nothing in between can panic.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Standing {
+    /// What of `limit` places this client may use. With few of them nothing is kept.
+    fn places(self, limit: u32) -> u32 {
+        match self {
+            Self::Exempt | Self::Known => limit,
+            Self::Stranger => limit - limit / RESERVE,
+        }
+    }
+
+    /// Its line: with a history, or without.
+    fn line(self) -> usize {
+        usize::from(self == Self::Stranger)
+    }
+}
+
+impl Table {
+    fn line(&mut self, source: Source) -> &mut Line {
+        self.networks.entry(Network::of(source)).or_default()
+    }
+
+    /// Whether somebody waits who would have a place before `standing`.
+    fn waits(&self, standing: Standing) -> bool {
+        self.waiting[..=standing.line()].iter().any(|waiting| *waiting > 0)
+    }
+
+    fn sit(&mut self, places: &Arc<Places>, who: Who) -> Place {
+        self.last += 1;
+        let number = self.last;
+        let mark = Arc::new(Mark { idle_since: AtomicU64::new(BUSY), call: Notify::new() });
+        self.held += 1;
+        let line = self.line(who.source);
+        (line.held, line.served) = (line.held + 1, number);
+        let slot = line.sources.entry(who.source).or_default();
+        (slot.held, slot.served) = (slot.held + 1, number);
+        if who.standing == Standing::Stranger {
+            slot.marks.insert(number, Arc::clone(&mark));
+        }
+        Place { places: Arc::clone(places), who, number, mark }
+    }
+
+    fn leave(&mut self, who: Who, number: u64) {
+        self.held -= 1;
+        let line = self.line(who.source);
+        line.held -= 1;
+        if let Some(slot) = line.sources.get_mut(&who.source) {
+            slot.held -= 1;
+            slot.marks.remove(&number);
+        }
+        self.forget(who.source);
+    }
+
+    fn queue(&mut self, who: Who, grant: oneshot::Sender<Place>) -> u64 {
+        self.last += 1;
+        self.waiting[who.standing.line()] += 1;
+        let ticket = self.last;
+        let line = self.line(who.source);
+        let slot = line.sources.entry(who.source).or_default();
+        slot.waiting[who.standing.line()].push_back(Waiter { ticket, who, grant });
+        ticket
+    }
+
+    /// Takes the next waiter out of its line, if there is a place for it.
+    fn next(&mut self, limit: u32) -> Option<Waiter> {
+        let lines = [Standing::Known, Standing::Stranger].map(|standing| self.held < standing.places(limit));
+        let first = |slot: &Slot| (0..2).find(|line| lines[*line] && !slot.waiting[*line].is_empty());
+        let candidates = self.networks.iter().flat_map(|(network, line)| {
+            line.sources.iter().filter_map(move |(source, slot)| {
+                let class = first(slot)?;
+                let ticket = slot.waiting[class].front()?.ticket;
+                let order = (line.held, class, line.served, slot.held, slot.served, ticket);
+                Some((order, *network, *source, class))
+            })
+        });
+        let (_, network, source, class) = candidates.min_by_key(|(order, ..)| *order)?;
+        let waiter = self.networks.get_mut(&network)?.sources.get_mut(&source)?.waiting[class].pop_front()?;
+        self.waiting[class] -= 1;
+        self.forget(source);
+        Some(waiter)
+    }
+
+    /// The mark of the stranger who gives way to `who`, which is told so by it.
+    fn victim(&self, who: Who, now: Instant) -> Option<Arc<Mark>> {
+        let held = self.networks.get(&Network::of(who.source)).map_or(0, |line| line.held);
+        let idle = |mark: &Mark| {
+            let since = mark.idle_since.load(Ordering::Relaxed);
+            (since < CEDED && now.since(Instant::from_ns(since)) >= PATIENCE).then_some(since)
+        };
+        let marks = self.networks.values().filter(|line| line.held > held + 1).flat_map(|line| {
+            let slots = line.sources.values();
+            slots.flat_map(|slot| slot.marks.iter().map(|(number, mark)| (line.held, slot.held, *number, mark)))
+        });
+        let idle = marks.filter_map(|(network, source, number, mark)| {
+            let since = idle(mark)?;
+            Some(((network, source, Reverse(since), Reverse(number)), since, mark))
+        });
+        let (_, since, mark) = idle.max_by_key(|(order, ..)| *order)?;
+        // It may have begun to work at this very moment: then the next time.
+        let ceded = mark.idle_since.compare_exchange(since, CEDED, Ordering::AcqRel, Ordering::Relaxed);
+        ceded.is_ok().then(|| Arc::clone(mark))
+    }
+
+    fn stop_waiting(&mut self, who: Who, ticket: u64) {
+        let line = self.line(who.source);
+        if let Some(slot) = line.sources.get_mut(&who.source) {
+            let waiting = &mut slot.waiting[who.standing.line()];
+            let before = waiting.len();
+            waiting.retain(|waiter| waiter.ticket != ticket);
+            let gone = before - waiting.len();
+            self.waiting[who.standing.line()] -= gone;
+        }
+        self.forget(who.source);
+    }
+
+    /// Forgets a source and a network that hold nothing and wait for nothing.
+    fn forget(&mut self, source: Source) {
+        let network = Network::of(source);
+        let Some(line) = self.networks.get_mut(&network) else { return };
+        if line.sources.get(&source).is_some_and(|slot| slot.held == 0 && slot.waiting.iter().all(VecDeque::is_empty)) {
+            line.sources.remove(&source);
+        }
+        if line.sources.is_empty() {
+            self.networks.remove(&network);
+        }
+    }
+}
+
+impl Place {
+    /// The session waits for its client from `now` on.
+    pub(super) fn rests(&self, now: Instant) {
+        self.set(now.as_ns());
+    }
+
+    /// The session is at work: nobody takes the place. `false`: it has given way already.
+    pub(super) fn works(&self) -> bool {
+        self.set(BUSY)
+    }
+
+    fn set(&self, value: u64) -> bool {
+        let keep = |now: u64| (now != CEDED).then_some(value);
+        self.mark.idle_since.fetch_update(Ordering::AcqRel, Ordering::Acquire, keep).is_ok()
+    }
+
+    /// Resolves when the place shall be given up. Cancel safe.
+    pub(super) fn ceded(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mark = Arc::clone(&self.mark);
+        async move {
+            while mark.idle_since.load(Ordering::Acquire) != CEDED {
+                mark.call.notified().await;
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.table().leave(self.who, self.number);
+        self.places.serve();
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.places.table().stop_waiting(self.who, self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(address: &str, standing: Standing) -> Who {
+        Who { source: crate::addr::Ipv6Prefix::default().source(address.parse().unwrap()), standing }
+    }
+
+    /// With `limit` places taken by `holders` and `waiting` in line, in this order: who is served as places become free, the
+    /// holders leaving in their order.
+    #[track_caller]
+    fn check(limit: u32, holders: &[(&str, Standing)], waiting: &[(&str, Standing)], expected: &[usize]) {
+        let places = Places::new(limit);
+        let mut held: Vec<_> =
+            holders.iter().map(|(ip, standing)| places.try_enter(who(ip, *standing)).unwrap()).collect();
+        let mut granted = Vec::new();
+        for (ip, standing) in waiting {
+            assert!(places.try_enter(who(ip, *standing)).is_none(), "{ip} finds a place");
+            let (grant, place) = oneshot::channel();
+            places.table().queue(who(ip, *standing), grant);
+            granted.push(place);
+        }
+        let (mut order, mut kept) = (Vec::new(), Vec::new());
+        while !held.is_empty() {
+            drop(held.remove(0));
+            for (n, place) in granted.iter_mut().enumerate() {
+                if let Ok(place) = place.try_recv() {
+                    order.push(n);
+                    kept.push(place);
+                }
+            }
+        }
+        assert_eq!(order, expected, "{waiting:?}");
+        assert_eq!(places.held() as usize, kept.len());
+        drop((kept, granted));
+        // What was granted to nobody comes back as well.
+        places.serve();
+        assert_eq!(places.held(), 0);
+        assert!(places.table().networks.is_empty());
+    }
+
+    #[test]
+    fn c3_places_go_round_by_network_and_source() {
+        use Standing::{Exempt, Known, Stranger};
+        let greedy = [("192.0.2.1", Stranger); 3];
+        // The network that holds fewest; then whoever waits longest.
+        check(3, &greedy, &[("192.0.2.2", Stranger), ("198.51.100.1", Stranger)], &[1, 0]);
+        check(3, &greedy, &[("192.0.2.1", Stranger), ("192.0.2.2", Stranger)], &[1, 0]);
+        check(3, &greedy, &[("198.51.100.1", Stranger), ("203.0.113.1", Stranger)], &[0, 1]);
+        // A history comes first among equals, not before those who hold less.
+        check(3, &greedy, &[("198.51.100.1", Stranger), ("203.0.113.1", Known)], &[1, 0]);
+        check(3, &greedy, &[("192.0.2.9", Known), ("203.0.113.1", Stranger)], &[1, 0]);
+        check(3, &greedy, &[("198.51.100.1", Stranger), ("203.0.113.1", Exempt)], &[1, 0]);
+    }
+
+    #[test]
+    fn c3_a_tenth_is_kept_for_sources_with_a_history() {
+        let places = Places::new(20);
+        let taken: Vec<_> =
+            (0..30).map_while(|n| places.try_enter(who(&format!("192.0.{n}.1"), Standing::Stranger))).collect();
+        assert_eq!(taken.len(), 18);
+        let known: Vec<_> = (0..30).map_while(|_| places.try_enter(who("198.51.100.1", Standing::Known))).collect();
+        assert_eq!((known.len(), places.held()), (2, 20));
+    }
+
+    /// Whether one of `holders`, idle for so many ms, gives way to `newcomer`; the number of the one who does.
+    #[track_caller]
+    fn check_victim(holders: &[(&str, Standing, u64)], newcomer: &str, expected: Option<usize>) {
+        let places = Places::new(u32::try_from(holders.len()).unwrap());
+        let now = Instant::from_ns(1_000_000_000_000);
+        let mut held = Vec::new();
+        for (ip, standing, idle_ms) in holders {
+            let place = places.table().sit(&places, who(ip, *standing));
+            if *idle_ms > 0 {
+                place.rests(Instant::from_ns(now.as_ns() - idle_ms * 1_000_000));
+            }
+            held.push(place);
+        }
+        places.press(who(newcomer, Standing::Stranger), now);
+        let ceded = held.iter().position(|place| !place.works());
+        assert_eq!(ceded, expected, "{holders:?}, {newcomer}");
+    }
+
+    #[test]
+    fn c3_who_holds_most_and_idles_gives_way() {
+        use Standing::{Known, Stranger};
+        let idle = |ip| (ip, Stranger, 5000);
+        check_victim(&[idle("192.0.2.1"), ("192.0.2.2", Stranger, 9000)], "198.51.100.1", Some(1));
+        check_victim(&[idle("192.0.2.1"), idle("192.0.2.1"), idle("198.51.100.7")], "203.0.113.1", Some(0));
+        // At work, or only just idle; with a history; alone; of the newcomer's own network.
+        check_victim(&[("192.0.2.1", Stranger, 0), ("192.0.2.1", Stranger, 900)], "198.51.100.1", None);
+        check_victim(&[("192.0.2.1", Known, 5000), ("192.0.2.1", Known, 5000)], "198.51.100.1", None);
+        check_victim(&[idle("192.0.2.1"), idle("203.0.113.1")], "198.51.100.1", None);
+        check_victim(&[idle("192.0.2.1"), idle("192.0.2.2")], "192.0.2.3", None);
+    }
+
+    #[tokio::test]
+    async fn c3_a_newcomer_is_served_while_one_network_idles_on_every_place() {
+        let places = Places::new(4);
+        let mut held: Vec<_> =
+            (0..4).map(|_| places.try_enter(who("2001:db8:7::1", Standing::Stranger)).unwrap()).collect();
+        held.iter().for_each(|place| place.rests(Instant::from_ns(0)));
+        let waiting = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move { places.enter(who("198.51.100.1", Standing::Stranger)).await }
+        });
+        let ceded = loop {
+            tokio::time::sleep(PATIENCE / 10).await;
+            if let Some(ceded) = held.iter().position(|place| !place.works()) {
+                break ceded;
+            }
+            held.iter().for_each(|place| place.rests(Instant::from_ns(0)));
+        };
+        held[ceded].ceded().await;
+        drop(held.remove(ceded));
+        assert!(waiting.await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn c3_who_stops_waiting_leaves_the_line() {
+        let places = Places::new(1);
+        let held = places.try_enter(who("192.0.2.1", Standing::Stranger));
+        let gone = tokio::time::timeout(Duration::ZERO, places.enter(who("203.0.113.1", Standing::Stranger))).await;
+        assert!(gone.is_err());
+        assert!(!places.table().waits(Standing::Stranger));
+        drop(held);
+        assert!(places.try_enter(who("192.0.2.1", Standing::Stranger)).is_some());
+    }
+}
