@@ -65,13 +65,23 @@ pub fn run_for(command: &mut Command, input: &str, longest: Duration) -> Run {
 }
 
 /// Waits until `look` finds something, or panics with `what` and `detail` after a bound.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>, detail: impl FnOnce() -> String) -> T {
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>, detail: impl FnOnce() -> String) -> T {
+    wait_up_to(Duration::from_secs(20), what, look, detail)
+}
+
+/// Likewise for what takes its time.
+pub fn wait_up_to<T>(
+    bound: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Option<T>,
+    detail: impl FnOnce() -> String,
+) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        if started.elapsed() > Duration::from_secs(20) {
+        if started.elapsed() > bound {
             panic!("waited in vain: {what}\n{}", detail());
         }
         std::thread::sleep(LOOK);

@@ -360,7 +360,7 @@ fn a8_a_list_is_shown_by_its_name_or_without_its_key() {
     }
     // Nor in what is said of a file that is wrong.
     let twice = format!("[[dnsbl]]\nzone = \"{keyed}\"\nname = \"bl\"\n").repeat(2);
-    let broken = format!("[[dnsbl]]\nzone = \"{keyed}..\"\nname = \"bl\"\n");
+    let broken = format!("[[dnsbl]]\nzone = \"{key}..zen.example\"\nname = \"bl\"\n");
     for text in [twice, broken] {
         let report = parse(&(LEAST.to_owned() + &text)).unwrap_err().to_string();
         assert!(report.contains("bl") && !report.contains(key), "{report}");

@@ -7,7 +7,7 @@
 //! Where there is no recipient table, the backend is asked once an hour for two recipients that nobody has and for
 //! `postmaster`, of each domain that we serve: in a connection of its own, since servers hold refused recipients against a
 //! connection. Only a clear answer changes what is known; a backend that is lost doesn't. A domain is held for a catch-all
-//! when it was found so twice, five minutes apart: a backend takes anything while its directory is away. A clear refusal
+//! when it was found so twice, half a minute apart: a backend takes anything while its directory is away. A clear refusal
 //! that a client hears outweighs that at once ([`Shared::contradict`]). Words are learned where they are the same for both and
 //! `postmaster` is taken: else it may be us, or the moment, that is refused.
 
@@ -36,7 +36,7 @@ const LOST: Duration = Duration::from_secs(300);
 /// After a contradiction: one look for all that come at once.
 const CALM: Duration = Duration::from_secs(60);
 /// Before a domain that seems to be a catch-all is looked at again.
-const AGAIN: Duration = Duration::from_secs(300);
+const AGAIN: Duration = Duration::from_secs(30);
 /// Domains of one round; of more the next ones come in the next round.
 const DOMAINS: usize = 100;
 /// How long the backend may take for all questions about one domain, connecting excepted.

@@ -184,9 +184,9 @@ fn who_has_logged_in_may_relay_and_who_failed_may_not() {
         config.harvest.delay = Duration::from_secs(5);
     };
     let unknown = format!(
-        "{LOGIN}{MAIL}C RCPT TO:<no@example.org>\n > RCPT\n B 550 5.1.1 no\n ! UnknownRecipient\n # refused unknown_recipient\n < 550"
+        "{LOGIN}{MAIL}C RCPT TO:<no@example.org>\n > RCPT\n B 550 5.1.1 no\n ! Offence(UnknownRecipient)\n # refused unknown_recipient\n < 550"
     );
-    check_in("no delay for users", &setting(Role::Submission, true), slow, &unknown);
+    check_in("b5: no delay for users, and no harvest", &setting(Role::Submission, true), slow, &unknown);
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn a_second_guard_is_told_of_the_first() {
         Program::start(Command::new(binary()).arg("run").arg("--config").arg(&config), folder.path().join("log"));
     first.wait_for("smtp-guard runs");
     let second = guard(folder.path(), &["run"], |text| text);
-    assert!(second.code() == 1 && second.stderr.contains("another smtp-guard runs"), "{second:#?}");
+    assert!(second.code() == 1 && second.stderr.contains("another program has the state directory"), "{second:#?}");
     first.kill9();
     let mut third =
         Program::start(Command::new(binary()).arg("run").arg("--config").arg(&config), folder.path().join("log3"));

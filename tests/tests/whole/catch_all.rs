@@ -1,7 +1,9 @@
 //! Whether the backend takes any recipient of a domain: found out by the guard itself, beside the sessions.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use smtp_guard_tests::{Guard, Postfix, World, wait_for};
+use std::time::Duration;
+
+use smtp_guard_tests::{Guard, Postfix, World, wait_for, wait_up_to};
 
 /// What `status` says of the domains of which any recipient is taken.
 fn catch_alls(guard: &Guard<'_>) -> serde_json::Value {
@@ -15,7 +17,8 @@ fn a_catch_all_is_recognised() {
     let _postfix = Postfix::start(&world, "virtual_alias_maps = inline:{ {@example.org = alice@example.org} }");
     let guard = Guard::start(&world, &[]);
     let seen = || (catch_alls(&guard) == serde_json::json!(["example.org"])).then_some(());
-    wait_for("the catch-all in status", seen, || guard.log());
+    // It is what was found so twice.
+    wait_up_to(Duration::from_secs(90), "the catch-all in status", seen, || guard.log());
     assert_eq!(guard.metric("smtp_guard_catch_all_domains"), 1.0);
     let log = guard.log();
     assert!(log.contains("takes any recipient of this domain") && log.contains("[recipients] known"), "{log}");

@@ -1,4 +1,5 @@
 //! One network takes all connections that it can get; honest strangers are served to the dot meanwhile.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
