@@ -212,4 +212,4 @@ fn answer(keeper: &mut Keeper, control: Control) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

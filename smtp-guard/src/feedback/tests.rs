@@ -44,6 +44,13 @@ impl Meter for Counted {
     }
 }
 
+/// A ledger that nobody else looks at, for tests of other parts.
+pub(crate) fn alone(config: &Arc<Config>, bans: &Arc<BanTable>) -> Feedback {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), Ipv6Prefix::default()).unwrap();
+    start(Arc::clone(config), Arc::clone(bans), store, Arc::new(Counted::default())).0
+}
+
 struct World {
     directory: tempfile::TempDir,
     config: Arc<Config>,

@@ -256,34 +256,15 @@ impl Stop {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::feedback::{self, Meter};
-    use crate::store::Store;
-
-    struct Nobody;
-
-    impl Meter for Nobody {
-        fn offence(&self, _: &'static str) {}
-        fn ban(&self, _: smtp_guard_ebpf::reason::Reason) {}
-        fn deferral(&self, _: smtp_guard_ebpf::reason::Reason) {}
-        fn bans_active(&self, _: usize) {}
-        fn store(&self, _: bool) {}
-        fn report_dropped(&self) {}
-        fn ban_latency(&self, _: Duration) {}
-        fn bound_reached(&self, _: &'static str) {}
-    }
 
     #[tokio::test]
     async fn c7_handshakes_of_a_source_are_paced() {
-        let state = tempfile::tempdir().unwrap();
         let mut config = Config::builtin();
         config.exempt = ["192.0.2.9/32".parse().unwrap()].into_iter().collect();
         let config = Arc::new(config);
         let bans = Arc::new(crate::edge::bans::BanTable::new(None, 10));
-        let store = Store::open(state.path(), config.limits.ipv6_prefix).unwrap();
-        let (feedback, _task) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, Arc::new(Nobody));
+        let feedback = crate::feedback::tests::alone(&config, &bans);
         let rules = Arc::new(Rules::new(config, None));
         let shared = Shared::new(rules, feedback, Metrics::new(), bans, &Plan::whole(100)).unwrap();
         let begun = |ip: &str, times: usize| {
