@@ -257,20 +257,44 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::Heard;
 
-    #[tokio::test]
-    async fn c7_handshakes_of_a_source_are_paced() {
+    /// A guard with a ledger of its own, for whom 192.0.2.9 is exempt.
+    fn guard() -> Arc<Shared> {
         let mut config = Config::builtin();
         config.exempt = ["192.0.2.9/32".parse().unwrap()].into_iter().collect();
         let config = Arc::new(config);
         let bans = Arc::new(crate::edge::bans::BanTable::new(None, 10));
         let feedback = crate::feedback::tests::alone(&config, &bans);
         let rules = Arc::new(Rules::new(config, None));
-        let shared = Shared::new(rules, feedback, Metrics::new(), bans, &Plan::whole(100)).unwrap();
-        let begun = |ip: &str, times: usize| {
-            let addr = ClientAddr::new(format!("{ip}:4000").parse().unwrap());
-            (0..times).filter(|_| !shared.hastens_handshakes(addr)).count()
-        };
+        Shared::new(rules, feedback, Metrics::new(), bans, &Plan::whole(100)).unwrap()
+    }
+
+    fn addr(ip: &str) -> ClientAddr {
+        ClientAddr::new(format!("{ip}:4000").parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn b10_what_others_were_told_answers_strangers_only() {
+        let shared = guard();
+        let sender = Digest::of("a@client.example");
+        for (ip, sender) in [("192.0.2.1", sender), ("192.0.2.2", Digest::of("b@client.example"))] {
+            let heard = Heard { recipient: "x@example.org".into(), sender, unknown: true };
+            shared.hear(addr(ip), &heard);
+        }
+        let partner = addr("198.51.100.1");
+        let answered = |addr, recipient| shared.facts(addr, sender, recipient).unknown;
+        assert!(answered(partner, Some("x@example.org")), "while nothing is known of it");
+        shared.feedback.marks().history(partner.source(shared.config.limits.ipv6_prefix), true);
+        assert!(!answered(partner, Some("x@example.org")), "its mail was accepted before: the backend is asked");
+        assert!(answered(addr("198.51.100.2"), Some("x@example.org")));
+        assert!(!answered(addr("198.51.100.2"), Some("y@example.org")));
+    }
+
+    #[tokio::test]
+    async fn c7_handshakes_of_a_source_are_paced() {
+        let shared = guard();
+        let begun = |ip: &str, times: usize| (0..times).filter(|_| !shared.hastens_handshakes(addr(ip))).count();
         assert_eq!(begun("192.0.2.1", 2_500), 600, "the rest of them waits");
         assert_eq!(begun("192.0.2.2", 10), 10, "a neighbour doesn't");
         assert_eq!(begun("192.0.2.9", 2_500), 2_500, "an exempt one never does");

@@ -248,3 +248,20 @@ fn b11_only_clients_of_our_own_may_ask_for_notices_of_delivery() {
                 C RCPT TO:<b@other.example> NOTIFY=SUCCESS\n > RCPT TO:<b@other.example> NOTIFY=SUCCESS|";
     check_in("a user", &setting(Role::Mx, true), dovecot, user);
 }
+
+#[test]
+fn b5_users_and_own_hosts_are_never_harvesters() {
+    let told = "C RCPT TO:<no@example.org>\n > RCPT\n B 550 5.1.1 no\n ! Offence(UnknownRecipient)\n # refused unknown_recipient\n < 550";
+    let patient = |config: &mut Config| {
+        dovecot(config);
+        config.limits.failed_commands = 100;
+        config.relay.networks = ["192.0.2.0/24".parse().unwrap()].into_iter().collect();
+    };
+    let mail = "C MAIL FROM:<a@b.example>\n > MAIL\n B 250 Ok\n < 250\n ";
+    let many = format!("C EHLO c\n < 250\n {mail}{}", format!("{told}\n ").repeat(10));
+    check_in("a host of ours", &setting(Role::Mx, true), patient, &many);
+    let failed = "C EHLO c\n < 250\n C AUTH PLAIN AHUAcA==\n > auth\n A rejected\n ! Offence(AuthFailures)\n # refused auth_failures\n T\n < 535\n ";
+    check_in("one that failed to log in", &setting(Role::Mx, true), patient, &format!("{failed}{mail}{told}"));
+    let deferred = format!("F deferred\n C EHLO c\n < 250\n {mail}{told}");
+    check_in("it doesn't wait for what a stranger at its address did", &setting(Role::Mx, true), patient, &deferred);
+}
