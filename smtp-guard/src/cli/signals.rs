@@ -5,25 +5,31 @@
 
 use std::io;
 
-use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM};
+use libc::{SIGPWR, SIGSTKFLT};
+use signal_hook::consts::{
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
+};
 use signal_hook::iterator::Signals;
 
 /// What ends the program.
 const END: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
-/// What would end it by default, and must not. (SIGPIPE is ignored by the runtime of Rust.)
-const IGNORED: [i32; 7] = [SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO];
+/// What would end it by default, and must not; so do all real-time signals. (SIGPIPE is ignored by the runtime of Rust.)
+const IGNORED: [i32; 11] =
+    [SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT, SIGXCPU, SIGXFSZ];
 
 /// From here on no signal of [`IGNORED`] ends the program; each is told. Those of [`END`] call `end` with their names, in a
 /// thread of its own; without `end` they do what they do by default.
 pub(super) fn watch(end: Option<Box<dyn Fn(&'static str) + Send>>) -> io::Result<()> {
     let ending: &[i32] = if end.is_some() { &END } else { &[] };
-    let mut signals = Signals::new(IGNORED.iter().chain(ending))?;
+    let real_time: Vec<i32> = (libc::SIGRTMIN()..=libc::SIGRTMAX()).collect();
+    let mut signals = Signals::new(IGNORED.iter().chain(&real_time).chain(ending))?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in &mut signals {
             match &end {
                 Some(end) if END.contains(&signal) => end(name(signal)),
                 _ => tracing::warn!(
                     signal = name(signal),
+                    number = signal,
                     "ignored: a changed configuration needs a restart; files that it names are followed"
                 ),
             }

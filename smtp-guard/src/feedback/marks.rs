@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::networks::Network;
@@ -28,6 +29,8 @@ pub struct Marks {
     networks: Mutex<HashMap<Network, Instant>>,
     /// Senders that wrote to a trap by a source with a history, until when they are deferred.
     senders: Mutex<HashMap<(Source, Digest), Instant>>,
+    /// Whether there may be one.
+    any_sender: AtomicBool,
     hasher: RandomState,
 }
 
@@ -52,7 +55,13 @@ pub struct Mark {
 impl Default for Marks {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, networks: Mutex::default(), senders: Mutex::default(), hasher: RandomState::new() }
+        Self {
+            shards,
+            networks: Mutex::default(),
+            senders: Mutex::default(),
+            any_sender: AtomicBool::new(false),
+            hasher: RandomState::new(),
+        }
     }
 }
 
@@ -92,14 +101,16 @@ impl Marks {
         let room = senders.len() < SENDERS || senders.contains_key(&(source, sender));
         if room {
             senders.insert((source, sender), until);
+            self.any_sender.store(true, Ordering::Relaxed);
         }
         room
     }
 
     /// Whether `sender` is deferred where it comes by `source`.
     pub fn is_sender_deferred(&self, source: Source, sender: Digest, now: Instant) -> bool {
-        let senders = self.senders();
-        !senders.is_empty() && senders.get(&(source, sender)).is_some_and(|until| now < *until)
+        // Nearly always there is none: then no session waits for another here.
+        self.any_sender.load(Ordering::Relaxed)
+            && self.senders().get(&(source, sender)).is_some_and(|until| now < *until)
     }
 
     /// Forgets `source`, and with `pardoned` its network's deferral.
@@ -137,7 +148,9 @@ impl Marks {
         shard.retain(|_, kept| kept.familiar || now < kept.deferred_until);
         drop(shard);
         self.networks().retain(|_, until| now < *until);
-        self.senders().retain(|_, until| now < *until);
+        let mut senders = self.senders();
+        senders.retain(|_, until| now < *until);
+        self.any_sender.store(!senders.is_empty(), Ordering::Relaxed);
     }
 
     // A panic elsewhere can't leave a mark half changed.
@@ -177,6 +190,15 @@ mod tests {
         assert_eq!(of(trusted, 49).deferred_until, Some(Instant::from_ns(50)));
         marks.forget(trusted, true);
         assert_eq!(of(stranger, 49).deferred_until, None, "a pardon is for the network, too");
+        let digest = Digest::of("a@client.example");
+        assert!(!marks.is_sender_deferred(familiar, digest, Instant::from_ns(50)));
+        assert!(marks.defer_sender(familiar, digest, Instant::from_ns(60)));
+        let deferred = |source, digest, now| marks.is_sender_deferred(source, digest, Instant::from_ns(now));
+        assert!(deferred(familiar, digest, 59) && !deferred(familiar, digest, 60), "until then");
+        assert!(
+            !deferred(stranger, digest, 59) && !deferred(familiar, Digest::of("b@client.example"), 59),
+            "nobody else"
+        );
         marks.defer(stranger, Instant::from_ns(50));
         for turn in 0..SHARDS {
             marks.sweep(Instant::from_ns(60), turn);

@@ -55,10 +55,8 @@ impl Session {
         }
     }
 
-    /// The sender of the transaction; in lower case, as servers may take it for the same.
-    pub(super) fn sender_digest(&self) -> Digest {
-        let sender = self.transaction.as_ref().map(|transaction| transaction.sender.to_lowercase());
-        self.rules.digest(&sender.unwrap_or_default())
+    fn sender_digest(&self) -> Digest {
+        self.transaction.as_ref().map_or_else(|| self.rules.digest(""), |transaction| transaction.digest)
     }
 
     /// Takes down once for the transaction what the checks make of `found`.

@@ -105,6 +105,8 @@ pub struct Session {
 #[derive(Debug)]
 struct Transaction {
     sender: String,
+    /// Of the sender in lower case, as servers may take it for the same.
+    digest: Digest,
     accepted: u32,
     /// Those accepted, as the ledger knows them, for as long as no message has been sent to them.
     unsent: Vec<Digest>,

@@ -39,6 +39,7 @@ impl Session {
             (Question::Mail(mail), 2) => {
                 self.excused = 0;
                 self.transaction = Some(Transaction {
+                    digest: self.rules.digest(&mail.path.to_string().to_lowercase()),
                     sender: mail.path.to_string(),
                     accepted: 0,
                     unsent: Vec::new(),
@@ -111,7 +112,7 @@ impl Session {
 
     fn heard(&self, rcpt: &RcptTo, unknown: bool, out: &mut Vec<Output>) {
         if let Some(transaction) = &self.transaction {
-            let sender = self.rules.digest(&transaction.sender.to_lowercase());
+            let sender = transaction.digest;
             out.push(Output::Heard(Heard { recipient: rcpt.path.key().into(), sender, unknown }));
         }
     }

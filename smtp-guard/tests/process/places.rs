@@ -2,7 +2,6 @@
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use crate::{BINARY, Guard, connect};
 
@@ -10,16 +9,15 @@ use crate::{BINARY, Guard, connect};
 fn g_try_says_what_the_listener_would() {
     let directory = tempfile::tempdir().unwrap();
     let limits = "[limits]\ntotal_connections = 3\nnetwork_connections = 2\n";
-    let guard = Guard::start(directory.path(), limits, "", Stdio::null());
+    let mut guard = Guard::start(directory.path(), limits, "", Stdio::null());
+    let config = guard.config.clone();
     let attempt = |ip: &str| {
         let arguments = ["try", "--from", ip, "--helo", "x", "--config"];
-        let output = Command::new(BINARY).args(arguments).arg(&guard.config).output().unwrap();
+        let output = Command::new(BINARY).args(arguments).arg(&config).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     // What waiting for the start left behind is gone before the places are taken.
-    while !attempt("127.0.0.1").contains("limits.total_connections: 0 of 3") {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    guard.wait("all places are free", || attempt("127.0.0.1").contains("limits.total_connections: 0 of 3"));
     let mut held = Vec::new();
     for expected in ["220", "220", "421"] {
         let mut stream = connect(guard.address);

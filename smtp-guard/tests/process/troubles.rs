@@ -86,6 +86,8 @@ fn d6_only_the_signals_that_are_meant_to_end_it() {
         Signal::ALARM,
         Signal::VTALARM,
         Signal::PROF,
+        Signal::POWER,
+        Signal::XFSZ,
         Signal::IO,
     ] {
         guard.signal(signal);
