@@ -18,7 +18,7 @@ use super::admission::Arrival;
 use super::balancer::HeaderError;
 use super::drive::{Guest, drive};
 use super::sources::Seat;
-use super::{Shared, Stop, admission, balancer, catch_all, events, recipients};
+use super::{Shared, Stop, admission, balancer, catch_all, events, recipients, window};
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::{Listen, Role};
@@ -121,6 +121,7 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     // What is accepted inherits it.
     socket.set_send_buffer_size(SEND_BUFFER)?;
+    window::listens(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -148,6 +149,7 @@ async fn accept(listener: TcpListener, listen: Arc<Listen>, shared: Arc<Shared>,
         match accepted {
             Ok((stream, peer)) => {
                 shared.metrics.connection_opened();
+                window::start(&stream);
                 // An error means that the client is gone already; the address is for the backend only.
                 let destination = stream.local_addr().unwrap_or(listen.address);
                 let ends = Ends { source: peer, destination };

@@ -44,6 +44,7 @@ mod rehearse;
 mod sources;
 mod stream;
 mod tls;
+mod window;
 
 pub use blocklists::{Blocklists, Filled, fill};
 pub use listen::{Bound, Listeners};
@@ -72,6 +73,7 @@ pub struct Shared {
     handshakes: Semaphore,
     handshakes_told: handshakes::Told,
     headers: Arc<Semaphore>,
+    windows: Arc<window::Windows>,
     sources: Arc<sources::Sources>,
     /// Room for clients that were turned away and haven't closed yet.
     turned_away: Arc<Semaphore>,
@@ -113,7 +115,6 @@ impl Shared {
         Ok(Arc::new(Self {
             rules,
             feedback,
-            metrics,
             bans,
             blocklists: ArcSwap::default(),
             pool,
@@ -126,6 +127,8 @@ impl Shared {
             // Half of all connections: clients that stall in their handshakes leave room for others.
             handshakes: Semaphore::new((plan.sessions as usize / 2).max(1)),
             headers: Arc::new(Semaphore::new(plan.closing)),
+            windows: window::Windows::new(&metrics),
+            metrics,
             sources,
             turned_away: Arc::new(Semaphore::new(plan.closing)),
             epoch: crate::clock::WallTime::now().as_ms().unsigned_abs(),
