@@ -16,9 +16,9 @@ use smtp_guard::addr::ClientAddr;
 use smtp_guard::clock::{Both, Instant, WallTime};
 use smtp_guard::config::{AuthVia, Checks, Config, Mode, Role, Tls};
 use smtp_guard::facts::dns::{Failure, Reverse, SenderDomain};
-use smtp_guard::observe::metrics::Outcome;
 use smtp_guard::policy::Rules;
 use smtp_guard::policy::checks::Found;
+use smtp_guard::session::Outcome;
 use smtp_guard::session::{
     AuthVerdict, Event, Facts, Input, Lost, Opening, Output, Request, Secured, Session, Upstream, Wants,
 };

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use smtp_guard::addr::ClientAddr;
-use smtp_guard::clock::Both;
 use smtp_guard::config::{Checks, Config, Mode, Role};
 use smtp_guard::facts::dns::{Reverse, SenderDomain};
 use smtp_guard::policy::Rules;
@@ -41,7 +40,7 @@ fn decisions() -> Duration {
     config.limits.recipients = u32::MAX;
     config.checks = Checks { ptr: Mode::Enforce, ptr_forward: Mode::Enforce, ..Checks::default() };
     let rules = Arc::new(Rules::new(Arc::new(config), None));
-    let clock = Both::now();
+    let clock = smtp_guard::clock::both();
     let mut out = Vec::new();
     let opening = Opening {
         id: "bench".to_owned(),

@@ -12,13 +12,12 @@ use super::desk::Desk;
 use super::follow::{self, Unloaded};
 use super::{signals, sink};
 use crate::addr::BackendAddr;
-use crate::clock::Instant;
 use crate::config::{Config, Edge};
 use crate::descriptors;
 use crate::edge::bans::{BanTable, KernelBans};
 use crate::edge::events::Sample;
 use crate::edge::{self, EdgeError, KernelPlane};
-use crate::facts::recipients::KnownRecipients;
+use crate::facts;
 use crate::feedback::{self, Meter};
 use crate::observe::drops::Drops;
 use crate::observe::http::{Http, Ready};
@@ -63,7 +62,7 @@ async fn serve(mut config: Config, lost: Lost, stop: relay::Stop) -> anyhow::Res
     // What can fail because of the operator comes first, before anything is begun.
     let store = Store::open(&config.state.directory, config.limits.ipv6_prefix)?;
     let (store_state, digests) = (store.state().clone(), store.digests());
-    let known = config.recipients.known.as_deref().map(KnownRecipients::load).transpose()?;
+    let known = config.recipients.known.as_deref().map(facts::recipients::load).transpose()?;
     // Taken, but nobody can connect yet.
     let bound = Bound::bind(&config.listen)?;
     let admin_socket = admin::Socket::bind(&config.admin.socket)?;
@@ -104,7 +103,7 @@ async fn serve(mut config: Config, lost: Lost, stop: relay::Stop) -> anyhow::Res
     let listeners = bound.listen()?;
 
     let about = About {
-        started: Instant::now(),
+        started: crate::clock::now(),
         listeners: addresses.iter().map(ToString::to_string).collect(),
         backend: shared.backends(),
         certificates: shared.certificates(),
@@ -288,7 +287,7 @@ fn watch_kernel(plane: &Arc<KernelPlane>, config: &Arc<Config>, drops: &Arc<Drop
     thread("interfaces").spawn(move || follow::interfaces(&config, Unloaded::Wait))?;
     let (plane, drops) = (Arc::clone(plane), Arc::clone(drops));
     let take = move |samples: &[Sample], lost| {
-        drops.take(samples, Instant::now());
+        drops.take(samples, crate::clock::now());
         drops.lost(lost);
     };
     thread("drops").spawn(move || follow::events(&plane, take))?;

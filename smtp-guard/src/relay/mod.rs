@@ -8,18 +8,17 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::addr::ClientAddr;
 use crate::blocklist::Table;
-use crate::clock::Instant;
 use crate::config::Config;
 use crate::descriptors::Plan;
 use crate::facts::dns::{self, Resolver, Zone};
 use crate::facts::recipients::Unknowns;
 use crate::feedback::Feedback;
-use crate::feedback::marks::Mark;
-use crate::feedback::rates::Room;
+use crate::marks::Mark;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::{Backends, Certificates};
 use crate::offence::Digest;
 use crate::policy::Rules;
+use crate::rates::Room;
 use crate::session::Facts;
 
 mod admission;
@@ -128,7 +127,7 @@ impl Shared {
             headers: Arc::new(Semaphore::new(plan.closing)),
             sources,
             turned_away: Arc::new(Semaphore::new(plan.closing)),
-            epoch: crate::clock::WallTime::now().as_ms().unsigned_abs(),
+            epoch: crate::clock::wall().as_ms().unsigned_abs(),
             sessions: AtomicU64::new(0),
             config,
         }))
@@ -141,20 +140,20 @@ impl Shared {
     /// Counts one more message of the client's source, unless it has sent as many as it may.
     fn is_over_rate(&self, addr: ClientAddr) -> bool {
         let source = addr.source(self.config.limits.ipv6_prefix);
-        self.feedback.counters().messages.count(source, Instant::now()) == Room::Full
+        self.feedback.counters().messages.count(source, crate::clock::now()) == Room::Full
     }
 
     /// Counts one more TLS handshake of the client's source. `true`: it has begun too many in a minute.
     fn hastens_handshakes(&self, addr: ClientAddr) -> bool {
         let source = addr.source(self.config.limits.ipv6_prefix);
         !self.rules.client(addr.ip()).exempt
-            && self.feedback.counters().handshakes.count(source, Instant::now()) == Room::Full
+            && self.feedback.counters().handshakes.count(source, crate::clock::now()) == Room::Full
     }
 
     /// What the ledger lets sessions know of the client's source.
     fn mark(&self, addr: ClientAddr) -> Mark {
         let source = addr.source(self.config.limits.ipv6_prefix);
-        self.feedback.marks().of(source, Instant::now())
+        self.feedback.marks().of(source, crate::clock::now())
     }
 
     /// Who knows our certificates, if there are any.
@@ -169,7 +168,7 @@ impl Shared {
 
     /// What a recipient of `sender` is judged by, but for look-ups.
     fn facts(&self, addr: ClientAddr, sender: Digest, recipient: Option<&str>) -> Facts {
-        let (mark, now) = (self.mark(addr), Instant::now());
+        let (mark, now) = (self.mark(addr), crate::clock::now());
         let source = addr.source(self.config.limits.ipv6_prefix);
         let deferred = mark.deferred_until.is_some() || self.feedback.marks().is_sender_deferred(source, sender, now);
         // What others were told answers strangers only: a backend may answer by sender, and a partner must not pay for that.

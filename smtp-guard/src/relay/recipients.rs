@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use super::{Shared, Stop};
 use crate::addr::ClientAddr;
-use crate::clock::Instant;
 use crate::facts::recipients::{KnownRecipients, RecipientsError};
 use crate::observe::metrics::Metrics;
 use crate::policy::Rules;
 use crate::session::Heard;
-use crate::stamp::Stamp;
+use crate::stamp::{self, Stamp};
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -54,7 +53,7 @@ impl Shared {
         }
         self.contradict(&heard.recipient);
         let source = addr.source(self.config.limits.ipv6_prefix);
-        if unknowns.refused(&heard.recipient, source, heard.sender, Instant::now()) {
+        if unknowns.refused(&heard.recipient, source, heard.sender, crate::clock::now()) {
             self.metrics.bound_reached("unknown_recipients");
         }
     }
@@ -62,7 +61,7 @@ impl Shared {
     /// Whether the backend is known to refuse `recipient`.
     pub(super) fn is_unknown(&self, recipient: &str) -> bool {
         let unknowns = self.unknowns.lock().unwrap_or_else(PoisonError::into_inner);
-        unknowns.is_unknown(recipient, Instant::now())
+        unknowns.is_unknown(recipient, crate::clock::now())
     }
 }
 
@@ -92,12 +91,12 @@ struct Follower {
 impl Follower {
     /// Looks at the file; the table, or why there is none, if it has changed and is at rest. Blocks.
     fn look(mut self) -> (Self, Option<Result<KnownRecipients, RecipientsError>>) {
-        let now = Stamp::of(&self.path);
+        let now = stamp::of(&self.path);
         let at_rest = std::mem::replace(&mut self.last, now) == now;
         if !at_rest || now == self.settled {
             return (self, None);
         }
-        let result = KnownRecipients::load(&self.path);
+        let result = crate::facts::recipients::load(&self.path);
         // One that changed while it was read is looked at again.
         if !result.as_ref().is_err_and(RecipientsError::is_passing) {
             self.settled = now;
@@ -128,7 +127,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("recipients");
             fs::write(&path, text).unwrap();
-            let table = KnownRecipients::load(&path).unwrap();
+            let table = crate::facts::recipients::load(&path).unwrap();
             let stamp = table.stamp();
             let mut config = Config::builtin();
             config.relay.domains = vec!["example.org".to_owned()];

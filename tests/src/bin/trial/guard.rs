@@ -1,7 +1,7 @@
 //! The guard itself: its session, its rules, its ledger and its marks, as they are, in virtual time.
 //!
 //! What stands between them in the program is made simple here: reports reach the ledger at once, by the same function as in the
-//! program (`feedback::gate`), and a ban is in force at once. The proxy's limits of connections and messages per source are
+//! program (`gate`), and a ban is in force at once. The proxy's limits of connections and messages per source are
 //! left out; no profile comes near them.
 
 use std::collections::HashMap;
@@ -13,9 +13,9 @@ use smtp_guard::addr::{ClientAddr, Ipv6Prefix, Source};
 use smtp_guard::clock::{Both, Instant, WallTime};
 use smtp_guard::config::{Checks, Config, Profile, Role};
 use smtp_guard::facts::dns::{Reverse, SenderDomain};
-use smtp_guard::feedback::gate;
-use smtp_guard::feedback::ledger::{Ledger, Target};
-use smtp_guard::feedback::marks::Marks;
+use smtp_guard::gate;
+use smtp_guard::ledger::{Ledger, Target};
+use smtp_guard::marks::Marks;
 use smtp_guard::offence::{Conduct, Digest};
 use smtp_guard::policy::Rules;
 use smtp_guard::policy::checks::Found;
