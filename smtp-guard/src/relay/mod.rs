@@ -14,6 +14,7 @@ use crate::descriptors::Plan;
 use crate::facts::dns::{self, Resolver, Zone};
 use crate::facts::recipients::Unknowns;
 use crate::feedback::Feedback;
+use crate::feedback::gate::{self, Known};
 use crate::feedback::marks::Mark;
 use crate::feedback::rates::Room;
 use crate::observe::metrics::Metrics;
@@ -169,11 +170,10 @@ impl Shared {
 
     /// What a recipient of `sender` is judged by, but for look-ups.
     fn facts(&self, addr: ClientAddr, sender: Digest, recipient: Option<&str>) -> Facts {
-        let (mark, now) = (self.mark(addr), Instant::now());
         let source = addr.source(self.config.limits.ipv6_prefix);
-        let deferred = mark.deferred_until.is_some() || self.feedback.marks().is_sender_deferred(source, sender, now);
-        // What others were told answers strangers only: a backend may answer by sender, and a partner must not pay for that.
-        let unknown = !deferred && !mark.familiar && recipient.is_some_and(|recipient| self.is_unknown(recipient));
+        let is_unknown = || recipient.is_some_and(|recipient| self.is_unknown(recipient));
+        let Known { deferred, unknown } =
+            gate::known(self.feedback.marks(), source, sender, Instant::now(), is_unknown);
         Facts { deferred, unknown, found: None }
     }
 
