@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use smtp_guard::addr::Ipv6Prefix;
 use smtp_guard::cli::admin_client::AdminClient;
-use smtp_guard::clock::{Instant, WallTime};
+use smtp_guard::clock::WallTime;
 use smtp_guard::decision::{Decision, Explanation};
 use smtp_guard::edge::events::Sample;
 use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
 use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
 use smtp_guard::observe::drops::Drops;
-use smtp_guard::observe::metrics::{Metrics, Outcome};
+use smtp_guard::observe::metrics::Metrics;
 use smtp_guard::observe::status::{About, Backends, Server};
+use smtp_guard::session::Outcome;
 use smtp_guard_ebpf::reason::Reason;
 
 /// One server that nobody has looked at yet.
@@ -114,7 +115,7 @@ impl Guard {
         let metrics = Metrics::new();
         let drops = Arc::new(Drops::new(Ipv6Prefix::default(), metrics.clone()));
         let about = About {
-            started: Instant::now(),
+            started: smtp_guard::clock::now(),
             listeners: vec![String::from("127.0.0.1:2525")],
             backend: Arc::new(One),
             certificates: None,
@@ -185,13 +186,13 @@ fn the_live_view_is_the_guards() {
     guard.metrics.rejected(Reason::Relay);
     client.add(&add("192.0.2.1", 3600, "too much")).unwrap();
     let sample = Sample {
-        at: Instant::now(),
+        at: smtp_guard::clock::now(),
         ip: "192.0.2.1".parse().unwrap(),
         port: 25,
         reason: Reason::Operator,
         stands_for: 9,
     };
-    guard.drops.take(&[sample], Instant::now());
+    guard.drops.take(&[sample], smtp_guard::clock::now());
     let live = client.live().unwrap();
     assert_eq!((live.instance, live.connections, live.status.connections), (std::process::id(), 1, 1));
     assert!(live.rejections.iter().any(|counted| counted.reason == "relay" && counted.count == 1), "{live:?}");

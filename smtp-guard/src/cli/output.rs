@@ -27,7 +27,7 @@ pub(super) fn show(json: bool, value: &impl Serialize, text: impl FnOnce() -> St
 
 /// The table of `decisions list`.
 pub(super) fn decisions(list: &[Decision]) -> String {
-    decisions_at(list, WallTime::now())
+    decisions_at(list, crate::clock::wall())
 }
 
 fn decisions_at(list: &[Decision], now: WallTime) -> String {

@@ -12,13 +12,12 @@ use super::desk::Desk;
 use super::follow::{self, Unloaded};
 use super::{signals, sink};
 use crate::addr::BackendAddr;
-use crate::clock::Instant;
 use crate::config::{Config, Edge};
 use crate::descriptors;
 use crate::edge::bans::{BanTable, KernelBans};
 use crate::edge::events::Sample;
 use crate::edge::{self, EdgeError, KernelPlane};
-use crate::facts::recipients::KnownRecipients;
+use crate::facts;
 use crate::feedback::{self, Meter};
 use crate::observe::drops::Drops;
 use crate::observe::http::{Http, Ready};
@@ -26,8 +25,8 @@ use crate::observe::log::Lost;
 use crate::observe::metrics::{KernelStats, Metrics};
 use crate::observe::status::{About, Kernel};
 use crate::observe::{admin, log};
-use crate::policy::Rules;
 use crate::relay::{self, Blocklists, Bound, Shared};
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 /// How long the store may take to close.
@@ -63,7 +62,7 @@ async fn serve(mut config: Config, lost: Lost, stop: relay::Stop) -> anyhow::Res
     // What can fail because of the operator comes first, before anything is begun.
     let store = Store::open(&config.state.directory, config.limits.ipv6_prefix)?;
     let (store_state, digests) = (store.state().clone(), store.digests());
-    let known = config.recipients.known.as_deref().map(KnownRecipients::load).transpose()?;
+    let known = config.recipients.known.as_deref().map(facts::recipients::load).transpose()?;
     // Taken, but nobody can connect yet.
     let bound = Bound::bind(&config.listen)?;
     let admin_socket = admin::Socket::bind(&config.admin.socket)?;
@@ -91,7 +90,7 @@ async fn serve(mut config: Config, lost: Lost, stop: relay::Stop) -> anyhow::Res
     let bans = Arc::new(BanTable::new(kernel_bans, config.edge.max_sources as usize));
     let meter = Arc::new(Counted(metrics.clone()));
     let (feedback, feedback_task) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, meter);
-    let rules = Arc::new(Rules::new(Arc::clone(&config), known).with_digests(digests));
+    let rules = Arc::new(Snapshot::new(Arc::clone(&config), known).with_digests(digests));
     // What is open by now stays open.
     let budget = descriptors::Budget::of(&config);
     let plan = budget.plan;
@@ -104,7 +103,7 @@ async fn serve(mut config: Config, lost: Lost, stop: relay::Stop) -> anyhow::Res
     let listeners = bound.listen()?;
 
     let about = About {
-        started: Instant::now(),
+        started: crate::clock::now(),
         listeners: addresses.iter().map(ToString::to_string).collect(),
         backend: shared.backends(),
         certificates: shared.certificates(),
@@ -288,7 +287,7 @@ fn watch_kernel(plane: &Arc<KernelPlane>, config: &Arc<Config>, drops: &Arc<Drop
     thread("interfaces").spawn(move || follow::interfaces(&config, Unloaded::Wait))?;
     let (plane, drops) = (Arc::clone(plane), Arc::clone(drops));
     let take = move |samples: &[Sample], lost| {
-        drops.take(samples, Instant::now());
+        drops.take(samples, crate::clock::now());
         drops.lost(lost);
     };
     thread("drops").spawn(move || follow::events(&plane, take))?;

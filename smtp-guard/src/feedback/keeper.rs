@@ -7,18 +7,18 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::Meter;
-use super::gate;
-use super::ledger::{Ledger, Target, Verdict};
-use super::marks::Marks;
-use super::rates::Counters;
 use crate::addr::{Ipv6Prefix, NetSet, Source};
 use crate::clock::{Both, Instant, Steady};
 use crate::config::Config;
 use crate::decision::{Ban, Origin};
 use crate::edge::bans::{Applied, BanTable};
 use crate::edge::{EdgeError, Refreshed};
+use crate::gate;
+use crate::ledger::{Ledger, Target, Verdict};
+use crate::marks::Marks;
 use crate::observe::log::{SECURITY, printable};
 use crate::offence::{Conduct, Report};
+use crate::rates::Counters;
 use crate::store::Store;
 
 mod explain;
@@ -75,12 +75,12 @@ impl Keeper {
             latest: Latest::default(),
             marks,
             counters,
-            written: Instant::now(),
+            written: crate::clock::now(),
             sweeps: 0,
             unsaved: HashSet::new(),
             meter,
             kernel,
-            wall: Steady::new(Both::now()),
+            wall: Steady::new(crate::clock::both()),
             over: Vec::new(),
         }
     }
@@ -88,7 +88,7 @@ impl Keeper {
     /// Puts store and kernel map together: unexpired bans of the store go into force, bans that only the kernel has are
     /// adopted, exempt sources are lifted from both, and ended bans are remembered for doubling.
     pub(super) fn restore(&mut self) {
-        self.restore_at(Both::now());
+        self.restore_at(crate::clock::both());
     }
 
     /// Likewise at `both`.
@@ -237,7 +237,7 @@ impl Keeper {
     }
 
     fn ban(&mut self, source: Source, who: &str, verdict: Verdict, at: Instant) {
-        let both = Both::now();
+        let both = crate::clock::both();
         let until = both.instant.after(verdict.length);
         let ban = Ban {
             source,
@@ -250,7 +250,7 @@ impl Keeper {
             evidence: verdict.evidence,
         };
         self.put(ban.clone(), until);
-        let took = Instant::now().since(at);
+        let took = crate::clock::now().since(at);
         self.meter.ban_latency(took);
         self.announce(&ban, who, verdict.length, Some(took));
         self.save(&ban);
@@ -308,7 +308,7 @@ impl Keeper {
 
     /// Ends what is over, keeps the store in step, forgets what no longer counts.
     pub(super) fn sweep(&mut self) {
-        self.sweep_at(Both::now());
+        self.sweep_at(crate::clock::both());
     }
 
     /// Likewise at `both`.

@@ -18,23 +18,14 @@ use tokio::task::JoinHandle;
 use crate::config::Config;
 use crate::decision::{ControlError, Decision, Explanation};
 use crate::edge::bans::BanTable;
+use crate::marks::Marks;
 use crate::offence::Report;
+use crate::rates::Counters;
 use crate::store::Store;
 
-mod distinct;
-mod entry;
-pub mod gate;
 mod keeper;
-pub mod ledger;
-pub mod marks;
-pub mod networks;
-pub mod rates;
-pub mod rule;
-mod saved;
 
 use keeper::Keeper;
-use marks::Marks;
-use rates::Counters;
 
 /// Reports that wait for the ledger.
 const REPORTS: usize = 65_536;

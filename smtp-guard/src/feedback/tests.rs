@@ -85,7 +85,7 @@ fn harvest(feedback: &Feedback, ip: &str) {
     let client = ClientAddr::new((ip.parse::<IpAddr>().unwrap(), 4000).into());
     for n in 0..10 {
         let conduct = Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into(), returned: false };
-        feedback.report(Report { client, at: Instant::now(), conduct });
+        feedback.report(Report { client, at: crate::clock::now(), conduct });
     }
 }
 
@@ -148,7 +148,7 @@ async fn what_was_under_way_when_the_ban_fell_does_not_double_the_next_one() {
     let client = ClientAddr::new(("192.0.2.1".parse::<IpAddr>().unwrap(), 4000).into());
     let trapped = || {
         let conduct = Conduct::Trap { recipient: "trap@example.org".into(), sender: Digest::of("") };
-        feedback.report(Report { client, at: Instant::now(), conduct });
+        feedback.report(Report { client, at: crate::clock::now(), conduct });
     };
     // One request of each of its connections.
     (0..20).for_each(|_| trapped());
@@ -208,7 +208,7 @@ fn d8_ends_and_purges_survive_a_clock_that_is_set() {
     let mut keeper = world.keeper(Arc::new(Fake::default()));
     keeper.restore();
     keeper.add("192.0.2.1".parse().unwrap(), Duration::from_secs(3600), String::new()).unwrap();
-    let begun = Both::now();
+    let begun = crate::clock::both();
     let at = |seconds: u64, ahead_ms: i64| {
         let instant = begun.instant.after(Duration::from_secs(seconds));
         Both { instant, wall: begun.wall_at(instant).later(ahead_ms) }

@@ -30,7 +30,6 @@ use super::attempt::{Attempt, Rehearsal};
 pub use super::socket::{Socket, SocketError};
 use super::status::About;
 use crate::addr::{canonical, no_source};
-use crate::clock::{Both, Instant};
 use crate::decision::ControlError;
 use crate::decision::{Decision, Explanation};
 
@@ -130,7 +129,7 @@ fn router<C: Control>(control: C, about: About) -> Router {
 }
 
 async fn status<C: Control>(State(shared): State<Shared<C>>) -> Response {
-    look(move || shared.about.status(Instant::now())).await
+    look(move || shared.about.status(crate::clock::now())).await
 }
 
 async fn live<C: Control>(State(shared): State<Shared<C>>) -> Response {
@@ -138,7 +137,7 @@ async fn live<C: Control>(State(shared): State<Shared<C>>) -> Response {
         Ok(bans) => bans,
         Err(refusal) => return refusal.into_response(),
     };
-    look(move || shared.about.live(&Both::now(), bans)).await
+    look(move || shared.about.live(&crate::clock::both(), bans)).await
 }
 
 /// Off the runtime's own threads: reading the kernel's maps takes system calls.

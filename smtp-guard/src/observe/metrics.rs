@@ -25,40 +25,12 @@ use super::bounds::Bounds;
 use super::certificates::Certificates;
 pub use super::kernel::KernelStats;
 use super::kernel::{KernelCollector, verdict};
-use crate::clock::WallTime;
+use crate::session::Outcome;
 
 mod blocklists;
 mod drops;
 mod read;
 mod recipients;
-
-/// What became of a message, in the only four ways there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// The backend said 250 to the dot.
-    Accepted,
-    /// Refused for good (5xx).
-    Rejected,
-    /// Refused for now (4xx); nothing was delivered.
-    Deferred,
-    /// The backend was lost after the dot and before its reply: it may have been delivered.
-    Ambiguous,
-}
-
-impl Outcome {
-    /// All outcomes.
-    pub const ALL: [Self; 4] = [Self::Accepted, Self::Rejected, Self::Deferred, Self::Ambiguous];
-
-    /// The label in metrics, logs and JSON.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Rejected => "rejected",
-            Self::Deferred => "deferred",
-            Self::Ambiguous => "ambiguous",
-        }
-    }
-}
 
 /// The handle that everything counts through. A clone is one reference count.
 #[derive(Clone)]
@@ -360,7 +332,7 @@ impl Collector for CertificatesCollector {
         let Some(certificates) = self.0.get() else { return Ok(()) };
         let help = "Whole days until our certificate ends; below zero it has ended";
         let mut family = encoder.encode_descriptor("tls_certificate_days", help, None, MetricType::Gauge)?;
-        for certificate in certificates.certificates(WallTime::now()) {
+        for certificate in certificates.certificates(crate::clock::wall()) {
             let labels = [("file", certificate.file.as_str())];
             ConstGauge::new(certificate.days).encode(family.encode_family(&labels)?)?;
         }

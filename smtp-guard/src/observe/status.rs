@@ -10,9 +10,10 @@ use super::bounds::{Bounds, Reached};
 pub use super::certificates::{Certificate, Certificates};
 use super::drops::Drops;
 pub use super::kernel::Kernel;
-use super::metrics::{Metrics, Outcome};
+use super::metrics::Metrics;
 use crate::blocklist::State;
-use crate::clock::{Instant, WallTime};
+use crate::clock::Instant;
+use crate::session::Outcome;
 use crate::store;
 
 /// A snapshot of the running guard.
@@ -99,7 +100,11 @@ impl About {
             uptime_seconds: now.since(self.started).as_secs(),
             listeners: self.listeners.clone(),
             backend: self.backend.servers(),
-            certificates: self.certificates.as_ref().map(|all| all.certificates(WallTime::now())).unwrap_or_default(),
+            certificates: self
+                .certificates
+                .as_ref()
+                .map(|all| all.certificates(crate::clock::wall()))
+                .unwrap_or_default(),
             connections: self.metrics.connections(),
             recipients: Recipients {
                 known: self.metrics.known_recipients(),

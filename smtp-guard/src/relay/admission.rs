@@ -10,7 +10,7 @@ use super::sources::{Seat, Standing};
 use crate::addr::{ClientAddr, Source};
 use crate::clock::Instant;
 use crate::config::Listen;
-use crate::feedback::rates::Room;
+use crate::rates::Room;
 use crate::session::replies;
 use crate::wire::reply::Reply;
 

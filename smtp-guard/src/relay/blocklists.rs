@@ -50,7 +50,7 @@ impl Blocklists {
         }
         let mut lists = self;
         loop {
-            let now = Instant::now();
+            let now = crate::clock::now();
             let next = lists.followers.iter().map(|follower| follower.due.since(now)).min().unwrap_or(LOOK).min(LOOK);
             tokio::select! {
                 biased;
@@ -66,7 +66,7 @@ impl Blocklists {
     async fn pass(mut self, shared: &Arc<Shared>) -> Option<Self> {
         let shared = Arc::clone(shared);
         let looked = move || {
-            self.look(&shared, Instant::now());
+            self.look(&shared, crate::clock::now());
             self
         };
         match tokio::task::spawn_blocking(looked).await {

@@ -23,12 +23,11 @@ use super::sources::{Seat, Wake};
 use super::stream::Stream;
 use super::{Shared, Stop, events, handshakes};
 use crate::addr::ClientAddr;
-use crate::clock::{Both, Instant};
 use crate::config::Role;
-use crate::observe::metrics::Outcome;
 use crate::offence::{Digest, Report};
 use crate::policy::Client;
 use crate::policy::checks::Found;
+use crate::session::Outcome;
 use crate::session::{Event, Input, Message, Opening, Output, Request, Secured, Session, Wants};
 use crate::wire::command;
 use crate::wire::data::{BodyDecoder, Chunk};
@@ -81,7 +80,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         rules: Arc::clone(&shared.rules),
         backend: shared.pool.capabilities(),
         familiar: shared.mark(addr).familiar,
-        clock: Both::now(),
+        clock: crate::clock::both(),
     };
     let client = shared.rules.client(addr.ip());
     let mut inquiry = Inquiry::default();
@@ -145,7 +144,7 @@ async fn handshake(
 fn handshake_failed(shared: &Shared, id: &str, addr: ClientAddr, error: &io::Error) {
     let (reason, meaning) = handshakes::reason(error);
     shared.metrics.handshake_failed(reason);
-    match shared.handshakes_told.is_due(addr.source(shared.config.limits.ipv6_prefix), Instant::now()) {
+    match shared.handshakes_told.is_due(addr.source(shared.config.limits.ipv6_prefix), crate::clock::now()) {
         Some(left_out) => {
             tracing::info!(session = id, client = %addr.ip(), reason, %error, left_out, "TLS handshake failed: {meaning}");
         }
@@ -251,7 +250,7 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input) {
-        self.session.step(input, Instant::now(), &mut self.out);
+        self.session.step(input, crate::clock::now(), &mut self.out);
     }
 
     /// Performs the outputs in their order.
@@ -284,7 +283,7 @@ impl Driver {
                 }
                 Output::Request(request) => self.backend.perform(request).await,
                 Output::Report(conduct) => {
-                    let report = Report { client: self.addr, at: Instant::now(), conduct };
+                    let report = Report { client: self.addr, at: crate::clock::now(), conduct };
                     self.shared.feedback.report(report);
                 }
                 Output::Event(event) => {
@@ -347,7 +346,7 @@ impl Driver {
     /// Waits for whatever comes first; `None` when bytes were read. A ban and the guard's own stop come before the rest.
     async fn wait(&mut self, seat: &mut Seat, stop: &mut Stop, mut sleep: Pin<&mut Sleep>) -> Option<Input> {
         let wants = self.session.wants();
-        let now = Instant::now();
+        let now = crate::clock::now();
         self.session.waiting(now);
         sleep.as_mut().reset(TokioInstant::now() + self.session.deadline().since(now));
         let read = match wants {

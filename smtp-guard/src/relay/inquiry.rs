@@ -15,7 +15,7 @@ use super::Shared;
 use crate::addr::ClientAddr;
 use crate::config::Dnsbl;
 use crate::facts::dns::{Failure, Party, Resolver, Reverse, SenderDomain, Standing, Zone};
-use crate::feedback::networks::Network;
+use crate::ledger::networks::Network;
 use crate::policy::checks::{Found, Listing, Needs};
 
 /// Until a look-up without a place tries again for the first time. Each further pause is twice as long.

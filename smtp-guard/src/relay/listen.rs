@@ -20,7 +20,6 @@ use super::drive::{Guest, drive};
 use super::sources::Seat;
 use super::{Shared, Stop, admission, balancer, catch_all, events, recipients};
 use crate::addr::ClientAddr;
-use crate::clock::Instant;
 use crate::config::{Listen, Role};
 use crate::session::{About, Event};
 use crate::wire::proxy::Ends;
@@ -215,7 +214,7 @@ fn refuse(stream: &TcpStream, peer: ClientAddr, why: &str, shared: &Shared) {
 
 /// Starts a session, or says why not.
 fn admit(stream: TcpStream, ends: Ends, listen: &Listen, shared: &Arc<Shared>, stop: &Stop) {
-    let (addr, role, now) = (ClientAddr::new(ends.source), listen.role, Instant::now());
+    let (addr, role, now) = (ClientAddr::new(ends.source), listen.role, crate::clock::now());
     let arrival = Arrival::new(addr, [listen], shared, now);
     let admitted = admission::admit(shared, &arrival, now);
     match admitted.as_ref().map_or_else(|reason| Some(*reason), Seat::displaced) {

@@ -8,20 +8,19 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::addr::ClientAddr;
 use crate::blocklist::Table;
-use crate::clock::Instant;
 use crate::config::Config;
 use crate::descriptors::Plan;
 use crate::facts::dns::{self, Resolver, Zone};
 use crate::facts::recipients::Unknowns;
 use crate::feedback::Feedback;
-use crate::feedback::gate::{self, Known};
-use crate::feedback::marks::Mark;
-use crate::feedback::rates::Room;
+use crate::gate::{self, Known};
+use crate::marks::Mark;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::{Backends, Certificates};
 use crate::offence::Digest;
-use crate::policy::Rules;
+use crate::rates::Room;
 use crate::session::Facts;
+use crate::snapshot::Snapshot;
 
 mod admission;
 mod auth;
@@ -54,7 +53,7 @@ pub use tls::{TlsError, try_load};
 #[derive(Debug)]
 pub struct Shared {
     pub config: Arc<Config>,
-    pub rules: Arc<Rules>,
+    pub rules: Arc<Snapshot>,
     pub feedback: Feedback,
     pub metrics: Metrics,
     pub bans: Arc<crate::edge::bans::BanTable>,
@@ -84,7 +83,7 @@ pub struct Shared {
 impl Shared {
     /// Shared state of a guard that starts now, with places as `plan` has them; the ban table's hook is set so that a ban wakes the source's sessions.
     pub fn new(
-        rules: Arc<Rules>,
+        rules: Arc<Snapshot>,
         feedback: Feedback,
         metrics: Metrics,
         bans: Arc<crate::edge::bans::BanTable>,
@@ -129,7 +128,7 @@ impl Shared {
             headers: Arc::new(Semaphore::new(plan.closing)),
             sources,
             turned_away: Arc::new(Semaphore::new(plan.closing)),
-            epoch: crate::clock::WallTime::now().as_ms().unsigned_abs(),
+            epoch: crate::clock::wall().as_ms().unsigned_abs(),
             sessions: AtomicU64::new(0),
             config,
         }))
@@ -142,20 +141,20 @@ impl Shared {
     /// Counts one more message of the client's source, unless it has sent as many as it may.
     fn is_over_rate(&self, addr: ClientAddr) -> bool {
         let source = addr.source(self.config.limits.ipv6_prefix);
-        self.feedback.counters().messages.count(source, Instant::now()) == Room::Full
+        self.feedback.counters().messages.count(source, crate::clock::now()) == Room::Full
     }
 
     /// Counts one more TLS handshake of the client's source. `true`: it has begun too many in a minute.
     fn hastens_handshakes(&self, addr: ClientAddr) -> bool {
         let source = addr.source(self.config.limits.ipv6_prefix);
         !self.rules.client(addr.ip()).exempt
-            && self.feedback.counters().handshakes.count(source, Instant::now()) == Room::Full
+            && self.feedback.counters().handshakes.count(source, crate::clock::now()) == Room::Full
     }
 
     /// What the ledger lets sessions know of the client's source.
     fn mark(&self, addr: ClientAddr) -> Mark {
         let source = addr.source(self.config.limits.ipv6_prefix);
-        self.feedback.marks().of(source, Instant::now())
+        self.feedback.marks().of(source, crate::clock::now())
     }
 
     /// Who knows our certificates, if there are any.
@@ -173,7 +172,7 @@ impl Shared {
         let source = addr.source(self.config.limits.ipv6_prefix);
         let is_unknown = || recipient.is_some_and(|recipient| self.is_unknown(recipient));
         let Known { deferred, unknown } =
-            gate::known(self.feedback.marks(), source, sender, Instant::now(), is_unknown);
+            gate::known(self.feedback.marks(), source, sender, crate::clock::now(), is_unknown);
         Facts { deferred, unknown, found: None }
     }
 
@@ -266,7 +265,7 @@ mod tests {
         let config = Arc::new(config);
         let bans = Arc::new(crate::edge::bans::BanTable::new(None, 10));
         let feedback = crate::feedback::tests::alone(&config, &bans);
-        let rules = Arc::new(Rules::new(config, None));
+        let rules = Arc::new(Snapshot::new(config, None));
         Shared::new(rules, feedback, Metrics::new(), bans, &Plan::whole(100)).unwrap()
     }
 

@@ -30,7 +30,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use super::sources::Standing;
 use crate::addr::Source;
 use crate::clock::Instant;
-use crate::feedback::networks::Network;
+use crate::ledger::networks::Network;
 
 /// How long a newcomer waits before somebody else gives way, and how long that one's place must have been idle.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -166,7 +166,7 @@ impl Places {
                     drop(ticket);
                     return place.ok();
                 }
-                () = tokio::time::sleep(PATIENCE) => self.press(who, Instant::now()),
+                () = tokio::time::sleep(PATIENCE) => self.press(who, crate::clock::now()),
             }
         }
     }

@@ -180,7 +180,7 @@ impl Pool {
 
     /// A connection to `server`; `None`: there is none, and the next server may be tried.
     async fn attempt(&self, server: &Server, caller: &Caller, room: Room) -> Result<Option<Channel>, Failure> {
-        let asked = Instant::now();
+        let asked = crate::clock::now();
         if server.addresses.load().is_empty() {
             // Nobody has looked yet. What is wrong with it the probe says.
             let _ = self.is_well_since(server, asked).await;
@@ -220,7 +220,7 @@ impl Pool {
             Caller::Probe => None,
             Caller::Client { ends, .. } => Some(tracing::field::display(ends.source.ip().to_canonical())),
         };
-        match FAILURES.take(Instant::now()) {
+        match FAILURES.take(crate::clock::now()) {
             Some(left_out) => {
                 tracing::warn!(backend = %server.address, client, %error, left_out, "backend can't be used for a client");
             }
@@ -278,7 +278,7 @@ impl Pool {
 
     /// Looks whether `server` is well, and what it offers.
     async fn look(&self, server: &Server, room: Room) -> Option<Capabilities> {
-        let began = Instant::now();
+        let began = crate::clock::now();
         let found = match self.connector.addresses(&server.address).await {
             Ok(addresses) => {
                 // Also where it turns out ill: another address must not be tried for ever.

@@ -12,11 +12,11 @@ use super::sources::Standing;
 use super::{Shared, admission};
 use crate::addr::ClientAddr;
 use crate::blocklist::Listing;
-use crate::clock::{Both, Instant};
+use crate::clock::Instant;
 use crate::config::{Mode, Role};
 use crate::decision::Explanation;
 use crate::facts::dns::{Forward, Reverse, SenderDomain};
-use crate::feedback::networks::Network;
+use crate::ledger::networks::Network;
 use crate::observe::attempt::{Attempt, Because, Rehearsal, Step};
 use crate::policy::Client;
 use crate::policy::checks::Found;
@@ -35,7 +35,7 @@ impl Shared {
 }
 
 async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) -> Rehearsal {
-    let (addr, now) = (ClientAddr::new((attempt.ip, 0).into()), Instant::now());
+    let (addr, now) = (ClientAddr::new((attempt.ip, 0).into()), crate::clock::now());
     let client = shared.rules.client(addr.ip());
     let arrival = Arrival::new(addr, &shared.config.listen, shared, now);
     let mut rehearsal = Rehearsal {
@@ -92,7 +92,7 @@ impl Stage {
     fn open(shared: &Shared, addr: ClientAddr, client: Client) -> Self {
         let mut inquiry = Inquiry::default();
         inquiry.about_client(shared, addr, shared.rules.needs(&client, Role::Mx));
-        let clock = Both::now();
+        let clock = crate::clock::both();
         let opening = Opening {
             id: "try".to_owned(),
             addr,
@@ -178,7 +178,7 @@ impl Stage {
 
     fn is_over_rate(&self, shared: &Shared) -> bool {
         let source = self.addr.source(shared.config.limits.ipv6_prefix);
-        let counted = shared.feedback.counters().messages.view(source, Instant::now());
+        let counted = shared.feedback.counters().messages.view(source, crate::clock::now());
         counted.is_some_and(|(count, most)| count >= most)
     }
 }

@@ -32,7 +32,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::addr::Source;
 use crate::clock::Instant;
-use crate::feedback::networks::Network;
+use crate::ledger::networks::Network;
 
 /// How long a transaction waits for its client before its session may be made to go.
 const STALLED: Duration = Duration::from_secs(10);

@@ -96,7 +96,7 @@ impl Server {
         let mut told = Vec::new();
         loop {
             // Said once a day: the days stand in it.
-            let warnings = self.certificates.warnings(WallTime::now());
+            let warnings = self.certificates.warnings(crate::clock::wall());
             warnings.iter().filter(|warning| !told.contains(*warning)).for_each(|warning| tracing::warn!("{warning}"));
             told = warnings;
             tokio::select! {
@@ -135,7 +135,7 @@ impl Server {
 /// The files as they are now. Blocks.
 fn stamp(files: &Tls) -> Vec<Option<Stamp>> {
     let also = files.also.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
-    [&files.certificate, &files.key].into_iter().chain(also).map(|path| Stamp::of(path)).collect()
+    [&files.certificate, &files.key].into_iter().chain(also).map(|path| crate::stamp::of(path)).collect()
 }
 
 /// `TLSv1_3` as it is written elsewhere.

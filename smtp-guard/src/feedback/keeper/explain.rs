@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 
 use super::Keeper;
-use crate::clock::Both;
 use crate::decision::{CountView, Decision, Explanation, LedgerView, NetworkView};
 
 impl Keeper {
     /// What is known of `ip`.
     pub(in crate::feedback) fn explain(&mut self, ip: IpAddr) -> Explanation {
-        let both = Both::now();
+        let both = crate::clock::both();
         let source = self.prefix().source(ip);
         let mut notes = Vec::new();
         let view = self.ledger.view(source, both.instant);

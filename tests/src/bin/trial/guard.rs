@@ -1,7 +1,7 @@
 //! The guard itself: its session, its rules, its ledger and its marks, as they are, in virtual time.
 //!
 //! What stands between them in the program is made simple here: reports reach the ledger at once, by the same function as in the
-//! program (`feedback::gate`), and a ban is in force at once. The proxy's limits of connections and messages per source are
+//! program (`gate`), and a ban is in force at once. The proxy's limits of connections and messages per source are
 //! left out; no profile comes near them.
 
 use std::collections::HashMap;
@@ -14,15 +14,16 @@ use smtp_guard::clock::{Both, Instant, WallTime};
 use smtp_guard::config::{AuthVia, Checks, Config, Profile, Role};
 use smtp_guard::facts::dns::{Reverse, SenderDomain};
 use smtp_guard::facts::recipients::Unknowns;
-use smtp_guard::feedback::gate::{self, Known};
-use smtp_guard::feedback::ledger::{Ledger, Target};
-use smtp_guard::feedback::marks::Marks;
+use smtp_guard::facts::unknown::Wording;
+use smtp_guard::gate::{self, Known};
+use smtp_guard::ledger::{Ledger, Target};
+use smtp_guard::marks::Marks;
 use smtp_guard::offence::{Conduct, Digest, Digests};
 use smtp_guard::policy::checks::Found;
-use smtp_guard::policy::{Rules, Wording};
 use smtp_guard::session::{
     AuthVerdict, Facts, Heard as Told, Input, Opening, Output, Request, Secured, Session, Upstream, Wants,
 };
+use smtp_guard::snapshot::Snapshot;
 use smtp_guard::wire::command;
 use smtp_guard::wire::data::{BodyDecoder, Chunk};
 use smtp_guard::wire::ehlo::Capabilities;
@@ -36,7 +37,7 @@ use crate::model::{DOMAIN, Recipient, SPAMMER, Site, Standing};
 const SECRET: Digests = Digests::new(*b"what nobody else");
 
 pub(crate) struct Guard {
-    rules: Arc<Rules>,
+    rules: Arc<Snapshot>,
     says: &'static str,
     prefix: Ipv6Prefix,
     capabilities: Arc<Capabilities>,
@@ -73,15 +74,15 @@ impl Guard {
         let mut ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), site.max_sources);
         ledger.set_digests(SECRET);
         let prefix = config.limits.ipv6_prefix;
-        let rules = Rules::new(Arc::new(config), None).with_digests(SECRET);
+        let rules = Snapshot::new(Arc::new(config), None).with_digests(SECRET);
         if site.catch_all {
-            rules.set_catch_all(DOMAIN, true);
+            rules.learned().set_catch_all(DOMAIN, true);
         } else {
             let [one, other] =
                 ["qwertzuiopasdfghjkly", "yxcvbnmlkjhgfdsapoiu"].map(|local| format!("{local}@{DOMAIN}"));
             let said = [&one, &other].map(|recipient| refusal(site.says, recipient));
             let wording = Wording::learn([(&said[0], &one), (&said[1], &other)]);
-            rules.set_learned(wording.map(|wording| ("backend".to_owned(), wording)).into_iter().collect());
+            rules.learned().set_wordings(wording.map(|wording| ("backend".to_owned(), wording)).into_iter().collect());
         }
         Self {
             rules: Arc::new(rules),
@@ -175,7 +176,7 @@ impl Guard {
     fn hear(&mut self, id: Id, heard: &Told, now: Instant) {
         let Some(live) = self.sessions.get(&id) else { return };
         if heard.unknown {
-            self.rules.contradict(&heard.recipient);
+            self.rules.learned().contradict(&heard.recipient);
             self.unknowns.refused(&heard.recipient, live.source, heard.sender, now);
         } else {
             self.unknowns.accepted(&heard.recipient);
