@@ -13,6 +13,7 @@
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +53,12 @@ impl Counters {
         }
     }
 
+    /// The limits of `config` from here on. What was counted stays.
+    pub fn set_limits(&self, config: &Config) {
+        self.connections.set_limit(config.limits.connections_per_minute);
+        self.messages.set_limit(config.limits.messages_per_hour);
+    }
+
     /// Each with the name that the store knows it by.
     pub fn named(&self) -> [(&'static str, &Rates); 2] {
         [("connections", &self.connections), ("messages", &self.messages)]
@@ -64,7 +71,7 @@ pub struct Rates {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
     /// 0: no limit, and nothing is counted.
-    limit: u32,
+    limit: AtomicU32,
     slice_ns: u64,
     max_of_shard: usize,
 }
@@ -96,16 +103,25 @@ impl Rates {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
-            limit,
+            limit: AtomicU32::new(limit),
             // One slice is the one that is being filled: the others together make the window.
             slice_ns: (u64::try_from(window.as_nanos()).unwrap_or(u64::MAX) / (SLICES as u64 - 1)).max(1),
             max_of_shard: max.div_ceil(SHARDS).max(1),
         }
     }
 
+    /// At most `limit` from here on. What was counted stays.
+    pub fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
     /// Counts one more of `source` at `now`, if there is room.
     pub fn count(&self, source: Source, now: Instant) -> Room {
-        if self.limit == 0 {
+        if self.limit() == 0 {
             return Room::Free;
         }
         let slice = now.as_ns() / self.slice_ns;
@@ -115,7 +131,7 @@ impl Rates {
         }
         let count = shard.counts.entry(source).or_insert(Count { newest: slice, slices: [0; SLICES] });
         count.slide(slice);
-        if count.total() >= self.limit {
+        if count.total() >= self.limit() {
             return Room::Full;
         }
         let place = &mut count.slices[(slice % SLICES as u64) as usize];
@@ -126,12 +142,12 @@ impl Rates {
 
     /// How many are counted of `source` at `now`, and the limit; `None` where there is none.
     pub fn view(&self, source: Source, now: Instant) -> Option<(u32, u32)> {
-        if self.limit == 0 {
+        if self.limit() == 0 {
             return None;
         }
         let mut count = self.shard(source).counts.get(&source).copied()?;
         count.slide(now.as_ns() / self.slice_ns);
-        Some((count.total(), self.limit))
+        Some((count.total(), self.limit()))
     }
 
     /// At most `most` counts that changed since they were last told here, as the store keeps them; `None`: over.
@@ -161,7 +177,7 @@ impl Rates {
             count.slices[(newest.wrapping_sub(age as u64) % SLICES as u64) as usize] = n;
         }
         let mut shard = self.shard(source);
-        if self.limit > 0 && shard.counts.len() < self.max_of_shard {
+        if self.limit() > 0 && shard.counts.len() < self.max_of_shard {
             shard.counts.entry(source).or_insert(count);
         }
     }
