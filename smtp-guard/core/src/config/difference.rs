@@ -94,7 +94,8 @@ fn entry(key: &str) -> Option<&str> {
 
 /// Entries of lists of tables that only `here` has.
 fn lone(here: &BTreeMap<String, String>, there: &BTreeMap<String, String>) -> BTreeSet<String> {
-    let entries = |flat: &BTreeMap<String, String>| flat.keys().filter_map(|key| entry(key)).map(str::to_owned).collect();
+    let entries =
+        |flat: &BTreeMap<String, String>| flat.keys().filter_map(|key| entry(key)).map(str::to_owned).collect();
     let (here, there): (BTreeSet<_>, BTreeSet<_>) = (entries(here), entries(there));
     here.difference(&there).cloned().collect()
 }
