@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 
-use crate::stamp::Stamp;
+use crate::stamp::{self, Stamp};
 
 /// How long a small file may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -88,10 +88,10 @@ fn read_here<T>(path: &Path, most: u64, take: impl FnOnce(Take<File>) -> T) -> R
     if data.len() > most {
         return Err(FileError::TooLarge(most));
     }
-    let stamp = Stamp::from(&data);
+    let stamp = stamp::of_data(&data);
     // Of a file that grows meanwhile no more is read than was announced.
     let taken = take(file.take(data.len()));
-    if Stamp::of(path) != Some(stamp) {
+    if stamp::of(path) != Some(stamp) {
         return Err(FileError::Changed);
     }
     Ok((taken, stamp))

@@ -2,23 +2,21 @@
 //!
 //! Data flows one way; `ARCHITECTURE.md` draws it. Unsafe code is denied everywhere but in `edge::sys`, the one fence.
 
-pub mod addr;
 pub mod blocklist;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod decision;
 pub mod descriptors;
 pub mod edge;
 pub mod facts;
 pub mod feedback;
 pub mod file;
+pub mod guard;
 pub mod observe;
-pub mod offence;
-pub mod policy;
-pub mod printable;
 pub mod relay;
-pub mod session;
 pub mod stamp;
 pub mod store;
-pub mod wire;
+
+pub use smtp_guard_core::{
+    addr, decision, gate, ledger, marks, offence, policy, printable, rates, session, snapshot, wire,
+};

@@ -12,23 +12,47 @@ use std::time::Duration;
 
 use smtp_guard::addr::Ipv6Prefix;
 use smtp_guard::cli::admin_client::AdminClient;
-use smtp_guard::clock::{Instant, WallTime};
+use smtp_guard::clock::WallTime;
 use smtp_guard::decision::{Decision, Explanation};
 use smtp_guard::edge::events::Sample;
 use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
 use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
 use smtp_guard::observe::drops::Drops;
-use smtp_guard::observe::metrics::{Metrics, Outcome};
-use smtp_guard::observe::status::{About, Backends, Server};
+use smtp_guard::observe::metrics::Metrics;
+use smtp_guard::observe::reload::Reloaded;
+use smtp_guard::observe::status::{About, Certificate, Configuration, Running, Server};
+use smtp_guard::session::Outcome;
 use smtp_guard_ebpf::reason::Reason;
 
 /// One server that nobody has looked at yet.
 #[derive(Debug)]
 struct One;
 
-impl Backends for One {
+impl Running for One {
+    fn listeners(&self) -> Vec<String> {
+        vec![String::from("127.0.0.1:2525")]
+    }
+
     fn servers(&self) -> Vec<Server> {
         vec![Server { address: String::from("127.0.0.1:2526"), answers: false, connections: 0 }]
+    }
+
+    fn certificates(&self, _now: WallTime) -> Vec<Certificate> {
+        Vec::new()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn configuration(&self) -> Configuration {
+        Configuration {
+            generation: 1,
+            since: WallTime::from_ms(0),
+            last_reload: None,
+            waiting: Vec::new(),
+            earlier_sessions: 0,
+        }
     }
 }
 
@@ -76,6 +100,13 @@ impl Control for Ledger {
         Ok(std::mem::take(&mut *self.0.lock().unwrap()).len())
     }
 
+    async fn reload(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
+        if !dry_run {
+            return Err(Refusal::Bad(String::from("error: limits.recipients must be 1 to 100000")));
+        }
+        Ok(Reloaded { generation: 1, dry_run, changes: Vec::new(), warnings: Vec::new(), earlier_sessions: 0 })
+    }
+
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {
         let explanation = self.explain(attempt.ip).await?;
         let step = Step { said: format!("EHLO {}", attempt.helo), ..Step::default() };
@@ -114,14 +145,11 @@ impl Guard {
         let metrics = Metrics::new();
         let drops = Arc::new(Drops::new(Ipv6Prefix::default(), metrics.clone()));
         let about = About {
-            started: Instant::now(),
-            listeners: vec![String::from("127.0.0.1:2525")],
-            backend: Arc::new(One),
-            certificates: None,
+            started: smtp_guard::clock::now(),
+            running: Arc::new(One),
             metrics: metrics.clone(),
             bounds: metrics.bounds().clone(),
             store: smtp_guard::store::State::default(),
-            warnings: Vec::new(),
             drops: Arc::clone(&drops),
         };
         let socket = {
@@ -185,13 +213,13 @@ fn the_live_view_is_the_guards() {
     guard.metrics.rejected(Reason::Relay);
     client.add(&add("192.0.2.1", 3600, "too much")).unwrap();
     let sample = Sample {
-        at: Instant::now(),
+        at: smtp_guard::clock::now(),
         ip: "192.0.2.1".parse().unwrap(),
         port: 25,
         reason: Reason::Operator,
         stands_for: 9,
     };
-    guard.drops.take(&[sample], Instant::now());
+    guard.drops.take(&[sample], smtp_guard::clock::now());
     let live = client.live().unwrap();
     assert_eq!((live.instance, live.connections, live.status.connections), (std::process::id(), 1, 1));
     assert!(live.rejections.iter().any(|counted| counted.reason == "relay" && counted.count == 1), "{live:?}");

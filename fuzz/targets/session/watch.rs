@@ -7,7 +7,7 @@
 //! - A lost backend is let go at once. Each thing the client sends has one answer. Nothing is said after the close.
 
 use bytes::BytesMut;
-use smtp_guard::observe::metrics::Outcome;
+use smtp_guard::session::Outcome;
 use smtp_guard::session::{AuthVerdict, Event, Input, Output, Request, Upstream, Wants};
 use smtp_guard::wire::command::Command;
 use smtp_guard::wire::data::BodyEncoder;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use smtp_guard::addr::Source;
 use smtp_guard::clock::Instant;
 use smtp_guard::config::{Auth, Harvest};
-use smtp_guard::feedback::ledger::Ledger;
-use smtp_guard::feedback::marks::Marks;
-use smtp_guard::feedback::rates::Rates;
+use smtp_guard::ledger::Ledger;
+use smtp_guard::marks::Marks;
 use smtp_guard::offence::{Conduct, Digest};
+use smtp_guard::rates::Rates;
 
 const SOURCES: u32 = 1_000_000;
 

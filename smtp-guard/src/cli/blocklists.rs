@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::output;
 use crate::blocklist::{self, List, ListError, Named, Protected, Read, State, Table};
-use crate::clock::WallTime;
 use crate::config::Config;
 use crate::edge::{KernelPlane, Loaded};
 use crate::observe::log::printable;
@@ -41,7 +40,7 @@ fn read(config: &Config) -> impl Iterator<Item = Result<List, ListError>> {
 
 /// A list and the entries of it that were refused.
 fn described(name: &str, list: &List) -> String {
-    let mut lines = vec![format!("block list {name}: {}", Read::of(list, WallTime::now()))];
+    let mut lines = vec![format!("block list {name}: {}", Read::of(list, crate::clock::wall()))];
     lines.extend(
         list.refusals.iter().map(|refusal| format!("  refused: {}", printable(refusal.to_string().as_bytes()))),
     );
@@ -68,7 +67,7 @@ pub(super) fn fill(config: &Config, loaded: Loaded) -> anyhow::Result<LoadedWith
         let (name, file) = (list.name.clone(), list.file.clone());
         let (read, error) = match result {
             Ok(list) => {
-                let read = Read::of(&list, WallTime::now());
+                let read = Read::of(&list, crate::clock::wall());
                 named.push(Named { name: name.clone(), file: file.clone(), list: Arc::new(list) });
                 (Some(read), None)
             }

@@ -12,7 +12,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 /// What is known of `ip`.
 pub(super) fn text(ip: IpAddr, explanation: &Explanation) -> String {
-    text_at(ip, explanation, WallTime::now())
+    text_at(ip, explanation, crate::clock::wall())
 }
 
 fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {

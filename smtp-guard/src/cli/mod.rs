@@ -7,8 +7,8 @@ mod blocklists;
 mod desk;
 mod edge;
 mod explain;
-mod follow;
 mod output;
+mod reload;
 pub mod run;
 mod signals;
 pub mod sink;
@@ -20,15 +20,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use admin_client::AdminClient;
+use admin_client::{AdminClient, BadConfiguration};
 use args::{Arguments, Command, ConfigCommand, Decisions};
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::clock::WallTime;
-use crate::config::{Config, ConfigError, DEFAULT_PATH};
+use crate::config::{self, Config, ConfigError, DEFAULT_PATH};
 use crate::descriptors::Budget;
-use crate::facts::recipients::KnownRecipients;
+use crate::facts::recipients;
 use crate::observe::admin::Add;
 use crate::observe::attempt::Attempt;
 use crate::relay;
@@ -59,6 +58,13 @@ pub fn main() -> ExitCode {
                 ConfigError::Bad(report) => eprintln!("{}", report.render(io::stderr().is_terminal())),
                 error => eprintln!("error: {error}"),
             }
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+        // A guard that reads its configuration again finds what this command would have found itself.
+        Err(Failure::Other(error)) if error.is::<BadConfiguration>() => {
+            let text = error.to_string();
+            let prefix = if text.starts_with("error") { "" } else { "error: " };
+            eprintln!("{prefix}{text}");
             ExitCode::from(BAD_CONFIGURATION)
         }
         // `smtp-guard decisions list | head -1` is no failure.
@@ -100,21 +106,21 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
     let file = arguments.global.config.as_deref();
     match arguments.command {
         Command::Run => {
-            let (config, origin) = Config::find(file)?;
+            let (config, origin) = config::find(file)?;
             if let Some(missing) = origin.missing() {
                 eprintln!("{missing}: built-in values for a first try; `smtp-guard config show` shows them");
             }
-            Ok(run::run(config)?)
+            Ok(run::run(config, file.map(Path::to_owned))?)
         }
         Command::Check => {
             let path = file.unwrap_or(Path::new(DEFAULT_PATH));
-            let config = Config::load(path)?;
+            let config = config::load(path)?;
             // What the file names must be there as well: better said now than at the next start.
             if let Some(tls) = &config.tls {
-                let warnings = relay::try_load(tls, WallTime::now()).map_err(anyhow::Error::from)?;
+                let warnings = relay::try_load(tls, crate::clock::wall()).map_err(anyhow::Error::from)?;
                 warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             }
-            config.recipients.known.as_deref().map(KnownRecipients::load).transpose().map_err(anyhow::Error::from)?;
+            config.recipients.known.as_deref().map(recipients::load).transpose().map_err(anyhow::Error::from)?;
             blocklists::check(&config)?;
             let objections = crate::edge::objections(&config).into_iter().map(|objection| objection.to_string());
             for warning in config.warnings().into_iter().chain(Budget::of(&config).warning()).chain(objections) {
@@ -123,7 +129,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             Ok(output::line(&format!("{}: the configuration is valid", path.display()))?)
         }
         Command::Config { command: ConfigCommand::Show { defaults, json } } => {
-            let config = if defaults { Config::defaults() } else { Config::find(file)?.0 };
+            let config = if defaults { Config::defaults(&config::machine()) } else { config::find(file)?.0 };
             let text = if json.json {
                 serde_json::to_string_pretty(&config).map_err(anyhow::Error::from)?
             } else {
@@ -131,6 +137,8 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             };
             Ok(output::line(text.trim_end())?)
         }
+        Command::Config { command: ConfigCommand::Diff { json } } => Ok(reload::difference(&asker(file)?, json.json)?),
+        Command::Reload { dry_run, wait, json } => Ok(reload::reload(&asker(file)?, dry_run, wait, json.json)?),
         Command::Status { json } => {
             let status = client(file)?.status()?;
             Ok(output::show(json.json, &status, || output::status(&status))?)
@@ -147,7 +155,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             Ok(output::show(json.json, &rehearsal, || attempt::text(&attempt, &rehearsal))?)
         }
         Command::Decisions { command } => decisions(&client(file)?, command),
-        Command::Edge { command } => Ok(edge::edge(Config::find(file)?.0, command)?),
+        Command::Edge { command } => Ok(edge::edge(config::find(file)?.0, command)?),
         Command::Sink { listen, maildir } => Ok(sink::sink(listen, &maildir)?),
         Command::Man { directory: Some(directory) } => Ok(clap_mangen::generate_to(Arguments::command(), directory)?),
         Command::Man { directory: None } => {
@@ -186,8 +194,14 @@ fn decisions(client: &AdminClient, command: Decisions) -> Result<(), Failure> {
 }
 
 fn client(file: Option<&Path>) -> Result<AdminClient, Failure> {
-    let (config, origin) = Config::find(file)?;
+    let (config, origin) = config::find(file)?;
     Ok(AdminClient::new(config.admin.socket).without(origin.missing()))
+}
+
+/// Asks the guard also where the file is bad: then it says so itself, and counts it.
+fn asker(file: Option<&Path>) -> Result<AdminClient, Failure> {
+    let (socket, missing) = config::find_socket(file)?;
+    Ok(AdminClient::new(socket).without(missing))
 }
 
 /// Rounded up: a ban never ends before it was asked to.

@@ -18,7 +18,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::clock::WallTime;
 use crate::session::replies;
 use crate::wire::command::{self, Command};
 use crate::wire::data::{BodyDecoder, Chunk};
@@ -202,7 +201,7 @@ impl Maildir {
 
     fn deliver(&self, message: &[u8]) -> io::Result<String> {
         let number = self.delivered.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}.P{}Q{number}.sink", WallTime::now().as_ms(), std::process::id());
+        let name = format!("{}.P{}Q{number}.sink", crate::clock::wall().as_ms(), std::process::id());
         let temporary = self.path.join("tmp").join(&name);
         let mut file = fs::File::create_new(&temporary)?;
         file.write_all(message)?;

@@ -17,7 +17,6 @@ use super::error::EdgeError;
 use super::maps;
 use super::pins::Pins;
 use super::sys::WordMap;
-use crate::clock::Instant;
 
 /// Entries that may go before their bits do: a fiftieth of the filter.
 const STALE: usize = 40_000;
@@ -42,7 +41,7 @@ impl Sweep {
         let mut entries = maps::entries(pins, "CONNS", self.bucket, maps::BATCH)?;
         let batch = entries.next_batch().map_err(EdgeError::pin("reading", pins.map("CONNS")))?;
         // A bucket that is full needs no entry.
-        let now = Instant::now().as_ns();
+        let now = crate::clock::now().as_ns();
         let is_idle = |Connections { count, full_ns }| count == 0 && full_ns <= now;
         let idle: Vec<u64> =
             batch.filter(|(_, value)| is_idle(Connections::from_bytes(*value))).map(|(source, _)| source).collect();

@@ -7,18 +7,19 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::Meter;
-use super::gate;
-use super::ledger::{Ledger, Target, Verdict};
-use super::marks::Marks;
-use super::rates::Counters;
-use crate::addr::{Ipv6Prefix, NetSet, Source};
+use crate::addr::{Ipv6Prefix, Source};
 use crate::clock::{Both, Instant, Steady};
 use crate::config::Config;
 use crate::decision::{Ban, Origin};
 use crate::edge::bans::{Applied, BanTable};
 use crate::edge::{EdgeError, Refreshed};
+use crate::gate;
+use crate::ledger::{Ledger, Target, Verdict};
+use crate::marks::Marks;
 use crate::observe::log::{SECURITY, printable};
 use crate::offence::{Conduct, Report};
+use crate::rates::Counters;
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 mod explain;
@@ -29,9 +30,7 @@ mod persist;
 use latest::Latest;
 
 pub(super) struct Keeper {
-    config: Arc<Config>,
-    /// See [`Config::untouchable`].
-    untouchable: NetSet,
+    snapshot: Arc<Snapshot>,
     ledger: Ledger,
     table: Arc<BanTable>,
     store: Store,
@@ -53,21 +52,20 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(
-        config: Arc<Config>,
+        snapshot: Arc<Snapshot>,
         table: Arc<BanTable>,
         store: Store,
         meter: Arc<dyn Meter>,
         marks: Arc<Marks>,
         counters: Arc<Counters>,
     ) -> Self {
+        let config = snapshot.config();
         let mut ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), config.edge.max_sources as usize);
         ledger.set_digests(store.digests());
-        let untouchable = config.untouchable();
         // How it begins is told by whoever opened it.
-        let kernel = look_at_kernel(&table, &config);
+        let kernel = look_at_kernel(&table, config);
         Self {
-            config,
-            untouchable,
+            snapshot,
             ledger,
             table,
             store,
@@ -75,20 +73,33 @@ impl Keeper {
             latest: Latest::default(),
             marks,
             counters,
-            written: Instant::now(),
+            written: crate::clock::now(),
             sweeps: 0,
             unsaved: HashSet::new(),
             meter,
             kernel,
-            wall: Steady::new(Both::now()),
+            wall: Steady::new(crate::clock::both()),
             over: Vec::new(),
         }
+    }
+
+    /// Judges by `snapshot` from here on, and lifts the bans of whom it exempts.
+    pub(super) fn adopt_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        let config = snapshot.config();
+        self.ledger.set_rules(config.harvest.clone(), config.auth.clone());
+        self.snapshot = snapshot;
+        let exempt: Vec<_> = self.decisions.keys().copied().filter(|source| self.is_exempt(*source)).collect();
+        for source in exempt {
+            tracing::info!(source = self.text(source), "ban lifted: the source is exempt now");
+            self.forget(source);
+        }
+        self.meter.bans_active(self.decisions.len());
     }
 
     /// Puts store and kernel map together: unexpired bans of the store go into force, bans that only the kernel has are
     /// adopted, exempt sources are lifted from both, and ended bans are remembered for doubling.
     pub(super) fn restore(&mut self) {
-        self.restore_at(Both::now());
+        self.restore_at(crate::clock::both());
     }
 
     /// Likewise at `both`.
@@ -190,13 +201,13 @@ impl Keeper {
     pub(super) fn on_report(&mut self, report: Report) {
         let Report { client, at, conduct } = report;
         self.meter.offence(label(&conduct));
-        if self.untouchable.contains(client.ip()) {
+        if self.snapshot.untouchable().contains(client.ip()) {
             return;
         }
-        let source = client.source(self.config.limits.ipv6_prefix);
+        let source = client.source(self.prefix());
         let banned = self.decisions.contains_key(&source);
-        let (untouchable, prefix) = (&self.untouchable, self.config.limits.ipv6_prefix);
-        let is_exempt = |target| untouchable.touches(target, prefix);
+        let (snapshot, prefix) = (Arc::clone(&self.snapshot), self.prefix());
+        let is_exempt = |target| snapshot.untouchable().touches(target, prefix);
         let verdicts = gate::report(&mut self.ledger, &self.marks, source, conduct, at, banned, is_exempt);
         for verdict in verdicts {
             let who = match verdict.target {
@@ -214,11 +225,11 @@ impl Keeper {
     }
 
     fn count_evicted(&mut self) {
-        for source in self.ledger.take_evicted() {
-            self.marks.forget(source, false);
+        let (evicted, not_admitted) = gate::clear(&mut self.ledger, &self.marks);
+        for _ in 0..evicted {
             self.meter.bound_reached("ledger");
         }
-        for _ in 0..self.ledger.take_not_admitted() {
+        for _ in 0..not_admitted {
             self.meter.bound_reached("ledger_offenders");
         }
     }
@@ -237,7 +248,7 @@ impl Keeper {
     }
 
     fn ban(&mut self, source: Source, who: &str, verdict: Verdict, at: Instant) {
-        let both = Both::now();
+        let both = crate::clock::both();
         let until = both.instant.after(verdict.length);
         let ban = Ban {
             source,
@@ -250,7 +261,7 @@ impl Keeper {
             evidence: verdict.evidence,
         };
         self.put(ban.clone(), until);
-        let took = Instant::now().since(at);
+        let took = crate::clock::now().since(at);
         self.meter.ban_latency(took);
         self.announce(&ban, who, verdict.length, Some(took));
         self.save(&ban);
@@ -308,7 +319,7 @@ impl Keeper {
 
     /// Ends what is over, keeps the store in step, forgets what no longer counts.
     pub(super) fn sweep(&mut self) {
-        self.sweep_at(Both::now());
+        self.sweep_at(crate::clock::both());
     }
 
     /// Likewise at `both`.
@@ -343,7 +354,7 @@ impl Keeper {
 
     /// A kernel plane that was loaded meanwhile gets the bans in force. Each change is told once.
     fn follow_kernel(&mut self, both: &Both) {
-        let found = look_at_kernel(&self.table, &self.config);
+        let found = look_at_kernel(&self.table, self.snapshot.config());
         let before = std::mem::replace(&mut self.kernel, found);
         match &self.kernel {
             Ok(Refreshed::Anew) => {
@@ -387,11 +398,11 @@ impl Keeper {
     }
 
     fn is_exempt(&self, source: Source) -> bool {
-        self.untouchable.touches(source, self.prefix())
+        self.snapshot.untouchable().touches(source, self.prefix())
     }
 
     fn prefix(&self) -> Ipv6Prefix {
-        self.config.limits.ipv6_prefix
+        self.snapshot.config().limits.ipv6_prefix
     }
 
     fn text(&self, source: Source) -> String {

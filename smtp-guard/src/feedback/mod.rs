@@ -15,26 +15,17 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
 use crate::decision::{ControlError, Decision, Explanation};
 use crate::edge::bans::BanTable;
+use crate::marks::Marks;
 use crate::offence::Report;
+use crate::rates::Counters;
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 
-mod distinct;
-mod entry;
-pub mod gate;
 mod keeper;
-pub mod ledger;
-pub mod marks;
-pub mod networks;
-pub mod rates;
-pub mod rule;
-mod saved;
 
 use keeper::Keeper;
-use marks::Marks;
-use rates::Counters;
 
 /// Reports that wait for the ledger.
 const REPORTS: usize = 65_536;
@@ -86,6 +77,7 @@ enum Control {
     Delete { ip: IpAddr, answer: oneshot::Sender<Option<Decision>> },
     DeleteAll(oneshot::Sender<usize>),
     Explain { ip: IpAddr, answer: oneshot::Sender<Explanation> },
+    Apply { snapshot: Arc<Snapshot>, answer: oneshot::Sender<()> },
     Close,
 }
 
@@ -138,6 +130,12 @@ impl Feedback {
         self.ask(|answer| Control::Explain { ip, answer }).await
     }
 
+    /// Judges by `snapshot` from here on. Bans of whom it exempts are lifted in both planes when this returns.
+    pub async fn apply(&self, snapshot: Arc<Snapshot>) -> Result<(), ControlError> {
+        self.counters.set_limits(snapshot.config());
+        self.ask(|answer| Control::Apply { snapshot, answer }).await
+    }
+
     /// Ends the task, whoever still holds a handle: what was counted is saved. Reports after it are dropped.
     pub async fn close(&self) {
         // An error means that it has ended.
@@ -157,7 +155,7 @@ impl Feedback {
 /// Starts the task. Bans of the store and of the kernel map are in force when this returns, and what was counted is
 /// there again.
 pub fn start(
-    config: Arc<Config>,
+    snapshot: Arc<Snapshot>,
     bans: Arc<BanTable>,
     store: Store,
     meter: Arc<dyn Meter>,
@@ -165,8 +163,8 @@ pub fn start(
     let (reports, report_queue) = mpsc::channel(REPORTS);
     let (controls, control_queue) = mpsc::channel(CONTROLS);
     let marks = Arc::new(Marks::default());
-    let counters = Arc::new(Counters::new(&config));
-    let mut keeper = Keeper::new(config, bans, store, Arc::clone(&meter), Arc::clone(&marks), Arc::clone(&counters));
+    let counters = Arc::new(Counters::new(snapshot.config()));
+    let mut keeper = Keeper::new(snapshot, bans, store, Arc::clone(&meter), Arc::clone(&marks), Arc::clone(&counters));
     keeper.restore();
     let task = tokio::spawn(run(keeper, report_queue, control_queue));
     (Feedback { reports, controls, meter, marks, counters }, task)
@@ -207,6 +205,10 @@ fn answer(keeper: &mut Keeper, control: Control) {
         Control::Delete { ip, answer } => answer.send(keeper.delete(ip)).map_err(drop),
         Control::DeleteAll(answer) => answer.send(keeper.delete_all()).map_err(drop),
         Control::Explain { ip, answer } => answer.send(keeper.explain(ip)).map_err(drop),
+        Control::Apply { snapshot, answer } => {
+            keeper.adopt_snapshot(snapshot);
+            answer.send(()).map_err(drop)
+        }
         Control::Close => Ok(()),
     };
 }

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::addr::{ClientAddr, Ipv6Prefix, Source};
 use crate::clock::{Both, Instant};
+use crate::config::Config;
 use crate::edge::bans::KernelBans as _;
 use crate::edge::bans::fake::{Fake, State};
 use crate::offence::{Conduct, Digest};
@@ -48,7 +49,7 @@ impl Meter for Counted {
 pub(crate) fn alone(config: &Arc<Config>, bans: &Arc<BanTable>) -> Feedback {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), Ipv6Prefix::default()).unwrap();
-    start(Arc::clone(config), Arc::clone(bans), store, Arc::new(Counted::default())).0
+    start(Arc::new(Snapshot::new(Arc::clone(config), None)), Arc::clone(bans), store, Arc::new(Counted::default())).0
 }
 
 struct World {
@@ -67,7 +68,8 @@ impl World {
         let store = Store::open(self.directory.path(), Ipv6Prefix::default()).unwrap();
         let table = Arc::new(BanTable::new(None, 100));
         let meter = Arc::new(Counted::default());
-        let (feedback, task) = start(Arc::clone(&self.config), Arc::clone(&table), store, meter.clone());
+        let (feedback, task) =
+            start(Arc::new(Snapshot::new(Arc::clone(&self.config), None)), Arc::clone(&table), store, meter.clone());
         (feedback, task, table, meter)
     }
 
@@ -77,7 +79,14 @@ impl World {
         let table = Arc::new(BanTable::new(Some(kernel), 100));
         let counters = Arc::new(Counters::new(&self.config));
         let meter = Arc::new(Counted::default());
-        Keeper::new(Arc::clone(&self.config), table, store, meter, Arc::default(), counters)
+        Keeper::new(
+            Arc::new(Snapshot::new(Arc::clone(&self.config), None)),
+            table,
+            store,
+            meter,
+            Arc::default(),
+            counters,
+        )
     }
 }
 
@@ -85,7 +94,7 @@ fn harvest(feedback: &Feedback, ip: &str) {
     let client = ClientAddr::new((ip.parse::<IpAddr>().unwrap(), 4000).into());
     for n in 0..10 {
         let conduct = Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into(), returned: false };
-        feedback.report(Report { client, at: Instant::now(), conduct });
+        feedback.report(Report { client, at: crate::clock::now(), conduct });
     }
 }
 
@@ -148,7 +157,7 @@ async fn what_was_under_way_when_the_ban_fell_does_not_double_the_next_one() {
     let client = ClientAddr::new(("192.0.2.1".parse::<IpAddr>().unwrap(), 4000).into());
     let trapped = || {
         let conduct = Conduct::Trap { recipient: "trap@example.org".into(), sender: Digest::of("") };
-        feedback.report(Report { client, at: Instant::now(), conduct });
+        feedback.report(Report { client, at: crate::clock::now(), conduct });
     };
     // One request of each of its connections.
     (0..20).for_each(|_| trapped());
@@ -208,7 +217,7 @@ fn d8_ends_and_purges_survive_a_clock_that_is_set() {
     let mut keeper = world.keeper(Arc::new(Fake::default()));
     keeper.restore();
     keeper.add("192.0.2.1".parse().unwrap(), Duration::from_secs(3600), String::new()).unwrap();
-    let begun = Both::now();
+    let begun = crate::clock::both();
     let at = |seconds: u64, ahead_ms: i64| {
         let instant = begun.instant.after(Duration::from_secs(seconds));
         Both { instant, wall: begun.wall_at(instant).later(ahead_ms) }

@@ -10,8 +10,9 @@
 //! | DELETE /decisions | [`Deleted`] |
 //! | GET /explain/{ip} | [`Explanation`] |
 //! | POST /try, [`Attempt`] | [`Rehearsal`] |
+//! | POST /reload, [`Reload`] | [`Reloaded`]; 422 where the configuration can't be used |
 //!
-//! Errors are [`Failure`] with status 400 (bad request), 404, 405, 409 (refused: an exempt address), 413 or 503.
+//! Errors are [`Failure`] with status 400 (bad request), 404, 405, 409 (refused: an exempt address), 413, 422 or 503.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -27,10 +28,10 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{Attempt, Rehearsal};
+use super::reload::{Reload, Reloaded};
 pub use super::socket::{Socket, SocketError};
 use super::status::About;
 use crate::addr::{canonical, no_source};
-use crate::clock::{Both, Instant};
 use crate::decision::ControlError;
 use crate::decision::{Decision, Explanation};
 
@@ -79,6 +80,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn delete_all(&self) -> impl Future<Output = Result<usize, Refusal>> + Send;
     /// All that is known of `ip`.
     fn explain(&self, ip: IpAddr) -> impl Future<Output = Result<Explanation, Refusal>> + Send;
+    /// Reads the configuration again and applies it, or says what that would change.
+    fn reload(&self, dry_run: bool) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
     /// What would happen to a client.
     fn attempt(&self, attempt: Attempt) -> impl Future<Output = Result<Rehearsal, Refusal>> + Send;
 }
@@ -88,6 +91,8 @@ pub trait Control: Clone + Send + Sync + 'static {
 pub enum Refusal {
     /// It won't: the text says why.
     Refused(String),
+    /// What it was given, or reads, is bad: the text says where and why.
+    Bad(String),
     /// It can't now: the ledger has stopped or doesn't answer.
     Unavailable(String),
 }
@@ -123,6 +128,7 @@ fn router<C: Control>(control: C, about: About) -> Router {
         .route("/decisions/{ip}", axum::routing::delete(delete::<C>))
         .route("/explain/{ip}", get(explain::<C>))
         .route("/try", axum::routing::post(attempt::<C>))
+        .route("/reload", axum::routing::post(reload::<C>))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path"))
         .layer(DefaultBodyLimit::max(BODY))
@@ -130,7 +136,7 @@ fn router<C: Control>(control: C, about: About) -> Router {
 }
 
 async fn status<C: Control>(State(shared): State<Shared<C>>) -> Response {
-    look(move || shared.about.status(Instant::now())).await
+    look(move || shared.about.status(crate::clock::now())).await
 }
 
 async fn live<C: Control>(State(shared): State<Shared<C>>) -> Response {
@@ -138,7 +144,7 @@ async fn live<C: Control>(State(shared): State<Shared<C>>) -> Response {
         Ok(bans) => bans,
         Err(refusal) => return refusal.into_response(),
     };
-    look(move || shared.about.live(&Both::now(), bans)).await
+    look(move || shared.about.live(&crate::clock::both(), bans)).await
 }
 
 /// Off the runtime's own threads: reading the kernel's maps takes system calls.
@@ -184,6 +190,13 @@ async fn explain<C: Control>(State(shared): State<Shared<C>>, UrlPath(ip): UrlPa
     match address(&ip) {
         Ok(ip) => answer(shared.control.explain(ip).await),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+async fn reload<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
+    match read::<Reload>(body, "reload") {
+        Ok(Reload { dry_run }) => answer(shared.control.reload(dry_run).await),
+        Err(problem) => problem,
     }
 }
 
@@ -254,6 +267,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
             Self::Refused(error) => problem(StatusCode::CONFLICT, &error),
+            Self::Bad(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error),
             Self::Unavailable(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &error),
         }
     }

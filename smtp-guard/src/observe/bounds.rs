@@ -52,7 +52,7 @@ impl Bounds {
 
     /// The bound `name` was reached now: counts it, and tells the log unless that was told a moment ago.
     pub fn reached(&self, name: &'static str) {
-        let (line, limit) = self.count(name, &Both::now());
+        let (line, limit) = self.count(name, &crate::clock::both());
         if let Some(times) = line {
             tracing::warn!(bound = name, limit, times, "bound reached; `smtp-guard status` counts how often");
         }

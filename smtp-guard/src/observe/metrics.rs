@@ -25,40 +25,13 @@ use super::bounds::Bounds;
 use super::certificates::Certificates;
 pub use super::kernel::KernelStats;
 use super::kernel::{KernelCollector, verdict};
-use crate::clock::WallTime;
+use crate::session::Outcome;
 
 mod blocklists;
+mod configuration;
 mod drops;
 mod read;
 mod recipients;
-
-/// What became of a message, in the only four ways there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// The backend said 250 to the dot.
-    Accepted,
-    /// Refused for good (5xx).
-    Rejected,
-    /// Refused for now (4xx); nothing was delivered.
-    Deferred,
-    /// The backend was lost after the dot and before its reply: it may have been delivered.
-    Ambiguous,
-}
-
-impl Outcome {
-    /// All outcomes.
-    pub const ALL: [Self; 4] = [Self::Accepted, Self::Rejected, Self::Deferred, Self::Ambiguous];
-
-    /// The label in metrics, logs and JSON.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Rejected => "rejected",
-            Self::Deferred => "deferred",
-            Self::Ambiguous => "ambiguous",
-        }
-    }
-}
 
 /// The handle that everything counts through. A clone is one reference count.
 #[derive(Clone)]
@@ -85,6 +58,7 @@ struct Inner {
     backends: Labelled<Vec<(&'static str, String)>, Gauge>,
     handshakes_failed: Labelled<Labels, Counter>,
     certificates: Arc<OnceLock<Arc<dyn Certificates>>>,
+    configuration: configuration::Configuration,
     recipients: recipients::Recipients,
     blocklists: blocklists::Blocklists,
     drops: drops::Drops,
@@ -135,6 +109,7 @@ impl Metrics {
             labelled(&mut registry, "tls_handshakes_failed", "TLS handshakes with clients that failed, by reason");
         let certificates = Arc::new(OnceLock::new());
         registry.register_collector(Box::new(CertificatesCollector(Arc::clone(&certificates))));
+        let configuration = configuration::Configuration::register(&mut registry);
         let recipients = recipients::Recipients::register(&mut registry);
         let blocklists = blocklists::Blocklists::register(&mut registry);
         let drops = drops::Drops::register(&mut registry);
@@ -161,6 +136,7 @@ impl Metrics {
             backends,
             handshakes_failed,
             certificates,
+            configuration,
             recipients,
             blocklists,
             drops,
@@ -278,6 +254,11 @@ impl Metrics {
         self.0.backends.get_or_create(&vec![("server", address)]).set(i64::from(answers));
     }
 
+    /// The server at `address` is none of the configuration's any more.
+    pub fn backend_gone(&self, address: String) {
+        self.0.backends.remove(&vec![("server", address)]);
+    }
+
     /// A TLS handshake with a client failed. The set of reasons is small and fixed.
     pub fn handshake_failed(&self, reason: &'static str) {
         self.0.handshakes_failed.get_or_create(&vec![("reason", reason)]).inc();
@@ -360,7 +341,7 @@ impl Collector for CertificatesCollector {
         let Some(certificates) = self.0.get() else { return Ok(()) };
         let help = "Whole days until our certificate ends; below zero it has ended";
         let mut family = encoder.encode_descriptor("tls_certificate_days", help, None, MetricType::Gauge)?;
-        for certificate in certificates.certificates(WallTime::now()) {
+        for certificate in certificates.certificates(crate::clock::wall()) {
             let labels = [("file", certificate.file.as_str())];
             ConstGauge::new(certificate.days).encode(family.encode_family(&labels)?)?;
         }

@@ -18,7 +18,6 @@ use hyper_util::service::TowerToHyperService;
 use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::metrics::Metrics;
-use crate::clock::Instant;
 
 /// Until the head of a request is there.
 const HEAD: Duration = Duration::from_secs(5);
@@ -94,11 +93,11 @@ const ASKED: u64 = u64::MAX;
 
 impl Idle {
     fn new() -> Self {
-        Self(AtomicU64::new(Instant::now().as_ns()))
+        Self(AtomicU64::new(crate::clock::now().as_ns()))
     }
 
     fn begins(&self) {
-        self.0.store(Instant::now().as_ns(), Ordering::Relaxed);
+        self.0.store(crate::clock::now().as_ns(), Ordering::Relaxed);
     }
 
     fn ends(&self) {

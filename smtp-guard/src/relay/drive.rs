@@ -18,18 +18,18 @@ use tokio::time::{Instant as TokioInstant, Sleep, timeout};
 
 use super::backend::Backend;
 use super::farewell::{self, FAREWELL};
+use super::generation::Kept;
 use super::inquiry::Inquiry;
 use super::sources::{Seat, Wake};
 use super::stream::Stream;
 use super::window::Window;
-use super::{Shared, Stop, events, handshakes};
+use super::{Generation, Shared, Stop, events, handshakes};
 use crate::addr::ClientAddr;
-use crate::clock::{Both, Instant};
 use crate::config::Role;
-use crate::observe::metrics::Outcome;
 use crate::offence::{Digest, Report};
 use crate::policy::Client;
 use crate::policy::checks::Found;
+use crate::session::Outcome;
 use crate::session::{Event, Input, Message, Opening, Output, Request, Secured, Session, Wants};
 use crate::wire::command;
 use crate::wire::data::{BodyDecoder, Chunk};
@@ -57,17 +57,19 @@ pub(super) struct Guest {
     pub(super) ends: Ends,
     pub(super) role: Role,
     pub(super) seat: Seat,
+    /// The one that it was let in by.
+    pub(super) generation: Kept,
 }
 
 /// Runs a session to its end.
 pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
-    let Guest { stream, ends, role, mut seat } = guest;
+    let Guest { stream, ends, role, mut seat, generation } = guest;
     let addr = ClientAddr::new(ends.source);
     let id = shared.next_id();
     let (stream, secured) = match role {
         Role::Mx | Role::Submission => (Stream::clear(stream), None),
         Role::Submissions => {
-            match handshake(&shared, &mut seat, addr, stream, LineDecoder::new(), &BytesMut::new()).await {
+            match handshake(&shared, &generation, &mut seat, addr, stream, LineDecoder::new(), &BytesMut::new()).await {
                 Ok((stream, secured)) => (stream, Some(secured)),
                 Err(error) => return handshake_failed(&shared, &id, addr, &error),
             }
@@ -79,21 +81,22 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         addr,
         role,
         secured,
-        rules: Arc::clone(&shared.rules),
-        backend: shared.pool.capabilities(),
+        rules: Arc::clone(&generation.snapshot),
+        backend: generation.pool.capabilities(),
         familiar: shared.mark(addr).familiar,
-        clock: Both::now(),
+        clock: crate::clock::both(),
     };
-    let client = shared.rules.client(addr.ip());
+    let client = generation.snapshot.client(addr.ip());
     let mut inquiry = Inquiry::default();
-    inquiry.about_client(&shared, addr, shared.rules.needs(&client, role));
+    inquiry.about_client(&shared, &generation, addr, generation.snapshot.needs(&client, role));
     let session = Session::open(opening, &mut out);
     let mut driver = Driver {
         id,
         addr,
-        backend: Backend::new(Arc::clone(&shared), ends, &client, role),
+        backend: Backend::new(Arc::clone(&shared), Arc::clone(&generation), ends, &client, role),
         window: Window::new(Arc::clone(&shared.windows)),
         shared,
+        generation,
         stream,
         session,
         out,
@@ -118,21 +121,22 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
 /// The TLS handshake with a client, if there is room for one more and nothing was sent ahead of it.
 async fn handshake(
     shared: &Shared,
+    generation: &Generation,
     seat: &mut Seat,
     addr: ClientAddr,
     stream: TcpStream,
     lines: LineDecoder,
     unread: &BytesMut,
 ) -> io::Result<(Stream, Secured)> {
-    let (Some(tls), Some(proof)) = (&shared.tls, lines.finish(unread)) else {
+    let (Some(tls), Some(proof)) = (&generation.tls, lines.finish(unread)) else {
         return Err(io::ErrorKind::InvalidData.into());
     };
     let accepting = async {
-        if shared.hastens_handshakes(addr) {
+        if shared.hastens_handshakes(&generation.snapshot.client(addr.ip())) {
             shared.metrics.bound_reached("tls_handshakes");
             tokio::time::sleep(HANDSHAKE_PACE).await;
         }
-        let Ok(_room) = shared.handshakes.try_acquire() else {
+        let Some(_room) = shared.handshakes.take() else {
             shared.metrics.bound_reached("handshakes");
             return Err(io::ErrorKind::ResourceBusy.into());
         };
@@ -148,7 +152,7 @@ async fn handshake(
 fn handshake_failed(shared: &Shared, id: &str, addr: ClientAddr, error: &io::Error) {
     let (reason, meaning) = handshakes::reason(error);
     shared.metrics.handshake_failed(reason);
-    match shared.handshakes_told.is_due(addr.source(shared.config.limits.ipv6_prefix), Instant::now()) {
+    match shared.handshakes_told.is_due(addr.source(shared.prefix), crate::clock::now()) {
         Some(left_out) => {
             tracing::info!(session = id, client = %addr.ip(), reason, %error, left_out, "TLS handshake failed: {meaning}");
         }
@@ -173,6 +177,8 @@ struct Driver {
     id: String,
     addr: ClientAddr,
     shared: Arc<Shared>,
+    /// The one that the session began with.
+    generation: Kept,
     stream: Stream,
     window: Window,
     /// Bytes of message data that were read last, and not yet told to the window.
@@ -257,7 +263,7 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input) {
-        self.session.step(input, Instant::now(), &mut self.out);
+        self.session.step(input, crate::clock::now(), &mut self.out);
     }
 
     /// Performs the outputs in their order.
@@ -274,7 +280,7 @@ impl Driver {
                 Output::StartTls => self.upgrade = true,
                 Output::Consult { lookups, recipient, sender } => {
                     if lookups {
-                        self.inquiry.begin(&self.shared, self.addr);
+                        self.inquiry.begin(&self.shared, &self.generation, self.addr);
                     }
                     (self.consulted, self.about) = (Some(lookups), Some((sender, recipient)));
                 }
@@ -284,13 +290,13 @@ impl Driver {
                     self.over_rate = true;
                 }
                 Output::Request(Request::Mail(mail, permit, speaker)) => {
-                    let domain = self.shared.rules.domain_to_look_up(&self.client, self.role, &mail.path);
+                    let domain = self.generation.snapshot.domain_to_look_up(&self.client, self.role, &mail.path);
                     self.inquiry.about_sender(domain);
                     self.backend.perform(Request::Mail(mail, permit, speaker)).await;
                 }
                 Output::Request(request) => self.backend.perform(request).await,
                 Output::Report(conduct) => {
-                    let report = Report { client: self.addr, at: Instant::now(), conduct };
+                    let report = Report { client: self.addr, at: crate::clock::now(), conduct };
                     self.shared.feedback.report(report);
                 }
                 Output::Event(event) => {
@@ -353,7 +359,7 @@ impl Driver {
     /// Waits for whatever comes first; `None` when bytes were read. A ban and the guard's own stop come before the rest.
     async fn wait(&mut self, seat: &mut Seat, stop: &mut Stop, mut sleep: Pin<&mut Sleep>) -> Option<Input> {
         let wants = self.session.wants();
-        let now = Instant::now();
+        let now = crate::clock::now();
         self.session.waiting(now);
         sleep.as_mut().reset(TokioInstant::now() + self.session.deadline().since(now));
         let read = match wants {
@@ -429,7 +435,7 @@ impl Driver {
         let Some(stream) = self.stream.take_clear() else {
             return false;
         };
-        match handshake(&self.shared, seat, self.addr, stream, lines, &self.unread).await {
+        match handshake(&self.shared, &self.generation, seat, self.addr, stream, lines, &self.unread).await {
             Ok((stream, secured)) => {
                 self.stream = stream;
                 self.step(Input::Secured(secured));

@@ -4,11 +4,10 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::Shared;
 use crate::addr::ClientAddr;
-use crate::clock::Instant;
 use crate::observe::budget::Budget;
 use crate::observe::log;
-use crate::observe::metrics::Outcome;
 use crate::observe::words::Refused;
+use crate::session::Outcome;
 use crate::session::{About, Event, Message};
 
 /// Lines a second about refusals: strangers cause them.
@@ -68,7 +67,7 @@ fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, about:
         note: &about.note,
         observed,
     };
-    log::refused(shared.config.log.format, id, client, reason, &refused);
+    log::refused(shared.current.load().config().log.format, id, client, reason, &refused);
 }
 
 /// Whether a security line names the client: tools that read these lines ban whom they name. A slow client is no offender,
@@ -81,7 +80,7 @@ fn is_offence(reason: Reason) -> bool {
 }
 
 fn within_budget(shared: &Shared) -> bool {
-    match REFUSALS.take(Instant::now()) {
+    match REFUSALS.take(crate::clock::now()) {
         Some(0) => true,
         Some(left_out) => {
             tracing::warn!(left_out, "lines about refusals were left out; the metrics have counted them");

@@ -9,14 +9,14 @@ use smtp_guard_ebpf::reason::Reason;
 use super::admission::Arrival;
 use super::inquiry::Inquiry;
 use super::sources::Standing;
-use super::{Shared, admission};
+use super::{Generation, Shared, admission};
 use crate::addr::ClientAddr;
 use crate::blocklist::Listing;
-use crate::clock::{Both, Instant};
-use crate::config::{Mode, Role};
+use crate::clock::Instant;
+use crate::config::{Config, Mode, Role};
 use crate::decision::Explanation;
 use crate::facts::dns::{Forward, Reverse, SenderDomain};
-use crate::feedback::networks::Network;
+use crate::ledger::networks::Network;
 use crate::observe::attempt::{Attempt, Because, Rehearsal, Step};
 use crate::policy::Client;
 use crate::policy::checks::Found;
@@ -35,11 +35,12 @@ impl Shared {
 }
 
 async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) -> Rehearsal {
-    let (addr, now) = (ClientAddr::new((attempt.ip, 0).into()), Instant::now());
-    let client = shared.rules.client(addr.ip());
-    let arrival = Arrival::new(addr, &shared.config.listen, shared, now);
+    let (addr, now) = (ClientAddr::new((attempt.ip, 0).into()), crate::clock::now());
+    let generation = shared.current();
+    let client = generation.snapshot.client(addr.ip());
+    let arrival = Arrival::new(addr, &generation.config().listen, shared, &generation.snapshot, now);
     let mut rehearsal = Rehearsal {
-        rules: rules(shared, &client, &arrival, &explanation),
+        rules: rules(shared, generation.config(), &client, &arrival, &explanation),
         explanation,
         found: Vec::new(),
         steps: Vec::new(),
@@ -50,7 +51,7 @@ async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) 
         rehearsal.steps.push(step);
         return rehearsal;
     }
-    let mut stage = Stage::open(shared, addr, client);
+    let mut stage = Stage::open(shared, generation, addr, client);
     rehearsal.steps.push(stage.play(shared, String::new()).await);
     for said in lines(attempt) {
         if stage.session.wants() == Wants::Closed {
@@ -79,6 +80,7 @@ fn lines(attempt: &Attempt) -> Vec<String> {
 
 /// The session on its stage.
 struct Stage {
+    generation: Arc<Generation>,
     addr: ClientAddr,
     client: Client,
     session: Session,
@@ -89,23 +91,23 @@ struct Stage {
 }
 
 impl Stage {
-    fn open(shared: &Shared, addr: ClientAddr, client: Client) -> Self {
+    fn open(shared: &Shared, generation: Arc<Generation>, addr: ClientAddr, client: Client) -> Self {
         let mut inquiry = Inquiry::default();
-        inquiry.about_client(shared, addr, shared.rules.needs(&client, Role::Mx));
-        let clock = Both::now();
+        inquiry.about_client(shared, &generation, addr, generation.snapshot.needs(&client, Role::Mx));
+        let clock = crate::clock::both();
         let opening = Opening {
             id: "try".to_owned(),
             addr,
             role: Role::Mx,
             secured: None,
-            rules: Arc::clone(&shared.rules),
-            backend: shared.pool.capabilities(),
+            rules: Arc::clone(&generation.snapshot),
+            backend: generation.pool.capabilities(),
             familiar: shared.mark(addr).familiar,
             clock,
         };
         let mut out = Vec::new();
         let session = Session::open(opening, &mut out);
-        Self { addr, client, session, now: clock.instant, inquiry, found: None, out }
+        Self { generation, addr, client, session, now: clock.instant, inquiry, found: None, out }
     }
 
     fn step(&mut self, input: Input) {
@@ -149,7 +151,7 @@ impl Stage {
             Output::Consult { lookups, recipient, sender } => {
                 let mut facts = shared.facts(self.addr, sender, recipient.as_deref());
                 if lookups {
-                    self.inquiry.begin(shared, self.addr);
+                    self.inquiry.begin(shared, &self.generation, self.addr);
                     let found = self.inquiry.found().await;
                     self.found = Some(found.clone());
                     facts.found = Some(Arc::new(found));
@@ -160,7 +162,7 @@ impl Stage {
                 if !self.client.exempt && self.is_over_rate(shared) {
                     return Some(Input::OverRate);
                 }
-                let domain = shared.rules.domain_to_look_up(&self.client, Role::Mx, &mail.path);
+                let domain = self.generation.snapshot.domain_to_look_up(&self.client, Role::Mx, &mail.path);
                 self.inquiry.about_sender(domain);
                 step.passed_on = true;
                 return yes();
@@ -177,8 +179,8 @@ impl Stage {
     }
 
     fn is_over_rate(&self, shared: &Shared) -> bool {
-        let source = self.addr.source(shared.config.limits.ipv6_prefix);
-        let counted = shared.feedback.counters().messages.view(source, Instant::now());
+        let source = self.addr.source(shared.prefix);
+        let counted = shared.feedback.counters().messages.view(source, crate::clock::now());
         counted.is_some_and(|(count, most)| count >= most)
     }
 }
@@ -192,8 +194,13 @@ fn note(reason: Reason, note: &str) -> String {
 }
 
 /// What applies to `client`, in the words of the configuration.
-fn rules(shared: &Shared, client: &Client, arrival: &Arrival, explanation: &Explanation) -> Vec<String> {
-    let config = &shared.config;
+fn rules(
+    shared: &Shared,
+    config: &Config,
+    client: &Client,
+    arrival: &Arrival,
+    explanation: &Explanation,
+) -> Vec<String> {
     if client.exempt {
         return vec!["exempt: no limit, check, delay or ban applies".to_owned()];
     }

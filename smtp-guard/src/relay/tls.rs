@@ -51,6 +51,8 @@ pub enum TlsError {
 pub(super) struct Server {
     files: Tls,
     certificates: Arc<Certificates>,
+    /// The files as they were before they were read.
+    read: Vec<Option<Stamp>>,
     config: Arc<ServerConfig>,
 }
 
@@ -60,13 +62,14 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 impl Server {
     pub(super) fn new(files: &Tls) -> Result<Self, TlsError> {
+        let read = stamp(files);
         let certificates = Arc::new(Certificates::load(files)?);
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|reason| TlsError::Backend(reason.to_string()))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
-        Ok(Self { files: files.clone(), certificates, config: Arc::new(config) })
+        Ok(Self { files: files.clone(), certificates, read, config: Arc::new(config) })
     }
 
     /// The certificates that are shown.
@@ -92,11 +95,11 @@ impl Server {
 
     /// Reads the certificate again whenever its files change, until `stop`. A pair that can't be used changes nothing.
     pub(super) async fn watch(&self, mut stop: Stop) {
-        let mut seen = stamp(&self.files);
+        let mut seen = self.read.clone();
         let mut told = Vec::new();
         loop {
             // Said once a day: the days stand in it.
-            let warnings = self.certificates.warnings(WallTime::now());
+            let warnings = self.certificates.warnings(crate::clock::wall());
             warnings.iter().filter(|warning| !told.contains(*warning)).for_each(|warning| tracing::warn!("{warning}"));
             told = warnings;
             tokio::select! {
@@ -135,7 +138,7 @@ impl Server {
 /// The files as they are now. Blocks.
 fn stamp(files: &Tls) -> Vec<Option<Stamp>> {
     let also = files.also.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
-    [&files.certificate, &files.key].into_iter().chain(also).map(|path| Stamp::of(path)).collect()
+    [&files.certificate, &files.key].into_iter().chain(also).map(|path| crate::stamp::of(path)).collect()
 }
 
 /// `TLSv1_3` as it is written elsewhere.

@@ -58,7 +58,7 @@ impl Database {
             Err(StoreError::Database { source, .. }) if is_damaged(&source) => source.to_string(),
             result => return result.map(|database| (database, false)),
         };
-        let aside = path.with_extension(format!("broken-{}", WallTime::now().as_ms()));
+        let aside = path.with_extension(format!("broken-{}", crate::clock::wall().as_ms()));
         let failed = |source| StoreError::Directory { directory: path.to_owned(), source };
         fs::rename(path, &aside).map_err(failed)?;
         for suffix in ["-wal", "-shm"] {

@@ -20,7 +20,6 @@ mod weather;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use smtp_guard::clock::Instant as Kernel;
 use smtp_guard::edge::KernelPlane;
 use smtp_guard_ebpf::abi::Source;
 use smtp_guard_ebpf::reason::Reason;
@@ -77,7 +76,7 @@ pub fn run(plan: Plan, stop: &AtomicBool) -> Report {
     guard.command(&["edge", "load"]).ok();
     paths::lay(&world);
     let plane = KernelPlane::open(&guard.pins()).unwrap().unwrap();
-    let until = Kernel::now().after(Duration::from_secs(24 * 3600));
+    let until = smtp_guard::clock::now().after(Duration::from_secs(24 * 3600));
     let ban = |n| (Source::v4(0xc633_6400 + n), until, Reason::Operator);
     plane.ban_all(&(0..BANS).map(ban).collect::<Vec<_>>()).unwrap();
     let bans = || {

@@ -19,7 +19,6 @@ use tokio::sync::mpsc;
 
 use super::admin_client::AdminClient;
 use super::output;
-use crate::clock::Instant;
 use crate::observe::live::Live;
 
 mod model;
@@ -83,14 +82,14 @@ async fn show(client: AdminClient, interval: Duration) -> anyhow::Result<()> {
     ];
     let mut state = State::new(interval);
     loop {
-        screen.0.draw(|frame| screen::draw(frame, &state, Instant::now(), theme))?;
+        screen.0.draw(|frame| screen::draw(frame, &state, crate::clock::now(), theme))?;
         tokio::select! {
             told = inbox.recv() => match told {
                 Some(Told::Key(Event::Key(key))) => if state.key(key) == Flow::Quit { return Ok(()) },
                 // A new size, mostly: it is drawn anew.
                 Some(Told::Key(_)) => {}
                 Some(Told::Answer(answer)) => {
-                    state.answer(answer.map_err(|error| format!("{error:#}")), Instant::now());
+                    state.answer(answer.map_err(|error| format!("{error:#}")), crate::clock::now());
                 }
                 Some(Told::Gone(error)) => return Err(error).context("the terminal can't be read any more"),
                 None => bail!(ENDED),
@@ -153,10 +152,10 @@ fn read_keys(inbox: &mpsc::Sender<Told>) {
 /// Asks the guard every `interval` until nobody listens.
 fn ask(client: &AdminClient, interval: Duration, inbox: &mpsc::Sender<Told>) {
     loop {
-        let begun = Instant::now();
+        let begun = crate::clock::now();
         if inbox.blocking_send(Told::Answer(Box::new(client.live()))).is_err() {
             return;
         }
-        thread::sleep(interval.saturating_sub(Instant::now().since(begun)));
+        thread::sleep(interval.saturating_sub(crate::clock::now().since(begun)));
     }
 }

@@ -19,7 +19,7 @@ fn samples_say_whose_the_drops_are_and_how_many() {
         let ip = ip.parse().unwrap();
         let source = world.source(ip);
         world.plane.ban(source, Instant::NEVER, reason).unwrap();
-        let (frame, begun) = (packet(ip), Instant::now());
+        let (frame, begun) = (packet(ip), crate::clock::now());
         let options = TestRunOptions { data_in: Some(&frame), repeat: DROPS, ..TestRunOptions::new() };
         load::xdp(&mut world.object).unwrap().test_run(options).unwrap();
         let samples = events.take(usize::MAX);
@@ -28,7 +28,7 @@ fn samples_say_whose_the_drops_are_and_how_many() {
             samples.iter().all(|sample| (sample.ip, sample.port, sample.reason) == (ip, PORT, reason)),
             "{samples:?}"
         );
-        assert!(samples.iter().all(|sample| sample.at >= begun && sample.at <= Instant::now()));
+        assert!(samples.iter().all(|sample| sample.at >= begun && sample.at <= crate::clock::now()));
         assert!(samples.len() < DROPS as usize / 100, "a few of them: {}", samples.len());
         told += samples.iter().map(|sample| sample.stands_for).sum::<u64>();
         all += u64::from(DROPS);

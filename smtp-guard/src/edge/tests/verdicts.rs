@@ -61,7 +61,7 @@ impl Findings for Model {
         Bucket::new(RATE * 2, 60_000_000_000)
     }
     fn now_ns(&self) -> u64 {
-        Instant::now().as_ns()
+        crate::clock::now().as_ns()
     }
 }
 
@@ -146,7 +146,7 @@ fn fill(world: &World) -> Model {
         world.set_connections(source, count, full_ns);
         model.connections.insert(source, Connections { count, full_ns });
     };
-    let now = Instant::now().as_ns();
+    let now = crate::clock::now().as_ns();
     for (index, text) in SOURCES[..KNOWN].iter().enumerate() {
         let source = world.source(text.parse().unwrap());
         match index % 9 {

@@ -9,8 +9,8 @@ use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
-use super::failure::{Failure, Flaw};
 use super::names;
+use super::{Failure, Flaw};
 
 /// Addresses kept of one answer. More than 256 don't fit into what anybody publishes for one host.
 const MAX_ADDRESSES: usize = 256;

@@ -15,12 +15,12 @@ use tokio::time::{timeout, timeout_at};
 use super::Meter;
 use super::answer::{Answer, Kind, Question, Reading};
 use super::breaker::{Admission, Breaker};
-use super::failure::{Error, Failure};
 use super::flights::{Flights, Part};
 use super::memory::Memory;
 use super::names;
 use super::servers::Servers;
 use super::shares::{Full, Limits, Party, Shares};
+use super::{Error, Failure};
 
 /// Look-ups of domains and names under way. With two servers and three tries over UDP each may hold six sockets. Zones of
 /// strangers can be slow: a quarter for one network.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 
+use super::Failure;
 use super::answer::{Answer, Question, Reading};
-use super::failure::Failure;
 
 /// A day's TTL is a spammer's word like any other; a TTL of 0 must not make us ask for every recipient.
 const FOUND: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60 * 60));

@@ -33,9 +33,10 @@ mod servers;
 mod shares;
 mod zone;
 
-pub use failure::{Error, Failure, Flaw};
+pub use failure::Error;
 pub use resolver::{Forward, Resolver, Reverse, SenderDomain};
 pub use shares::{Party, Standing};
+pub use smtp_guard_core::facts::dns::{Failure, Flaw};
 pub use zone::Zone;
 
 /// Who counts look-ups.

@@ -4,16 +4,17 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+pub use smtp_guard_core::facts::dns::{Forward, Reverse, SenderDomain};
 use tokio::time::Instant;
 
 use super::Meter;
 use super::answer::{Answer, Kind, Question};
 use super::asker::{self, Asker};
-use super::failure::{Error, Failure, Flaw};
 use super::names;
 use super::race::race;
 use super::shares::Party;
 use super::zone::{Judgement, Zone, has_lie};
+use super::{Error, Failure, Flaw};
 
 /// Finds out what DNS says. Cheap to clone; belongs to the tokio runtime it is first used in.
 #[derive(Clone)]
@@ -26,35 +27,6 @@ impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Resolver").finish_non_exhaustive()
     }
-}
-
-/// Whether mail can be sent back to a domain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SenderDomain {
-    /// It has an MX, A or AAAA record.
-    Exists,
-    /// It has none of them, or can't be a domain.
-    Missing,
-    /// It says that it takes no mail (RFC 7505).
-    NullMx,
-}
-
-/// The names of a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reverse {
-    /// No PTR record, or none with a host name in it.
-    None,
-    /// One to sixteen host names, in lower case; `forward` is None when it wasn't asked for.
-    Names { names: Vec<Box<str>>, forward: Option<Forward> },
-}
-
-/// Whether one of the names leads back to the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forward {
-    Confirmed,
-    Mismatch,
-    /// Of a name that could have, nothing is known.
-    Unknown(Failure),
 }
 
 impl Resolver {

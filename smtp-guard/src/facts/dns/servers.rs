@@ -10,8 +10,8 @@ use hickory_resolver::proto::rr::{Name, RecordType};
 use tokio::time::timeout;
 
 use super::answer::{self, Question, Reading};
-use super::failure::{Error, Failure, Flaw};
 use super::race::race;
+use super::{Error, Failure, Flaw};
 
 /// For the others when one server gave an error. Short: most errors are the zone's, and the same everywhere.
 const SECOND_OPINION: Duration = Duration::from_secs(1);

@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 
 use super::Keeper;
-use crate::clock::Both;
 use crate::decision::{CountView, Decision, Explanation, LedgerView, NetworkView};
 
 impl Keeper {
     /// What is known of `ip`.
     pub(in crate::feedback) fn explain(&mut self, ip: IpAddr) -> Explanation {
-        let both = Both::now();
+        let both = crate::clock::both();
         let source = self.prefix().source(ip);
         let mut notes = Vec::new();
         let view = self.ledger.view(source, both.instant);
@@ -28,8 +27,8 @@ impl Keeper {
             [("connections_per_minute", &self.counters.connections), ("messages_per_hour", &self.counters.messages)];
         Explanation {
             source: self.text(source),
-            exempt: self.config.exempt.contains(ip),
-            may_relay: self.config.relay.networks.contains(ip),
+            exempt: self.snapshot.config().exempt.contains(ip),
+            may_relay: self.snapshot.config().relay.networks.contains(ip),
             familiar: mark.familiar,
             decision: self.decisions.get(&source).map(|ban| Decision::of(ban, self.prefix())),
             // The lists are the relay's to ask.

@@ -7,13 +7,12 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::Keeper;
-use crate::clock::{Both, Instant};
 use crate::decision::ControlError;
 use crate::decision::{Ban, Decision, Origin};
 
 impl Keeper {
     pub(in crate::feedback) fn decisions(&self) -> Vec<Decision> {
-        let both = Both::now();
+        let both = crate::clock::both();
         let mut bans: Vec<_> = self.decisions.values().collect();
         bans.sort_by_key(|ban| (ban.until, ban.source));
         let bans = bans.into_iter().map(|ban| Decision::of(ban, self.prefix()));
@@ -39,7 +38,7 @@ impl Keeper {
         if self.is_exempt(source) {
             return Err(ControlError::Exempt { ip });
         }
-        let both = Both::now();
+        let both = crate::clock::both();
         let until = both.instant.after(length);
         let ban = Ban {
             source,
@@ -59,7 +58,7 @@ impl Keeper {
 
     pub(in crate::feedback) fn delete(&mut self, ip: IpAddr) -> Option<Decision> {
         let source = self.prefix().source(ip);
-        let both = Both::now();
+        let both = crate::clock::both();
         let deferred = self.marks.of(source, both.instant).deferred_until;
         let ban = self.decisions.remove(&source);
         self.forget(source);
@@ -74,7 +73,7 @@ impl Keeper {
     }
 
     pub(in crate::feedback) fn delete_all(&mut self) -> usize {
-        let (deferred, networks) = self.marks.deferred(Instant::now());
+        let (deferred, networks) = self.marks.deferred(crate::clock::now());
         let sources: HashSet<_> = self.decisions.keys().copied().chain(deferred.iter().map(|(s, _)| *s)).collect();
         let lifted = sources.len() + networks.len();
         for source in sources {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::Keeper;
 use crate::clock::{Both, WallTime};
-use crate::feedback::saved;
 use crate::store::Counter;
 
 /// How often what is counted is handed to the store: this much of it a crash costs.
@@ -25,10 +24,8 @@ impl Keeper {
     pub(super) fn restore_counters(&mut self, counters: Vec<Counter>, both: &Both) {
         for counter in counters {
             if counter.kind == LEDGER {
-                if let Some(entry) = saved::read(&counter.state, both) {
-                    self.ledger.restore(counter.source, entry, both.instant);
-                    self.marks.history(counter.source, self.ledger.is_familiar(counter.source));
-                }
+                self.ledger.restore(counter.source, &counter.state, both);
+                self.marks.history(counter.source, self.ledger.is_familiar(counter.source));
             } else if let Some((_, rates)) = self.counters.named().into_iter().find(|(name, _)| *name == counter.kind) {
                 rates.restore(counter.source, &counter.state, both);
             }
@@ -46,19 +43,15 @@ impl Keeper {
         if self.wall.since(both.instant) >= SETTLED {
             self.over.clear();
             // Purging is idle work: when the queue is full the next time does it.
-            let _ = self.store.purge(ago(self.config.harvest.ban_max), ago(MEMORY));
+            let _ = self.store.purge(ago(self.snapshot.config().harvest.ban_max), ago(MEMORY));
         }
     }
 
     /// Hands at most `most` of each kind of what has changed to the store, waiting for room at most `patience`.
     /// `false`: nothing has changed.
     fn write_counters(&mut self, both: &Both, most: usize, patience: Duration) -> bool {
-        let mut changes: Vec<_> = self
-            .ledger
-            .take_changed(most)
-            .into_iter()
-            .map(|(source, entry)| (LEDGER, source, entry.map(|entry| saved::write(&entry, both))))
-            .collect();
+        let mut changes: Vec<_> =
+            self.ledger.take_changed(most, both).into_iter().map(|(source, state)| (LEDGER, source, state)).collect();
         for (kind, rates) in self.counters.named() {
             let changed = rates.take_changed(most, both);
             changes.extend(changed.into_iter().map(|(source, state)| (kind, source, state)));
@@ -75,7 +68,7 @@ impl Keeper {
 
     /// Hands everything that has changed to the store: the guard stops. Waits for the disk.
     pub(in crate::feedback) fn close(mut self) {
-        let both = Both::now();
+        let both = crate::clock::both();
         while self.write_counters(&both, CHANGES, PATIENCE) {}
     }
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocklist::{self, Fault, List, ListError, MAX_TOTAL, Named, Protected, Read, State};
-use crate::clock::{Instant, WallTime};
+use crate::clock::Instant;
 use crate::config::Blocklist;
 use crate::observe::metrics::Metrics;
-use crate::stamp::Stamp;
+use crate::stamp::{self, Stamp};
 
 /// How long a changed file must look the same, unless `reload` is shorter.
 const REST: Duration = Duration::from_secs(5);
@@ -50,12 +50,28 @@ impl Follower {
         }
     }
 
+    /// Whether it follows `list`'s file under its name.
+    pub(super) fn is_of(&self, list: &Blocklist) -> bool {
+        self.name == list.name && self.file == list.file
+    }
+
+    /// The same, looking every `reload`.
+    pub(super) fn every(self, reload: Duration) -> Self {
+        let due = if reload < self.reload { Instant::from_ns(0) } else { self.due };
+        Self { reload, due, ..self }
+    }
+
+    /// Reads the file at the next look, as it is found.
+    pub(super) fn begin_again(&mut self) {
+        (self.begun, self.due) = (false, Instant::from_ns(0));
+    }
+
     /// Looks at the file, if it is time to. At the start it is read as it is found.
     pub(super) fn is_to_be_read(&mut self, now: Instant) -> bool {
         if now < self.due {
             return false;
         }
-        let stamp = Stamp::of(&self.file);
+        let stamp = stamp::of(&self.file);
         let at_rest = mem::replace(&mut self.last, stamp) == stamp;
         if !mem::replace(&mut self.begun, true) {
             return true;
@@ -91,7 +107,7 @@ impl Follower {
 
     fn take(&mut self, list: List) {
         let name = &self.name;
-        let read = Read::of(&list, WallTime::now());
+        let read = Read::of(&list, crate::clock::wall());
         for refusal in &list.refusals {
             let (line, entry, reason) = (refusal.line, &refusal.entry, &refusal.why);
             tracing::warn!(

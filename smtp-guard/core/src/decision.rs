@@ -1,0 +1,177 @@
+//! A ban as it is decided, kept and told: what ledger, store, observation and command line have in common.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use smtp_guard_ebpf::reason::Reason;
+
+use crate::addr::{Ipv6Prefix, Source};
+use crate::blocklist::Listing;
+use crate::clock::{Both, Instant, WallTime};
+
+/// Bans that are shown as the latest ones.
+pub const LATEST: usize = 64;
+
+/// A ban, as the guard holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ban {
+    pub source: Source,
+    pub reason: Reason,
+    pub origin: Origin,
+    pub made: WallTime,
+    pub until: WallTime,
+    /// How many bans of this source came before it without a pause; each doubles the length.
+    pub repeat: u32,
+    /// In the words of who made it.
+    pub text: String,
+    /// What it rests on, at most [`crate::ledger::SAMPLE`] entries.
+    pub evidence: Vec<String>,
+}
+
+/// Who decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The ledger, by its rule.
+    Ledger,
+    /// The operator, by `decisions add`.
+    Operator,
+}
+
+impl Origin {
+    /// As the store and the API write it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ledger => "ledger",
+            Self::Operator => "operator",
+        }
+    }
+
+    /// The origin with this label.
+    pub fn from_label(label: &str) -> Option<Self> {
+        [Self::Ledger, Self::Operator].into_iter().find(|origin| origin.label() == label)
+    }
+}
+
+/// Why a question has no answer, or a decision was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("the ledger does not answer: {0}")]
+    Unavailable(&'static str),
+    #[error("{ip} is exempt: take it off the exempt list first, which always wins")]
+    Exempt { ip: IpAddr },
+}
+
+/// A ban, as the command line and the API show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// `192.0.2.1`, or `2001:db8::/64`.
+    pub source: String,
+    /// Label of the [`Reason`].
+    pub reason: String,
+    pub text: String,
+    /// `ledger` or `operator`.
+    pub origin: String,
+    pub made: WallTime,
+    pub until: WallTime,
+    pub repeat: u32,
+    pub evidence: Vec<String>,
+}
+
+impl Decision {
+    /// A deferral of `source`, a source or a network as text, until `until`.
+    pub fn deferral(source: String, both: &Both, until: Instant) -> Self {
+        Self {
+            source,
+            reason: Reason::Deferred.label().to_owned(),
+            text: Reason::Deferred.text().to_owned(),
+            origin: Origin::Ledger.label().to_owned(),
+            made: both.wall,
+            until: both.wall_at(until),
+            repeat: 0,
+            evidence: Vec::new(),
+        }
+    }
+
+    /// `ban` with its source as text under `prefix`.
+    pub fn of(ban: &Ban, prefix: Ipv6Prefix) -> Self {
+        Self {
+            source: prefix.display(ban.source),
+            reason: ban.reason.label().to_owned(),
+            text: ban.text.clone(),
+            origin: ban.origin.label().to_owned(),
+            made: ban.made,
+            until: ban.until,
+            repeat: ban.repeat,
+            evidence: ban.evidence.clone(),
+        }
+    }
+}
+
+/// What the ledger knows of a source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LedgerView {
+    /// Distinct unknown recipients in the window.
+    pub unknown_recipients: u32,
+    /// Unknown recipients after what accepted mail forgives; a harvest is judged by these.
+    pub unforgiven: u32,
+    /// Distinct recipients that were sent to, or may still be.
+    pub known_recipients: u32,
+    /// Distinct recipients that were asked for without a message.
+    pub probed_recipients: u32,
+    /// Unforgiven ones among unforgiven and known, 0.0 to 1.0.
+    pub share: f64,
+    /// Messages accepted since the ledger knows the source, of the last months.
+    pub accepted: u32,
+    /// It has a history of accepted mail: deferred where others are banned.
+    pub trusted: bool,
+    pub window_started: WallTime,
+    /// Some of the unknown recipients.
+    pub sample: Vec<String>,
+    /// Failed logins in `auth.failure_window`.
+    pub failed_logins: u32,
+    /// Bans and deferrals that make the next one longer.
+    pub trips: u32,
+    pub network: Option<NetworkView>,
+}
+
+/// What the ledger knows of a source's network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetworkView {
+    /// `192.0.2.0/24` or `2001:db8::/48`.
+    pub network: String,
+    pub unforgiven: u32,
+    pub known_recipients: u32,
+    /// Sources of it that named unknown recipients.
+    pub sources: usize,
+}
+
+/// A count against its limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountView {
+    /// Name of the limit in the configuration.
+    pub limit: String,
+    pub count: u64,
+    pub most: u64,
+}
+
+/// All that is known of an address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub source: String,
+    pub exempt: bool,
+    /// Stands in `relay.networks`.
+    pub may_relay: bool,
+    /// Mail of it was accepted before: no greeting delay.
+    pub familiar: bool,
+    pub decision: Option<Decision>,
+    /// Block lists that have it.
+    pub listed: Vec<Listing>,
+    /// It hears 4xx at RCPT until then.
+    pub deferred_until: Option<WallTime>,
+    pub ledger: Option<LedgerView>,
+    pub counts: Vec<CountView>,
+    /// Established connections as the kernel plane counts them; `None` without one.
+    pub connections: Option<u64>,
+    pub notes: Vec<String>,
+}

@@ -1,0 +1,457 @@
+//! The ledger: what each source did, and what follows from it. Pure; time is passed in. The rule against harvests stands
+//! in [`rule`], what it looks at in [`entry`](super::entry), networks in [`super::networks`].
+//!
+//! # What trips
+//! - A harvest by the rule, asked when an unknown recipient comes in or a transaction is given up.
+//! - A trap (`recipients.traps`), at once: nobody knows that address but who found it where it was put.
+//! - `auth.failures` failed logins within `auth.failure_window`. A login that succeeds takes nothing back: one account of
+//!   his own must not pay for an attacker's guesses at the others.
+//! - A network; see there.
+//!
+//! # What follows
+//! A ban of `harvest.ban`, which doubles each time the source trips again before `harvest.ban_max` has passed since the
+//! last one ended, up to `harvest.ban_max`. For a source with a history of accepted mail ([`super::entry::HISTORY`]
+//! messages from before this window), a deferral instead: it hears 4xx for [`DEFERRAL`], doubling up to `harvest.ban`, and
+//! teaches an attacker as little as a ban, while a big provider whose users have bad lists loses no mail. Each trip uses
+//! as many messages of the history up, so that ten of them are no licence. What trips in doubt, or the first times by
+//! asking without sending, is deferred likewise. Failed logins make a ban of `auth.ban` that doesn't double, whatever the
+//! history: users who log in aren't mail servers.
+//! Either clears the window: the next one needs new evidence.
+//! What others can provoke never bans a source of which mail was accepted: notifications (`<>`) to addresses that were forged, a
+//! trap that one of a provider's customers wrote to (that sender alone hears 4xx, for [`Target::DeferSender`]), guesses of
+//! neighbours in its network.
+//!
+//! A source that was never seen starts with nothing for and nothing against it. The window slides exactly; counts are
+//! exact up to 128 distinct recipients and estimated beyond.
+//!
+//! # Bounds
+//! At most `max` entries. When it is full, the one that was silent longest makes room, first of those that have only
+//! knocked, then of those that were banned before, then of the suspects. Those whose mail was accepted have half of the room for
+//! themselves, and more where nobody else needs it. Offenders on their way to a ban make room
+//! only once their window is over: a flood of new sources can't have one forgotten, the newcomer isn't taken note of.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use smtp_guard_ebpf::reason::Reason;
+
+mod distinct;
+mod entry;
+pub mod networks;
+pub mod rule;
+pub(crate) mod saved;
+mod trip;
+
+use crate::addr::Source;
+use crate::clock::{Both, Instant};
+use crate::config::{Auth, Harvest};
+use crate::offence::{Conduct, Digest, Digests};
+use entry::{Class, Entry, MEMORY, Record};
+use networks::{Network, Networks};
+use rule::{Evidence, Grounds};
+
+pub use entry::SAMPLE;
+pub use trip::DEFERRAL;
+
+/// Entries that one sweep looks at.
+const SWEEP: usize = 5_000;
+
+/// All entries, and the rules over them.
+#[derive(Debug)]
+pub struct Ledger {
+    rule: Harvest,
+    auth: Auth,
+    max: usize,
+    entries: HashMap<Source, Entry>,
+    /// By class and by when they were last heard of.
+    order: Order,
+    /// Those in it whose mail was accepted.
+    friends: usize,
+    networks: Networks,
+    digests: Digests,
+    evicted: Vec<Source>,
+    not_admitted: u64,
+    changed: HashSet<Source>,
+}
+
+/// What follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub target: Target,
+    pub reason: Reason,
+    pub length: Duration,
+    pub repeat: u32,
+    pub evidence: Vec<String>,
+}
+
+/// For whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// It is banned.
+    Ban(Source),
+    /// It hears 4xx at RCPT.
+    Defer(Source),
+    /// Its sources without a history hear 4xx at RCPT.
+    DeferNetwork(Network),
+    /// This sender hears 4xx at RCPT where it comes by this source.
+    DeferSender(Source, Digest),
+}
+
+/// What is known of a source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    pub evidence: Evidence,
+    /// Messages that were accepted and count.
+    pub accepted: u32,
+    pub trusted: bool,
+    pub since: Instant,
+    pub sample: Vec<String>,
+    /// Other offences, and how often.
+    pub offences: Vec<(Reason, u64)>,
+    pub failed_logins: u32,
+    /// Trips that would lengthen the next.
+    pub trips: u32,
+    /// Its network, and how many of its sources named unknown recipients.
+    pub network: Option<(Network, Evidence, usize)>,
+}
+
+impl Ledger {
+    /// An empty ledger of at most `max` sources.
+    pub fn new(rule: Harvest, auth: Auth, max: usize) -> Self {
+        Self {
+            rule,
+            auth,
+            max: max.max(1),
+            entries: HashMap::new(),
+            order: BTreeSet::new(),
+            friends: 0,
+            networks: Networks::default(),
+            digests: Digests::default(),
+            evicted: Vec::new(),
+            not_admitted: 0,
+            changed: HashSet::new(),
+        }
+    }
+
+    /// Judges by `rule` and `auth` from here on. What is known stays known.
+    pub fn set_rules(&mut self, rule: Harvest, auth: Auth) {
+        (self.rule, self.auth) = (rule, auth);
+    }
+
+    /// Digests addresses by `digests` from here on: those of sessions.
+    pub fn set_digests(&mut self, digests: Digests) {
+        self.digests = digests;
+    }
+
+    /// Takes note of what `source` did at `now`, and asks the rules.
+    pub fn observe(&mut self, source: Source, conduct: Conduct, now: Instant) -> Vec<Verdict> {
+        if !self.touch(source, conduct == Conduct::MessageAccepted, now) {
+            return Vec::new();
+        }
+        let verdicts = self.weigh(source, conduct, now);
+        self.file(source);
+        verdicts
+    }
+
+    fn weigh(&mut self, source: Source, conduct: Conduct, now: Instant) -> Vec<Verdict> {
+        let Some(entry) = self.entries.get_mut(&source) else { return Vec::new() };
+        let (known, trusted) = (entry.history.is_known(), entry.is_trusted());
+        match conduct {
+            Conduct::MessageAccepted => {
+                entry.history.accepted(now, self.rule.window);
+                Vec::new()
+            }
+            Conduct::KnownRecipient { recipient } => {
+                entry.record().known(recipient, now);
+                if !known {
+                    self.networks.known(source, recipient, now);
+                }
+                Vec::new()
+            }
+            Conduct::Abandoned { recipients } => {
+                entry.record().abandoned(&recipients, now);
+                self.networks.abandoned(source, &recipients);
+                self.judge(source, trusted, now)
+            }
+            Conduct::Undelivered { recipients } => {
+                entry.record().undelivered(&recipients);
+                self.networks.abandoned(source, &recipients);
+                Vec::new()
+            }
+            Conduct::UnknownRecipient { recipient, returned } => {
+                let digest = self.digests.of(&recipient);
+                entry.record().unknown(recipient, digest, returned, now);
+                let own = self.judge(source, trusted, now);
+                // One whose mail was accepted has nothing to do with what its neighbours do.
+                if known || !own.is_empty() {
+                    return own;
+                }
+                match self.networks.unknown(&self.rule, source, digest, now) {
+                    Some(members) => self.trip_network(source, members, now),
+                    None => own,
+                }
+            }
+            Conduct::Trap { recipient, sender } if known => {
+                entry.record().offence(Reason::Trap);
+                let evidence = vec![format!("trap: {recipient}"), "mail of this source was accepted before".to_owned()];
+                let target = Target::DeferSender(source, sender);
+                vec![Verdict { target, reason: Reason::Trap, length: self.rule.ban, repeat: 0, evidence }]
+            }
+            Conduct::Trap { recipient, .. } => {
+                vec![entry.trip(&self.rule, source, (Reason::Trap, false), vec![format!("trap: {recipient}")], now)]
+            }
+            Conduct::Offence(reason) => {
+                entry.record().offence(reason);
+                let failed = (reason == Reason::AuthFailures).then(|| entry.login_failed(&self.auth, source, now));
+                failed.flatten().into_iter().collect()
+            }
+        }
+    }
+
+    fn judge(&mut self, source: Source, trusted: bool, now: Instant) -> Vec<Verdict> {
+        let Some(entry) = self.entries.get_mut(&source) else { return Vec::new() };
+        let evidence = entry.evidence();
+        let Some(grounds) = rule::judge(&self.rule, evidence, if trusted { 0 } else { entry.trips() }) else {
+            return Vec::new();
+        };
+        let mut lines = vec![match grounds {
+            Grounds::Returned { .. } => format!(
+                "notifications to {} distinct unknown recipients, and mail to {} others",
+                evidence.returned, evidence.unknown
+            ),
+            Grounds::Harvest | Grounds::Doubt => {
+                let all = evidence.unknown.saturating_add(evidence.known);
+                format!("{} distinct unknown recipients of {all}", evidence.unknown)
+            }
+            Grounds::Probing => format!(
+                "{} recipients asked for without sending to them, and {} unknown ones",
+                evidence.probed, evidence.unknown
+            ),
+        }];
+        let in_doubt = !trusted && entry.is_in_doubt(grounds);
+        if in_doubt {
+            lines.push("in doubt: deferred, not banned".to_owned());
+        }
+        if trusted {
+            lines.push(format!("{} messages accepted before: deferred, not banned", entry.history.total()));
+        }
+        lines.extend(entry.record().sample.iter().map(|address| format!("unknown: {address}")));
+        lines.truncate(SAMPLE);
+        vec![entry.trip(&self.rule, source, (Reason::Harvest, in_doubt), lines, now)]
+    }
+
+    /// The members that stand out alone are banned, the others deferred.
+    fn trip_network(&mut self, last: Source, members: Vec<Source>, now: Instant) -> Vec<Verdict> {
+        let network = Network::of(last);
+        let evidence = format!("unknown recipients from {} sources of {}", members.len(), network.text());
+        let mut verdicts = Vec::new();
+        for member in members {
+            // One that has made room meanwhile has nothing left to ban it for.
+            let Some(entry) = self.entries.get_mut(&member) else { continue };
+            let old = (entry.class(self.rule.unknown_recipients), entry.last, member);
+            if entry.evidence().unknown >= self.rule.unknown_recipients.div_ceil(4) && !entry.history.is_known() {
+                verdicts.push(entry.trip(&self.rule, member, (Reason::Harvest, false), vec![evidence.clone()], now));
+                leave(&mut self.order, &mut self.friends, old);
+                self.file(member);
+            }
+        }
+        let target = Target::DeferNetwork(network);
+        let length = self.rule.ban;
+        verdicts.push(Verdict { target, reason: Reason::Harvest, length, repeat: 0, evidence: vec![evidence] });
+        verdicts
+    }
+
+    /// Remembers that `source` was banned until `until` for the `repeat`th time, as the store knows it.
+    pub fn remember_ban(&mut self, source: Source, repeat: u32, until: Instant, now: Instant) {
+        if self.touch(source, false, now)
+            && let Some(entry) = self.entries.get_mut(&source)
+        {
+            let record = entry.record();
+            record.trips = record.trips.max(repeat.saturating_add(1));
+            record.tripped_until = record.tripped_until.max(until);
+        }
+        self.file(source);
+    }
+
+    /// Forgets all of `source`: the operator has pardoned it.
+    pub fn forget(&mut self, source: Source) {
+        self.remove(source);
+        self.changed.insert(source);
+    }
+
+    /// What is known of `source` at `now`.
+    pub fn view(&mut self, source: Source, now: Instant) -> Option<View> {
+        self.entries.get(&source)?;
+        self.touch(source, false, now);
+        self.file(source);
+        let entry = self.entries.get(&source)?;
+        let network = self.networks.view(source).map(|(evidence, members)| (Network::of(source), evidence, members));
+        let empty = Record::default();
+        let record = entry.record.as_deref().unwrap_or(&empty);
+        let oldest = [&record.unknown, &record.known, &record.probed].into_iter().filter_map(|set| set.oldest()).min();
+        Some(View {
+            evidence: record.evidence(),
+            accepted: entry.history.total(),
+            trusted: entry.is_trusted(),
+            since: oldest.unwrap_or(now),
+            sample: record.sample.iter().map(|address| address.to_string()).collect(),
+            offences: record.offences.clone(),
+            failed_logins: u32::try_from(record.failed_logins.len()).unwrap_or(u32::MAX),
+            trips: record.trips,
+            network,
+        })
+    }
+
+    /// Whether mail of `source` has been accepted.
+    pub fn is_familiar(&self, source: Source) -> bool {
+        self.entries.get(&source).is_some_and(|entry| entry.history.is_known())
+    }
+
+    /// Lets the time pass for those that are silent, a bounded number of them.
+    pub fn sweep(&mut self, now: Instant) {
+        self.networks.sweep(now, self.rule.window, SWEEP);
+        let window = self.rule.window;
+        let remembered = self.rule.ban_max.saturating_mul(2).max(window);
+        for (class, age) in [
+            (Class::Knocked, window),
+            (Class::Remembered, remembered),
+            (Class::Suspect, window),
+            (Class::Friend, MEMORY),
+            (Class::Active, window),
+            (Class::Offender, window),
+        ] {
+            let over = |(found, last, source): &(Class, Instant, Source)| {
+                (*found == class && now.since(*last) >= age).then_some(*source)
+            };
+            let from = (class, Instant::default(), Source(0));
+            let silent: Vec<_> = self.order.range(from..).map_while(over).take(SWEEP).collect();
+            for source in silent {
+                self.expire(source, now);
+            }
+        }
+    }
+
+    /// Entries that had to make room since the last call.
+    pub fn take_evicted(&mut self) -> Vec<Source> {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// Reports that found no room since the last call.
+    pub fn take_not_admitted(&mut self) -> u64 {
+        std::mem::take(&mut self.not_admitted)
+    }
+
+    /// At most `most` sources that changed since they were last told here, each with its entry as the store keeps it, if it
+    /// still has one.
+    pub fn take_changed(&mut self, most: usize, both: &Both) -> Vec<(Source, Option<String>)> {
+        let told: Vec<_> = self.changed.iter().take(most).copied().collect();
+        told.into_iter()
+            .map(|source| {
+                self.changed.remove(&source);
+                (source, self.entries.get(&source).map(|entry| saved::write(entry, both)))
+            })
+            .collect()
+    }
+
+    /// Takes an entry back that [`Self::take_changed`] told. What can't be read is left out.
+    pub fn restore(&mut self, source: Source, text: &str, both: &Both) {
+        let Some(entry) = saved::read(text, both) else { return };
+        self.put(source, entry, both.instant);
+    }
+
+    fn put(&mut self, source: Source, entry: Entry, now: Instant) {
+        if self.entries.contains_key(&source) || self.entries.len() >= self.max {
+            return;
+        }
+        self.entries.insert(source, entry);
+        self.expire(source, now);
+        self.changed.remove(&source);
+    }
+
+    /// Sources that the ledger knows.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it knows none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Finds or makes the entry of `source`, takes it out of the order of eviction and slides its window. `false`: there
+    /// is no room for it.
+    fn touch(&mut self, source: Source, accepted: bool, now: Instant) -> bool {
+        if !self.entries.contains_key(&source) && self.entries.len() >= self.max && !self.make_room(accepted, now) {
+            self.not_admitted += 1;
+            return false;
+        }
+        let limit = self.rule.unknown_recipients;
+        let entry = self.entries.entry(source).or_default();
+        let place = (entry.class(limit), entry.last, source);
+        leave(&mut self.order, &mut self.friends, place);
+        entry.expire(now, self.rule.window, self.rule.ban_max);
+        entry.last = now.max(entry.last);
+        true
+    }
+
+    /// Makes room for a newcomer, whose mail was `accepted` just now or not: strangers go first, but no offender within its
+    /// window. Friends have half of the ledger for themselves; beyond that, and for a friend, the oldest of them goes.
+    fn make_room(&mut self, accepted: bool, now: Instant) -> bool {
+        let is_bound = |class, last| class == Class::Offender && now.since(last) < self.rule.window;
+        let first = self.order.first().copied().filter(|(class, last, _)| !is_bound(*class, *last));
+        let stranger = first.filter(|(class, ..)| !class.is_friend());
+        let may = accepted || self.friends > self.max / 2;
+        let friend =
+            || self.order.range((Class::Friend, Instant::default(), Source(0))..).next().copied().filter(|_| may);
+        let Some((_, _, source)) = stranger.or_else(friend) else { return false };
+        self.remove(source);
+        self.evicted.push(source);
+        true
+    }
+
+    fn expire(&mut self, source: Source, now: Instant) {
+        let limit = self.rule.unknown_recipients;
+        let Some(entry) = self.entries.get_mut(&source) else { return };
+        let place = (entry.class(limit), entry.last, source);
+        leave(&mut self.order, &mut self.friends, place);
+        entry.expire(now, self.rule.window, self.rule.ban_max);
+        if entry.record.is_none() && !entry.history.is_known() {
+            self.entries.remove(&source);
+            self.changed.insert(source);
+        } else {
+            enter(&mut self.order, &mut self.friends, (entry.class(limit), entry.last, source));
+        }
+    }
+
+    fn remove(&mut self, source: Source) {
+        if let Some(entry) = self.entries.remove(&source) {
+            leave(&mut self.order, &mut self.friends, (entry.class(self.rule.unknown_recipients), entry.last, source));
+            self.changed.insert(source);
+        }
+    }
+
+    /// Puts `source` back into the order of eviction.
+    fn file(&mut self, source: Source) {
+        if let Some(entry) = self.entries.get(&source) {
+            enter(&mut self.order, &mut self.friends, (entry.class(self.rule.unknown_recipients), entry.last, source));
+            self.changed.insert(source);
+        }
+    }
+}
+
+type Order = BTreeSet<(Class, Instant, Source)>;
+
+fn enter(order: &mut Order, friends: &mut usize, place: (Class, Instant, Source)) {
+    if order.insert(place) {
+        *friends += usize::from(place.0.is_friend());
+    }
+}
+
+fn leave(order: &mut Order, friends: &mut usize, place: (Class, Instant, Source)) {
+    if order.remove(&place) {
+        *friends -= usize::from(place.0.is_friend());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! Entries of the ledger and counts of [`Rates`](super::rates) as the store keeps them: JSON, times in ms since 1970.
+//!
+//! What can't be read is left out: counts begin anew for that source, which is no worse than never having seen it.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+use smtp_guard_ebpf::reason::Reason;
+
+use super::distinct::Distinct;
+use super::entry::{Entry, History, Record, SAMPLE};
+use crate::clock::{Both, Instant, WallTime};
+use crate::offence::Digest;
+
+/// Elements of a list that are believed; ours have at most 128.
+const LIST: usize = 1024;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    last: WallTime,
+    /// Older, previous, current.
+    history: (u32, u32, u32),
+    turned: WallTime,
+    latest: WallTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<SavedRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedRecord {
+    unknown: SavedSet,
+    #[serde(default)]
+    returned: SavedSet,
+    known: SavedSet,
+    probed: SavedSet,
+    sample: Vec<Box<str>>,
+    /// By the label of the reason.
+    offences: Vec<(String, u64)>,
+    failed_logins: Vec<WallTime>,
+    trips: u32,
+    #[serde(default)]
+    doubts: u32,
+    tripped_until: WallTime,
+}
+
+/// The level of the sample, and what is in it.
+type SavedSet = (u32, Vec<(u64, WallTime)>);
+
+/// `entry` as text.
+pub(super) fn write(entry: &Entry, both: &Both) -> String {
+    let set = |set: &Distinct| {
+        let (level, seen) = set.parts();
+        (level, seen.iter().map(|(digest, at)| (digest.number(), both.wall_at(*at))).collect())
+    };
+    let saved = Saved {
+        last: both.wall_at(entry.last),
+        history: (entry.history.older, entry.history.previous, entry.history.current),
+        turned: both.wall_at(entry.history.turned),
+        latest: both.wall_at(entry.history.latest),
+        record: entry.record.as_ref().map(|record| SavedRecord {
+            unknown: set(&record.unknown),
+            returned: set(&record.returned),
+            known: set(&record.known),
+            probed: set(&record.probed),
+            sample: record.sample.iter().cloned().collect(),
+            offences: record.offences.iter().map(|(reason, count)| (reason.label().to_owned(), *count)).collect(),
+            failed_logins: record.failed_logins.iter().map(|at| both.wall_at(*at)).collect(),
+            trips: record.trips,
+            doubts: record.doubts,
+            tripped_until: both.wall_at(record.tripped_until),
+        }),
+    };
+    // Nothing in it can fail to be JSON.
+    serde_json::to_string(&saved).unwrap_or_default()
+}
+
+/// What [`write`] wrote, maybe before a restart of the machine. Times that lie ahead are taken for now.
+pub(super) fn read(text: &str, both: &Both) -> Option<Entry> {
+    let saved: Saved = serde_json::from_str(text).ok()?;
+    let past = |at: WallTime| both.instant_at(at).min(both.instant);
+    let set = |(level, seen): SavedSet| {
+        let seen = seen.into_iter().take(LIST).map(|(number, at)| (Digest::from_number(number), past(at)));
+        Distinct::from_parts(level, seen)
+    };
+    let (older, previous, current) = saved.history;
+    Some(Entry {
+        last: past(saved.last),
+        history: History { older, previous, current, turned: past(saved.turned), latest: past(saved.latest) },
+        record: saved.record.map(|record| {
+            let offences = record.offences.into_iter().take(LIST);
+            Box::new(Record {
+                unknown: set(record.unknown),
+                returned: set(record.returned),
+                known: set(record.known),
+                probed: set(record.probed),
+                sample: record.sample.into_iter().take(SAMPLE).collect(),
+                offences: offences.filter_map(|(label, n)| Some((Reason::from_label(&label)?, n))).collect(),
+                failed_logins: record.failed_logins.into_iter().take(LIST).map(past).collect::<VecDeque<_>>(),
+                trips: record.trips,
+                doubts: record.doubts,
+                tripped_until: both.instant_at(record.tripped_until),
+            })
+        }),
+    })
+}
+
+/// Counts of a window: when its newest slice began, and the slices from the oldest on.
+pub(crate) fn write_slices(newest: Instant, slices: &[u32], both: &Both) -> String {
+    serde_json::to_string(&(both.wall_at(newest), slices)).unwrap_or_default()
+}
+
+/// What [`write_slices`] wrote.
+pub(crate) fn read_slices<const N: usize>(text: &str, both: &Both) -> Option<(Instant, [u32; N])> {
+    let (newest, slices): (WallTime, Vec<u32>) = serde_json::from_str(text).ok()?;
+    Some((both.instant_at(newest).min(both.instant), slices.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_back_as_they_were_also_after_a_restart_of_the_machine() {
+        let second = |n: u64| Instant::from_ns(n * 1_000_000_000);
+        let before = Both { instant: second(5000), wall: WallTime::from_ms(1_000_000_000) };
+        let mut entry = Entry { last: second(4990), ..Entry::default() };
+        entry.history.accepted(second(4000), std::time::Duration::from_secs(3600));
+        let record = entry.record();
+        record.unknown("no@example.org".into(), Digest::of("no@example.org"), false, second(4990));
+        record.unknown("back@example.org".into(), Digest::of("back@example.org"), true, second(4990));
+        record.known(Digest::of("yes@example.org"), second(4980));
+        record.abandoned(&[Digest::of("maybe@example.org")], second(4985));
+        record.offence(Reason::Protocol);
+        record.failed_logins.push_back(second(4970));
+        let text = write(&entry, &before);
+        assert_eq!(read(&text, &before), Some(entry.clone()));
+        // Booted 4,000 s ago instead of 5,000: what lies before the boot is its beginning.
+        let after = Both { instant: second(4000), wall: before.wall };
+        let restored = read(&text, &after).unwrap();
+        assert_eq!(restored.last, second(3990));
+        assert_eq!(restored.evidence(), entry.evidence());
+        for nonsense in ["", "{}", "[]", "{\"last\":1,\"history\":[1,2],\"turned\":0,\"latest\":0}"] {
+            assert_eq!(read(nonsense, &before), None);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What sessions may know of the ledger: whether mail of a source was accepted before, and whether it is deferred.
+//!
+//! One task writes, any number of sessions look, at connect and at RCPT. A look is one short lock of one shard.
+//!
+//! # Bounds
+//! A source has a mark only while the ledger has its entry, or for as long as its deferral lasts. Senders that are deferred:
+//! [`SENDERS`]; while there are as many, no other is.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::addr::Source;
+use crate::clock::Instant;
+use crate::ledger::networks::Network;
+use crate::offence::Digest;
+
+const SHARDS: usize = 64;
+/// Senders that are deferred at once.
+const SENDERS: usize = 4096;
+
+/// All marks.
+#[derive(Debug)]
+pub struct Marks {
+    shards: Vec<Mutex<HashMap<Source, Kept>>>,
+    /// Networks that are deferred, until when: as many as the ledger looks at.
+    networks: Mutex<HashMap<Network, Instant>>,
+    /// Senders that wrote to a trap by a source with a history, until when they are deferred.
+    senders: Mutex<HashMap<(Source, Digest), Instant>>,
+    /// Whether there may be one.
+    any_sender: AtomicBool,
+    hasher: RandomState,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Kept {
+    familiar: bool,
+    deferred_until: Instant,
+}
+
+/// Who is deferred, and until when.
+type Until<T> = Vec<(T, Instant)>;
+
+/// What is known of a source now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Mail of it was accepted before.
+    pub familiar: bool,
+    /// It has asked for too many unknown recipients, or its network has: it hears 4xx until then.
+    pub deferred_until: Option<Instant>,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self {
+            shards,
+            networks: Mutex::default(),
+            senders: Mutex::default(),
+            any_sender: AtomicBool::new(false),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl Marks {
+    /// The mark of `source` at `now`.
+    pub fn of(&self, source: Source, now: Instant) -> Mark {
+        let kept = self.shard(source).get(&source).copied().unwrap_or_default();
+        // Whose mail was accepted before doesn't wait for what its neighbours do.
+        let network = if kept.familiar { None } else { self.networks().get(&Network::of(source)).copied() };
+        let until = kept.deferred_until.max(network.unwrap_or_default());
+        Mark { familiar: kept.familiar, deferred_until: (now < until).then_some(until) }
+    }
+
+    /// What the ledger knows of the history of `source`.
+    pub fn history(&self, source: Source, familiar: bool) {
+        let mut shard = self.shard(source);
+        if familiar {
+            shard.entry(source).or_default().familiar = true;
+        } else if let Some(kept) = shard.get_mut(&source) {
+            kept.familiar = false;
+        }
+    }
+
+    /// `source` hears 4xx until `until`.
+    pub fn defer(&self, source: Source, until: Instant) {
+        self.shard(source).entry(source).or_default().deferred_until = until;
+    }
+
+    /// The sources of `network` without a history hear 4xx until `until`.
+    pub fn defer_network(&self, network: Network, until: Instant) {
+        self.networks().insert(network, until);
+    }
+
+    /// `sender` hears 4xx where it comes by `source`, until `until`. `false`: there is no room.
+    pub fn defer_sender(&self, source: Source, sender: Digest, until: Instant) -> bool {
+        let mut senders = self.senders();
+        let room = senders.len() < SENDERS || senders.contains_key(&(source, sender));
+        if room {
+            senders.insert((source, sender), until);
+            self.any_sender.store(true, Ordering::Relaxed);
+        }
+        room
+    }
+
+    /// Whether `sender` is deferred where it comes by `source`.
+    pub fn is_sender_deferred(&self, source: Source, sender: Digest, now: Instant) -> bool {
+        // Nearly always there is none: then no session waits for another here.
+        self.any_sender.load(Ordering::Relaxed)
+            && self.senders().get(&(source, sender)).is_some_and(|until| now < *until)
+    }
+
+    /// Forgets `source`, and with `pardoned` its network's deferral.
+    pub fn forget(&self, source: Source, pardoned: bool) {
+        self.shard(source).remove(&source);
+        if pardoned {
+            self.senders().retain(|(other, _), _| *other != source);
+            self.networks().remove(&Network::of(source));
+        }
+    }
+
+    /// Sources and networks that are deferred at `now`, and until when.
+    pub fn deferred(&self, now: Instant) -> (Until<Source>, Until<Network>) {
+        let mut sources = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let here = shard.iter().filter(|(_, kept)| now < kept.deferred_until);
+            sources.extend(here.map(|(source, kept)| (*source, kept.deferred_until)));
+        }
+        sources.sort_unstable_by_key(|(source, until)| (*until, *source));
+        let mut networks: Vec<_> = self.networks().iter().map(|(network, until)| (*network, *until)).collect();
+        networks.retain(|(_, until)| now < *until);
+        networks.sort_unstable_by_key(|(network, until)| (*until, *network));
+        (sources, networks)
+    }
+
+    /// Forgets the deferrals of all networks.
+    pub fn pardon_networks(&self) {
+        self.networks().clear();
+    }
+
+    /// Forgets deferrals that are over at `now`, of one shard a call.
+    pub fn sweep(&self, now: Instant, turn: usize) {
+        let mut shard = self.shards[turn % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);
+        shard.retain(|_, kept| kept.familiar || now < kept.deferred_until);
+        drop(shard);
+        self.networks().retain(|_, until| now < *until);
+        let mut senders = self.senders();
+        senders.retain(|_, until| now < *until);
+        self.any_sender.store(!senders.is_empty(), Ordering::Relaxed);
+    }
+
+    // A panic elsewhere can't leave a mark half changed.
+    fn shard(&self, source: Source) -> MutexGuard<'_, HashMap<Source, Kept>> {
+        let index = self.hasher.hash_one(source) as usize % SHARDS;
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn senders(&self) -> MutexGuard<'_, HashMap<(Source, Digest), Instant>> {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn networks(&self) -> MutexGuard<'_, HashMap<Network, Instant>> {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deferrals_end_and_history_protects_from_those_of_the_network() {
+        let marks = Marks::default();
+        let (stranger, familiar, trusted) = (Source::v4(0xc000_0201), Source::v4(0xc000_0202), Source::v4(0xc000_0203));
+        marks.history(familiar, true);
+        marks.history(trusted, true);
+        marks.defer_network(Network::of(stranger), Instant::from_ns(100));
+        let of = |source, now| marks.of(source, Instant::from_ns(now));
+        let until = Some(Instant::from_ns(100));
+        assert_eq!(of(stranger, 99), Mark { familiar: false, deferred_until: until });
+        assert_eq!(of(familiar, 99), Mark { familiar: true, deferred_until: None });
+        assert_eq!(of(trusted, 99), Mark { familiar: true, deferred_until: None });
+        assert_eq!(of(Source::v4(0xc000_0301), 99), Mark::default(), "another network");
+        assert_eq!(of(stranger, 100).deferred_until, None);
+        marks.defer(trusted, Instant::from_ns(50));
+        assert_eq!(of(trusted, 49).deferred_until, Some(Instant::from_ns(50)));
+        marks.forget(trusted, true);
+        assert_eq!(of(stranger, 49).deferred_until, None, "a pardon is for the network, too");
+        let digest = Digest::of("a@client.example");
+        assert!(!marks.is_sender_deferred(familiar, digest, Instant::from_ns(50)));
+        assert!(marks.defer_sender(familiar, digest, Instant::from_ns(60)));
+        let deferred = |source, digest, now| marks.is_sender_deferred(source, digest, Instant::from_ns(now));
+        assert!(deferred(familiar, digest, 59) && !deferred(familiar, digest, 60), "until then");
+        assert!(
+            !deferred(stranger, digest, 59) && !deferred(familiar, Digest::of("b@client.example"), 59),
+            "nobody else"
+        );
+        marks.defer(stranger, Instant::from_ns(50));
+        for turn in 0..SHARDS {
+            marks.sweep(Instant::from_ns(60), turn);
+        }
+        assert_eq!(marks.shards.iter().map(|shard| shard.lock().unwrap().len()).sum::<usize>(), 1, "the familiar one");
+    }
+}

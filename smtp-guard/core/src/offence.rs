@@ -1,0 +1,84 @@
+//! What sessions tell the ledger. Reports go one way, through a bounded channel; sessions never hear back.
+
+use siphasher::sip::SipHasher13;
+
+use crate::addr::ClientAddr;
+use crate::clock::Instant;
+use smtp_guard_ebpf::reason::Reason;
+
+/// One thing that a client did, with when and from where.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub client: ClientAddr,
+    pub at: Instant,
+    pub conduct: Conduct,
+}
+
+/// What the ledger reckons with: the bad and, to judge a share, the good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conduct {
+    /// A recipient that exists.
+    KnownRecipient { recipient: Digest },
+    /// A recipient that doesn't exist: the recipient table or a recognised reply of the backend said so. `recipient` is
+    /// the normalised address, as it is shown for evidence. `returned`: asked for a notification (`<>`), which others can
+    /// provoke by forging our name as the sender.
+    UnknownRecipient { recipient: Box<str>, returned: bool },
+    /// Recipients that exist, asked for and then given no message: the client gave the transaction up, or its message was
+    /// refused for good.
+    Abandoned { recipients: Box<[Digest]> },
+    /// Recipients that exist and whose message was not taken for now: they speak neither for the source nor against it.
+    Undelivered { recipients: Box<[Digest]> },
+    /// A recipient that stands in `recipients.traps`, on behalf of `sender`.
+    Trap { recipient: Box<str>, sender: Digest },
+    /// The backend took a message.
+    MessageAccepted,
+    /// Anything else that is counted against a client.
+    Offence(Reason),
+}
+
+/// The secret of an installation, under which addresses are digested: who doesn't know it can't choose addresses by their
+/// digests. It is kept, so that counts survive a restart. The default is for tests.
+#[derive(Clone, Copy, Default)]
+pub struct Digests([u8; 16]);
+
+impl std::fmt::Debug for Digests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Digests")
+    }
+}
+
+impl Digests {
+    /// Under `secret`.
+    pub const fn new(secret: [u8; 16]) -> Self {
+        Self(secret)
+    }
+
+    /// Of `address`, which is normalised as [`crate::wire::address::Mailbox::key`] does.
+    pub fn of(&self, address: &str) -> Digest {
+        Digest(SipHasher13::new_with_key(&self.0).hash(address.as_bytes()))
+    }
+}
+
+/// A recipient's normalised address in 64 bits, to count distinct ones: keyed SipHash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest(u64);
+
+impl Digest {
+    /// Of `address` under the secret of tests.
+    pub fn of(address: &str) -> Self {
+        Digests::default().of(address)
+    }
+
+    pub(crate) const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// What a digest is sampled by.
+    pub const fn trailing_zeros(self) -> u32 {
+        self.0.trailing_zeros()
+    }
+}

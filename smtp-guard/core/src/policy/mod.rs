@@ -1,0 +1,205 @@
+//! What is permitted. Pure: facts and rules in, a decision out; no I/O, no session, no clock of its own.
+//!
+//! A [`Permit`] can only be made here, and the session can't forward without one: a check that was forgotten doesn't
+//! compile. The exempt list is asked first in every decision and always wins.
+
+use std::net::IpAddr;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use crate::config::{Granted, Profile};
+use crate::facts::unknown;
+use crate::snapshot::Snapshot;
+use crate::wire::address::{ForwardPath, Host, Mailbox};
+use crate::wire::reply::Reply;
+
+pub mod checks;
+
+/// A decision: go on with the proof of it, or the refusal.
+#[derive(Debug)]
+pub enum Decision<T = Permit> {
+    Permit(T),
+    Refuse(Refusal),
+}
+
+/// Proof that policy permitted an envelope part to be forwarded. Only this module makes one.
+#[derive(Debug)]
+pub struct Permit(());
+
+/// Why not, and what the client hears.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub reason: Reason,
+    pub reply: Reply,
+}
+
+/// Who the client is, settled once at connect.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    pub ip: IpAddr,
+    /// On the exempt list: never limited, checked, delayed or banned.
+    pub exempt: bool,
+    /// May send anywhere.
+    pub may_relay: bool,
+    /// Has logged in.
+    pub authenticated: bool,
+}
+
+impl Client {
+    /// It has logged in. `may_relay`: who has may send anywhere.
+    pub fn authenticate(&mut self, may_relay: bool) {
+        self.authenticated = true;
+        self.may_relay |= may_relay;
+    }
+
+    /// It failed to log in: being in a trusted network doesn't help any more. Exempt stays exempt.
+    pub fn forget_network(&mut self) {
+        self.may_relay &= self.exempt;
+    }
+}
+
+/// What a recipient turned out to be, for the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// In the recipient table, or nothing is known of it: the backend decides.
+    Open,
+    /// Of a domain of which the backend takes any recipient: that it takes this one says nothing of it.
+    CatchAll,
+    /// `postmaster` of a served domain: never counts as unknown.
+    Postmaster,
+}
+
+impl Refusal {
+    /// Of a recipient that doesn't exist, in our own words.
+    pub fn unknown_recipient() -> Self {
+        Self { reason: Reason::UnknownRecipient, reply: unknown_recipient() }
+    }
+}
+
+impl Snapshot {
+    /// Whether `reply` to RCPT says that `recipient` (without angle brackets) doesn't exist: by the profile, or in the words that
+    /// a server has for it.
+    pub fn says_unknown(&self, reply: &Reply, recipient: &str) -> bool {
+        let enhanced = reply.enhanced().map(|enhanced| enhanced.parts());
+        unknown::is_unknown(self.profile(), reply.code().get(), enhanced, reply.last_line(), recipient)
+            || self.learned.wordings().values().any(|wording| wording.is_of(reply, recipient))
+    }
+
+    /// Whether `client` is one of ours: exempt, in a trusted network, or logged in.
+    pub fn is_own(&self, client: &Client) -> bool {
+        client.exempt || client.may_relay || client.authenticated
+    }
+
+    /// Whether a bare LF in message data of `client` is repaired.
+    pub fn repairs_newlines(&self, client: &Client) -> bool {
+        self.grants(self.config.checks.bare_newline, client)
+    }
+
+    /// Whether `client` may ask for notices of delivery.
+    pub fn grants_notices(&self, client: &Client) -> bool {
+        self.grants(self.config.checks.success_notices, client)
+    }
+
+    fn grants(&self, granted: Granted, client: &Client) -> bool {
+        match granted {
+            Granted::All => true,
+            Granted::Own => self.is_own(client),
+            Granted::None => false,
+        }
+    }
+
+    /// Whose words unknown-recipient replies are read in.
+    pub fn profile(&self) -> Profile {
+        self.config.backend.profile
+    }
+
+    /// Who `ip` is to us.
+    pub fn client(&self, ip: IpAddr) -> Client {
+        let exempt = self.config.exempt.contains(ip);
+        Client { ip, exempt, may_relay: exempt || self.config.relay.networks.contains(ip), authenticated: false }
+    }
+
+    /// MAIL: the declared size, in bytes, against the limit.
+    pub fn mail(&self, client: &Client, declared_size: Option<u64>) -> Decision {
+        match declared_size {
+            Some(size) if !client.exempt && size > self.config.limits.message_size => {
+                Decision::Refuse(self.message_too_large())
+            }
+            _ => Decision::Permit(Permit(())),
+        }
+    }
+
+    /// RCPT, before anything has to be found out: whether `client` may send to `path` at all.
+    pub fn relay(&self, client: &Client, path: &ForwardPath) -> Option<Refusal> {
+        let ForwardPath::Mailbox(mailbox) = path else { return None };
+        let open = client.may_relay || self.serves(mailbox) && !mailbox.is_indirect();
+        (!open)
+            .then(|| Refusal { reason: Reason::Relay, reply: Reply::new(554, Some((5, 7, 1)), "Relay access denied") })
+    }
+
+    /// Whether `path` is `postmaster` of a served domain: accepted from everyone (RFC 5321 4.5.1).
+    pub fn is_postmaster(&self, path: &ForwardPath) -> bool {
+        match path {
+            ForwardPath::Postmaster => true,
+            ForwardPath::Mailbox(mailbox) => self.serves(mailbox) && mailbox.local().eq_ignore_ascii_case("postmaster"),
+        }
+    }
+
+    /// RCPT: relay, number of recipients accepted so far, traps, recipient table. The order is that of the costs to the
+    /// sender: what can never work is said before what may work later.
+    pub fn recipient(&self, client: &Client, path: &ForwardPath, accepted: u32) -> Decision<(Permit, Standing)> {
+        if let Some(refusal) = self.relay(client, path) {
+            return Decision::Refuse(refusal);
+        }
+        if !client.exempt && accepted >= self.config.limits.recipients {
+            return refuse(Reason::Recipients, Reply::new(452, Some((4, 5, 3)), "Too many recipients"));
+        }
+        let mailbox = match path {
+            ForwardPath::Mailbox(mailbox) if !self.is_postmaster(path) => mailbox,
+            _ => return Decision::Permit((Permit(()), Standing::Postmaster)),
+        };
+        let served = self.serves(mailbox);
+        // A user, or a host of ours, that writes there is mistaken, not harvesting.
+        if served && !self.is_own(client) && !self.traps.is_empty() && self.traps.contains(&mailbox.key()) {
+            return refuse(Reason::Trap, unknown_recipient());
+        }
+        match &self.known {
+            Some(known) if served && !known.load().lookup(&mailbox.key()) => {
+                Decision::Refuse(Refusal::unknown_recipient())
+            }
+            _ => Decision::Permit((Permit(()), self.standing(mailbox))),
+        }
+    }
+
+    fn standing(&self, mailbox: &Mailbox) -> Standing {
+        let catch_alls = self.learned.catch_alls();
+        let is_any = !catch_alls.is_empty() && catch_alls.contains(&mailbox.domain().key());
+        if is_any { Standing::CatchAll } else { Standing::Open }
+    }
+
+    /// Message data: bytes so far against the limit.
+    pub fn data(&self, client: &Client, size: u64) -> Option<Refusal> {
+        (!client.exempt && size > self.config.limits.message_size).then(|| self.message_too_large())
+    }
+
+    fn serves(&self, mailbox: &Mailbox) -> bool {
+        match mailbox.domain() {
+            // As the configuration has it: an international name in its ASCII form.
+            name @ Host::Name(_) => self.domains.contains(&name.key()),
+            Host::Literal(_) => false,
+        }
+    }
+
+    fn message_too_large(&self) -> Refusal {
+        let text = format!("Message larger than {} bytes", self.config.limits.message_size);
+        Refusal { reason: Reason::MessageSize, reply: Reply::new(552, Some((5, 3, 4)), text) }
+    }
+}
+
+fn unknown_recipient() -> Reply {
+    Reply::new(550, Some((5, 1, 1)), "Recipient address rejected: User unknown")
+}
+
+fn refuse<T>(reason: Reason, reply: Reply) -> Decision<T> {
+    Decision::Refuse(Refusal { reason, reply })
+}

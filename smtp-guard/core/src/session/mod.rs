@@ -1,0 +1,383 @@
+//! One SMTP session as a state machine without I/O: no sockets, no clock, no async.
+//!
+//! The driver (`relay::drive`) feeds one [`Input`] at a time to [`Session::step`] and performs the [`Output`]s in their
+//! order. What the driver may feed is told by [`Session::wants`]; what time is told by [`Session::deadline`].
+//!
+//! - Commands are taken one at a time; while the backend is asked or a reply is held back no further one is read.
+//! - The backend receives typed values only ([`Request`]), and none of them without a permit of `policy`.
+//! - A 250 at the client's dot is only ever the passing on of the backend's 2xx at its dot ([`body`]).
+//! - The greeting may be held back ([`greeting`]); a recipient is judged by facts that the driver finds out ([`judge`]).
+//! - Every exit from a transaction goes through [`Session::reset_transaction`].
+//! - After STARTTLS nothing is left of what was said in clear text ([`secure`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use crate::addr::ClientAddr;
+use crate::clock::{Both, Instant};
+use crate::config::Role;
+use crate::offence::{Conduct, Digest};
+use crate::policy::checks::Finding;
+use crate::policy::{Client, Standing};
+use crate::snapshot::Snapshot;
+use crate::wire::ehlo::Capabilities;
+use crate::wire::envelope::{MailFrom, RcptTo};
+use crate::wire::reply::Reply;
+
+mod auth;
+mod body;
+mod command;
+mod ending;
+mod greeting;
+mod io;
+mod judge;
+mod outcome;
+mod received;
+pub mod replies;
+mod secure;
+mod upstream;
+
+pub use io::{
+    About, AuthVerdict, Event, Facts, Heard, Input, Lost, Message, Opening, Output, Request, Secured, Speaker,
+    Upstream, Wants,
+};
+pub use outcome::Outcome;
+
+/// How long the client may take for its next command (RFC 5321 4.5.3.2.7).
+const COMMAND_WAIT: Duration = Duration::from_secs(300);
+/// How long the client may pause inside message data (RFC 5321 4.5.3.2.5).
+const BODY_WAIT: Duration = Duration::from_secs(180);
+/// How long the backend may take for MAIL, RCPT and RSET, connecting included: shorter than the client's 5 minutes.
+const ENVELOPE_WAIT: Duration = Duration::from_secs(270);
+/// How long the backend may take for 354: shorter than the client's 2 minutes.
+const DATA_WAIT: Duration = Duration::from_secs(110);
+/// How long the backend may take at the dot: of the client's 10 minutes.
+const DOT_WAIT: Duration = Duration::from_secs(540);
+/// How long a TLS handshake may take.
+pub const HANDSHAKE_WAIT: Duration = Duration::from_secs(30);
+/// How long whoever judges credentials may take: Dovecot holds failures back.
+const AUTH_WAIT: Duration = Duration::from_secs(60);
+/// How long the envelope of a transaction that is open at the session's end may take from there on. Without it a client
+/// could hold a session for ever by recipients that are answered 4xx, which count for nothing.
+const ENVELOPE_GRACE: Duration = Duration::from_secs(600);
+/// Before the answer to MAIL when it found no backend, from the second time on: each of them costs a connection to it, and
+/// they count for nothing.
+const LOST_DELAY: Duration = Duration::from_secs(1);
+/// Before a failing answer, from half of `limits.failed_commands` on.
+const PENALTY: Duration = Duration::from_secs(1);
+
+/// The session. One for each client connection.
+#[derive(Debug)]
+pub struct Session {
+    id: String,
+    addr: ClientAddr,
+    client: Client,
+    role: Role,
+    rules: Arc<Snapshot>,
+    /// Read once at the start: wall time is reckoned from it.
+    clock: Both,
+    /// What EHLO offers, of what depends on the backend.
+    backend: Arc<Capabilities>,
+    /// `None`: clear text.
+    secured: Option<Secured>,
+    /// What the client said of itself; without HELO or EHLO nothing.
+    speaker: Option<Arc<Speaker>>,
+    transaction: Option<Transaction>,
+    state: State,
+    deadline: Instant,
+    failures: u32,
+    /// Failing answers that aren't held against the client, but cost something: it hears those of a stranger late as well.
+    setbacks: u32,
+    /// RCPT and DATA that may still come behind a MAIL that failed: a client that pipelines has sent them already.
+    excused: u32,
+    /// A MAIL of this session found no backend.
+    lost: bool,
+    /// Commands that led nowhere, since the last accepted message.
+    junk: u32,
+    /// Command lines with bare CR, bare LF or NUL.
+    flaws: u32,
+    accepted_messages: u32,
+    draining: bool,
+    /// From then on no new transaction begins, and soon after ([`ENVELOPE_GRACE`]) none goes on.
+    ends: Instant,
+}
+
+/// From the backend's 250 to MAIL until [`Session::reset_transaction`].
+#[derive(Debug)]
+struct Transaction {
+    sender: String,
+    /// Of the sender in lower case, as servers may take it for the same.
+    digest: Digest,
+    accepted: u32,
+    /// Those accepted, as the ledger knows them, for as long as no message has been sent to them.
+    unsent: Vec<Digest>,
+    /// What the checks found, once they were asked: the refusal that every recipient hears.
+    judged: Option<Option<Finding>>,
+    /// Recipients refused because there were enough.
+    surplus: u32,
+    smtputf8: bool,
+    /// It asked for a trap.
+    trapped: bool,
+    /// The backend lost it: every further command of it is answered 451.
+    lost: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Holds the greeting back. `watched`: it matters whether the client speaks.
+    Greeting {
+        watched: bool,
+    },
+    /// A recipient waits for facts.
+    Consulting(RcptTo),
+    /// Takes a command.
+    Ready,
+    /// A reply waits for its time; then the next command is taken.
+    Held(Reply),
+    /// The backend is asked.
+    Asked(Question),
+    /// Takes a response within AUTH.
+    Auth(auth::Step),
+    /// The TLS handshake is under way.
+    Securing,
+    /// Takes message data.
+    Body(body::Body),
+    /// The dot was sent; the client hears what the backend says. `gone`: there is no client any more.
+    Dot {
+        size: u64,
+        gone: bool,
+    },
+    Closed,
+}
+
+#[derive(Debug)]
+enum Question {
+    Auth(Box<str>),
+    Mail(MailFrom),
+    Rcpt(RcptTo, Standing),
+    Data,
+    Reset(Reply),
+}
+
+impl Session {
+    /// A session for a client that was let in, with its greeting in `out`.
+    pub fn open(opening: Opening, out: &mut Vec<Output>) -> Self {
+        let Opening { id, addr, role, secured, rules, backend, familiar, clock } = opening;
+        let ends = clock.instant.after(rules.config().limits.session_time);
+        let mut session = Self {
+            id,
+            addr,
+            client: rules.client(addr.ip()),
+            role,
+            rules,
+            clock,
+            backend,
+            secured,
+            speaker: None,
+            transaction: None,
+            flaws: 0,
+            ends,
+            state: State::Ready,
+            deadline: clock.instant.after(COMMAND_WAIT),
+            failures: 0,
+            setbacks: 0,
+            excused: 0,
+            lost: false,
+            junk: 0,
+            accepted_messages: 0,
+            draining: false,
+        };
+        session.state = session.greet_in_time(familiar, out);
+        session
+    }
+
+    /// Whether a bare LF in its message data is repaired.
+    pub fn repairs_newlines(&self) -> bool {
+        self.rules.repairs_newlines(&self.client)
+    }
+
+    /// What may be read from the client now.
+    pub fn wants(&self) -> Wants {
+        match self.state {
+            State::Ready => Wants::Command,
+            State::Body(_) => Wants::Body,
+            State::Auth(_) => Wants::Response,
+            State::Greeting { watched: true } => Wants::Silence,
+            State::Greeting { watched: false }
+            | State::Held(_)
+            | State::Asked(_)
+            | State::Consulting(_)
+            | State::Securing
+            | State::Dot { .. } => Wants::Nothing,
+            State::Closed => Wants::Closed,
+        }
+    }
+
+    /// When [`Input::Deadline`] is due.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// The driver has nothing to feed at `now` and is about to wait: from here on a client that owes message data is
+    /// slow. (While the backend doesn't take data it isn't the client's fault.)
+    pub fn waiting(&mut self, now: Instant) {
+        if let State::Body(body) = &mut self.state {
+            self.deadline = body.wait(now, self.client.exempt);
+        }
+    }
+
+    /// Takes one input at `now` and appends what shall be done to `out`.
+    pub fn step(&mut self, input: Input, now: Instant, out: &mut Vec<Output>) {
+        let state = std::mem::replace(&mut self.state, State::Closed);
+        self.state = match (state, input) {
+            (State::Closed, _) => State::Closed,
+            (state, Input::Shutdown) => {
+                self.draining = true;
+                let idle = matches!(state, State::Ready | State::Greeting { .. });
+                if idle && !self.is_under_way() { self.drained(out) } else { state }
+            }
+            (state, Input::Banned(reason)) => self.on_banned(state, reason, out),
+            (state, Input::GiveWay) => self.on_give_way(state, out),
+            (state, Input::ClientGone) => self.on_client_gone(state, now, out),
+            (State::Greeting { .. }, Input::Deadline) => self.greet(now, out),
+            (State::Greeting { watched: true }, Input::EarlyTalk) => self.on_early_talk(out),
+            (State::Consulting(rcpt), Input::Facts(facts)) => self.on_facts(rcpt, &facts, now, out),
+            (State::Consulting(_), Input::Deadline) => self.set_back(replies::facts_late(), Duration::ZERO, now, out),
+            (state @ State::Consulting(_), Input::Upstream(_)) => {
+                self.on_upstream_idle(out);
+                state
+            }
+            (State::Ready, Input::Command { command, more }) => self.on_command(command, more, now, out),
+            (State::Ready, Input::Upstream(_)) => self.on_upstream_idle(out),
+            (State::Ready, Input::Deadline) => self.refuse_and_close(Reason::Timeout, replies::timeout(), out),
+            (State::Held(reply), Input::Deadline) => self.reply(reply, now, out),
+            (State::Held(reply), Input::Upstream(_)) => {
+                self.on_upstream_idle(out);
+                State::Held(reply)
+            }
+            (State::Asked(Question::Mail(mail)), Input::OverRate) => {
+                let about = About { sender: Some(mail.path.to_string()), ..About::default() };
+                self.refuse(Reason::MessageRate, about, replies::too_many_messages(), Duration::ZERO, now, out)
+            }
+            (State::Asked(question), Input::Upstream(word)) => self.on_answer(question, word, now, out),
+            (State::Asked(question), Input::Deadline) => {
+                self.on_answer(question, Upstream::Lost(Lost::Timeout), now, out)
+            }
+            (State::Auth(step), Input::Response(response)) => self.on_response(step, response, now, out),
+            (State::Auth(_) | State::Securing, Input::Deadline) => {
+                self.refuse_and_close(Reason::Timeout, replies::timeout(), out)
+            }
+            (state @ State::Auth(_), Input::Upstream(_)) => {
+                self.on_upstream_idle(out);
+                state
+            }
+            (State::Securing, Input::Secured(secured)) => self.on_secured(secured, now, out),
+            (State::Body(body), Input::Body(chunk)) => self.on_body(body, chunk, now, out),
+            (State::Body(body), Input::Swallowed(size)) => self.on_swallowed(body, size, now, out),
+            (State::Body(body), Input::BodyEnd(end)) => self.on_body_end(body, end, now, out),
+            (State::Body(body), Input::Upstream(word)) => self.on_upstream_in_body(body, word, out),
+            (State::Body(_), Input::Deadline) => self.refuse_and_close(Reason::Timeout, replies::timeout(), out),
+            (State::Dot { size, gone }, Input::Upstream(word)) => self.on_verdict(size, gone, word, now, out),
+            (State::Dot { size, gone }, Input::Deadline) => {
+                self.on_verdict(size, gone, Upstream::Lost(Lost::Timeout), now, out)
+            }
+            // Not reachable while the driver keeps to `wants`; a driver's mistake must not become the sender's loss.
+            (state, _) => state,
+        };
+    }
+
+    /// Ready for the next command, unless the guard is stopping.
+    fn ready(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
+        if self.draining && !self.is_under_way() {
+            return self.drained(out);
+        }
+        self.deadline = now.after(COMMAND_WAIT);
+        if !self.client.exempt {
+            let ends = if self.is_under_way() { self.ends.after(ENVELOPE_GRACE) } else { self.ends };
+            if now >= ends {
+                return self.refuse_and_close(Reason::Timeout, replies::session_over(), out);
+            }
+            self.deadline = self.deadline.min(ends);
+        }
+        State::Ready
+    }
+
+    /// Whether somebody else than the client is asked: the backend, DNS, whoever judges credentials.
+    pub fn is_at_work(&self) -> bool {
+        matches!(self.state, State::Asked(_) | State::Consulting(_) | State::Dot { .. })
+    }
+
+    /// Whether there is a transaction that may still come to something.
+    pub fn is_under_way(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| !transaction.lost)
+    }
+
+    fn ask(&mut self, question: Question, request: Request, now: Instant, out: &mut Vec<Output>) -> State {
+        let wait = match question {
+            Question::Data => DATA_WAIT,
+            Question::Auth(_) => AUTH_WAIT,
+            _ => ENVELOPE_WAIT,
+        };
+        self.deadline = now.after(wait);
+        out.push(Output::Request(request));
+        State::Asked(question)
+    }
+
+    fn reply(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
+        out.push(Output::Reply(reply));
+        self.ready(now, out)
+    }
+
+    fn hold(&mut self, reply: Reply, delay: Duration, now: Instant, out: &mut Vec<Output>) -> State {
+        if delay.is_zero() || self.client.exempt {
+            return self.reply(reply, now, out);
+        }
+        self.deadline = now.after(delay);
+        State::Held(reply)
+    }
+
+    /// Refuses a command: logs and counts it, and counts it as failed.
+    fn refuse(
+        &mut self,
+        reason: Reason,
+        about: About,
+        reply: Reply,
+        delay: Duration,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) -> State {
+        out.push(Output::Event(Event::Refused { reason, about: about.heard(&reply) }));
+        self.fail(reply, delay, now, out)
+    }
+
+    /// Answers a failed command: late from half of the limit on, and for the last time at the limit.
+    fn fail(&mut self, reply: Reply, delay: Duration, now: Instant, out: &mut Vec<Output>) -> State {
+        let limit = self.rules.config().limits.failed_commands;
+        self.failures += 1;
+        if self.client.exempt || limit == 0 {
+            return self.hold(reply, delay, now, out);
+        }
+        if self.failures >= limit {
+            out.push(Output::Report(Conduct::Offence(Reason::FailedCommands)));
+            return self.refuse_and_close(Reason::FailedCommands, replies::failed_commands(), out);
+        }
+        let penalty = self.penalty(self.failures);
+        self.hold(reply, delay.max(penalty), now, out)
+    }
+
+    /// Answers a command that failed by no fault that is held against the client. A stranger hears that late, too, from half
+    /// of the limit on, failed commands included: such answers are free for the client and not for the backend.
+    fn set_back(&mut self, reply: Reply, delay: Duration, now: Instant, out: &mut Vec<Output>) -> State {
+        self.setbacks = self.setbacks.saturating_add(1);
+        let stranger = self.rules.is_stranger(&self.client, self.role);
+        let penalty = if stranger { self.penalty(self.failures.saturating_add(self.setbacks)) } else { Duration::ZERO };
+        self.hold(reply, delay.max(penalty), now, out)
+    }
+
+    fn penalty(&self, failures: u32) -> Duration {
+        let limit = self.rules.config().limits.failed_commands;
+        if failures >= limit.div_ceil(2) { PENALTY } else { Duration::ZERO }
+    }
+}

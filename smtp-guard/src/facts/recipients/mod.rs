@@ -1,7 +1,0 @@
-//! What is known of recipients: the operator's table of those that exist, and those that the backend said not to exist.
-
-mod table;
-mod unknowns;
-
-pub use table::{KnownRecipients, RecipientsError};
-pub use unknowns::{LIFE, RECIPIENTS, Unknowns};
