@@ -125,4 +125,13 @@ reasons! {
     Deferred = 47, "deferred", "too many unknown recipients before";
     /// Block lists could not be asked: the client's source or network has too many look-ups under way.
     ListLookup = 48, "list_lookup", "block lists could not be asked";
+    // Limits of users who have logged in.
+    /// Too many messages of a user in an hour.
+    UserMessageRate = 52, "user_message_rate", "too many messages of a user in an hour";
+    /// Too many recipients of a user in an hour.
+    UserRecipientRate = 53, "user_recipient_rate", "too many recipients of a user in an hour";
+    /// A user logged in from too many networks in a day.
+    UserNetworks = 54, "user_networks", "a user logged in from too many networks in a day";
+    /// A user is held by the operator.
+    UserHeld = 55, "user_held", "user held by the administrator";
 }
