@@ -16,12 +16,12 @@ use smtp_guard::addr::ClientAddr;
 use smtp_guard::clock::{Both, Instant, WallTime};
 use smtp_guard::config::{AuthVia, Checks, Config, Mode, Role, Tls};
 use smtp_guard::facts::dns::{Failure, Reverse, SenderDomain};
-use smtp_guard::policy::Rules;
 use smtp_guard::policy::checks::Found;
 use smtp_guard::session::Outcome;
 use smtp_guard::session::{
     AuthVerdict, Event, Facts, Input, Lost, Opening, Output, Request, Secured, Session, Upstream, Wants,
 };
+use smtp_guard::snapshot::Snapshot;
 use smtp_guard::wire::command;
 use smtp_guard::wire::data::{BodyDecoder, Chunk};
 use smtp_guard::wire::ehlo::Capabilities;
@@ -213,18 +213,18 @@ impl Seen {
     }
 }
 
-fn rules() -> Arc<Rules> {
+fn rules() -> Arc<Snapshot> {
     let mut config = Config::builtin();
     config.relay.domains = vec!["example.org".to_owned()];
     config.limits.message_size = 200;
     config.checks = Checks { ptr: Mode::Enforce, ..Checks::default() };
     config.auth.via = AuthVia::Dovecot;
     config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into(), also: Vec::new() });
-    Arc::new(Rules::new(Arc::new(config), None))
+    Arc::new(Snapshot::new(Arc::new(config), None))
 }
 
 /// What came of one trace.
-fn run(random: &mut Random, rules: &Arc<Rules>, backend: &Arc<Capabilities>) -> Seen {
+fn run(random: &mut Random, rules: &Arc<Snapshot>, backend: &Arc<Capabilities>) -> Seen {
     let clock = Both { instant: Instant::from_ns(0), wall: WallTime::from_ms(0) };
     let mut now = clock.instant;
     let mut out = Vec::new();

@@ -25,8 +25,8 @@ use crate::observe::log::Lost;
 use crate::observe::metrics::{KernelStats, Metrics};
 use crate::observe::status::{About, Kernel};
 use crate::observe::{admin, log};
-use crate::policy::Rules;
 use crate::relay::{self, Blocklists, Bound, Shared};
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 /// How long the store may take to close.
@@ -90,7 +90,7 @@ async fn serve(mut config: Config, lost: Lost, stop: relay::Stop) -> anyhow::Res
     let bans = Arc::new(BanTable::new(kernel_bans, config.edge.max_sources as usize));
     let meter = Arc::new(Counted(metrics.clone()));
     let (feedback, feedback_task) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, meter);
-    let rules = Arc::new(Rules::new(Arc::clone(&config), known).with_digests(digests));
+    let rules = Arc::new(Snapshot::new(Arc::clone(&config), known).with_digests(digests));
     // What is open by now stays open.
     let budget = descriptors::Budget::of(&config);
     let plan = budget.plan;

@@ -17,9 +17,9 @@ use crate::marks::Mark;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::{Backends, Certificates};
 use crate::offence::Digest;
-use crate::policy::Rules;
 use crate::rates::Room;
 use crate::session::Facts;
+use crate::snapshot::Snapshot;
 
 mod admission;
 mod auth;
@@ -52,7 +52,7 @@ pub use tls::{TlsError, try_load};
 #[derive(Debug)]
 pub struct Shared {
     pub config: Arc<Config>,
-    pub rules: Arc<Rules>,
+    pub rules: Arc<Snapshot>,
     pub feedback: Feedback,
     pub metrics: Metrics,
     pub bans: Arc<crate::edge::bans::BanTable>,
@@ -82,7 +82,7 @@ pub struct Shared {
 impl Shared {
     /// Shared state of a guard that starts now, with places as `plan` has them; the ban table's hook is set so that a ban wakes the source's sessions.
     pub fn new(
-        rules: Arc<Rules>,
+        rules: Arc<Snapshot>,
         feedback: Feedback,
         metrics: Metrics,
         bans: Arc<crate::edge::bans::BanTable>,
@@ -265,7 +265,7 @@ mod tests {
         let config = Arc::new(config);
         let bans = Arc::new(crate::edge::bans::BanTable::new(None, 10));
         let feedback = crate::feedback::tests::alone(&config, &bans);
-        let rules = Arc::new(Rules::new(config, None));
+        let rules = Arc::new(Snapshot::new(config, None));
         Shared::new(rules, feedback, Metrics::new(), bans, &Plan::whole(100)).unwrap()
     }
 

@@ -20,8 +20,8 @@ use smtp_guard::descriptors::Plan;
 use smtp_guard::edge::bans::BanTable;
 use smtp_guard::feedback::{self, Meter};
 use smtp_guard::observe::metrics::Metrics;
-use smtp_guard::policy::Rules;
 use smtp_guard::relay::{self, Bound, Shared};
+use smtp_guard::snapshot::Snapshot;
 use smtp_guard::store::Store;
 use smtp_guard_ebpf::reason::Reason;
 
@@ -52,7 +52,7 @@ fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::pat
     let listeners = bound.listen().unwrap();
     let plan = Plan::whole(config.limits.total_connections);
     let (stopper, stop) = relay::stop();
-    let shared = Shared::new(Arc::new(Rules::new(config, None)), feedback, Metrics::new(), bans, &plan).unwrap();
+    let shared = Shared::new(Arc::new(Snapshot::new(config, None)), feedback, Metrics::new(), bans, &plan).unwrap();
     tokio::spawn(async move {
         listeners.serve(shared, stop, Duration::ZERO).await;
         drop(stopper);

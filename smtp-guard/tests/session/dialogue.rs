@@ -19,11 +19,11 @@ use smtp_guard::clock::{Both, Instant, WallTime};
 use smtp_guard::config::{Config, Profile, Role, Tls};
 use smtp_guard::facts::dns::{Failure, Forward, Reverse, SenderDomain};
 use smtp_guard::offence::Conduct;
-use smtp_guard::policy::Rules;
 use smtp_guard::policy::checks::{Found, Listing};
 use smtp_guard::session::{
     AuthVerdict, Event, Facts, Input, Lost, Opening, Output, Request, Secured, Session, Upstream, Wants,
 };
+use smtp_guard::snapshot::Snapshot;
 use smtp_guard::wire::command::{self, Command};
 use smtp_guard::wire::data::{BodyDecoder, BodyEncoder, Chunk};
 use smtp_guard::wire::ehlo::Capabilities;
@@ -65,8 +65,8 @@ impl World {
             config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into(), also: Vec::new() });
         }
         change(&mut config);
-        let rules = Arc::new(Rules::new(Arc::new(config), None));
-        rules.set_catch_alls(setting.catch_alls.iter().map(|domain| (*domain).to_owned()).collect());
+        let rules = Arc::new(Snapshot::new(Arc::new(config), None));
+        rules.learned().set_catch_alls(setting.catch_alls.iter().map(|domain| (*domain).to_owned()).collect());
         let clock = Both { instant: Instant::from_ns(1_000), wall: WallTime::from_ms(1_795_518_000_000) };
         let backend = Arc::new(setting.backend.clone());
         let addr = ClientAddr::new("192.0.2.1:40000".parse().unwrap());

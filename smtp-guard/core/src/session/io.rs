@@ -8,9 +8,10 @@ use crate::addr::ClientAddr;
 use crate::clock::Both;
 use crate::config::Role;
 use crate::offence::{Conduct, Digest};
+use crate::policy::Permit;
 use crate::policy::checks::Found;
-use crate::policy::{Permit, Rules};
 use crate::session::Outcome;
+use crate::snapshot::Snapshot;
 use crate::wire::command::{Command, CommandError, Helo};
 use crate::wire::data::{BodyEnd, CleanBody};
 use crate::wire::ehlo::Capabilities;
@@ -27,7 +28,7 @@ pub struct Opening {
     pub role: Role,
     /// The client spoke TLS from its first byte.
     pub secured: Option<Secured>,
-    pub rules: Arc<Rules>,
+    pub rules: Arc<Snapshot>,
     /// What EHLO offers, of what depends on the backend.
     pub backend: Arc<Capabilities>,
     /// Mail of the source was accepted before: it doesn't wait for the greeting.

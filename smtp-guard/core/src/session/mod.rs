@@ -20,7 +20,8 @@ use crate::clock::{Both, Instant};
 use crate::config::Role;
 use crate::offence::{Conduct, Digest};
 use crate::policy::checks::Finding;
-use crate::policy::{Client, Rules, Standing};
+use crate::policy::{Client, Standing};
+use crate::snapshot::Snapshot;
 use crate::wire::ehlo::Capabilities;
 use crate::wire::envelope::{MailFrom, RcptTo};
 use crate::wire::reply::Reply;
@@ -74,7 +75,7 @@ pub struct Session {
     addr: ClientAddr,
     client: Client,
     role: Role,
-    rules: Arc<Rules>,
+    rules: Arc<Snapshot>,
     /// Read once at the start: wall time is reckoned from it.
     clock: Both,
     /// What EHLO offers, of what depends on the backend.

@@ -17,9 +17,9 @@ use smtp_guard::gate;
 use smtp_guard::ledger::{Ledger, Target};
 use smtp_guard::marks::Marks;
 use smtp_guard::offence::{Conduct, Digest};
-use smtp_guard::policy::Rules;
 use smtp_guard::policy::checks::Found;
 use smtp_guard::session::{Facts, Input, Opening, Output, Request, Session, Upstream, Wants};
+use smtp_guard::snapshot::Snapshot;
 use smtp_guard::wire::command;
 use smtp_guard::wire::data::{BodyDecoder, Chunk};
 use smtp_guard::wire::ehlo::Capabilities;
@@ -30,7 +30,7 @@ use crate::gate::{Backend, Gate, Heard, Id, Line, Sanctions};
 use crate::model::{DOMAIN, Recipient, SPAMMER, Standing};
 
 pub(crate) struct Guard {
-    rules: Arc<Rules>,
+    rules: Arc<Snapshot>,
     prefix: Ipv6Prefix,
     capabilities: Arc<Capabilities>,
     ledger: Ledger,
@@ -61,7 +61,7 @@ impl Guard {
         let ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), 1_000_000);
         let prefix = config.limits.ipv6_prefix;
         Self {
-            rules: Arc::new(Rules::new(Arc::new(config), None)),
+            rules: Arc::new(Snapshot::new(Arc::new(config), None)),
             prefix,
             capabilities: Arc::new(Capabilities::default()),
             ledger,
