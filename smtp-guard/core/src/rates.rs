@@ -23,7 +23,7 @@ pub mod accounts;
 mod sharded;
 mod window;
 
-use accounts::Accounts;
+use accounts::{Accounts, User};
 use sharded::Sharded;
 use window::{Pace, Window};
 
@@ -62,6 +62,13 @@ impl Counters {
     }
 }
 
+/// Who something is counted of, as the store knows him.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    Source(Source),
+    User(User),
+}
+
 /// Counts of all sources, or of other keys.
 #[derive(Debug)]
 pub struct Rates<K = Source> {
@@ -80,7 +87,7 @@ pub enum Room {
 
 /// Whether a judgement counts what it lets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum Tally {
     Count,
     /// Only looks: for `try`.
     Peek,

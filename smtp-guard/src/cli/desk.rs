@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::decision::{Decision, Explanation};
-use crate::observe::admin::{Control, Refusal};
+use crate::observe::admin::{ACCOUNTS, Control, Refusal};
 use crate::observe::attempt::{Attempt, Rehearsal};
+use crate::rates::accounts::{AccountList, AccountView, User};
 use crate::relay::Shared;
 
 /// Answers the admin API. Holds the guard's shared state for as long as it lives.
@@ -37,6 +38,22 @@ impl Control for Desk {
     async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {
         let explanation = self.0.feedback.explain(ip).await?;
         Ok(Explanation { listed: self.0.blocklists.load().listings(ip), ..explanation })
+    }
+
+    async fn accounts(&self) -> Result<AccountList, Refusal> {
+        Ok(self.0.accounts(ACCOUNTS))
+    }
+
+    async fn account(&self, user: User) -> Result<Option<AccountView>, Refusal> {
+        Ok(self.0.account(&user))
+    }
+
+    async fn hold(&self, user: User, length: Option<Duration>, text: String) -> Result<AccountView, Refusal> {
+        Ok(self.0.feedback.hold(user, length, text).await?)
+    }
+
+    async fn release(&self, user: User) -> Result<Option<AccountView>, Refusal> {
+        Ok(self.0.feedback.release(user).await?)
     }
 
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {

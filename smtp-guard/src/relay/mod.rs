@@ -18,6 +18,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::status::{Backends, Certificates};
 use crate::offence::Digest;
 use crate::rates::Room;
+use crate::rates::accounts::USERS;
 use crate::session::Facts;
 use crate::snapshot::Snapshot;
 
@@ -43,6 +44,7 @@ mod rehearse;
 mod sources;
 mod stream;
 mod tls;
+mod users;
 
 pub use blocklists::{Blocklists, Filled, fill};
 pub use listen::{Bound, Listeners};
@@ -105,6 +107,7 @@ impl Shared {
             metrics.certificates(tls.certificates());
         }
         metrics.bounds().limit(pool::BOUND, config.backend.connections.into());
+        metrics.bounds().limit("users", USERS as u64);
         metrics.bounds().limit("turned_away", plan.closing as u64);
         metrics.bounds().limit("proxy_headers", plan.closing as u64);
         let woken = Arc::clone(&sources);
@@ -137,10 +140,10 @@ impl Shared {
         format!("{:x}-{:x}", self.epoch, self.sessions.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Counts one more message of the client's source, unless it has sent as many as it may.
-    fn is_over_rate(&self, addr: ClientAddr) -> bool {
-        let source = addr.source(self.config.limits.ipv6_prefix);
-        self.feedback.counters().messages.count(source, crate::clock::now()) == Room::Full
+    /// The client's source as text.
+    fn text_of(&self, addr: ClientAddr) -> String {
+        let prefix = self.config.limits.ipv6_prefix;
+        prefix.display(addr.source(prefix))
     }
 
     /// Counts one more TLS handshake of the client's source. `true`: it has begun too many in a minute.

@@ -9,7 +9,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::distinct::Distinct;
 use super::entry::{Entry, History, Record, SAMPLE};
-use crate::clock::{Both, Instant, WallTime};
+use crate::clock::{Both, WallTime};
 use crate::offence::Digest;
 
 /// Elements of a list that are believed; ours have at most 128.
@@ -107,6 +107,7 @@ pub(super) fn read(text: &str, both: &Both) -> Option<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Instant;
 
     #[test]
     fn entries_come_back_as_they_were_also_after_a_restart_of_the_machine() {

@@ -27,8 +27,8 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::sharded::Sharded;
 use super::window::{Pace, Slice, Window};
-use super::{Mode, Room};
-use crate::clock::{Both, Instant};
+use super::{Room, Tally};
+use crate::clock::Instant;
 use crate::config::Limits;
 use crate::ledger::networks::Network;
 use crate::offence::Digest;
@@ -158,8 +158,15 @@ impl Default for Accounts {
 
 impl Accounts {
     /// `user` has logged in from `network` at `now`. The login stands; where that is one network too many he is held.
-    pub fn login(&self, limits: &Limits, user: &User, network: Network, now: Instant, mode: Mode) -> Result<(), Over> {
-        self.judge(user, now, mode, |account| {
+    pub fn login(
+        &self,
+        limits: &Limits,
+        user: &User,
+        network: Network,
+        now: Instant,
+        tally: Tally,
+    ) -> Result<(), Over> {
+        self.judge(user, now, tally, |account| {
             account.check_network(limits, network, now)?;
             account.touch(limits, network, now);
             Ok(())
@@ -173,14 +180,14 @@ impl Accounts {
         user: &User,
         network: Network,
         now: Instant,
-        mode: Mode,
+        tally: Tally,
         source: impl FnOnce() -> Room,
     ) -> Result<(), Over> {
         if self.hold_of(user, now).is_some() {
             return Err(Over { reason: Reason::UserHeld, first: false });
         }
         let slice = self.pace.slice(now);
-        self.judge(user, now, mode, |account| {
+        self.judge(user, now, tally, |account| {
             account.check_network(limits, network, now)?;
             account.check_held(now)?;
             account.check(Limit::Messages, limits.user_messages_per_hour, slice, now)?;
@@ -194,12 +201,12 @@ impl Accounts {
     }
 
     /// Whether `user` may send to one more recipient at `now`. A recipient that is refused elsewhere is given back.
-    pub fn recipient(&self, limits: &Limits, user: &User, now: Instant, mode: Mode) -> Result<Place, Over> {
+    pub fn recipient(&self, limits: &Limits, user: &User, now: Instant, tally: Tally) -> Result<Place, Over> {
         let slice = self.pace.slice(now);
-        self.judge(user, now, mode, |account| {
+        self.judge(user, now, tally, |account| {
             account.check(Limit::Recipients, limits.user_recipients_per_hour, slice, now)?;
             account.recipients.add(slice);
-            Ok(Place((mode == Mode::Count).then_some(slice)))
+            Ok(Place((tally == Tally::Count).then_some(slice)))
         })
     }
 
@@ -261,10 +268,10 @@ impl Accounts {
         &self,
         user: &User,
         now: Instant,
-        mode: Mode,
+        tally: Tally,
         judge: impl FnOnce(&mut Account) -> Result<T, Over>,
     ) -> Result<T, Over> {
-        if mode == Mode::Peek {
+        if tally == Tally::Peek {
             return judge(&mut self.users.get(user).unwrap_or_default());
         }
         let slice = self.pace.slice(now);

@@ -103,7 +103,11 @@ impl<K: Clone + Eq + Hash, V> Sharded<K, V> {
     }
 
     /// At most `most` keys that changed since they were last told here, as `tell` says them; `None`: forgotten.
-    pub(super) fn take_changed<T>(&self, most: usize, mut tell: impl FnMut(&mut V) -> Option<T>) -> Vec<(K, Option<T>)> {
+    pub(super) fn take_changed<T>(
+        &self,
+        most: usize,
+        mut tell: impl FnMut(&mut V) -> Option<T>,
+    ) -> Vec<(K, Option<T>)> {
         let mut told = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);

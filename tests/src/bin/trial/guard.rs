@@ -98,7 +98,7 @@ impl Guard {
                 Output::Close => {
                     said.push((id, Heard::Closed));
                 }
-                Output::StartTls | Output::Event(_) | Output::Heard(_) => {}
+                Output::StartTls | Output::Event(_) | Output::Heard(_) | Output::Settled { .. } => {}
             }
         }
         let who = self.sessions.get(&id).map(|live| (live.ip, live.source));

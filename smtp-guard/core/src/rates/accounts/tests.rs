@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::addr::Ipv6Prefix;
-use crate::clock::WallTime;
+use crate::clock::{Both, WallTime};
 use crate::config::Config;
 use crate::decision::CountView;
 use crate::rates::sharded::SHARDS;
@@ -50,15 +50,15 @@ fn check(text: &str) {
         let now = at(words[0].parse().unwrap());
         let who = user(words[2]);
         let number = || words[3].parse::<u8>().unwrap();
-        let mail = |mode, room| accounts.message(&limits, &who, network(number()), now, mode, || room);
+        let mail = |tally, room| accounts.message(&limits, &who, network(number()), now, tally, || room);
         let judged = match words[1] {
-            "in" => accounts.login(&limits, &who, network(number()), now, Mode::Count),
-            "mail" => mail(Mode::Count, Room::Free),
-            "mail?" => mail(Mode::Peek, Room::Free),
-            "mail!" => mail(Mode::Count, Room::Full),
-            "rcpt" => accounts.recipient(&limits, &who, now, Mode::Count).map(drop),
+            "in" => accounts.login(&limits, &who, network(number()), now, Tally::Count),
+            "mail" => mail(Tally::Count, Room::Free),
+            "mail?" => mail(Tally::Peek, Room::Free),
+            "mail!" => mail(Tally::Count, Room::Full),
+            "rcpt" => accounts.recipient(&limits, &who, now, Tally::Count).map(drop),
             "rcpt-" => {
-                accounts.recipient(&limits, &who, now, Mode::Count).map(|place| accounts.give_back(&who, place))
+                accounts.recipient(&limits, &who, now, Tally::Count).map(|place| accounts.give_back(&who, place))
             }
             "hold" => {
                 let until = now.after(Duration::from_secs(number().into()));
@@ -214,9 +214,9 @@ fn without_limits_all_is_counted_and_nothing_refused() {
     let (accounts, limits, ann) = (Accounts::default(), limits(0, 0, 0), user("ann"));
     for second in 0..1000 {
         let network = network((second % 100) as u8);
-        assert_eq!(accounts.login(&limits, &ann, network, at(second), Mode::Count), Ok(()));
-        assert_eq!(accounts.message(&limits, &ann, network, at(second), Mode::Count, || Room::Free), Ok(()));
-        assert!(accounts.recipient(&limits, &ann, at(second), Mode::Count).is_ok());
+        assert_eq!(accounts.login(&limits, &ann, network, at(second), Tally::Count), Ok(()));
+        assert_eq!(accounts.message(&limits, &ann, network, at(second), Tally::Count, || Room::Free), Ok(()));
+        assert!(accounts.recipient(&limits, &ann, at(second), Tally::Count).is_ok());
     }
     let view = accounts.view(&limits, &ann, &both(1000)).unwrap();
     let count = |limit: &str, count| CountView { limit: limit.to_owned(), count, most: 0 };
@@ -238,7 +238,8 @@ fn lists_are_bounded_and_the_held_come_first() {
     let (accounts, limits) = (Accounts::default(), limits(10, 0, 0));
     for n in 0..50u64 {
         for _ in 0..=n.min(10) {
-            let _ = accounts.message(&limits, &user(&format!("u{n:02}")), network(1), at(0), Mode::Count, || Room::Free);
+            let _ =
+                accounts.message(&limits, &user(&format!("u{n:02}")), network(1), at(0), Tally::Count, || Room::Free);
         }
     }
     accounts.hold(user("zoe"), Hold { since: at(1), until: Instant::NEVER, text: String::new() }).unwrap();
@@ -252,7 +253,8 @@ fn lists_are_bounded_and_the_held_come_first() {
 #[test]
 fn who_is_held_is_not_forgotten_for_others() {
     let (accounts, limits, ann) = (Accounts::default(), limits(2, 0, 0), user("ann"));
-    let mail = |user: &User, second| accounts.message(&limits, user, network(1), at(second), Mode::Count, || Room::Free);
+    let mail =
+        |user: &User, second| accounts.message(&limits, user, network(1), at(second), Tally::Count, || Room::Free);
     for _ in 0..3 {
         let _ = mail(&ann, 0);
     }
@@ -276,8 +278,8 @@ fn who_is_held_is_not_forgotten_for_others() {
 fn counts_and_holds_survive_a_restart_of_the_machine() {
     let (before, limits, ann) = (Accounts::default(), limits(2, 3, 2), user("ann"));
     for n in [1, 2, 3] {
-        let _ = before.login(&limits, &ann, network(n), at(5000), Mode::Count);
-        let _ = before.recipient(&limits, &ann, at(5000), Mode::Count);
+        let _ = before.login(&limits, &ann, network(n), at(5000), Tally::Count);
+        let _ = before.recipient(&limits, &ann, at(5000), Tally::Count);
     }
     before.hold(ann.clone(), Hold { since: at(5000), until: at(9000), text: "stolen".to_owned() }).unwrap();
     let saved = before.take_changed(10, &both(5100));
@@ -291,11 +293,11 @@ fn counts_and_holds_survive_a_restart_of_the_machine() {
         after.restore(user, &text.unwrap(), &now);
     }
     assert_eq!(
-        after.message(&limits, &ann, network(1), now.instant, Mode::Count, || Room::Free),
+        after.message(&limits, &ann, network(1), now.instant, Tally::Count, || Room::Free),
         Err(Over { reason: Reason::UserNetworks, first: false })
     );
     assert_eq!(
-        after.recipient(&limits, &ann, now.instant, Mode::Count),
+        after.recipient(&limits, &ann, now.instant, Tally::Count),
         Err(Over { reason: Reason::UserRecipientRate, first: true })
     );
     for (user, text) in holds {
@@ -328,21 +330,21 @@ proptest! {
         for (step, event, from) in steps {
             now += step;
             match event {
-                0 => _ = accounts.login(&limits, &ann, network(from), at(now), Mode::Count),
+                0 => _ = accounts.login(&limits, &ann, network(from), at(now), Tally::Count),
                 1 => {
-                    if accounts.message(&limits, &ann, network(from), at(now), Mode::Count, || Room::Free).is_ok() {
+                    if accounts.message(&limits, &ann, network(from), at(now), Tally::Count, || Room::Free).is_ok() {
                         messages.push_back(now);
                         networks.insert(from, now);
                     }
                 }
                 2 => {
-                    if accounts.recipient(&limits, &ann, at(now), Mode::Count).is_ok() {
+                    if accounts.recipient(&limits, &ann, at(now), Tally::Count).is_ok() {
                         recipients.push_back(now);
                     }
                 }
                 _ => {
                     // Given back some time after it was asked for; what was let through meanwhile is as if it hadn't been.
-                    if let Ok(place) = accounts.recipient(&limits, &ann, at(now), Mode::Count) {
+                    if let Ok(place) = accounts.recipient(&limits, &ann, at(now), Tally::Count) {
                         now += step;
                         accounts.give_back(&ann, place);
                     }

@@ -120,7 +120,8 @@ impl Accounts {
             }
             (None, None) => None,
         };
-        let count = |limit: &str, count: u64, most: u32| CountView { limit: limit.to_owned(), count, most: most.into() };
+        let count =
+            |limit: &str, count: u64, most: u32| CountView { limit: limit.to_owned(), count, most: most.into() };
         let counts = vec![
             count("user_messages_per_hour", account.messages.total(slice).into(), limits.user_messages_per_hour),
             count("user_recipients_per_hour", account.recipients.total(slice).into(), limits.user_recipients_per_hour),
