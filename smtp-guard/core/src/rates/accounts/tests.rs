@@ -306,7 +306,7 @@ fn counts_and_holds_survive_a_restart_of_the_machine() {
     let held = |seconds: u64| after.hold_of(&ann, at(90_000 + seconds)).is_some();
     assert!(held(3899) && !held(3900));
     assert_eq!(after.sweep(at(93_899)), []);
-    assert_eq!(after.sweep(at(93_900)), [ann.clone()]);
+    assert_eq!(after.sweep(at(93_900)), std::slice::from_ref(&ann));
     for nonsense in ["", "{}", "[]"] {
         after.restore(user("bob"), nonsense, &now);
         after.restore_hold(user("bob"), nonsense, &now);
