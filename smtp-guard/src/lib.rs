@@ -11,6 +11,7 @@ pub mod edge;
 pub mod facts;
 pub mod feedback;
 pub mod file;
+pub mod guard;
 pub mod observe;
 pub mod relay;
 pub mod stamp;

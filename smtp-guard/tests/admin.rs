@@ -20,7 +20,8 @@ use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
 use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
 use smtp_guard::observe::drops::Drops;
 use smtp_guard::observe::metrics::Metrics;
-use smtp_guard::observe::status::{About, Backends, Server};
+use smtp_guard::observe::reload::Reloaded;
+use smtp_guard::observe::status::{About, Certificate, Configuration, Running, Server};
 use smtp_guard::rates::accounts::{AccountList, AccountView, Accounts, Hold, User};
 use smtp_guard::session::Outcome;
 use smtp_guard_ebpf::reason::Reason;
@@ -29,9 +30,31 @@ use smtp_guard_ebpf::reason::Reason;
 #[derive(Debug)]
 struct One;
 
-impl Backends for One {
+impl Running for One {
+    fn listeners(&self) -> Vec<String> {
+        vec![String::from("127.0.0.1:2525")]
+    }
+
     fn servers(&self) -> Vec<Server> {
         vec![Server { address: String::from("127.0.0.1:2526"), answers: false, connections: 0 }]
+    }
+
+    fn certificates(&self, _now: WallTime) -> Vec<Certificate> {
+        Vec::new()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn configuration(&self) -> Configuration {
+        Configuration {
+            generation: 1,
+            since: WallTime::from_ms(0),
+            last_reload: None,
+            waiting: Vec::new(),
+            earlier_sessions: 0,
+        }
     }
 }
 
@@ -104,6 +127,13 @@ impl Control for Ledger {
         Ok(view)
     }
 
+    async fn reload(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
+        if !dry_run {
+            return Err(Refusal::Bad(String::from("error: limits.recipients must be 1 to 100000")));
+        }
+        Ok(Reloaded { generation: 1, dry_run, changes: Vec::new(), warnings: Vec::new(), earlier_sessions: 0 })
+    }
+
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {
         let explanation = self.explain(attempt.ip).await?;
         let step = Step { said: format!("EHLO {}", attempt.helo), ..Step::default() };
@@ -143,13 +173,10 @@ impl Guard {
         let drops = Arc::new(Drops::new(Ipv6Prefix::default(), metrics.clone()));
         let about = About {
             started: smtp_guard::clock::now(),
-            listeners: vec![String::from("127.0.0.1:2525")],
-            backend: Arc::new(One),
-            certificates: None,
+            running: Arc::new(One),
             metrics: metrics.clone(),
             bounds: metrics.bounds().clone(),
             store: smtp_guard::store::State::default(),
-            warnings: Vec::new(),
             drops: Arc::clone(&drops),
         };
         let socket = {

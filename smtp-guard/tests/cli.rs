@@ -99,7 +99,7 @@ fn failed_is_one() {
 #[test]
 fn wrong_usage_is_two() {
     check("", 2, "", "Usage");
-    check("reload", 2, "", "unrecognized subcommand");
+    check("reload --wait --dry-run", 2, "", "cannot be used");
     check("check --confg x", 2, "", "--config");
     check("explain 192.0.2.300", 2, "", "give an address");
     check("decisions add 192.0.2.1 --for 1x --reason x", 2, "", "whole number and a unit");

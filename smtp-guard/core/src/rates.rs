@@ -13,6 +13,7 @@
 //! Users who logged in are counted in [`accounts`], by the same means.
 
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::addr::Source;
@@ -56,6 +57,12 @@ impl Counters {
         }
     }
 
+    /// The limits of `config` from here on. What was counted stays.
+    pub fn set_limits(&self, config: &Config) {
+        self.connections.set_limit(config.limits.connections_per_minute);
+        self.messages.set_limit(config.limits.messages_per_hour);
+    }
+
     /// Each with the name that the store knows it by.
     pub fn named(&self) -> [(&'static str, &Rates); 2] {
         [("connections", &self.connections), ("messages", &self.messages)]
@@ -74,7 +81,7 @@ pub enum Key {
 pub struct Rates<K = Source> {
     counts: Sharded<K, Window>,
     /// 0: no limit, and nothing is counted.
-    limit: u32,
+    limit: AtomicU32,
     pace: Pace,
 }
 
@@ -96,18 +103,27 @@ pub enum Tally {
 impl<K: Clone + Eq + Hash> Rates<K> {
     /// At most `limit` in `window`, of at most `max` keys.
     pub fn new(limit: u32, window: Duration, max: usize) -> Self {
-        Self { counts: Sharded::new(max), limit, pace: Pace::of(window) }
+        Self { counts: Sharded::new(max), limit: AtomicU32::new(limit), pace: Pace::of(window) }
+    }
+
+    /// At most `limit` from here on. What was counted stays.
+    pub fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// Counts one more of `key` at `now`, if there is room.
     pub fn count(&self, key: K, now: Instant) -> Room {
-        if self.limit == 0 {
+        if self.limit() == 0 {
             return Room::Free;
         }
         let slice = self.pace.slice(now);
         let weight = |window: &mut Window| window.total(slice);
         self.counts.change(&key, weight, |window| {
-            if window.total(slice) >= self.limit {
+            if window.total(slice) >= self.limit() {
                 return (Room::Full, false);
             }
             window.add(slice);
@@ -117,10 +133,10 @@ impl<K: Clone + Eq + Hash> Rates<K> {
 
     /// How many are counted of `key` at `now`, and the limit; `None` where there is none.
     pub fn view(&self, key: K, now: Instant) -> Option<(u32, u32)> {
-        if self.limit == 0 {
+        if self.limit() == 0 {
             return None;
         }
-        Some((self.counts.get(&key)?.total(self.pace.slice(now)), self.limit))
+        Some((self.counts.get(&key)?.total(self.pace.slice(now)), self.limit()))
     }
 
     /// At most `most` counts that changed since they were last told here, as the store keeps them; `None`: over.
@@ -136,7 +152,7 @@ impl<K: Clone + Eq + Hash> Rates<K> {
     pub fn restore(&self, key: K, text: &str, both: &Both) {
         let saved = serde_json::from_str(text).ok();
         if let Some(window) = saved.and_then(|saved| Window::read(saved, self.pace, both))
-            && self.limit > 0
+            && self.limit() > 0
         {
             self.counts.restore(key, window);
         }

@@ -18,6 +18,7 @@ use crate::decision::{Decision, Explanation};
 use crate::observe::admin::{Add, Deleted, Failure, Hold};
 use crate::observe::attempt::{Attempt, Rehearsal};
 use crate::observe::live::Live;
+use crate::observe::reload::{Reload, Reloaded};
 use crate::observe::status::Status;
 use crate::rates::accounts::{AccountList, AccountView, User};
 
@@ -35,6 +36,11 @@ pub struct AdminClient {
     /// Why the socket is the built-in one.
     missing: Option<String>,
 }
+
+/// What the guard says of a configuration that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadConfiguration(String);
 
 impl AdminClient {
     /// For the guard on `socket`; nothing is opened yet.
@@ -102,6 +108,11 @@ impl AdminClient {
         self.ask(Method::DELETE, &path_of(user), None::<&()>)
     }
 
+    /// POST /reload
+    pub fn reload(&self, reload: Reload) -> anyhow::Result<Reloaded> {
+        self.ask_within(LOOKUPS, Method::POST, "/reload", Some(&reload))
+    }
+
     /// POST /try
     pub fn attempt(&self, attempt: &Attempt) -> anyhow::Result<Rehearsal> {
         self.ask_within(LOOKUPS, Method::POST, "/try", Some(attempt))
@@ -141,6 +152,7 @@ impl AdminClient {
                 .context("the guard's answer isn't understood: is it of the same version as this command?");
         }
         match serde_json::from_slice::<Failure>(&bytes) {
+            Ok(failure) if status == StatusCode::UNPROCESSABLE_ENTITY => Err(BadConfiguration(failure.error).into()),
             Ok(failure) => bail!("{}", failure.error),
             Err(_) => bail!("the guard answered {status}"),
         }

@@ -42,6 +42,20 @@ pub(super) enum Command {
     Run,
     /// Check the configuration: every error with its line, column and what to do
     Check,
+    /// Have the running guard read its configuration again, while mail flows
+    ///
+    /// A bad file changes nothing. A good one applies as a whole; sessions under way go on by the configuration that they began
+    /// with. What can't change while the guard runs is named: it waits for a restart.
+    Reload {
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+        /// Return when no session goes by an earlier configuration any more
+        #[arg(long, conflicts_with = "dry_run")]
+        wait: bool,
+        #[command(flatten)]
+        json: Json,
+    },
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -132,6 +146,11 @@ pub(super) enum ConfigCommand {
         /// The defaults, whatever the file says
         #[arg(long)]
         defaults: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show what the file says otherwise than what is in force in the running guard
+    Diff {
         #[command(flatten)]
         json: Json,
     },
@@ -340,6 +359,8 @@ mod tests {
         check("run|--config|/x", Ok("/x"));
         check("--config|/x|check", Ok("/x"));
         check("config|show|--defaults|--json", Ok("defaults: true, json: Json { json: true }"));
+        check("reload|--dry-run", Ok("Reload { dry_run: true, wait: false, json: Json { json: false } }"));
+        check("config|diff", Ok("Diff"));
         check("status|--json", Ok("Status { json: Json { json: true } }"));
         check("top", Ok("Top { interval: 1s, json: false }"));
         check("top|--interval|500ms|--json", Ok("Top { interval: 500ms, json: true }"));
@@ -379,8 +400,8 @@ mod tests {
     #[test]
     fn wrong_usage_says_what_is_right() {
         check("", Err("Usage"));
-        check("reload", Err("unrecognized subcommand"));
         check("explain", Err("<IP or USER>"));
+        check("reload|--wait|--dry-run", Err("cannot be used"));
         check("top|--interval|0s", Err("give 200ms"));
         check("top|--interval|1h", Err("give 200ms"));
         check("top|--interval|1", Err("a unit"));

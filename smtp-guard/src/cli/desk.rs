@@ -5,59 +5,67 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::decision::{Decision, Explanation};
+use crate::guard::{Guard, ReloadError};
 use crate::observe::admin::{ACCOUNTS, Control, Refusal};
 use crate::observe::attempt::{Attempt, Rehearsal};
+use crate::observe::reload::Reloaded;
 use crate::rates::accounts::{AccountList, AccountView, User};
-use crate::relay::Shared;
 
 /// Answers the admin API. Holds the guard's shared state for as long as it lives.
 #[derive(Clone, Debug)]
-pub(super) struct Desk(pub(super) Arc<Shared>);
+pub(super) struct Desk(pub(super) Arc<Guard>);
 
 impl Control for Desk {
     async fn decisions(&self) -> Result<Vec<Decision>, Refusal> {
-        Ok(self.0.feedback.decisions().await?)
+        Ok(self.0.shared().feedback.decisions().await?)
     }
 
     async fn latest(&self) -> Result<Vec<Decision>, Refusal> {
-        Ok(self.0.feedback.latest().await?)
+        Ok(self.0.shared().feedback.latest().await?)
     }
 
     async fn add(&self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, Refusal> {
-        Ok(self.0.feedback.add(ip, length, text).await?)
+        Ok(self.0.shared().feedback.add(ip, length, text).await?)
     }
 
     async fn delete(&self, ip: IpAddr) -> Result<Option<Decision>, Refusal> {
-        Ok(self.0.feedback.delete(ip).await?)
+        Ok(self.0.shared().feedback.delete(ip).await?)
     }
 
     async fn delete_all(&self) -> Result<usize, Refusal> {
-        Ok(self.0.feedback.delete_all().await?)
+        Ok(self.0.shared().feedback.delete_all().await?)
     }
 
     async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {
-        let explanation = self.0.feedback.explain(ip).await?;
-        Ok(Explanation { listed: self.0.blocklists.load().listings(ip), ..explanation })
+        let explanation = self.0.shared().feedback.explain(ip).await?;
+        Ok(Explanation { listed: self.0.shared().blocklists.load().listings(ip), ..explanation })
+    }
+
+    async fn reload(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
+        self.0.reload(dry_run).await.map_err(|error| match error {
+            ReloadError::Stopping | ReloadError::Broken => Refusal::Unavailable(error.text()),
+            error => Refusal::Bad(error.text()),
+        })
     }
 
     async fn accounts(&self) -> Result<AccountList, Refusal> {
-        Ok(self.0.accounts(ACCOUNTS))
+        Ok(self.0.shared().accounts(ACCOUNTS))
     }
 
     async fn account(&self, user: User) -> Result<Option<AccountView>, Refusal> {
-        Ok(self.0.account(&user))
+        Ok(self.0.shared().account(&user))
     }
 
     async fn hold(&self, user: User, length: Option<Duration>, text: String) -> Result<AccountView, Refusal> {
-        Ok(self.0.feedback.hold(user, length, text).await?)
+        Ok(self.0.shared().feedback.hold(user, length, text).await?)
     }
 
     async fn release(&self, user: User) -> Result<Option<AccountView>, Refusal> {
-        Ok(self.0.feedback.release(user).await?)
+        Ok(self.0.shared().feedback.release(user).await?)
     }
 
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {
         let explanation = self.explain(attempt.ip).await?;
-        Ok(self.0.rehearse(&attempt, explanation).await)
+        Ok(self.0.shared().rehearse(&attempt, explanation).await)
     }
 }

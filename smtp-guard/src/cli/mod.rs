@@ -8,8 +8,8 @@ mod blocklists;
 mod desk;
 mod edge;
 mod explain;
-mod follow;
 mod output;
+mod reload;
 pub mod run;
 mod signals;
 pub mod sink;
@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use admin_client::AdminClient;
+use admin_client::{AdminClient, BadConfiguration};
 use args::{Arguments, Command, ConfigCommand, Decisions, Subject};
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
@@ -59,6 +59,13 @@ pub fn main() -> ExitCode {
                 ConfigError::Bad(report) => eprintln!("{}", report.render(io::stderr().is_terminal())),
                 error => eprintln!("error: {error}"),
             }
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+        // A guard that reads its configuration again finds what this command would have found itself.
+        Err(Failure::Other(error)) if error.is::<BadConfiguration>() => {
+            let text = error.to_string();
+            let prefix = if text.starts_with("error") { "" } else { "error: " };
+            eprintln!("{prefix}{text}");
             ExitCode::from(BAD_CONFIGURATION)
         }
         // `smtp-guard decisions list | head -1` is no failure.
@@ -104,7 +111,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             if let Some(missing) = origin.missing() {
                 eprintln!("{missing}: built-in values for a first try; `smtp-guard config show` shows them");
             }
-            Ok(run::run(config)?)
+            Ok(run::run(config, file.map(Path::to_owned))?)
         }
         Command::Check => {
             let path = file.unwrap_or(Path::new(DEFAULT_PATH));
@@ -123,7 +130,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             Ok(output::line(&format!("{}: the configuration is valid", path.display()))?)
         }
         Command::Config { command: ConfigCommand::Show { defaults, json } } => {
-            let config = if defaults { Config::defaults() } else { config::find(file)?.0 };
+            let config = if defaults { Config::defaults(&config::machine()) } else { config::find(file)?.0 };
             let text = if json.json {
                 serde_json::to_string_pretty(&config).map_err(anyhow::Error::from)?
             } else {
@@ -131,6 +138,8 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             };
             Ok(output::line(text.trim_end())?)
         }
+        Command::Config { command: ConfigCommand::Diff { json } } => Ok(reload::difference(&client(file)?, json.json)?),
+        Command::Reload { dry_run, wait, json } => Ok(reload::reload(&client(file)?, dry_run, wait, json.json)?),
         Command::Status { json } => {
             let status = client(file)?.status()?;
             Ok(output::show(json.json, &status, || output::status(&status))?)

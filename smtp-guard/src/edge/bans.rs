@@ -61,6 +61,11 @@ impl KernelBans for KernelPlane {
     }
 
     fn refresh(&self, config: &Config) -> Result<Refreshed, EdgeError> {
+        if config.edge.interfaces.is_empty() {
+            // One that somebody else loaded is not ours to write to.
+            self.close(&EdgeError::NotWanted);
+            return Ok(Refreshed::Gone);
+        }
         let found = Self::refresh(self)?;
         if found == Refreshed::Anew {
             match self.configure(config) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::Meter;
-use crate::addr::{Ipv6Prefix, NetSet, Source};
+use crate::addr::{Ipv6Prefix, Source};
 use crate::clock::{Both, Instant, Steady};
 use crate::config::Config;
 use crate::decision::{Ban, Origin};
@@ -20,6 +20,7 @@ use crate::observe::log::{SECURITY, printable};
 use crate::offence::{Conduct, Report};
 use crate::rates::Counters;
 use crate::rates::accounts::User;
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 mod explain;
@@ -30,9 +31,7 @@ mod persist;
 use latest::Latest;
 
 pub(super) struct Keeper {
-    config: Arc<Config>,
-    /// See [`Config::untouchable`].
-    untouchable: NetSet,
+    snapshot: Arc<Snapshot>,
     ledger: Ledger,
     table: Arc<BanTable>,
     store: Store,
@@ -56,21 +55,20 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(
-        config: Arc<Config>,
+        snapshot: Arc<Snapshot>,
         table: Arc<BanTable>,
         store: Store,
         meter: Arc<dyn Meter>,
         marks: Arc<Marks>,
         counters: Arc<Counters>,
     ) -> Self {
+        let config = snapshot.config();
         let mut ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), config.edge.max_sources as usize);
         ledger.set_digests(store.digests());
-        let untouchable = config.untouchable();
         // How it begins is told by whoever opened it.
-        let kernel = look_at_kernel(&table, &config);
+        let kernel = look_at_kernel(&table, config);
         Self {
-            config,
-            untouchable,
+            snapshot,
             ledger,
             table,
             store,
@@ -87,6 +85,19 @@ impl Keeper {
             wall: Steady::new(crate::clock::both()),
             over: Vec::new(),
         }
+    }
+
+    /// Judges by `snapshot` from here on, and lifts the bans of whom it exempts.
+    pub(super) fn adopt_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        let config = snapshot.config();
+        self.ledger.set_rules(config.harvest.clone(), config.auth.clone());
+        self.snapshot = snapshot;
+        let exempt: Vec<_> = self.decisions.keys().copied().filter(|source| self.is_exempt(*source)).collect();
+        for source in exempt {
+            tracing::info!(source = self.text(source), "ban lifted: the source is exempt now");
+            self.forget(source);
+        }
+        self.meter.bans_active(self.decisions.len());
     }
 
     /// Puts store and kernel map together: unexpired bans of the store go into force, bans that only the kernel has are
@@ -196,13 +207,13 @@ impl Keeper {
     pub(super) fn on_report(&mut self, report: Report) {
         let Report { client, at, conduct } = report;
         self.meter.offence(label(&conduct));
-        if self.untouchable.contains(client.ip()) {
+        if self.snapshot.untouchable().contains(client.ip()) {
             return;
         }
-        let source = client.source(self.config.limits.ipv6_prefix);
+        let source = client.source(self.prefix());
         let banned = self.decisions.contains_key(&source);
-        let (untouchable, prefix) = (&self.untouchable, self.config.limits.ipv6_prefix);
-        let is_exempt = |target| untouchable.touches(target, prefix);
+        let (snapshot, prefix) = (Arc::clone(&self.snapshot), self.prefix());
+        let is_exempt = |target| snapshot.untouchable().touches(target, prefix);
         let verdicts = gate::report(&mut self.ledger, &self.marks, source, conduct, at, banned, is_exempt);
         for verdict in verdicts {
             let who = match verdict.target {
@@ -350,7 +361,7 @@ impl Keeper {
 
     /// A kernel plane that was loaded meanwhile gets the bans in force. Each change is told once.
     fn follow_kernel(&mut self, both: &Both) {
-        let found = look_at_kernel(&self.table, &self.config);
+        let found = look_at_kernel(&self.table, self.snapshot.config());
         let before = std::mem::replace(&mut self.kernel, found);
         match &self.kernel {
             Ok(Refreshed::Anew) => {
@@ -394,11 +405,11 @@ impl Keeper {
     }
 
     fn is_exempt(&self, source: Source) -> bool {
-        self.untouchable.touches(source, self.prefix())
+        self.snapshot.untouchable().touches(source, self.prefix())
     }
 
     fn prefix(&self) -> Ipv6Prefix {
-        self.config.limits.ipv6_prefix
+        self.snapshot.config().limits.ipv6_prefix
     }
 
     fn text(&self, source: Source) -> String {

@@ -15,13 +15,13 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
 use crate::decision::{ControlError, Decision, Explanation};
 use crate::edge::bans::BanTable;
 use crate::marks::Marks;
 use crate::offence::Report;
 use crate::rates::Counters;
 use crate::rates::accounts::{AccountView, User};
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 mod keeper;
@@ -87,6 +87,7 @@ enum Control {
     Explain { ip: IpAddr, answer: oneshot::Sender<Explanation> },
     Hold { user: User, length: Option<Duration>, text: String, answer: oneshot::Sender<Result<Done, ControlError>> },
     Release { user: User, answer: oneshot::Sender<Option<Done>> },
+    Apply { snapshot: Arc<Snapshot>, answer: oneshot::Sender<()> },
     Close,
 }
 
@@ -153,6 +154,12 @@ impl Feedback {
         }
     }
 
+    /// Judges by `snapshot` from here on. Bans of whom it exempts are lifted in both planes when this returns.
+    pub async fn apply(&self, snapshot: Arc<Snapshot>) -> Result<(), ControlError> {
+        self.counters.set_limits(snapshot.config());
+        self.ask(|answer| Control::Apply { snapshot, answer }).await
+    }
+
     /// Ends the task, whoever still holds a handle: what was counted is saved. Reports after it are dropped.
     pub async fn close(&self) {
         // An error means that it has ended.
@@ -178,7 +185,7 @@ async fn on_disk((view, written): Done) -> AccountView {
 /// Starts the task. Bans of the store and of the kernel map are in force when this returns, and what was counted is
 /// there again.
 pub fn start(
-    config: Arc<Config>,
+    snapshot: Arc<Snapshot>,
     bans: Arc<BanTable>,
     store: Store,
     meter: Arc<dyn Meter>,
@@ -186,8 +193,8 @@ pub fn start(
     let (reports, report_queue) = mpsc::channel(REPORTS);
     let (controls, control_queue) = mpsc::channel(CONTROLS);
     let marks = Arc::new(Marks::default());
-    let counters = Arc::new(Counters::new(&config));
-    let mut keeper = Keeper::new(config, bans, store, Arc::clone(&meter), Arc::clone(&marks), Arc::clone(&counters));
+    let counters = Arc::new(Counters::new(snapshot.config()));
+    let mut keeper = Keeper::new(snapshot, bans, store, Arc::clone(&meter), Arc::clone(&marks), Arc::clone(&counters));
     keeper.restore();
     let task = tokio::spawn(run(keeper, report_queue, control_queue));
     (Feedback { reports, controls, meter, marks, counters }, task)
@@ -230,6 +237,10 @@ fn answer(keeper: &mut Keeper, control: Control) {
         Control::Explain { ip, answer } => answer.send(keeper.explain(ip)).map_err(drop),
         Control::Hold { user, length, text, answer } => answer.send(keeper.hold(user, length, text)).map_err(drop),
         Control::Release { user, answer } => answer.send(keeper.release(&user)).map_err(drop),
+        Control::Apply { snapshot, answer } => {
+            keeper.adopt_snapshot(snapshot);
+            answer.send(()).map_err(drop)
+        }
         Control::Close => Ok(()),
     };
 }

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::addr::{ClientAddr, Ipv6Prefix, Source};
 use crate::clock::{Both, Instant};
+use crate::config::Config;
 use crate::edge::bans::KernelBans as _;
 use crate::edge::bans::fake::{Fake, State};
 use crate::ledger::networks::Network;
@@ -53,7 +54,7 @@ impl Meter for Counted {
 pub(crate) fn alone(config: &Arc<Config>, bans: &Arc<BanTable>) -> Feedback {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), Ipv6Prefix::default()).unwrap();
-    start(Arc::clone(config), Arc::clone(bans), store, Arc::new(Counted::default())).0
+    start(Arc::new(Snapshot::new(Arc::clone(config), None)), Arc::clone(bans), store, Arc::new(Counted::default())).0
 }
 
 struct World {
@@ -72,7 +73,8 @@ impl World {
         let store = Store::open(self.directory.path(), Ipv6Prefix::default()).unwrap();
         let table = Arc::new(BanTable::new(None, 100));
         let meter = Arc::new(Counted::default());
-        let (feedback, task) = start(Arc::clone(&self.config), Arc::clone(&table), store, meter.clone());
+        let (feedback, task) =
+            start(Arc::new(Snapshot::new(Arc::clone(&self.config), None)), Arc::clone(&table), store, meter.clone());
         (feedback, task, table, meter)
     }
 
@@ -86,7 +88,14 @@ impl World {
         let store = Store::open(self.directory.path(), Ipv6Prefix::default()).unwrap();
         let table = Arc::new(BanTable::new(Some(kernel), 100));
         let meter = Arc::new(Counted::default());
-        Keeper::new(Arc::clone(&self.config), table, store, meter, Arc::default(), counters)
+        Keeper::new(
+            Arc::new(Snapshot::new(Arc::clone(&self.config), None)),
+            table,
+            store,
+            meter,
+            Arc::default(),
+            counters,
+        )
     }
 }
 

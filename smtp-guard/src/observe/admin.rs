@@ -14,8 +14,9 @@
 //! | POST /accounts, [`Hold`] | the [`AccountView`] of the user, who is held now |
 //! | DELETE /accounts/{user} | the [`AccountView`] that is forgotten; 404 where there was none |
 //! | POST /try, [`Attempt`] | [`Rehearsal`] |
+//! | POST /reload, [`Reload`] | [`Reloaded`]; 422 where the configuration can't be used |
 //!
-//! Errors are [`Failure`] with status 400 (bad request), 404, 405, 409 (refused: an exempt address), 413 or 503.
+//! Errors are [`Failure`] with status 400 (bad request), 404, 405, 409 (refused: an exempt address), 413, 422 or 503.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{Attempt, Rehearsal};
+use super::reload::{Reload, Reloaded};
 pub use super::socket::{Socket, SocketError};
 use super::status::About;
 use crate::addr::{canonical, no_source};
@@ -110,6 +112,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<AccountView, Refusal>> + Send;
     /// Forgets what is counted of `user`, and his hold.
     fn release(&self, user: User) -> impl Future<Output = Result<Option<AccountView>, Refusal>> + Send;
+    /// Reads the configuration again and applies it, or says what that would change.
+    fn reload(&self, dry_run: bool) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
     /// What would happen to a client.
     fn attempt(&self, attempt: Attempt) -> impl Future<Output = Result<Rehearsal, Refusal>> + Send;
 }
@@ -119,6 +123,8 @@ pub trait Control: Clone + Send + Sync + 'static {
 pub enum Refusal {
     /// It won't: the text says why.
     Refused(String),
+    /// What it was given, or reads, is bad: the text says where and why.
+    Bad(String),
     /// It can't now: the ledger has stopped or doesn't answer.
     Unavailable(String),
 }
@@ -156,6 +162,7 @@ fn router<C: Control>(control: C, about: About) -> Router {
         .route("/accounts", get(accounts::<C>).post(hold::<C>))
         .route("/accounts/{user}", get(account::<C>).delete(release::<C>))
         .route("/try", axum::routing::post(attempt::<C>))
+        .route("/reload", axum::routing::post(reload::<C>))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path"))
         .layer(DefaultBodyLimit::max(BODY))
@@ -260,6 +267,13 @@ fn known(user: &User, found: Result<Option<AccountView>, Refusal>) -> Response {
     }
 }
 
+async fn reload<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
+    match read::<Reload>(body, "reload") {
+        Ok(Reload { dry_run }) => answer(shared.control.reload(dry_run).await),
+        Err(problem) => problem,
+    }
+}
+
 async fn attempt<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
     match read::<Attempt>(body, "attempt") {
         Ok(attempt) => {
@@ -347,6 +361,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
             Self::Refused(error) => problem(StatusCode::CONFLICT, &error),
+            Self::Bad(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error),
             Self::Unavailable(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &error),
         }
     }

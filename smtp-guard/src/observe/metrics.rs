@@ -28,6 +28,7 @@ use super::kernel::{KernelCollector, verdict};
 use crate::session::Outcome;
 
 mod blocklists;
+mod configuration;
 mod drops;
 mod read;
 mod recipients;
@@ -58,6 +59,7 @@ struct Inner {
     backends: Labelled<Vec<(&'static str, String)>, Gauge>,
     handshakes_failed: Labelled<Labels, Counter>,
     certificates: Arc<OnceLock<Arc<dyn Certificates>>>,
+    configuration: configuration::Configuration,
     recipients: recipients::Recipients,
     blocklists: blocklists::Blocklists,
     drops: drops::Drops,
@@ -109,6 +111,7 @@ impl Metrics {
             labelled(&mut registry, "tls_handshakes_failed", "TLS handshakes with clients that failed, by reason");
         let certificates = Arc::new(OnceLock::new());
         registry.register_collector(Box::new(CertificatesCollector(Arc::clone(&certificates))));
+        let configuration = configuration::Configuration::register(&mut registry);
         let recipients = recipients::Recipients::register(&mut registry);
         let blocklists = blocklists::Blocklists::register(&mut registry);
         let drops = drops::Drops::register(&mut registry);
@@ -136,6 +139,7 @@ impl Metrics {
             backends,
             handshakes_failed,
             certificates,
+            configuration,
             recipients,
             blocklists,
             drops,
@@ -256,6 +260,11 @@ impl Metrics {
     /// Whether the server at `address` answers. The set of servers is that of the configuration.
     pub fn backend(&self, address: String, answers: bool) {
         self.0.backends.get_or_create(&vec![("server", address)]).set(i64::from(answers));
+    }
+
+    /// The server at `address` is none of the configuration's any more.
+    pub fn backend_gone(&self, address: String) {
+        self.0.backends.remove(&vec![("server", address)]);
     }
 
     /// A TLS handshake with a client failed. The set of reasons is small and fixed.

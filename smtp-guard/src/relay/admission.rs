@@ -12,6 +12,7 @@ use crate::clock::Instant;
 use crate::config::Listen;
 use crate::rates::Room;
 use crate::session::replies;
+use crate::snapshot::Snapshot;
 use crate::wire::reply::Reply;
 
 /// A client at the door.
@@ -28,10 +29,11 @@ impl Arrival {
         addr: ClientAddr,
         listeners: impl IntoIterator<Item = &'a Listen>,
         shared: &Shared,
+        snapshot: &Snapshot,
         now: Instant,
     ) -> Self {
-        let source = addr.source(shared.config.limits.ipv6_prefix);
-        let client = shared.rules.client(addr.ip());
+        let source = addr.source(shared.prefix);
+        let client = snapshot.client(addr.ip());
         // A balancer looks whether we are well: turned away, it would take us out of service.
         let balances = |listen: &Listen| listen.balancers.contains(addr.ip());
         let standing = if client.exempt || listeners.into_iter().any(balances) {

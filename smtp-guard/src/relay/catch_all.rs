@@ -20,7 +20,8 @@ use tokio::time::timeout;
 
 use super::connect::{Caller, Channel};
 use super::pool::Pool;
-use super::{Shared, Stop};
+use super::{Generation, Shared, Stop};
+use crate::config::Config;
 use crate::facts::unknown::Wording;
 use crate::observe::metrics::Metrics;
 use crate::session::Lost;
@@ -46,9 +47,9 @@ const WAIT: Duration = Duration::from_secs(60);
 const LETTERS: usize = 20;
 
 /// Asks until `stop`.
-pub(super) async fn watch(shared: Arc<Shared>, mut stop: Stop) {
-    let domains: Vec<_> = shared.config.relay.domains.iter().filter_map(|d| Some(Host::parse(d)?.key())).collect();
-    if shared.config.recipients.known.is_some() || domains.is_empty() {
+pub(super) async fn watch(shared: Arc<Shared>, generation: Arc<Generation>, mut stop: Stop) {
+    let domains = domains(generation.config());
+    if domains.is_empty() {
         return;
     }
     let rounds: Vec<_> = domains.chunks(DOMAINS).collect();
@@ -63,7 +64,7 @@ pub(super) async fn watch(shared: Arc<Shared>, mut stop: Stop) {
         let asked = tokio::select! {
             biased;
             () = stop.requested() => return,
-            asked = round(&shared.pool, &shared.rules, &shared.metrics, rounds[next], &mut suspects) => asked,
+            asked = round(&generation.pool, &generation.snapshot, &shared.metrics, rounds[next], &mut suspects) => asked,
         };
         pause = match asked {
             Ok(()) if !suspects.is_empty() => AGAIN,
@@ -87,11 +88,20 @@ impl Shared {
     /// A client heard that `recipient` is unknown: its domain is no catch-all, whatever was found before.
     pub(super) fn contradict(&self, recipient: &str) {
         let domain = recipient.rsplit('@').next().unwrap_or_default();
-        if self.rules.learned().catch_alls().contains(domain) {
-            settle(&self.rules, &self.metrics, domain, false);
+        let generation = self.current.load();
+        if generation.snapshot.learned().catch_alls().contains(domain) {
+            settle(&generation.snapshot, &self.metrics, domain, false);
             self.contradicted.notify_one();
         }
     }
+}
+
+/// The domains that are asked about: none where a table says who exists.
+pub(super) fn domains(config: &Config) -> Vec<String> {
+    if config.recipients.known.is_some() {
+        return Vec::new();
+    }
+    config.relay.domains.iter().filter_map(|domain| Some(Host::parse(domain)?.key())).collect()
 }
 
 /// Asks about each of `domains`, unless the backend is lost. `suspects`: those that were found to take any recipient once.
@@ -301,7 +311,7 @@ mod tests {
                 std::thread::spawn(move || serve(backend, &heard, stream));
             }
         });
-        let pool = Pool::new(Connector::new(Arc::clone(&config)).unwrap(), metrics.clone());
+        let pool = Pool::new(Connector::new(Arc::clone(&config)).unwrap(), metrics.clone(), None);
         let rules = Snapshot::new(config, None);
         let mut suspects = BTreeSet::new();
         for (mail, rcpt, there, catch_all) in answers {

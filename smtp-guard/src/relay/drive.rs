@@ -18,11 +18,12 @@ use tokio::time::{Instant as TokioInstant, Sleep, timeout};
 
 use super::backend::Backend;
 use super::farewell::{self, FAREWELL};
+use super::generation::Kept;
 use super::inquiry::Inquiry;
 use super::sources::{Seat, Wake};
 use super::stream::Stream;
 use super::users::{self, Login};
-use super::{Shared, Stop, events, handshakes};
+use super::{Generation, Shared, Stop, events, handshakes};
 use crate::addr::ClientAddr;
 use crate::config::Role;
 use crate::offence::{Digest, Report};
@@ -57,17 +58,19 @@ pub(super) struct Guest {
     pub(super) ends: Ends,
     pub(super) role: Role,
     pub(super) seat: Seat,
+    /// The one that it was let in by.
+    pub(super) generation: Kept,
 }
 
 /// Runs a session to its end.
 pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
-    let Guest { stream, ends, role, mut seat } = guest;
+    let Guest { stream, ends, role, mut seat, generation } = guest;
     let addr = ClientAddr::new(ends.source);
     let id = shared.next_id();
     let (stream, secured) = match role {
         Role::Mx | Role::Submission => (Stream::clear(stream), None),
         Role::Submissions => {
-            match handshake(&shared, &mut seat, addr, stream, LineDecoder::new(), &BytesMut::new()).await {
+            match handshake(&shared, &generation, &mut seat, addr, stream, LineDecoder::new(), &BytesMut::new()).await {
                 Ok((stream, secured)) => (stream, Some(secured)),
                 Err(error) => return handshake_failed(&shared, &id, addr, &error),
             }
@@ -79,20 +82,21 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         addr,
         role,
         secured,
-        rules: Arc::clone(&shared.rules),
-        backend: shared.pool.capabilities(),
+        rules: Arc::clone(&generation.snapshot),
+        backend: generation.pool.capabilities(),
         familiar: shared.mark(addr).familiar,
         clock: crate::clock::both(),
     };
-    let client = shared.rules.client(addr.ip());
+    let client = generation.snapshot.client(addr.ip());
     let mut inquiry = Inquiry::default();
-    inquiry.about_client(&shared, addr, shared.rules.needs(&client, role));
+    inquiry.about_client(&shared, &generation, addr, generation.snapshot.needs(&client, role));
     let session = Session::open(opening, &mut out);
     let mut driver = Driver {
         id,
         addr,
-        backend: Backend::new(Arc::clone(&shared), ends, &client, role),
+        backend: Backend::new(Arc::clone(&shared), Arc::clone(&generation), ends, &client, role),
         shared,
+        generation,
         stream,
         session,
         out,
@@ -117,21 +121,22 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
 /// The TLS handshake with a client, if there is room for one more and nothing was sent ahead of it.
 async fn handshake(
     shared: &Shared,
+    generation: &Generation,
     seat: &mut Seat,
     addr: ClientAddr,
     stream: TcpStream,
     lines: LineDecoder,
     unread: &BytesMut,
 ) -> io::Result<(Stream, Secured)> {
-    let (Some(tls), Some(proof)) = (&shared.tls, lines.finish(unread)) else {
+    let (Some(tls), Some(proof)) = (&generation.tls, lines.finish(unread)) else {
         return Err(io::ErrorKind::InvalidData.into());
     };
     let accepting = async {
-        if shared.hastens_handshakes(addr) {
+        if shared.hastens_handshakes(&generation.snapshot.client(addr.ip())) {
             shared.metrics.bound_reached("tls_handshakes");
             tokio::time::sleep(HANDSHAKE_PACE).await;
         }
-        let Ok(_room) = shared.handshakes.try_acquire() else {
+        let Some(_room) = shared.handshakes.take() else {
             shared.metrics.bound_reached("handshakes");
             return Err(io::ErrorKind::ResourceBusy.into());
         };
@@ -147,7 +152,7 @@ async fn handshake(
 fn handshake_failed(shared: &Shared, id: &str, addr: ClientAddr, error: &io::Error) {
     let (reason, meaning) = handshakes::reason(error);
     shared.metrics.handshake_failed(reason);
-    match shared.handshakes_told.is_due(addr.source(shared.config.limits.ipv6_prefix), crate::clock::now()) {
+    match shared.handshakes_told.is_due(addr.source(shared.prefix), crate::clock::now()) {
         Some(left_out) => {
             tracing::info!(session = id, client = %addr.ip(), reason, %error, left_out, "TLS handshake failed: {meaning}");
         }
@@ -179,6 +184,8 @@ struct Driver {
     id: String,
     addr: ClientAddr,
     shared: Arc<Shared>,
+    /// The one that the session began with.
+    generation: Kept,
     stream: Stream,
     session: Session,
     backend: Backend,
@@ -282,7 +289,7 @@ impl Driver {
                 Output::StartTls => self.upgrade = true,
                 Output::Consult { lookups, recipient, sender } => {
                     if lookups {
-                        self.inquiry.begin(&self.shared, self.addr);
+                        self.inquiry.begin(&self.shared, &self.generation, self.addr);
                     }
                     (self.consulted, self.about) = (Some(lookups), Some((sender, recipient)));
                 }
@@ -303,7 +310,7 @@ impl Driver {
                         self.over_rate = Some(reason);
                         continue;
                     }
-                    let domain = self.shared.rules.domain_to_look_up(&self.client, self.role, &mail.path);
+                    let domain = self.generation.snapshot.domain_to_look_up(&self.client, self.role, &mail.path);
                     self.inquiry.about_sender(domain);
                     self.backend.perform(Request::Mail(mail, permit, speaker)).await;
                 }
@@ -436,7 +443,7 @@ impl Driver {
         let Some(stream) = self.stream.take_clear() else {
             return false;
         };
-        match handshake(&self.shared, seat, self.addr, stream, lines, &self.unread).await {
+        match handshake(&self.shared, &self.generation, seat, self.addr, stream, lines, &self.unread).await {
             Ok((stream, secured)) => {
                 self.stream = stream;
                 self.step(Input::Secured(secured));

@@ -21,7 +21,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ const OWN: usize = 2;
 /// The places of one server.
 #[derive(Debug)]
 pub(super) struct Places {
-    limit: u32,
+    limit: AtomicU32,
     table: Mutex<Table>,
     own: Arc<Semaphore>,
 }
@@ -127,7 +127,7 @@ struct Ticket<'a> {
 impl Places {
     /// `limit` places, and our own.
     pub(super) fn new(limit: u32) -> Arc<Self> {
-        Arc::new(Self { limit, table: Mutex::default(), own: Arc::new(Semaphore::new(OWN)) })
+        Arc::new(Self { limit: AtomicU32::new(limit), table: Mutex::default(), own: Arc::new(Semaphore::new(OWN)) })
     }
 
     /// A place for the guard's own questions, if one is free.
@@ -141,6 +141,17 @@ impl Places {
         Arc::clone(&self.own).acquire_owned().await.ok()
     }
 
+    fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// `limit` places from here on. Who has one keeps it.
+    pub(super) fn set_limit(self: &Arc<Self>, limit: u32) {
+        if self.limit.swap(limit, Ordering::Relaxed) < limit {
+            self.serve();
+        }
+    }
+
     /// Places that are held now.
     pub(super) fn held(&self) -> u32 {
         self.table().held
@@ -149,7 +160,7 @@ impl Places {
     /// A place for `who`, if one is free and nobody with a better claim waits.
     pub(super) fn try_enter(self: &Arc<Self>, who: Who) -> Option<Place> {
         let mut table = self.table();
-        let free = table.held < who.standing.places(self.limit) && !table.waits(who.standing);
+        let free = table.held < who.standing.places(self.limit()) && !table.waits(who.standing);
         free.then(|| table.sit(self, who))
     }
 
@@ -183,7 +194,7 @@ impl Places {
         loop {
             let (waiter, place) = {
                 let mut table = self.table();
-                let Some(waiter) = table.next(self.limit) else { return };
+                let Some(waiter) = table.next(self.limit()) else { return };
                 let place = table.sit(self, waiter.who);
                 (waiter, place)
             };

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::{Shared, Stop};
+use super::{Generation, Shared, Stop};
 use crate::addr::ClientAddr;
 use crate::facts::recipients::{KnownRecipients, RecipientsError};
 use crate::observe::metrics::Metrics;
@@ -20,10 +20,10 @@ use crate::stamp::{self, Stamp};
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Reads the recipient table again whenever its file has changed, until `stop`.
-pub(super) async fn watch(shared: Arc<Shared>, mut stop: Stop) {
-    let (Some(path), Some(known)) = (shared.config.recipients.known.clone(), shared.rules.known_table()) else {
-        return;
-    };
+pub(super) async fn watch(shared: Arc<Shared>, generation: Arc<Generation>, mut stop: Stop) {
+    let (path, known) = (generation.config().recipients.known.clone(), generation.snapshot.known_table());
+    drop(generation);
+    let (Some(path), Some(known)) = (path, known) else { return shared.metrics.recipients_known(0) };
     let table = known.load_full();
     shared.metrics.recipients_known(table.len());
     let mut follower = Follower { path, settled: table.stamp(), last: table.stamp() };
@@ -55,7 +55,7 @@ impl Shared {
             return;
         }
         self.contradict(&heard.recipient);
-        let source = addr.source(self.config.limits.ipv6_prefix);
+        let source = addr.source(self.prefix);
         if unknowns.refused(&heard.recipient, source, heard.sender, crate::clock::now()) {
             self.metrics.bound_reached("unknown_recipients");
         }

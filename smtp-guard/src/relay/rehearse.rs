@@ -11,11 +11,11 @@ use super::admission::Arrival;
 use super::inquiry::Inquiry;
 use super::sources::Standing;
 use super::users::{self, Login};
-use super::{Shared, admission};
+use super::{Generation, Shared, admission};
 use crate::addr::ClientAddr;
 use crate::blocklist::Listing;
 use crate::clock::Instant;
-use crate::config::{Mode, Role};
+use crate::config::{Config, Mode, Role};
 use crate::decision::Explanation;
 use crate::facts::dns::{Forward, Reverse, SenderDomain};
 use crate::ledger::networks::Network;
@@ -40,10 +40,11 @@ impl Shared {
 
 async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) -> Rehearsal {
     let (addr, now) = (ClientAddr::new((attempt.ip, 0).into()), crate::clock::now());
-    let client = shared.rules.client(addr.ip());
-    let arrival = Arrival::new(addr, &shared.config.listen, shared, now);
+    let generation = shared.current();
+    let client = generation.snapshot.client(addr.ip());
+    let arrival = Arrival::new(addr, &generation.config().listen, shared, &generation.snapshot, now);
     let mut rehearsal = Rehearsal {
-        rules: rules(shared, &client, &arrival, &explanation),
+        rules: rules(shared, generation.config(), &client, &arrival, &explanation),
         explanation,
         found: Vec::new(),
         steps: Vec::new(),
@@ -56,7 +57,7 @@ async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) 
     }
     let user = attempt.user.as_deref().and_then(User::new);
     rehearsal.rules.extend(user.iter().flat_map(|user| users::told(shared, user)));
-    let mut stage = Stage::open(shared, addr, client, user.is_some());
+    let mut stage = Stage::open(shared, generation, addr, client, user.is_some());
     rehearsal.steps.push(stage.play(shared, String::new()).await);
     for said in lines(attempt) {
         if stage.session.wants() == Wants::Closed {
@@ -97,6 +98,7 @@ fn lines(attempt: &Attempt) -> Vec<Said> {
 
 /// The session on its stage.
 struct Stage {
+    generation: Arc<Generation>,
     addr: ClientAddr,
     client: Client,
     session: Session,
@@ -110,23 +112,23 @@ struct Stage {
 
 impl Stage {
     /// `logs_in`: over TLS, which a login needs.
-    fn open(shared: &Shared, addr: ClientAddr, client: Client, logs_in: bool) -> Self {
+    fn open(shared: &Shared, generation: Arc<Generation>, addr: ClientAddr, client: Client, logs_in: bool) -> Self {
         let mut inquiry = Inquiry::default();
-        inquiry.about_client(shared, addr, shared.rules.needs(&client, Role::Mx));
+        inquiry.about_client(shared, &generation, addr, generation.snapshot.needs(&client, Role::Mx));
         let clock = crate::clock::both();
         let opening = Opening {
             id: "try".to_owned(),
             addr,
             role: Role::Mx,
             secured: logs_in.then_some(Secured { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384" }),
-            rules: Arc::clone(&shared.rules),
-            backend: shared.pool.capabilities(),
+            rules: Arc::clone(&generation.snapshot),
+            backend: generation.pool.capabilities(),
             familiar: shared.mark(addr).familiar,
             clock,
         };
         let mut out = Vec::new();
         let session = Session::open(opening, &mut out);
-        Self { addr, client, session, now: clock.instant, login: None, inquiry, found: None, out }
+        Self { generation, addr, client, session, now: clock.instant, login: None, inquiry, found: None, out }
     }
 
     fn step(&mut self, input: Input) {
@@ -170,7 +172,7 @@ impl Stage {
             Output::Consult { lookups, recipient, sender } => {
                 let mut facts = shared.facts(self.addr, sender, recipient.as_deref());
                 if lookups {
-                    self.inquiry.begin(shared, self.addr);
+                    self.inquiry.begin(shared, &self.generation, self.addr);
                     let found = self.inquiry.found().await;
                     self.found = Some(found.clone());
                     facts.found = Some(Arc::new(found));
@@ -184,7 +186,7 @@ impl Stage {
                 {
                     return Some(Input::OverRate(reason));
                 }
-                let domain = shared.rules.domain_to_look_up(&self.client, Role::Mx, &mail.path);
+                let domain = self.generation.snapshot.domain_to_look_up(&self.client, Role::Mx, &mail.path);
                 self.inquiry.about_sender(domain);
                 step.passed_on = true;
                 return yes();
@@ -217,8 +219,13 @@ fn note(reason: Reason, note: &str) -> String {
 }
 
 /// What applies to `client`, in the words of the configuration.
-fn rules(shared: &Shared, client: &Client, arrival: &Arrival, explanation: &Explanation) -> Vec<String> {
-    let config = &shared.config;
+fn rules(
+    shared: &Shared,
+    config: &Config,
+    client: &Client,
+    arrival: &Arrival,
+    explanation: &Explanation,
+) -> Vec<String> {
     if client.exempt {
         return vec!["exempt: no limit, check, delay or ban applies".to_owned()];
     }

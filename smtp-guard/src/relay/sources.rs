@@ -75,7 +75,7 @@ pub(super) enum Wake {
 /// All sessions.
 #[derive(Debug)]
 pub(super) struct Sources {
-    limits: Limits,
+    limits: Mutex<Limits>,
     table: Mutex<Table>,
 }
 
@@ -139,13 +139,13 @@ type Victim = (Source, u64);
 
 impl Sources {
     pub(super) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, table: Mutex::default() })
+        Arc::new(Self { limits: Mutex::new(limits), table: Mutex::default() })
     }
 
     /// A place for one more session of `source`, or which limit is reached.
     pub(super) fn enter(self: &Arc<Self>, source: Source, standing: Standing, now: Instant) -> Result<Seat, Reason> {
         let mut table = self.table();
-        let victim = table.room(&self.limits, source, standing, now)?;
+        let victim = table.room(&self.limits(), source, standing, now)?;
         if let Some((_, victim)) = victim {
             table.cede(victim);
         }
@@ -156,7 +156,7 @@ impl Sources {
 
     /// What [`Self::enter`] would say, without a change.
     pub(super) fn peek(&self, source: Source, standing: Standing, now: Instant) -> Result<(), Reason> {
-        self.table().room(&self.limits, source, standing, now).map(drop)
+        self.table().room(&self.limits(), source, standing, now).map(drop)
     }
 
     /// Wakes the sessions of `source`: it is banned.
@@ -193,8 +193,13 @@ impl Sources {
     }
 
     /// What bounds it.
-    pub(super) fn limits(&self) -> &Limits {
-        &self.limits
+    pub(super) fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on `limits` bound it. Who has a place keeps it.
+    pub(super) fn set_limits(&self, limits: Limits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
     // A panic elsewhere can't leave the table half changed: nothing in between can panic.

@@ -29,14 +29,14 @@ impl Login {
         let _ = login.told(
             shared,
             addr,
-            accounts(shared).login(limits(shared), &login.user, network, crate::clock::now(), tally),
+            accounts(shared).login(&limits(shared), &login.user, network, crate::clock::now(), tally),
         );
         Some(login)
     }
 
     /// Counts one more recipient, unless the user has sent to as many as he may.
     pub(super) fn ask(&mut self, shared: &Shared, addr: ClientAddr) -> Result<(), Reason> {
-        let judged = accounts(shared).recipient(limits(shared), &self.user, crate::clock::now(), self.tally);
+        let judged = accounts(shared).recipient(&limits(shared), &self.user, crate::clock::now(), self.tally);
         self.asked = Some(self.told(shared, addr, judged)?);
         Ok(())
     }
@@ -72,12 +72,12 @@ impl Login {
 impl Shared {
     /// Users that sent something lately or are held, at most `most`.
     pub fn accounts(&self, most: usize) -> AccountList {
-        accounts(self).list(limits(self), &crate::clock::both(), most)
+        accounts(self).list(&limits(self), &crate::clock::both(), most)
     }
 
     /// What is known of `user`.
     pub fn account(&self, user: &User) -> Option<AccountView> {
-        accounts(self).view(limits(self), user, &crate::clock::both())
+        accounts(self).view(&limits(self), user, &crate::clock::both())
     }
 }
 
@@ -106,7 +106,7 @@ pub(super) fn told(shared: &Shared, user: &User) -> Vec<String> {
 /// Whether one more message may come from `addr`, and of the user who has `login`; counts it for both, or for neither.
 pub(super) fn message(shared: &Shared, addr: ClientAddr, login: Option<&Login>, tally: Tally) -> Result<(), Reason> {
     let now = crate::clock::now();
-    let source = addr.source(shared.config.limits.ipv6_prefix);
+    let source = addr.source(shared.prefix);
     let messages = &shared.feedback.counters().messages;
     let of_source = || match tally {
         Tally::Count => messages.count(source, now),
@@ -115,7 +115,7 @@ pub(super) fn message(shared: &Shared, addr: ClientAddr, login: Option<&Login>, 
     };
     match login {
         Some(login) => {
-            let judged = accounts(shared).message(limits(shared), &login.user, login.network, now, tally, of_source);
+            let judged = accounts(shared).message(&limits(shared), &login.user, login.network, now, tally, of_source);
             login.told(shared, addr, judged)
         }
         None if of_source() == Room::Full => Err(Reason::MessageRate),
@@ -127,8 +127,9 @@ fn accounts(shared: &Shared) -> &Accounts {
     &shared.feedback.counters().accounts
 }
 
-fn limits(shared: &Shared) -> &Limits {
-    &shared.config.limits
+/// Those of now, also for sessions that began before: as the limits of sources are.
+fn limits(shared: &Shared) -> Limits {
+    shared.current.load().config().limits.clone()
 }
 
 #[cfg(test)]

@@ -46,13 +46,14 @@ fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::pat
     let config = Arc::new(config);
     let bans = Arc::new(BanTable::new(None, 10));
     let store = Store::open(state, config.limits.ipv6_prefix).unwrap();
-    let (feedback, _) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, Arc::new(Nobody));
+    let snapshot = Arc::new(Snapshot::new(Arc::clone(&config), None));
+    let (feedback, _) = feedback::start(Arc::clone(&snapshot), Arc::clone(&bans), store, Arc::new(Nobody));
     let bound = Bound::bind(&config.listen).unwrap();
     let address = bound.addresses()[0];
     let listeners = bound.listen().unwrap();
     let plan = Plan::whole(config.limits.total_connections);
     let (stopper, stop) = relay::stop();
-    let shared = Shared::new(Arc::new(Snapshot::new(config, None)), feedback, Metrics::new(), bans, &plan).unwrap();
+    let shared = Shared::new(snapshot, feedback, Metrics::new(), bans, &plan).unwrap();
     tokio::spawn(async move {
         listeners.serve(shared, stop, Duration::ZERO).await;
         drop(stopper);

@@ -5,6 +5,7 @@ mod check;
 mod checks;
 mod choices;
 mod defaults;
+mod difference;
 mod raw;
 mod report;
 mod secure;
@@ -27,6 +28,7 @@ pub use blocklist::Blocklist;
 pub use checks::{Checks, Dns, Dnsbl};
 pub use choices::{AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, XdpMode};
 pub use defaults::Machine;
+pub use difference::{Change, FIXED};
 pub use report::Report;
 
 impl Config {

@@ -133,6 +133,11 @@ impl Ledger {
         }
     }
 
+    /// Judges by `rule` and `auth` from here on. What is known stays known.
+    pub fn set_rules(&mut self, rule: Harvest, auth: Auth) {
+        (self.rule, self.auth) = (rule, auth);
+    }
+
     /// Digests addresses by `digests` from here on: those of sessions.
     pub fn set_digests(&mut self, digests: Digests) {
         self.digests = digests;

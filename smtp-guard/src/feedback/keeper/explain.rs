@@ -27,8 +27,8 @@ impl Keeper {
             [("connections_per_minute", &self.counters.connections), ("messages_per_hour", &self.counters.messages)];
         Explanation {
             source: self.text(source),
-            exempt: self.config.exempt.contains(ip),
-            may_relay: self.config.relay.networks.contains(ip),
+            exempt: self.snapshot.config().exempt.contains(ip),
+            may_relay: self.snapshot.config().relay.networks.contains(ip),
             familiar: mark.familiar,
             decision: self.decisions.get(&source).map(|ban| Decision::of(ban, self.prefix())),
             // The lists are the relay's to ask.

@@ -99,14 +99,14 @@ impl Keeper {
             seconds,
             "user {name} held by the administrator: {told}"
         );
-        let view = self.counters.accounts.view(&self.config.limits, &user, &both);
+        let view = self.counters.accounts.view(&self.snapshot.config().limits, &user, &both);
         view.map(|view| (view, self.store.written())).ok_or(ControlError::TooManyHolds)
     }
 
     /// Forgets what is counted of `user` and his hold; what was known of him.
     pub(in crate::feedback) fn release(&mut self, user: &User) -> Option<(AccountView, oneshot::Receiver<()>)> {
         let both = crate::clock::both();
-        let view = self.counters.accounts.view(&self.config.limits, user, &both);
+        let view = self.counters.accounts.view(&self.snapshot.config().limits, user, &both);
         let known = self.counters.accounts.release(user);
         self.save_hold(user.clone(), &both);
         if known {

@@ -85,7 +85,7 @@ impl Keeper {
         if self.wall.since(both.instant) >= SETTLED {
             self.over.clear();
             // Purging is idle work: when the queue is full the next time does it.
-            let _ = self.store.purge(ago(self.config.harvest.ban_max), ago(MEMORY));
+            let _ = self.store.purge(ago(self.snapshot.config().harvest.ban_max), ago(MEMORY));
         }
     }
 
