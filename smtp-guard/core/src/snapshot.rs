@@ -114,9 +114,26 @@ impl Learned {
         self.catch_alls.load()
     }
 
-    /// From the next recipient on, the backend takes any recipient of `domains`.
-    pub fn set_catch_alls(&self, domains: BTreeSet<String>) {
-        self.catch_alls.store(Arc::new(domains));
+    /// From the next recipient on, the backend takes any recipient of `domain`, or no longer does. `true`: that is new.
+    pub fn set_catch_all(&self, domain: &str, takes_any: bool) -> bool {
+        let before = self.catch_alls.rcu(|domains| {
+            let mut domains = domains.as_ref().clone();
+            if takes_any {
+                domains.insert(domain.to_owned());
+            } else {
+                domains.remove(domain);
+            }
+            domains
+        });
+        before.contains(domain) != takes_any
+    }
+
+    /// The backend has refused `recipient`, a normalised address, as unknown: it doesn't take any recipient of that domain, whatever
+    /// was found before. The domain, if that is new.
+    pub fn contradict(&self, recipient: &str) -> Option<String> {
+        let domain = recipient.rsplit('@').next().unwrap_or_default();
+        let held = self.catch_alls().contains(domain);
+        (held && self.set_catch_all(domain, false)).then(|| domain.to_owned())
     }
 
     /// How each server says that a recipient is unknown, by its address.

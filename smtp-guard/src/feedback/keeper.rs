@@ -231,11 +231,11 @@ impl Keeper {
     }
 
     fn count_evicted(&mut self) {
-        for source in self.ledger.take_evicted() {
-            self.marks.forget(source, false);
+        let (evicted, not_admitted) = gate::clear(&mut self.ledger, &self.marks);
+        for _ in 0..evicted {
             self.meter.bound_reached("ledger");
         }
-        for _ in 0..self.ledger.take_not_admitted() {
+        for _ in 0..not_admitted {
             self.meter.bound_reached("ledger_offenders");
         }
     }

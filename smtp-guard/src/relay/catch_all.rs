@@ -87,10 +87,9 @@ pub(super) async fn watch(shared: Arc<Shared>, generation: Arc<Generation>, mut 
 impl Shared {
     /// A client heard that `recipient` is unknown: its domain is no catch-all, whatever was found before.
     pub(super) fn contradict(&self, recipient: &str) {
-        let domain = recipient.rsplit('@').next().unwrap_or_default();
         let generation = self.current.load();
-        if generation.snapshot.learned().catch_alls().contains(domain) {
-            settle(&generation.snapshot, &self.metrics, domain, false);
+        if let Some(domain) = generation.snapshot.learned().contradict(recipient) {
+            tell(&generation.snapshot, &self.metrics, &domain, false);
             self.contradicted.notify_one();
         }
     }
@@ -136,11 +135,13 @@ async fn round(
 
 /// Takes down what was found out; says so if it is new.
 fn settle(rules: &Snapshot, metrics: &Metrics, domain: &str, takes_any: bool) {
-    let mut catch_alls = rules.learned().catch_alls().as_ref().clone();
-    let changed = if takes_any { catch_alls.insert(domain.to_owned()) } else { catch_alls.remove(domain) };
-    if !changed {
-        return;
+    if rules.learned().set_catch_all(domain, takes_any) {
+        tell(rules, metrics, domain, takes_any);
     }
+}
+
+/// Says what is new of `domain`.
+fn tell(rules: &Snapshot, metrics: &Metrics, domain: &str, takes_any: bool) {
     if takes_any {
         tracing::warn!(
             domain,
@@ -150,8 +151,7 @@ fn settle(rules: &Snapshot, metrics: &Metrics, domain: &str, takes_any: bool) {
     } else {
         tracing::info!(domain, "the backend no longer takes any recipient of this domain");
     }
-    metrics.catch_alls(catch_alls.iter().cloned().collect());
-    rules.learned().set_catch_alls(catch_alls);
+    metrics.catch_alls(rules.learned().catch_alls().iter().cloned().collect());
 }
 
 /// Takes down in which words a server refuses a recipient that nobody has; says so if they are new, or can't be told.

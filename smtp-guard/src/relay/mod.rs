@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::descriptors::Plan;
 use crate::facts::recipients::Unknowns;
 use crate::feedback::Feedback;
+use crate::gate::{self, Known};
 use crate::marks::Mark;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::{self, Certificate, Certificates as _};
@@ -167,11 +168,10 @@ impl Shared {
 
     /// What a recipient of `sender` is judged by, but for look-ups.
     fn facts(&self, addr: ClientAddr, sender: Digest, recipient: Option<&str>) -> Facts {
-        let (mark, now) = (self.mark(addr), crate::clock::now());
         let source = addr.source(self.prefix);
-        let deferred = mark.deferred_until.is_some() || self.feedback.marks().is_sender_deferred(source, sender, now);
-        // What others were told answers strangers only: a backend may answer by sender, and a partner must not pay for that.
-        let unknown = !deferred && !mark.familiar && recipient.is_some_and(|recipient| self.is_unknown(recipient));
+        let is_unknown = || recipient.is_some_and(|recipient| self.is_unknown(recipient));
+        let Known { deferred, unknown } =
+            gate::known(self.feedback.marks(), source, sender, crate::clock::now(), is_unknown);
         Facts { deferred, unknown, found: None }
     }
 

@@ -67,7 +67,9 @@ impl World {
         }
         change(&mut config);
         let rules = Arc::new(Snapshot::new(Arc::new(config), None));
-        rules.learned().set_catch_alls(setting.catch_alls.iter().map(|domain| (*domain).to_owned()).collect());
+        for domain in setting.catch_alls {
+            rules.learned().set_catch_all(domain, true);
+        }
         let clock = Both { instant: Instant::from_ns(1_000), wall: WallTime::from_ms(1_795_518_000_000) };
         let backend = Arc::new(setting.backend.clone());
         let addr = ClientAddr::new("192.0.2.1:40000".parse().unwrap());
