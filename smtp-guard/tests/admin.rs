@@ -364,6 +364,6 @@ fn the_command_line_speaks_to_it() {
     check_cli(directory, "accounts release DOM/b\u{e9}b@example.org", 0, "is released");
     check_cli(directory, "accounts release bob", 1, "nothing is counted of a user bob");
     check_cli(directory, "accounts hold bob --for 1h", 0, "bob is held until 2");
-    check_cli(directory, "status", 0, "kernel plane  absent: no [edge] interfaces are configured");
+    check_cli(directory, "status", 0, "kernel plane   absent: no [edge] interfaces are configured");
     check_cli(directory, "status --json", 0, "\"listeners\"");
 }
