@@ -138,8 +138,8 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             };
             Ok(output::line(text.trim_end())?)
         }
-        Command::Config { command: ConfigCommand::Diff { json } } => Ok(reload::difference(&client(file)?, json.json)?),
-        Command::Reload { dry_run, wait, json } => Ok(reload::reload(&client(file)?, dry_run, wait, json.json)?),
+        Command::Config { command: ConfigCommand::Diff { json } } => Ok(reload::difference(&asker(file)?, json.json)?),
+        Command::Reload { dry_run, wait, json } => Ok(reload::reload(&asker(file)?, dry_run, wait, json.json)?),
         Command::Status { json } => {
             let status = client(file)?.status()?;
             Ok(output::show(json.json, &status, || output::status(&status))?)
@@ -203,6 +203,12 @@ fn decisions(client: &AdminClient, command: Decisions) -> Result<(), Failure> {
 fn client(file: Option<&Path>) -> Result<AdminClient, Failure> {
     let (config, origin) = config::find(file)?;
     Ok(AdminClient::new(config.admin.socket).without(origin.missing()))
+}
+
+/// Asks the guard also where the file is bad: then it says so itself, and counts it.
+fn asker(file: Option<&Path>) -> Result<AdminClient, Failure> {
+    let (socket, missing) = config::find_socket(file)?;
+    Ok(AdminClient::new(socket).without(missing))
 }
 
 /// Rounded up: a ban never ends before it was asked to.
