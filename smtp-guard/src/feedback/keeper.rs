@@ -8,6 +8,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::Meter;
 use crate::addr::{Ipv6Prefix, Source};
+use crate::bound::Bound;
 use crate::clock::{Both, Instant, Steady};
 use crate::config::Config;
 use crate::decision::{Ban, Origin};
@@ -233,10 +234,10 @@ impl Keeper {
     fn count_evicted(&mut self) {
         let (evicted, not_admitted) = gate::clear(&mut self.ledger, &self.marks);
         for _ in 0..evicted {
-            self.meter.bound_reached("ledger");
+            self.meter.bound_reached(Bound::Ledger);
         }
         for _ in 0..not_admitted {
-            self.meter.bound_reached("ledger_offenders");
+            self.meter.bound_reached(Bound::LedgerOffenders);
         }
     }
 
@@ -296,11 +297,11 @@ impl Keeper {
     /// What the table made of bans.
     fn applied(&mut self, kernel: Result<(), EdgeError>, displaced: impl IntoIterator<Item = Source>) {
         if let Err(error) = kernel {
-            self.meter.bound_reached("kernel_bans");
+            self.meter.bound_reached(Bound::KernelBans);
             tracing::error!(%error, "what was banned now is in force in user space only");
         }
         for displaced in displaced {
-            self.meter.bound_reached("bans");
+            self.meter.bound_reached(Bound::Bans);
             self.decisions.remove(&displaced);
             tracing::warn!(source = self.text(displaced), "the ban that ended soonest made room for a new one");
         }
@@ -392,14 +393,14 @@ impl Keeper {
 
     fn save(&mut self, ban: &Ban) {
         if self.store.save(ban).is_err() {
-            self.meter.bound_reached("store");
+            self.meter.bound_reached(Bound::Store);
             self.unsaved.insert(ban.source);
         }
     }
 
     fn unsave(&mut self, source: Source) {
         if self.store.remove(source).is_err() {
-            self.meter.bound_reached("store");
+            self.meter.bound_reached(Bound::Store);
             self.unsaved.insert(source);
         }
     }

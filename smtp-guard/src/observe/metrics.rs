@@ -25,6 +25,7 @@ use super::bounds::Bounds;
 use super::certificates::Certificates;
 pub use super::kernel::KernelStats;
 use super::kernel::{KernelCollector, verdict};
+use crate::bound::Bound;
 use crate::session::Outcome;
 
 mod blocklists;
@@ -224,7 +225,7 @@ impl Metrics {
     /// So many lines of the log were lost.
     pub fn log_lines_lost(&self, lines: u64) {
         self.0.log_lines_lost.inc_by(lines);
-        self.bound_reached("log_lines");
+        self.bound_reached(Bound::LogLines);
     }
 
     /// Whether the store is written.
@@ -247,8 +248,8 @@ impl Metrics {
         self.0.ban_seconds.observe(latency.as_secs_f64());
     }
 
-    /// A buffer, queue, map or list had no more room. `bound` names it; the set of names is small and fixed.
-    pub fn bound_reached(&self, bound: &'static str) {
+    /// A buffer, queue, map or list had no more room. `bound` says which.
+    pub fn bound_reached(&self, bound: Bound) {
         self.0.bounds.reached(bound);
     }
 
@@ -459,7 +460,10 @@ mod tests {
         check(|m| m.report_dropped(), "smtp_guard_reports_dropped_total 1");
         check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0005\"} 1");
         check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0002\"} 0");
-        check(|m| m.bound_reached("say \"no\"\n\\"), r#"smtp_guard_bound_reached_total{bound="say \"no\"\n\\"} 1"#);
+        for &bound in Bound::ALL {
+            let line = format!("smtp_guard_bound_reached_total{{bound=\"{}\"}} 1", bound.label());
+            check(|m| m.bound_reached(bound), &line);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::connect::Connector;
 use super::pool::Pool;
 use super::tls::{self, TlsError};
+use crate::bound::Bound;
 use crate::config::{Config, Listen};
 use crate::facts::dns::{self, Resolver, Zone};
 use crate::observe::metrics::Metrics;
@@ -101,8 +102,8 @@ impl Generation {
     /// Tells `metrics` what bounds it, and servers how many connections they may have.
     pub(super) fn settle(&self, metrics: &Metrics) {
         self.pool.settle();
-        metrics.bounds().limit(super::pool::BOUND, self.config().backend.connections.into());
-        metrics.bounds().limit("network_connections", self.config().limits.network_connections.into());
+        metrics.bounds().limit(Bound::BackendConnections, self.config().backend.connections.into());
+        metrics.bounds().limit(Bound::NetworkConnections, self.config().limits.network_connections.into());
         if self.resolver.is_some() {
             for (bound, places) in Resolver::PLACES {
                 metrics.bounds().limit(bound, places as u64);
@@ -136,11 +137,11 @@ fn needs_resolver(config: &Config) -> bool {
 struct DnsMeter(Metrics);
 
 impl dns::Meter for DnsMeter {
-    fn lookup(&self, kind: &'static str, result: &'static str) {
-        self.0.dns_lookup(kind, result);
+    fn lookup(&self, kind: dns::Kind, told: dns::Told) {
+        self.0.dns_lookup(kind.label(), told.label());
     }
 
-    fn bound_reached(&self, bound: &'static str) {
+    fn bound_reached(&self, bound: Bound) {
         self.0.bound_reached(bound);
     }
 }

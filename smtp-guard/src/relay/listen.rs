@@ -21,6 +21,7 @@ use super::sources::Seat;
 use super::watchers::Watchers;
 use super::{Generation, Shared, Stop, Stopper, admission, balancer, events, stop, window};
 use crate::addr::ClientAddr;
+use crate::bound;
 use crate::config::{Listen, Role};
 use crate::session::{About, Event};
 use crate::wire::proxy::Ends;
@@ -231,7 +232,7 @@ impl Entrance {
                 // The client was gone before we came to it.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    self.shared.metrics.bound_reached("accept");
+                    self.shared.metrics.bound_reached(bound::Bound::Accept);
                     tracing::debug!(%error, "cannot accept a connection; trying again");
                     if spare.take().is_none() {
                         tokio::time::sleep(EXHAUSTED_PAUSE).await;
@@ -294,7 +295,7 @@ fn behind_balancer(
         return refuse(&stream, peer, "not one of the balancers", shared);
     }
     let Some(room) = shared.headers.take() else {
-        shared.metrics.bound_reached("proxy_headers");
+        shared.metrics.bound_reached(bound::Bound::ProxyHeaders);
         return refuse(&stream, peer, "too many connections without a header", shared);
     };
     let (listen, shared, stop) = (Arc::clone(listen), Arc::clone(shared), stop.clone());
@@ -333,8 +334,8 @@ fn admit(
     let arrival = Arrival::new(addr, [listen], shared, &generation.snapshot, now);
     let admitted = admission::admit(shared, &arrival, now);
     match admitted.as_ref().map_or_else(|reason| Some(*reason), Seat::displaced) {
-        Some(Reason::TotalConnections) => shared.metrics.bound_reached("total_connections"),
-        Some(Reason::NetworkConnections) => shared.metrics.bound_reached("network_connections"),
+        Some(Reason::TotalConnections) => shared.metrics.bound_reached(bound::Bound::TotalConnections),
+        Some(Reason::NetworkConnections) => shared.metrics.bound_reached(bound::Bound::NetworkConnections),
         _ => {}
     }
     let seat = match admitted {
@@ -367,7 +368,7 @@ fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason
     // Nothing was sent yet, so the kernel takes it at once; where it doesn't there is nobody to be told.
     let _ = SockRef::from(&stream).send(&bytes);
     let Some(seat) = shared.turned_away.take() else {
-        shared.metrics.bound_reached("turned_away");
+        shared.metrics.bound_reached(bound::Bound::TurnedAway);
         return;
     };
     tokio::spawn(async move {

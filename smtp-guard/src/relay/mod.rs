@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::addr::{ClientAddr, Ipv6Prefix};
 use crate::blocklist::Table;
+use crate::bound;
 use crate::clock::WallTime;
 use crate::config::Config;
 use crate::descriptors::Plan;
@@ -143,10 +144,10 @@ impl Shared {
         self.headers.set_limit(plan.closing);
         self.turned_away.set_limit(plan.closing);
         generation.settle(&self.metrics);
-        self.metrics.bounds().limit("total_connections", plan.sessions.into());
-        self.metrics.bounds().limit("users", USERS as u64);
-        self.metrics.bounds().limit("turned_away", plan.closing as u64);
-        self.metrics.bounds().limit("proxy_headers", plan.closing as u64);
+        self.metrics.bounds().limit(bound::Bound::TotalConnections, plan.sessions.into());
+        self.metrics.bounds().limit(bound::Bound::Users, USERS as u64);
+        self.metrics.bounds().limit(bound::Bound::TurnedAway, plan.closing as u64);
+        self.metrics.bounds().limit(bound::Bound::ProxyHeaders, plan.closing as u64);
     }
 
     fn next_id(&self) -> String {
