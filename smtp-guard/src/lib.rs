@@ -16,4 +16,4 @@ pub mod relay;
 pub mod stamp;
 pub mod store;
 
-pub use smtp_guard_core::{addr, decision, gate, ledger, marks, offence, policy, printable, rates, session, wire};
+pub use smtp_guard_core::{addr, decision, gate, key, ledger, marks, offence, policy, printable, rates, session, wire};

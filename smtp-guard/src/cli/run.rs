@@ -177,7 +177,8 @@ impl KernelStats for Observed {
     }
 
     fn bans(&self) -> Option<u64> {
-        self.plane.bans_in_map().ok().map(|bans| bans.len() as u64)
+        let networks = self.plane.networks_in_map().ok()?.len();
+        self.plane.bans_in_map().ok().map(|bans| (bans.len() + networks) as u64)
     }
 }
 
@@ -197,8 +198,8 @@ impl Meter for Counted {
         self.0.deferral(reason);
     }
 
-    fn bans_active(&self, bans: usize) {
-        self.0.bans_active(bans as u64);
+    fn bans_active(&self, bans: usize, networks: usize) {
+        self.0.bans_active(bans as u64, networks as u64);
     }
 
     fn store(&self, well: bool) {

@@ -19,6 +19,7 @@ use crate::config::Config;
 
 mod events;
 mod near;
+mod networks;
 mod swap;
 mod verdicts;
 

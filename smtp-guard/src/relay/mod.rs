@@ -10,6 +10,7 @@ use crate::addr::ClientAddr;
 use crate::blocklist::Table;
 use crate::config::Config;
 use crate::descriptors::Plan;
+use crate::edge::bans::Fell;
 use crate::facts::dns::{self, Resolver, Zone};
 use crate::facts::recipients::Unknowns;
 use crate::feedback::Feedback;
@@ -108,7 +109,14 @@ impl Shared {
         metrics.bounds().limit("turned_away", plan.closing as u64);
         metrics.bounds().limit("proxy_headers", plan.closing as u64);
         let woken = Arc::clone(&sources);
-        bans.on_ban(Box::new(move |source, reason| woken.ban(source, reason)));
+        // A network may hold somebody who was made exempt since.
+        let (untouchable, prefix) = (config.untouchable(), limits.ipv6_prefix);
+        bans.on_ban(Box::new(move |fell| match fell {
+            Fell::Source(source, reason) => woken.ban(source, reason),
+            Fell::Networks(why) => {
+                woken.ban_where(|source| why(source).filter(|_| !untouchable.touches(source, prefix)))
+            }
+        }));
         Ok(Arc::new(Self {
             rules,
             feedback,

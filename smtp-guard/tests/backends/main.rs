@@ -66,7 +66,7 @@ impl Meter for Nobody {
     fn offence(&self, _: &'static str) {}
     fn ban(&self, _: Reason) {}
     fn deferral(&self, _: Reason) {}
-    fn bans_active(&self, _: usize) {}
+    fn bans_active(&self, _: usize, _: usize) {}
     fn store(&self, _: bool) {}
     fn report_dropped(&self) {}
     fn ban_latency(&self, _: Duration) {}

@@ -26,11 +26,12 @@ impl Keeper {
         let counts =
             [("connections_per_minute", &self.counters.connections), ("messages_per_hour", &self.counters.messages)];
         Explanation {
-            source: self.text(source),
+            source: self.text(source.into()),
             exempt: self.config.exempt.contains(ip),
             may_relay: self.config.relay.networks.contains(ip),
             familiar: mark.familiar,
-            decision: self.decisions.get(&source).map(|ban| Decision::of(ban, self.prefix())),
+            decision: self.decisions.get(&source.into()).map(|ban| Decision::of(ban, self.prefix())),
+            networks: self.networks_of(source).map(|ban| Decision::of(ban, self.prefix())).collect(),
             // The lists are the relay's to ask.
             listed: Vec::new(),
             deferred_until: mark.deferred_until.map(|until| both.wall_at(until)),
