@@ -339,7 +339,12 @@ fn verdicts_in_their_order() {
         ),
         ("in a banned network, but exempt", ack, exempt(within()), pass(Reason::Exempt)),
         ("in a banned network, and checked", ack, exempt(version(7, within())), drop(Reason::Operator)),
-        ("in a banned network and at the ceiling", syn, Maps { network: Some(network), ..full() }, drop(Reason::Operator)),
+        (
+            "in a banned network and at the ceiling",
+            syn,
+            Maps { network: Some(network), ..full() },
+            drop(Reason::Operator),
+        ),
         ("at the ceiling", syn, full(), drop(Reason::Connections)),
         ("at the ceiling, but not a new one", ack, full(), pass(Reason::Clean)),
         ("below the ceiling", syn, Maps { ceiling: 4, ..full() }, pass(Reason::Clean)),

@@ -63,11 +63,15 @@ pub enum ControlError {
     Exempt { ip: IpAddr },
     #[error(transparent)]
     NoKey(#[from] NoKey),
-    #[error("{who} is not blocked, since {objection}: give the networks beside that instead, or take it out of the configuration first")]
+    #[error(
+        "{who} is not blocked, since {objection}: give the networks beside that instead, or take it out of the configuration first"
+    )]
     Protected { who: Who, objection: String },
     #[error("there is no room for more than {most} networks: lift others first, or have them in a [[blocklist]]")]
     NoRoom { most: usize },
-    #[error("there is no room for more than {most} sources (edge.max_sources): lift others first, or have them in a [[blocklist]]")]
+    #[error(
+        "there is no room for more than {most} sources (edge.max_sources): lift others first, or have them in a [[blocklist]]"
+    )]
     NoRoomForSources { most: usize },
     #[error("{ip} is blocked as a part of {net}; to lift that: smtp-guard decisions delete {net}")]
     Within { ip: IpAddr, net: Net },

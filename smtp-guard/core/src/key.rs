@@ -37,7 +37,9 @@ pub struct Who(IpNet);
 pub enum NoKey {
     #[error("{0} is wider than /{WIDEST_V4} (IPv6: /{WIDEST_V6}): give the networks in it that are meant")]
     TooWide(IpNet),
-    #[error("{net} is a part of one source: give an address in it, and its whole /{length} is meant (limits.ipv6_prefix)")]
+    #[error(
+        "{net} is a part of one source: give an address in it, and its whole /{length} is meant (limits.ipv6_prefix)"
+    )]
     TooNarrow { net: IpNet, length: u8 },
     #[error("{ip} is {kind}: no connection comes from it")]
     NoSource { ip: IpAddr, kind: &'static str },
@@ -258,7 +260,11 @@ mod tests {
         check("2001:db8::/47", 48, Ok(("2001:db8::/47", true)));
         check("2001::/16", 32, Ok(("2001::/16", true)));
         check("2000::/15", 64, Err("wider than /8 (IPv6: /16)"));
-        check("2001:db8::/96", 64, Err("2001:db8::/96 is a part of one source: give an address in it, and its whole /64"));
+        check(
+            "2001:db8::/96",
+            64,
+            Err("2001:db8::/96 is a part of one source: give an address in it, and its whole /64"),
+        );
         check("224.0.0.1", 64, Err("a multicast address"));
         check("0.0.0.0", 64, Err("the unspecified address"));
         for text in ["", "192.0.2", "192.0.2.0/33", "192.0.2.0/", "host", "192.0.2.1-192.0.2.9"] {

@@ -22,7 +22,9 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
     }
     match &explanation.decision {
         Some(decision) => blocked(ip, decision, now, &mut lines),
-        None if explanation.listed.is_empty() && explanation.networks.is_empty() => lines.push(format!("{ip} is not blocked.")),
+        None if explanation.listed.is_empty() && explanation.networks.is_empty() => {
+            lines.push(format!("{ip} is not blocked."))
+        }
         None => {}
     }
     explanation.networks.iter().for_each(|decision| within(ip, decision, now, &mut lines));

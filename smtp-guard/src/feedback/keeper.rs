@@ -288,7 +288,10 @@ impl Keeper {
             let AppliedNetworks { kernel, outside, refused } = self.table.apply_networks(&networks, now);
             if outside > 0 {
                 self.meter.bound_reached("kernel_networks");
-                tracing::warn!(networks = outside, "the kernel's map of networks is full: these are blocked in user space only");
+                tracing::warn!(
+                    networks = outside,
+                    "the kernel's map of networks is full: these are blocked in user space only"
+                );
             }
             for net in refused {
                 self.meter.bound_reached("networks");

@@ -157,7 +157,10 @@ async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
     let (feedback, task, table, _) = world.start();
     let hour = Duration::from_secs(3600);
     for (net, objection) in [
-        ("20.0.2.0/24", "20.0.2.0/24 is not blocked, since 20.0.2.9/32 is in use here (exempt): give the networks beside"),
+        (
+            "20.0.2.0/24",
+            "20.0.2.0/24 is not blocked, since 20.0.2.9/32 is in use here (exempt): give the networks beside",
+        ),
         ("20.0.100.0/24", "20.0.100.25/32 is in use here (backend.servers)"),
         ("20.0.113.0/29", "20.0.113.7/32 is in use here (listen.proxy_protocol)"),
         ("127.0.0.0/8", "127.0.0.1/32 is in use here"),
@@ -226,18 +229,15 @@ async fn many_come_in_at_once_and_none_pushes_out_or_shortens_another() {
     let Kept { what: Imported { added, outlasted, refused }, saved } =
         feedback.import(entries, "a list".to_owned()).await.unwrap();
     assert_eq!((added, outlasted, saved), (3, 2, true));
-    let parts = ["20.0.2.9 is exempt", "20.0.100.25/32 is in use here", "20.0.113.7/32 is in use here", "edge.max_sources"];
+    let parts =
+        ["20.0.2.9 is exempt", "20.0.100.25/32 is in use here", "20.0.113.7/32 is in use here", "edge.max_sources"];
     let found: Vec<_> = refused.iter().map(|(place, _)| *place).collect();
     assert_eq!(found, [4, 5, 7, 9]);
     assert!(refused.iter().zip(parts).all(|((_, why), part)| why.contains(part)), "{refused:?}");
     let decisions = feedback.decisions().await.unwrap();
     let shown: Vec<_> = decisions.iter().map(|decision| (decision.source.as_str(), decision.text.as_str())).collect();
-    let expected = [
-        ("2001:db8::/64", "a list"),
-        ("20.0.2.1", "first"),
-        ("20.0.2.2", "its own"),
-        ("20.0.113.128/25", "a list"),
-    ];
+    let expected =
+        [("2001:db8::/64", "a list"), ("20.0.2.1", "first"), ("20.0.2.2", "its own"), ("20.0.113.128/25", "a list")];
     assert_eq!(BTreeSet::from_iter(shown), BTreeSet::from(expected));
     assert_eq!(decisions[3].until.as_ms(), i64::MAX, "for ever");
     assert_eq!((table.len(), table.networks(), meter.count("bans")), (3, 1, 1));

@@ -500,7 +500,11 @@ mod tests {
         let mut keys: Vec<_> = found(directory.path()).bans.into_iter().map(|ban| ban.key).collect();
         keys.sort_unstable();
         let expected = ["192.0.2.1", "2001:db8::/64", "2001:db8:1::/48", "2001:db8:2::/60"].map(key);
-        assert_eq!(keys, { let mut all = expected.to_vec(); all.sort_unstable(); all });
+        assert_eq!(keys, {
+            let mut all = expected.to_vec();
+            all.sort_unstable();
+            all
+        });
     }
 
     #[test]

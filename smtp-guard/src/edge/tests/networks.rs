@@ -40,7 +40,8 @@ fn the_program_looks_only_while_there_is_one_whoever_configures() {
 #[ignore = "needs root and BPF"]
 fn a_full_map_says_what_it_has_no_room_for() {
     let world = World::new("networks-full");
-    let nets: Vec<_> = (0..NETWORK_ENTRIES + 3).map(|n| net(&format!("{}/24", Ipv4Addr::from_bits(n << 8 | 16 << 24)))).collect();
+    let nets: Vec<_> =
+        (0..NETWORK_ENTRIES + 3).map(|n| net(&format!("{}/24", Ipv4Addr::from_bits(n << 8 | 16 << 24)))).collect();
     let bans: Vec<_> = nets.iter().copied().map(ban).collect();
     let room = NETWORK_ENTRIES as usize;
     assert_eq!(world.plane.ban_networks(&bans).unwrap(), nets[room..]);

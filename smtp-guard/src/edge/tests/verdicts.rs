@@ -20,8 +20,8 @@ use crate::addr::NetSet;
 use crate::clock::Instant;
 use crate::edge::lists::{self, Entry};
 use crate::edge::pins::Pins;
-use crate::key::{Key, Net};
 use crate::edge::{load, maps};
+use crate::key::{Key, Net};
 
 /// Packets that both judge.
 const PACKETS: u32 = 120_000;

@@ -71,7 +71,8 @@ impl Keeper {
                     continue;
                 }
             };
-            let until = entry.seconds.map_or(Instant::NEVER, |seconds| both.instant.after(Duration::from_secs(seconds)));
+            let until =
+                entry.seconds.map_or(Instant::NEVER, |seconds| both.instant.after(Duration::from_secs(seconds)));
             let outlasted = wanted.get(&key).is_some_and(|(before, _)| *before >= until)
                 || self.decisions.get(&key).is_some_and(|ban| both.instant_at(ban.until) >= until);
             if outlasted {
