@@ -48,6 +48,25 @@ pub fn find(path: Option<&Path>) -> Result<(Config, Origin), ConfigError> {
     }
 }
 
+/// The admin socket of the guard that was started with the file that [`find`] finds, also where that can't be used any more: then
+/// as far as it can be read.
+pub fn find_socket(path: Option<&Path>) -> Result<(PathBuf, Option<String>), ConfigError> {
+    let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+    match find(path) {
+        Ok((config, origin)) => Ok((config.admin.socket, origin.missing())),
+        Err(ConfigError::Bad(_)) => {
+            let (bytes, _) =
+                file::read(file, FILE_BYTES).map_err(|source| ConfigError::Read { path: file.to_owned(), source })?;
+            let text = String::from_utf8_lossy(&bytes);
+            let (document, _) = toml::de::DeTable::parse_recoverable(&text);
+            let admin = document.get_ref().get("admin").and_then(|admin| admin.get_ref().as_table());
+            let socket = admin.and_then(|admin| admin.get("socket")).and_then(|socket| socket.get_ref().as_str());
+            Ok((socket.map_or_else(|| Admin::default().socket, PathBuf::from), None))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// This machine, and this user's directory on it.
 pub fn machine() -> Machine {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use smtp_guard::addr::Ipv6Prefix;
 use smtp_guard::cli::admin_client::AdminClient;
-use smtp_guard::clock::WallTime;
+use smtp_guard::clock::{Instant, WallTime};
+use smtp_guard::config::{Config, Limits};
 use smtp_guard::decision::{Decision, Explanation};
 use smtp_guard::edge::events::Sample;
 use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
@@ -21,6 +22,7 @@ use smtp_guard::observe::drops::Drops;
 use smtp_guard::observe::metrics::Metrics;
 use smtp_guard::observe::reload::Reloaded;
 use smtp_guard::observe::status::{About, Certificate, Configuration, Running, Server};
+use smtp_guard::rates::accounts::{AccountList, AccountView, Accounts, Hold, User};
 use smtp_guard::session::Outcome;
 use smtp_guard_ebpf::reason::Reason;
 
@@ -56,9 +58,13 @@ impl Running for One {
     }
 }
 
-/// Decisions in memory. 192.0.2.99 is exempt; 192.0.2.98 finds the ledger gone.
+/// Decisions in memory. 192.0.2.99 is exempt; 192.0.2.98 finds the ledger gone. Accounts are real ones.
 #[derive(Clone, Default)]
-struct Ledger(Arc<Mutex<BTreeMap<IpAddr, Decision>>>);
+struct Ledger(Arc<Mutex<BTreeMap<IpAddr, Decision>>>, Arc<Accounts>);
+
+fn limits() -> Limits {
+    Config::builtin().limits
+}
 
 const EXEMPT: &str = "192.0.2.99";
 const GONE: &str = "192.0.2.98";
@@ -98,6 +104,27 @@ impl Control for Ledger {
 
     async fn delete_all(&self) -> Result<usize, Refusal> {
         Ok(std::mem::take(&mut *self.0.lock().unwrap()).len())
+    }
+
+    async fn accounts(&self) -> Result<AccountList, Refusal> {
+        Ok(self.1.list(&limits(), &smtp_guard::clock::both(), admin::ACCOUNTS))
+    }
+
+    async fn account(&self, user: User) -> Result<Option<AccountView>, Refusal> {
+        Ok(self.1.view(&limits(), &user, &smtp_guard::clock::both()))
+    }
+
+    async fn hold(&self, user: User, length: Option<Duration>, text: String) -> Result<AccountView, Refusal> {
+        let since = smtp_guard::clock::now();
+        let until = length.map_or(Instant::NEVER, |length| since.after(length));
+        self.1.hold(user.clone(), Hold { since, until, text }).unwrap();
+        Ok(self.account(user).await?.unwrap())
+    }
+
+    async fn release(&self, user: User) -> Result<Option<AccountView>, Refusal> {
+        let view = self.account(user.clone()).await?;
+        self.1.release(&user);
+        Ok(view)
     }
 
     async fn reload(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
@@ -271,6 +298,20 @@ fn bad_requests_get_an_error_that_says_why() {
     check(&guard, "DELETE /decisions/%1b%5b2J", "", 400, "\\x1b[2J");
     check(&guard, "DELETE /decisions/192.0.2.1", "", 404, "is not blocked");
     check(&guard, "GET /explain/192.0.2.0%2F24", "", 400, "no IP address");
+    let hold = |user: &str, seconds: &str, reason: &str| {
+        format!("{{\"user\": \"{user}\", \"seconds\": {seconds}, \"reason\": \"{reason}\"}}")
+    };
+    let post = "POST /accounts";
+    check(&guard, post, "{}", 400, "is no hold");
+    check(&guard, post, &hold(" ", "1", "x"), 400, "is no name of a user");
+    check(&guard, post, &hold("b\\u001bb", "1", "x"), 400, "is no name of a user");
+    check(&guard, post, &hold("bob", "0", "x"), 400, "seconds must be");
+    check(&guard, post, &hold("bob", "null", &"x".repeat(101)), 400, "longer than 100 bytes");
+    check(&guard, post, &hold("bob", "null", &"x".repeat(5000)), 413, "");
+    check(&guard, "GET /accounts/%20", "", 400, "is no name of a user");
+    check(&guard, "GET /accounts/bob", "", 404, "nothing is counted of a user bob");
+    check(&guard, "DELETE /accounts/bob%2fx", "", 404, "nothing is counted of a user bob/x");
+    check(&guard, "PUT /accounts", "", 405, "no such method");
     check(&guard, "GET /nothing", "", 404, "no such path");
     check(&guard, "PUT /decisions", "", 405, "no such method");
 }
@@ -309,6 +350,20 @@ fn the_command_line_speaks_to_it() {
     check_cli(directory, "decisions delete 192.0.2.1", 0, "no longer blocked");
     check_cli(directory, "decisions delete 192.0.2.1", 1, "192.0.2.1 is not blocked");
     check_cli(directory, "decisions delete --all", 0, "0 decisions lifted");
-    check_cli(directory, "status", 0, "kernel plane  absent: no [edge] interfaces are configured");
+    check_cli(directory, "accounts list", 0, "no user has sent anything lately");
+    check_cli(
+        directory,
+        "accounts hold Dom/B\u{e9}b@Example.org --reason stolen_password",
+        0,
+        "dom/béb@example.org is held until released",
+    );
+    check_cli(directory, "accounts list", 0, "user_held  operator");
+    check_cli(directory, "accounts list --json", 0, "\"reason\": \"user_held\"");
+    check_cli(directory, "explain DOM/b\u{e9}b@example.org", 0, "User dom/béb@example.org is held: stolen password.");
+    check_cli(directory, "explain dom/b\u{e9}b@example.org --json", 0, "\"origin\": \"operator\"");
+    check_cli(directory, "accounts release DOM/b\u{e9}b@example.org", 0, "is released");
+    check_cli(directory, "accounts release bob", 1, "nothing is counted of a user bob");
+    check_cli(directory, "accounts hold bob --for 1h", 0, "bob is held until 2");
+    check_cli(directory, "status", 0, "kernel plane   absent: no [edge] interfaces are configured");
     check_cli(directory, "status --json", 0, "\"listeners\"");
 }

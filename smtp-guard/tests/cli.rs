@@ -101,7 +101,7 @@ fn wrong_usage_is_two() {
     check("", 2, "", "Usage");
     check("reload --wait --dry-run", 2, "", "cannot be used");
     check("check --confg x", 2, "", "--config");
-    check("explain nobody", 2, "", "give an address");
+    check("explain 192.0.2.300", 2, "", "give an address");
     check("decisions add 192.0.2.1 --for 1x --reason x", 2, "", "whole number and a unit");
 }
 

@@ -60,6 +60,8 @@ pub enum ControlError {
     Unavailable(&'static str),
     #[error("{ip} is exempt: take it off the exempt list first, which always wins")]
     Exempt { ip: IpAddr },
+    #[error("as many users are held as can be: release one first")]
+    TooManyHolds,
 }
 
 /// A ban, as the command line and the API show it.

@@ -15,11 +15,12 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::decision::{Decision, Explanation};
-use crate::observe::admin::{Add, Deleted, Failure};
+use crate::observe::admin::{Add, Deleted, Failure, Hold};
 use crate::observe::attempt::{Attempt, Rehearsal};
 use crate::observe::live::Live;
 use crate::observe::reload::{Reload, Reloaded};
 use crate::observe::status::Status;
+use crate::rates::accounts::{AccountList, AccountView, User};
 
 /// For connecting, the request and its answer together.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -85,6 +86,26 @@ impl AdminClient {
     /// GET /explain/{ip}
     pub fn explain(&self, ip: IpAddr) -> anyhow::Result<Explanation> {
         self.ask(Method::GET, &format!("/explain/{ip}"), None::<&()>)
+    }
+
+    /// GET /accounts
+    pub fn accounts(&self) -> anyhow::Result<AccountList> {
+        self.ask(Method::GET, "/accounts", None::<&()>)
+    }
+
+    /// GET /accounts/{user}
+    pub fn account(&self, user: &User) -> anyhow::Result<AccountView> {
+        self.ask(Method::GET, &path_of(user), None::<&()>)
+    }
+
+    /// POST /accounts
+    pub fn hold(&self, hold: &Hold) -> anyhow::Result<AccountView> {
+        self.ask(Method::POST, "/accounts", Some(hold))
+    }
+
+    /// DELETE /accounts/{user}
+    pub fn release(&self, user: &User) -> anyhow::Result<AccountView> {
+        self.ask(Method::DELETE, &path_of(user), None::<&()>)
     }
 
     /// POST /reload
@@ -161,4 +182,16 @@ impl AdminClient {
             _ => anyhow!("{socket}: {error}"),
         }
     }
+}
+
+/// The path of `user`, with all but letters and digits as `%xx`.
+fn path_of(user: &User) -> String {
+    let mut path = String::from("/accounts/");
+    for byte in user.name().bytes() {
+        match byte {
+            b if b.is_ascii_alphanumeric() => path.push(char::from(b)),
+            b => path.push_str(&format!("%{b:02X}")),
+        }
+    }
+    path
 }

@@ -12,6 +12,7 @@ use crate::addr::{Ipv6Prefix, canonical, no_source};
 use crate::config::CONFIG_VARIABLE;
 use crate::config::units::{DURATION_HELP, parse_duration};
 use crate::observe::admin::{LONGEST, REASON_BYTES};
+use crate::rates::accounts::User;
 
 /// An SMTP edge filter: policy in the session, enforcement in the kernel.
 ///
@@ -76,11 +77,11 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// What is known of an address: whether and why it is blocked, until when, and how to lift it
+    /// What is known of an address or a user: whether and why it is blocked or held, until when, and how to lift it
     Explain {
-        /// An IPv4 or IPv6 address, or an IPv6 prefix as `decisions list` shows it
-        #[arg(value_parser = address)]
-        ip: IpAddr,
+        /// An IPv4 or IPv6 address, an IPv6 prefix as `decisions list` shows it, or the name of a user who logs in
+        #[arg(value_name = "IP or USER", value_parser = subject)]
+        subject: Subject,
         #[command(flatten)]
         json: Json,
     },
@@ -88,6 +89,11 @@ pub(super) enum Command {
     Decisions {
         #[command(subcommand)]
         command: Decisions,
+    },
+    /// Users who have logged in: what they sent, and who is held
+    Accounts {
+        #[command(subcommand)]
+        command: Accounts,
     },
     /// Say what would happen to a client, without a connection and without counting it
     Try {
@@ -103,6 +109,9 @@ pub(super) enum Command {
         /// A recipient; can be repeated
         #[arg(long, value_name = "ADDRESS", requires = "mail_from")]
         rcpt_to: Vec<String>,
+        /// As if this user had logged in; no password is asked for
+        #[arg(long, value_name = "NAME", value_parser = user)]
+        user: Option<User>,
         #[command(flatten)]
         json: Json,
     },
@@ -178,6 +187,40 @@ pub(super) enum Decisions {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum Accounts {
+    /// Users that sent something lately, against the limits, and who is held since when
+    List {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Hold a user: 450 from the next message on, wherever from; sessions under way included
+    Hold {
+        /// The name that the user logs in by, in any case
+        #[arg(value_parser = user)]
+        user: User,
+        /// How long: 30s, 10m, 1h, 7d; without it until the user is released
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        length: Option<Duration>,
+        /// Why; `explain` and the log say it again
+        #[arg(long, value_name = "TEXT", default_value = "held by the administrator", value_parser = reason)]
+        reason: String,
+    },
+    /// Forget what is counted of a user, and the hold
+    Release {
+        /// The name that the user logs in by, in any case
+        #[arg(value_parser = user)]
+        user: User,
+    },
+}
+
+/// Whom `explain` is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    Address(IpAddr),
+    User(User),
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum Edge {
     /// Load the programs, attach them to the interfaces and leave them there (needs root)
     Load {
@@ -236,6 +279,17 @@ fn address(text: &str) -> Result<IpAddr, String> {
         Ok(_) => Err(String::from("networks are not supported by this version; give one address")),
         Err(_) => Err(String::from("give an address: 192.0.2.1 or 2001:db8::1")),
     }
+}
+
+/// An address, or else a user: whatever can't be meant for an address.
+fn subject(text: &str) -> Result<Subject, String> {
+    let is_like_ip = !text.contains('@')
+        && (text.contains(':') || text.contains(['.', '/']) && !text.contains(|c: char| c.is_alphabetic()));
+    if is_like_ip { address(text).map(Subject::Address) } else { user(text).map(Subject::User) }
+}
+
+fn user(text: &str) -> Result<User, String> {
+    User::new(text).ok_or_else(|| String::from("give the name that the user logs in by"))
 }
 
 /// An address, or a prefix, that a connection can come from.
@@ -312,6 +366,15 @@ mod tests {
         check("top|--interval|500ms|--json", Ok("Top { interval: 500ms, json: true }"));
         check("explain|::ffff:192.0.2.1", Ok("192.0.2.1"));
         check("explain|2001:db8::/64", Ok("2001:db8::"));
+        check("explain|Bob@Example.org", Ok("User(User(\"bob@example.org\"))"));
+        for name in ["bob", "bob.smith", "dom/bob", "4711", "b:b@example.org"] {
+            check(&format!("explain|{name}"), Ok("subject: User"));
+        }
+        check("accounts|list|--json", Ok("List { json: Json { json: true } }"));
+        check("accounts|hold|Bob", Ok("user: User(\"bob\"), length: None, reason: \"held by the administrator\""));
+        check("accounts|hold|bob|--for|1h|--reason|stolen", Ok("length: Some(3600s), reason: \"stolen\""));
+        check("accounts|release|bob", Ok("Release { user: User(\"bob\") }"));
+        check("try|--from|192.0.2.1|--user|Bob", Ok("user: Some(User(\"bob\"))"));
         check("try|--from|192.0.2.1", Ok("mail_from: None"));
         check("try|--from|192.0.2.1|--mail-from=|--rcpt-to|a@b|--rcpt-to|c@d", Ok("rcpt_to: [\"a@b\", \"c@d\"]"));
         check("decisions|list", Ok("List"));
@@ -337,14 +400,19 @@ mod tests {
     #[test]
     fn wrong_usage_says_what_is_right() {
         check("", Err("Usage"));
+        check("explain", Err("<IP or USER>"));
         check("reload|--wait|--dry-run", Err("cannot be used"));
-        check("explain", Err("<IP>"));
         check("top|--interval|0s", Err("give 200ms"));
         check("top|--interval|1h", Err("give 200ms"));
         check("top|--interval|1", Err("a unit"));
         check("try", Err("--from"));
         check("try|--from|192.0.2.1|--rcpt-to|a@b", Err("--mail-from"));
-        check("explain|localhost", Err("192.0.2.1"));
+        for ip in ["192.0.2.300", "192.0.2", "2001:db8::x", "10.0.0.0/x"] {
+            check(&format!("explain|{ip}").replace("/x", "/99"), Err("192.0.2.1"));
+        }
+        check("accounts|hold", Err("<USER>"));
+        check("accounts|hold| ", Err("the name that the user logs in by"));
+        check("accounts|hold|bob|--for|0s", Err("give 1s"));
         check("decisions|add|10.0.0.0/8|--for|1h|--reason|x", Err("give one address"));
         check("decisions|add|192.0.2.1|--for|0s|--reason|x", Err("give 1s"));
         check("decisions|add|192.0.2.1|--for|1|--reason|x", Err("a unit"));

@@ -69,8 +69,13 @@ mod tests {
                 Step { because: vec![because(false)], ..step("RCPT TO:<b@example.org>", "450 4.7.1 no") },
             ],
         };
-        let attempt =
-            Attempt { ip: "192.0.2.1".parse().unwrap(), helo: "x".to_owned(), mail_from: None, rcpt_to: Vec::new() };
+        let attempt = Attempt {
+            ip: "192.0.2.1".parse().unwrap(),
+            helo: "x".to_owned(),
+            mail_from: None,
+            rcpt_to: Vec::new(),
+            user: None,
+        };
         let expected = "\
 What would happen to 192.0.2.1 now; nothing was sent or counted.
   checks.ptr: observe

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::decision::{Decision, Explanation};
 use crate::guard::{Guard, ReloadError};
-use crate::observe::admin::{Control, Refusal};
+use crate::observe::admin::{ACCOUNTS, Control, Refusal};
 use crate::observe::attempt::{Attempt, Rehearsal};
 use crate::observe::reload::Reloaded;
+use crate::rates::accounts::{AccountList, AccountView, User};
 
 /// Answers the admin API. Holds the guard's shared state for as long as it lives.
 #[derive(Clone, Debug)]
@@ -45,6 +46,22 @@ impl Control for Desk {
             ReloadError::Stopping | ReloadError::Broken => Refusal::Unavailable(error.text()),
             error => Refusal::Bad(error.text()),
         })
+    }
+
+    async fn accounts(&self) -> Result<AccountList, Refusal> {
+        Ok(self.0.shared().accounts(ACCOUNTS))
+    }
+
+    async fn account(&self, user: User) -> Result<Option<AccountView>, Refusal> {
+        Ok(self.0.shared().account(&user))
+    }
+
+    async fn hold(&self, user: User, length: Option<Duration>, text: String) -> Result<AccountView, Refusal> {
+        Ok(self.0.shared().feedback.hold(user, length, text).await?)
+    }
+
+    async fn release(&self, user: User) -> Result<Option<AccountView>, Refusal> {
+        Ok(self.0.shared().feedback.release(user).await?)
     }
 
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {

@@ -1,5 +1,6 @@
 //! The command line: which command, its exit code, and where its words go.
 
+mod accounts;
 pub mod admin_client;
 mod args;
 mod attempt;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use admin_client::{AdminClient, BadConfiguration};
-use args::{Arguments, Command, ConfigCommand, Decisions};
+use args::{Arguments, Command, ConfigCommand, Decisions, Subject};
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
@@ -137,20 +138,26 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             };
             Ok(output::line(text.trim_end())?)
         }
-        Command::Config { command: ConfigCommand::Diff { json } } => Ok(reload::difference(&client(file)?, json.json)?),
-        Command::Reload { dry_run, wait, json } => Ok(reload::reload(&client(file)?, dry_run, wait, json.json)?),
+        Command::Config { command: ConfigCommand::Diff { json } } => Ok(reload::difference(&asker(file)?, json.json)?),
+        Command::Reload { dry_run, wait, json } => Ok(reload::reload(&asker(file)?, dry_run, wait, json.json)?),
         Command::Status { json } => {
             let status = client(file)?.status()?;
             Ok(output::show(json.json, &status, || output::status(&status))?)
         }
         Command::Top { json: true, .. } => Ok(top::json(&client(file)?)?),
         Command::Top { interval, json: false } => Ok(top::view(client(file)?, interval)?),
-        Command::Explain { ip, json } => {
+        Command::Explain { subject: Subject::User(user), json } => {
+            let view = client(file)?.account(&user)?;
+            Ok(output::show(json.json, &view, || accounts::explained(&view))?)
+        }
+        Command::Explain { subject: Subject::Address(ip), json } => {
             let explanation = client(file)?.explain(ip)?;
             Ok(output::show(json.json, &explanation, || explain::text(ip, &explanation))?)
         }
-        Command::Try { ip, helo, mail_from, rcpt_to, json } => {
-            let attempt = Attempt { ip, helo, mail_from, rcpt_to };
+        Command::Accounts { command } => Ok(accounts::accounts(&client(file)?, command)?),
+        Command::Try { ip, helo, mail_from, rcpt_to, user, json } => {
+            let user = user.map(|user| user.to_string());
+            let attempt = Attempt { ip, helo, mail_from, rcpt_to, user };
             let rehearsal = client(file)?.attempt(&attempt)?;
             Ok(output::show(json.json, &rehearsal, || attempt::text(&attempt, &rehearsal))?)
         }
@@ -196,6 +203,12 @@ fn decisions(client: &AdminClient, command: Decisions) -> Result<(), Failure> {
 fn client(file: Option<&Path>) -> Result<AdminClient, Failure> {
     let (config, origin) = config::find(file)?;
     Ok(AdminClient::new(config.admin.socket).without(origin.missing()))
+}
+
+/// Asks the guard also where the file is bad: then it says so itself, and counts it.
+fn asker(file: Option<&Path>) -> Result<AdminClient, Failure> {
+    let (socket, missing) = config::find_socket(file)?;
+    Ok(AdminClient::new(socket).without(missing))
 }
 
 /// Rounded up: a ban never ends before it was asked to.

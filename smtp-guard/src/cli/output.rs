@@ -170,7 +170,7 @@ fn branch(value: &Value, depth: usize, lines: &mut Vec<String>) {
 }
 
 /// Columns aligned to the left, two spaces between them.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let mut lines = Vec::with_capacity(rows.len());

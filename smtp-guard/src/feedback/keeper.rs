@@ -19,6 +19,7 @@ use crate::marks::Marks;
 use crate::observe::log::{SECURITY, printable};
 use crate::offence::{Conduct, Report};
 use crate::rates::Counters;
+use crate::rates::accounts::User;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -42,6 +43,8 @@ pub(super) struct Keeper {
     sweeps: usize,
     /// Changed, but the store's queue was full.
     unsaved: HashSet<Source>,
+    /// Likewise, of users.
+    unsaved_holds: HashSet<User>,
     meter: Arc<dyn Meter>,
     /// The kernel plane as the last sweep found it.
     kernel: Result<Refreshed, String>,
@@ -76,6 +79,7 @@ impl Keeper {
             written: crate::clock::now(),
             sweeps: 0,
             unsaved: HashSet::new(),
+            unsaved_holds: HashSet::new(),
             meter,
             kernel,
             wall: Steady::new(crate::clock::both()),
@@ -122,6 +126,7 @@ impl Keeper {
         self.take_bans(found.bans, both);
         if found.begun {
             self.unsaved.extend(self.decisions.keys());
+            self.unsave_holds(both);
         }
     }
 
@@ -159,6 +164,7 @@ impl Keeper {
             ban.until = ban.until.later(step);
             self.unsaved.insert(ban.source);
         }
+        self.unsave_holds(both);
         let over = std::mem::take(&mut self.over);
         self.take_bans(over, both);
     }
@@ -343,6 +349,7 @@ impl Keeper {
                 None => self.unsave(source),
             }
         }
+        self.sweep_accounts(&both);
         self.ledger.sweep(both.instant);
         self.sweeps = self.sweeps.wrapping_add(1);
         self.marks.sweep(both.instant, self.sweeps);

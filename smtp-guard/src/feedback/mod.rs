@@ -20,6 +20,7 @@ use crate::edge::bans::BanTable;
 use crate::marks::Marks;
 use crate::offence::Report;
 use crate::rates::Counters;
+use crate::rates::accounts::{AccountView, User};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -31,6 +32,8 @@ use keeper::Keeper;
 const REPORTS: usize = 65_536;
 /// Questions of the command line that wait.
 const CONTROLS: usize = 64;
+/// How long an operator waits for the disk.
+const DISK: Duration = Duration::from_secs(2);
 /// How often expired bans are swept and unsaved ones are tried again.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -42,6 +45,8 @@ pub trait Meter: Send + Sync + 'static {
     fn ban(&self, reason: Reason);
     /// A source or network with a history hears 4xx from now on.
     fn deferral(&self, reason: Reason);
+    /// A user is held by the operator.
+    fn user_held(&self, reason: Reason);
     /// Bans in force.
     fn bans_active(&self, bans: usize);
     /// Whether the store is written.
@@ -70,6 +75,9 @@ impl std::fmt::Debug for Feedback {
     }
 }
 
+/// The account that was changed, and what resolves when the change is on disk.
+type Done = (AccountView, oneshot::Receiver<()>);
+
 enum Control {
     Decisions(oneshot::Sender<Vec<Decision>>),
     Latest(oneshot::Sender<Vec<Decision>>),
@@ -77,6 +85,8 @@ enum Control {
     Delete { ip: IpAddr, answer: oneshot::Sender<Option<Decision>> },
     DeleteAll(oneshot::Sender<usize>),
     Explain { ip: IpAddr, answer: oneshot::Sender<Explanation> },
+    Hold { user: User, length: Option<Duration>, text: String, answer: oneshot::Sender<Result<Done, ControlError>> },
+    Release { user: User, answer: oneshot::Sender<Option<Done>> },
     Apply { snapshot: Arc<Snapshot>, answer: oneshot::Sender<()> },
     Close,
 }
@@ -130,6 +140,20 @@ impl Feedback {
         self.ask(|answer| Control::Explain { ip, answer }).await
     }
 
+    /// Holds `user` for `length`, or until he is released. When this returns it is on disk, or the disk takes its time.
+    pub async fn hold(&self, user: User, length: Option<Duration>, text: String) -> Result<AccountView, ControlError> {
+        let done = self.ask(|answer| Control::Hold { user, length, text, answer }).await?;
+        Ok(on_disk(done?).await)
+    }
+
+    /// Forgets what is counted of `user`, and his hold; what it was.
+    pub async fn release(&self, user: User) -> Result<Option<AccountView>, ControlError> {
+        match self.ask(|answer| Control::Release { user, answer }).await? {
+            Some(done) => Ok(Some(on_disk(done).await)),
+            None => Ok(None),
+        }
+    }
+
     /// Judges by `snapshot` from here on. Bans of whom it exempts are lifted in both planes when this returns.
     pub async fn apply(&self, snapshot: Arc<Snapshot>) -> Result<(), ControlError> {
         self.counters.set_limits(snapshot.config());
@@ -150,6 +174,12 @@ impl Feedback {
         })?;
         answer.await.map_err(|_| ControlError::Unavailable("it has stopped"))
     }
+}
+
+/// Waits a moment for the disk: it is in force all the same.
+async fn on_disk((view, written): Done) -> AccountView {
+    let _ = tokio::time::timeout(DISK, written).await;
+    view
 }
 
 /// Starts the task. Bans of the store and of the kernel map are in force when this returns, and what was counted is
@@ -205,6 +235,8 @@ fn answer(keeper: &mut Keeper, control: Control) {
         Control::Delete { ip, answer } => answer.send(keeper.delete(ip)).map_err(drop),
         Control::DeleteAll(answer) => answer.send(keeper.delete_all()).map_err(drop),
         Control::Explain { ip, answer } => answer.send(keeper.explain(ip)).map_err(drop),
+        Control::Hold { user, length, text, answer } => answer.send(keeper.hold(user, length, text)).map_err(drop),
+        Control::Release { user, answer } => answer.send(keeper.release(&user)).map_err(drop),
         Control::Apply { snapshot, answer } => {
             keeper.adopt_snapshot(snapshot);
             answer.send(()).map_err(drop)

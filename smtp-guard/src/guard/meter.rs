@@ -18,6 +18,10 @@ impl Meter for Counted {
         self.0.ban(reason);
     }
 
+    fn user_held(&self, reason: Reason) {
+        self.0.user_held(reason);
+    }
+
     fn deferral(&self, reason: Reason) {
         self.0.deferral(reason);
     }

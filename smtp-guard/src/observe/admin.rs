@@ -9,6 +9,10 @@
 //! | DELETE /decisions/{ip} | the [`Decision`] lifted; 404 where there was none |
 //! | DELETE /decisions | [`Deleted`] |
 //! | GET /explain/{ip} | [`Explanation`] |
+//! | GET /accounts | [`AccountList`] of at most [`ACCOUNTS`] users |
+//! | GET /accounts/{user} | the [`AccountView`]; 404 where nothing is known |
+//! | POST /accounts, [`Hold`] | the [`AccountView`] of the user, who is held now |
+//! | DELETE /accounts/{user} | the [`AccountView`] that is forgotten; 404 where there was none |
 //! | POST /try, [`Attempt`] | [`Rehearsal`] |
 //! | POST /reload, [`Reload`] | [`Reloaded`]; 422 where the configuration can't be used |
 //!
@@ -34,6 +38,7 @@ use super::status::About;
 use crate::addr::{canonical, no_source};
 use crate::decision::ControlError;
 use crate::decision::{Decision, Explanation};
+use crate::rates::accounts::{AccountList, AccountView, User};
 
 /// Bytes of a request's body.
 const BODY: usize = 4096;
@@ -41,6 +46,20 @@ const BODY: usize = 4096;
 pub const REASON_BYTES: usize = super::log::PRINTABLE_BYTES;
 /// The longest ban that can be asked for: ten years.
 pub const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Users in one answer.
+pub const ACCOUNTS: usize = 1000;
+
+/// A user to be held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    pub user: String,
+    /// 1 to [`LONGEST`]; none: until the user is released.
+    pub seconds: Option<u64>,
+    /// At most [`REASON_BYTES`], without control characters.
+    pub reason: String,
+}
 
 /// A ban to be made by hand.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +99,19 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn delete_all(&self) -> impl Future<Output = Result<usize, Refusal>> + Send;
     /// All that is known of `ip`.
     fn explain(&self, ip: IpAddr) -> impl Future<Output = Result<Explanation, Refusal>> + Send;
+    /// Users that sent something lately or are held, at most [`ACCOUNTS`].
+    fn accounts(&self) -> impl Future<Output = Result<AccountList, Refusal>> + Send;
+    /// What is known of `user`.
+    fn account(&self, user: User) -> impl Future<Output = Result<Option<AccountView>, Refusal>> + Send;
+    /// Holds `user`, for `length` or until he is released.
+    fn hold(
+        &self,
+        user: User,
+        length: Option<Duration>,
+        text: String,
+    ) -> impl Future<Output = Result<AccountView, Refusal>> + Send;
+    /// Forgets what is counted of `user`, and his hold.
+    fn release(&self, user: User) -> impl Future<Output = Result<Option<AccountView>, Refusal>> + Send;
     /// Reads the configuration again and applies it, or says what that would change.
     fn reload(&self, dry_run: bool) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
     /// What would happen to a client.
@@ -127,6 +159,8 @@ fn router<C: Control>(control: C, about: About) -> Router {
         .route("/decisions", get(list::<C>).post(add::<C>).delete(delete_all::<C>))
         .route("/decisions/{ip}", axum::routing::delete(delete::<C>))
         .route("/explain/{ip}", get(explain::<C>))
+        .route("/accounts", get(accounts::<C>).post(hold::<C>))
+        .route("/accounts/{user}", get(account::<C>).delete(release::<C>))
         .route("/try", axum::routing::post(attempt::<C>))
         .route("/reload", axum::routing::post(reload::<C>))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
@@ -193,6 +227,46 @@ async fn explain<C: Control>(State(shared): State<Shared<C>>, UrlPath(ip): UrlPa
     }
 }
 
+async fn accounts<C: Control>(State(shared): State<Shared<C>>) -> Response {
+    answer(shared.control.accounts().await)
+}
+
+async fn account<C: Control>(State(shared): State<Shared<C>>, UrlPath(name): UrlPath<String>) -> Response {
+    match user(&name) {
+        Ok(user) => known(&user, shared.control.account(user.clone()).await),
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+async fn hold<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
+    let hold: Hold = match read(body, "hold") {
+        Ok(hold) => hold,
+        Err(problem) => return problem,
+    };
+    match hold.check() {
+        Ok((user, length, text)) => answer(shared.control.hold(user, length, text).await),
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+async fn release<C: Control>(State(shared): State<Shared<C>>, UrlPath(name): UrlPath<String>) -> Response {
+    match user(&name) {
+        Ok(user) => known(&user, shared.control.release(user.clone()).await),
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+fn known(user: &User, found: Result<Option<AccountView>, Refusal>) -> Response {
+    match found {
+        Ok(None) => {
+            let name = super::log::printable(user.name().as_bytes());
+            problem(StatusCode::NOT_FOUND, &format!("nothing is counted of a user {name}, and he is not held"))
+        }
+        Ok(Some(view)) => Json(view).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
 async fn reload<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
     match read::<Reload>(body, "reload") {
         Ok(Reload { dry_run }) => answer(shared.control.reload(dry_run).await),
@@ -223,17 +297,37 @@ fn read<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>, wha
 
 impl Add {
     fn check(self) -> Result<(IpAddr, Duration, String), String> {
-        if !(1..=LONGEST.as_secs()).contains(&self.seconds) {
-            return Err(format!("seconds must be 1 to {}", LONGEST.as_secs()));
-        }
-        if self.reason.len() > REASON_BYTES {
-            return Err(format!("the reason is longer than {REASON_BYTES} bytes"));
-        }
-        if self.reason.chars().any(char::is_control) {
-            return Err(String::from("the reason holds control characters"));
-        }
-        Ok((client(self.ip)?, Duration::from_secs(self.seconds), self.reason))
+        let length = length(self.seconds)?;
+        Ok((client(self.ip)?, length, reason(self.reason)?))
     }
+}
+
+impl Hold {
+    fn check(self) -> Result<(User, Option<Duration>, String), String> {
+        let length = self.seconds.map(length).transpose()?;
+        Ok((user(&self.user)?, length, reason(self.reason)?))
+    }
+}
+
+fn length(seconds: u64) -> Result<Duration, String> {
+    match (1..=LONGEST.as_secs()).contains(&seconds) {
+        true => Ok(Duration::from_secs(seconds)),
+        false => Err(format!("seconds must be 1 to {}", LONGEST.as_secs())),
+    }
+}
+
+fn reason(text: String) -> Result<String, String> {
+    if text.len() > REASON_BYTES {
+        return Err(format!("the reason is longer than {REASON_BYTES} bytes"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(String::from("the reason holds control characters"));
+    }
+    Ok(text)
+}
+
+fn user(name: &str) -> Result<User, String> {
+    User::new(name).ok_or_else(|| format!("{:?} is no name of a user", super::log::printable(name.as_bytes())))
 }
 
 /// `ip` as a source is known by, if it can be one.

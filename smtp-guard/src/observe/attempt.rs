@@ -15,6 +15,9 @@ pub struct Attempt {
     /// With or without angle brackets; empty for a bounce.
     pub mail_from: Option<String>,
     pub rcpt_to: Vec<String>,
+    /// As if this user had logged in.
+    #[serde(default)]
+    pub user: Option<String>,
 }
 
 /// What would happen.

@@ -165,14 +165,15 @@ pub fn rejected(client: ClientAddr, reason: Reason, detail: &str) {
 
 /// The line of a command that was refused, or would have been, in the words that `format` speaks.
 ///
-/// Everything in `refused` is escaped here.
+/// Everything in `refused` is escaped here. What is about a user is told in no words that tools ban the client by: the host
+/// may be one of many users.
 pub fn refused(format: LogFormat, session: &str, client: ClientAddr, reason: Reason, refused: &Refused<'_>) {
     if format == LogFormat::Kerio
         && let Some(line) = words::kerio(client.ip(), reason, refused)
     {
         tracing::info!(target: SECURITY, "{line}");
     }
-    if format != LogFormat::Json {
+    if format != LogFormat::Json && !reason.is_of_user() {
         let line = words::postfix(client.ip(), reason, refused);
         return tracing::info!(session, reason = reason.label(), "{line}");
     }

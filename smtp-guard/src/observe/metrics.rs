@@ -48,6 +48,7 @@ struct Inner {
     bans: ByReason,
     deferrals: ByReason,
     observed: ByReason,
+    user_holds: ByReason,
     lookups: Labelled<Labels, Counter>,
     bans_active: Gauge,
     store_up: Gauge,
@@ -87,6 +88,7 @@ impl Metrics {
         let deferrals = labelled(&mut registry, "deferrals", "Sources and networks that were deferred, by reason");
         let observed =
             labelled(&mut registry, "observed", "What checks that only observe would have refused, by reason");
+        let user_holds = labelled(&mut registry, "user_holds", "Users that went over a limit or were held, by reason");
         let lookups = labelled(&mut registry, "dns_lookups", "Questions to DNS by kind and result");
         let bans_active = Gauge::default();
         registry.register("bans_active", "Bans in force now", bans_active.clone());
@@ -126,6 +128,7 @@ impl Metrics {
             bans: ByReason::new(bans, "reason", is_ban),
             deferrals: ByReason::new(deferrals, "reason", |reason| matches!(reason, Reason::Harvest | Reason::Trap)),
             observed: ByReason::new(observed, "reason", is_check),
+            user_holds: ByReason::new(user_holds, "reason", Reason::is_of_user),
             lookups,
             bans_active,
             store_up,
@@ -201,6 +204,11 @@ impl Metrics {
     /// A check that only observes would have refused.
     pub fn observed(&self, reason: Reason) {
         self.0.observed.inc(reason);
+    }
+
+    /// A user went over a limit for the first time in a while, or was held by the operator.
+    pub fn user_held(&self, reason: Reason) {
+        self.0.user_holds.inc(reason);
     }
 
     /// A question to DNS has its result. Both words are of small, fixed sets.
@@ -443,6 +451,7 @@ mod tests {
         check(|m| m.ban(Reason::Harvest), "smtp_guard_bans_total{reason=\"harvest\"} 1");
         check(|m| m.deferral(Reason::Trap), "smtp_guard_deferrals_total{reason=\"trap\"} 1");
         check(|m| m.observed(Reason::NoPtr), "smtp_guard_observed_total{reason=\"no_ptr\"} 1");
+        check(|m| m.user_held(Reason::UserNetworks), "smtp_guard_user_holds_total{reason=\"user_networks\"} 1");
         check(|m| m.dns_lookup("mx", "found"), "smtp_guard_dns_lookups_total{kind=\"mx\",result=\"found\"} 1");
         check(|m| m.bans_active(7), "smtp_guard_bans_active 7");
         check(|m| m.log_lines_lost(3), "smtp_guard_log_lines_lost_total 3");

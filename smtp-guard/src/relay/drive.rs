@@ -22,12 +22,14 @@ use super::generation::Kept;
 use super::inquiry::Inquiry;
 use super::sources::{Seat, Wake};
 use super::stream::Stream;
+use super::users::{self, Login};
 use super::{Generation, Shared, Stop, events, handshakes};
 use crate::addr::ClientAddr;
 use crate::config::Role;
 use crate::offence::{Digest, Report};
 use crate::policy::Client;
 use crate::policy::checks::Found;
+use crate::rates::Tally;
 use crate::session::Outcome;
 use crate::session::{Event, Input, Message, Opening, Output, Request, Secured, Session, Wants};
 use crate::wire::command;
@@ -104,7 +106,8 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         unsent: BytesMut::new(),
         told_stop: false,
         upgrade: false,
-        over_rate: false,
+        over_rate: None,
+        login: None,
         client,
         role,
         inquiry,
@@ -170,6 +173,13 @@ fn is_history(event: &Event) -> bool {
     matches!(event, Event::Authenticated { .. } | Event::Message(Message { outcome: Outcome::Accepted, .. }))
 }
 
+/// What became of the recipient that was asked for, to whoever counts it.
+fn settle(shared: &Shared, login: &mut Option<Login>, accepted: bool) {
+    if let Some(login) = login {
+        login.settle(shared, accepted);
+    }
+}
+
 struct Driver {
     id: String,
     addr: ClientAddr,
@@ -188,8 +198,10 @@ struct Driver {
     told_stop: bool,
     /// The session wants TLS from here on.
     upgrade: bool,
-    /// The source has sent as many messages as it may for now.
-    over_rate: bool,
+    /// Why MAIL or RCPT was not passed on: source or user has sent as much as it may for now.
+    over_rate: Option<Reason>,
+    /// Who has logged in, unless the client is exempt.
+    login: Option<Login>,
     /// As it was when it came; who has logged in since is the session's to know.
     client: Client,
     role: Role,
@@ -204,10 +216,13 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.session.cut_off(&mut self.out);
         for output in self.out.drain(..) {
-            if let Output::Event(event) = output {
-                events::observe(&self.shared, &self.id, self.addr, event);
+            match output {
+                Output::Event(event) => events::observe(&self.shared, &self.id, self.addr, event),
+                Output::Settled { accepted } => settle(&self.shared, &mut self.login, accepted),
+                _ => {}
             }
         }
+        settle(&self.shared, &mut self.login, false);
     }
 }
 
@@ -221,8 +236,8 @@ impl Driver {
                 let wait = if seat.has_ceded() { HURRY } else { FAREWELL };
                 return farewell::linger(&mut self.stream, &mut self.unsent, wait).await;
             }
-            if std::mem::take(&mut self.over_rate) {
-                self.step(Input::OverRate);
+            if let Some(reason) = self.over_rate.take() {
+                self.step(Input::OverRate(reason));
                 continue;
             }
             if self.consulted == Some(false) {
@@ -279,11 +294,22 @@ impl Driver {
                     (self.consulted, self.about) = (Some(lookups), Some((sender, recipient)));
                 }
                 Output::Heard(heard) => self.shared.hear(self.addr, &heard),
+                Output::Settled { accepted } => settle(&self.shared, &mut self.login, accepted),
                 // What a session can't know from itself alone.
-                Output::Request(Request::Mail(..)) if !self.client.exempt && self.shared.is_over_rate(self.addr) => {
-                    self.over_rate = true;
+                Output::Request(Request::Rcpt(rcpt, permit)) => {
+                    let judged = self.login.as_mut().map_or(Ok(()), |login| login.ask(&self.shared, self.addr));
+                    match judged {
+                        Ok(()) => self.backend.perform(Request::Rcpt(rcpt, permit)).await,
+                        Err(reason) => self.over_rate = Some(reason),
+                    }
                 }
                 Output::Request(Request::Mail(mail, permit, speaker)) => {
+                    if !self.client.exempt
+                        && let Err(reason) = users::message(&self.shared, self.addr, self.login.as_ref(), Tally::Count)
+                    {
+                        self.over_rate = Some(reason);
+                        continue;
+                    }
                     let domain = self.generation.snapshot.domain_to_look_up(&self.client, self.role, &mail.path);
                     self.inquiry.about_sender(domain);
                     self.backend.perform(Request::Mail(mail, permit, speaker)).await;
@@ -294,6 +320,11 @@ impl Driver {
                     self.shared.feedback.report(report);
                 }
                 Output::Event(event) => {
+                    if let Event::Authenticated { user } = &event
+                        && !self.client.exempt
+                    {
+                        self.login = Login::new(&self.shared, self.addr, user, Tally::Count);
+                    }
                     if is_history(&event) {
                         seat.trust();
                         self.backend.trust();

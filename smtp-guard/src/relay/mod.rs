@@ -20,6 +20,7 @@ use crate::observe::status::{self, Certificate, Certificates as _};
 use crate::offence::Digest;
 use crate::policy::Client;
 use crate::rates::Room;
+use crate::rates::accounts::USERS;
 use crate::session::Facts;
 use crate::snapshot::Snapshot;
 
@@ -49,6 +50,7 @@ mod slots;
 mod sources;
 mod stream;
 mod tls;
+mod users;
 mod watchers;
 
 pub use blocklists::{Blocklists, Filled, fill};
@@ -139,6 +141,7 @@ impl Shared {
         self.turned_away.set_limit(plan.closing);
         generation.settle(&self.metrics);
         self.metrics.bounds().limit("total_connections", plan.sessions.into());
+        self.metrics.bounds().limit("users", USERS as u64);
         self.metrics.bounds().limit("turned_away", plan.closing as u64);
         self.metrics.bounds().limit("proxy_headers", plan.closing as u64);
     }
@@ -147,10 +150,9 @@ impl Shared {
         format!("{:x}-{:x}", self.epoch, self.sessions.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Counts one more message of the client's source, unless it has sent as many as it may.
-    fn is_over_rate(&self, addr: ClientAddr) -> bool {
-        let source = addr.source(self.prefix);
-        self.feedback.counters().messages.count(source, crate::clock::now()) == Room::Full
+    /// The client's source as text.
+    fn text_of(&self, addr: ClientAddr) -> String {
+        self.prefix.display(addr.source(self.prefix))
     }
 
     /// Counts one more TLS handshake of the client's source. `true`: it has begun too many in a minute.

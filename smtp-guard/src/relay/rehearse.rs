@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::admission::Arrival;
 use super::inquiry::Inquiry;
 use super::sources::Standing;
+use super::users::{self, Login};
 use super::{Generation, Shared, admission};
 use crate::addr::ClientAddr;
 use crate::blocklist::Listing;
@@ -20,7 +22,9 @@ use crate::ledger::networks::Network;
 use crate::observe::attempt::{Attempt, Because, Rehearsal, Step};
 use crate::policy::Client;
 use crate::policy::checks::Found;
-use crate::session::{Event, Input, Opening, Output, Request, Session, Upstream, Wants};
+use crate::rates::Tally;
+use crate::rates::accounts::User;
+use crate::session::{AuthVerdict, Event, Input, Opening, Output, Request, Secured, Session, Upstream, Wants};
 use crate::wire::command;
 use crate::wire::reply::Reply;
 
@@ -51,29 +55,43 @@ async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) 
         rehearsal.steps.push(step);
         return rehearsal;
     }
-    let mut stage = Stage::open(shared, generation, addr, client);
+    let user = attempt.user.as_deref().and_then(User::new);
+    rehearsal.rules.extend(user.iter().flat_map(|user| users::told(shared, user)));
+    let mut stage = Stage::open(shared, generation, addr, client, user.is_some());
     rehearsal.steps.push(stage.play(shared, String::new()).await);
     for said in lines(attempt) {
         if stage.session.wants() == Wants::Closed {
             break;
         }
-        let command = command::parse(said.as_bytes());
+        let command = command::parse(said.line.as_bytes());
         stage.step(Input::Command { command, more: false });
-        rehearsal.steps.push(stage.play(shared, said).await);
+        rehearsal.steps.push(stage.play(shared, said.shown).await);
     }
     rehearsal.found = stage.found.as_ref().map(told).unwrap_or_default();
     rehearsal
 }
 
-fn lines(attempt: &Attempt) -> Vec<String> {
+/// A command line, and how it is shown.
+struct Said {
+    line: String,
+    shown: String,
+}
+
+fn lines(attempt: &Attempt) -> Vec<Said> {
     let path = |address: &str| match address.trim_start_matches('<').trim_end_matches('>') {
         "" => "<>".to_owned(),
         address => format!("<{address}>"),
     };
-    let mut lines = vec![format!("EHLO {}", attempt.helo)];
+    let plain = |line: String| Said { shown: line.clone(), line };
+    let mut lines = vec![plain(format!("EHLO {}", attempt.helo))];
+    if let Some(user) = &attempt.user {
+        // Whatever the password is, it is right: nobody is asked.
+        let message = base64::engine::general_purpose::STANDARD.encode(format!("\0{user}\0-"));
+        lines.push(Said { line: format!("AUTH PLAIN {message}"), shown: format!("AUTH as {user}") });
+    }
     if let Some(sender) = &attempt.mail_from {
-        lines.push(format!("MAIL FROM:{}", path(sender)));
-        lines.extend(attempt.rcpt_to.iter().map(|recipient| format!("RCPT TO:{}", path(recipient))));
+        lines.push(plain(format!("MAIL FROM:{}", path(sender))));
+        lines.extend(attempt.rcpt_to.iter().map(|recipient| plain(format!("RCPT TO:{}", path(recipient)))));
     }
     lines
 }
@@ -85,13 +103,16 @@ struct Stage {
     client: Client,
     session: Session,
     now: Instant,
+    /// Who has logged in, unless the client is exempt.
+    login: Option<Login>,
     inquiry: Inquiry,
     found: Option<Found>,
     out: Vec<Output>,
 }
 
 impl Stage {
-    fn open(shared: &Shared, generation: Arc<Generation>, addr: ClientAddr, client: Client) -> Self {
+    /// `logs_in`: over TLS, which a login needs.
+    fn open(shared: &Shared, generation: Arc<Generation>, addr: ClientAddr, client: Client, logs_in: bool) -> Self {
         let mut inquiry = Inquiry::default();
         inquiry.about_client(shared, &generation, addr, generation.snapshot.needs(&client, Role::Mx));
         let clock = crate::clock::both();
@@ -99,7 +120,7 @@ impl Stage {
             id: "try".to_owned(),
             addr,
             role: Role::Mx,
-            secured: None,
+            secured: logs_in.then_some(Secured { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384" }),
             rules: Arc::clone(&generation.snapshot),
             backend: generation.pool.capabilities(),
             familiar: shared.mark(addr).familiar,
@@ -107,7 +128,7 @@ impl Stage {
         };
         let mut out = Vec::new();
         let session = Session::open(opening, &mut out);
-        Self { generation, addr, client, session, now: clock.instant, inquiry, found: None, out }
+        Self { generation, addr, client, session, now: clock.instant, login: None, inquiry, found: None, out }
     }
 
     fn step(&mut self, input: Input) {
@@ -159,29 +180,33 @@ impl Stage {
                 return Some(Input::Facts(facts));
             }
             Output::Request(Request::Mail(mail, ..)) => {
-                if !self.client.exempt && self.is_over_rate(shared) {
-                    return Some(Input::OverRate);
+                let judged = users::message(shared, self.addr, self.login.as_ref(), Tally::Peek);
+                if let Err(reason) = judged
+                    && !self.client.exempt
+                {
+                    return Some(Input::OverRate(reason));
                 }
                 let domain = self.generation.snapshot.domain_to_look_up(&self.client, Role::Mx, &mail.path);
                 self.inquiry.about_sender(domain);
                 step.passed_on = true;
                 return yes();
             }
+            Output::Event(Event::Authenticated { user }) if !self.client.exempt => {
+                self.login = Login::new(shared, self.addr, &user, Tally::Peek);
+            }
+            Output::Request(Request::Auth(..)) => return Some(Input::Upstream(Upstream::Auth(AuthVerdict::Accepted))),
             Output::Request(Request::Rcpt(..)) => {
+                if let Some(Err(reason)) = self.login.as_mut().map(|login| login.ask(shared, self.addr)) {
+                    return Some(Input::OverRate(reason));
+                }
                 step.passed_on = true;
                 return yes();
             }
             // Our own yes is no word of the backend.
-            Output::Heard(_) => {}
+            Output::Heard(_) | Output::Settled { .. } => {}
             Output::Request(_) | Output::StartTls | Output::Report(_) | Output::Event(_) | Output::Close => {}
         }
         None
-    }
-
-    fn is_over_rate(&self, shared: &Shared) -> bool {
-        let source = self.addr.source(shared.prefix);
-        let counted = shared.feedback.counters().messages.view(source, crate::clock::now());
-        counted.is_some_and(|(count, most)| count >= most)
     }
 }
 

@@ -15,11 +15,13 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use smtp_guard_ebpf::reason::Reason;
+use tokio::sync::oneshot;
 
 use crate::addr::{Ipv6Prefix, Source};
 use crate::clock::WallTime;
 use crate::decision::{Ban, Origin};
 use crate::offence::Digests;
+use crate::rates::Key;
 
 mod complaint;
 mod database;
@@ -112,7 +114,7 @@ enum Change {
     /// `state` of `None`: nothing is counted any more.
     Count {
         kind: &'static str,
-        source: Source,
+        key: Key,
         state: Option<String>,
         at: WallTime,
     },
@@ -121,13 +123,22 @@ enum Change {
         decisions: WallTime,
         counters: WallTime,
     },
+    /// Dropped when all that was handed over before it is written.
+    Mark {
+        _written: oneshot::Sender<()>,
+    },
 }
 
-/// What was counted of a source, in words of whoever counts.
+/// Kinds of counters that are users'; all others are sources'.
+pub const OF_USERS: [&str; 2] = ["user", "hold"];
+/// The kind that is never too old: it is taken back by whoever made it.
+pub const HOLD: &str = OF_USERS[1];
+
+/// What was counted of a source or a user, in words of whoever counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counter {
     pub kind: String,
-    pub source: Source,
+    pub key: Key,
     pub state: String,
 }
 
@@ -177,19 +188,19 @@ impl Store {
         &self.state
     }
 
-    /// Keeps what is counted of `source`, in place of an earlier state of the same kind; `None` forgets it. Waits for
+    /// Keeps what is counted of `key`, in place of an earlier state of the same kind; `None` forgets it. Waits for
     /// room in the queue at most `patience`.
     pub fn count(
         &self,
         kind: &'static str,
-        source: Source,
+        key: Key,
         state: Option<String>,
         at: WallTime,
         patience: Duration,
     ) -> Result<(), Full> {
         let Some(changes) = &self.changes else { return Err(Full) };
         let ends = std::time::Instant::now() + patience;
-        let mut change = Change::Count { kind, source, state, at };
+        let mut change = Change::Count { kind, key, state, at };
         loop {
             change = match changes.try_send(change) {
                 Ok(()) => return Ok(()),
@@ -213,6 +224,14 @@ impl Store {
     /// Forgets all bans that ended before `decisions`, and counters that were written before `counters`.
     pub fn purge(&self, decisions: WallTime, counters: WallTime) -> Result<(), Full> {
         self.change(Change::Purge { decisions, counters })
+    }
+
+    /// Resolves, with an error, as soon as all that was handed over before is written; or when there is no room, or no hope.
+    pub fn written(&self) -> oneshot::Receiver<()> {
+        let (sender, written) = oneshot::channel();
+        // Where the queue is full it is dropped at once: whoever saved something before has heard of that.
+        let _ = self.change(Change::Mark { _written: sender });
+        written
     }
 
     fn change(&self, change: Change) -> Result<(), Full> {
@@ -399,21 +418,23 @@ mod tests {
             store
                 .count(
                     "messages",
-                    Source::v4(n),
+                    Key::Source(Source::v4(n)),
                     Some(n.to_string()),
                     WallTime::from_ms(i64::from(n) * 10),
                     Duration::ZERO,
                 )
                 .unwrap();
         }
-        store.count("ledger", Source::v4(2), Some("x".to_owned()), WallTime::from_ms(30), Duration::ZERO).unwrap();
-        store.count("ledger", Source::v4(2), None, WallTime::from_ms(30), Duration::ZERO).unwrap();
+        store
+            .count("ledger", Key::Source(Source::v4(2)), Some("x".to_owned()), WallTime::from_ms(30), Duration::ZERO)
+            .unwrap();
+        store.count("ledger", Key::Source(Source::v4(2)), None, WallTime::from_ms(30), Duration::ZERO).unwrap();
         store.purge(WallTime::from_ms(6), WallTime::from_ms(20)).unwrap();
         drop(store);
         let mut found = found(directory.path());
         found.bans.sort_by_key(|ban| ban.until);
         assert_eq!(found.bans, [Ban { repeat: 4, ..ban(6) }, v6]);
-        let kept = Counter { kind: "messages".to_owned(), source: Source::v4(2), state: "2".to_owned() };
+        let kept = Counter { kind: "messages".to_owned(), key: Key::Source(Source::v4(2)), state: "2".to_owned() };
         assert_eq!((found.counters, found.begun), (vec![kept], false));
     }
 
@@ -426,7 +447,9 @@ mod tests {
         old.execute_batch("DROP TABLE counters; PRAGMA user_version = 1;").unwrap();
         drop(old);
         let store = open(directory.path());
-        store.count("ledger", Source::v4(1), Some("x".to_owned()), WallTime::from_ms(1), Duration::ZERO).unwrap();
+        store
+            .count("ledger", Key::Source(Source::v4(1)), Some("x".to_owned()), WallTime::from_ms(1), Duration::ZERO)
+            .unwrap();
         drop(store);
         assert_eq!(found(directory.path()).counters.len(), 1);
     }
@@ -450,7 +473,9 @@ mod tests {
         let kept = store.take_found().unwrap();
         assert_eq!((kept.bans.len(), kept.begun), (bans, aside));
         store.save(&ban(5000)).unwrap();
-        store.count("ledger", Source::v4(1), Some("x".to_owned()), WallTime::from_ms(1), Duration::ZERO).unwrap();
+        store
+            .count("ledger", Key::Source(Source::v4(1)), Some("x".to_owned()), WallTime::from_ms(1), Duration::ZERO)
+            .unwrap();
         drop(store);
         let again = found(directory.path());
         assert_eq!((again.bans.len(), again.counters.len()), (bans + 1, 1), "it is written again");

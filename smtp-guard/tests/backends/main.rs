@@ -67,6 +67,7 @@ impl Meter for Nobody {
     fn offence(&self, _: &'static str) {}
     fn ban(&self, _: Reason) {}
     fn deferral(&self, _: Reason) {}
+    fn user_held(&self, _: Reason) {}
     fn bans_active(&self, _: usize) {}
     fn store(&self, _: bool) {}
     fn report_dropped(&self) {}

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
 
 mod descriptors;
+#[path = "../long/mod.rs"]
+mod long;
 mod places;
+mod reload;
 mod troubles;
 
 use std::io::{BufRead as _, BufReader, Write as _};

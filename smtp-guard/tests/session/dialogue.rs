@@ -4,7 +4,7 @@
 //! One line of a dialogue is one event or one expectation:
 //! `C` client sends a command line, `D` client sends bytes of message data, `B` backend answers, `X` client vanishes,
 //! `A` the backend or Dovecot judges credentials (accepted, rejected, unavailable), `H` the TLS handshake is done,
-//! `R` the source has sent its share of messages, `W` the client is waited for so many seconds, `B!` the backend is lost, `B-` was lost before the dot could be sent, `T` the deadline passes, `K` the source is banned, `G` its place is needed, `S` the guard stops, `S!` and waits no longer;
+//! `R` source or user has sent its share (`R user_held`: the reason), `W` the client is waited for so many seconds, `B!` the backend is lost, `B-` was lost before the dot could be sent, `T` the deadline passes, `K` the source is banned, `G` its place is needed, `S` the guard stops, `S!` and waits no longer;
 //! `F` from here on this is found out about every recipient: `deferred`, `unknown`, `sender=exists|missing|null|failed`,
 //! `ptr=none|mismatch|failed`, `list=<weight>`; `late`: nothing until the next `F`;
 //! `<` a reply to the client, `>` a request to the backend, `!` a report to the ledger, `#` an event, `.` closed.
@@ -47,6 +47,7 @@ struct World {
     late: bool,
     shows_abandoned: bool,
     shows_heard: bool,
+    shows_settled: bool,
     /// Where the client's bytes of each event are cut in two.
     cut: usize,
 }
@@ -100,6 +101,7 @@ impl World {
             late: false,
             shows_abandoned: false,
             shows_heard: false,
+            shows_settled: false,
             cut: usize::MAX,
         }
     }
@@ -125,6 +127,8 @@ impl World {
                 }
                 Output::Heard(_) if !self.shows_heard => continue,
                 Output::Heard(heard) => format!("! heard {} unknown={}", heard.recipient, heard.unknown),
+                Output::Settled { .. } if !self.shows_settled => continue,
+                Output::Settled { accepted } => format!("! settled accepted={accepted}"),
                 Output::Report(conduct) => format!("! {conduct:?}"),
                 Output::Consult { lookups, recipient, .. } => {
                     self.consulted = true;
@@ -264,7 +268,10 @@ impl World {
                     self.step(Input::Facts(self.facts.clone()));
                 }
             }
-            "R" => self.step(Input::OverRate),
+            "R" => {
+                let reason = if what.is_empty() { "message_rate" } else { what };
+                self.step(Input::OverRate(Reason::from_label(reason).unwrap()));
+            }
             "X" => self.step(Input::ClientGone),
             "K" => self.step(Input::Banned(Reason::Harvest)),
             "G" => self.step(Input::GiveWay),
@@ -332,6 +339,8 @@ pub(crate) struct Setting {
     pub(crate) shows_abandoned: bool,
     /// Nor about what is remembered of recipients.
     pub(crate) shows_heard: bool,
+    /// Whether it is shown what became of a user's recipient.
+    pub(crate) shows_settled: bool,
     /// Domains of which the backend takes any recipient.
     pub(crate) catch_alls: &'static [&'static str],
     pub(crate) backend: Capabilities,
@@ -347,6 +356,7 @@ impl Default for Setting {
             familiar: false,
             shows_abandoned: false,
             shows_heard: false,
+            shows_settled: false,
             catch_alls: &[],
             backend,
         }
@@ -378,6 +388,7 @@ fn run(name: &str, setting: &Setting, change: impl Fn(&mut Config), dialogue: &s
     world.cut = cut;
     world.shows_abandoned = setting.shows_abandoned;
     world.shows_heard = setting.shows_heard;
+    world.shows_settled = setting.shows_settled;
     world.note();
     // A dialogue in which the greeting is held back says so itself.
     let mut expected: Vec<&str> = if world.said.is_empty() { vec![] } else { vec!["< 220 mx.example.org ESMTP"] };

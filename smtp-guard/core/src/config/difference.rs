@@ -1,6 +1,6 @@
 //! What differs between two configurations, and what of it can't change while the guard runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,7 +36,11 @@ const NAMED: &[(&str, &str)] = &[("listen", "address"), ("dnsbl", "name"), ("blo
 impl Config {
     /// What differs in `new`, in the order of the keys.
     pub fn changes(&self, new: &Self) -> Vec<Change> {
-        let (before, after) = (flat(self), flat(new));
+        let (mut before, mut after) = (flat(self), flat(new));
+        // A table that comes or goes is one change.
+        let (lone_before, lone_after) = (lone(&before, &after), lone(&after, &before));
+        join(&mut before, &lone_before);
+        join(&mut after, &lone_after);
         let mut keys: Vec<_> = before.keys().chain(after.keys()).collect();
         keys.sort_unstable();
         keys.dedup();
@@ -81,6 +85,30 @@ fn flat(config: &Config) -> BTreeMap<String, String> {
         }
     }
     flat
+}
+
+/// The entry that `key` is of: `listen[0.0.0.0:25]`.
+fn entry(key: &str) -> Option<&str> {
+    key.find("].").map(|end| &key[..=end])
+}
+
+/// Entries of lists of tables that only `here` has.
+fn lone(here: &BTreeMap<String, String>, there: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let entries =
+        |flat: &BTreeMap<String, String>| flat.keys().filter_map(|key| entry(key)).map(str::to_owned).collect();
+    let (here, there): (BTreeSet<_>, BTreeSet<_>) = (entries(here), entries(there));
+    here.difference(&there).cloned().collect()
+}
+
+/// Makes one value of each of `entries`.
+fn join(flat: &mut BTreeMap<String, String>, entries: &BTreeSet<String>) {
+    for name in entries {
+        let of_it = |key: &String| entry(key) == Some(name);
+        let keys: Vec<_> = flat.keys().filter(|key| of_it(key)).cloned().collect();
+        let values = keys.iter().filter_map(|key| Some((key.rsplit('.').next()?.to_owned(), flat.remove(key)?)));
+        let values: Vec<_> = values.map(|(key, value)| format!("{key} = {value}")).collect();
+        flat.insert(name.clone(), format!("{{ {} }}", values.join(", ")));
+    }
 }
 
 fn add(flat: &mut BTreeMap<String, String>, key: String, value: Value) {
@@ -130,7 +158,7 @@ mod tests {
                 let listen = Listen { address: "127.0.0.1:2526".parse().unwrap(), ..config.listen[0].clone() };
                 config.listen.push(listen);
             },
-            &["listen[127.0.0.1:2526].address", "listen[127.0.0.1:2526].proxy_protocol", "listen[127.0.0.1:2526].role"],
+            &["listen[127.0.0.1:2526]"],
         );
         check(|config| config.listen[0].role = Role::Submission, &["listen[127.0.0.1:2525].role"]);
         check(|config| config.recipients.known = Some("/a".into()), &["recipients.known"]);

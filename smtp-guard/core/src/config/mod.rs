@@ -179,6 +179,12 @@ pub struct Limits {
     pub connections_per_minute: u32,
     /// Messages of one source in an hour, counted at MAIL; 0: no limit.
     pub messages_per_hour: u32,
+    /// Messages of one user who logged in, in an hour, counted at MAIL; 0: no limit.
+    pub user_messages_per_hour: u32,
+    /// Accepted recipients of one user in an hour; 0: no limit.
+    pub user_recipients_per_hour: u32,
+    /// Networks, IPv4 /24 and IPv6 /48, that one user logs in from in a day; 0: no limit.
+    pub user_networks_per_day: u32,
     /// Accepted recipients in one message.
     pub recipients: u32,
     /// Bytes of one message, as decoded.

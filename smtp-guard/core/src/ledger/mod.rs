@@ -39,7 +39,7 @@ mod distinct;
 mod entry;
 pub mod networks;
 pub mod rule;
-pub(crate) mod saved;
+mod saved;
 mod trip;
 
 use crate::addr::Source;

@@ -71,8 +71,8 @@ pub enum Input {
     Swallowed(u64),
     /// The client's CRLF.CRLF.
     BodyEnd(BodyEnd),
-    /// The source has sent as many messages as it may for now: MAIL was not passed on.
-    OverRate,
+    /// Source or user has sent as much as it may for now, or the user is held: MAIL or RCPT was not passed on.
+    OverRate(Reason),
     /// The backend's word.
     Upstream(Upstream),
     /// The time told by [`Session::deadline`] has come.
@@ -157,6 +157,8 @@ pub enum Output {
     Consult { lookups: bool, recipient: Option<Box<str>>, sender: Digest },
     /// Remember what the backend says of a recipient.
     Heard(Heard),
+    /// The recipient that a user asked for last was accepted, or not: then it doesn't count.
+    Settled { accepted: bool },
     /// Send what is unsent, make the TLS handshake, and feed [`Input::Secured`]; or close.
     StartTls,
     /// Tell the ledger.

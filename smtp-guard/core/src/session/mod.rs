@@ -257,10 +257,7 @@ impl Session {
                 self.on_upstream_idle(out);
                 State::Held(reply)
             }
-            (State::Asked(Question::Mail(mail)), Input::OverRate) => {
-                let about = About { sender: Some(mail.path.to_string()), ..About::default() };
-                self.refuse(Reason::MessageRate, about, replies::too_many_messages(), Duration::ZERO, now, out)
-            }
+            (State::Asked(question), Input::OverRate(reason)) => self.on_over_rate(question, reason, now, out),
             (State::Asked(question), Input::Upstream(word)) => self.on_answer(question, word, now, out),
             (State::Asked(question), Input::Deadline) => {
                 self.on_answer(question, Upstream::Lost(Lost::Timeout), now, out)

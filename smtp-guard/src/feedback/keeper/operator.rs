@@ -7,8 +7,13 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::Keeper;
+use tokio::sync::oneshot;
+
+use crate::clock::Instant;
 use crate::decision::ControlError;
 use crate::decision::{Ban, Decision, Origin};
+use crate::observe::log::{SECURITY, printable};
+use crate::rates::accounts::{AccountView, Hold, User};
 
 impl Keeper {
     pub(in crate::feedback) fn decisions(&self) -> Vec<Decision> {
@@ -70,6 +75,46 @@ impl Keeper {
         };
         tracing::info!(source = lifted.source, reason = lifted.reason, "decision lifted by the operator");
         Some(lifted)
+    }
+
+    /// Holds `user`; also what resolves when that is on disk.
+    pub(in crate::feedback) fn hold(
+        &mut self,
+        user: User,
+        length: Option<Duration>,
+        text: String,
+    ) -> Result<(AccountView, oneshot::Receiver<()>), ControlError> {
+        let both = crate::clock::both();
+        let until = length.map_or(Instant::NEVER, |length| both.instant.after(length));
+        let hold = Hold { since: both.instant, until, text };
+        let told = printable(hold.text.as_bytes());
+        self.counters.accounts.hold(user.clone(), hold).map_err(|_| ControlError::TooManyHolds)?;
+        self.save_hold(user.clone(), &both);
+        self.meter.user_held(Reason::UserHeld);
+        let (name, seconds) = (printable(user.name().as_bytes()), length.map(|length| length.as_secs()));
+        tracing::warn!(
+            target: SECURITY,
+            user = name,
+            reason = Reason::UserHeld.label(),
+            seconds,
+            "user {name} held by the administrator: {told}"
+        );
+        let view = self.counters.accounts.view(&self.snapshot.config().limits, &user, &both);
+        view.map(|view| (view, self.store.written())).ok_or(ControlError::TooManyHolds)
+    }
+
+    /// Forgets what is counted of `user` and his hold; what was known of him.
+    pub(in crate::feedback) fn release(&mut self, user: &User) -> Option<(AccountView, oneshot::Receiver<()>)> {
+        let both = crate::clock::both();
+        let view = self.counters.accounts.view(&self.snapshot.config().limits, user, &both);
+        let known = self.counters.accounts.release(user);
+        self.save_hold(user.clone(), &both);
+        if known {
+            // Of a release, a crash must not cost more than of a hold.
+            self.write_counters_now(&both);
+            tracing::info!(user = printable(user.name().as_bytes()), "user released by the operator");
+        }
+        view.map(|view| (view, self.store.written()))
     }
 
     pub(in crate::feedback) fn delete_all(&mut self) -> usize {
