@@ -400,12 +400,16 @@ impl Driver {
         if reading {
             self.unread.reserve(read);
         }
+        let open = self.session.is_under_way();
         if self.session.is_at_work() {
             seat.works();
+        } else {
+            seat.waits(open, now);
+        }
+        if self.session.asks_backend() {
             self.backend.works();
         } else {
-            seat.waits(self.session.is_under_way(), now);
-            self.backend.waits(self.session.is_under_way(), now);
+            self.backend.waits(open, wants == Wants::Body, now);
         }
         let input = tokio::select! {
             biased;

@@ -215,6 +215,12 @@ fn c1_dead_zones_of_some_keep_nobody_else_from_dns() {
     check_dead_zones("400");
 }
 
+#[test]
+#[ignore = "needs root and BPF"]
+fn c1_nor_from_a_backend_that_takes_fewer_connections_than_there_are_sessions() {
+    check_dead_zones("90");
+}
+
 /// What 30 clean and 30 listed senders hear while [`HOSTILE`] ask for dead zones.
 fn check_dead_zones(backend_connections: &str) {
     let world = World::new();
