@@ -264,7 +264,7 @@ fn check_dead_zones(backend_connections: &str) {
                         continue;
                     };
                     let mut said = [client.code(), client.say("EHLO x")].concat();
-                    while said != "" && !stop.load(Ordering::Relaxed) {
+                    while !said.is_empty() && !stop.load(Ordering::Relaxed) {
                         let n = asked.fetch_add(1, Ordering::Relaxed);
                         client.say(&format!("MAIL FROM:<a@n{n}.dead{}>", n % DEAD));
                         client.say("RCPT TO:<alice@example.org>");
