@@ -52,6 +52,7 @@ mod stream;
 mod tls;
 mod users;
 mod watchers;
+mod window;
 
 pub use blocklists::{Blocklists, Filled, fill};
 pub use generation::{Generation, StartError};
@@ -77,6 +78,7 @@ pub struct Shared {
     handshakes: Arc<Slots>,
     handshakes_told: handshakes::Told,
     headers: Arc<Slots>,
+    windows: Arc<window::Windows>,
     sources: Arc<sources::Sources>,
     /// Room for clients that were turned away and haven't closed yet.
     turned_away: Arc<Slots>,
@@ -103,7 +105,6 @@ impl Shared {
             prefix: generation.config().limits.ipv6_prefix,
             current: ArcSwap::from_pointee(generation),
             feedback,
-            metrics,
             bans,
             blocklists: ArcSwap::default(),
             unknowns: Mutex::default(),
@@ -111,6 +112,8 @@ impl Shared {
             handshakes_told: handshakes::Told::default(),
             handshakes: Slots::new(0),
             headers: Slots::new(0),
+            windows: window::Windows::new(&metrics),
+            metrics,
             sources,
             turned_away: Slots::new(0),
             epoch: crate::clock::wall().as_ms().unsigned_abs(),
