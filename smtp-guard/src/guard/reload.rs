@@ -51,12 +51,15 @@ impl ReloadError {
     }
 }
 
+/// A recipient table, and what it is to hold.
+type Renewed = (Known, Arc<KnownRecipients>);
+
 /// Everything that a configuration needs, made while nothing has changed.
 struct Prepared {
     generation: Generation,
     budget: Budget,
     /// What the file of the recipient table holds now, where it is the same file.
-    renewed: Option<(Known, Arc<KnownRecipients>)>,
+    renewed: Option<Renewed>,
     changes: Vec<Change>,
 }
 
@@ -221,10 +224,7 @@ impl Guard {
 
 /// The recipient table of `config`, and what that of `before` is to hold, where it is of the same file: that is followed in any
 /// case, by sessions of all generations.
-fn known(
-    before: &Generation,
-    config: &Config,
-) -> Result<(Option<Known>, Option<(Known, Arc<KnownRecipients>)>), RecipientsError> {
+fn known(before: &Generation, config: &Config) -> Result<(Option<Known>, Option<Renewed>), RecipientsError> {
     let Some(path) = &config.recipients.known else { return Ok((None, None)) };
     let table = Arc::new(facts::recipients::load(path)?);
     let same = before.config().recipients.known.as_ref() == Some(path);

@@ -108,10 +108,13 @@ impl Backend {
         self.known = true;
     }
 
-    /// The session waits for its client from `now` on. `open`: within a transaction.
-    pub(super) fn waits(&mut self, open: bool, now: Instant) {
-        if let Some(place) = self.link.place() {
-            place.rests(now);
+    /// The session waits from `now` on for something that the backend has no part in. `open`: within a transaction; `data`: for
+    /// message data.
+    pub(super) fn waits(&mut self, open: bool, data: bool, now: Instant) {
+        match self.link.place() {
+            Some(place) if data => place.rests(now),
+            Some(place) => place.lingers(now),
+            None => {}
         }
         self.rests_until = match self.rests_until {
             _ if open || self.bound => None,

@@ -23,6 +23,7 @@ use super::inquiry::Inquiry;
 use super::sources::{Seat, Wake};
 use super::stream::Stream;
 use super::users::{self, Login};
+use super::window::Window;
 use super::{Generation, Shared, Stop, events, handshakes};
 use crate::addr::ClientAddr;
 use crate::config::Role;
@@ -95,11 +96,13 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         id,
         addr,
         backend: Backend::new(Arc::clone(&shared), Arc::clone(&generation), ends, &client, role),
+        window: Window::new(Arc::clone(&shared.windows)),
         shared,
         generation,
         stream,
         session,
         out,
+        read: 0,
         lines: LineDecoder::new(),
         body: None,
         unread: BytesMut::new(),
@@ -187,6 +190,9 @@ struct Driver {
     /// The one that the session began with.
     generation: Kept,
     stream: Stream,
+    window: Window,
+    /// Bytes of message data that were read last, and not yet told to the window.
+    read: u64,
     session: Session,
     backend: Backend,
     out: Vec<Output>,
@@ -409,12 +415,17 @@ impl Driver {
         if reading {
             self.unread.reserve(read);
         }
+        self.follow_window(wants);
+        let open = self.session.is_under_way();
         if self.session.is_at_work() {
             seat.works();
+        } else {
+            seat.waits(open, now);
+        }
+        if self.session.asks_backend() {
             self.backend.works();
         } else {
-            seat.waits(self.session.is_under_way(), now);
-            self.backend.waits(self.session.is_under_way(), now);
+            self.backend.waits(open, wants == Wants::Body, now);
         }
         let input = tokio::select! {
             biased;
@@ -430,7 +441,10 @@ impl Driver {
             word = self.backend.word(), if self.backend.is_live() => Some(Input::Upstream(word)),
             read = self.stream.read_buf(&mut self.unread), if reading => match read {
                 Ok(0) | Err(_) => Some(Input::ClientGone),
-                Ok(_) => None,
+                Ok(read) => {
+                    self.read += if wants == Wants::Body { read as u64 } else { 0 };
+                    None
+                }
             },
             () = sleep => Some(Input::Deadline),
         };
@@ -438,6 +452,19 @@ impl Driver {
         seat.works();
         self.backend.works();
         input
+    }
+
+    /// Lets the client send ahead as the backend keeps up. Whatever was read is passed on by now.
+    fn follow_window(&mut self, wants: Wants) {
+        let read = std::mem::take(&mut self.read);
+        if wants == Wants::Body {
+            let bound = self.stream.socket().and_then(|socket| self.window.follow(socket, read));
+            if let Some(bound) = bound {
+                self.shared.metrics.bound_reached(bound);
+            }
+        } else if !self.backend.is_live() {
+            self.window.close(self.stream.socket());
+        }
     }
 
     /// Bounded as a whole: a client that reads a byte now and then must not hold its place by that.

@@ -18,7 +18,7 @@ use super::balancer::HeaderError;
 use super::drive::{Guest, drive};
 use super::sources::Seat;
 use super::watchers::Watchers;
-use super::{Generation, Shared, Stop, Stopper, admission, balancer, events, stop};
+use super::{Generation, Shared, Stop, Stopper, admission, balancer, events, stop, window};
 use crate::addr::ClientAddr;
 use crate::config::{Listen, Role};
 use crate::session::{About, Event};
@@ -185,6 +185,7 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     // What is accepted inherits it.
     socket.set_send_buffer_size(SEND_BUFFER)?;
+    window::listens(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -252,6 +253,7 @@ impl Entrance {
     fn welcome(&mut self, stream: TcpStream, peer: SocketAddr, room: bool) {
         let shared = &self.shared;
         shared.metrics.connection_opened();
+        window::start(&stream);
         let generation = shared.current();
         // One that is about to be closed is what it was.
         if let Some(listen) = generation.listen(self.listen.address).filter(|listen| **listen != *self.listen) {

@@ -50,6 +50,7 @@ mod stream;
 mod tls;
 mod users;
 mod watchers;
+mod window;
 
 pub use blocklists::{Blocklists, Filled, fill};
 pub use generation::{Generation, StartError};
@@ -75,6 +76,7 @@ pub struct Shared {
     handshakes: Arc<Slots>,
     handshakes_told: handshakes::Told,
     headers: Arc<Slots>,
+    windows: Arc<window::Windows>,
     sources: Arc<sources::Sources>,
     /// Room for clients that were turned away and haven't closed yet.
     turned_away: Arc<Slots>,
@@ -101,7 +103,6 @@ impl Shared {
             prefix: generation.config().limits.ipv6_prefix,
             current: ArcSwap::from_pointee(generation),
             feedback,
-            metrics,
             bans,
             blocklists: ArcSwap::default(),
             unknowns: Mutex::default(),
@@ -109,6 +110,8 @@ impl Shared {
             handshakes_told: handshakes::Told::default(),
             handshakes: Arc::default(),
             headers: Arc::default(),
+            windows: window::Windows::new(&metrics),
+            metrics,
             sources,
             turned_away: Arc::default(),
             epoch: crate::clock::wall().as_ms().unsigned_abs(),

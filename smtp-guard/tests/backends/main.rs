@@ -8,6 +8,7 @@ mod lax;
 mod places;
 mod readers;
 mod smuggling;
+mod stalls;
 mod unknowns;
 
 use std::net::SocketAddr;
