@@ -51,11 +51,15 @@ impl ReloadError {
     }
 }
 
+/// A recipient table, and what it is to hold.
+type Renewed = (Known, Arc<KnownRecipients>);
+
 /// Everything that a configuration needs, made while nothing has changed.
 struct Prepared {
     generation: Generation,
+    budget: Budget,
     /// What the file of the recipient table holds now, where it is the same file.
-    renewed: Option<(Known, Arc<KnownRecipients>)>,
+    renewed: Option<Renewed>,
     changes: Vec<Change>,
 }
 
@@ -84,9 +88,8 @@ impl Guard {
         let guard = Arc::clone(self);
         let prepared =
             tokio::task::spawn_blocking(move || guard.prepare()).await.map_err(|_| ReloadError::Broken)??;
-        let Prepared { generation, renewed, changes } = prepared;
+        let Prepared { generation, budget, renewed, changes } = prepared;
         let config = Arc::clone(generation.config());
-        let budget = Budget::with_open(&config, self.open);
         let mut warnings: Vec<_> = config.warnings().into_iter().chain(budget.warning()).collect();
         let is_new = |address: SocketAddr| !parts.doors.configured().any(|open| open == address);
         let new: Vec<_> = config.listen.iter().filter(|listen| is_new(listen.address)).cloned().collect();
@@ -107,7 +110,7 @@ impl Guard {
             known.store(table);
         }
         let generation = Arc::new(generation);
-        self.shared.adopt(Arc::clone(&generation), &budget.plan);
+        self.shared.adopt(Arc::clone(&generation));
         if let Err(error) = self.shared.feedback.apply(Arc::clone(&generation.snapshot)).await {
             tracing::error!(%error, "the ledger goes by the former configuration");
         }
@@ -156,8 +159,9 @@ impl Guard {
         let config = Arc::new(file.with_fixed_of(before.config()));
         let (known, renewed) = known(&before, &config)?;
         let snapshot = Arc::new(before.snapshot.next(config, known));
-        let generation = Generation::build(snapshot, Some(&before), &self.shared.metrics)?;
-        Ok(Prepared { generation, renewed, changes })
+        let budget = Budget::with_open(snapshot.config(), self.open);
+        let generation = Generation::build(snapshot, budget.plan, Some(&before), &self.shared.metrics)?;
+        Ok(Prepared { generation, budget, renewed, changes })
     }
 
     /// What the kernel has is that of `config`, and as well what of `before` is still in use. Where that fails it has what it had.
@@ -220,10 +224,7 @@ impl Guard {
 
 /// The recipient table of `config`, and what that of `before` is to hold, where it is of the same file: that is followed in any
 /// case, by sessions of all generations.
-fn known(
-    before: &Generation,
-    config: &Config,
-) -> Result<(Option<Known>, Option<(Known, Arc<KnownRecipients>)>), RecipientsError> {
+fn known(before: &Generation, config: &Config) -> Result<(Option<Known>, Option<Renewed>), RecipientsError> {
     let Some(path) = &config.recipients.known else { return Ok((None, None)) };
     let table = Arc::new(facts::recipients::load(path)?);
     let same = before.config().recipients.known.as_ref() == Some(path);

@@ -28,9 +28,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::sources::Standing;
 use crate::addr::Source;
 use crate::clock::Instant;
+use crate::gate::Standing;
 use crate::ledger::networks::Network;
 
 /// How long a newcomer waits before somebody else gives way, and how long that one's place must have been idle.
@@ -163,7 +163,7 @@ impl Places {
     /// A place for `who`, if one is free and nobody with a better claim waits.
     pub(super) fn try_enter(self: &Arc<Self>, who: Who) -> Option<Place> {
         let mut table = self.table();
-        let free = table.held < who.standing.places(self.limit()) && !table.waits(who.standing);
+        let free = table.held < share(who.standing, self.limit()) && !table.waits(who.standing);
         free.then(|| table.sit(self, who))
     }
 
@@ -212,19 +212,17 @@ impl Places {
     }
 }
 
-impl Standing {
-    /// What of `limit` places this client may use. With few of them nothing is kept.
-    fn places(self, limit: u32) -> u32 {
-        match self {
-            Self::Exempt | Self::Known => limit,
-            Self::Stranger => limit - limit / RESERVE,
-        }
+/// What of `limit` places a client of this standing may use. With few of them nothing is kept.
+fn share(standing: Standing, limit: u32) -> u32 {
+    match standing {
+        Standing::Exempt | Standing::Known => limit,
+        Standing::Stranger => limit - limit / RESERVE,
     }
+}
 
-    /// Its line: with a history, or without.
-    fn line(self) -> usize {
-        usize::from(self == Self::Stranger)
-    }
+/// The line in which it waits: with a history, or without.
+fn class(standing: Standing) -> usize {
+    usize::from(standing == Standing::Stranger)
 }
 
 impl Table {
@@ -234,7 +232,7 @@ impl Table {
 
     /// Whether somebody waits who would have a place before `standing`.
     fn waits(&self, standing: Standing) -> bool {
-        self.waiting[..=standing.line()].iter().any(|waiting| *waiting > 0)
+        self.waiting[..=class(standing)].iter().any(|waiting| *waiting > 0)
     }
 
     fn sit(&mut self, places: &Arc<Places>, who: Who) -> Place {
@@ -266,17 +264,17 @@ impl Table {
 
     fn queue(&mut self, who: Who, grant: oneshot::Sender<Place>) -> u64 {
         self.last += 1;
-        self.waiting[who.standing.line()] += 1;
+        self.waiting[class(who.standing)] += 1;
         let ticket = self.last;
         let line = self.line(who.source);
         let slot = line.sources.entry(who.source).or_default();
-        slot.waiting[who.standing.line()].push_back(Waiter { ticket, who, grant });
+        slot.waiting[class(who.standing)].push_back(Waiter { ticket, who, grant });
         ticket
     }
 
     /// Takes the next waiter out of its line, if there is a place for it.
     fn next(&mut self, limit: u32) -> Option<Waiter> {
-        let lines = [Standing::Known, Standing::Stranger].map(|standing| self.held < standing.places(limit));
+        let lines = [Standing::Known, Standing::Stranger].map(|standing| self.held < share(standing, limit));
         let first = |slot: &Slot| (0..2).find(|line| lines[*line] && !slot.waiting[*line].is_empty());
         let candidates = self.networks.iter().flat_map(|(network, line)| {
             line.sources.iter().filter_map(move |(source, slot)| {
@@ -317,11 +315,11 @@ impl Table {
     fn stop_waiting(&mut self, who: Who, ticket: u64) {
         let line = self.line(who.source);
         if let Some(slot) = line.sources.get_mut(&who.source) {
-            let waiting = &mut slot.waiting[who.standing.line()];
+            let waiting = &mut slot.waiting[class(who.standing)];
             let before = waiting.len();
             waiting.retain(|waiter| waiter.ticket != ticket);
             let gone = before - waiting.len();
-            self.waiting[who.standing.line()] -= gone;
+            self.waiting[class(who.standing)] -= gone;
         }
         self.forget(who.source);
     }

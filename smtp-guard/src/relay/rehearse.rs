@@ -7,17 +7,16 @@ use std::time::Duration;
 use base64::Engine as _;
 use smtp_guard_ebpf::reason::Reason;
 
-use super::admission::Arrival;
 use super::inquiry::Inquiry;
-use super::sources::Standing;
 use super::users::{self, Login};
 use super::{Generation, Shared, admission};
 use crate::addr::ClientAddr;
 use crate::blocklist::Listing;
 use crate::clock::Instant;
-use crate::config::{Config, Mode, Role};
+use crate::config::{Mode, Role};
 use crate::decision::Explanation;
 use crate::facts::dns::{Forward, Reverse, SenderDomain};
+use crate::gate::{Arrival, Standing};
 use crate::ledger::networks::Network;
 use crate::observe::attempt::{Attempt, Because, Rehearsal, Step};
 use crate::policy::Client;
@@ -42,14 +41,14 @@ async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) 
     let (addr, now) = (ClientAddr::new((attempt.ip, 0).into()), crate::clock::now());
     let generation = shared.current();
     let client = generation.snapshot.client(addr.ip());
-    let arrival = Arrival::new(addr, &generation.config().listen, shared, &generation.snapshot, now);
+    let arrival = admission::arrival(shared, &generation, addr, &generation.config().listen, now);
     let mut rehearsal = Rehearsal {
-        rules: rules(shared, generation.config(), &client, &arrival, &explanation),
+        rules: rules(shared, &generation, &client, &arrival, &explanation),
         explanation,
         found: Vec::new(),
         steps: Vec::new(),
     };
-    if let Err(reason) = admission::would_admit(shared, &arrival, now) {
+    if let Err(reason) = admission::would_admit(shared, &generation, &arrival, now) {
         let heard = Some(admission::reply(reason).to_string());
         let step = Step { heard, because: vec![because(reason, false)], ..Step::default() };
         rehearsal.steps.push(step);
@@ -180,7 +179,8 @@ impl Stage {
                 return Some(Input::Facts(facts));
             }
             Output::Request(Request::Mail(mail, ..)) => {
-                let judged = users::message(shared, self.addr, self.login.as_ref(), Tally::Peek);
+                let judged =
+                    users::message(shared, &self.generation.snapshot, self.addr, self.login.as_ref(), Tally::Peek);
                 if let Err(reason) = judged
                     && !self.client.exempt
                 {
@@ -192,11 +192,13 @@ impl Stage {
                 return yes();
             }
             Output::Event(Event::Authenticated { user }) if !self.client.exempt => {
-                self.login = Login::new(shared, self.addr, &user, Tally::Peek);
+                self.login = Login::new(shared, &self.generation.snapshot, self.addr, &user, Tally::Peek);
             }
             Output::Request(Request::Auth(..)) => return Some(Input::Upstream(Upstream::Auth(AuthVerdict::Accepted))),
             Output::Request(Request::Rcpt(..)) => {
-                if let Some(Err(reason)) = self.login.as_mut().map(|login| login.ask(shared, self.addr)) {
+                if let Some(Err(reason)) =
+                    self.login.as_mut().map(|login| login.ask(shared, &self.generation.snapshot, self.addr))
+                {
                     return Some(Input::OverRate(reason));
                 }
                 step.passed_on = true;
@@ -221,11 +223,12 @@ fn note(reason: Reason, note: &str) -> String {
 /// What applies to `client`, in the words of the configuration.
 fn rules(
     shared: &Shared,
-    config: &Config,
+    generation: &Generation,
     client: &Client,
     arrival: &Arrival,
     explanation: &Explanation,
 ) -> Vec<String> {
+    let config = generation.config();
     if client.exempt {
         return vec!["exempt: no limit, check, delay or ban applies".to_owned()];
     }
@@ -236,7 +239,7 @@ fn rules(
         ];
     }
     let limits = &config.limits;
-    let source = arrival.source();
+    let source = arrival.source;
     let (of_source, of_network) = shared.sources.of(source);
     let or_none = |limit: u32| if limit == 0 { "none".to_owned() } else { limit.to_string() };
     let count = |name: &str| explanation.counts.iter().find(|count| count.limit == name).map_or(0, |count| count.count);
@@ -254,7 +257,7 @@ fn rules(
         format!(
             "limits.total_connections: {} of {}; {}",
             shared.sources.total(),
-            shared.sources.limits().total,
+            generation.limits().total,
             match arrival.standing {
                 Standing::Stranger => "a tenth is kept for sources with a history, and this one has none",
                 Standing::Known | Standing::Exempt => "with the tenth that is kept for sources with a history",
