@@ -210,7 +210,7 @@ pub(super) enum Accounts {
         #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
         length: Option<Duration>,
         /// Why; `explain` and the log say it again
-        #[arg(long, value_name = "TEXT", default_value = "held by the administrator", value_parser = reason)]
+        #[arg(long, value_name = "TEXT", default_value = "no reason given", value_parser = reason)]
         reason: String,
     },
     /// Forget what is counted of a user, and the hold
@@ -384,7 +384,7 @@ mod tests {
             check(&format!("explain|{name}"), Ok("subject: User"));
         }
         check("accounts|list|--json", Ok("List { json: Json { json: true } }"));
-        check("accounts|hold|Bob", Ok("user: User(\"bob\"), length: None, reason: \"held by the administrator\""));
+        check("accounts|hold|Bob", Ok("user: User(\"bob\"), length: None, reason: \"no reason given\""));
         check("accounts|hold|bob|--for|1h|--reason|stolen", Ok("length: Some(3600s), reason: \"stolen\""));
         check("accounts|release|bob", Ok("Release { user: User(\"bob\") }"));
         check("try|--from|192.0.2.1|--user|Bob", Ok("user: Some(User(\"bob\"))"));

@@ -5,7 +5,7 @@ use crate::addr::{ClientAddr, Ipv6Prefix};
 use crate::config::Limits;
 use crate::gate::{self, Tally};
 use crate::ledger::networks::Network;
-use crate::observe::log::{SECURITY, printable};
+use crate::observe::log;
 use crate::rates::accounts::{AccountList, AccountView, Accounts, Over, Place, User};
 use crate::snapshot::Snapshot;
 use smtp_guard_ebpf::reason::Reason;
@@ -62,14 +62,7 @@ impl Login {
         judged.map_err(|Over { reason, first }| {
             if first && self.tally == Tally::Count {
                 shared.metrics.user_held(reason);
-                let (user, source) = (printable(self.user.name().as_bytes()), shared.text_of(addr));
-                tracing::warn!(
-                    target: SECURITY,
-                    user,
-                    source,
-                    reason = reason.label(),
-                    "user {user} held: {}; the last one from {source}", reason.text()
-                );
+                log::held(self.user.name(), reason, &shared.text_of(addr));
             }
             reason
         })

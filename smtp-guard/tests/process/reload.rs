@@ -168,6 +168,21 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("limits.connections", number(17), Try(first, "limits.connections: 0 of 17")),
         ("limits.connections_per_minute", number(1000), Try(first, "connections_per_minute: 0 of 1000")),
         ("limits.messages_per_hour", number(1000), Try(first, "messages_per_hour: 0 of 1000")),
+        (
+            "limits.user_messages_per_hour",
+            number(7),
+            Try("--from 192.0.2.1 --user bob", "limits.user_messages_per_hour: 0 of 7"),
+        ),
+        (
+            "limits.user_recipients_per_hour",
+            number(7),
+            Try("--from 192.0.2.1 --user bob", "limits.user_recipients_per_hour: 0 of 7"),
+        ),
+        (
+            "limits.user_networks_per_day",
+            number(7),
+            Try("--from 192.0.2.1 --user bob", "limits.user_networks_per_day: 0 of 7"),
+        ),
         ("limits.recipients", number(1), Try(two, "Too many recipients")),
         ("limits.message_size", text("2MiB"), Session(&["EHLO c"], "SIZE 2097152")),
         ("limits.failed_commands", number(1), Session(&["NONSENSE"], "421")),
