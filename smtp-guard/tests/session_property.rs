@@ -132,7 +132,7 @@ fn act(random: &mut Random, session: &Session, seen: &Seen) -> Act {
         (roll, Wants::Body) if roll < 80 => Act::Data(random.pick(&DATA)),
         (_, Wants::Body) => Act::Waiting,
         (roll, _) if seen.asked_auth && roll < 40 => Act::Auth(random.pick(&VERDICTS)),
-        (roll, _) if roll < 43 => Act::OverRate,
+        (roll, _) if roll < 15 => Act::OverRate,
         (roll, _) if roll < 80 => Act::Backend(if seen.asked_data { 354 } else { 250 }),
         (roll, _) if roll < 90 => Act::Backend(random.pick(&CODES)),
         _ => Act::Secured,
