@@ -13,9 +13,9 @@ use smtp_guard::addr::ClientAddr;
 use smtp_guard::clock::{Both, Instant, WallTime};
 use smtp_guard::config::{AuthVia, Checks, Config, Role, Tls};
 use smtp_guard::facts::dns::{Failure, Reverse, SenderDomain};
-use smtp_guard::policy::Rules;
 use smtp_guard::policy::checks::Found;
 use smtp_guard::session::{AuthVerdict, Facts, Input, Lost, Opening, Output, Secured, Session, Upstream, Wants};
+use smtp_guard::snapshot::Snapshot;
 use smtp_guard::wire::command;
 use smtp_guard::wire::data::{BodyDecoder, Chunk};
 use smtp_guard::wire::ehlo::Capabilities;
@@ -80,9 +80,9 @@ impl Options {
     }
 }
 
-static RULES: LazyLock<[Arc<Rules>; 2]> = LazyLock::new(|| [AuthVia::Dovecot, AuthVia::Backend].map(rules));
+static RULES: LazyLock<[Arc<Snapshot>; 2]> = LazyLock::new(|| [AuthVia::Dovecot, AuthVia::Backend].map(rules));
 
-fn rules(via: AuthVia) -> Arc<Rules> {
+fn rules(via: AuthVia) -> Arc<Snapshot> {
     let mut config = Config::builtin();
     "mx.example.org".clone_into(&mut config.hostname);
     config.relay.domains = vec!["example.org".to_owned()];
@@ -94,7 +94,7 @@ fn rules(via: AuthVia) -> Arc<Rules> {
     config.auth.via = via;
     config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into(), also: Vec::new() });
     config.exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
-    Arc::new(Rules::new(Arc::new(config), None))
+    Arc::new(Snapshot::new(Arc::new(config), None))
 }
 
 /// A session and both its peers, driven as `relay::drive` drives it.

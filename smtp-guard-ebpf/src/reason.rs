@@ -39,6 +39,13 @@ macro_rules! reasons {
     };
 }
 
+impl Reason {
+    /// Whether it is about a user who has logged in, and not about the source that he uses.
+    pub const fn is_of_user(self) -> bool {
+        matches!(self, Self::UserMessageRate | Self::UserRecipientRate | Self::UserNetworks | Self::UserHeld)
+    }
+}
+
 reasons! {
     // Kernel verdicts that pass.
     /// Not TCP to a guarded port: none of our business.
@@ -125,4 +132,13 @@ reasons! {
     Deferred = 47, "deferred", "too many unknown recipients before";
     /// Block lists could not be asked: the client's source or network has too many look-ups under way.
     ListLookup = 48, "list_lookup", "block lists could not be asked";
+    // Limits of users who have logged in.
+    /// Too many messages of a user in an hour.
+    UserMessageRate = 52, "user_message_rate", "too many messages of the user in an hour";
+    /// Too many recipients of a user in an hour.
+    UserRecipientRate = 53, "user_recipient_rate", "too many recipients of the user in an hour";
+    /// A user logged in from too many networks in a day.
+    UserNetworks = 54, "user_networks", "logins of the user from too many networks in a day";
+    /// A user is held by the operator.
+    UserHeld = 55, "user_held", "held by the administrator";
 }

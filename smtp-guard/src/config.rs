@@ -13,7 +13,7 @@ pub const CONFIG_VARIABLE: &str = "SMTP_GUARD_CONFIG";
 pub const DEFAULT_PATH: &str = "/etc/smtp-guard/smtp-guard.toml";
 
 /// Bytes of a configuration file.
-const FILE_BYTES: u64 = 1 << 20;
+pub const FILE_BYTES: u64 = 1 << 20;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -26,10 +26,14 @@ pub enum ConfigError {
 
 /// The configuration in the file `path`.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    Ok(Config::parse(path, &text(path)?, &machine())?)
+}
+
+/// The text of the file `path`, whatever it says.
+pub fn text(path: &Path) -> Result<String, ConfigError> {
     let read = |source| ConfigError::Read { path: path.to_owned(), source };
     let (bytes, _) = file::read(path, FILE_BYTES).map_err(read)?;
-    let text = String::from_utf8(bytes).map_err(|error| read(io::Error::other(error.utf8_error()).into()))?;
-    Ok(Config::parse(path, &text, &machine())?)
+    String::from_utf8(bytes).map_err(|error| read(io::Error::other(error.utf8_error()).into()))
 }
 
 /// The file that the command line or [`CONFIG_VARIABLE`] named, else [`DEFAULT_PATH`] if it is there, else
@@ -43,6 +47,25 @@ pub fn find(path: Option<&Path>) -> Result<(Config, Origin), ConfigError> {
         Ok(config) => Ok((config, Origin::File(path.to_owned()))),
         Err(ConfigError::Read { source, .. }) if !named && source.is_missing() => {
             Ok((Config::builtin_on(&machine()), Origin::Builtin))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The admin socket of the guard that was started with the file that [`find`] finds, also where that can't be used any more: then
+/// as far as it can be read.
+pub fn find_socket(path: Option<&Path>) -> Result<(PathBuf, Option<String>), ConfigError> {
+    let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+    match find(path) {
+        Ok((config, origin)) => Ok((config.admin.socket, origin.missing())),
+        Err(ConfigError::Bad(_)) => {
+            let (bytes, _) =
+                file::read(file, FILE_BYTES).map_err(|source| ConfigError::Read { path: file.to_owned(), source })?;
+            let text = String::from_utf8_lossy(&bytes);
+            let (document, _) = toml::de::DeTable::parse_recoverable(&text);
+            let admin = document.get_ref().get("admin").and_then(|admin| admin.get_ref().as_table());
+            let socket = admin.and_then(|admin| admin.get("socket")).and_then(|socket| socket.get_ref().as_str());
+            Ok((socket.map_or_else(|| Admin::default().socket, PathBuf::from), None))
         }
         Err(error) => Err(error),
     }

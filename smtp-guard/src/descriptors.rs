@@ -73,9 +73,14 @@ pub fn open() -> u64 {
 impl Budget {
     /// Of `config` in this process, as it is now.
     pub fn of(config: &Config) -> Self {
+        Self::with_open(config, open())
+    }
+
+    /// Of `config` in this process, in which `open` descriptors are open for other things.
+    pub fn with_open(config: &Config, open: u64) -> Self {
         let wanted = config.limits.total_connections;
         let backend = config.backend.servers.iter().fold(0u32, |all, _| all.saturating_add(config.backend.connections));
-        Self::new(wanted, backend, hard_limit(), open())
+        Self::new(wanted, backend, hard_limit(), open)
     }
 
     /// For `wanted` sessions of which at most `backend` have a connection to a mail server, in a process that may have

@@ -11,9 +11,12 @@ pub mod edge;
 pub mod facts;
 pub mod feedback;
 pub mod file;
+pub mod guard;
 pub mod observe;
 pub mod relay;
 pub mod stamp;
 pub mod store;
 
-pub use smtp_guard_core::{addr, decision, gate, key, ledger, marks, offence, policy, printable, rates, session, wire};
+pub use smtp_guard_core::{
+    addr, decision, gate, key, ledger, marks, offence, policy, printable, rates, session, snapshot, wire,
+};

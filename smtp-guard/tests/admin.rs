@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use smtp_guard::addr::Ipv6Prefix;
 use smtp_guard::cli::admin_client::AdminClient;
-use smtp_guard::clock::WallTime;
+use smtp_guard::clock::{Instant, WallTime};
+use smtp_guard::config::{Config, Limits};
 use smtp_guard::decision::{Decision, Entry, Explanation, Imported, Kept};
 use smtp_guard::edge::events::Sample;
 use smtp_guard::key::Who;
@@ -20,7 +21,9 @@ use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
 use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
 use smtp_guard::observe::drops::Drops;
 use smtp_guard::observe::metrics::Metrics;
-use smtp_guard::observe::status::{About, Backends, Server};
+use smtp_guard::observe::reload::Reloaded;
+use smtp_guard::observe::status::{About, Certificate, Configuration, Running, Server};
+use smtp_guard::rates::accounts::{AccountList, AccountView, Accounts, Hold, User};
 use smtp_guard::session::Outcome;
 use smtp_guard_ebpf::reason::Reason;
 
@@ -28,15 +31,41 @@ use smtp_guard_ebpf::reason::Reason;
 #[derive(Debug)]
 struct One;
 
-impl Backends for One {
+impl Running for One {
+    fn listeners(&self) -> Vec<String> {
+        vec![String::from("127.0.0.1:2525")]
+    }
+
     fn servers(&self) -> Vec<Server> {
         vec![Server { address: String::from("127.0.0.1:2526"), answers: false, connections: 0 }]
     }
+
+    fn certificates(&self, _now: WallTime) -> Vec<Certificate> {
+        Vec::new()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn configuration(&self) -> Configuration {
+        Configuration {
+            generation: 1,
+            since: WallTime::from_ms(0),
+            last_reload: None,
+            waiting: Vec::new(),
+            earlier_sessions: 0,
+        }
+    }
 }
 
-/// Decisions in memory. 192.0.2.99 is exempt; 192.0.2.98 finds the ledger gone.
+/// Decisions in memory. 192.0.2.99 is exempt; 192.0.2.98 finds the ledger gone. Accounts are real ones.
 #[derive(Clone, Default)]
-struct Ledger(Arc<Mutex<BTreeMap<Who, Decision>>>);
+struct Ledger(Arc<Mutex<BTreeMap<Who, Decision>>>, Arc<Accounts>);
+
+fn limits() -> Limits {
+    Config::builtin().limits
+}
 
 const EXEMPT: &str = "192.0.2.99";
 const GONE: &str = "192.0.2.98";
@@ -91,10 +120,38 @@ impl Control for Ledger {
         Ok(saved(std::mem::take(&mut *self.0.lock().unwrap()).len()))
     }
 
+    async fn accounts(&self) -> Result<AccountList, Refusal> {
+        Ok(self.1.list(&limits(), &smtp_guard::clock::both(), admin::ACCOUNTS))
+    }
+
+    async fn account(&self, user: User) -> Result<Option<AccountView>, Refusal> {
+        Ok(self.1.view(&limits(), &user, &smtp_guard::clock::both()))
+    }
+
+    async fn hold(&self, user: User, length: Option<Duration>, text: String) -> Result<AccountView, Refusal> {
+        let since = smtp_guard::clock::now();
+        let until = length.map_or(Instant::NEVER, |length| since.after(length));
+        self.1.hold(user.clone(), Hold { since, until, text }).unwrap();
+        Ok(self.account(user).await?.unwrap())
+    }
+
+    async fn release(&self, user: User) -> Result<Option<AccountView>, Refusal> {
+        let view = self.account(user.clone()).await?;
+        self.1.release(&user);
+        Ok(view)
+    }
+
+    async fn reload(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
+        if !dry_run {
+            return Err(Refusal::Bad(String::from("error: limits.recipients must be 1 to 100000")));
+        }
+        Ok(Reloaded { generation: 1, dry_run, changes: Vec::new(), warnings: Vec::new(), earlier_sessions: 0 })
+    }
+
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {
         let explanation = self.explain(attempt.ip).await?;
         let step = Step { said: format!("EHLO {}", attempt.helo), ..Step::default() };
-        Ok(Rehearsal { explanation, rules: Vec::new(), found: Vec::new(), steps: vec![step] })
+        Ok(Rehearsal { by: None, explanation, rules: Vec::new(), found: Vec::new(), steps: vec![step] })
     }
 
     async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {
@@ -135,13 +192,10 @@ impl Guard {
         let drops = Arc::new(Drops::new(Ipv6Prefix::default(), metrics.clone()));
         let about = About {
             started: smtp_guard::clock::now(),
-            listeners: vec![String::from("127.0.0.1:2525")],
-            backend: Arc::new(One),
-            certificates: None,
+            running: Arc::new(One),
             metrics: metrics.clone(),
             bounds: metrics.bounds().clone(),
             store: smtp_guard::store::State::default(),
-            warnings: Vec::new(),
             drops: Arc::clone(&drops),
         };
         let socket = {
@@ -266,6 +320,20 @@ fn bad_requests_get_an_error_that_says_why() {
     check(&guard, "DELETE /decisions/%1b%5b2J", "", 400, "\\x1b[2J");
     check(&guard, "DELETE /decisions/192.0.2.1", "", 404, "is not blocked");
     check(&guard, "GET /explain/192.0.2.0%2F24", "", 400, "no IP address");
+    let hold = |user: &str, seconds: &str, reason: &str| {
+        format!("{{\"user\": \"{user}\", \"seconds\": {seconds}, \"reason\": \"{reason}\"}}")
+    };
+    let post = "POST /accounts";
+    check(&guard, post, "{}", 400, "is no hold");
+    check(&guard, post, &hold(" ", "1", "x"), 400, "is no name of a user");
+    check(&guard, post, &hold("b\\u001bb", "1", "x"), 400, "is no name of a user");
+    check(&guard, post, &hold("bob", "0", "x"), 400, "seconds must be");
+    check(&guard, post, &hold("bob", "null", &"x".repeat(101)), 400, "longer than 100 bytes");
+    check(&guard, post, &hold("bob", "null", &"x".repeat(5000)), 413, "");
+    check(&guard, "GET /accounts/%20", "", 400, "is no name of a user");
+    check(&guard, "GET /accounts/bob", "", 404, "nothing is counted of a user bob");
+    check(&guard, "DELETE /accounts/bob%2fx", "", 404, "nothing is counted of a user bob/x");
+    check(&guard, "PUT /accounts", "", 405, "no such method");
     check(&guard, "GET /nothing", "", 404, "no such path");
     check(&guard, "DELETE /decisions/192.0.2.0/24", "", 404, "192.0.2.0/24 is not blocked");
     check(&guard, "DELETE /decisions/192.0.2.0/33", "", 400, "no address or network");
@@ -317,6 +385,20 @@ fn the_command_line_speaks_to_it() {
     check_cli(directory, "decisions delete 192.0.2.1", 0, "no longer blocked");
     check_cli(directory, "decisions delete 192.0.2.1", 1, "192.0.2.1 is not blocked");
     check_cli(directory, "decisions delete --all", 0, "0 decisions lifted");
-    check_cli(directory, "status", 0, "kernel plane  absent: no [edge] interfaces are configured");
+    check_cli(directory, "accounts list", 0, "no user has sent anything lately");
+    check_cli(
+        directory,
+        "accounts hold Dom/B\u{e9}b@Example.org --reason stolen_password",
+        0,
+        "dom/béb@example.org is held until released",
+    );
+    check_cli(directory, "accounts list", 0, "user_held  operator");
+    check_cli(directory, "accounts list --json", 0, "\"reason\": \"user_held\"");
+    check_cli(directory, "explain DOM/b\u{e9}b@example.org", 0, "User dom/béb@example.org is held: stolen password.");
+    check_cli(directory, "explain dom/b\u{e9}b@example.org --json", 0, "\"origin\": \"operator\"");
+    check_cli(directory, "accounts release DOM/b\u{e9}b@example.org", 0, "is released");
+    check_cli(directory, "accounts release bob", 1, "nothing is counted of a user bob");
+    check_cli(directory, "accounts hold bob --for 1h", 0, "bob is held until 2");
+    check_cli(directory, "status", 0, "kernel plane   absent: no [edge] interfaces are configured");
     check_cli(directory, "status --json", 0, "\"listeners\"");
 }

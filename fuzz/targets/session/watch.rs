@@ -123,7 +123,11 @@ impl Watch {
                 Output::Request(request) => self.request(request),
                 Output::Event(event) => self.event(&event),
                 Output::Close => (self.closed, self.link) = (true, Link::None),
-                Output::StartTls | Output::Consult { .. } | Output::Heard(_) | Output::Report(_) => {}
+                Output::StartTls
+                | Output::Consult { .. }
+                | Output::Heard(_)
+                | Output::Settled { .. }
+                | Output::Report(_) => {}
             }
         }
         assert_eq!(closes || self.closed, wants == Wants::Closed);

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant as StdInstant};
 use smtp_guard::addr::ClientAddr;
 use smtp_guard::config::{Checks, Config, Mode, Role};
 use smtp_guard::facts::dns::{Reverse, SenderDomain};
-use smtp_guard::policy::Rules;
 use smtp_guard::policy::checks::Found;
 use smtp_guard::session::{Facts, Input, Opening, Output, Session, Upstream};
+use smtp_guard::snapshot::Snapshot;
 use smtp_guard::wire::command;
 use smtp_guard::wire::reply::Reply;
 
@@ -39,7 +39,7 @@ fn decisions() -> Duration {
     config.relay.domains = vec!["example.org".to_owned()];
     config.limits.recipients = u32::MAX;
     config.checks = Checks { ptr: Mode::Enforce, ptr_forward: Mode::Enforce, ..Checks::default() };
-    let rules = Arc::new(Rules::new(Arc::new(config), None));
+    let rules = Arc::new(Snapshot::new(Arc::new(config), None));
     let clock = smtp_guard::clock::both();
     let mut out = Vec::new();
     let opening = Opening {

@@ -176,6 +176,13 @@ impl NetSet {
     }
 }
 
+/// Of the same networks.
+impl PartialEq for NetSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
 impl FromIterator<IpNet> for NetSet {
     fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
         let mut set = Self::default();

@@ -75,6 +75,8 @@ pub enum ControlError {
     NoRoomForSources { most: usize },
     #[error("{ip} is blocked as a part of {net}; to lift that: smtp-guard decisions delete {net}")]
     Within { ip: IpAddr, net: Net },
+    #[error("as many users are held as can be: release one first")]
+    TooManyHolds,
 }
 
 /// A ban, as the command line and the API show it.

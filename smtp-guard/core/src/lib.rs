@@ -19,5 +19,6 @@ pub mod policy;
 pub mod printable;
 pub mod rates;
 pub mod session;
+pub mod snapshot;
 pub mod stamp;
 pub mod wire;

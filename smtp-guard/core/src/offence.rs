@@ -77,7 +77,8 @@ impl Digest {
         self.0
     }
 
-    pub(crate) const fn trailing_zeros(self) -> u32 {
+    /// What a digest is sampled by.
+    pub const fn trailing_zeros(self) -> u32 {
         self.0.trailing_zeros()
     }
 }

@@ -16,10 +16,12 @@ use tokio::net::UnixStream;
 
 use crate::decision::{Decision, Explanation, Imported, Kept};
 use crate::key::Who;
-use crate::observe::admin::{Add, Deleted, Failure, Import};
+use crate::observe::admin::{Add, Deleted, Failure, Hold, Import};
 use crate::observe::attempt::{Attempt, Rehearsal};
 use crate::observe::live::Live;
+use crate::observe::reload::{Reload, Reloaded};
 use crate::observe::status::Status;
+use crate::rates::accounts::{AccountList, AccountView, User};
 
 /// For connecting, the request and its answer together.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,6 +39,11 @@ pub struct AdminClient {
     /// Why the socket is the built-in one.
     missing: Option<String>,
 }
+
+/// What the guard says of a configuration that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadConfiguration(String);
 
 impl AdminClient {
     /// For the guard on `socket`; nothing is opened yet.
@@ -89,6 +96,31 @@ impl AdminClient {
         self.ask(Method::GET, &format!("/explain/{ip}"), None::<&()>)
     }
 
+    /// GET /accounts
+    pub fn accounts(&self) -> anyhow::Result<AccountList> {
+        self.ask(Method::GET, "/accounts", None::<&()>)
+    }
+
+    /// GET /accounts/{user}
+    pub fn account(&self, user: &User) -> anyhow::Result<AccountView> {
+        self.ask(Method::GET, &path_of(user), None::<&()>)
+    }
+
+    /// POST /accounts
+    pub fn hold(&self, hold: &Hold) -> anyhow::Result<AccountView> {
+        self.ask(Method::POST, "/accounts", Some(hold))
+    }
+
+    /// DELETE /accounts/{user}
+    pub fn release(&self, user: &User) -> anyhow::Result<AccountView> {
+        self.ask(Method::DELETE, &path_of(user), None::<&()>)
+    }
+
+    /// POST /reload
+    pub fn reload(&self, reload: Reload) -> anyhow::Result<Reloaded> {
+        self.ask_within(LOOKUPS, Method::POST, "/reload", Some(&reload))
+    }
+
     /// POST /try
     pub fn attempt(&self, attempt: &Attempt) -> anyhow::Result<Rehearsal> {
         self.ask_within(LOOKUPS, Method::POST, "/try", Some(attempt))
@@ -128,6 +160,7 @@ impl AdminClient {
                 .context("the guard's answer isn't understood: is it of the same version as this command?");
         }
         match serde_json::from_slice::<Failure>(&bytes) {
+            Ok(failure) if status == StatusCode::UNPROCESSABLE_ENTITY => Err(BadConfiguration(failure.error).into()),
             Ok(failure) => bail!("{}", failure.error),
             Err(_) => bail!("the guard answered {status}"),
         }
@@ -157,4 +190,16 @@ impl AdminClient {
             _ => anyhow!("{socket}: {error}"),
         }
     }
+}
+
+/// The path of `user`, with all but letters and digits as `%xx`.
+fn path_of(user: &User) -> String {
+    let mut path = String::from("/accounts/");
+    for byte in user.name().bytes() {
+        match byte {
+            b if b.is_ascii_alphanumeric() => path.push(char::from(b)),
+            b => path.push_str(&format!("%{b:02X}")),
+        }
+    }
+    path
 }

@@ -9,10 +9,11 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 
 use crate::addr::{Ipv6Prefix, canonical, no_source};
-use crate::config::CONFIG_VARIABLE;
 use crate::config::units::{DURATION_HELP, parse_duration};
+use crate::config::{CONFIG_VARIABLE, Role};
 use crate::key::Who;
 use crate::observe::admin::{LONGEST, REASON_BYTES};
+use crate::rates::accounts::User;
 use smtp_guard_ebpf::reason::Reason;
 
 /// An SMTP edge filter: policy in the session, enforcement in the kernel.
@@ -43,6 +44,20 @@ pub(super) enum Command {
     Run,
     /// Check the configuration: every error with its line, column and what to do
     Check,
+    /// Have the running guard read its configuration again, while mail flows
+    ///
+    /// A bad file changes nothing. A good one applies as a whole; sessions under way go on by the configuration that they began
+    /// with. What can't change while the guard runs is named: it waits for a restart.
+    Reload {
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+        /// Return when no session goes by an earlier configuration any more
+        #[arg(long, conflicts_with = "dry_run")]
+        wait: bool,
+        #[command(flatten)]
+        json: Json,
+    },
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -64,11 +79,11 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// What is known of an address: whether and why it is blocked, until when, and how to lift it
+    /// What is known of an address or a user: whether and why it is blocked or held, until when, and how to lift it
     Explain {
-        /// An IPv4 or IPv6 address, or an IPv6 prefix as `decisions list` shows it
-        #[arg(value_parser = address)]
-        ip: IpAddr,
+        /// An IPv4 or IPv6 address, an IPv6 prefix as `decisions list` shows it, or the name of a user who logs in
+        #[arg(value_name = "IP or USER", value_parser = subject)]
+        subject: Subject,
         #[command(flatten)]
         json: Json,
     },
@@ -77,7 +92,14 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Decisions,
     },
+    /// Users who have logged in: what they sent, and who is held
+    Accounts {
+        #[command(subcommand)]
+        command: Accounts,
+    },
     /// Say what would happen to a client, without a connection and without counting it
+    ///
+    /// Where --config names a file that says otherwise than what is in force, that file is judged by.
     Try {
         /// The client's address
         #[arg(long = "from", value_name = "IP", value_parser = client)]
@@ -91,6 +113,15 @@ pub(super) enum Command {
         /// A recipient; can be repeated
         #[arg(long, value_name = "ADDRESS", requires = "mail_from")]
         rcpt_to: Vec<String>,
+        /// As if this user had logged in; no password is asked for
+        #[arg(long, value_name = "NAME", value_parser = user)]
+        user: Option<User>,
+        /// The port that it connects to: mx, submission or submissions
+        #[arg(long, value_name = "ROLE", default_value = "mx", value_parser = role)]
+        role: Role,
+        /// After STARTTLS
+        #[arg(long)]
+        tls: bool,
         #[command(flatten)]
         json: Json,
     },
@@ -128,6 +159,11 @@ pub(super) enum ConfigCommand {
         #[command(flatten)]
         json: Json,
     },
+    /// Show what the file says otherwise than what is in force in the running guard
+    Diff {
+        #[command(flatten)]
+        json: Json,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,6 +197,40 @@ pub(super) enum Decisions {
         #[arg(long, conflicts_with = "who")]
         all: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Accounts {
+    /// Users that sent something lately, against the limits, and who is held since when
+    List {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Hold a user: 450 from the next message on, wherever from; sessions under way included
+    Hold {
+        /// The name that the user logs in by, in any case
+        #[arg(value_parser = user)]
+        user: User,
+        /// How long: 30s, 10m, 1h, 7d; without it until the user is released
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        length: Option<Duration>,
+        /// Why; `explain` and the log say it again
+        #[arg(long, value_name = "TEXT", default_value = "no reason given", value_parser = reason)]
+        reason: String,
+    },
+    /// Forget what is counted of a user, and the hold
+    Release {
+        /// The name that the user logs in by, in any case
+        #[arg(value_parser = user)]
+        user: User,
+    },
+}
+
+/// Whom `explain` is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    Address(IpAddr),
+    User(User),
 }
 
 #[derive(Debug, Subcommand)]
@@ -224,6 +294,17 @@ fn address(text: &str) -> Result<IpAddr, String> {
     }
 }
 
+/// An address, or else a user: whatever can't be meant for an address.
+fn subject(text: &str) -> Result<Subject, String> {
+    let is_like_ip = !text.contains('@')
+        && (text.contains(':') || text.contains(['.', '/']) && !text.contains(|c: char| c.is_alphabetic()));
+    if is_like_ip { address(text).map(Subject::Address) } else { user(text).map(Subject::User) }
+}
+
+fn user(text: &str) -> Result<User, String> {
+    User::new(text).ok_or_else(|| String::from("give the name that the user logs in by"))
+}
+
 /// An address, or a prefix, that a connection can come from.
 fn client(text: &str) -> Result<IpAddr, String> {
     let ip = address(text)?;
@@ -256,6 +337,11 @@ fn interval(text: &str) -> Result<Duration, String> {
     } else {
         Err(String::from("give 200ms to 60s"))
     }
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    let found = Role::NAMES.iter().find(|(name, _)| *name == text).map(|(_, role)| *role);
+    found.ok_or_else(|| String::from("give mx, submission or submissions"))
 }
 
 fn reason(text: &str) -> Result<String, String> {
@@ -298,12 +384,24 @@ mod tests {
         check("run|--config|/x", Ok("/x"));
         check("--config|/x|check", Ok("/x"));
         check("config|show|--defaults|--json", Ok("defaults: true, json: Json { json: true }"));
+        check("reload|--dry-run", Ok("Reload { dry_run: true, wait: false, json: Json { json: false } }"));
+        check("config|diff", Ok("Diff"));
         check("status|--json", Ok("Status { json: Json { json: true } }"));
         check("top", Ok("Top { interval: 1s, json: false }"));
         check("top|--interval|500ms|--json", Ok("Top { interval: 500ms, json: true }"));
         check("explain|::ffff:192.0.2.1", Ok("192.0.2.1"));
         check("explain|2001:db8::/64", Ok("2001:db8::"));
+        check("explain|Bob@Example.org", Ok("User(User(\"bob@example.org\"))"));
+        for name in ["bob", "bob.smith", "dom/bob", "4711", "b:b@example.org"] {
+            check(&format!("explain|{name}"), Ok("subject: User"));
+        }
+        check("accounts|list|--json", Ok("List { json: Json { json: true } }"));
+        check("accounts|hold|Bob", Ok("user: User(\"bob\"), length: None, reason: \"no reason given\""));
+        check("accounts|hold|bob|--for|1h|--reason|stolen", Ok("length: Some(3600s), reason: \"stolen\""));
+        check("accounts|release|bob", Ok("Release { user: User(\"bob\") }"));
+        check("try|--from|192.0.2.1|--user|Bob", Ok("user: Some(User(\"bob\"))"));
         check("try|--from|192.0.2.1", Ok("mail_from: None"));
+        check("try|--from|192.0.2.1|--role|submissions", Ok("role: Submissions, tls: false"));
         check("try|--from|192.0.2.1|--mail-from=|--rcpt-to|a@b|--rcpt-to|c@d", Ok("rcpt_to: [\"a@b\", \"c@d\"]"));
         check("decisions|list", Ok("List"));
         check("decisions|add|192.0.2.1|--for|1h|--reason|too much", Ok("length: 3600s, reason: \"too much\""));
@@ -333,14 +431,20 @@ mod tests {
     #[test]
     fn wrong_usage_says_what_is_right() {
         check("", Err("Usage"));
-        check("reload", Err("unrecognized subcommand"));
-        check("explain", Err("<IP>"));
+        check("explain", Err("<IP or USER>"));
+        check("reload|--wait|--dry-run", Err("cannot be used"));
         check("top|--interval|0s", Err("give 200ms"));
         check("top|--interval|1h", Err("give 200ms"));
         check("top|--interval|1", Err("a unit"));
         check("try", Err("--from"));
+        check("try|--from|192.0.2.1|--role|smtp", Err("give mx, submission"));
         check("try|--from|192.0.2.1|--rcpt-to|a@b", Err("--mail-from"));
-        check("explain|localhost", Err("192.0.2.1"));
+        for ip in ["192.0.2.300", "192.0.2", "2001:db8::x", "10.0.0.0/x"] {
+            check(&format!("explain|{ip}").replace("/x", "/99"), Err("192.0.2.1"));
+        }
+        check("accounts|hold", Err("<USER>"));
+        check("accounts|hold| ", Err("the name that the user logs in by"));
+        check("accounts|hold|bob|--for|0s", Err("give 1s"));
         check("explain|10.0.0.0/8", Err("give one address"));
         check("decisions|add|192.0.2.0/33", Err("give an address or a network"));
         check("decisions|add|192.0.2.1-192.0.2.9", Err("give an address or a network"));

@@ -5,47 +5,80 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::decision::{Decision, Entry, Explanation, Imported, Kept};
+use crate::guard::{Guard, ReloadError};
 use crate::key::Who;
-use crate::observe::admin::{Control, Refusal};
+use crate::observe::admin::{ACCOUNTS, Control, Refusal};
 use crate::observe::attempt::{Attempt, Rehearsal};
-use crate::relay::Shared;
+use crate::observe::reload::Reloaded;
+use crate::rates::accounts::{AccountList, AccountView, User};
 
 /// Answers the admin API. Holds the guard's shared state for as long as it lives.
 #[derive(Clone, Debug)]
-pub(super) struct Desk(pub(super) Arc<Shared>);
+pub(super) struct Desk(pub(super) Arc<Guard>);
 
 impl Control for Desk {
     async fn decisions(&self) -> Result<Vec<Decision>, Refusal> {
-        Ok(self.0.feedback.decisions().await?)
+        Ok(self.0.shared().feedback.decisions().await?)
     }
 
     async fn latest(&self) -> Result<Vec<Decision>, Refusal> {
-        Ok(self.0.feedback.latest().await?)
+        Ok(self.0.shared().feedback.latest().await?)
     }
 
     async fn add(&self, who: Who, length: Duration, text: String) -> Result<Kept<Decision>, Refusal> {
-        Ok(self.0.feedback.add(who, length, text).await?)
+        Ok(self.0.shared().feedback.add(who, length, text).await?)
     }
 
     async fn import(&self, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, Refusal> {
-        Ok(self.0.feedback.import(entries, text).await?)
+        Ok(self.0.shared().feedback.import(entries, text).await?)
     }
 
     async fn delete(&self, who: Who) -> Result<Option<Kept<Decision>>, Refusal> {
-        Ok(self.0.feedback.delete(who).await?)
+        Ok(self.0.shared().feedback.delete(who).await?)
     }
 
     async fn delete_all(&self) -> Result<Kept<usize>, Refusal> {
-        Ok(self.0.feedback.delete_all().await?)
+        Ok(self.0.shared().feedback.delete_all().await?)
     }
 
     async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {
-        let explanation = self.0.feedback.explain(ip).await?;
-        Ok(Explanation { listed: self.0.blocklists.load().listings(ip), ..explanation })
+        let explanation = self.0.shared().feedback.explain(ip).await?;
+        Ok(Explanation { listed: self.0.shared().blocklists.load().listings(ip), ..explanation })
+    }
+
+    async fn reload(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
+        self.0.reload(dry_run).await.map_err(refusal)
+    }
+
+    async fn accounts(&self) -> Result<AccountList, Refusal> {
+        Ok(self.0.shared().accounts(ACCOUNTS))
+    }
+
+    async fn account(&self, user: User) -> Result<Option<AccountView>, Refusal> {
+        Ok(self.0.shared().account(&user))
+    }
+
+    async fn hold(&self, user: User, length: Option<Duration>, text: String) -> Result<AccountView, Refusal> {
+        Ok(self.0.shared().feedback.hold(user, length, text).await?)
+    }
+
+    async fn release(&self, user: User) -> Result<Option<AccountView>, Refusal> {
+        Ok(self.0.shared().feedback.release(user).await?)
     }
 
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {
+        let (generation, by) = match &attempt.config {
+            Some(candidate) => self.0.candidate(candidate.clone()).await.map_err(refusal)?,
+            None => (self.0.shared().current(), None),
+        };
         let explanation = self.explain(attempt.ip).await?;
-        Ok(self.0.rehearse(&attempt, explanation).await)
+        Ok(Rehearsal { by, ..self.0.shared().rehearse(&attempt, generation, explanation).await })
+    }
+}
+
+fn refusal(error: ReloadError) -> Refusal {
+    match error {
+        ReloadError::Stopping | ReloadError::Broken => Refusal::Unavailable(error.text()),
+        error => Refusal::Bad(error.text()),
     }
 }

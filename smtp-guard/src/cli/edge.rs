@@ -1,12 +1,14 @@
 //! `edge load | watch | unload | status`: the kernel plane without the proxy.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, bail};
 
 use super::args::{Edge, Interfaces};
-use super::follow::Unloaded;
-use super::{blocklists, follow, output, signals};
+use super::{blocklists, output, signals};
 use crate::config::Config;
 use crate::edge;
+use crate::guard::follow::{self, Unloaded};
 use crate::observe::log;
 
 /// Performs `command` with what `config` says of the edge.
@@ -23,7 +25,7 @@ pub(super) fn edge(mut config: Config, command: Edge) -> anyhow::Result<()> {
             choose(&mut config, interfaces)?;
             let _logging = log::init(&config.log)?;
             // A signal that ended it would have its unit unload the plane.
-            signals::watch(None)?;
+            signals::watch(None, None)?;
             let loaded = edge::load_present(&config)?;
             let said = loaded.to_string();
             let said = blocklists::fill(&config, loaded).map(|filled| filled.text()).unwrap_or_else(|error| {
@@ -34,7 +36,8 @@ pub(super) fn edge(mut config: Config, command: Edge) -> anyhow::Result<()> {
             // An error means that no service manager waits for it.
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
             // A signal ends it, and so does an unload by somebody else: who starts it again loads again.
-            Ok(follow::interfaces(&config, Unloaded::End)?)
+            let config = Arc::new(config);
+            Ok(follow::interfaces(move || Some(Arc::clone(&config)), Unloaded::End)?)
         }
         Edge::Unload { json } => {
             let removed = edge::unload(&config.edge.pin_directory)?;

@@ -1,5 +1,6 @@
 //! The command line: which command, its exit code, and where its words go.
 
+mod accounts;
 pub mod admin_client;
 mod args;
 mod attempt;
@@ -7,8 +8,8 @@ mod blocklists;
 mod desk;
 mod edge;
 mod explain;
-mod follow;
 mod output;
+mod reload;
 pub mod run;
 mod signals;
 pub mod sink;
@@ -20,8 +21,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use admin_client::AdminClient;
-use args::{Arguments, Command, ConfigCommand, Decisions};
+use admin_client::{AdminClient, BadConfiguration};
+use args::{Arguments, Command, ConfigCommand, Decisions, Subject};
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
@@ -29,7 +30,7 @@ use crate::config::{self, Config, ConfigError, DEFAULT_PATH};
 use crate::descriptors::Budget;
 use crate::facts::recipients;
 use crate::observe::admin::Add;
-use crate::observe::attempt::Attempt;
+use crate::observe::attempt::{Attempt, Candidate};
 use crate::relay;
 
 /// `EX_CONFIG` of sysexits.h.
@@ -58,6 +59,13 @@ pub fn main() -> ExitCode {
                 ConfigError::Bad(report) => eprintln!("{}", report.render(io::stderr().is_terminal())),
                 error => eprintln!("error: {error}"),
             }
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+        // A guard that reads its configuration again finds what this command would have found itself.
+        Err(Failure::Other(error)) if error.is::<BadConfiguration>() => {
+            let text = error.to_string();
+            let prefix = if text.starts_with("error") { "" } else { "error: " };
+            eprintln!("{prefix}{text}");
             ExitCode::from(BAD_CONFIGURATION)
         }
         // `smtp-guard decisions list | head -1` is no failure.
@@ -103,7 +111,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             if let Some(missing) = origin.missing() {
                 eprintln!("{missing}: built-in values for a first try; `smtp-guard config show` shows them");
             }
-            Ok(run::run(config)?)
+            Ok(run::run(config, file.map(Path::to_owned))?)
         }
         Command::Check => {
             let path = file.unwrap_or(Path::new(DEFAULT_PATH));
@@ -122,7 +130,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             Ok(output::line(&format!("{}: the configuration is valid", path.display()))?)
         }
         Command::Config { command: ConfigCommand::Show { defaults, json } } => {
-            let config = if defaults { Config::defaults() } else { config::find(file)?.0 };
+            let config = if defaults { Config::defaults(&config::machine()) } else { config::find(file)?.0 };
             let text = if json.json {
                 serde_json::to_string_pretty(&config).map_err(anyhow::Error::from)?
             } else {
@@ -130,19 +138,30 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             };
             Ok(output::line(text.trim_end())?)
         }
+        Command::Config { command: ConfigCommand::Diff { json } } => Ok(reload::difference(&asker(file)?, json.json)?),
+        Command::Reload { dry_run, wait, json } => Ok(reload::reload(&asker(file)?, dry_run, wait, json.json)?),
         Command::Status { json } => {
             let status = client(file)?.status()?;
             Ok(output::show(json.json, &status, || output::status(&status))?)
         }
         Command::Top { json: true, .. } => Ok(top::json(&client(file)?)?),
         Command::Top { interval, json: false } => Ok(top::view(client(file)?, interval)?),
-        Command::Explain { ip, json } => {
+        Command::Explain { subject: Subject::User(user), json } => {
+            let view = client(file)?.account(&user)?;
+            Ok(output::show(json.json, &view, || accounts::explained(&view))?)
+        }
+        Command::Explain { subject: Subject::Address(ip), json } => {
             let explanation = client(file)?.explain(ip)?;
             Ok(output::show(json.json, &explanation, || explain::text(ip, &explanation))?)
         }
-        Command::Try { ip, helo, mail_from, rcpt_to, json } => {
-            let attempt = Attempt { ip, helo, mail_from, rcpt_to };
-            let rehearsal = client(file)?.attempt(&attempt)?;
+        Command::Accounts { command } => Ok(accounts::accounts(&client(file)?, command)?),
+        Command::Try { ip, helo, mail_from, rcpt_to, user, role, tls, json } => {
+            let user = user.map(|user| user.to_string());
+            let candidate =
+                |path: &Path| Ok::<_, ConfigError>(Candidate { path: path.to_owned(), text: config::text(path)? });
+            let config = file.map(candidate).transpose()?;
+            let attempt = Attempt { ip, helo, mail_from, rcpt_to, user, role, tls, config };
+            let rehearsal = asker(file)?.attempt(&attempt)?;
             Ok(output::show(json.json, &rehearsal, || attempt::text(&attempt, &rehearsal))?)
         }
         Command::Decisions { command } => decisions(&client(file)?, command),
@@ -196,6 +215,12 @@ fn warn_unsaved(saved: bool) {
 fn client(file: Option<&Path>) -> Result<AdminClient, Failure> {
     let (config, origin) = config::find(file)?;
     Ok(AdminClient::new(config.admin.socket).without(origin.missing()))
+}
+
+/// Asks the guard also where the file is bad: then it says so itself, and counts it.
+fn asker(file: Option<&Path>) -> Result<AdminClient, Failure> {
+    let (socket, missing) = config::find_socket(file)?;
+    Ok(AdminClient::new(socket).without(missing))
 }
 
 /// Rounded up: a ban never ends before it was asked to.

@@ -10,7 +10,7 @@ use crate::clock::WallTime;
 use crate::decision::Decision;
 use crate::observe::bounds::Reached;
 use crate::observe::log::printable;
-use crate::observe::status::{Certificate, Recipients, Server, Status};
+use crate::observe::status::{Certificate, Configuration, LastReload, Recipients, Server, Status};
 
 /// Writes one text and a line end. A closed pipe is an error here, and no panic.
 pub(super) fn line(text: &str) -> io::Result<()> {
@@ -76,6 +76,21 @@ fn server(server: &Server) -> String {
     format!("{address} ({answers}, {connections} connections)")
 }
 
+fn configuration(configuration: &Configuration) -> String {
+    let Configuration { generation, since, last_reload, waiting, earlier_sessions } = configuration;
+    let mut text = format!("generation {generation}, in force since {}", time::utc(*since));
+    if *earlier_sessions > 0 {
+        text.push_str(&format!("; {earlier_sessions} sessions go on by an earlier one"));
+    }
+    if let Some(LastReload { at, error: Some(_) }) = last_reload {
+        text.push_str(&format!("; the file was refused at {} (`smtp-guard check`)", time::utc(*at)));
+    }
+    if !waiting.is_empty() {
+        text.push_str(&format!("; needs a restart: {}", waiting.join(", ")));
+    }
+    text
+}
+
 /// The text of `status`.
 pub(super) fn status(status: &Status) -> String {
     let messages = &status.messages;
@@ -83,6 +98,7 @@ pub(super) fn status(status: &Status) -> String {
     let pairs = [
         ("version", status.version.clone()),
         ("up", time::length(status.uptime_seconds)),
+        ("configuration", configuration(&status.configuration)),
         ("listening on", status.listeners.join(", ")),
         ("backend", status.backend.iter().map(server).collect::<Vec<_>>().join(", ")),
         ("connections", status.connections.to_string()),
@@ -163,7 +179,7 @@ fn branch(value: &Value, depth: usize, lines: &mut Vec<String>) {
 }
 
 /// Columns aligned to the left, two spaces between them.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let mut lines = Vec::with_capacity(rows.len());

@@ -86,6 +86,11 @@ impl KernelBans for KernelPlane {
     }
 
     fn refresh(&self, config: &Config) -> Result<Refreshed, EdgeError> {
+        if config.edge.interfaces.is_empty() {
+            // One that somebody else loaded is not ours to write to.
+            self.close(&EdgeError::NotWanted);
+            return Ok(Refreshed::Gone);
+        }
         let found = Self::refresh(self)?;
         if found == Refreshed::Anew {
             match self.configure(config) {
@@ -227,8 +232,13 @@ impl BanTable {
     }
 
     /// Puts bans of networks in force in both planes, in place of those that they have. They wake the sessions of all sources
-    /// that are banned by networks at `at`.
-    pub fn apply_networks(&self, bans: &[(Net, Instant, Reason)], at: Instant) -> AppliedNetworks {
+    /// that are banned by networks at `at`, unless they are exempt: a network may hold somebody who was made so since.
+    pub fn apply_networks(
+        &self,
+        bans: &[(Net, Instant, Reason)],
+        at: Instant,
+        is_exempt: &dyn Fn(Source) -> bool,
+    ) -> AppliedNetworks {
         let order = self.order();
         let mut refused = Vec::new();
         let mut now = self.networks_mut();
@@ -245,7 +255,9 @@ impl BanTable {
         let (kernel, outside) = self.write_networks(&wanted);
         drop(order);
         if let Some(hook) = self.hook.get() {
-            hook(Fell::Networks(&|source| self.network_of(source, at).map(|(reason, _)| reason)));
+            hook(Fell::Networks(&|source| {
+                self.network_of(source, at).map(|(reason, _)| reason).filter(|_| !is_exempt(source))
+            }));
         }
         AppliedNetworks { kernel, outside, refused }
     }
@@ -492,16 +504,16 @@ mod tests {
             found.sort_unstable();
             found.into_iter().map(|(net, until, _)| (net, until.as_ns())).collect::<Vec<_>>()
         };
-        table.apply_networks(&[(narrow, at(100), Reason::Operator)], at(0)).kernel.unwrap();
+        table.apply_networks(&[(narrow, at(100), Reason::Operator)], at(0), &|_| false).kernel.unwrap();
         assert_eq!(*told.lock().unwrap(), [Some(Reason::Operator), None]);
         let inside = Source::v4(0xc000_0201);
         assert_eq!(table.banned(inside, at(99)), Some((Reason::Operator, at(100))));
         assert_eq!(table.banned(Source::v4(0xc000_0301), at(99)), None);
-        table.apply_networks(&[(wide, at(300), Reason::Operator)], at(0)).kernel.unwrap();
+        table.apply_networks(&[(wide, at(300), Reason::Operator)], at(0), &|_| false).kernel.unwrap();
         assert_eq!(in_kernel(), [(wide, 300), (narrow, 300)]);
         assert_eq!(table.sweep(at(100)), [narrow.into()]);
         assert_eq!((in_kernel(), table.networks()), (vec![(wide, 300)], 1));
-        table.apply_networks(&[(narrow, at(200), Reason::Operator)], at(0)).kernel.unwrap();
+        table.apply_networks(&[(narrow, at(200), Reason::Operator)], at(0), &|_| false).kernel.unwrap();
         table.lift_networks(&[wide]).unwrap();
         assert_eq!(in_kernel(), [(narrow, 200)], "its own end again");
         table.lift_networks(&[narrow]).unwrap();
@@ -514,7 +526,7 @@ mod tests {
         let table = BanTable::new(Some(kernel.clone()), 10);
         let nets: Vec<_> = (0..fake::NETWORKS as u32 + 2).map(|n| net(&format!("192.0.{n}.0/24"))).collect();
         let bans: Vec<_> = nets.iter().map(|net| (*net, at(100), Reason::Operator)).collect();
-        let applied = table.apply_networks(&bans, at(0));
+        let applied = table.apply_networks(&bans, at(0), &|_| false);
         applied.kernel.unwrap();
         assert_eq!((applied.outside, table.networks_outside(), applied.refused), (2, 2, vec![]));
         let last = Source::v4(0xc000_0000 + (fake::NETWORKS as u32 + 1) * 256);

@@ -68,6 +68,8 @@ pub enum EdgeError {
     NotWritten { entry: String },
     #[error("no kernel plane is loaded below {directory}: `smtp-guard edge load`", directory = .directory.display())]
     NotLoaded { directory: PathBuf },
+    #[error("no [edge] interfaces are configured")]
+    NotWanted,
 }
 
 impl EdgeError {

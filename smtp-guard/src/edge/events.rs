@@ -55,6 +55,9 @@ impl Events {
     /// Of the plane that is loaded now.
     pub fn open(plane: &KernelPlane) -> Result<Self, EdgeError> {
         let pins = plane.pins();
+        if !plane.is_current() {
+            return Err(EdgeError::NotLoaded { directory: pins.directory().to_owned() });
+        }
         let id = maps::id(pins, "EVENTS")?;
         let ring = maps::open(pins, "EVENTS")?.try_into().map_err(EdgeError::map("EVENTS"))?;
         let sampling = maps::open(pins, "SAMPLES")?.try_into().map_err(EdgeError::map("SAMPLES"))?;

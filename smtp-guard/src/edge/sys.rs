@@ -1,5 +1,5 @@
 //! Fenced: the system calls that no crate offers. Everything unsafe of the user plane is in this file.
-#![allow(unsafe_code, reason = "bpf(2) and a socket option that aya and rustix lack; each block has its proof")]
+#![allow(unsafe_code, reason = "bpf(2) and socket options that aya and rustix lack; each block has its proof")]
 
 use std::ffi::CString;
 use std::io;
@@ -22,6 +22,8 @@ const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
 const BPF_LINK_GET_NEXT_ID: libc::c_long = 31;
 /// Since Linux 5.14; not in every version of libc's headers.
 const SO_NETNS_COOKIE: libc::c_int = 71;
+/// A bit of SO_BUF_LOCK: the send buffer's size was set and stays. (The other, 2, is the receive buffer's.)
+const SOCK_SNDBUF_LOCK: libc::c_int = 1;
 
 /// The part of `union bpf_attr` that BPF_OBJ_PIN and BPF_OBJ_GET read.
 #[repr(C)]
@@ -378,6 +380,26 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
         error if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(0),
         error => Err(error),
     }
+}
+
+/// Lets the kernel choose the size of `socket`'s receive buffer again, which a size that was set forbids. Fails before Linux
+/// 5.14.
+pub(crate) fn let_receive_buffer_grow(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // Of both locks the one of the send buffer stays: where it was set, it is to be.
+    set_option(socket, libc::SOL_SOCKET, libc::SO_BUF_LOCK, SOCK_SNDBUF_LOCK)
+}
+
+/// Lets the receive window of `socket` grow to `bytes`, if the buffer does.
+pub(crate) fn let_window_grow(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, bytes)
+}
+
+fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the socket is open; `value` is readable for `length` bytes, and both live over the call.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn number(fd: BorrowedFd<'_>) -> u32 {

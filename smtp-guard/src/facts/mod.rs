@@ -2,3 +2,5 @@
 
 pub mod dns;
 pub mod recipients;
+
+pub use smtp_guard_core::facts::unknown;

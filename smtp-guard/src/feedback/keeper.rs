@@ -8,7 +8,7 @@ use smtp_guard_ebpf::reason::Reason;
 use tokio::sync::oneshot;
 
 use super::Meter;
-use crate::addr::{Ipv6Prefix, NetSet, Source};
+use crate::addr::{Ipv6Prefix, Source};
 use crate::clock::{Both, Instant, Steady};
 use crate::config::Config;
 use crate::decision::{Ban, Origin};
@@ -21,6 +21,8 @@ use crate::marks::Marks;
 use crate::observe::log::{SECURITY, printable};
 use crate::offence::{Conduct, Report};
 use crate::rates::Counters;
+use crate::rates::accounts::User;
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 mod explain;
@@ -31,9 +33,7 @@ mod persist;
 use latest::Latest;
 
 pub(super) struct Keeper {
-    config: Arc<Config>,
-    /// See [`Config::untouchable`].
-    untouchable: NetSet,
+    snapshot: Arc<Snapshot>,
     ledger: Ledger,
     table: Arc<BanTable>,
     store: Store,
@@ -45,6 +45,8 @@ pub(super) struct Keeper {
     sweeps: usize,
     /// Changed, but the store's queue was full.
     unsaved: HashSet<Key>,
+    /// Likewise, of users.
+    unsaved_holds: HashSet<User>,
     meter: Arc<dyn Meter>,
     /// The kernel plane as the last sweep found it.
     kernel: Result<Refreshed, String>,
@@ -55,21 +57,20 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(
-        config: Arc<Config>,
+        snapshot: Arc<Snapshot>,
         table: Arc<BanTable>,
         store: Store,
         meter: Arc<dyn Meter>,
         marks: Arc<Marks>,
         counters: Arc<Counters>,
     ) -> Self {
+        let config = snapshot.config();
         let mut ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), config.edge.max_sources as usize);
         ledger.set_digests(store.digests());
-        let untouchable = config.untouchable();
         // How it begins is told by whoever opened it.
-        let kernel = look_at_kernel(&table, &config);
+        let kernel = look_at_kernel(&table, config);
         Self {
-            config,
-            untouchable,
+            snapshot,
             ledger,
             table,
             store,
@@ -80,11 +81,25 @@ impl Keeper {
             written: crate::clock::now(),
             sweeps: 0,
             unsaved: HashSet::new(),
+            unsaved_holds: HashSet::new(),
             meter,
             kernel,
             wall: Steady::new(crate::clock::both()),
             over: Vec::new(),
         }
+    }
+
+    /// Judges by `snapshot` from here on, and lifts the bans of whom it exempts.
+    pub(super) fn adopt_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        let config = snapshot.config();
+        self.ledger.set_rules(config.harvest.clone(), config.auth.clone());
+        self.snapshot = snapshot;
+        let exempt: Vec<_> = self.decisions.keys().copied().filter(|key| self.is_exempt(*key)).collect();
+        for key in exempt {
+            tracing::info!(source = self.text(key), "ban lifted: the source is exempt now");
+            self.forget(key);
+        }
+        self.count_bans();
     }
 
     /// Puts store and kernel map together: unexpired bans of the store go into force, bans that only the kernel has are
@@ -113,6 +128,7 @@ impl Keeper {
         self.take_bans(found.bans, both);
         if found.begun {
             self.unsaved.extend(self.decisions.keys());
+            self.unsave_holds(both);
         }
     }
 
@@ -150,6 +166,7 @@ impl Keeper {
             ban.until = ban.until.later(step);
             self.unsaved.insert(ban.key);
         }
+        self.unsave_holds(both);
         let over = std::mem::take(&mut self.over);
         self.take_bans(over, both);
     }
@@ -197,13 +214,13 @@ impl Keeper {
     pub(super) fn on_report(&mut self, report: Report) {
         let Report { client, at, conduct } = report;
         self.meter.offence(label(&conduct));
-        if self.untouchable.contains(client.ip()) {
+        if self.snapshot.untouchable().contains(client.ip()) {
             return;
         }
-        let source = client.source(self.config.limits.ipv6_prefix);
+        let source = client.source(self.prefix());
         let banned = self.decisions.contains_key(&source.into()) || self.networks_of(source).next().is_some();
-        let (untouchable, prefix) = (&self.untouchable, self.config.limits.ipv6_prefix);
-        let is_exempt = |target| untouchable.touches(target, prefix);
+        let (snapshot, prefix) = (Arc::clone(&self.snapshot), self.prefix());
+        let is_exempt = |target| snapshot.untouchable().touches(target, prefix);
         let verdicts = gate::report(&mut self.ledger, &self.marks, source, conduct, at, banned, is_exempt);
         for verdict in verdicts {
             let who = match verdict.target {
@@ -221,11 +238,11 @@ impl Keeper {
     }
 
     fn count_evicted(&mut self) {
-        for source in self.ledger.take_evicted() {
-            self.marks.forget(source, false);
+        let (evicted, not_admitted) = gate::clear(&mut self.ledger, &self.marks);
+        for _ in 0..evicted {
             self.meter.bound_reached("ledger");
         }
-        for _ in 0..self.ledger.take_not_admitted() {
+        for _ in 0..not_admitted {
             self.meter.bound_reached("ledger_offenders");
         }
     }
@@ -285,7 +302,10 @@ impl Keeper {
             self.applied(kernel.map(drop), displaced);
         }
         if !networks.is_empty() {
-            let AppliedNetworks { kernel, outside, refused } = self.table.apply_networks(&networks, now);
+            let AppliedNetworks { kernel, outside, refused } = {
+                let is_exempt = |source: Source| self.is_exempt(source.into());
+                self.table.apply_networks(&networks, now, &is_exempt)
+            };
             if outside > 0 {
                 self.meter.bound_reached("kernel_networks");
                 tracing::warn!(
@@ -381,6 +401,7 @@ impl Keeper {
                 None => self.unsave(key),
             }
         }
+        self.sweep_accounts(&both);
         self.ledger.sweep(both.instant);
         self.sweeps = self.sweeps.wrapping_add(1);
         self.marks.sweep(both.instant, self.sweeps);
@@ -392,7 +413,7 @@ impl Keeper {
 
     /// A kernel plane that was loaded meanwhile gets the bans in force. Each change is told once.
     fn follow_kernel(&mut self, both: &Both) {
-        let found = look_at_kernel(&self.table, &self.config);
+        let found = look_at_kernel(&self.table, self.snapshot.config());
         let before = std::mem::replace(&mut self.kernel, found);
         match &self.kernel {
             Ok(Refreshed::Anew) => {
@@ -455,16 +476,16 @@ impl Keeper {
 
     /// Says when all that was changed until now is on disk; `None`: not all of it can be handed over now.
     pub(super) fn written(&self) -> Option<oneshot::Receiver<()>> {
-        if self.unsaved.is_empty() { self.store.written().ok() } else { None }
+        self.unsaved.is_empty().then(|| self.store.written())
     }
 
     /// Whether a ban of `key` must not be. In a network there may be exempt addresses, which both planes let in.
     fn is_exempt(&self, key: Key) -> bool {
-        key.source().is_some_and(|source| self.untouchable.touches(source, self.prefix()))
+        key.source().is_some_and(|source| self.snapshot.untouchable().touches(source, self.prefix()))
     }
 
     fn prefix(&self) -> Ipv6Prefix {
-        self.config.limits.ipv6_prefix
+        self.snapshot.config().limits.ipv6_prefix
     }
 
     fn text(&self, key: Key) -> String {

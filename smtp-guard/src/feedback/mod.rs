@@ -15,13 +15,14 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
 use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept};
 use crate::edge::bans::BanTable;
 use crate::key::Who;
 use crate::marks::Marks;
 use crate::offence::Report;
 use crate::rates::Counters;
+use crate::rates::accounts::{AccountView, User};
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 mod keeper;
@@ -32,8 +33,8 @@ use keeper::Keeper;
 const REPORTS: usize = 65_536;
 /// Questions of the command line that wait.
 const CONTROLS: usize = 64;
-/// How long an answer about a change waits for the disk: less than the command line does.
-const WRITTEN: Duration = Duration::from_secs(2);
+/// How long an operator waits for the disk.
+const DISK: Duration = Duration::from_secs(2);
 /// How often expired bans are swept and unsaved ones are tried again.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -45,6 +46,8 @@ pub trait Meter: Send + Sync + 'static {
     fn ban(&self, reason: Reason);
     /// A source or network with a history hears 4xx from now on.
     fn deferral(&self, reason: Reason);
+    /// A user is held by the operator.
+    fn user_held(&self, reason: Reason);
     /// Bans in force, and how many of them are of networks.
     fn bans_active(&self, bans: usize, networks: usize);
     /// Whether the store is written.
@@ -73,6 +76,9 @@ impl std::fmt::Debug for Feedback {
     }
 }
 
+/// The account that was changed, and what resolves when the change is on disk.
+type Done = (AccountView, oneshot::Receiver<()>);
+
 enum Control {
     Decisions(oneshot::Sender<Vec<Decision>>),
     Latest(oneshot::Sender<Vec<Decision>>),
@@ -81,6 +87,9 @@ enum Control {
     Delete { who: Who, answer: oneshot::Sender<Result<Option<Kept<Decision>>, ControlError>> },
     DeleteAll(oneshot::Sender<Kept<usize>>),
     Explain { ip: IpAddr, answer: oneshot::Sender<Explanation> },
+    Hold { user: User, length: Option<Duration>, text: String, answer: oneshot::Sender<Result<Done, ControlError>> },
+    Release { user: User, answer: oneshot::Sender<Option<Done>> },
+    Apply { snapshot: Arc<Snapshot>, answer: oneshot::Sender<()> },
     Close,
 }
 
@@ -114,7 +123,7 @@ impl Feedback {
     }
 
     /// Bans `who` for `length`, in place of a ban that it has. The answer comes once the decision is on disk, or after
-    /// [`WRITTEN`].
+    /// [`DISK`].
     pub async fn add(&self, who: Who, length: Duration, text: String) -> Result<Kept<Decision>, ControlError> {
         self.ask(|answer| Control::Add { who, length, text, answer }).await?
     }
@@ -139,6 +148,25 @@ impl Feedback {
         self.ask(|answer| Control::Explain { ip, answer }).await
     }
 
+    /// Holds `user` for `length`, or until he is released. When this returns it is on disk, or the disk takes its time.
+    pub async fn hold(&self, user: User, length: Option<Duration>, text: String) -> Result<AccountView, ControlError> {
+        let done = self.ask(|answer| Control::Hold { user, length, text, answer }).await?;
+        Ok(on_disk(done?).await)
+    }
+
+    /// Forgets what is counted of `user`, and his hold; what it was.
+    pub async fn release(&self, user: User) -> Result<Option<AccountView>, ControlError> {
+        match self.ask(|answer| Control::Release { user, answer }).await? {
+            Some(done) => Ok(Some(on_disk(done).await)),
+            None => Ok(None),
+        }
+    }
+
+    /// Judges by `snapshot` from here on. Bans of whom it exempts are lifted in both planes when this returns.
+    pub async fn apply(&self, snapshot: Arc<Snapshot>) -> Result<(), ControlError> {
+        self.ask(|answer| Control::Apply { snapshot, answer }).await
+    }
+
     /// Ends the task, whoever still holds a handle: what was counted is saved. Reports after it are dropped.
     pub async fn close(&self) {
         // An error means that it has ended.
@@ -155,10 +183,16 @@ impl Feedback {
     }
 }
 
+/// Waits a moment for the disk: it is in force all the same.
+async fn on_disk((view, written): Done) -> AccountView {
+    let _ = tokio::time::timeout(DISK, written).await;
+    view
+}
+
 /// Starts the task. Bans of the store and of the kernel map are in force when this returns, and what was counted is
 /// there again.
 pub fn start(
-    config: Arc<Config>,
+    snapshot: Arc<Snapshot>,
     bans: Arc<BanTable>,
     store: Store,
     meter: Arc<dyn Meter>,
@@ -166,8 +200,8 @@ pub fn start(
     let (reports, report_queue) = mpsc::channel(REPORTS);
     let (controls, control_queue) = mpsc::channel(CONTROLS);
     let marks = Arc::new(Marks::default());
-    let counters = Arc::new(Counters::new(&config));
-    let mut keeper = Keeper::new(config, bans, store, Arc::clone(&meter), Arc::clone(&marks), Arc::clone(&counters));
+    let counters = Arc::new(Counters::new(snapshot.config()));
+    let mut keeper = Keeper::new(snapshot, bans, store, Arc::clone(&meter), Arc::clone(&marks), Arc::clone(&counters));
     keeper.restore();
     let task = tokio::spawn(run(keeper, report_queue, control_queue));
     (Feedback { reports, controls, meter, marks, counters }, task)
@@ -222,6 +256,12 @@ fn answer(keeper: &mut Keeper, control: Control) {
             once_written(keeper, lifted, move |kept| drop(answer.send(kept)))
         }
         Control::Explain { ip, answer } => answer.send(keeper.explain(ip)).map_err(drop),
+        Control::Hold { user, length, text, answer } => answer.send(keeper.hold(user, length, text)).map_err(drop),
+        Control::Release { user, answer } => answer.send(keeper.release(&user)).map_err(drop),
+        Control::Apply { snapshot, answer } => {
+            keeper.adopt_snapshot(snapshot);
+            answer.send(()).map_err(drop)
+        }
         Control::Close => Ok(()),
     };
 }
@@ -235,7 +275,7 @@ fn once_written<T: Send + 'static>(
     let written = keeper.written();
     tokio::spawn(async move {
         let saved = match written {
-            Some(written) => matches!(tokio::time::timeout(WRITTEN, written).await, Ok(Ok(()))),
+            Some(written) => matches!(tokio::time::timeout(DISK, written).await, Ok(Ok(()))),
             None => false,
         };
         answer(Kept { what, saved });

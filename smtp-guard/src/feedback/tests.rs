@@ -4,9 +4,12 @@ use std::sync::Mutex;
 use super::*;
 use crate::addr::{ClientAddr, Ipv6Prefix, Source};
 use crate::clock::{Both, Instant};
+use crate::config::Config;
 use crate::edge::bans::KernelBans as _;
 use crate::edge::bans::fake::{Fake, State};
+use crate::ledger::networks::Network;
 use crate::offence::{Conduct, Digest};
+use crate::rates::{Room, Tally};
 
 #[derive(Default)]
 struct Counted(Mutex<Vec<String>>);
@@ -31,6 +34,9 @@ impl Meter for Counted {
     fn deferral(&self, reason: Reason) {
         self.note(format!("deferral {}", reason.label()));
     }
+    fn user_held(&self, reason: Reason) {
+        self.note(format!("held {}", reason.label()));
+    }
     fn bans_active(&self, _bans: usize, _networks: usize) {}
     fn store(&self, _well: bool) {}
     fn report_dropped(&self) {
@@ -48,7 +54,7 @@ impl Meter for Counted {
 pub(crate) fn alone(config: &Arc<Config>, bans: &Arc<BanTable>) -> Feedback {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), Ipv6Prefix::default()).unwrap();
-    start(Arc::clone(config), Arc::clone(bans), store, Arc::new(Counted::default())).0
+    start(Arc::new(Snapshot::new(Arc::clone(config), None)), Arc::clone(bans), store, Arc::new(Counted::default())).0
 }
 
 struct World {
@@ -67,17 +73,29 @@ impl World {
         let store = Store::open(self.directory.path(), Ipv6Prefix::default()).unwrap();
         let table = Arc::new(BanTable::new(None, 100));
         let meter = Arc::new(Counted::default());
-        let (feedback, task) = start(Arc::clone(&self.config), Arc::clone(&table), store, meter.clone());
+        let (feedback, task) =
+            start(Arc::new(Snapshot::new(Arc::clone(&self.config), None)), Arc::clone(&table), store, meter.clone());
         (feedback, task, table, meter)
     }
 
     /// What the task keeps, without the task, in front of `kernel`.
     fn keeper(&self, kernel: Arc<Fake>) -> Keeper {
+        self.keeper_of(kernel, Arc::new(Counters::new(&self.config)))
+    }
+
+    /// Likewise, with `counters`.
+    fn keeper_of(&self, kernel: Arc<Fake>, counters: Arc<Counters>) -> Keeper {
         let store = Store::open(self.directory.path(), Ipv6Prefix::default()).unwrap();
         let table = Arc::new(BanTable::new(Some(kernel), 100));
-        let counters = Arc::new(Counters::new(&self.config));
         let meter = Arc::new(Counted::default());
-        Keeper::new(Arc::clone(&self.config), table, store, meter, Arc::default(), counters)
+        Keeper::new(
+            Arc::new(Snapshot::new(Arc::clone(&self.config), None)),
+            table,
+            store,
+            meter,
+            Arc::default(),
+            counters,
+        )
     }
 }
 
@@ -352,4 +370,71 @@ async fn d7_a_stop_saves_what_was_reported_although_sessions_hold_on() {
     let (feedback, _task, table, _) = world.start();
     assert_eq!(table.len(), 1);
     drop(feedback);
+}
+
+#[tokio::test]
+async fn a_hold_outlives_a_crash_and_counts_a_restart() {
+    let world = World::new();
+    let (feedback, task, _, meter) = world.start();
+    let (bob, ann) = (User::new("bob").unwrap(), User::new("ann").unwrap());
+    let limits = &world.config.limits;
+    let network = Network::of(Ipv6Prefix::default().source("192.0.2.1".parse().unwrap()));
+    let accounts = &feedback.counters().accounts;
+    accounts.message(limits, &ann, network, crate::clock::now(), Tally::Count, || Room::Free).unwrap();
+    let held = feedback.hold(bob.clone(), None, "stolen".to_owned()).await.unwrap();
+    assert_eq!((held.held.unwrap().origin.as_str(), meter.count("held user_held")), ("operator", 1));
+    // What is on disk now is what a guard finds that is started after kill -9.
+    let crashed = World::new();
+    for file in std::fs::read_dir(world.directory.path()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), crashed.directory.path().join(file.file_name())).unwrap();
+    }
+    let text = |feedback: &Feedback, user: &User| {
+        let view = feedback.counters().accounts.view(limits, user, &crate::clock::both())?;
+        Some((view.held.map(|held| (held.text, held.until.as_ms())), view.counts[0].count, view.networks.len()))
+    };
+    let stolen = Some((Some(("stolen".to_owned(), i64::MAX)), 0, 0));
+    let (after, _task, _, _) = crashed.start();
+    assert_eq!((text(&after, &bob), text(&after, &ann)), (stolen.clone(), None));
+    feedback.close().await;
+    task.await.unwrap();
+    let (feedback, task, _, _) = world.start();
+    assert_eq!((text(&feedback, &bob), text(&feedback, &ann)), (stolen, Some((None, 1, 1))));
+    for user in [bob.clone(), ann.clone()] {
+        assert!(feedback.release(user.clone()).await.unwrap().is_some());
+        assert!(feedback.release(user).await.unwrap().is_none());
+    }
+    feedback.close().await;
+    task.await.unwrap();
+    let (feedback, _task, _, _) = world.start();
+    assert_eq!((text(&feedback, &bob), text(&feedback, &ann)), (None, None), "what was released stays so");
+}
+
+#[test]
+fn a_hold_ends_and_is_written_anew_when_the_clock_is_set() {
+    let (world, bob, begun) = (World::new(), User::new("bob").unwrap(), crate::clock::both());
+    let at = |seconds: u64, ahead_ms: i64| {
+        let instant = begun.instant.after(Duration::from_secs(seconds));
+        Both { instant, wall: begun.wall_at(instant).later(ahead_ms) }
+    };
+    let day_ms = 86_400_000;
+    let counters = Arc::new(Counters::new(&world.config));
+    let mut keeper = world.keeper_of(Arc::new(Fake::default()), counters);
+    keeper.restore_at(at(0, 0));
+    let held = keeper.hold(bob.clone(), Some(Duration::from_secs(3600)), "stolen".to_owned());
+    assert!(held.is_ok());
+    keeper.sweep_at(at(20, day_ms));
+    keeper.sweep_at(at(21, day_ms));
+    drop(keeper);
+    for (seconds, is_held) in [(3500, true), (3700, false)] {
+        let counters = Arc::new(Counters::new(&world.config));
+        let mut keeper = world.keeper_of(Arc::new(Fake::default()), Arc::clone(&counters));
+        keeper.restore_at(at(30, day_ms));
+        keeper.sweep_at(at(seconds, day_ms));
+        assert_eq!(counters.accounts.hold_of(&bob, at(0, 0).instant).is_some(), is_held, "{seconds}");
+    }
+    let counters = Arc::new(Counters::new(&world.config));
+    let mut keeper = world.keeper_of(Arc::new(Fake::default()), Arc::clone(&counters));
+    keeper.restore_at(at(30, day_ms));
+    assert_eq!(counters.accounts.hold_of(&bob, at(0, 0).instant), None, "the store has forgotten it, too");
 }

@@ -10,9 +10,14 @@
 //! | DELETE /decisions/{who} | [`Kept`] with the [`Decision`] lifted; 404 where there was none |
 //! | DELETE /decisions | [`Kept`] with [`Deleted`] |
 //! | GET /explain/{ip} | [`Explanation`] |
+//! | GET /accounts | [`AccountList`] of at most [`ACCOUNTS`] users |
+//! | GET /accounts/{user} | the [`AccountView`]; 404 where nothing is known |
+//! | POST /accounts, [`Hold`] | the [`AccountView`] of the user, who is held now |
+//! | DELETE /accounts/{user} | the [`AccountView`] that is forgotten; 404 where there was none |
 //! | POST /try, [`Attempt`] | [`Rehearsal`] |
+//! | POST /reload, [`Reload`] | [`Reloaded`]; 422 where the configuration can't be used |
 //!
-//! Errors are [`Failure`] with status 400 (bad request), 404, 405, 409 (refused: somebody who must not be blocked), 413 or 503.
+//! Errors are [`Failure`] with status 400 (bad request), 404, 405, 409 (refused: somebody who must not be blocked), 413, 422 or 503.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -28,12 +33,15 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{Attempt, Rehearsal};
+use super::reload::{Reload, Reloaded};
 pub use super::socket::{Socket, SocketError};
 use super::status::About;
 use crate::addr::{canonical, no_source};
+use crate::config::FILE_BYTES;
 use crate::decision::ControlError;
 use crate::decision::{Decision, Entry, Explanation, Imported, Kept};
 use crate::key::Who;
+use crate::rates::accounts::{AccountList, AccountView, User};
 
 /// Bytes of a request's body.
 const BODY: usize = 4096;
@@ -41,10 +49,26 @@ const BODY: usize = 4096;
 const IMPORT_BODY: usize = 4 << 20;
 /// Entries of one [`Import`]: so many keep others waiting for less than a tenth of a second.
 pub const IMPORT_ENTRIES: usize = 8192;
+/// The same where a configuration comes along, as a JSON string.
+const CANDIDATE: usize = 2 * FILE_BYTES as usize + BODY;
 /// Bytes of an operator's reason: what a log line shows of it.
 pub const REASON_BYTES: usize = super::log::PRINTABLE_BYTES;
 /// The longest ban that can be asked for: ten years.
 pub const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Users in one answer.
+pub const ACCOUNTS: usize = 1000;
+
+/// A user to be held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    pub user: String,
+    /// 1 to [`LONGEST`]; none: until the user is released.
+    pub seconds: Option<u64>,
+    /// At most [`REASON_BYTES`], without control characters.
+    pub reason: String,
+}
 
 /// A ban to be made by hand.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +126,21 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn delete_all(&self) -> impl Future<Output = Result<Kept<usize>, Refusal>> + Send;
     /// All that is known of `ip`.
     fn explain(&self, ip: IpAddr) -> impl Future<Output = Result<Explanation, Refusal>> + Send;
+    /// Users that sent something lately or are held, at most [`ACCOUNTS`].
+    fn accounts(&self) -> impl Future<Output = Result<AccountList, Refusal>> + Send;
+    /// What is known of `user`.
+    fn account(&self, user: User) -> impl Future<Output = Result<Option<AccountView>, Refusal>> + Send;
+    /// Holds `user`, for `length` or until he is released.
+    fn hold(
+        &self,
+        user: User,
+        length: Option<Duration>,
+        text: String,
+    ) -> impl Future<Output = Result<AccountView, Refusal>> + Send;
+    /// Forgets what is counted of `user`, and his hold.
+    fn release(&self, user: User) -> impl Future<Output = Result<Option<AccountView>, Refusal>> + Send;
+    /// Reads the configuration again and applies it, or says what that would change.
+    fn reload(&self, dry_run: bool) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
     /// What would happen to a client.
     fn attempt(&self, attempt: Attempt) -> impl Future<Output = Result<Rehearsal, Refusal>> + Send;
 }
@@ -111,6 +150,8 @@ pub trait Control: Clone + Send + Sync + 'static {
 pub enum Refusal {
     /// It won't: the text says why.
     Refused(String),
+    /// What it was given, or reads, is bad: the text says where and why.
+    Bad(String),
     /// It can't now: the ledger has stopped or doesn't answer.
     Unavailable(String),
 }
@@ -145,7 +186,10 @@ fn router<C: Control>(control: C, about: About) -> Router {
         .route("/decisions", get(list::<C>).post(add::<C>).delete(delete_all::<C>))
         .route("/decisions/{*who}", axum::routing::delete(delete::<C>))
         .route("/explain/{ip}", get(explain::<C>))
-        .route("/try", axum::routing::post(attempt::<C>))
+        .route("/accounts", get(accounts::<C>).post(hold::<C>))
+        .route("/accounts/{user}", get(account::<C>).delete(release::<C>))
+        .route("/try", axum::routing::post(attempt::<C>).layer(DefaultBodyLimit::max(CANDIDATE)))
+        .route("/reload", axum::routing::post(reload::<C>))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path"))
         .layer(DefaultBodyLimit::max(BODY))
@@ -228,6 +272,53 @@ async fn explain<C: Control>(State(shared): State<Shared<C>>, UrlPath(ip): UrlPa
     }
 }
 
+async fn accounts<C: Control>(State(shared): State<Shared<C>>) -> Response {
+    answer(shared.control.accounts().await)
+}
+
+async fn account<C: Control>(State(shared): State<Shared<C>>, UrlPath(name): UrlPath<String>) -> Response {
+    match user(&name) {
+        Ok(user) => known(&user, shared.control.account(user.clone()).await),
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+async fn hold<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
+    let hold: Hold = match read(body, "hold") {
+        Ok(hold) => hold,
+        Err(problem) => return problem,
+    };
+    match hold.check() {
+        Ok((user, length, text)) => answer(shared.control.hold(user, length, text).await),
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+async fn release<C: Control>(State(shared): State<Shared<C>>, UrlPath(name): UrlPath<String>) -> Response {
+    match user(&name) {
+        Ok(user) => known(&user, shared.control.release(user.clone()).await),
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+fn known(user: &User, found: Result<Option<AccountView>, Refusal>) -> Response {
+    match found {
+        Ok(None) => {
+            let name = super::log::printable(user.name().as_bytes());
+            problem(StatusCode::NOT_FOUND, &format!("nothing is counted of a user {name}, and he is not held"))
+        }
+        Ok(Some(view)) => Json(view).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn reload<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
+    match read::<Reload>(body, "reload") {
+        Ok(Reload { dry_run }) => answer(shared.control.reload(dry_run).await),
+        Err(problem) => problem,
+    }
+}
+
 async fn attempt<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
     match read::<Attempt>(body, "attempt") {
         Ok(attempt) => {
@@ -251,12 +342,9 @@ fn read<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>, wha
 
 impl Add {
     fn check(self) -> Result<(Who, Duration, String), String> {
-        check_seconds(self.seconds)?;
-        check_reason(&self.reason)?;
-        if let Some(ip) = self.ip.address() {
-            client(ip)?;
-        }
-        Ok((self.ip, Duration::from_secs(self.seconds), self.reason))
+        let length = length(self.seconds)?;
+        self.ip.address().map(client).transpose()?;
+        Ok((self.ip, length, reason(self.reason)?))
     }
 }
 
@@ -265,25 +353,42 @@ impl Import {
         if self.entries.len() > IMPORT_ENTRIES {
             return Err(format!("more than {IMPORT_ENTRIES} entries at once"));
         }
-        check_reason(&self.reason)?;
+        is_reason(&self.reason)?;
         for Entry { who: _, seconds, text } in &self.entries {
-            seconds.map_or(Ok(()), check_seconds)?;
-            text.as_deref().map_or(Ok(()), check_reason)?;
+            seconds.map_or(Ok(()), |seconds| length(seconds).map(drop))?;
+            text.as_deref().map_or(Ok(()), is_reason)?;
         }
         Ok(())
     }
 }
 
-fn check_seconds(seconds: u64) -> Result<(), String> {
-    let fits = (1..=LONGEST.as_secs()).contains(&seconds);
-    if fits { Ok(()) } else { Err(format!("seconds must be 1 to {}", LONGEST.as_secs())) }
+impl Hold {
+    fn check(self) -> Result<(User, Option<Duration>, String), String> {
+        let length = self.seconds.map(length).transpose()?;
+        Ok((user(&self.user)?, length, reason(self.reason)?))
+    }
 }
 
-fn check_reason(reason: &str) -> Result<(), String> {
-    if reason.len() > REASON_BYTES {
+fn length(seconds: u64) -> Result<Duration, String> {
+    match (1..=LONGEST.as_secs()).contains(&seconds) {
+        true => Ok(Duration::from_secs(seconds)),
+        false => Err(format!("seconds must be 1 to {}", LONGEST.as_secs())),
+    }
+}
+
+fn reason(text: String) -> Result<String, String> {
+    is_reason(&text).map(|()| text)
+}
+
+fn is_reason(text: &str) -> Result<(), String> {
+    if text.len() > REASON_BYTES {
         return Err(format!("the reason is longer than {REASON_BYTES} bytes"));
     }
-    if reason.chars().any(char::is_control) { Err(String::from("the reason holds control characters")) } else { Ok(()) }
+    if text.chars().any(char::is_control) { Err(String::from("the reason holds control characters")) } else { Ok(()) }
+}
+
+fn user(name: &str) -> Result<User, String> {
+    User::new(name).ok_or_else(|| format!("{:?} is no name of a user", super::log::printable(name.as_bytes())))
 }
 
 /// `ip` as a source is known by, if it can be one.
@@ -317,6 +422,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
             Self::Refused(error) => problem(StatusCode::CONFLICT, &error),
+            Self::Bad(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error),
             Self::Unavailable(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &error),
         }
     }

@@ -28,6 +28,7 @@ use super::kernel::{KernelCollector, verdict};
 use crate::session::Outcome;
 
 mod blocklists;
+mod configuration;
 mod drops;
 mod read;
 mod recipients;
@@ -47,6 +48,7 @@ struct Inner {
     bans: ByReason,
     deferrals: ByReason,
     observed: ByReason,
+    user_holds: ByReason,
     lookups: Labelled<Labels, Counter>,
     bans_active: Gauge,
     networks_active: Gauge,
@@ -58,6 +60,7 @@ struct Inner {
     backends: Labelled<Vec<(&'static str, String)>, Gauge>,
     handshakes_failed: Labelled<Labels, Counter>,
     certificates: Arc<OnceLock<Arc<dyn Certificates>>>,
+    configuration: configuration::Configuration,
     recipients: recipients::Recipients,
     blocklists: blocklists::Blocklists,
     drops: drops::Drops,
@@ -86,6 +89,7 @@ impl Metrics {
         let deferrals = labelled(&mut registry, "deferrals", "Sources and networks that were deferred, by reason");
         let observed =
             labelled(&mut registry, "observed", "What checks that only observe would have refused, by reason");
+        let user_holds = labelled(&mut registry, "user_holds", "Users that went over a limit or were held, by reason");
         let lookups = labelled(&mut registry, "dns_lookups", "Questions to DNS by kind and result");
         let bans_active = Gauge::default();
         registry.register("bans_active", "Bans in force now, of sources and networks", bans_active.clone());
@@ -110,6 +114,7 @@ impl Metrics {
             labelled(&mut registry, "tls_handshakes_failed", "TLS handshakes with clients that failed, by reason");
         let certificates = Arc::new(OnceLock::new());
         registry.register_collector(Box::new(CertificatesCollector(Arc::clone(&certificates))));
+        let configuration = configuration::Configuration::register(&mut registry);
         let recipients = recipients::Recipients::register(&mut registry);
         let blocklists = blocklists::Blocklists::register(&mut registry);
         let drops = drops::Drops::register(&mut registry);
@@ -126,6 +131,7 @@ impl Metrics {
             bans: ByReason::new(bans, "reason", is_ban),
             deferrals: ByReason::new(deferrals, "reason", |reason| matches!(reason, Reason::Harvest | Reason::Trap)),
             observed: ByReason::new(observed, "reason", is_check),
+            user_holds: ByReason::new(user_holds, "reason", Reason::is_of_user),
             lookups,
             bans_active,
             networks_active,
@@ -137,6 +143,7 @@ impl Metrics {
             backends,
             handshakes_failed,
             certificates,
+            configuration,
             recipients,
             blocklists,
             drops,
@@ -203,6 +210,11 @@ impl Metrics {
         self.0.observed.inc(reason);
     }
 
+    /// A user went over a limit for the first time in a while, or was held by the operator.
+    pub fn user_held(&self, reason: Reason) {
+        self.0.user_holds.inc(reason);
+    }
+
     /// A question to DNS has its result. Both words are of small, fixed sets.
     pub fn dns_lookup(&self, kind: &'static str, result: &'static str) {
         self.0.lookups.get_or_create(&vec![("kind", kind), ("result", result)]).inc();
@@ -258,6 +270,11 @@ impl Metrics {
     /// Whether the server at `address` answers. The set of servers is that of the configuration.
     pub fn backend(&self, address: String, answers: bool) {
         self.0.backends.get_or_create(&vec![("server", address)]).set(i64::from(answers));
+    }
+
+    /// The server at `address` is none of the configuration's any more.
+    pub fn backend_gone(&self, address: String) {
+        self.0.backends.remove(&vec![("server", address)]);
     }
 
     /// A TLS handshake with a client failed. The set of reasons is small and fixed.
@@ -444,6 +461,7 @@ mod tests {
         check(|m| m.ban(Reason::Harvest), "smtp_guard_bans_total{reason=\"harvest\"} 1");
         check(|m| m.deferral(Reason::Trap), "smtp_guard_deferrals_total{reason=\"trap\"} 1");
         check(|m| m.observed(Reason::NoPtr), "smtp_guard_observed_total{reason=\"no_ptr\"} 1");
+        check(|m| m.user_held(Reason::UserNetworks), "smtp_guard_user_holds_total{reason=\"user_networks\"} 1");
         check(|m| m.dns_lookup("mx", "found"), "smtp_guard_dns_lookups_total{kind=\"mx\",result=\"found\"} 1");
         check(|m| m.bans_active(7, 2), "smtp_guard_bans_active 7");
         check(|m| m.bans_active(7, 2), "smtp_guard_network_bans_active 2");

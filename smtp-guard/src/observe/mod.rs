@@ -11,6 +11,7 @@ mod kernel;
 pub mod live;
 pub mod log;
 pub mod metrics;
+pub mod reload;
 mod serve;
 mod socket;
 pub mod status;

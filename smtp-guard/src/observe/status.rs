@@ -12,7 +12,7 @@ use super::drops::Drops;
 pub use super::kernel::Kernel;
 use super::metrics::Metrics;
 use crate::blocklist::State;
-use crate::clock::Instant;
+use crate::clock::{Instant, WallTime};
 use crate::session::Outcome;
 use crate::store;
 
@@ -21,6 +21,7 @@ use crate::store;
 pub struct Status {
     pub version: String,
     pub uptime_seconds: u64,
+    pub configuration: Configuration,
     pub listeners: Vec<String>,
     pub backend: Vec<Server>,
     pub certificates: Vec<Certificate>,
@@ -54,10 +55,40 @@ pub struct Server {
     pub connections: u32,
 }
 
-/// Who knows how the servers are.
-pub trait Backends: Debug + Send + Sync {
-    /// All servers as they are now, in the order of the configuration.
+/// Who knows what is in force now, of what can change while the guard runs.
+pub trait Running: Debug + Send + Sync {
+    /// The addresses that are listened on.
+    fn listeners(&self) -> Vec<String>;
+    /// All servers of the backend, in the order of the configuration.
     fn servers(&self) -> Vec<Server>;
+    /// Our certificates as they are at `now`.
+    fn certificates(&self, now: WallTime) -> Vec<Certificate>;
+    /// See [`Status::warnings`].
+    fn warnings(&self) -> Vec<String>;
+    fn configuration(&self) -> Configuration;
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Counted from 1, the start.
+    pub generation: u64,
+    /// When it came into force.
+    pub since: WallTime,
+    /// `None`: there was none since the start.
+    pub last_reload: Option<LastReload>,
+    /// Keys whose values in the file wait for a restart.
+    pub waiting: Vec<String>,
+    /// Sessions that go on by an earlier generation.
+    pub earlier_sessions: u64,
+}
+
+/// The last attempt to reload the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastReload {
+    pub at: WallTime,
+    /// Why nothing was changed; `None`: it was applied.
+    pub error: Option<String>,
 }
 
 /// What is known of recipients.
@@ -85,13 +116,10 @@ pub struct Messages {
 #[derive(Clone, Debug)]
 pub struct About {
     pub started: Instant,
-    pub listeners: Vec<String>,
-    pub backend: Arc<dyn Backends>,
-    pub certificates: Option<Arc<dyn Certificates>>,
+    pub running: Arc<dyn Running>,
     pub metrics: Metrics,
     pub bounds: Bounds,
     pub store: store::State,
-    pub warnings: Vec<String>,
     pub drops: Arc<Drops>,
 }
 
@@ -101,13 +129,10 @@ impl About {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.since(self.started).as_secs(),
-            listeners: self.listeners.clone(),
-            backend: self.backend.servers(),
-            certificates: self
-                .certificates
-                .as_ref()
-                .map(|all| all.certificates(crate::clock::wall()))
-                .unwrap_or_default(),
+            configuration: self.running.configuration(),
+            listeners: self.running.listeners(),
+            backend: self.running.servers(),
+            certificates: self.running.certificates(crate::clock::wall()),
             connections: self.metrics.connections(),
             recipients: Recipients {
                 known: self.metrics.known_recipients(),
@@ -125,7 +150,7 @@ impl About {
             store_trouble: self.store.trouble(),
             blocklists: self.metrics.blocklist_states(),
             kernel: self.metrics.kernel_state(),
-            warnings: self.warnings.clone(),
+            warnings: self.running.warnings(),
             bounds: self.bounds.view(),
         }
     }

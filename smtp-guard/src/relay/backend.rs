@@ -18,11 +18,11 @@ use tokio::time::{Instant as TokioInstant, sleep_until};
 use super::connect::{Caller, Channel};
 use super::places::{Place, Room, Who};
 use super::pool::{Failure, Pool};
-use super::sources::Standing;
-use super::{Shared, dovecot};
+use super::{Generation, Shared, dovecot};
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::{AuthVia, Role};
+use crate::gate::Standing;
 use crate::policy::Client;
 use crate::session::{AuthVerdict, Lost, Request, Speaker, Upstream};
 use crate::wire::command::Command;
@@ -43,6 +43,7 @@ type Asking = Pin<Box<dyn Future<Output = AuthVerdict> + Send>>;
 /// The backend of one session.
 pub(super) struct Backend {
     shared: Arc<Shared>,
+    generation: Arc<Generation>,
     ends: Ends,
     /// It is no stranger: it came as none, or has become known since.
     known: bool,
@@ -81,10 +82,17 @@ struct Connection {
 }
 
 impl Backend {
-    pub(super) fn new(shared: Arc<Shared>, ends: Ends, client: &Client, role: Role) -> Self {
-        let known = !shared.rules.is_stranger(client, role);
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        generation: Arc<Generation>,
+        ends: Ends,
+        client: &Client,
+        role: Role,
+    ) -> Self {
+        let known = !generation.snapshot.is_stranger(client, role);
         Self {
             shared,
+            generation,
             ends,
             known,
             exempt: client.exempt,
@@ -100,10 +108,13 @@ impl Backend {
         self.known = true;
     }
 
-    /// The session waits for its client from `now` on. `open`: within a transaction.
-    pub(super) fn waits(&mut self, open: bool, now: Instant) {
-        if let Some(place) = self.link.place() {
-            place.rests(now);
+    /// The session waits from `now` on for something that the backend has no part in. `open`: within a transaction; `data`: for
+    /// message data.
+    pub(super) fn waits(&mut self, open: bool, data: bool, now: Instant) {
+        match self.link.place() {
+            Some(place) if data => place.rests(now),
+            Some(place) => place.lingers(now),
+            None => {}
         }
         self.rests_until = match self.rests_until {
             _ if open || self.bound => None,
@@ -126,7 +137,7 @@ impl Backend {
             false if self.known || self.shared.mark(addr).familiar => Standing::Known,
             false => Standing::Stranger,
         };
-        Who { source: addr.source(self.shared.config.limits.ipv6_prefix), standing }
+        Who { source: addr.source(self.shared.prefix), standing }
     }
 
     /// Whether [`Self::word`] may have something to say.
@@ -143,8 +154,8 @@ impl Backend {
                 // A verdict that comes later has nobody to hear it.
                 (self.link, self.asking) = (Link::None, None);
             }
-            (Request::Auth(credentials, _), _) if self.shared.config.auth.via == AuthVia::Dovecot => {
-                let socket = self.shared.config.auth.dovecot_socket.clone();
+            (Request::Auth(credentials, _), _) if self.generation.config().auth.via == AuthVia::Dovecot => {
+                let socket = self.generation.config().auth.dovecot_socket.clone();
                 let Ends { source, destination } = self.ends;
                 self.asking = Some(Box::pin(dovecot::ask(socket, credentials, source, destination)));
             }
@@ -169,7 +180,7 @@ impl Backend {
     }
 
     fn open(&mut self, first: First, speaker: Arc<Speaker>) {
-        let pool: Arc<Pool> = Arc::clone(&self.shared.pool);
+        let pool: Arc<Pool> = Arc::clone(&self.generation.pool);
         let caller = Caller::Client { speaker, ends: self.ends, who: self.who() };
         let opening = Box::pin(async move { pool.open(caller).await });
         self.link = Link::Opening { opening, first: Some(first) };

@@ -7,7 +7,7 @@
 mod follower;
 
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
@@ -16,6 +16,7 @@ use self::follower::Follower;
 use super::{Shared, Stop};
 use crate::blocklist::{self, Protected, Span, Table};
 use crate::clock::Instant;
+use crate::config::Config;
 use crate::edge::lists::{self, Entry};
 use crate::edge::{EdgeError, KernelPlane};
 
@@ -24,53 +25,71 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long to wait after the kernel could not be written.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// The lists of the configuration, and what has been seen of their files.
+/// The lists of the configuration, and what has been seen of their files. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Blocklists(Arc<Mutex<Lists>>);
+
+/// Held only by threads that may wait: files are read meanwhile.
 #[derive(Debug)]
-pub struct Blocklists {
+struct Lists {
     followers: Vec<Follower>,
     kernel: Option<Kernel>,
+    /// What the lists in force were held against.
+    protected: Option<Protected>,
+    /// A list was taken away.
+    fewer: bool,
 }
 
 impl Blocklists {
-    /// The lists of `shared`'s configuration, none of them read; `plane`: where they are enforced beside here.
-    pub fn new(shared: &Shared, plane: Option<Arc<KernelPlane>>) -> Self {
+    /// No list yet; `plane`: where they are enforced beside here.
+    pub fn new(plane: Option<Arc<KernelPlane>>) -> Self {
         let kernel = plane.map(|plane| Kernel { plane, written: None, begun: false, due: Instant::from_ns(0) });
-        Self { followers: shared.config.blocklist.iter().cloned().map(Follower::new).collect(), kernel }
+        Self(Arc::new(Mutex::new(Lists { followers: Vec::new(), kernel, protected: None, fewer: false })))
     }
 
-    /// Reads all lists, as far as they can be, and puts them in force.
-    pub async fn read(self, shared: &Arc<Shared>) -> Option<Self> {
-        self.pass(shared).await
+    /// Follows the lists of `shared`'s current configuration. Those that weren't followed before, and those that an address
+    /// touches which is protected now or no longer, are read and in force when this returns, as far as they can be read.
+    pub async fn apply(&self, shared: &Arc<Shared>) {
+        let config = Arc::clone(shared.current().config());
+        self.aside(shared, move |lists, shared| {
+            lists.adopt(&config);
+            lists.look(shared, crate::clock::now());
+        })
+        .await;
     }
 
     /// Follows the files until `stop`.
     pub async fn watch(self, shared: Arc<Shared>, mut stop: Stop) {
-        if self.followers.is_empty() {
-            return;
-        }
-        let mut lists = self;
+        let mut pause = LOOK;
         loop {
-            let now = crate::clock::now();
-            let next = lists.followers.iter().map(|follower| follower.due.since(now)).min().unwrap_or(LOOK).min(LOOK);
             tokio::select! {
                 biased;
                 () = stop.requested() => return,
-                () = tokio::time::sleep(next) => {}
+                () = tokio::time::sleep(pause) => {}
             }
-            let Some(again) = lists.pass(&shared).await else { return };
-            lists = again;
+            let looked = self.aside(&shared, |lists, shared| {
+                let now = crate::clock::now();
+                lists.look(shared, now);
+                lists.followers.iter().map(|follower| follower.due.since(now)).min().unwrap_or(LOOK).min(LOOK)
+            });
+            let Some(next) = looked.await else { return };
+            pause = next;
         }
     }
 
-    /// One look at everything; `None`: there will be no other.
-    async fn pass(mut self, shared: &Arc<Shared>) -> Option<Self> {
-        let shared = Arc::clone(shared);
-        let looked = move || {
-            self.look(&shared, crate::clock::now());
-            self
-        };
-        match tokio::task::spawn_blocking(looked).await {
-            Ok(lists) => Some(lists),
+    /// Does `what` beside the async threads; `None`: it could not be done, and never can be again.
+    async fn aside<T: Send + 'static>(
+        &self,
+        shared: &Arc<Shared>,
+        what: impl FnOnce(&mut Lists, &Shared) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (lists, shared) = (Arc::clone(&self.0), Arc::clone(shared));
+        let done = tokio::task::spawn_blocking(move || {
+            // One that panicked has left lists that were read or weren't; each is whole.
+            what(&mut lists.lock().unwrap_or_else(PoisonError::into_inner), &shared)
+        });
+        match done.await {
+            Ok(done) => Some(done),
             // It panicked, or the runtime ends.
             Err(error) => {
                 tracing::error!(%error, "block lists are no longer read");
@@ -78,10 +97,40 @@ impl Blocklists {
             }
         }
     }
+}
 
-    /// Blocks.
+impl Lists {
+    /// From here on the lists are those of `config`.
+    fn adopt(&mut self, config: &Config) {
+        let before = mem::take(&mut self.followers);
+        let count = before.len();
+        let mut before: Vec<_> = before.into_iter().map(Some).collect();
+        let mut kept = 0;
+        for list in &config.blocklist {
+            let mut earlier = before.iter_mut().filter(|follower| follower.as_ref().is_some_and(|old| old.is_of(list)));
+            let follower = match earlier.next().and_then(Option::take) {
+                Some(follower) => {
+                    kept += 1;
+                    follower.every(list.reload)
+                }
+                None => Follower::new(list.clone()),
+            };
+            self.followers.push(follower);
+        }
+        self.fewer |= kept < count;
+        let protected = Protected::new(config, &blocklist::own_addresses());
+        if self.protected.as_ref().is_some_and(|before| *before != protected) {
+            self.followers.iter_mut().for_each(Follower::begin_again);
+            if let Some(kernel) = &mut self.kernel {
+                // What is exempt was cut out of what it has.
+                kernel.written = None;
+            }
+        }
+        self.protected = Some(protected);
+    }
+
     fn look(&mut self, shared: &Shared, now: Instant) {
-        let (mut tried, mut changed) = (false, false);
+        let (mut tried, mut changed) = (self.fewer, mem::take(&mut self.fewer));
         // Addresses may have come to this host since.
         let mut protected: Option<Protected> = None;
         for at in 0..self.followers.len() {
@@ -89,7 +138,7 @@ impl Blocklists {
                 continue;
             }
             let protected =
-                protected.get_or_insert_with(|| Protected::new(&shared.config, &blocklist::own_addresses()));
+                protected.get_or_insert_with(|| Protected::new(shared.current().config(), &blocklist::own_addresses()));
             let others = self.followers.iter().enumerate().filter(|(other, _)| *other != at);
             let others = others.filter_map(|(_, other)| other.list.as_ref()).map(|list| list.len()).sum();
             changed |= self.followers[at].read(protected, others, &shared.metrics, now);
@@ -102,7 +151,7 @@ impl Blocklists {
             let named = self.followers.iter().filter_map(Follower::named).collect();
             let table = Arc::new(Table::new(named));
             shared.blocklists.store(Arc::clone(&table));
-            let prefix = shared.config.limits.ipv6_prefix;
+            let prefix = shared.prefix;
             shared.sources.ban_all(Reason::Listed, |source| table.covers(network(source, prefix.length())));
         }
         if let Some(kernel) = &mut self.kernel {

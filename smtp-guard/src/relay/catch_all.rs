@@ -20,10 +20,12 @@ use tokio::time::timeout;
 
 use super::connect::{Caller, Channel};
 use super::pool::Pool;
-use super::{Shared, Stop};
+use super::{Generation, Shared, Stop};
+use crate::config::Config;
+use crate::facts::unknown::Wording;
 use crate::observe::metrics::Metrics;
-use crate::policy::{Rules, Wording};
 use crate::session::Lost;
+use crate::snapshot::Snapshot;
 use crate::wire::address::Host;
 use crate::wire::command::{self, Command};
 use crate::wire::reply::Reply;
@@ -45,9 +47,9 @@ const WAIT: Duration = Duration::from_secs(60);
 const LETTERS: usize = 20;
 
 /// Asks until `stop`.
-pub(super) async fn watch(shared: Arc<Shared>, mut stop: Stop) {
-    let domains: Vec<_> = shared.config.relay.domains.iter().filter_map(|d| Some(Host::parse(d)?.key())).collect();
-    if shared.config.recipients.known.is_some() || domains.is_empty() {
+pub(super) async fn watch(shared: Arc<Shared>, generation: Arc<Generation>, mut stop: Stop) {
+    let domains = domains(generation.config());
+    if domains.is_empty() {
         return;
     }
     let rounds: Vec<_> = domains.chunks(DOMAINS).collect();
@@ -62,7 +64,7 @@ pub(super) async fn watch(shared: Arc<Shared>, mut stop: Stop) {
         let asked = tokio::select! {
             biased;
             () = stop.requested() => return,
-            asked = round(&shared.pool, &shared.rules, &shared.metrics, rounds[next], &mut suspects) => asked,
+            asked = round(&generation.pool, &generation.snapshot, &shared.metrics, rounds[next], &mut suspects) => asked,
         };
         pause = match asked {
             Ok(()) if !suspects.is_empty() => AGAIN,
@@ -85,25 +87,33 @@ pub(super) async fn watch(shared: Arc<Shared>, mut stop: Stop) {
 impl Shared {
     /// A client heard that `recipient` is unknown: its domain is no catch-all, whatever was found before.
     pub(super) fn contradict(&self, recipient: &str) {
-        let domain = recipient.rsplit('@').next().unwrap_or_default();
-        if self.rules.catch_alls().contains(domain) {
-            settle(&self.rules, &self.metrics, domain, false);
+        let generation = self.current.load();
+        if let Some(domain) = generation.snapshot.learned().contradict(recipient) {
+            tell(&generation.snapshot, &self.metrics, &domain, false);
             self.contradicted.notify_one();
         }
     }
 }
 
+/// The domains that are asked about: none where a table says who exists.
+pub(super) fn domains(config: &Config) -> Vec<String> {
+    if config.recipients.known.is_some() {
+        return Vec::new();
+    }
+    config.relay.domains.iter().filter_map(|domain| Some(Host::parse(domain)?.key())).collect()
+}
+
 /// Asks about each of `domains`, unless the backend is lost. `suspects`: those that were found to take any recipient once.
 async fn round(
     pool: &Pool,
-    rules: &Rules,
+    rules: &Snapshot,
     metrics: &Metrics,
     domains: &[String],
     suspects: &mut BTreeSet<String>,
 ) -> Result<(), Lost> {
     for domain in domains {
         match ask(pool, domain).await? {
-            Said::Takes if rules.catch_alls().contains(domain) => {}
+            Said::Takes if rules.learned().catch_alls().contains(domain) => {}
             Said::Takes if suspects.remove(domain) => settle(rules, metrics, domain, true),
             Said::Takes => {
                 suspects.insert(domain.clone());
@@ -124,12 +134,14 @@ async fn round(
 }
 
 /// Takes down what was found out; says so if it is new.
-fn settle(rules: &Rules, metrics: &Metrics, domain: &str, takes_any: bool) {
-    let mut catch_alls = rules.catch_alls().as_ref().clone();
-    let changed = if takes_any { catch_alls.insert(domain.to_owned()) } else { catch_alls.remove(domain) };
-    if !changed {
-        return;
+fn settle(rules: &Snapshot, metrics: &Metrics, domain: &str, takes_any: bool) {
+    if rules.learned().set_catch_all(domain, takes_any) {
+        tell(rules, metrics, domain, takes_any);
     }
+}
+
+/// Says what is new of `domain`.
+fn tell(rules: &Snapshot, metrics: &Metrics, domain: &str, takes_any: bool) {
     if takes_any {
         tracing::warn!(
             domain,
@@ -139,16 +151,15 @@ fn settle(rules: &Rules, metrics: &Metrics, domain: &str, takes_any: bool) {
     } else {
         tracing::info!(domain, "the backend no longer takes any recipient of this domain");
     }
-    metrics.catch_alls(catch_alls.iter().cloned().collect());
-    rules.set_catch_alls(catch_alls);
+    metrics.catch_alls(rules.learned().catch_alls().iter().cloned().collect());
 }
 
 /// Takes down in which words a server refuses a recipient that nobody has; says so if they are new, or can't be told.
-fn learn(rules: &Rules, metrics: &Metrics, Refusals { server, replies: [one, other], postmaster }: &Refusals) {
+fn learn(rules: &Snapshot, metrics: &Metrics, Refusals { server, replies: [one, other], postmaster }: &Refusals) {
     let both = [(&one.0, one.1.as_str()), (&other.0, other.1.as_str())];
     let known = both.iter().all(|(reply, recipient)| rules.says_unknown(reply, recipient));
     let wording = Wording::learn(both).filter(|_| *postmaster);
-    let mut learned = rules.learned().as_ref().clone();
+    let mut learned = rules.learned().wordings().as_ref().clone();
     let text = match (&wording, known) {
         (Some(wording), _) => wording.to_string(),
         (None, true) => one.0.to_string(),
@@ -158,7 +169,7 @@ fn learn(rules: &Rules, metrics: &Metrics, Refusals { server, replies: [one, oth
     match wording {
         Some(wording) => {
             learned.insert(server.clone(), wording);
-            rules.set_learned(learned);
+            rules.learned().set_wordings(learned);
             if new {
                 tracing::info!(
                     backend = server,
@@ -300,14 +311,14 @@ mod tests {
                 std::thread::spawn(move || serve(backend, &heard, stream));
             }
         });
-        let pool = Pool::new(Connector::new(Arc::clone(&config)).unwrap(), metrics.clone());
-        let rules = Rules::new(config, None);
+        let pool = Pool::new(Connector::new(Arc::clone(&config)).unwrap(), metrics.clone(), None);
+        let rules = Snapshot::new(config, None);
         let mut suspects = BTreeSet::new();
         for (mail, rcpt, there, catch_all) in answers {
             *backend.lock().unwrap() = Backend { mail, rcpt, postmaster: "250 ok" };
             let done = round(&pool, &rules, &metrics, &["example.org".to_owned()], &mut suspects).await;
             assert_eq!(done.is_ok(), *there, "{mail} {rcpt}");
-            assert_eq!(rules.catch_alls().contains("example.org"), *catch_all, "{mail} {rcpt}");
+            assert_eq!(rules.learned().catch_alls().contains("example.org"), *catch_all, "{mail} {rcpt}");
             assert_eq!(metrics.catch_all_domains().len(), usize::from(*catch_all), "{mail} {rcpt}");
         }
         let mut asked = std::mem::take(&mut *asked.lock().unwrap());
@@ -362,7 +373,7 @@ mod tests {
 
     /// What is learned of a backend that answers so.
     fn check_learned(says: &'static str, postmaster: bool, recognised: bool, shown: &str) {
-        let (rules, metrics) = (Rules::new(Arc::new(Config::builtin()), None), Metrics::new());
+        let (rules, metrics) = (Snapshot::new(Arc::new(Config::builtin()), None), Metrics::new());
         let reply = |recipient: &str| {
             let mut bytes = bytes::BytesMut::from(format!("{}\r\n", says.replace("{r}", recipient)).as_bytes());
             crate::wire::reply::ReplyDecoder::new().next(&mut bytes).unwrap().unwrap()

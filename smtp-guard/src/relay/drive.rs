@@ -18,15 +18,19 @@ use tokio::time::{Instant as TokioInstant, Sleep, timeout};
 
 use super::backend::Backend;
 use super::farewell::{self, FAREWELL};
+use super::generation::Kept;
 use super::inquiry::Inquiry;
 use super::sources::{Seat, Wake};
 use super::stream::Stream;
-use super::{Shared, Stop, events, handshakes};
+use super::users::{self, Login};
+use super::window::Window;
+use super::{Generation, Shared, Stop, events, handshakes};
 use crate::addr::ClientAddr;
 use crate::config::Role;
 use crate::offence::{Digest, Report};
 use crate::policy::Client;
 use crate::policy::checks::Found;
+use crate::rates::Tally;
 use crate::session::Outcome;
 use crate::session::{Event, Input, Message, Opening, Output, Request, Secured, Session, Wants};
 use crate::wire::command;
@@ -55,17 +59,19 @@ pub(super) struct Guest {
     pub(super) ends: Ends,
     pub(super) role: Role,
     pub(super) seat: Seat,
+    /// The one that it was let in by.
+    pub(super) generation: Kept,
 }
 
 /// Runs a session to its end.
 pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
-    let Guest { stream, ends, role, mut seat } = guest;
+    let Guest { stream, ends, role, mut seat, generation } = guest;
     let addr = ClientAddr::new(ends.source);
     let id = shared.next_id();
     let (stream, secured) = match role {
         Role::Mx | Role::Submission => (Stream::clear(stream), None),
         Role::Submissions => {
-            match handshake(&shared, &mut seat, addr, stream, LineDecoder::new(), &BytesMut::new()).await {
+            match handshake(&shared, &generation, &mut seat, addr, stream, LineDecoder::new(), &BytesMut::new()).await {
                 Ok((stream, secured)) => (stream, Some(secured)),
                 Err(error) => return handshake_failed(&shared, &id, addr, &error),
             }
@@ -77,30 +83,34 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         addr,
         role,
         secured,
-        rules: Arc::clone(&shared.rules),
-        backend: shared.pool.capabilities(),
+        rules: Arc::clone(&generation.snapshot),
+        backend: generation.pool.capabilities(),
         familiar: shared.mark(addr).familiar,
         clock: crate::clock::both(),
     };
-    let client = shared.rules.client(addr.ip());
+    let client = generation.snapshot.client(addr.ip());
     let mut inquiry = Inquiry::default();
-    inquiry.about_client(&shared, addr, shared.rules.needs(&client, role));
+    inquiry.about_client(&shared, &generation, addr, generation.snapshot.needs(&client, role));
     let session = Session::open(opening, &mut out);
     let mut driver = Driver {
         id,
         addr,
-        backend: Backend::new(Arc::clone(&shared), ends, &client, role),
+        backend: Backend::new(Arc::clone(&shared), Arc::clone(&generation), ends, &client, role),
+        window: Window::new(Arc::clone(&shared.windows)),
         shared,
+        generation,
         stream,
         session,
         out,
+        read: 0,
         lines: LineDecoder::new(),
         body: None,
         unread: BytesMut::new(),
         unsent: BytesMut::new(),
         told_stop: false,
         upgrade: false,
-        over_rate: false,
+        over_rate: None,
+        login: None,
         client,
         role,
         inquiry,
@@ -114,21 +124,22 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
 /// The TLS handshake with a client, if there is room for one more and nothing was sent ahead of it.
 async fn handshake(
     shared: &Shared,
+    generation: &Generation,
     seat: &mut Seat,
     addr: ClientAddr,
     stream: TcpStream,
     lines: LineDecoder,
     unread: &BytesMut,
 ) -> io::Result<(Stream, Secured)> {
-    let (Some(tls), Some(proof)) = (&shared.tls, lines.finish(unread)) else {
+    let (Some(tls), Some(proof)) = (&generation.tls, lines.finish(unread)) else {
         return Err(io::ErrorKind::InvalidData.into());
     };
     let accepting = async {
-        if shared.hastens_handshakes(addr) {
+        if shared.hastens_handshakes(&generation.snapshot.client(addr.ip())) {
             shared.metrics.bound_reached("tls_handshakes");
             tokio::time::sleep(HANDSHAKE_PACE).await;
         }
-        let Ok(_room) = shared.handshakes.try_acquire() else {
+        let Some(_room) = shared.handshakes.take(generation.handshakes()) else {
             shared.metrics.bound_reached("handshakes");
             return Err(io::ErrorKind::ResourceBusy.into());
         };
@@ -144,7 +155,7 @@ async fn handshake(
 fn handshake_failed(shared: &Shared, id: &str, addr: ClientAddr, error: &io::Error) {
     let (reason, meaning) = handshakes::reason(error);
     shared.metrics.handshake_failed(reason);
-    match shared.handshakes_told.is_due(addr.source(shared.config.limits.ipv6_prefix), crate::clock::now()) {
+    match shared.handshakes_told.is_due(addr.source(shared.prefix), crate::clock::now()) {
         Some(left_out) => {
             tracing::info!(session = id, client = %addr.ip(), reason, %error, left_out, "TLS handshake failed: {meaning}");
         }
@@ -165,11 +176,23 @@ fn is_history(event: &Event) -> bool {
     matches!(event, Event::Authenticated { .. } | Event::Message(Message { outcome: Outcome::Accepted, .. }))
 }
 
+/// What became of the recipient that was asked for, to whoever counts it.
+fn settle(shared: &Shared, login: &mut Option<Login>, accepted: bool) {
+    if let Some(login) = login {
+        login.settle(shared, accepted);
+    }
+}
+
 struct Driver {
     id: String,
     addr: ClientAddr,
     shared: Arc<Shared>,
+    /// The one that the session began with.
+    generation: Kept,
     stream: Stream,
+    window: Window,
+    /// Bytes of message data that were read last, and not yet told to the window.
+    read: u64,
     session: Session,
     backend: Backend,
     out: Vec<Output>,
@@ -181,8 +204,10 @@ struct Driver {
     told_stop: bool,
     /// The session wants TLS from here on.
     upgrade: bool,
-    /// The source has sent as many messages as it may for now.
-    over_rate: bool,
+    /// Why MAIL or RCPT was not passed on: source or user has sent as much as it may for now.
+    over_rate: Option<Reason>,
+    /// Who has logged in, unless the client is exempt.
+    login: Option<Login>,
     /// As it was when it came; who has logged in since is the session's to know.
     client: Client,
     role: Role,
@@ -197,10 +222,13 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.session.cut_off(&mut self.out);
         for output in self.out.drain(..) {
-            if let Output::Event(event) = output {
-                events::observe(&self.shared, &self.id, self.addr, event);
+            match output {
+                Output::Event(event) => events::observe(&self.shared, &self.id, self.addr, event),
+                Output::Settled { accepted } => settle(&self.shared, &mut self.login, accepted),
+                _ => {}
             }
         }
+        settle(&self.shared, &mut self.login, false);
     }
 }
 
@@ -214,8 +242,8 @@ impl Driver {
                 let wait = if seat.has_ceded() { HURRY } else { FAREWELL };
                 return farewell::linger(&mut self.stream, &mut self.unsent, wait).await;
             }
-            if std::mem::take(&mut self.over_rate) {
-                self.step(Input::OverRate);
+            if let Some(reason) = self.over_rate.take() {
+                self.step(Input::OverRate(reason));
                 continue;
             }
             if self.consulted == Some(false) {
@@ -267,17 +295,37 @@ impl Driver {
                 Output::StartTls => self.upgrade = true,
                 Output::Consult { lookups, recipient, sender } => {
                     if lookups {
-                        self.inquiry.begin(&self.shared, self.addr);
+                        self.inquiry.begin(&self.shared, &self.generation, self.addr);
                     }
                     (self.consulted, self.about) = (Some(lookups), Some((sender, recipient)));
                 }
                 Output::Heard(heard) => self.shared.hear(self.addr, &heard),
+                Output::Settled { accepted } => settle(&self.shared, &mut self.login, accepted),
                 // What a session can't know from itself alone.
-                Output::Request(Request::Mail(..)) if !self.client.exempt && self.shared.is_over_rate(self.addr) => {
-                    self.over_rate = true;
+                Output::Request(Request::Rcpt(rcpt, permit)) => {
+                    let judged = self
+                        .login
+                        .as_mut()
+                        .map_or(Ok(()), |login| login.ask(&self.shared, &self.generation.snapshot, self.addr));
+                    match judged {
+                        Ok(()) => self.backend.perform(Request::Rcpt(rcpt, permit)).await,
+                        Err(reason) => self.over_rate = Some(reason),
+                    }
                 }
                 Output::Request(Request::Mail(mail, permit, speaker)) => {
-                    let domain = self.shared.rules.domain_to_look_up(&self.client, self.role, &mail.path);
+                    if !self.client.exempt
+                        && let Err(reason) = users::message(
+                            &self.shared,
+                            &self.generation.snapshot,
+                            self.addr,
+                            self.login.as_ref(),
+                            Tally::Count,
+                        )
+                    {
+                        self.over_rate = Some(reason);
+                        continue;
+                    }
+                    let domain = self.generation.snapshot.domain_to_look_up(&self.client, self.role, &mail.path);
                     self.inquiry.about_sender(domain);
                     self.backend.perform(Request::Mail(mail, permit, speaker)).await;
                 }
@@ -287,6 +335,11 @@ impl Driver {
                     self.shared.feedback.report(report);
                 }
                 Output::Event(event) => {
+                    if let Event::Authenticated { user } = &event
+                        && !self.client.exempt
+                    {
+                        self.login = Login::new(&self.shared, &self.generation.snapshot, self.addr, user, Tally::Count);
+                    }
                     if is_history(&event) {
                         seat.trust();
                         self.backend.trust();
@@ -362,12 +415,17 @@ impl Driver {
         if reading {
             self.unread.reserve(read);
         }
+        self.follow_window(wants);
+        let open = self.session.is_under_way();
         if self.session.is_at_work() {
             seat.works();
+        } else {
+            seat.waits(open, now);
+        }
+        if self.session.asks_backend() {
             self.backend.works();
         } else {
-            seat.waits(self.session.is_under_way(), now);
-            self.backend.waits(self.session.is_under_way(), now);
+            self.backend.waits(open, wants == Wants::Body, now);
         }
         let input = tokio::select! {
             biased;
@@ -383,7 +441,10 @@ impl Driver {
             word = self.backend.word(), if self.backend.is_live() => Some(Input::Upstream(word)),
             read = self.stream.read_buf(&mut self.unread), if reading => match read {
                 Ok(0) | Err(_) => Some(Input::ClientGone),
-                Ok(_) => None,
+                Ok(read) => {
+                    self.read += if wants == Wants::Body { read as u64 } else { 0 };
+                    None
+                }
             },
             () = sleep => Some(Input::Deadline),
         };
@@ -391,6 +452,19 @@ impl Driver {
         seat.works();
         self.backend.works();
         input
+    }
+
+    /// Lets the client send ahead as the backend keeps up. Whatever was read is passed on by now.
+    fn follow_window(&mut self, wants: Wants) {
+        let read = std::mem::take(&mut self.read);
+        if wants == Wants::Body {
+            let bound = self.stream.socket().and_then(|socket| self.window.follow(socket, read));
+            if let Some(bound) = bound {
+                self.shared.metrics.bound_reached(bound);
+            }
+        } else if !self.backend.is_live() {
+            self.window.close(self.stream.socket());
+        }
     }
 
     /// Bounded as a whole: a client that reads a byte now and then must not hold its place by that.
@@ -405,7 +479,7 @@ impl Driver {
         let Some(stream) = self.stream.take_clear() else {
             return false;
         };
-        match handshake(&self.shared, seat, self.addr, stream, lines, &self.unread).await {
+        match handshake(&self.shared, &self.generation, seat, self.addr, stream, lines, &self.unread).await {
             Ok((stream, secured)) => {
                 self.stream = stream;
                 self.step(Input::Secured(secured));

@@ -67,7 +67,7 @@ fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, about:
         note: &about.note,
         observed,
     };
-    log::refused(shared.config.log.format, id, client, reason, &refused);
+    log::refused(shared.current.load().config().log.format, id, client, reason, &refused);
 }
 
 /// Whether a security line names the client: tools that read these lines ban whom they name. A slow client is no offender,

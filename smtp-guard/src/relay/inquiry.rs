@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
-use super::Shared;
+use super::{Generation, Shared};
 use crate::addr::ClientAddr;
 use crate::config::Dnsbl;
 use crate::facts::dns::{Failure, Party, Resolver, Reverse, SenderDomain, Standing, Zone};
@@ -43,10 +43,10 @@ struct Lookup<T> {
 
 impl Inquiry {
     /// Begins what `needs` asks for about `client`.
-    pub(super) fn about_client(&mut self, shared: &Shared, client: ClientAddr, needs: Needs) {
-        let Some(resolver) = resolver(shared, client).filter(|_| needs != Needs::default()) else { return };
-        let lists = needs.lists.then(|| (Arc::clone(&shared.zones), Arc::clone(&shared.config)));
-        let deadline = Instant::now() + shared.config.dns.timeout;
+    pub(super) fn about_client(&mut self, shared: &Shared, generation: &Generation, client: ClientAddr, needs: Needs) {
+        let Some(resolver) = resolver(shared, generation, client).filter(|_| needs != Needs::default()) else { return };
+        let lists = needs.lists.then(|| (Arc::clone(&generation.zones), Arc::clone(generation.config())));
+        let deadline = Instant::now() + generation.config().dns.timeout;
         let client = client.ip();
         self.client.begin(async move {
             let reverse = async {
@@ -73,9 +73,9 @@ impl Inquiry {
     }
 
     /// A recipient is to be judged: begins to look up the sender's domain, unless that was done.
-    pub(super) fn begin(&mut self, shared: &Shared, client: ClientAddr) {
-        if let (Some(domain), Some(resolver)) = (self.domain.take(), resolver(shared, client)) {
-            let deadline = Instant::now() + shared.config.dns.timeout;
+    pub(super) fn begin(&mut self, shared: &Shared, generation: &Generation, client: ClientAddr) {
+        if let (Some(domain), Some(resolver)) = (self.domain.take(), resolver(shared, generation, client)) {
+            let deadline = Instant::now() + generation.config().dns.timeout;
             self.sender
                 .begin(async move { Some(patiently(deadline, || resolver.sender_domain(&domain, deadline)).await) });
         }
@@ -89,9 +89,9 @@ impl Inquiry {
 }
 
 /// Who is asked, on behalf of `client`.
-fn resolver(shared: &Shared, client: ClientAddr) -> Option<Resolver> {
-    let resolver = shared.resolver.as_ref()?;
-    let source = client.source(shared.config.limits.ipv6_prefix);
+fn resolver(shared: &Shared, generation: &Generation, client: ClientAddr) -> Option<Resolver> {
+    let resolver = generation.resolver.as_ref()?;
+    let source = client.source(shared.prefix);
     let standing = if shared.mark(client).familiar { Standing::Known } else { Standing::Stranger };
     Some(resolver.on_behalf(Party { source, network: Network::of(source).first(), standing }))
 }

@@ -11,14 +11,14 @@ use smtp_guard_ebpf::reason::Reason;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::admission::Arrival;
 use super::balancer::HeaderError;
 use super::drive::{Guest, drive};
 use super::sources::Seat;
-use super::{Shared, Stop, admission, balancer, catch_all, events, recipients};
+use super::watchers::Watchers;
+use super::{Generation, Shared, Stop, Stopper, admission, balancer, events, stop, window};
 use crate::addr::ClientAddr;
 use crate::config::{Listen, Role};
 use crate::session::{About, Event};
@@ -81,33 +81,98 @@ impl Bound {
 }
 
 impl Listeners {
-    /// Serves until `stop`, then waits at most `drain` for what is under way. Returns the number of sessions cut off.
-    pub async fn serve(self, shared: Arc<Shared>, stop: Stop, drain: Duration) -> usize {
-        let mut tasks = JoinSet::new();
-        let (watched, told) = (Arc::clone(&shared), stop.clone());
-        tasks.spawn(async move { watched.pool.watch(told).await });
-        let (watched, told) = (Arc::clone(&shared), stop.clone());
-        tasks.spawn(async move {
-            if let Some(tls) = &watched.tls {
-                tls.watch(told).await;
-            }
-        });
-        tasks.spawn(recipients::watch(Arc::clone(&shared), stop.clone()));
-        tasks.spawn(catch_all::watch(Arc::clone(&shared), stop.clone()));
-        let mut accepting = JoinSet::new();
-        for (listener, listen) in self.0 {
-            accepting.spawn(accept(listener, Arc::new(listen), Arc::clone(&shared), stop.clone()));
-        }
-        while accepting.join_next().await.is_some() {}
-        // Sessions are tasks of their own and hold a seat each.
-        let empty = async {
-            while shared.connections() > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let _ = tokio::time::timeout(drain, empty).await;
-        shared.connections() as usize
+    /// Begins to accept, until `stop`.
+    pub fn open(self, shared: &Arc<Shared>, stop: &Stop) -> Doors {
+        let mut doors = Doors { shared: Arc::clone(shared), stop: stop.clone(), open: Vec::new() };
+        doors.add(self);
+        doors
     }
+
+    /// Serves the current generation alone until `stop`, then waits at most `drain` for what is under way. Returns the number
+    /// of sessions cut off.
+    pub async fn serve(self, shared: Arc<Shared>, stop: Stop, drain: Duration) -> usize {
+        let mut watchers = Watchers::default();
+        watchers.follow(&shared, &stop);
+        self.open(&shared, &stop).serve(|| drain).await
+    }
+}
+
+/// The listening sockets in service.
+#[derive(Debug)]
+pub struct Doors {
+    shared: Arc<Shared>,
+    stop: Stop,
+    open: Vec<Door>,
+}
+
+/// One of them. Its socket closes with it.
+#[derive(Debug)]
+struct Door {
+    /// As it was configured.
+    configured: SocketAddr,
+    /// As it was bound.
+    address: SocketAddr,
+    close: Stopper,
+    task: JoinHandle<()>,
+}
+
+impl Doors {
+    /// Serves `listeners` as well.
+    pub fn add(&mut self, listeners: Listeners) {
+        for (listener, listen) in listeners.0 {
+            let (close, closing) = stop();
+            // An error means that the socket is no use, as accept will say.
+            let address = listener.local_addr().unwrap_or(listen.address);
+            let configured = listen.address;
+            let entrance =
+                Entrance { shared: Arc::clone(&self.shared), stop: self.stop.clone(), listen: Arc::new(listen) };
+            let task = tokio::spawn(entrance.accept(listener, closing));
+            self.open.push(Door { configured, address, close, task });
+        }
+    }
+
+    /// Closes those that `goes` says of the address that they were configured with. Whoever has connected is let in; sessions
+    /// go on.
+    pub async fn close(&mut self, goes: impl Fn(SocketAddr) -> bool) {
+        let (gone, open): (Vec<_>, Vec<_>) = self.open.drain(..).partition(|door| goes(door.configured));
+        self.open = open;
+        for door in gone {
+            door.close.stop();
+            // An error means that it has ended by a panic.
+            let _ = door.task.await;
+        }
+    }
+
+    /// The addresses as they were bound.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.open.iter().map(|door| door.address).collect()
+    }
+
+    /// The addresses as they were configured.
+    pub fn configured(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.open.iter().map(|door| door.configured)
+    }
+
+    /// Serves until the guard stops, then waits at most `drain` for what is under way. Returns the number of sessions cut off.
+    pub async fn serve(mut self, drain: impl FnOnce() -> Duration) -> usize {
+        self.stop.requested().await;
+        for door in &mut self.open {
+            let _ = (&mut door.task).await;
+        }
+        drained(&self.shared, drain()).await
+    }
+}
+
+/// Waits at most `drain` until no session is left. Returns how many are.
+pub async fn drained(shared: &Shared, drain: Duration) -> usize {
+    // Sessions are tasks of their own and hold a seat each.
+    let empty = async {
+        while shared.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let _ = timeout(drain, empty).await;
+    shared.connections() as usize
 }
 
 fn bind(address: SocketAddr) -> io::Result<Socket> {
@@ -120,6 +185,7 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     // What is accepted inherits it.
     socket.set_send_buffer_size(SEND_BUFFER)?;
+    window::listens(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -135,41 +201,75 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-async fn accept(listener: TcpListener, listen: Arc<Listen>, shared: Arc<Shared>, mut stop: Stop) {
-    // Given up where descriptors run out all the same, so that one client at a time hears of it.
-    let mut spare = spare();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.requested() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                shared.metrics.connection_opened();
-                // An error means that the client is gone already; the address is for the backend only.
-                let destination = stream.local_addr().unwrap_or(listen.address);
-                let ends = Ends { source: peer, destination };
-                spare = spare.or_else(self::spare);
-                if spare.is_none() {
-                    turn_away(stream, ClientAddr::new(peer), listen.role, Reason::TotalConnections, &shared);
-                    continue;
+/// Where clients of one listening socket come in.
+struct Entrance {
+    shared: Arc<Shared>,
+    stop: Stop,
+    /// As it was configured last.
+    listen: Arc<Listen>,
+}
+
+impl Entrance {
+    /// Accepts until the guard stops, or until `closing`.
+    async fn accept(mut self, listener: TcpListener, mut closing: Stop) {
+        // Given up where descriptors run out all the same, so that one client at a time hears of it.
+        let mut spare = spare();
+        let mut stop = self.stop.clone();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.requested() => return,
+                () = closing.requested() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    spare = spare.or_else(self::spare);
+                    self.welcome(stream, peer, spare.is_some());
                 }
-                if listen.balancers.is_empty() {
-                    admit(stream, ends, &listen, &shared, &stop);
-                } else {
-                    behind_balancer(stream, ends, &listen, &shared, &stop);
+                // The client was gone before we came to it.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    self.shared.metrics.bound_reached("accept");
+                    tracing::debug!(%error, "cannot accept a connection; trying again");
+                    if spare.take().is_none() {
+                        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    }
                 }
             }
-            // The client was gone before we came to it.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                shared.metrics.bound_reached("accept");
-                tracing::debug!(%error, "cannot accept a connection; trying again");
-                if spare.take().is_none() {
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
-                }
+        }
+        // Whom the kernel has connected already would be reset with the socket.
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((stream, peer)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.welcome(stream, peer, true);
             }
+        }
+    }
+
+    /// Lets `stream` in by the generation that is the current one now. `room`: there are descriptors left.
+    fn welcome(&mut self, stream: TcpStream, peer: SocketAddr, room: bool) {
+        let shared = &self.shared;
+        shared.metrics.connection_opened();
+        window::start(&stream);
+        let generation = shared.current();
+        // One that is about to be closed is what it was.
+        if let Some(listen) = generation.listen(self.listen.address).filter(|listen| **listen != *self.listen) {
+            self.listen = Arc::new(listen.clone());
+        }
+        let listen = &self.listen;
+        // An error means that the client is gone already; the address is for the backend only.
+        let destination = stream.local_addr().unwrap_or(listen.address);
+        let ends = Ends { source: peer, destination };
+        if !room {
+            return turn_away(stream, ClientAddr::new(peer), listen.role, Reason::TotalConnections, shared);
+        }
+        if listen.balancers.is_empty() {
+            admit(stream, ends, listen, shared, generation, &self.stop);
+        } else {
+            behind_balancer(stream, ends, listen, shared, generation, &self.stop);
         }
     }
 }
@@ -180,19 +280,26 @@ fn spare() -> Option<File> {
 }
 
 /// Lets in only balancers that are trusted, and finds out who stands behind them.
-fn behind_balancer(mut stream: TcpStream, itself: Ends, listen: &Arc<Listen>, shared: &Arc<Shared>, stop: &Stop) {
+fn behind_balancer(
+    mut stream: TcpStream,
+    itself: Ends,
+    listen: &Arc<Listen>,
+    shared: &Arc<Shared>,
+    generation: Arc<Generation>,
+    stop: &Stop,
+) {
     let peer = ClientAddr::new(itself.source);
     if !listen.balancers.contains(peer.ip()) {
         return refuse(&stream, peer, "not one of the balancers", shared);
     }
-    let Ok(room) = Arc::clone(&shared.headers).try_acquire_owned() else {
+    let Some(room) = shared.headers.take(generation.plan.closing) else {
         shared.metrics.bound_reached("proxy_headers");
         return refuse(&stream, peer, "too many connections without a header", shared);
     };
     let (listen, shared, stop) = (Arc::clone(listen), Arc::clone(shared), stop.clone());
     tokio::spawn(async move {
         match balancer::header(&mut stream, itself).await {
-            Ok(ends) => admit(stream, ends, &listen, &shared, &stop),
+            Ok(ends) => admit(stream, ends, &listen, &shared, generation, &stop),
             Err(HeaderError::Silent) => {
                 tracing::debug!(client = %peer.ip(), "a balancer looked whether the port is open");
                 shared.metrics.balancer_check();
@@ -213,10 +320,17 @@ fn refuse(stream: &TcpStream, peer: ClientAddr, why: &str, shared: &Shared) {
 }
 
 /// Starts a session, or says why not.
-fn admit(stream: TcpStream, ends: Ends, listen: &Listen, shared: &Arc<Shared>, stop: &Stop) {
+fn admit(
+    stream: TcpStream,
+    ends: Ends,
+    listen: &Listen,
+    shared: &Arc<Shared>,
+    generation: Arc<Generation>,
+    stop: &Stop,
+) {
     let (addr, role, now) = (ClientAddr::new(ends.source), listen.role, crate::clock::now());
-    let arrival = Arrival::new(addr, [listen], shared, now);
-    let admitted = admission::admit(shared, &arrival, now);
+    let arrival = admission::arrival(shared, &generation, addr, [listen], now);
+    let admitted = admission::admit(shared, &generation, &arrival, now);
     match admitted.as_ref().map_or_else(|reason| Some(*reason), Seat::displaced) {
         Some(Reason::TotalConnections) => shared.metrics.bound_reached("total_connections"),
         Some(Reason::NetworkConnections) => shared.metrics.bound_reached("network_connections"),
@@ -228,7 +342,7 @@ fn admit(stream: TcpStream, ends: Ends, listen: &Listen, shared: &Arc<Shared>, s
     };
     // See `Connector::open`.
     let _ = stream.set_nodelay(true);
-    let guest = Guest { stream, ends, role, seat };
+    let guest = Guest { stream, ends, role, seat, generation: generation.keep() };
     let (shared, stop) = (Arc::clone(shared), stop.clone());
     tokio::spawn(async move {
         drive(guest, Arc::clone(&shared), stop).await;
@@ -251,7 +365,7 @@ fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason
     admission::reply(reason).encode(&mut bytes);
     // Nothing was sent yet, so the kernel takes it at once; where it doesn't there is nobody to be told.
     let _ = SockRef::from(&stream).send(&bytes);
-    let Ok(seat) = Arc::clone(&shared.turned_away).try_acquire_owned() else {
+    let Some(seat) = shared.turned_away.take(shared.current.load().plan.closing) else {
         shared.metrics.bound_reached("turned_away");
         return;
     };

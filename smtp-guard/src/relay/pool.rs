@@ -11,7 +11,7 @@
 //! tells, which is made at once: only when the server takes that, with the same kind of identity, the client hears the refusal.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ static FAILURES: Budget = Budget::new(10);
 pub(super) struct Pool {
     connector: Connector,
     metrics: Metrics,
-    servers: Vec<Server>,
+    servers: Vec<Arc<Server>>,
     /// What the servers that answered last have in common.
     capabilities: ArcSwap<Capabilities>,
     /// A session found a server ill: look at once.
@@ -64,6 +64,8 @@ struct Server {
     well_since: AtomicU64,
     /// Why it is ill, as it was said last: said once, not at every probe.
     complaint: Mutex<String>,
+    /// It is none of the configuration's any more.
+    retired: AtomicBool,
 }
 
 /// Why there is no connection.
@@ -134,18 +136,45 @@ fn until_known() -> Capabilities {
 }
 
 impl Pool {
-    pub(super) fn new(connector: Connector, metrics: Metrics) -> Self {
-        let server = |address: &BackendAddr| Server {
-            address: address.clone(),
-            addresses: ArcSwap::default(),
-            health: AtomicU8::new(Health::Unknown as u8),
-            places: Places::new(connector.config.backend.connections),
-            well_since: AtomicU64::new(0),
-            complaint: Mutex::default(),
+    /// The servers of `connector`. What is known of those that were in `before` stays known.
+    pub(super) fn new(connector: Connector, metrics: Metrics, before: Option<&Self>) -> Self {
+        let server = |address: &BackendAddr| {
+            let known = before.and_then(|before| before.servers.iter().find(|server| server.address == *address));
+            let new = || Server {
+                address: address.clone(),
+                addresses: ArcSwap::default(),
+                health: AtomicU8::new(Health::Unknown as u8),
+                places: Places::new(connector.config.backend.connections),
+                well_since: AtomicU64::new(0),
+                complaint: Mutex::default(),
+                retired: AtomicBool::new(false),
+            };
+            known.map_or_else(|| Arc::new(new()), Arc::clone)
         };
         let servers = connector.config.backend.servers.iter().map(server).collect();
-        let capabilities = ArcSwap::from_pointee(until_known());
+        let capabilities = match before {
+            Some(before) => ArcSwap::new(before.capabilities()),
+            None => ArcSwap::from_pointee(until_known()),
+        };
         Self { connector, metrics, servers, capabilities, suspicion: Notify::new() }
+    }
+
+    /// The servers have as many places as is configured.
+    pub(super) fn settle(&self) {
+        for server in &self.servers {
+            server.retired.store(false, Ordering::Relaxed);
+            server.places.set_limit(self.connector.config.backend.connections);
+        }
+    }
+
+    /// Takes servers out of the metrics that are none of `now`'s.
+    pub(super) fn forget(&self, now: &Self) {
+        let gone =
+            self.servers.iter().filter(|server| !now.servers.iter().any(|other| other.address == server.address));
+        gone.for_each(|server| {
+            server.retired.store(true, Ordering::Relaxed);
+            self.metrics.backend_gone(server.address.to_string());
+        });
     }
 
     /// What EHLO may offer.
@@ -206,12 +235,19 @@ impl Pool {
             self.tell(server, caller, &ConnectError::Client(reply));
         } else if error.is_servers() {
             server.ill(error.to_string());
-            self.metrics.backend(server.address.to_string(), false);
+            self.show(server, false);
             self.suspicion.notify_one();
         } else {
             self.tell(server, caller, &error);
         }
         Ok(None)
+    }
+
+    /// Whether `server` answers, for the metrics. Sessions of earlier generations may ask one that is retired.
+    fn show(&self, server: &Server, answers: bool) {
+        if !server.retired.load(Ordering::Relaxed) {
+            self.metrics.backend(server.address.to_string(), answers);
+        }
     }
 
     /// Tells the log of a connection that failed for one client.
@@ -293,7 +329,7 @@ impl Pool {
                 let found = channel.capabilities.clone();
                 channel.quit().await;
                 server.well_since.store(began.as_ns(), Ordering::Relaxed);
-                self.metrics.backend(server.address.to_string(), true);
+                self.show(server, true);
                 if server.set(Health::Healthy) && self.servers.len() > 1 {
                     tracing::info!(backend = %server.address, "backend server answers");
                 }
@@ -301,16 +337,17 @@ impl Pool {
             }
             Err(error) => {
                 server.ill(error.to_string());
-                self.metrics.backend(server.address.to_string(), false);
+                self.show(server, false);
                 None
             }
         }
     }
 }
 
-impl status::Backends for Pool {
-    fn servers(&self) -> Vec<status::Server> {
-        let server = |server: &Server| status::Server {
+impl Pool {
+    /// How all servers are now, in the order of the configuration.
+    pub(super) fn servers(&self) -> Vec<status::Server> {
+        let server = |server: &Arc<Server>| status::Server {
             address: server.address.to_string(),
             answers: server.is(Health::Healthy),
             connections: server.places.held(),
@@ -360,10 +397,10 @@ mod tests {
         std::thread::spawn(move || serve(&listener));
         let mut config = Config::builtin();
         config.backend.servers = vec![BackendAddr::Name(name.into(), port)];
-        let pool = Pool::new(Connector::new(Arc::new(config)).unwrap(), Metrics::new());
+        let pool = Pool::new(Connector::new(Arc::new(config)).unwrap(), Metrics::new(), None);
         assert_eq!(pool.open(Caller::Probe).await.is_ok(), found, "{name}");
         assert_eq!(pool.probe().await.is_some(), found, "{name}");
-        let server = status::Backends::servers(&pool).remove(0);
+        let server = pool.servers().remove(0);
         assert_eq!((server.address, server.answers), (format!("{name}:{port}"), found));
         let complaint = pool.servers[0].complaint.lock().unwrap().clone();
         assert_eq!(complaint.contains("can't be looked up"), !found, "{complaint}");
@@ -377,7 +414,7 @@ mod tests {
 
     #[test]
     fn before_a_server_has_answered_nothing_is_withheld_that_a_sender_would_bounce_for() {
-        let pool = Pool::new(Connector::new(Arc::new(Config::builtin())).unwrap(), Metrics::new());
+        let pool = Pool::new(Connector::new(Arc::new(Config::builtin())).unwrap(), Metrics::new(), None);
         assert!(pool.capabilities().takes(Uses { eight_bit_mime: true, smtputf8: true, dsn: true, ..Uses::default() }));
     }
 }

@@ -8,20 +8,23 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::{Shared, Stop};
+use super::{Generation, Shared, Stop};
 use crate::addr::ClientAddr;
 use crate::facts::recipients::{KnownRecipients, RecipientsError};
 use crate::observe::metrics::Metrics;
-use crate::policy::Rules;
 use crate::session::Heard;
+use crate::snapshot::Known;
 use crate::stamp::{self, Stamp};
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Reads the recipient table again whenever its file has changed, until `stop`.
-pub(super) async fn watch(shared: Arc<Shared>, mut stop: Stop) {
-    let (Some(path), Some(table)) = (shared.config.recipients.known.clone(), shared.rules.known()) else { return };
+pub(super) async fn watch(shared: Arc<Shared>, generation: Arc<Generation>, mut stop: Stop) {
+    let (path, known) = (generation.config().recipients.known.clone(), generation.snapshot.known_table());
+    drop(generation);
+    let (Some(path), Some(known)) = (path, known) else { return shared.metrics.recipients_known(0) };
+    let table = known.load_full();
     shared.metrics.recipients_known(table.len());
     let mut follower = Follower { path, settled: table.stamp(), last: table.stamp() };
     drop(table);
@@ -34,7 +37,7 @@ pub(super) async fn watch(shared: Arc<Shared>, mut stop: Stop) {
         follower = match tokio::task::spawn_blocking(move || follower.look()).await {
             Ok((follower, None)) => follower,
             Ok((follower, Some(result))) => {
-                settle(&shared.rules, &shared.metrics, result);
+                settle(&known, &shared.metrics, result);
                 follower
             }
             // It panicked, or the runtime ends.
@@ -52,7 +55,7 @@ impl Shared {
             return;
         }
         self.contradict(&heard.recipient);
-        let source = addr.source(self.config.limits.ipv6_prefix);
+        let source = addr.source(self.prefix);
         if unknowns.refused(&heard.recipient, source, heard.sender, crate::clock::now()) {
             self.metrics.bound_reached("unknown_recipients");
         }
@@ -66,13 +69,13 @@ impl Shared {
 }
 
 /// Puts a table in the place of the old one, if it can be used.
-fn settle(rules: &Rules, metrics: &Metrics, result: Result<KnownRecipients, RecipientsError>) {
+fn settle(known: &Known, metrics: &Metrics, result: Result<KnownRecipients, RecipientsError>) {
     metrics.recipients_reloaded(result.is_ok());
     match result {
         Ok(table) => {
             metrics.recipients_known(table.len());
             tracing::info!(entries = table.len(), "recipient table read again");
-            rules.renew(table);
+            known.store(Arc::new(table));
         }
         Err(error) => tracing::warn!(%error, "the changed recipient table can't be used; the old one stays"),
     }
@@ -112,12 +115,13 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::policy::Decision;
+    use crate::snapshot::Snapshot;
     use crate::wire::address::ForwardPath;
 
     struct World {
         _folder: tempfile::TempDir,
         path: PathBuf,
-        rules: Rules,
+        rules: Snapshot,
         metrics: Metrics,
         follower: Option<Follower>,
     }
@@ -131,7 +135,7 @@ mod tests {
             let stamp = table.stamp();
             let mut config = Config::builtin();
             config.relay.domains = vec!["example.org".to_owned()];
-            let rules = Rules::new(Arc::new(config), Some(table));
+            let rules = Snapshot::new(Arc::new(config), Some(table));
             let follower = Some(Follower { path: path.clone(), settled: stamp, last: stamp });
             Self { _folder: folder, path, rules, metrics: Metrics::new(), follower }
         }
@@ -142,7 +146,7 @@ mod tests {
             self.follower = Some(follower);
             let read = result.is_some();
             if let Some(result) = result {
-                settle(&self.rules, &self.metrics, result);
+                settle(&self.rules.known_table().unwrap(), &self.metrics, result);
             }
             read
         }

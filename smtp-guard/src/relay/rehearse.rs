@@ -4,23 +4,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use smtp_guard_ebpf::reason::Reason;
 
-use super::admission::Arrival;
 use super::inquiry::Inquiry;
-use super::sources::Standing;
-use super::{Shared, admission};
+use super::users::{self, Login};
+use super::{Generation, Shared, admission};
 use crate::addr::ClientAddr;
 use crate::blocklist::Listing;
 use crate::clock::Instant;
-use crate::config::{Mode, Role};
+use crate::config::{Config, Listen, Mode, Role};
 use crate::decision::Explanation;
 use crate::facts::dns::{Forward, Reverse, SenderDomain};
+use crate::gate::{Arrival, Standing};
 use crate::ledger::networks::Network;
 use crate::observe::attempt::{Attempt, Because, Rehearsal, Step};
 use crate::policy::Client;
 use crate::policy::checks::Found;
-use crate::session::{Event, Input, Opening, Output, Request, Session, Upstream, Wants};
+use crate::rates::Tally;
+use crate::rates::accounts::User;
+use crate::session::{AuthVerdict, Event, Input, Opening, Output, Request, Secured, Session, Upstream, Wants};
 use crate::wire::command;
 use crate::wire::reply::Reply;
 
@@ -28,84 +31,115 @@ use crate::wire::reply::Reply;
 const INPUTS: usize = 16;
 
 impl Shared {
-    /// What would happen to `attempt` now. `explanation` is what is known of its address.
-    pub async fn rehearse(&self, attempt: &Attempt, explanation: Explanation) -> Rehearsal {
-        rehearse(self, attempt, explanation).await
+    /// What would happen to `attempt` now, by `generation`. `explanation` is what is known of its address.
+    pub async fn rehearse(
+        &self,
+        attempt: &Attempt,
+        generation: Arc<Generation>,
+        explanation: Explanation,
+    ) -> Rehearsal {
+        rehearse(self, attempt, generation, explanation).await
     }
 }
 
-async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) -> Rehearsal {
+async fn rehearse(
+    shared: &Shared,
+    attempt: &Attempt,
+    generation: Arc<Generation>,
+    explanation: Explanation,
+) -> Rehearsal {
     let (addr, now) = (ClientAddr::new((attempt.ip, 0).into()), crate::clock::now());
-    let client = shared.rules.client(addr.ip());
-    let arrival = Arrival::new(addr, &shared.config.listen, shared, now);
-    let mut rehearsal = Rehearsal {
-        rules: rules(shared, &client, &arrival, &explanation),
-        explanation,
-        found: Vec::new(),
-        steps: Vec::new(),
-    };
-    if let Err(reason) = admission::would_admit(shared, &arrival, now) {
+    let client = generation.snapshot.client(addr.ip());
+    let listeners = generation.config().listen.iter().filter(|listen| listen.role == attempt.role);
+    let arrival = admission::arrival(shared, &generation, addr, listeners, now);
+    let mut rules = doors(generation.config(), attempt);
+    rules.extend(self::rules(shared, &generation, &client, &arrival, attempt.role, &explanation));
+    // What is known is of the source; what it may do is this configuration's to say.
+    let explanation = Explanation { exempt: client.exempt, may_relay: client.may_relay, ..explanation };
+    let mut rehearsal = Rehearsal { by: None, rules, explanation, found: Vec::new(), steps: Vec::new() };
+    if let Err(reason) = admission::would_admit(shared, &generation, &arrival, now) {
         let heard = Some(admission::reply(reason).to_string());
         let step = Step { heard, because: vec![because(reason, false)], ..Step::default() };
         rehearsal.steps.push(step);
         return rehearsal;
     }
-    let mut stage = Stage::open(shared, addr, client);
+    let user = attempt.user.as_deref().and_then(User::new);
+    rehearsal.rules.extend(user.iter().flat_map(|user| users::told(shared, user)));
+    let mut stage = Stage::open(shared, generation, client, attempt);
     rehearsal.steps.push(stage.play(shared, String::new()).await);
     for said in lines(attempt) {
         if stage.session.wants() == Wants::Closed {
             break;
         }
-        let command = command::parse(said.as_bytes());
+        let command = command::parse(said.line.as_bytes());
         stage.step(Input::Command { command, more: false });
-        rehearsal.steps.push(stage.play(shared, said).await);
+        rehearsal.steps.push(stage.play(shared, said.shown).await);
     }
     rehearsal.found = stage.found.as_ref().map(told).unwrap_or_default();
     rehearsal
 }
 
-fn lines(attempt: &Attempt) -> Vec<String> {
+/// A command line, and how it is shown.
+struct Said {
+    line: String,
+    shown: String,
+}
+
+fn lines(attempt: &Attempt) -> Vec<Said> {
     let path = |address: &str| match address.trim_start_matches('<').trim_end_matches('>') {
         "" => "<>".to_owned(),
         address => format!("<{address}>"),
     };
-    let mut lines = vec![format!("EHLO {}", attempt.helo)];
+    let plain = |line: String| Said { shown: line.clone(), line };
+    let mut lines = vec![plain(format!("EHLO {}", attempt.helo))];
+    if let Some(user) = &attempt.user {
+        // Whatever the password is, it is right: nobody is asked.
+        let message = base64::engine::general_purpose::STANDARD.encode(format!("\0{user}\0-"));
+        lines.push(Said { line: format!("AUTH PLAIN {message}"), shown: format!("AUTH as {user}") });
+    }
     if let Some(sender) = &attempt.mail_from {
-        lines.push(format!("MAIL FROM:{}", path(sender)));
-        lines.extend(attempt.rcpt_to.iter().map(|recipient| format!("RCPT TO:{}", path(recipient))));
+        lines.push(plain(format!("MAIL FROM:{}", path(sender))));
+        lines.extend(attempt.rcpt_to.iter().map(|recipient| plain(format!("RCPT TO:{}", path(recipient)))));
     }
     lines
 }
 
 /// The session on its stage.
 struct Stage {
+    generation: Arc<Generation>,
     addr: ClientAddr,
     client: Client,
+    role: Role,
     session: Session,
     now: Instant,
+    /// Who has logged in, unless the client is exempt.
+    login: Option<Login>,
     inquiry: Inquiry,
     found: Option<Found>,
     out: Vec<Output>,
 }
 
 impl Stage {
-    fn open(shared: &Shared, addr: ClientAddr, client: Client) -> Self {
+    fn open(shared: &Shared, generation: Arc<Generation>, client: Client, attempt: &Attempt) -> Self {
+        let (addr, role) = (ClientAddr::new((attempt.ip, 0).into()), attempt.role);
+        // A login needs it.
+        let is_secure = attempt.tls || attempt.user.is_some() || role == Role::Submissions;
         let mut inquiry = Inquiry::default();
-        inquiry.about_client(shared, addr, shared.rules.needs(&client, Role::Mx));
+        inquiry.about_client(shared, &generation, addr, generation.snapshot.needs(&client, role));
         let clock = crate::clock::both();
         let opening = Opening {
             id: "try".to_owned(),
             addr,
-            role: Role::Mx,
-            secured: None,
-            rules: Arc::clone(&shared.rules),
-            backend: shared.pool.capabilities(),
+            role,
+            secured: is_secure.then_some(Secured { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384" }),
+            rules: Arc::clone(&generation.snapshot),
+            backend: generation.pool.capabilities(),
             familiar: shared.mark(addr).familiar,
             clock,
         };
         let mut out = Vec::new();
         let session = Session::open(opening, &mut out);
-        Self { addr, client, session, now: clock.instant, inquiry, found: None, out }
+        Self { generation, addr, client, role, session, now: clock.instant, login: None, inquiry, found: None, out }
     }
 
     fn step(&mut self, input: Input) {
@@ -149,7 +183,7 @@ impl Stage {
             Output::Consult { lookups, recipient, sender } => {
                 let mut facts = shared.facts(self.addr, sender, recipient.as_deref());
                 if lookups {
-                    self.inquiry.begin(shared, self.addr);
+                    self.inquiry.begin(shared, &self.generation, self.addr);
                     let found = self.inquiry.found().await;
                     self.found = Some(found.clone());
                     facts.found = Some(Arc::new(found));
@@ -157,29 +191,36 @@ impl Stage {
                 return Some(Input::Facts(facts));
             }
             Output::Request(Request::Mail(mail, ..)) => {
-                if !self.client.exempt && self.is_over_rate(shared) {
-                    return Some(Input::OverRate);
+                let judged =
+                    users::message(shared, &self.generation.snapshot, self.addr, self.login.as_ref(), Tally::Peek);
+                if let Err(reason) = judged
+                    && !self.client.exempt
+                {
+                    return Some(Input::OverRate(reason));
                 }
-                let domain = shared.rules.domain_to_look_up(&self.client, Role::Mx, &mail.path);
+                let domain = self.generation.snapshot.domain_to_look_up(&self.client, self.role, &mail.path);
                 self.inquiry.about_sender(domain);
                 step.passed_on = true;
                 return yes();
             }
+            Output::Event(Event::Authenticated { user }) if !self.client.exempt => {
+                self.login = Login::new(shared, &self.generation.snapshot, self.addr, &user, Tally::Peek);
+            }
+            Output::Request(Request::Auth(..)) => return Some(Input::Upstream(Upstream::Auth(AuthVerdict::Accepted))),
             Output::Request(Request::Rcpt(..)) => {
+                if let Some(Err(reason)) =
+                    self.login.as_mut().map(|login| login.ask(shared, &self.generation.snapshot, self.addr))
+                {
+                    return Some(Input::OverRate(reason));
+                }
                 step.passed_on = true;
                 return yes();
             }
             // Our own yes is no word of the backend.
-            Output::Heard(_) => {}
+            Output::Heard(_) | Output::Settled { .. } => {}
             Output::Request(_) | Output::StartTls | Output::Report(_) | Output::Event(_) | Output::Close => {}
         }
         None
-    }
-
-    fn is_over_rate(&self, shared: &Shared) -> bool {
-        let source = self.addr.source(shared.config.limits.ipv6_prefix);
-        let counted = shared.feedback.counters().messages.view(source, crate::clock::now());
-        counted.is_some_and(|(count, most)| count >= most)
     }
 }
 
@@ -191,9 +232,30 @@ fn note(reason: Reason, note: &str) -> String {
     if note.is_empty() { reason.text().to_owned() } else { format!("{} ({note})", reason.text()) }
 }
 
+/// How a client comes in at a port of the role that `attempt` names.
+fn doors(config: &Config, attempt: &Attempt) -> Vec<String> {
+    let role = attempt.role.label();
+    let doors: Vec<_> = config.listen.iter().filter(|listen| listen.role == attempt.role).collect();
+    if doors.is_empty() {
+        return vec![format!("no [[listen]] has role = \"{role}\": nobody can connect so")];
+    }
+    let behind = |listen: &&&Listen| !listen.balancers.is_empty() && !listen.balancers.contains(attempt.ip);
+    let through = doors.iter().filter(behind).map(|listen| {
+        format!("listen {}: through a balancer (proxy_protocol), in whose header {} stands", listen.address, attempt.ip)
+    });
+    through.collect()
+}
+
 /// What applies to `client`, in the words of the configuration.
-fn rules(shared: &Shared, client: &Client, arrival: &Arrival, explanation: &Explanation) -> Vec<String> {
-    let config = &shared.config;
+fn rules(
+    shared: &Shared,
+    generation: &Generation,
+    client: &Client,
+    arrival: &Arrival,
+    role: Role,
+    explanation: &Explanation,
+) -> Vec<String> {
+    let config = generation.config();
     if client.exempt {
         return vec!["exempt: no limit, check, delay or ban applies".to_owned()];
     }
@@ -204,10 +266,10 @@ fn rules(shared: &Shared, client: &Client, arrival: &Arrival, explanation: &Expl
         ];
     }
     let limits = &config.limits;
-    let source = arrival.source();
+    let source = arrival.source;
     let (of_source, of_network) = shared.sources.of(source);
     let or_none = |limit: u32| if limit == 0 { "none".to_owned() } else { limit.to_string() };
-    let count = |name: &str| explanation.counts.iter().find(|count| count.limit == name).map_or(0, |count| count.count);
+    let (counters, now) = (shared.feedback.counters(), crate::clock::now());
     let mut rules = vec![
         match client.may_relay {
             true => "relay.networks: may send anywhere, checks of strangers don't apply".to_owned(),
@@ -222,7 +284,7 @@ fn rules(shared: &Shared, client: &Client, arrival: &Arrival, explanation: &Expl
         format!(
             "limits.total_connections: {} of {}; {}",
             shared.sources.total(),
-            shared.sources.limits().total,
+            generation.limits().total,
             match arrival.standing {
                 Standing::Stranger => "a tenth is kept for sources with a history, and this one has none",
                 Standing::Known | Standing::Exempt => "with the tenth that is kept for sources with a history",
@@ -230,10 +292,14 @@ fn rules(shared: &Shared, client: &Client, arrival: &Arrival, explanation: &Expl
         ),
         format!(
             "limits.connections_per_minute: {} of {}",
-            count("connections_per_minute"),
+            counters.connections.view(source, now),
             or_none(limits.connections_per_minute)
         ),
-        format!("limits.messages_per_hour: {} of {}", count("messages_per_hour"), or_none(limits.messages_per_hour)),
+        format!(
+            "limits.messages_per_hour: {} of {}",
+            counters.messages.view(source, now),
+            or_none(limits.messages_per_hour)
+        ),
     ];
     for decision in &explanation.networks {
         rules.push(format!("decisions: blocked as a part of {}: {}", decision.source, decision.text));
@@ -246,7 +312,7 @@ fn rules(shared: &Shared, client: &Client, arrival: &Arrival, explanation: &Expl
         let (most, above) = (config.harvest.unknown_recipients, config.harvest.unknown_share * 100.0);
         rules.push(format!("harvest: {left} unforgiven unknown recipients of {most}, {share:.0} % of {above:.0} %"));
     }
-    if client.may_relay {
+    if client.may_relay || role != Role::Mx {
         return rules;
     }
     let checks = &config.checks;

@@ -51,6 +51,8 @@ pub enum TlsError {
 pub(super) struct Server {
     files: Tls,
     certificates: Arc<Certificates>,
+    /// The files as they were before they were read.
+    read: Vec<Option<Stamp>>,
     config: Arc<ServerConfig>,
 }
 
@@ -60,13 +62,14 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 impl Server {
     pub(super) fn new(files: &Tls) -> Result<Self, TlsError> {
+        let read = stamp(files);
         let certificates = Arc::new(Certificates::load(files)?);
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|reason| TlsError::Backend(reason.to_string()))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
-        Ok(Self { files: files.clone(), certificates, config: Arc::new(config) })
+        Ok(Self { files: files.clone(), certificates, read, config: Arc::new(config) })
     }
 
     /// The certificates that are shown.
@@ -92,7 +95,7 @@ impl Server {
 
     /// Reads the certificate again whenever its files change, until `stop`. A pair that can't be used changes nothing.
     pub(super) async fn watch(&self, mut stop: Stop) {
-        let mut seen = stamp(&self.files);
+        let mut seen = self.read.clone();
         let mut told = Vec::new();
         loop {
             // Said once a day: the days stand in it.

@@ -8,10 +8,12 @@ use std::time::Duration;
 use rusqlite::{Connection, Row, Transaction, params};
 
 use super::directory::{own_file, with_suffix};
-use super::{Ban, Batch, Change, Counter, Origin, Reason, StoreError, WallTime};
+use super::{Ban, Batch, Change, Counter, HOLD, OF_USERS, Origin, Reason, StoreError, WallTime};
 use crate::addr::Ipv6Prefix;
-use crate::key::Key;
+use crate::key;
 use crate::printable::printable;
+use crate::rates::Key;
+use crate::rates::accounts::User;
 
 /// Schema of this version, in `user_version`. 0 is a new file.
 /// 3: a decision may be about a network; for an older version its row would be that of one source.
@@ -33,8 +35,8 @@ const CREATE: &str = "
 
 const CREATE_COUNTERS: &str = "
     CREATE TABLE IF NOT EXISTS counters (
-        kind     TEXT NOT NULL,       -- ledger | connections | messages
-        source   TEXT NOT NULL,       -- 192.0.2.1, or 2001:db8::/64
+        kind     TEXT NOT NULL,       -- ledger | connections | messages; of a user: user | hold
+        source   TEXT NOT NULL,       -- 192.0.2.1, or 2001:db8::/64; or the user's name
         at       INTEGER NOT NULL,    -- when it was written, ms since 1970-01-01 UTC
         state    TEXT NOT NULL,       -- JSON
         PRIMARY KEY (kind, source)
@@ -129,7 +131,7 @@ impl Database {
     fn ban(&self, row: &Row<'_>) -> Option<Ban> {
         let text = |column| row.get::<_, String>(column).ok();
         Some(Ban {
-            key: Key::of(text(0)?.parse().ok()?, self.prefix).ok()?,
+            key: key::Key::of(text(0)?.parse().ok()?, self.prefix).ok()?,
             reason: Reason::from_label(&text(1)?)?,
             origin: Origin::from_label(&text(2)?)?,
             made: WallTime::from_ms(row.get(3).ok()?),
@@ -167,7 +169,13 @@ impl Database {
 
     fn counter(&self, row: &Row<'_>) -> Option<Counter> {
         let text = |column| row.get::<_, String>(column).ok();
-        Some(Counter { kind: text(0)?, source: self.prefix.source(address(&text(1)?)?), state: text(2)? })
+        let (kind, key) = (text(0)?, text(1)?);
+        let key = if OF_USERS.contains(&kind.as_str()) {
+            Key::User(User::new(&key)?)
+        } else {
+            Key::Source(self.prefix.source(address(&key)?))
+        };
+        Some(Counter { kind, key, state: text(2)? })
     }
 
     /// Writes all `changes`, or none.
@@ -180,27 +188,29 @@ impl Database {
                 Change::SaveAll(Batch { bans, .. }) => {
                     bans.iter().try_for_each(|ban| save(&transaction, prefix, ban))?;
                 }
-                Change::Tell(_) => {}
                 Change::Remove(key) => {
                     transaction
                         .prepare_cached("DELETE FROM decisions WHERE source = ?1")?
                         .execute([key.text(prefix)])?;
                 }
-                Change::Count { kind, source, state: Some(state), at } => {
+                Change::Count { kind, key, state: Some(state), at } => {
                     transaction
                         .prepare_cached("INSERT OR REPLACE INTO counters VALUES (?1, ?2, ?3, ?4)")?
-                        .execute(params![kind, prefix.display(*source), at.as_ms(), state])?;
+                        .execute(params![kind, named(key, prefix), at.as_ms(), state])?;
                 }
-                Change::Count { kind, source, state: None, .. } => {
+                Change::Count { kind, key, state: None, .. } => {
                     transaction
                         .prepare_cached("DELETE FROM counters WHERE kind = ?1 AND source = ?2")?
-                        .execute(params![kind, prefix.display(*source)])?;
+                        .execute(params![kind, named(key, prefix)])?;
                 }
+                Change::Mark(_) => {}
                 Change::Purge { decisions, counters } => {
                     transaction
                         .prepare_cached("DELETE FROM decisions WHERE until < ?1")?
                         .execute([decisions.as_ms()])?;
-                    transaction.prepare_cached("DELETE FROM counters WHERE at < ?1")?.execute([counters.as_ms()])?;
+                    transaction
+                        .prepare_cached("DELETE FROM counters WHERE at < ?1 AND kind != ?2")?
+                        .execute(params![counters.as_ms(), HOLD])?;
                 }
             }
         }
@@ -223,6 +233,14 @@ fn save(transaction: &Transaction<'_>, prefix: Ipv6Prefix, ban: &Ban) -> rusqlit
         ],
     )?;
     Ok(())
+}
+
+/// The text of `key`.
+fn named(key: &Key, prefix: Ipv6Prefix) -> String {
+    match key {
+        Key::Source(source) => prefix.display(*source),
+        Key::User(user) => user.to_string(),
+    }
 }
 
 /// The address of `192.0.2.1` or `2001:db8::/64`.

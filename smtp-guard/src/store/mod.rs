@@ -17,11 +17,12 @@ use std::{fs, io};
 use smtp_guard_ebpf::reason::Reason;
 use tokio::sync::oneshot;
 
-use crate::addr::{Ipv6Prefix, Source};
+use crate::addr::Ipv6Prefix;
 use crate::clock::WallTime;
 use crate::decision::{Ban, Origin};
-use crate::key::Key;
+use crate::key;
 use crate::offence::Digests;
+use crate::rates::Key;
 
 mod complaint;
 mod database;
@@ -114,13 +115,11 @@ enum Change {
     Save(Box<Ban>),
     /// All of them or none.
     SaveAll(Batch),
-    Remove(Key),
-    /// To be told when all before it is on disk.
-    Tell(oneshot::Sender<()>),
+    Remove(key::Key),
     /// `state` of `None`: nothing is counted any more.
     Count {
         kind: &'static str,
-        source: Source,
+        key: Key,
         state: Option<String>,
         at: WallTime,
     },
@@ -129,6 +128,8 @@ enum Change {
         decisions: WallTime,
         counters: WallTime,
     },
+    /// To be told when all that was handed over before it is written.
+    Mark(oneshot::Sender<()>),
 }
 
 /// Bans that are written together, and that are counted as long as they wait.
@@ -144,11 +145,16 @@ impl Drop for Batch {
     }
 }
 
-/// What was counted of a source, in words of whoever counts.
+/// Kinds of counters that are users'; all others are sources'.
+pub const OF_USERS: [&str; 2] = ["user", "hold"];
+/// The kind that is never too old: it is taken back by whoever made it.
+pub const HOLD: &str = OF_USERS[1];
+
+/// What was counted of a source or a user, in words of whoever counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counter {
     pub kind: String,
-    pub source: Source,
+    pub key: Key,
     pub state: String,
 }
 
@@ -199,19 +205,19 @@ impl Store {
         &self.state
     }
 
-    /// Keeps what is counted of `source`, in place of an earlier state of the same kind; `None` forgets it. Waits for
+    /// Keeps what is counted of `key`, in place of an earlier state of the same kind; `None` forgets it. Waits for
     /// room in the queue at most `patience`.
     pub fn count(
         &self,
         kind: &'static str,
-        source: Source,
+        key: Key,
         state: Option<String>,
         at: WallTime,
         patience: Duration,
     ) -> Result<(), Full> {
         let Some(changes) = &self.changes else { return Err(Full) };
         let ends = std::time::Instant::now() + patience;
-        let mut change = Change::Count { kind, source, state, at };
+        let mut change = Change::Count { kind, key, state, at };
         loop {
             change = match changes.try_send(change) {
                 Ok(()) => return Ok(()),
@@ -235,20 +241,21 @@ impl Store {
     }
 
     /// Forgets the ban of `key`.
-    pub fn remove(&self, key: Key) -> Result<(), Full> {
+    pub fn remove(&self, key: key::Key) -> Result<(), Full> {
         self.change(Change::Remove(key))
-    }
-
-    /// Says when everything that was handed over until now is on disk. The sender goes where it never will be.
-    pub fn written(&self) -> Result<oneshot::Receiver<()>, Full> {
-        let (told, tell) = oneshot::channel();
-        self.change(Change::Tell(told))?;
-        Ok(tell)
     }
 
     /// Forgets all bans that ended before `decisions`, and counters that were written before `counters`.
     pub fn purge(&self, decisions: WallTime, counters: WallTime) -> Result<(), Full> {
         self.change(Change::Purge { decisions, counters })
+    }
+
+    /// Resolves as soon as all that was handed over before is written; with an error when there is no room, or no hope.
+    pub fn written(&self) -> oneshot::Receiver<()> {
+        let (sender, written) = oneshot::channel();
+        // Where the queue is full it is dropped at once.
+        let _ = self.change(Change::Mark(sender));
+        written
     }
 
     fn change(&self, change: Change) -> Result<(), Full> {
@@ -377,7 +384,7 @@ impl Writer {
     /// What was pending is written.
     fn tell(&mut self) {
         for change in self.pending.drain(..) {
-            if let Change::Tell(told) = change {
+            if let Change::Mark(told) = change {
                 // Whoever asked may have given up.
                 let _ = told.send(());
             }
@@ -413,6 +420,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::Source;
 
     fn ban(n: u32) -> Ban {
         Ban {
@@ -427,8 +435,8 @@ mod tests {
         }
     }
 
-    fn key(text: &str) -> Key {
-        Key::of(text.parse().unwrap(), Ipv6Prefix::default()).unwrap()
+    fn key(text: &str) -> key::Key {
+        key::Key::of(text.parse().unwrap(), Ipv6Prefix::default()).unwrap()
     }
 
     fn open(directory: &Path) -> Store {
@@ -453,22 +461,24 @@ mod tests {
             store
                 .count(
                     "messages",
-                    Source::v4(n),
+                    Key::Source(Source::v4(n)),
                     Some(n.to_string()),
                     WallTime::from_ms(i64::from(n) * 10),
                     Duration::ZERO,
                 )
                 .unwrap();
         }
-        store.count("ledger", Source::v4(2), Some("x".to_owned()), WallTime::from_ms(30), Duration::ZERO).unwrap();
-        store.count("ledger", Source::v4(2), None, WallTime::from_ms(30), Duration::ZERO).unwrap();
+        store
+            .count("ledger", Key::Source(Source::v4(2)), Some("x".to_owned()), WallTime::from_ms(30), Duration::ZERO)
+            .unwrap();
+        store.count("ledger", Key::Source(Source::v4(2)), None, WallTime::from_ms(30), Duration::ZERO).unwrap();
         store.purge(WallTime::from_ms(6), WallTime::from_ms(20)).unwrap();
         drop(store);
         let mut found = found(directory.path());
         found.bans.sort_by_key(|ban| (ban.until, ban.key));
         let [net_v4, net_v6] = networks;
         assert_eq!(found.bans, [Ban { repeat: 4, ..ban(6) }, v6, net_v4, net_v6]);
-        let kept = Counter { kind: "messages".to_owned(), source: Source::v4(2), state: "2".to_owned() };
+        let kept = Counter { kind: "messages".to_owned(), key: Key::Source(Source::v4(2)), state: "2".to_owned() };
         assert_eq!((found.counters, found.begun), (vec![kept], false));
     }
 
@@ -477,7 +487,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path());
         store.save_all((1..=1000).map(ban).collect()).unwrap();
-        store.written().unwrap().blocking_recv().unwrap();
+        store.written().blocking_recv().unwrap();
         let there = rusqlite::Connection::open(directory.path().join("decisions.db")).unwrap();
         let rows: i64 = there.query_row("SELECT count(*) FROM decisions", [], |row| row.get(0)).unwrap();
         assert_eq!((rows, store.in_batches.load(Ordering::Relaxed)), (1000, 0));
@@ -516,7 +526,9 @@ mod tests {
         old.execute_batch("DROP TABLE counters; PRAGMA user_version = 1;").unwrap();
         drop(old);
         let store = open(directory.path());
-        store.count("ledger", Source::v4(1), Some("x".to_owned()), WallTime::from_ms(1), Duration::ZERO).unwrap();
+        store
+            .count("ledger", Key::Source(Source::v4(1)), Some("x".to_owned()), WallTime::from_ms(1), Duration::ZERO)
+            .unwrap();
         drop(store);
         assert_eq!(found(directory.path()).counters.len(), 1);
     }
@@ -540,7 +552,9 @@ mod tests {
         let kept = store.take_found().unwrap();
         assert_eq!((kept.bans.len(), kept.begun), (bans, aside));
         store.save(&ban(5000)).unwrap();
-        store.count("ledger", Source::v4(1), Some("x".to_owned()), WallTime::from_ms(1), Duration::ZERO).unwrap();
+        store
+            .count("ledger", Key::Source(Source::v4(1)), Some("x".to_owned()), WallTime::from_ms(1), Duration::ZERO)
+            .unwrap();
         drop(store);
         let again = found(directory.path());
         assert_eq!((again.bans.len(), again.counters.len()), (bans + 1, 1), "it is written again");

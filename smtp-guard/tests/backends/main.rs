@@ -8,6 +8,7 @@ mod lax;
 mod places;
 mod readers;
 mod smuggling;
+mod stalls;
 mod unknowns;
 
 use std::net::SocketAddr;
@@ -20,8 +21,8 @@ use smtp_guard::descriptors::Plan;
 use smtp_guard::edge::bans::BanTable;
 use smtp_guard::feedback::{self, Meter};
 use smtp_guard::observe::metrics::Metrics;
-use smtp_guard::policy::Rules;
 use smtp_guard::relay::{self, Bound, Shared};
+use smtp_guard::snapshot::Snapshot;
 use smtp_guard::store::Store;
 use smtp_guard_ebpf::reason::Reason;
 
@@ -46,13 +47,14 @@ fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::pat
     let config = Arc::new(config);
     let bans = Arc::new(BanTable::new(None, 10));
     let store = Store::open(state, config.limits.ipv6_prefix).unwrap();
-    let (feedback, _) = feedback::start(Arc::clone(&config), Arc::clone(&bans), store, Arc::new(Nobody));
+    let snapshot = Arc::new(Snapshot::new(Arc::clone(&config), None));
+    let (feedback, _) = feedback::start(Arc::clone(&snapshot), Arc::clone(&bans), store, Arc::new(Nobody));
     let bound = Bound::bind(&config.listen).unwrap();
     let address = bound.addresses()[0];
     let listeners = bound.listen().unwrap();
     let plan = Plan::whole(config.limits.total_connections);
     let (stopper, stop) = relay::stop();
-    let shared = Shared::new(Arc::new(Rules::new(config, None)), feedback, Metrics::new(), bans, &plan).unwrap();
+    let shared = Shared::new(snapshot, feedback, Metrics::new(), bans, &plan).unwrap();
     tokio::spawn(async move {
         listeners.serve(shared, stop, Duration::ZERO).await;
         drop(stopper);
@@ -66,6 +68,7 @@ impl Meter for Nobody {
     fn offence(&self, _: &'static str) {}
     fn ban(&self, _: Reason) {}
     fn deferral(&self, _: Reason) {}
+    fn user_held(&self, _: Reason) {}
     fn bans_active(&self, _: usize, _: usize) {}
     fn store(&self, _: bool) {}
     fn report_dropped(&self) {}

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
 
 mod descriptors;
+#[path = "../long/mod.rs"]
+mod long;
 mod places;
+mod reload;
 mod troubles;
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -44,6 +47,12 @@ impl Guard {
         let mut guard = Self { child, address, config };
         guard.wait("it listens", || TcpStream::connect(address).is_ok());
         guard
+    }
+
+    /// None: a stand-in where only the file matters.
+    fn nobody() -> Self {
+        let child = Command::new("true").spawn().unwrap();
+        Self { child, address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), config: PathBuf::new() }
     }
 
     /// Waits until `happened`.

@@ -4,7 +4,7 @@
 //! One line of a dialogue is one event or one expectation:
 //! `C` client sends a command line, `D` client sends bytes of message data, `B` backend answers, `X` client vanishes,
 //! `A` the backend or Dovecot judges credentials (accepted, rejected, unavailable), `H` the TLS handshake is done,
-//! `R` the source has sent its share of messages, `W` the client is waited for so many seconds, `B!` the backend is lost, `B-` was lost before the dot could be sent, `T` the deadline passes, `K` the source is banned, `G` its place is needed, `S` the guard stops, `S!` and waits no longer;
+//! `R` source or user has sent its share (`R user_held`: the reason), `W` the client is waited for so many seconds, `B!` the backend is lost, `B-` was lost before the dot could be sent, `T` the deadline passes, `K` the source is banned, `G` its place is needed, `S` the guard stops, `S!` and waits no longer;
 //! `F` from here on this is found out about every recipient: `deferred`, `unknown`, `sender=exists|missing|null|failed`,
 //! `ptr=none|mismatch|failed`, `list=<weight>`; `late`: nothing until the next `F`;
 //! `<` a reply to the client, `>` a request to the backend, `!` a report to the ledger, `#` an event, `.` closed.
@@ -19,11 +19,11 @@ use smtp_guard::clock::{Both, Instant, WallTime};
 use smtp_guard::config::{Config, Profile, Role, Tls};
 use smtp_guard::facts::dns::{Failure, Forward, Reverse, SenderDomain};
 use smtp_guard::offence::Conduct;
-use smtp_guard::policy::Rules;
 use smtp_guard::policy::checks::{Found, Listing};
 use smtp_guard::session::{
     AuthVerdict, Event, Facts, Input, Lost, Opening, Output, Request, Secured, Session, Upstream, Wants,
 };
+use smtp_guard::snapshot::Snapshot;
 use smtp_guard::wire::command::{self, Command};
 use smtp_guard::wire::data::{BodyDecoder, BodyEncoder, Chunk};
 use smtp_guard::wire::ehlo::Capabilities;
@@ -47,6 +47,7 @@ struct World {
     late: bool,
     shows_abandoned: bool,
     shows_heard: bool,
+    shows_settled: bool,
     /// Where the client's bytes of each event are cut in two.
     cut: usize,
 }
@@ -65,8 +66,10 @@ impl World {
             config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into(), also: Vec::new() });
         }
         change(&mut config);
-        let rules = Arc::new(Rules::new(Arc::new(config), None));
-        rules.set_catch_alls(setting.catch_alls.iter().map(|domain| (*domain).to_owned()).collect());
+        let rules = Arc::new(Snapshot::new(Arc::new(config), None));
+        for domain in setting.catch_alls {
+            rules.learned().set_catch_all(domain, true);
+        }
         let clock = Both { instant: Instant::from_ns(1_000), wall: WallTime::from_ms(1_795_518_000_000) };
         let backend = Arc::new(setting.backend.clone());
         let addr = ClientAddr::new("192.0.2.1:40000".parse().unwrap());
@@ -98,6 +101,7 @@ impl World {
             late: false,
             shows_abandoned: false,
             shows_heard: false,
+            shows_settled: false,
             cut: usize::MAX,
         }
     }
@@ -123,6 +127,8 @@ impl World {
                 }
                 Output::Heard(_) if !self.shows_heard => continue,
                 Output::Heard(heard) => format!("! heard {} unknown={}", heard.recipient, heard.unknown),
+                Output::Settled { .. } if !self.shows_settled => continue,
+                Output::Settled { accepted } => format!("! settled accepted={accepted}"),
                 Output::Report(conduct) => format!("! {conduct:?}"),
                 Output::Consult { lookups, recipient, .. } => {
                     self.consulted = true;
@@ -262,7 +268,10 @@ impl World {
                     self.step(Input::Facts(self.facts.clone()));
                 }
             }
-            "R" => self.step(Input::OverRate),
+            "R" => {
+                let reason = if what.is_empty() { "message_rate" } else { what };
+                self.step(Input::OverRate(Reason::from_label(reason).unwrap()));
+            }
             "X" => self.step(Input::ClientGone),
             "K" => self.step(Input::Banned(Reason::Harvest)),
             "G" => self.step(Input::GiveWay),
@@ -330,6 +339,8 @@ pub(crate) struct Setting {
     pub(crate) shows_abandoned: bool,
     /// Nor about what is remembered of recipients.
     pub(crate) shows_heard: bool,
+    /// Whether it is shown what became of a user's recipient.
+    pub(crate) shows_settled: bool,
     /// Domains of which the backend takes any recipient.
     pub(crate) catch_alls: &'static [&'static str],
     pub(crate) backend: Capabilities,
@@ -345,6 +356,7 @@ impl Default for Setting {
             familiar: false,
             shows_abandoned: false,
             shows_heard: false,
+            shows_settled: false,
             catch_alls: &[],
             backend,
         }
@@ -376,6 +388,7 @@ fn run(name: &str, setting: &Setting, change: impl Fn(&mut Config), dialogue: &s
     world.cut = cut;
     world.shows_abandoned = setting.shows_abandoned;
     world.shows_heard = setting.shows_heard;
+    world.shows_settled = setting.shows_settled;
     world.note();
     // A dialogue in which the greeting is held back says so itself.
     let mut expected: Vec<&str> = if world.said.is_empty() { vec![] } else { vec!["< 220 mx.example.org ESMTP"] };

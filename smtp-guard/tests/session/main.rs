@@ -6,6 +6,7 @@ mod bounds;
 mod checks;
 mod dialogue;
 mod secure;
+mod users;
 
 use std::time::Duration;
 

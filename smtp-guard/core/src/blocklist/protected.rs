@@ -45,7 +45,7 @@ impl fmt::Display for Why {
 }
 
 /// All networks that are protected.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Protected(Spans<Why>);
 
 impl Protected {

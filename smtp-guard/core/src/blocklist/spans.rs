@@ -25,7 +25,7 @@ impl Number for u128 {
 }
 
 /// Spans of both families. To be settled before anything is looked for.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Spans<T> {
     v4: Vec<(u32, u32, T)>,
     v6: Vec<(u128, u128, T)>,

@@ -181,6 +181,24 @@ fn limits(raw: &raw::Limits, judge: &mut Judge) -> Limits {
             0..=1_000_000,
             default.messages_per_hour,
         ),
+        user_messages_per_hour: judge.number(
+            "limits.user_messages_per_hour",
+            &raw.user_messages_per_hour,
+            0..=1_000_000,
+            default.user_messages_per_hour,
+        ),
+        user_recipients_per_hour: judge.number(
+            "limits.user_recipients_per_hour",
+            &raw.user_recipients_per_hour,
+            0..=1_000_000,
+            default.user_recipients_per_hour,
+        ),
+        user_networks_per_day: judge.number(
+            "limits.user_networks_per_day",
+            &raw.user_networks_per_day,
+            0..=1000,
+            default.user_networks_per_day,
+        ),
         recipients: judge.number("limits.recipients", &raw.recipients, 1..=100_000, default.recipients),
         message_size: judge.size("limits.message_size", &raw.message_size, 1 << 10..=10 << 30, default.message_size),
         failed_commands: judge.number(

@@ -28,7 +28,7 @@ const KEY: usize = 20;
 const GREETING: Duration = Duration::from_secs(60);
 
 /// What is checked of clients that are strangers: not exempt, not in `relay.networks`, not logged in.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Checks {
     /// The sender's domain has MX, A or AAAA.
     pub sender_domain: Mode,
@@ -51,7 +51,7 @@ pub struct Checks {
 }
 
 /// A block list in DNS.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Dnsbl {
     /// Lower case, without a final dot. It may hold a secret key, so it is shown only if it is the name as well.
     pub zone: String,
@@ -94,7 +94,7 @@ impl fmt::Debug for Dnsbl {
 }
 
 /// Who is asked.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Dns {
     /// Empty: the system's.
     #[serde(serialize_with = "show::resolvers")]

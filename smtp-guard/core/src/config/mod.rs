@@ -5,6 +5,7 @@ mod check;
 mod checks;
 mod choices;
 mod defaults;
+mod difference;
 mod raw;
 mod report;
 mod secure;
@@ -27,6 +28,7 @@ pub use blocklist::Blocklist;
 pub use checks::{Checks, Dns, Dnsbl};
 pub use choices::{AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, XdpMode};
 pub use defaults::Machine;
+pub use difference::{Change, FIXED};
 pub use report::Report;
 
 impl Config {
@@ -51,7 +53,7 @@ impl Config {
 }
 
 /// Everything that was configured, checked and with defaults filled in.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
     /// Our name in greeting and Received.
     pub hostname: String,
@@ -83,7 +85,7 @@ pub struct Config {
 }
 
 /// One listening socket.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Listen {
     pub address: SocketAddr,
     pub role: Role,
@@ -93,7 +95,7 @@ pub struct Listen {
 }
 
 /// Our certificate.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Tls {
     /// PEM: our certificate first, then what leads to its root.
     pub certificate: PathBuf,
@@ -104,14 +106,14 @@ pub struct Tls {
 }
 
 /// A certificate and its key, as in [`Tls`].
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pair {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
 /// Where credentials are judged.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Auth {
     pub via: AuthVia,
     pub dovecot_socket: PathBuf,
@@ -124,7 +126,7 @@ pub struct Auth {
 }
 
 /// The mail server behind us.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Backend {
     /// Never empty, but for `run` without a file, where the built-in sink takes this place.
     #[serde(serialize_with = "show::servers")]
@@ -145,7 +147,7 @@ pub struct Backend {
 }
 
 /// Who may send where.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Relay {
     /// Lower case, without a final dot. Mail to these is accepted from anyone.
     pub domains: Vec<String>,
@@ -157,7 +159,7 @@ pub struct Relay {
 }
 
 /// What is known of the backend's recipients.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Recipients {
     /// File of one address or `@domain` a line.
     #[serde(serialize_with = "show::optional")]
@@ -167,7 +169,7 @@ pub struct Recipients {
 }
 
 /// Limits for each source, session and message.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Limits {
     #[serde(serialize_with = "show::prefix")]
     pub ipv6_prefix: Ipv6Prefix,
@@ -177,6 +179,12 @@ pub struct Limits {
     pub connections_per_minute: u32,
     /// Messages of one source in an hour, counted at MAIL; 0: no limit.
     pub messages_per_hour: u32,
+    /// Messages of one user who logged in, in an hour, counted at MAIL; 0: no limit.
+    pub user_messages_per_hour: u32,
+    /// Accepted recipients of one user in an hour; 0: no limit.
+    pub user_recipients_per_hour: u32,
+    /// Networks, IPv4 /24 and IPv6 /48, that one user logs in from in a day; 0: no limit.
+    pub user_networks_per_day: u32,
     /// Accepted recipients in one message.
     pub recipients: u32,
     /// Bytes of one message, as decoded.
@@ -196,7 +204,7 @@ pub struct Limits {
 }
 
 /// When unknown recipients are a harvest.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Harvest {
     /// Distinct unknown recipients in `window`, and ...
     pub unknown_recipients: u32,
@@ -216,7 +224,7 @@ pub struct Harvest {
 }
 
 /// The kernel plane.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Edge {
     /// Empty: no kernel plane.
     pub interfaces: Vec<String>,
@@ -232,7 +240,7 @@ pub struct Edge {
 }
 
 /// The HTTP endpoint for metrics and health.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Metrics {
     /// `None`: off.
     #[serde(serialize_with = "show::optional_address")]
@@ -240,19 +248,19 @@ pub struct Metrics {
 }
 
 /// The socket of the command line.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Admin {
     pub socket: PathBuf,
 }
 
 /// What survives a restart.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct State {
     pub directory: PathBuf,
 }
 
 /// The log on standard error.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Log {
     pub format: LogFormat,
     /// A tracing filter: `info`, or `warn,smtp_guard=debug`.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::ser::{Error, Serialize, Serializer};
 
 use super::units::{show_duration, show_size};
-use super::{Backend, Config, Tls};
+use super::{Backend, Config, Machine, Tls};
 use crate::addr::{BackendAddr, Ipv6Prefix, NetSet};
 
 impl Config {
@@ -17,9 +17,9 @@ impl Config {
         toml::to_string(self)
     }
 
-    /// All defaults. The three keys that a real file must set are empty here, and the hostname is the host's own.
-    pub fn defaults() -> Self {
-        let mut config = Self::builtin();
+    /// All defaults on `machine`. The three keys that a real file must set are empty here, and the hostname is the host's own.
+    pub fn defaults(machine: &Machine) -> Self {
+        let mut config = Self::builtin_on(machine);
         config.listen.clear();
         config.relay.domains.clear();
         config.backend = Backend::default();

@@ -39,7 +39,7 @@ mod distinct;
 mod entry;
 pub mod networks;
 pub mod rule;
-pub(crate) mod saved;
+mod saved;
 mod trip;
 
 use crate::addr::Source;
@@ -131,6 +131,11 @@ impl Ledger {
             not_admitted: 0,
             changed: HashSet::new(),
         }
+    }
+
+    /// Judges by `rule` and `auth` from here on. What is known stays known.
+    pub fn set_rules(&mut self, rule: Harvest, auth: Auth) {
+        (self.rule, self.auth) = (rule, auth);
     }
 
     /// Digests addresses by `digests` from here on: those of sessions.

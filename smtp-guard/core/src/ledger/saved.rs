@@ -1,4 +1,4 @@
-//! Entries of the ledger and counts of [`Rates`](super::rates) as the store keeps them: JSON, times in ms since 1970.
+//! Entries of the ledger as the store keeps them: JSON, times in ms since 1970.
 //!
 //! What can't be read is left out: counts begin anew for that source, which is no worse than never having seen it.
 
@@ -9,7 +9,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::distinct::Distinct;
 use super::entry::{Entry, History, Record, SAMPLE};
-use crate::clock::{Both, Instant, WallTime};
+use crate::clock::{Both, WallTime};
 use crate::offence::Digest;
 
 /// Elements of a list that are believed; ours have at most 128.
@@ -104,20 +104,10 @@ pub(super) fn read(text: &str, both: &Both) -> Option<Entry> {
     })
 }
 
-/// Counts of a window: when its newest slice began, and the slices from the oldest on.
-pub(crate) fn write_slices(newest: Instant, slices: &[u32], both: &Both) -> String {
-    serde_json::to_string(&(both.wall_at(newest), slices)).unwrap_or_default()
-}
-
-/// What [`write_slices`] wrote.
-pub(crate) fn read_slices<const N: usize>(text: &str, both: &Both) -> Option<(Instant, [u32; N])> {
-    let (newest, slices): (WallTime, Vec<u32>) = serde_json::from_str(text).ok()?;
-    Some((both.instant_at(newest).min(both.instant), slices.try_into().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Instant;
 
     #[test]
     fn entries_come_back_as_they_were_also_after_a_restart_of_the_machine() {

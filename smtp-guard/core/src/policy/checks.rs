@@ -12,9 +12,10 @@ use std::net::Ipv4Addr;
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::{Client, Rules};
+use super::Client;
 use crate::config::{Mode, Role};
 use crate::facts::dns::{Failure, Forward, Reverse, SenderDomain};
+use crate::snapshot::Snapshot;
 use crate::wire::address::{Host, ReversePath};
 use crate::wire::reply::Reply;
 
@@ -59,7 +60,7 @@ pub struct Finding {
     pub note: String,
 }
 
-impl Rules {
+impl Snapshot {
     /// Whether checks apply to `client`.
     pub fn is_stranger(&self, client: &Client, role: Role) -> bool {
         role == Role::Mx && !self.is_own(client)

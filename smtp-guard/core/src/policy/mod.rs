@@ -3,38 +3,17 @@
 //! A [`Permit`] can only be made here, and the session can't forward without one: a check that was forgotten doesn't
 //! compile. The exempt list is asked first in every decision and always wins.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use smtp_guard_ebpf::reason::Reason;
 
-use crate::config::{Config, Granted, Profile};
-use crate::facts::recipients::KnownRecipients;
-use crate::offence::{Digest, Digests};
+use crate::config::{Granted, Profile};
+use crate::facts::unknown;
+use crate::snapshot::Snapshot;
 use crate::wire::address::{ForwardPath, Host, Mailbox};
 use crate::wire::reply::Reply;
 
 pub mod checks;
-pub mod unknown;
-
-pub use unknown::Wording;
-
-/// The part of the configuration that decisions need, in the shape they need it.
-#[derive(Debug)]
-pub struct Rules {
-    config: Arc<Config>,
-    domains: HashSet<String>,
-    /// Replaced as a whole when its file changes.
-    known: Option<ArcSwap<KnownRecipients>>,
-    /// Domains of which the backend takes any recipient; replaced as a whole when that is found out.
-    catch_alls: ArcSwap<BTreeSet<String>>,
-    traps: HashSet<String>,
-    digests: Digests,
-    /// How the servers say that a recipient is unknown, as the probe has heard it.
-    learned: ArcSwap<BTreeMap<String, Wording>>,
-}
 
 /// A decision: go on with the proof of it, or the refusal.
 #[derive(Debug)]
@@ -97,77 +76,13 @@ impl Refusal {
     }
 }
 
-impl Rules {
-    /// Rules of `config`; `known` is its recipient table, if it has one.
-    pub fn new(config: Arc<Config>, known: Option<KnownRecipients>) -> Self {
-        let domains = config.relay.domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
-        let traps = config.recipients.traps.iter().cloned().collect();
-        let known = known.map(ArcSwap::from_pointee);
-        Self {
-            config,
-            domains,
-            known,
-            catch_alls: ArcSwap::default(),
-            traps,
-            digests: Digests::default(),
-            learned: ArcSwap::default(),
-        }
-    }
-
-    /// The same rules, with addresses digested by `digests`.
-    #[must_use]
-    pub fn with_digests(self, digests: Digests) -> Self {
-        Self { digests, ..self }
-    }
-
-    /// The digest of `address`, as the ledger has it.
-    pub fn digest(&self, address: &str) -> Digest {
-        self.digests.of(address)
-    }
-
-    /// What the probe has heard of how each server says that a recipient is unknown, by its address.
-    pub fn learned(&self) -> Arc<BTreeMap<String, Wording>> {
-        self.learned.load_full()
-    }
-
-    /// From the next recipient on, `learned` counts beside the profile.
-    pub fn set_learned(&self, learned: BTreeMap<String, Wording>) {
-        self.learned.store(Arc::new(learned));
-    }
-
+impl Snapshot {
     /// Whether `reply` to RCPT says that `recipient` (without angle brackets) doesn't exist: by the profile, or in the words that
     /// a server has for it.
     pub fn says_unknown(&self, reply: &Reply, recipient: &str) -> bool {
         let enhanced = reply.enhanced().map(|enhanced| enhanced.parts());
         unknown::is_unknown(self.profile(), reply.code().get(), enhanced, reply.last_line(), recipient)
-            || self.learned.load().values().any(|wording| wording.is_of(reply, recipient))
-    }
-
-    /// Judges by `known` from the next recipient on, where there is a recipient table.
-    pub fn renew(&self, known: KnownRecipients) {
-        if let Some(table) = &self.known {
-            table.store(Arc::new(known));
-        }
-    }
-
-    /// The recipient table, as it is now.
-    pub fn known(&self) -> Option<Arc<KnownRecipients>> {
-        self.known.as_ref().map(ArcSwap::load_full)
-    }
-
-    /// From the next recipient on, the backend takes any recipient of `domains`.
-    pub fn set_catch_alls(&self, domains: BTreeSet<String>) {
-        self.catch_alls.store(Arc::new(domains));
-    }
-
-    /// Domains of which the backend takes any recipient, as far as that is known.
-    pub fn catch_alls(&self) -> Arc<BTreeSet<String>> {
-        self.catch_alls.load_full()
-    }
-
-    /// The configuration behind the rules.
-    pub fn config(&self) -> &Arc<Config> {
-        &self.config
+            || self.learned.wordings().values().any(|wording| wording.is_of(reply, recipient))
     }
 
     /// Whether `client` is one of ours: exempt, in a trusted network, or logged in.
@@ -257,7 +172,7 @@ impl Rules {
     }
 
     fn standing(&self, mailbox: &Mailbox) -> Standing {
-        let catch_alls = self.catch_alls.load();
+        let catch_alls = self.learned.catch_alls();
         let is_any = !catch_alls.is_empty() && catch_alls.contains(&mailbox.domain().key());
         if is_any { Standing::CatchAll } else { Standing::Open }
     }

@@ -8,9 +8,10 @@ use crate::addr::ClientAddr;
 use crate::clock::Both;
 use crate::config::Role;
 use crate::offence::{Conduct, Digest};
+use crate::policy::Permit;
 use crate::policy::checks::Found;
-use crate::policy::{Permit, Rules};
 use crate::session::Outcome;
+use crate::snapshot::Snapshot;
 use crate::wire::command::{Command, CommandError, Helo};
 use crate::wire::data::{BodyEnd, CleanBody};
 use crate::wire::ehlo::Capabilities;
@@ -27,7 +28,7 @@ pub struct Opening {
     pub role: Role,
     /// The client spoke TLS from its first byte.
     pub secured: Option<Secured>,
-    pub rules: Arc<Rules>,
+    pub rules: Arc<Snapshot>,
     /// What EHLO offers, of what depends on the backend.
     pub backend: Arc<Capabilities>,
     /// Mail of the source was accepted before: it doesn't wait for the greeting.
@@ -70,8 +71,8 @@ pub enum Input {
     Swallowed(u64),
     /// The client's CRLF.CRLF.
     BodyEnd(BodyEnd),
-    /// The source has sent as many messages as it may for now: MAIL was not passed on.
-    OverRate,
+    /// Source or user has sent as much as it may for now, or the user is held: MAIL or RCPT was not passed on.
+    OverRate(Reason),
     /// The backend's word.
     Upstream(Upstream),
     /// The time told by [`Session::deadline`] has come.
@@ -156,6 +157,8 @@ pub enum Output {
     Consult { lookups: bool, recipient: Option<Box<str>>, sender: Digest },
     /// Remember what the backend says of a recipient.
     Heard(Heard),
+    /// The recipient that a user asked for last was accepted, or not: then it doesn't count.
+    Settled { accepted: bool },
     /// Send what is unsent, make the TLS handshake, and feed [`Input::Secured`]; or close.
     StartTls,
     /// Tell the ledger.

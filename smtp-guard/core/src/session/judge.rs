@@ -91,9 +91,37 @@ impl Session {
         }
     }
 
+    /// Source or user has sent as much as it may for now: what was asked wasn't passed on.
+    pub(super) fn on_over_rate(
+        &mut self,
+        question: Question,
+        reason: Reason,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) -> State {
+        let reply = replies::over_rate(reason);
+        match question {
+            Question::Rcpt(rcpt, _) => self.refuse_recipient(&rcpt, Refusal { reason, reply }, now, out),
+            Question::Mail(mail) => {
+                let about = About { sender: Some(mail.path.to_string()), ..self.user(reason) };
+                self.refuse(reason, about, reply, Duration::ZERO, now, out)
+            }
+            // Nothing else is limited.
+            question => State::Asked(question),
+        }
+    }
+
+    /// Who has logged in, where that is what a refusal is about.
+    fn user(&self, reason: Reason) -> About {
+        match self.login() {
+            Some(user) if reason.is_of_user() => About::note(format!("user={user}")),
+            _ => About::default(),
+        }
+    }
+
     fn refuse_recipient(&mut self, rcpt: &RcptTo, refusal: Refusal, now: Instant, out: &mut Vec<Output>) -> State {
         let Refusal { reason, reply } = refusal;
-        let about = self.envelope(rcpt);
+        let about = About { note: self.user(reason).note, ..self.envelope(rcpt) };
         match reason {
             Reason::UnknownRecipient => return self.unknown_recipient(rcpt, reply, now, out),
             // Mail that was forged in the trap's own name comes back to it.
@@ -109,7 +137,7 @@ impl Session {
                 let delay = self.rules.config().harvest.delay;
                 return self.refuse(reason, about, reply, delay, now, out);
             }
-            Reason::Recipients if self.is_surplus_fair() => {
+            Reason::Recipients | Reason::UserRecipientRate if self.is_surplus_fair() => {
                 out.push(Output::Event(Event::Refused { reason, about: about.heard(&reply) }));
                 return self.reply(reply, now, out);
             }

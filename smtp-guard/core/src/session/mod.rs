@@ -20,7 +20,8 @@ use crate::clock::{Both, Instant};
 use crate::config::Role;
 use crate::offence::{Conduct, Digest};
 use crate::policy::checks::Finding;
-use crate::policy::{Client, Rules, Standing};
+use crate::policy::{Client, Standing};
+use crate::snapshot::Snapshot;
 use crate::wire::ehlo::Capabilities;
 use crate::wire::envelope::{MailFrom, RcptTo};
 use crate::wire::reply::Reply;
@@ -74,7 +75,7 @@ pub struct Session {
     addr: ClientAddr,
     client: Client,
     role: Role,
-    rules: Arc<Rules>,
+    rules: Arc<Snapshot>,
     /// Read once at the start: wall time is reckoned from it.
     clock: Both,
     /// What EHLO offers, of what depends on the backend.
@@ -256,10 +257,7 @@ impl Session {
                 self.on_upstream_idle(out);
                 State::Held(reply)
             }
-            (State::Asked(Question::Mail(mail)), Input::OverRate) => {
-                let about = About { sender: Some(mail.path.to_string()), ..About::default() };
-                self.refuse(Reason::MessageRate, about, replies::too_many_messages(), Duration::ZERO, now, out)
-            }
+            (State::Asked(question), Input::OverRate(reason)) => self.on_over_rate(question, reason, now, out),
             (State::Asked(question), Input::Upstream(word)) => self.on_answer(question, word, now, out),
             (State::Asked(question), Input::Deadline) => {
                 self.on_answer(question, Upstream::Lost(Lost::Timeout), now, out)
@@ -306,6 +304,11 @@ impl Session {
     /// Whether somebody else than the client is asked: the backend, DNS, whoever judges credentials.
     pub fn is_at_work(&self) -> bool {
         matches!(self.state, State::Asked(_) | State::Consulting(_) | State::Dot { .. })
+    }
+
+    /// Whether the backend is asked, or whoever judges credentials.
+    pub fn asks_backend(&self) -> bool {
+        matches!(self.state, State::Asked(_) | State::Dot { .. })
     }
 
     /// Whether there is a transaction that may still come to something.

@@ -1,5 +1,7 @@
 //! The replies that are ours: each text stands here once. Enhanced codes by RFC 3463; none in greeting and EHLO.
 
+use smtp_guard_ebpf::reason::Reason;
+
 use super::Lost;
 use crate::wire::reply::Reply;
 
@@ -58,6 +60,10 @@ replies! {
     facts_late => 451 (4, 3, 0) "Could not look up what is needed, try again later";
 
     too_many_messages => 450 (4, 7, 1) "Too many messages from your address, try again later";
+    user_messages => 450 (4, 7, 1) "Too many messages from your account, try again later";
+    user_recipients => 450 (4, 7, 1) "Too many recipients from your account, try again later";
+    user_networks => 450 (4, 7, 1) "Your account is used from too many networks, try again later";
+    user_held => 450 (4, 7, 1) "Your account is held, ask your administrator";
     helo_first => 503 (5, 5, 1) "Send HELO or EHLO first";
     nested_mail => 503 (5, 5, 1) "Nested MAIL command";
     mail_first => 503 (5, 5, 1) "Need MAIL command";
@@ -84,6 +90,17 @@ pub fn lost(lost: Lost) -> Reply {
         Lost::Timeout => backend_timeout(),
         Lost::Protocol => backend_nonsense(),
         Lost::Busy => backend_busy(),
+    }
+}
+
+/// What the client hears whose source or user has sent as much as it may.
+pub fn over_rate(reason: Reason) -> Reply {
+    match reason {
+        Reason::UserMessageRate => user_messages(),
+        Reason::UserRecipientRate => user_recipients(),
+        Reason::UserNetworks => user_networks(),
+        Reason::UserHeld => user_held(),
+        _ => too_many_messages(),
     }
 }
 

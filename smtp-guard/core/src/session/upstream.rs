@@ -26,7 +26,12 @@ impl Session {
             (Question::Auth(user), word) => return self.on_auth_verdict(user, &word, now, out),
             (question, word) => (question, word),
         };
-        let reply = match word.usable() {
+        let word = word.usable();
+        if matches!(question, Question::Rcpt(..)) && self.login().is_some() {
+            let accepted = word.as_ref().is_ok_and(|reply| reply.code().class() == 2);
+            out.push(Output::Settled { accepted });
+        }
+        let reply = match word {
             Ok(reply) => reply,
             Err(lost) => return self.on_lost(question, lost, now, out),
         };

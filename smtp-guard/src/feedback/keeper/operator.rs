@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use smtp_guard_ebpf::reason::Reason;
+use tokio::sync::oneshot;
 
 use super::Keeper;
 use crate::blocklist::{Protected, own_addresses};
@@ -12,6 +13,8 @@ use crate::clock::{Both, Instant};
 use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Origin};
 use crate::edge::bans::NETWORKS;
 use crate::key::{Key, Who};
+use crate::observe::log::{self, printable};
+use crate::rates::accounts::{AccountView, Hold, User};
 
 impl Keeper {
     pub(in crate::feedback) fn decisions(&self) -> Vec<Decision> {
@@ -133,6 +136,38 @@ impl Keeper {
         Ok(Some(lifted))
     }
 
+    /// Holds `user`; also what resolves when that is on disk.
+    pub(in crate::feedback) fn hold(
+        &mut self,
+        user: User,
+        length: Option<Duration>,
+        text: String,
+    ) -> Result<(AccountView, oneshot::Receiver<()>), ControlError> {
+        let both = crate::clock::both();
+        let until = length.map_or(Instant::NEVER, |length| both.instant.after(length));
+        let hold = Hold { since: both.instant, until, text: text.clone() };
+        self.counters.accounts.hold(user.clone(), hold).map_err(|_| ControlError::TooManyHolds)?;
+        self.save_hold(user.clone(), &both);
+        self.meter.user_held(Reason::UserHeld);
+        log::held_by_operator(user.name(), length.map(|length| length.as_secs()), &text);
+        let view = self.counters.accounts.view(&self.snapshot.config().limits, &user, &both);
+        view.map(|view| (view, self.store.written())).ok_or(ControlError::TooManyHolds)
+    }
+
+    /// Forgets what is counted of `user` and his hold; what was known of him.
+    pub(in crate::feedback) fn release(&mut self, user: &User) -> Option<(AccountView, oneshot::Receiver<()>)> {
+        let both = crate::clock::both();
+        let view = self.counters.accounts.view(&self.snapshot.config().limits, user, &both);
+        let known = self.counters.accounts.release(user);
+        self.save_hold(user.clone(), &both);
+        if known {
+            // Of a release, a crash must not cost more than of a hold.
+            self.write_counters_now(&both);
+            tracing::info!(user = printable(user.name().as_bytes()), "user released by the operator");
+        }
+        view.map(|view| (view, self.store.written()))
+    }
+
     pub(in crate::feedback) fn delete_all(&mut self) -> usize {
         let (deferred, networks) = self.marks.deferred(crate::clock::now());
         let deferred = deferred.iter().map(|(source, _)| Key::from(*source));
@@ -188,7 +223,7 @@ impl Keeper {
 
     /// What decisions must not touch, as the host's addresses are now.
     fn protected(&self) -> Protected {
-        Protected::of_decisions(&self.config, &own_addresses())
+        Protected::of_decisions(self.snapshot.config(), &own_addresses())
     }
 
     fn has_room_for_networks(&self, key: Key, more: usize) -> bool {
@@ -196,6 +231,6 @@ impl Keeper {
     }
 
     fn most_sources(&self) -> usize {
-        self.config.edge.max_sources as usize
+        self.snapshot.config().edge.max_sources as usize
     }
 }

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::Keeper;
 use crate::clock::{Both, WallTime};
-use crate::store::Counter;
+use crate::observe::log::printable;
+use crate::rates::Key;
+use crate::rates::accounts::{User, saved_hold};
+use crate::store::{Counter, HOLD, OF_USERS};
 
 /// How often what is counted is handed to the store: this much of it a crash costs.
 pub(super) const WRITE: Duration = Duration::from_secs(10);
-/// Changed sources that are handed over at once: with three kinds of them less than the store's queue holds.
-const CHANGES: usize = 16_384;
+/// Changed sources that are handed over at once: with four kinds of them less than the store's queue holds.
+const CHANGES: usize = 12_288;
 /// How long to wait for room in the store's queue when the guard stops.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the store keeps what is counted of a source that is silent.
@@ -18,17 +21,56 @@ const MEMORY: Duration = Duration::from_secs(31 * 24 * 3600);
 const SETTLED: Duration = Duration::from_secs(3600);
 /// The ledger's entries, in the store.
 const LEDGER: &str = "ledger";
+/// What is counted of users, in the store.
+const USER: &str = OF_USERS[0];
 
 impl Keeper {
     /// Takes back what an earlier guard counted.
     pub(super) fn restore_counters(&mut self, counters: Vec<Counter>, both: &Both) {
         for counter in counters {
-            if counter.kind == LEDGER {
-                self.ledger.restore(counter.source, &counter.state, both);
-                self.marks.history(counter.source, self.ledger.is_familiar(counter.source));
-            } else if let Some((_, rates)) = self.counters.named().into_iter().find(|(name, _)| *name == counter.kind) {
-                rates.restore(counter.source, &counter.state, both);
+            let Counter { kind, key, state } = counter;
+            match key {
+                Key::Source(source) if kind == LEDGER => {
+                    self.ledger.restore(source, &state, both);
+                    self.marks.history(source, self.ledger.is_familiar(source));
+                }
+                Key::Source(source) => {
+                    if let Some((_, rates)) = self.counters.named().into_iter().find(|(name, _)| *name == kind) {
+                        rates.restore(source, &state, both);
+                    }
+                }
+                Key::User(user) if kind == HOLD => self.counters.accounts.restore_hold(user, &state, both),
+                Key::User(user) => self.counters.accounts.restore(user, &state, both),
             }
+        }
+    }
+
+    /// Brings the store's hold of `user` in step with the one in force.
+    pub(super) fn save_hold(&mut self, user: User, both: &Both) {
+        let state = self.counters.accounts.hold_of(&user, both.instant).map(|hold| saved_hold(&hold, both));
+        if self.store.count(HOLD, Key::User(user.clone()), state, both.wall, Duration::ZERO).is_err() {
+            self.meter.bound_reached("store");
+            self.unsaved_holds.insert(user);
+        }
+    }
+
+    /// Every hold has to be saved again.
+    pub(super) fn unsave_holds(&mut self, both: &Both) {
+        let holds = self.counters.accounts.saved_holds(both);
+        self.unsaved_holds.extend(holds.into_iter().map(|(user, _)| user));
+    }
+
+    /// Forgets holds that are over, and saves those that found no room before.
+    pub(super) fn sweep_accounts(&mut self, both: &Both) {
+        for user in self.counters.accounts.sweep(both.instant) {
+            tracing::info!(user = printable(user.name().as_bytes()), "hold of a user ended");
+            self.unsaved_holds.insert(user);
+        }
+        for user in std::mem::take(&mut self.unsaved_holds) {
+            self.save_hold(user, both);
+        }
+        for _ in 0..self.counters.accounts.take_evicted() {
+            self.meter.bound_reached("users");
         }
     }
 
@@ -43,22 +85,24 @@ impl Keeper {
         if self.wall.since(both.instant) >= SETTLED {
             self.over.clear();
             // Purging is idle work: when the queue is full the next time does it.
-            let _ = self.store.purge(ago(self.config.harvest.ban_max), ago(MEMORY));
+            let _ = self.store.purge(ago(self.snapshot.config().harvest.ban_max), ago(MEMORY));
         }
     }
 
     /// Hands at most `most` of each kind of what has changed to the store, waiting for room at most `patience`.
     /// `false`: nothing has changed.
     fn write_counters(&mut self, both: &Both, most: usize, patience: Duration) -> bool {
-        let mut changes: Vec<_> =
-            self.ledger.take_changed(most, both).into_iter().map(|(source, state)| (LEDGER, source, state)).collect();
+        let ledger = self.ledger.take_changed(most, both).into_iter();
+        let mut changes: Vec<_> = ledger.map(|(source, state)| (LEDGER, Key::Source(source), state)).collect();
         for (kind, rates) in self.counters.named() {
             let changed = rates.take_changed(most, both);
-            changes.extend(changed.into_iter().map(|(source, state)| (kind, source, state)));
+            changes.extend(changed.into_iter().map(|(source, state)| (kind, Key::Source(source), state)));
         }
+        let users = self.counters.accounts.take_changed(most, both).into_iter();
+        changes.extend(users.map(|(user, state)| (USER, Key::User(user), state)));
         let some = !changes.is_empty();
-        for (kind, source, state) in changes {
-            if self.store.count(kind, source, state, both.wall, patience).is_err() {
+        for (kind, key, state) in changes {
+            if self.store.count(kind, key, state, both.wall, patience).is_err() {
                 // Lost is only what a crash before the next change of this source would cost.
                 self.meter.bound_reached("store_counters");
             }

@@ -50,6 +50,22 @@ impl Follower {
         }
     }
 
+    /// Whether it follows `list`'s file under its name.
+    pub(super) fn is_of(&self, list: &Blocklist) -> bool {
+        self.name == list.name && self.file == list.file
+    }
+
+    /// The same, looking every `reload`.
+    pub(super) fn every(self, reload: Duration) -> Self {
+        let due = if reload < self.reload { Instant::from_ns(0) } else { self.due };
+        Self { reload, due, ..self }
+    }
+
+    /// Reads the file at the next look, as it is found.
+    pub(super) fn begin_again(&mut self) {
+        (self.begun, self.due) = (false, Instant::from_ns(0));
+    }
+
     /// Looks at the file, if it is time to. At the start it is read as it is found.
     pub(super) fn is_to_be_read(&mut self, now: Instant) -> bool {
         if now < self.due {

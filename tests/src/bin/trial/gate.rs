@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use smtp_guard::clock::Instant;
 
-use crate::model::{GREYLIST, Recipient, Standing};
+use crate::model::{GREYLIST, PARTNER, Recipient, Standing};
 
 /// A connection.
 pub(crate) type Id = usize;
@@ -14,6 +14,8 @@ pub(crate) type Id = usize;
 #[derive(Clone, Debug)]
 pub(crate) enum Line {
     Hello,
+    /// The right password.
+    Login,
     Mail(&'static str),
     Rcpt(Recipient),
     Data,
@@ -85,10 +87,11 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    pub(crate) fn standing(&mut self, recipient: Recipient, now: Instant) -> Standing {
+    pub(crate) fn standing(&mut self, recipient: Recipient, sender: &str, now: Instant) -> Standing {
         match recipient {
             Recipient::Mailbox(_) => Standing::Exists,
-            Recipient::Nobody(_) | Recipient::Trap => Standing::Unknown,
+            Recipient::Closed(_) if sender == PARTNER => Standing::Exists,
+            Recipient::Nobody(_) | Recipient::Chosen(_) | Recipient::Closed(_) | Recipient::Trap => Standing::Unknown,
             Recipient::Greylisted(_) => {
                 let first = *self.asked.entry(recipient).or_insert(now);
                 if now.since(first) < GREYLIST { Standing::NotNow } else { Standing::Exists }

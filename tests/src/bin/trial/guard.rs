@@ -11,30 +11,39 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use smtp_guard::addr::{ClientAddr, Ipv6Prefix, Source};
 use smtp_guard::clock::{Both, Instant, WallTime};
-use smtp_guard::config::{Checks, Config, Profile, Role};
+use smtp_guard::config::{AuthVia, Checks, Config, Profile, Role};
 use smtp_guard::facts::dns::{Reverse, SenderDomain};
-use smtp_guard::gate;
+use smtp_guard::facts::recipients::Unknowns;
+use smtp_guard::facts::unknown::Wording;
+use smtp_guard::gate::{self, Known};
 use smtp_guard::ledger::{Ledger, Target};
 use smtp_guard::marks::Marks;
-use smtp_guard::offence::{Conduct, Digest};
-use smtp_guard::policy::Rules;
+use smtp_guard::offence::{Conduct, Digest, Digests};
 use smtp_guard::policy::checks::Found;
-use smtp_guard::session::{Facts, Input, Opening, Output, Request, Session, Upstream, Wants};
+use smtp_guard::session::{
+    AuthVerdict, Facts, Heard as Told, Input, Opening, Output, Request, Secured, Session, Upstream, Wants,
+};
+use smtp_guard::snapshot::Snapshot;
 use smtp_guard::wire::command;
 use smtp_guard::wire::data::{BodyDecoder, Chunk};
 use smtp_guard::wire::ehlo::Capabilities;
 use smtp_guard::wire::envelope::RcptTo;
-use smtp_guard::wire::reply::Reply;
+use smtp_guard::wire::reply::{Reply, ReplyDecoder};
 
 use crate::gate::{Backend, Gate, Heard, Id, Line, Sanctions};
-use crate::model::{DOMAIN, Recipient, SPAMMER, Standing};
+use crate::model::{DOMAIN, Recipient, SPAMMER, Site, Standing};
+
+/// Of this installation. Nobody else knows it.
+const SECRET: Digests = Digests::new(*b"what nobody else");
 
 pub(crate) struct Guard {
-    rules: Arc<Rules>,
+    rules: Arc<Snapshot>,
+    says: &'static str,
     prefix: Ipv6Prefix,
     capabilities: Arc<Capabilities>,
     ledger: Ledger,
     marks: Marks,
+    unknowns: Unknowns,
     bans: HashMap<Source, Instant>,
     sessions: HashMap<Id, Live>,
     sanctions: Sanctions,
@@ -44,28 +53,45 @@ struct Live {
     session: Session,
     ip: IpAddr,
     source: Source,
+    sender: &'static str,
     asked: Option<Recipient>,
     /// The backend refuses the messages of its sender at the dot.
     spam: bool,
 }
 
 impl Guard {
-    /// With the defaults of the configuration, and a trap.
-    pub(crate) fn new() -> Self {
+    /// With the defaults of the configuration, a trap, and what `site` has. It has heard how the backend refuses recipients that
+    /// nobody has.
+    pub(crate) fn new(site: &Site) -> Self {
         let mut config = Config::builtin();
         config.hostname = format!("mx.{DOMAIN}");
         config.relay.domains = vec![DOMAIN.to_owned()];
         config.recipients.traps = vec![Recipient::Trap.address()];
         config.backend.profile = Profile::Generic;
         config.checks = Checks::default();
-        let ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), 1_000_000);
+        config.auth.via = AuthVia::Dovecot;
+        config.relay.networks = site.own.into_iter().map(Into::into).collect();
+        let mut ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), site.max_sources);
+        ledger.set_digests(SECRET);
         let prefix = config.limits.ipv6_prefix;
+        let rules = Snapshot::new(Arc::new(config), None).with_digests(SECRET);
+        if site.catch_all {
+            rules.learned().set_catch_all(DOMAIN, true);
+        } else {
+            let [one, other] =
+                ["qwertzuiopasdfghjkly", "yxcvbnmlkjhgfdsapoiu"].map(|local| format!("{local}@{DOMAIN}"));
+            let said = [&one, &other].map(|recipient| refusal(site.says, recipient));
+            let wording = Wording::learn([(&said[0], &one), (&said[1], &other)]);
+            rules.learned().set_wordings(wording.map(|wording| ("backend".to_owned(), wording)).into_iter().collect());
+        }
         Self {
-            rules: Arc::new(Rules::new(Arc::new(config), None)),
+            rules: Arc::new(rules),
+            says: site.says,
             prefix,
             capabilities: Arc::new(Capabilities::default()),
             ledger,
             marks: Marks::default(),
+            unknowns: Unknowns::default(),
             bans: HashMap::new(),
             sessions: HashMap::new(),
             sanctions: Sanctions::default(),
@@ -91,14 +117,15 @@ impl Guard {
                     code => said.push((id, Heard::Reply(code))),
                 },
                 Output::Request(request) => answers.extend(self.answer(id, request, backend, now)),
-                Output::Consult { lookups, sender, .. } => {
-                    answers.push(Input::Facts(self.facts(id, lookups, sender, now)));
+                Output::Consult { lookups, recipient, sender } => {
+                    answers.push(Input::Facts(self.facts(id, lookups, recipient.as_deref(), sender, now)));
                 }
+                Output::Heard(heard) => self.hear(id, &heard, now),
                 Output::Report(conduct) => reports.push(conduct),
                 Output::Close => {
                     said.push((id, Heard::Closed));
                 }
-                Output::StartTls | Output::Event(_) | Output::Heard(_) => {}
+                Output::StartTls | Output::Settled { .. } | Output::Event(_) => {}
             }
         }
         let who = self.sessions.get(&id).map(|live| (live.ip, live.source));
@@ -120,28 +147,48 @@ impl Guard {
         let reply = match request {
             Request::Mail(..) | Request::Reset => Reply::new(250, Some((2, 0, 0)), "Ok"),
             Request::Rcpt(rcpt, _) => {
-                let recipient = self.sessions.get(&id)?.asked?;
-                rcpt_reply(&rcpt, backend.standing(recipient, now))
+                let live = self.sessions.get(&id)?;
+                self.rcpt_reply(&rcpt, backend.standing(live.asked?, live.sender, now))
             }
             Request::Data => Reply::new(354, None, "Go on"),
             Request::End(_) if self.sessions.get(&id)?.spam => Reply::new(550, Some((5, 7, 1)), "Spam"),
             Request::End(_) => Reply::new(250, Some((2, 0, 0)), "Ok: queued"),
-            Request::Auth(..) | Request::Body(_) | Request::Drop | Request::Quit => return None,
+            Request::Auth(..) => return Some(Input::Upstream(Upstream::Auth(AuthVerdict::Accepted))),
+            Request::Body(_) | Request::Drop | Request::Quit => return None,
         };
         Some(Input::Upstream(Upstream::Reply(reply)))
     }
 
     /// Checks find nothing against anybody.
-    fn facts(&self, id: Id, lookups: bool, sender: Digest, now: Instant) -> Facts {
-        let deferred = self.sessions.get(&id).is_some_and(|live| {
-            let source = live.source;
-            self.marks.of(source, now).deferred_until.is_some() || self.marks.is_sender_deferred(source, sender, now)
-        });
+    fn facts(&self, id: Id, lookups: bool, recipient: Option<&str>, sender: Digest, now: Instant) -> Facts {
+        let is_unknown = || recipient.is_some_and(|recipient| self.unknowns.is_unknown(recipient, now));
+        let live = self.sessions.get(&id);
+        let known = live.map(|live| gate::known(&self.marks, live.source, sender, now, is_unknown));
         let found = lookups.then(|| {
             let reverse = Reverse::Names { names: vec!["client.example".into()], forward: None };
             Arc::new(Found { sender: Some(Ok(SenderDomain::Exists)), reverse: Some(Ok(reverse)), lists: Vec::new() })
         });
-        Facts { deferred, found, ..Facts::default() }
+        let Known { deferred, unknown } = known.unwrap_or_default();
+        Facts { deferred, unknown, found }
+    }
+
+    /// What the backend said of a recipient.
+    fn hear(&mut self, id: Id, heard: &Told, now: Instant) {
+        let Some(live) = self.sessions.get(&id) else { return };
+        if heard.unknown {
+            self.rules.learned().contradict(&heard.recipient);
+            self.unknowns.refused(&heard.recipient, live.source, heard.sender, now);
+        } else {
+            self.unknowns.accepted(&heard.recipient);
+        }
+    }
+
+    fn rcpt_reply(&self, rcpt: &RcptTo, standing: Standing) -> Reply {
+        match standing {
+            Standing::Exists => Reply::new(250, Some((2, 1, 5)), "Ok"),
+            Standing::NotNow => Reply::new(450, Some((4, 2, 0)), "Recipient address rejected: Greylisted"),
+            Standing::Unknown => refusal(self.says, rcpt.path.to_string().trim_matches(['<', '>'])),
+        }
     }
 
     fn is_banned(&self, source: Source, now: Instant) -> bool {
@@ -158,7 +205,9 @@ impl Guard {
         said: &mut Vec<(Id, Heard)>,
     ) {
         let banned = self.is_banned(source, now);
-        for verdict in gate::report(&mut self.ledger, &self.marks, source, conduct, now, banned, |_| false) {
+        let verdicts = gate::report(&mut self.ledger, &self.marks, source, conduct, now, banned, |_| false);
+        gate::clear(&mut self.ledger, &self.marks);
+        for verdict in verdicts {
             let Target::Ban(target) = verdict.target else {
                 self.sanctions.defer(now);
                 continue;
@@ -189,7 +238,8 @@ impl Gate for Guard {
             id: format!("trial-{id}"),
             addr,
             role: Role::Mx,
-            secured: None,
+            // Those who log in may; to all others it is the same.
+            secured: Some(Secured { version: "TLSv1.3", cipher: "TLS13_AES_256_GCM_SHA384" }),
             rules: Arc::clone(&self.rules),
             backend: Arc::clone(&self.capabilities),
             familiar: self.marks.of(source, now).familiar,
@@ -197,7 +247,7 @@ impl Gate for Guard {
         };
         let mut out = Vec::new();
         let session = Session::open(opening, &mut out);
-        self.sessions.insert(id, Live { session, ip, source, asked: None, spam: false });
+        self.sessions.insert(id, Live { session, ip, source, sender: "", asked: None, spam: false });
         self.perform(id, out, &mut Backend::default(), now, said);
         true
     }
@@ -214,7 +264,9 @@ impl Gate for Guard {
         let Some(live) = self.sessions.get_mut(&id) else { return };
         let text = match line {
             Line::Hello => "EHLO client.example".to_owned(),
+            Line::Login => "AUTH PLAIN AHUAcA==".to_owned(),
             Line::Mail(sender) => {
+                live.sender = sender;
                 live.spam = *sender == SPAMMER;
                 format!("MAIL FROM:<{sender}>")
             }
@@ -259,14 +311,9 @@ impl Gate for Guard {
     }
 }
 
-/// In Postfix' words.
-fn rcpt_reply(rcpt: &RcptTo, standing: Standing) -> Reply {
-    match standing {
-        Standing::Exists => Reply::new(250, Some((2, 1, 5)), "Ok"),
-        Standing::NotNow => Reply::new(450, Some((4, 2, 0)), "Recipient address rejected: Greylisted"),
-        Standing::Unknown => {
-            let text = format!("{}: Recipient address rejected: User unknown in virtual mailbox table", rcpt.path);
-            Reply::new(550, Some((5, 1, 1)), text)
-        }
-    }
+/// `says`, of `recipient`, as it comes over the wire.
+fn refusal(says: &str, recipient: &str) -> Reply {
+    let mut bytes = BytesMut::from(format!("{}\r\n", says.replace("{r}", recipient)).as_bytes());
+    let reply = ReplyDecoder::new().next(&mut bytes);
+    reply.and_then(Result::ok).unwrap_or_else(|| Reply::new(451, None, "The backend makes no sense"))
 }

@@ -66,7 +66,7 @@ fn rows(seed: u64) -> Vec<Row> {
     let scenarios = profiles::all(seed).into_iter();
     scenarios
         .map(|scenario| {
-            let guard = replay(&scenario, &mut Guard::new());
+            let guard = replay(&scenario, &mut Guard::new(&scenario.site));
             let rivals =
                 RIVALS.iter().map(|(name, rival)| (*name, replay(&scenario, &mut Plain::new(*rival)))).collect();
             Row { scenario, guard, rivals }

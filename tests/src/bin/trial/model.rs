@@ -17,6 +17,10 @@ pub(crate) enum Recipient {
     Greylisted(u32),
     /// There is none.
     Nobody(u32),
+    /// There is none, and somebody has chosen the name by its digest.
+    Chosen(u32),
+    /// There is one for [`PARTNER`]; whoever else asks is told that there is none.
+    Closed(u32),
     /// In `recipients.traps`.
     Trap,
 }
@@ -27,6 +31,9 @@ pub(crate) const GREYLIST: Duration = Duration::from_secs(300);
 pub(crate) const DOMAIN: &str = "example.org";
 /// A sender whose messages the backend refuses at the dot.
 pub(crate) const SPAMMER: &str = "spam@client.example";
+
+/// The sender of whom closed addresses take mail.
+pub(crate) const PARTNER: &str = "partner@client.example";
 
 /// What the backend says to RCPT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +49,14 @@ impl Recipient {
             Self::Mailbox(number) => format!("user{number}@{DOMAIN}"),
             Self::Greylisted(number) => format!("grey{number}@{DOMAIN}"),
             Self::Nobody(number) => format!("nobody{number}@{DOMAIN}"),
+            Self::Chosen(number) => format!("chosen{number}@{DOMAIN}"),
+            Self::Closed(number) => format!("closed{number}@{DOMAIN}"),
             Self::Trap => format!("trap@{DOMAIN}"),
         }
     }
 
     pub(crate) fn exists(self) -> bool {
-        matches!(self, Self::Mailbox(_) | Self::Greylisted(_))
+        matches!(self, Self::Mailbox(_) | Self::Greylisted(_) | Self::Closed(_))
     }
 }
 
@@ -78,6 +87,8 @@ pub(crate) struct Visit {
     pub(crate) mails: Vec<Mail>,
     /// Between a reply and the next command.
     pub(crate) pace: Duration,
+    /// Its user logs in.
+    pub(crate) login: bool,
     /// RCPTs are sent without waiting for replies.
     pub(crate) pipelined: bool,
     pub(crate) retry: Retry,
@@ -85,11 +96,37 @@ pub(crate) struct Visit {
     pub(crate) honest: bool,
 }
 
+/// What is behind the guard, and how the guard is set up.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    /// How the backend says that a recipient is unknown; `{r}` is the recipient.
+    pub(crate) says: &'static str,
+    /// The domain is held for one of which the backend takes any recipient: its directory was away when it was asked.
+    pub(crate) catch_all: bool,
+    /// In `relay.networks`.
+    pub(crate) own: Option<IpAddr>,
+    /// `edge.max_sources`.
+    pub(crate) max_sources: usize,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self {
+            // In Postfix' words.
+            says: "550 5.1.1 <{r}>: Recipient address rejected: User unknown in virtual mailbox table",
+            catch_all: false,
+            own: None,
+            max_sources: 1_000_000,
+        }
+    }
+}
+
 /// A sender, or an attack.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) visits: Vec<Visit>,
+    pub(crate) site: Site,
     /// Existing recipients below this number are no news to an attacker.
     pub(crate) known_below: u32,
     /// What is told of the time is told from here on.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::model::{DAY, HOUR, MINUTE, Mail, Random, Recipient, Retry, SECOND, Scenario, Visit};
+use crate::model::{DAY, HOUR, MINUTE, Mail, Random, Recipient, Retry, SECOND, Scenario, Site, Visit};
 
 mod attacks;
 mod honest;
@@ -32,20 +32,29 @@ struct Maker {
     retry: Retry,
     honest: bool,
     pipelined: bool,
+    login: bool,
     sender: &'static str,
     sends: bool,
 }
 
 impl Maker {
     fn new(seed: u64, name: &'static str) -> Self {
-        let scenario =
-            Scenario { name, visits: Vec::new(), known_below: 0, begins: Duration::ZERO, ends: DAY * 7, single: false };
+        let scenario = Scenario {
+            name,
+            visits: Vec::new(),
+            site: Site::default(),
+            known_below: 0,
+            begins: Duration::ZERO,
+            ends: DAY * 7,
+            single: false,
+        };
         Self {
             random: Random::new(seed, name),
             scenario,
             retry: SERVER,
             honest: true,
             pipelined: false,
+            login: false,
             sender: SENDER,
             sends: true,
         }
@@ -68,8 +77,8 @@ impl Maker {
         let (sender, sends) = (self.sender, self.sends);
         let mails = mails.into_iter().map(|recipients| Mail { sender, recipients, sends, late: false }).collect();
         let pace = Duration::from_millis(50);
-        let (pipelined, retry, honest) = (self.pipelined, self.retry, self.honest);
-        self.scenario.visits.push(Visit { at, source, mails, pace, pipelined, retry, honest });
+        let Self { pipelined, login, retry, honest, .. } = *self;
+        self.scenario.visits.push(Visit { at, source, mails, pace, login, pipelined, retry, honest });
     }
 
     /// `count` messages of one recipient each, at random within `span` after `from`; `stale` in a hundred of their

@@ -42,6 +42,7 @@ pub(crate) struct Plain {
 
 struct Live {
     source: IpAddr,
+    sender: &'static str,
     errors: u32,
     held: Option<(u16, Instant)>,
 }
@@ -102,7 +103,7 @@ impl Gate for Plain {
         if self.bans.get(&source).is_some_and(|until| now < *until) {
             return false;
         }
-        self.sessions.insert(id, Live { source, errors: 0, held: None });
+        self.sessions.insert(id, Live { source, sender: "", errors: 0, held: None });
         said.push((id, Heard::Reply(220)));
         true
     }
@@ -118,7 +119,7 @@ impl Gate for Plain {
     ) {
         let Some(live) = self.sessions.get_mut(&id) else { return };
         let heard = match line {
-            Line::Rcpt(recipient) => match backend.standing(*recipient, now) {
+            Line::Rcpt(recipient) => match backend.standing(*recipient, live.sender, now) {
                 Standing::Exists => Heard::Reply(250),
                 Standing::NotNow => return self.refuse(id, 450, now, said),
                 Standing::Unknown => return self.refuse(id, 550, now, said),
@@ -128,7 +129,11 @@ impl Gate for Plain {
                 live.errors = 0;
                 Heard::Reply(250)
             }
-            Line::Hello | Line::Mail(_) | Line::Reset => Heard::Reply(250),
+            Line::Mail(sender) => {
+                live.sender = sender;
+                Heard::Reply(250)
+            }
+            Line::Hello | Line::Login | Line::Reset => Heard::Reply(250),
             Line::Quit => {
                 self.sessions.remove(&id);
                 Heard::Closed

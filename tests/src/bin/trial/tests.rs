@@ -12,6 +12,8 @@ const SEEDS: [u64; 2] = [2, 20];
 const GOOD_LIST: &str = "list of which 50 % exist, asks only (RSET)";
 /// Too slow for ten unknown recipients in a window, or nearly: what they learn is stated, not bounded.
 const SLOW: &str = "slow";
+/// Of these nobody may notice anything: not even a deferral.
+const UNTOUCHED: [&str; 3] = ["provider never seen before, one", "host of ours", "user who has logged in"];
 
 #[test]
 fn what_must_be_so_is_so_with_every_seed() {
@@ -30,16 +32,18 @@ fn what_must_be_so_is_so_with_every_seed() {
 /// What is wrong with the traffic of `seed`.
 fn faults(seed: u64) -> Vec<String> {
     let judge = |scenario: Scenario| {
-        let outcome = replay(&scenario, &mut Guard::new());
-        let judged = if scenario.is_attack() { attack(&scenario, &outcome) } else { honest(&outcome) };
+        let outcome = replay(&scenario, &mut Guard::new(&scenario.site));
+        let judged = if scenario.is_attack() { attack(&scenario, &outcome) } else { honest(&scenario, &outcome) };
         judged.map(|fault| format!("seed {seed}: {}: {fault}", scenario.name))
     };
     profiles::all(seed).into_iter().filter_map(judge).collect()
 }
 
 /// No honest sender is banned, or loses mail.
-fn honest(outcome: &Outcome) -> Option<String> {
-    (outcome.bans > 0 || outcome.lost > 0).then(|| format!("banned {}x, {} lost", outcome.bans, outcome.lost))
+fn honest(scenario: &Scenario, Outcome { bans, deferrals, lost, .. }: &Outcome) -> Option<String> {
+    let untouched = UNTOUCHED.iter().any(|name| scenario.name.starts_with(name));
+    let fault = *bans > 0 || *lost > 0 || untouched && *deferrals > 0;
+    fault.then(|| format!("banned {bans}x, deferred {deferrals}x, {lost} lost"))
 }
 
 /// From one source: blocked by the tenth unknown recipient; in all no more than ten are learned of a thousand.
@@ -67,6 +71,7 @@ fn there_are_profiles_enough_and_their_names_differ() {
     let scenarios = profiles::all(SEED);
     let names: std::collections::HashSet<_> = scenarios.iter().map(|scenario| scenario.name).collect();
     assert_eq!(names.len(), scenarios.len());
+    assert!(UNTOUCHED.iter().all(|start| names.iter().any(|name| name.starts_with(start))));
     assert!(names.contains(GOOD_LIST) && names.iter().any(|name| name.starts_with(SLOW)));
     let attacks = scenarios.iter().filter(|scenario| scenario.is_attack()).count();
     assert!(scenarios.len() - attacks >= 16 && attacks >= 14, "{attacks} of {}", scenarios.len());

@@ -45,6 +45,7 @@ pub(crate) struct Outcome {
 enum Stage {
     Greeting,
     Hello,
+    Login,
     Mail,
     /// The recipient that was asked for.
     Rcpt(usize),
@@ -173,7 +174,11 @@ impl World<'_> {
         let class = code / 100;
         let next = match client.stage.clone() {
             Stage::Greeting => Some(Line::Hello),
-            Stage::Hello | Stage::Reset => self.next_mail(&mut client),
+            Stage::Hello if client.visit.login => {
+                client.stage = Stage::Login;
+                Some(Line::Login)
+            }
+            Stage::Hello | Stage::Login | Stage::Reset => self.next_mail(&mut client),
             Stage::Mail => match class {
                 2 => self.next_recipient(&mut client, 0),
                 _ => {
@@ -274,7 +279,9 @@ impl World<'_> {
             }
             2 | 3 => {}
             4 => client.put_off.push(recipient),
-            _ if recipient.exists() => self.outcome.lost += u32::from(client.visit.honest),
+            _ if recipient.exists() && (client.visit.honest || !matches!(recipient, Recipient::Closed(_))) => {
+                self.outcome.lost += u32::from(client.visit.honest)
+            }
             _ => {
                 self.unknown.insert(recipient);
                 if self.gate.sanctions().first().is_none() {

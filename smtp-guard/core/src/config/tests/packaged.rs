@@ -30,7 +30,7 @@ fn the_packaged_file_shows_the_defaults() {
     // The one default that depends on the host.
     shown["hostname"] = shipped["hostname"].clone();
     assert_eq!(shipped, shown);
-    let mut defaults = as_json(&Config::defaults());
+    let mut defaults = as_json(&Config::defaults(&Machine::default()));
     for (table, key) in [("backend", "servers"), ("relay", "domains")] {
         defaults[table][key] = shipped[table][key].clone();
     }

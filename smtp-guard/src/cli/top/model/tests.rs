@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::observe::live::{DropsView, Packets};
-use crate::observe::status::{Kernel, Messages, Recipients, Server, Status};
+use crate::observe::status::{Configuration, Kernel, Messages, Recipients, Server, Status};
 
 /// A busy guard that is up for `uptime_ms`, with counts that rise with it.
 pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
@@ -20,6 +20,13 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
         instance: 4711,
         uptime_ms,
         status: Status {
+            configuration: Configuration {
+                generation: 1,
+                since: WallTime::from_ms(0),
+                last_reload: None,
+                waiting: Vec::new(),
+                earlier_sessions: 0,
+            },
             version: String::from("0.1.0"),
             uptime_seconds: seconds,
             listeners: vec![String::from("0.0.0.0:25")],

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::{DAY, MINUTE, Maker};
-use crate::model::{Recipient, v4, v6};
+use super::{DAY, HOUR, MINUTE, Maker, NEVER};
+use crate::model::{PARTNER, Recipient, v4, v6};
 
 type Profile = (&'static str, fn(&mut Maker));
 
@@ -81,6 +81,65 @@ pub(super) const PROFILES: &[Profile] = &[
         make.sender = super::SENDER;
         let names = make.random.list(89, 10);
         make.visit(make.scenario.begins + MINUTE, v4(0, 1), names.into_iter().map(|name| vec![name]));
+    }),
+    ("dictionary, the backend says `550 No such user here`, 10 % exist", |make| {
+        make.scenario.site.says = "550 No such user here";
+        dictionary(make, 10);
+    }),
+    ("dictionary, the backend says `553 5.1.1` with the recipient's name, 10 % exist", |make| {
+        make.scenario.site.says = "553 5.1.1 sorry, nobody is called {r}";
+        dictionary(make, 10);
+    }),
+    ("dictionary, the backend says `450 4.1.1`, 10 % exist", |make| {
+        make.scenario.site.says = "450 4.1.1 <{r}>: Recipient address rejected: User unknown in local recipient table";
+        dictionary(make, 10);
+    }),
+    ("dictionary, the backend was held for one that takes any recipient, 10 % exist", |make| {
+        make.scenario.site.catch_all = true;
+        dictionary(make, 10);
+    }),
+    (
+        "2,000 strangers ask for a name each where 1,000 sources have room, then 20 with a history name 12 stale ones",
+        |make| {
+            make.scenario.site.max_sources = 1000;
+            let friends: Vec<_> = (0..20).map(|n| v4(1, n * 256)).collect();
+            for friend in &friends {
+                make.traffic(*friend, (Duration::ZERO, DAY), 20, 0, 100);
+            }
+            make.scenario.begins = DAY;
+            for friend in &friends {
+                let at = DAY + HOUR + make.random.within(HOUR);
+                let stale = (0..12).map(|n| vec![Recipient::Nobody(n)]);
+                make.visit(at, *friend, stale);
+                make.traffic(*friend, (DAY + HOUR * 2, DAY), 10, 0, 100);
+            }
+            make.attack();
+            (make.sends, make.retry) = (false, NEVER);
+            for n in 0..2000 {
+                let at = DAY + make.random.within(HOUR);
+                make.visit(at, v4(0, n * 256), [vec![Recipient::Nobody(1000 + n)]]);
+            }
+            make.scenario.ends = DAY * 3;
+        },
+    ),
+    ("two strangers ask every 4 minutes for 8 closed addresses, of which a partner's mail is taken", |make| {
+        make.sender = PARTNER;
+        make.traffic(v4(0, 1), (Duration::ZERO, DAY), 5, 0, 100);
+        for n in 0..60 {
+            let at = DAY + MINUTE * 2 * n + make.random.within(MINUTE);
+            let recipient = Recipient::Closed(make.random.below(8));
+            make.visit(at, v4(0, 1), [vec![recipient]]);
+        }
+        make.scenario.begins = DAY;
+        make.attack();
+        (make.sends, make.retry) = (false, NEVER);
+        for (host, sender) in [(512, super::SENDER), (1024, "other@client.example")] {
+            make.sender = sender;
+            for n in 0..30 {
+                let names = (0..8).map(Recipient::Closed).collect();
+                make.visit(DAY + MINUTE * 4 * n, v4(0, host), [names]);
+            }
+        }
     }),
     ("a trap among the first names, 10 % exist", |make| {
         single(make);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use smtp_guard::offence::Digests;
+
 use super::{BOUNCE, DAY, HOUR, MINUTE, Maker, NEVER, SECOND};
 use crate::model::{Recipient, Retry, v4};
 
@@ -108,6 +110,24 @@ pub(super) const PROFILES: &[Profile] = &[
         (make.sender, make.retry) = ("customer@client.example", NEVER);
         make.every(HOUR, DAY, 3, v4(0, 1), &[Recipient::Trap]);
     }),
+    ("provider never seen before, one customer names 130 addresses that he chose by their digests", |make| {
+        make.traffic(v4(0, 1), (Duration::ZERO, HOUR * 4), 1200, 1, 2000);
+        (make.sender, make.retry) = ("customer@client.example", NEVER);
+        for recipient in chosen(make, 130) {
+            let at = HOUR + make.random.within(HOUR);
+            make.visit(at, v4(0, 1), [vec![recipient]]);
+        }
+    }),
+    ("host of ours, names 200 colleagues who have left in an hour", |make| {
+        make.scenario.site.own = Some(v4(0, 1));
+        make.traffic(v4(0, 1), (Duration::ZERO, HOUR), 60, 0, 100);
+        make.traffic(v4(0, 1), (Duration::ZERO, HOUR), 200, 100, 5000);
+    }),
+    ("user who has logged in, names 30 colleagues who have left in an hour", |make| {
+        make.login = true;
+        make.traffic(v4(0, 1), (Duration::ZERO, HOUR), 10, 0, 100);
+        make.traffic(v4(0, 1), (Duration::ZERO, HOUR), 30, 100, 5000);
+    }),
     ("monitoring, asks for one recipient every minute", |make| {
         (make.sends, make.retry) = (false, NEVER);
         make.every(MINUTE, Duration::ZERO, 1440, v4(0, 1), &[Recipient::Mailbox(0)]);
@@ -163,4 +183,12 @@ fn other(recipient: Recipient, list: u32) -> Recipient {
         Recipient::Nobody(n) => Recipient::Nobody(n + list * 1000),
         same => same,
     }
+}
+
+/// `count` addresses of nobody whose digests end in many zero bits, under a secret that isn't this installation's: a sampled
+/// count takes each of them for a thousand.
+fn chosen(make: &mut Maker, count: usize) -> Vec<Recipient> {
+    let begin = make.random.below(1_000_000);
+    let names = (begin..).map(Recipient::Chosen);
+    names.filter(|name| Digests::default().of(&name.address()).trailing_zeros() >= 10).take(count).collect()
 }

@@ -81,7 +81,12 @@ impl Wording {
         }
         // Times, queue ids and the like.
         let words = words.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect();
-        Self { code: reply.code().get(), enhanced: reply.enhanced().map(|enhanced| enhanced.parts()), words }
+        // Sessions add `X.0.0` where a server says none, which says no more than the code.
+        let enhanced = reply
+            .enhanced()
+            .map(|enhanced| enhanced.parts())
+            .filter(|(_, subject, detail)| (*subject, *detail) != (0, 0));
+        Self { code: reply.code().get(), enhanced, words }
     }
 }
 
@@ -242,7 +247,9 @@ mod tests {
         let wording = Wording::learn([(&said(one), one), (&said(other), other)]);
         assert_eq!(wording.is_some(), learned, "{says}");
         if let Some(wording) = wording {
-            assert!(wording.is_of(&said("bob@example.org"), "bob@example.org"), "{says}");
+            let bob = said("bob@example.org");
+            assert!(wording.is_of(&bob, "bob@example.org"), "{says}");
+            assert!(wording.is_of(&bob.with_enhanced(), "bob@example.org"), "{says}: as sessions have it");
             assert!(!wording.is_of(&said("carol@example.org"), "bob@example.org") || !says.contains("{r}"), "{says}");
             assert!(!wording.is_of(&reply("550 5.7.1 Relay access denied"), "bob@example.org"), "{says}");
         }

@@ -1,6 +1,7 @@
 //! Threads beside the kernel plane: interfaces that come back, and what is dropped.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -20,7 +21,7 @@ const SAMPLES: usize = 4096;
 
 /// What [`interfaces`] does where nothing is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unloaded {
+pub(crate) enum Unloaded {
     /// Ends with the error.
     End,
     /// Goes on: it may be loaded some day.
@@ -39,17 +40,31 @@ fn awaited(config: &Config) -> Vec<String> {
     missing
 }
 
-/// Puts the program on the interfaces of `config` that are missing or go, as soon as they are there. Where this process may
+/// Puts the program on the interfaces of `config` that are missing or go, as soon as they are there; until there is none. Where this process may
 /// not, says which are unfiltered. Blocks; see [`Unloaded`].
-pub(super) fn interfaces(config: &Config, unloaded: Unloaded) -> Result<(), EdgeError> {
-    let awaited = awaited(config);
+pub(crate) fn interfaces(config: impl Fn() -> Option<Arc<Config>>, unloaded: Unloaded) -> Result<(), EdgeError> {
+    let mut told: Option<(Vec<String>, Vec<String>)> = None;
     let changes = Changes::new();
     if let Err(error) = &changes {
         tracing::warn!(%error, "changes of interfaces can't be heard of: they are looked at every two seconds");
     }
     let mut known = Known::default();
-    loop {
-        match edge::returned(config, &awaited) {
+    while let Some(config) = config() {
+        let config = config.as_ref();
+        let wait = || {
+            if !changes.as_ref().is_ok_and(|changes| changes.wait(LOOK).is_ok()) {
+                std::thread::sleep(LOOK);
+            }
+        };
+        if config.edge.interfaces.is_empty() {
+            wait();
+            continue;
+        }
+        if told.as_ref().is_none_or(|(wanted, _)| *wanted != config.edge.interfaces) {
+            told = Some((config.edge.interfaces.clone(), awaited(config)));
+        }
+        let awaited = told.as_ref().map(|(_, awaited)| awaited.as_slice()).unwrap_or_default();
+        match edge::returned(config, awaited) {
             Ok(returned) => known.tell_returned(returned),
             Err(error @ EdgeError::NotLoaded { .. }) => match unloaded {
                 Unloaded::End => return Err(error),
@@ -60,14 +75,13 @@ pub(super) fn interfaces(config: &Config, unloaded: Unloaded) -> Result<(), Edge
         let plane = KernelPlane::open(&config.edge.pin_directory).ok().flatten();
         let interfaces = plane.and_then(|plane| plane.interfaces().ok()).unwrap_or_default();
         known.tell_state(interfaces.into_iter().map(|interface| (interface.name, interface.attached)));
-        if !changes.as_ref().is_ok_and(|changes| changes.wait(LOOK).is_ok()) {
-            std::thread::sleep(LOOK);
-        }
+        wait();
     }
+    Ok(())
 }
 
 /// Hands `take` what the kernel dropped, by samples, and how many samples were lost so far. Blocks, and never ends.
-pub(super) fn events(plane: &KernelPlane, take: impl Fn(&[Sample], u64)) -> ! {
+pub(crate) fn events(plane: &KernelPlane, take: impl Fn(&[Sample], u64)) -> ! {
     loop {
         match Events::open(plane) {
             Ok(mut events) => {

@@ -1,0 +1,399 @@
+//! What a user sends who has logged in, from how many networks, and whether he is held: a stolen password is used to send.
+//!
+//! # The limits
+//! Messages and recipients of an hour, and networks (IPv4 /24, IPv6 /48) of a day that he logs in or sends from. Messages are
+//! counted at MAIL. Recipients are counted before the mail server is asked for them, and given back when it refuses: so
+//! those that are asked for at once, in many sessions, never exceed the limit together. What is refused isn't counted. The limits
+//! are passed in: they may change while mail flows.
+//!
+//! Whoever is over a limit is held until its window has room: he hears 450, and nobody else does. A network too many holds
+//! the user from all his networks, since nobody knows which of them is the thief's. An operator's hold lasts as long as he
+//! said, whatever is counted.
+//!
+//! # Bounds
+//! [`USERS`] users; the one of some that are looked at who isn't held and sent least makes room. [`HOLDS`] holds of
+//! operators, and none makes room for another. Networks of a user: as many as the limit lets (1,000 at most), [`NETWORKS`] where
+//! there is none. A network takes 16 bytes.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use super::sharded::Sharded;
+use super::window::{Pace, Slice, Window};
+use super::{Room, Tally};
+use crate::clock::Instant;
+use crate::config::Limits;
+use crate::ledger::networks::Network;
+use crate::offence::Digest;
+
+mod saved;
+mod view;
+
+pub use saved::saved_hold;
+pub use view::{AccountList, AccountView, HoldView, NetworkSeen};
+
+/// Users that are counted at once.
+pub const USERS: usize = 65_536;
+/// Holds of operators at once.
+pub const HOLDS: usize = 4096;
+/// Networks of a user that are told apart where there is no limit.
+const NETWORKS: usize = 64;
+/// Bytes of a user's name; of a longer one its beginning and a digest are taken.
+const NAME: usize = 128;
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// How long something counts in a window of an hour, at most.
+const COUNTS: Duration = Duration::from_secs(3600 * 12 / 11 + 1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Who has logged in: the name that was accepted, trimmed and in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct User(Arc<str>);
+
+impl User {
+    /// The user called `name`, in whatever case; `None`: that is no name.
+    pub fn new(name: &str) -> Option<Self> {
+        let name = name.trim().to_lowercase();
+        if name.is_empty() || name.chars().any(char::is_control) {
+            return None;
+        }
+        if name.len() <= NAME {
+            return Some(Self(name.into()));
+        }
+        let end = (0..=NAME - 32).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+        Some(Self(format!("{}~{:016x}", &name[..end], Digest::of(&name).number()).into()))
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A user is over a limit, or held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    pub reason: Reason,
+    /// For the first time within the limit's window: the operator is told.
+    pub first: bool,
+}
+
+/// Proof that a recipient was counted, to give it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(Option<Slice>);
+
+/// A hold by an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    pub since: Instant,
+    /// [`Instant::NEVER`]: until he is released.
+    pub until: Instant,
+    pub text: String,
+}
+
+/// The holds are as many as there may be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooManyHolds;
+
+/// All users.
+#[derive(Debug)]
+pub struct Accounts {
+    users: Sharded<User, Account>,
+    holds: Mutex<HashMap<User, Hold>>,
+    /// Whether there may be one.
+    any_hold: AtomicBool,
+    pace: Pace,
+}
+
+/// The limits, in the order of [`Account::over`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    Messages,
+    Recipients,
+    Networks,
+}
+
+/// A user, as far as something is counted of him.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Account {
+    messages: Window,
+    recipients: Window,
+    /// Each with the moment that it was last sent or logged in from.
+    networks: Vec<(Network, Instant)>,
+    /// When he went over each limit.
+    over: [Option<Refused>; 3],
+}
+
+/// He went over a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Refused {
+    /// The first time of a series.
+    since: Instant,
+    last: Instant,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self {
+            users: Sharded::new(USERS),
+            holds: Mutex::default(),
+            any_hold: AtomicBool::new(false),
+            pace: Pace::of(HOUR),
+        }
+    }
+}
+
+impl Accounts {
+    /// `user` has logged in from `network` at `now`. The login stands; where that is one network too many he is held.
+    pub fn login(
+        &self,
+        limits: &Limits,
+        user: &User,
+        network: Network,
+        now: Instant,
+        tally: Tally,
+    ) -> Result<(), Over> {
+        self.judge(user, now, tally, |account| {
+            account.check_network(limits, network, now)?;
+            account.touch(limits, network, now);
+            Ok(())
+        })
+    }
+
+    /// Whether `user` may send a message from `network` at `now`. `source` judges it, too, and counts it, where he may.
+    pub fn message(
+        &self,
+        limits: &Limits,
+        user: &User,
+        network: Network,
+        now: Instant,
+        tally: Tally,
+        source: impl FnOnce() -> Room,
+    ) -> Result<(), Over> {
+        if self.hold_of(user, now).is_some() {
+            return Err(Over { reason: Reason::UserHeld, first: false });
+        }
+        let slice = self.pace.slice(now);
+        self.judge(user, now, tally, |account| {
+            account.check_network(limits, network, now)?;
+            account.check_held(now)?;
+            account.check(Limit::Messages, limits.user_messages_per_hour, slice, now)?;
+            if source() == Room::Full {
+                return Err(Over { reason: Reason::MessageRate, first: false });
+            }
+            account.touch(limits, network, now);
+            account.messages.add(slice);
+            Ok(())
+        })
+    }
+
+    /// Whether `user` may send to one more recipient at `now`. A recipient that is refused elsewhere is given back.
+    pub fn recipient(&self, limits: &Limits, user: &User, now: Instant, tally: Tally) -> Result<Place, Over> {
+        let slice = self.pace.slice(now);
+        self.judge(user, now, tally, |account| {
+            account.check(Limit::Recipients, limits.user_recipients_per_hour, slice, now)?;
+            account.recipients.add(slice);
+            Ok(Place((tally == Tally::Count).then_some(slice)))
+        })
+    }
+
+    /// The recipient that has `place` was refused: it doesn't count.
+    pub fn give_back(&self, user: &User, place: Place) {
+        if let Some(slice) = place.0 {
+            self.users.amend(user, |account| account.recipients.take_back(slice));
+        }
+    }
+
+    /// Holds `user` from his next message on, in place of a hold that he has.
+    pub fn hold(&self, user: User, hold: Hold) -> Result<(), TooManyHolds> {
+        let mut holds = self.holds();
+        let full = holds.len() >= HOLDS;
+        match holds.entry(user) {
+            Entry::Vacant(_) if full => return Err(TooManyHolds),
+            Entry::Vacant(entry) => _ = entry.insert(hold),
+            Entry::Occupied(mut entry) => _ = entry.insert(hold),
+        }
+        self.any_hold.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Forgets what is counted of `user` and his hold. `false`: there was nothing.
+    pub fn release(&self, user: &User) -> bool {
+        let held = self.holds().remove(user).is_some();
+        self.users.remove(user).is_some() || held
+    }
+
+    /// The operator's hold of `user`, if it is in force at `now`.
+    pub fn hold_of(&self, user: &User, now: Instant) -> Option<Hold> {
+        // Nearly always there is none: then no session waits for another here.
+        if !self.any_hold.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.holds().get(user).filter(|hold| now < hold.until).cloned()
+    }
+
+    /// Forgets holds that are over at `now`, and says whose they were.
+    pub fn sweep(&self, now: Instant) -> Vec<User> {
+        if !self.any_hold.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let mut holds = self.holds();
+        let over: Vec<_> = holds.iter().filter(|(_, hold)| hold.until <= now).map(|(user, _)| user.clone()).collect();
+        for user in &over {
+            holds.remove(user);
+        }
+        self.any_hold.store(!holds.is_empty(), Ordering::Relaxed);
+        over
+    }
+
+    /// How many users made room for others since this was last asked.
+    pub fn take_evicted(&self) -> u64 {
+        self.users.take_evicted()
+    }
+
+    fn judge<T>(
+        &self,
+        user: &User,
+        now: Instant,
+        tally: Tally,
+        judge: impl FnOnce(&mut Account) -> Result<T, Over>,
+    ) -> Result<T, Over> {
+        if tally == Tally::Peek {
+            return judge(&mut self.users.get(user).unwrap_or_default());
+        }
+        let slice = self.pace.slice(now);
+        let weight = |account: &mut Account| {
+            let held = account.over.iter().flatten().any(|refused| now.since(refused.last) < COUNTS);
+            (held, account.messages.total(slice).saturating_add(account.recipients.total(slice)))
+        };
+        self.users.change(user, weight, |account| {
+            let judged = judge(account);
+            // Of what is refused, only that he is over his limit has to be kept.
+            let changed = judged.as_ref().err().is_none_or(|over| over.first);
+            (judged, changed)
+        })
+    }
+
+    fn holds(&self) -> MutexGuard<'_, HashMap<User, Hold>> {
+        // A panic elsewhere can't leave a hold half changed.
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Limit {
+    const ALL: [Self; 3] = [Self::Messages, Self::Recipients, Self::Networks];
+
+    const fn reason(self) -> Reason {
+        match self {
+            Self::Messages => Reason::UserMessageRate,
+            Self::Recipients => Reason::UserRecipientRate,
+            Self::Networks => Reason::UserNetworks,
+        }
+    }
+
+    const fn window(self) -> Duration {
+        match self {
+            Self::Messages | Self::Recipients => COUNTS,
+            Self::Networks => DAY,
+        }
+    }
+}
+
+impl Account {
+    /// Whether there is room for one more message or recipient.
+    fn check(&mut self, limit: Limit, most: u32, slice: Slice, now: Instant) -> Result<(), Over> {
+        let window = if limit == Limit::Recipients { &mut self.recipients } else { &mut self.messages };
+        // Also without a limit: what is added next is added to this slice.
+        let total = window.total(slice);
+        if most > 0 && total >= most { Err(self.refuse(limit, now)) } else { Ok(()) }
+    }
+
+    /// Whether `network` is one of his, or there is room for it.
+    fn check_network(&mut self, limits: &Limits, network: Network, now: Instant) -> Result<(), Over> {
+        self.networks.retain(|(_, last)| now.since(*last) < DAY);
+        if !self.is_full_of_networks(limits) {
+            // He is held no longer, also when this network fills it up again.
+            self.over[Limit::Networks as usize] = None;
+            return Ok(());
+        }
+        let is_known = self.networks.iter().any(|(known, _)| *known == network);
+        if is_known { Ok(()) } else { Err(self.refuse(Limit::Networks, now)) }
+    }
+
+    /// Whether no other network was too many. Only such ones make the hold last longer.
+    fn check_held(&self, now: Instant) -> Result<(), Over> {
+        match self.over[Limit::Networks as usize] {
+            Some(refused) if now.since(refused.last) < DAY => {
+                Err(Over { reason: Limit::Networks.reason(), first: false })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_full_of_networks(&self, limits: &Limits) -> bool {
+        let most = limits.user_networks_per_day as usize;
+        most > 0 && self.networks.len() >= most
+    }
+
+    /// Takes note that `network` is used.
+    fn touch(&mut self, limits: &Limits, network: Network, now: Instant) {
+        if let Some((_, last)) = self.networks.iter_mut().find(|(known, _)| *known == network) {
+            *last = now.max(*last);
+            return;
+        }
+        if limits.user_networks_per_day == 0 && self.networks.len() >= NETWORKS {
+            let oldest = (0..self.networks.len()).min_by_key(|at| self.networks[*at].1);
+            oldest.map(|oldest| self.networks.swap_remove(oldest));
+        }
+        self.networks.push((network, now));
+    }
+
+    fn refuse(&mut self, limit: Limit, now: Instant) -> Over {
+        let over = &mut self.over[limit as usize];
+        let first = over.is_none_or(|refused| now.since(refused.last) >= limit.window());
+        let since = over.filter(|_| !first).map_or(now, |refused| refused.since);
+        *over = Some(Refused { since, last: now });
+        Over { reason: limit.reason(), first }
+    }
+
+    /// The limit that holds him at `now`, since when and until when, if nothing else is counted meanwhile.
+    fn held(&mut self, limits: &Limits, pace: Pace, now: Instant) -> Option<(Limit, Instant, Instant)> {
+        let slice = pace.slice(now);
+        self.networks.retain(|(_, last)| now.since(*last) < DAY);
+        let held = Limit::ALL.into_iter().filter_map(|limit| {
+            let refused = self.over[limit as usize].filter(|refused| now.since(refused.last) < limit.window())?;
+            let room = |window: &mut Window, most: u32| {
+                (most > 0 && window.total(slice) >= most).then(|| window.room_at(most, pace))
+            };
+            let until = match limit {
+                Limit::Messages => room(&mut self.messages, limits.user_messages_per_hour)?,
+                Limit::Recipients => room(&mut self.recipients, limits.user_recipients_per_hour)?,
+                Limit::Networks if self.is_full_of_networks(limits) => {
+                    let mut seen: Vec<_> = self.networks.iter().map(|(_, last)| *last).collect();
+                    seen.sort_unstable_by_key(|last| Reverse(*last));
+                    let leaves = seen.get(limits.user_networks_per_day as usize - 1)?.after(DAY);
+                    leaves.min(refused.last.after(DAY))
+                }
+                Limit::Networks => return None,
+            };
+            Some((limit, refused.since, until))
+        });
+        held.max_by_key(|(_, _, until)| *until)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! Users and holds as the store keeps them: JSON, times in ms since 1970. What can't be read is left out.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::window;
+use super::{Account, Accounts, DAY, Hold, Refused, User, Window};
+use crate::addr::Ipv6Prefix;
+use crate::clock::{Both, Instant, WallTime};
+use crate::ledger::networks::Network;
+
+/// Networks of a user that are believed: the highest limit.
+const LIST: usize = 1000;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    messages: window::Saved,
+    recipients: window::Saved,
+    networks: Vec<(String, WallTime)>,
+    /// Since when, and when last, for each limit.
+    over: [Option<(WallTime, WallTime)>; 3],
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedHold {
+    since: WallTime,
+    until: WallTime,
+    text: String,
+}
+
+impl Accounts {
+    /// At most `most` users that changed since they were last told here, as the store keeps them; `None`: nothing counts.
+    pub fn take_changed(&self, most: usize, both: &Both) -> Vec<(User, Option<String>)> {
+        let slice = self.pace.slice(both.instant);
+        self.users.take_changed(most, |account| {
+            account.networks.retain(|(_, last)| both.instant.since(*last) < DAY);
+            let sent = account.messages.total(slice).saturating_add(account.recipients.total(slice));
+            let counts = sent > 0 || !account.networks.is_empty();
+            counts.then(|| {
+                let networks = account.networks.iter();
+                let saved = Saved {
+                    messages: account.messages.saved(self.pace, both),
+                    recipients: account.recipients.saved(self.pace, both),
+                    networks: networks.map(|(network, last)| (network.text(), both.wall_at(*last))).collect(),
+                    over: account.over.map(|refused| {
+                        refused.map(|refused| (both.wall_at(refused.since), both.wall_at(refused.last)))
+                    }),
+                };
+                serde_json::to_string(&saved).unwrap_or_default()
+            })
+        })
+    }
+
+    /// Takes back what [`Self::take_changed`] gave. Times that lie ahead are taken for now.
+    pub fn restore(&self, user: User, text: &str, both: &Both) {
+        let Ok(saved) = serde_json::from_str::<Saved>(text) else { return };
+        // The store rounds down to ms: what happened counts a little longer, never shorter.
+        let past = |at: WallTime| both.instant_at(at).after(Duration::from_millis(1)).min(both.instant);
+        let windows = [saved.messages, saved.recipients].map(|saved| Window::read(saved, self.pace, both));
+        let [Some(messages), Some(recipients)] = windows else { return };
+        let networks = saved.networks.into_iter().take(LIST);
+        let mut account = Account {
+            messages,
+            recipients,
+            networks: networks.filter_map(|(text, last)| Some((network(&text)?, past(last)))).collect(),
+            over: saved.over.map(|over| over.map(|(since, last)| Refused { since: past(since), last: past(last) })),
+        };
+        account.networks.retain(|(_, last)| both.instant.since(*last) < DAY);
+        let slice = self.pace.slice(both.instant);
+        // Of users who are silent the store has more than there is room for.
+        if account.messages.total(slice) > 0 || account.recipients.total(slice) > 0 || !account.networks.is_empty() {
+            self.users.restore(user, account);
+        }
+    }
+
+    /// All holds of operators, as the store keeps them.
+    pub fn saved_holds(&self, both: &Both) -> Vec<(User, String)> {
+        self.holds().iter().map(|(user, hold)| (user.clone(), saved_hold(hold, both))).collect()
+    }
+
+    /// Takes back what [`saved_hold`] gave, unless it is over, or the user is held already.
+    pub fn restore_hold(&self, user: User, text: &str, both: &Both) {
+        let Ok(saved) = serde_json::from_str::<SavedHold>(text) else { return };
+        let until = both.instant_at(saved.until);
+        let hold = Hold { since: both.instant_at(saved.since).min(both.instant), until, text: saved.text };
+        if until > both.instant && self.hold_of(&user, Instant::from_ns(0)).is_none() {
+            // One that finds no room was one of as many as there may be.
+            let _ = self.hold(user, hold);
+        }
+    }
+}
+
+/// `hold` as the store keeps it.
+pub fn saved_hold(hold: &Hold, both: &Both) -> String {
+    let saved = SavedHold { since: both.wall_at(hold.since), until: both.wall_at(hold.until), text: hold.text.clone() };
+    serde_json::to_string(&saved).unwrap_or_default()
+}
+
+/// The network of `192.0.2.0/24` or `2001:db8::/48`.
+fn network(text: &str) -> Option<Network> {
+    let ip: IpAddr = text.split('/').next()?.parse().ok()?;
+    Some(Network::of(Ipv6Prefix::default().source(ip)))
+}

@@ -1,0 +1,154 @@
+//! Everything that was configured, in the shape that decisions need: made once, never changed, and of one generation.
+//!
+//! A session keeps the snapshot that it began with, so it never judges by two. What is found out while the guard runs isn't
+//! configured, and stays when a snapshot is followed by another: the content of the recipient table, and [`Learned`].
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::addr::{NetSet, Source};
+use crate::config::Config;
+use crate::facts::recipients::KnownRecipients;
+use crate::facts::unknown::Wording;
+use crate::offence::{Digest, Digests};
+
+/// A recipient table, replaced as a whole when its file changes.
+pub type Known = Arc<ArcSwap<KnownRecipients>>;
+
+/// One generation of what was configured.
+#[derive(Debug)]
+pub struct Snapshot {
+    generation: u64,
+    pub(crate) config: Arc<Config>,
+    pub(crate) domains: HashSet<String>,
+    pub(crate) traps: HashSet<String>,
+    untouchable: NetSet,
+    digests: Digests,
+    /// `None`: the backend is asked for every recipient.
+    pub(crate) known: Option<Known>,
+    pub(crate) learned: Arc<Learned>,
+}
+
+/// What the probe found out about the backend.
+#[derive(Debug, Default)]
+pub struct Learned {
+    /// Domains of which it takes any recipient.
+    catch_alls: ArcSwap<BTreeSet<String>>,
+    /// How each server says that a recipient is unknown, by its address.
+    wordings: ArcSwap<BTreeMap<String, Wording>>,
+}
+
+impl Snapshot {
+    /// The first generation: of `config`, with the content of its recipient table, if it has one.
+    pub fn new(config: Arc<Config>, known: Option<KnownRecipients>) -> Self {
+        let known = known.map(|known| Arc::new(ArcSwap::from_pointee(known)));
+        Self::compile(1, config, known, Digests::default(), Arc::default())
+    }
+
+    /// The same snapshot, with addresses digested by `digests`.
+    #[must_use]
+    pub fn with_digests(self, digests: Digests) -> Self {
+        Self { digests, ..self }
+    }
+
+    /// The generation after this one: of `config`, whose recipient table is `known`.
+    #[must_use]
+    pub fn next(&self, config: Arc<Config>, known: Option<Known>) -> Self {
+        Self::compile(self.generation + 1, config, known, self.digests, Arc::clone(&self.learned))
+    }
+
+    fn compile(
+        generation: u64,
+        config: Arc<Config>,
+        known: Option<Known>,
+        digests: Digests,
+        learned: Arc<Learned>,
+    ) -> Self {
+        let domains = config.relay.domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
+        let traps = config.recipients.traps.iter().cloned().collect();
+        let untouchable = config.untouchable();
+        Self { generation, config, domains, traps, untouchable, digests, known, learned }
+    }
+
+    /// Counted from 1, the start of the guard.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The configuration behind it.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// See [`Config::untouchable`].
+    pub fn untouchable(&self) -> &NetSet {
+        &self.untouchable
+    }
+
+    /// What limits and bans of `ip` are keyed by.
+    pub fn source(&self, ip: IpAddr) -> Source {
+        self.config.limits.ipv6_prefix.source(ip)
+    }
+
+    /// The digest of `address`, as the ledger has it.
+    pub fn digest(&self, address: &str) -> Digest {
+        self.digests.of(address)
+    }
+
+    /// The recipient table, as it is now.
+    pub fn known(&self) -> Option<Arc<KnownRecipients>> {
+        self.known.as_ref().map(|known| known.load_full())
+    }
+
+    /// The recipient table, to be followed or to be handed on.
+    pub fn known_table(&self) -> Option<Known> {
+        self.known.clone()
+    }
+
+    /// What the probe found out.
+    pub fn learned(&self) -> &Learned {
+        &self.learned
+    }
+}
+
+impl Learned {
+    /// Domains of which the backend takes any recipient, as far as that is known.
+    pub fn catch_alls(&self) -> Guard<Arc<BTreeSet<String>>> {
+        self.catch_alls.load()
+    }
+
+    /// From the next recipient on, the backend takes any recipient of `domain`, or no longer does. `true`: that is new.
+    pub fn set_catch_all(&self, domain: &str, takes_any: bool) -> bool {
+        let before = self.catch_alls.rcu(|domains| {
+            let mut domains = domains.as_ref().clone();
+            if takes_any {
+                domains.insert(domain.to_owned());
+            } else {
+                domains.remove(domain);
+            }
+            domains
+        });
+        before.contains(domain) != takes_any
+    }
+
+    /// The backend has refused `recipient`, a normalised address, as unknown: it doesn't take any recipient of that domain, whatever
+    /// was found before. The domain, if that is new.
+    pub fn contradict(&self, recipient: &str) -> Option<String> {
+        let domain = recipient.rsplit('@').next().unwrap_or_default();
+        let held = self.catch_alls().contains(domain);
+        (held && self.set_catch_all(domain, false)).then(|| domain.to_owned())
+    }
+
+    /// How each server says that a recipient is unknown, by its address.
+    pub fn wordings(&self) -> Guard<Arc<BTreeMap<String, Wording>>> {
+        self.wordings.load()
+    }
+
+    /// From the next recipient on, `wordings` count beside the profile.
+    pub fn set_wordings(&self, wordings: BTreeMap<String, Wording>) {
+        self.wordings.store(Arc::new(wordings));
+    }
+}

@@ -1,0 +1,176 @@
+//! `accounts`, and `explain` of a user: in a table, and in plain sentences.
+
+use super::admin_client::AdminClient;
+use super::args::Accounts;
+use super::output::{left, line, show, table};
+use super::{time, whole_seconds};
+use crate::clock::WallTime;
+use crate::decision::CountView;
+use crate::observe::admin::Hold;
+use crate::observe::log::printable;
+use crate::rates::accounts::{AccountList, AccountView, HoldView};
+
+/// Performs `command`.
+pub(super) fn accounts(client: &AdminClient, command: Accounts) -> anyhow::Result<()> {
+    match command {
+        Accounts::List { json } => {
+            let list = client.accounts()?;
+            show(json.json, &list, || listed(&list))
+        }
+        Accounts::Hold { user, length, reason } => {
+            let hold = Hold { user: user.to_string(), seconds: length.map(whole_seconds), reason };
+            let view = client.hold(&hold)?;
+            Ok(line(&format!("{} is held{}", name(&view), view.held.as_ref().map(ends).unwrap_or_default()))?)
+        }
+        Accounts::Release { user } => {
+            let view = client.release(&user)?;
+            Ok(line(&format!("{} is released: what was counted is forgotten", name(&view)))?)
+        }
+    }
+}
+
+fn name(view: &AccountView) -> String {
+    printable(view.user.as_bytes())
+}
+
+fn ends(held: &HoldView) -> String {
+    match held.until.as_ms() {
+        i64::MAX => String::from(" until released"),
+        _ => format!(" until {}", time::utc(held.until)),
+    }
+}
+
+fn listed(list: &AccountList) -> String {
+    if list.accounts.is_empty() {
+        return String::from("no user has sent anything lately, and none is held");
+    }
+    let mut rows =
+        vec![["USER", "MESSAGES", "RECIPIENTS", "NETWORKS", "HELD", "BY", "SINCE", "UNTIL"].map(String::from)];
+    rows.extend(list.accounts.iter().map(|view| {
+        let count = |at: usize| view.counts.get(at).map(against).unwrap_or_default();
+        let held = |told: fn(&HoldView) -> String| view.held.as_ref().map_or_else(|| "-".to_owned(), told);
+        [
+            name(view),
+            count(0),
+            count(1),
+            count(2),
+            held(|held| held.reason.clone()),
+            held(|held| held.origin.clone()),
+            held(|held| time::utc(held.since)),
+            held(|held| time::utc(held.until)),
+        ]
+    }));
+    let more = match list.left_out {
+        0 => String::new(),
+        n => format!("\n... and {n} more, who sent less"),
+    };
+    table(&rows) + &more
+}
+
+/// `3 of 100`, or `3` where there is no limit.
+fn against(count: &CountView) -> String {
+    match count.most {
+        0 => count.count.to_string(),
+        most => format!("{} of {most}", count.count),
+    }
+}
+
+/// All that is known of a user, in sentences.
+pub(super) fn explained(view: &AccountView) -> String {
+    explained_at(view, crate::clock::wall())
+}
+
+fn explained_at(view: &AccountView, now: WallTime) -> String {
+    let name = name(view);
+    let mut lines = Vec::new();
+    match &view.held {
+        None => lines.push(format!("User {name} is not held.")),
+        Some(held) => {
+            lines.push(format!("User {name} is held: {}.", printable(held.text.as_bytes())));
+            let by = if held.origin == "operator" { "the administrator" } else { "the guard itself" };
+            lines.push(format!("Since {}, by {by} [{}].", time::utc(held.since), held.reason));
+            lines.push(match held.until.as_ms() {
+                i64::MAX => String::from("It does not end by itself."),
+                _ => format!("It ends by itself at {}, in {}.", time::utc(held.until), left(held.until, now)),
+            });
+            lines.push(format!("To lift it now: smtp-guard accounts release {name}"));
+            lines.push(String::from("If the password may be stolen, change it first."));
+        }
+    }
+    lines.extend(view.counts.iter().map(|count| {
+        let most = if count.most == 0 { "no limit".to_owned() } else { format!("of {}", count.most) };
+        format!("limits.{}: {} {most}.", count.limit, count.count).replace(" no limit", ", no limit")
+    }));
+    lines.extend(view.networks.iter().map(|seen| format!("  from {}, last {}", seen.network, time::utc(seen.last))));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rates::accounts::NetworkSeen;
+
+    fn view(held: Option<HoldView>) -> AccountView {
+        let count = |limit: &str, count, most| CountView { limit: limit.to_owned(), count, most };
+        AccountView {
+            user: "bob".to_owned(),
+            counts: vec![
+                count("user_messages_per_hour", 3, 100),
+                count("user_recipients_per_hour", 12, 0),
+                count("user_networks_per_day", 1, 5),
+            ],
+            networks: vec![NetworkSeen { network: "192.0.2.0/24".to_owned(), last: WallTime::from_ms(1000) }],
+            held,
+        }
+    }
+
+    fn held(origin: &str, until: i64) -> HoldView {
+        HoldView {
+            reason: "user_held".to_owned(),
+            text: "stolen\npassword".to_owned(),
+            origin: origin.to_owned(),
+            since: WallTime::from_ms(0),
+            until: WallTime::from_ms(until),
+        }
+    }
+
+    #[test]
+    fn a_list_is_a_table() {
+        let list = |accounts, left_out| listed(&AccountList { accounts, left_out });
+        assert_eq!(list(Vec::new(), 0), "no user has sent anything lately, and none is held");
+        let expected = "\
+USER  MESSAGES  RECIPIENTS  NETWORKS  HELD       BY      SINCE                    UNTIL
+bob   3 of 100  12          1 of 5    user_held  ledger  1970-01-01 00:00:00 UTC  for ever
+bob   3 of 100  12          1 of 5    -          -       -                        -
+... and 7 more, who sent less";
+        assert_eq!(list(vec![view(Some(held("ledger", i64::MAX))), view(None)], 7), expected);
+    }
+
+    #[test]
+    fn a_user_is_explained_in_sentences() {
+        let counts = "\
+limits.user_messages_per_hour: 3 of 100.
+limits.user_recipients_per_hour: 12, no limit.
+limits.user_networks_per_day: 1 of 5.
+  from 192.0.2.0/24, last 1970-01-01 00:00:01 UTC";
+        let check = |held: Option<HoldView>, expected: &str| {
+            assert_eq!(explained_at(&view(held), WallTime::from_ms(0)), format!("{expected}\n{counts}"));
+        };
+        check(None, "User bob is not held.");
+        let rest = "To lift it now: smtp-guard accounts release bob\nIf the password may be stolen, change it first.";
+        check(
+            Some(held("operator", i64::MAX)),
+            &format!(
+                "User bob is held: stolen\\x0apassword.\nSince 1970-01-01 00:00:00 UTC, by the administrator [user_held].\n\
+                 It does not end by itself.\n{rest}"
+            ),
+        );
+        check(
+            Some(held("ledger", 60_000)),
+            &format!(
+                "User bob is held: stolen\\x0apassword.\nSince 1970-01-01 00:00:00 UTC, by the guard itself [user_held].\n\
+                 It ends by itself at 1970-01-01 00:01:00 UTC, in 1m 00s.\n{rest}"
+            ),
+        );
+    }
+}

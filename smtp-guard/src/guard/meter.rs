@@ -1,0 +1,48 @@
+//! What the ledger's task counts, in the metrics.
+
+use std::time::Duration;
+
+use smtp_guard_ebpf::reason::Reason;
+
+use crate::feedback::Meter;
+use crate::observe::metrics::Metrics;
+
+pub(super) struct Counted(pub(super) Metrics);
+
+impl Meter for Counted {
+    fn offence(&self, label: &'static str) {
+        self.0.offence(label);
+    }
+
+    fn ban(&self, reason: Reason) {
+        self.0.ban(reason);
+    }
+
+    fn user_held(&self, reason: Reason) {
+        self.0.user_held(reason);
+    }
+
+    fn deferral(&self, reason: Reason) {
+        self.0.deferral(reason);
+    }
+
+    fn bans_active(&self, bans: usize, networks: usize) {
+        self.0.bans_active(bans as u64, networks as u64);
+    }
+
+    fn store(&self, well: bool) {
+        self.0.store(well);
+    }
+
+    fn report_dropped(&self) {
+        self.0.report_dropped();
+    }
+
+    fn ban_latency(&self, time: Duration) {
+        self.0.ban_latency(time);
+    }
+
+    fn bound_reached(&self, bound: &'static str) {
+        self.0.bound_reached(bound);
+    }
+}

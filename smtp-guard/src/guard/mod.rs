@@ -1,0 +1,289 @@
+//! The running guard: its parts, how they are put together, and how they change.
+//!
+//! Everything that is configured reaches the parts by [`reload`], at the start as well as later: a configuration is prepared
+//! (files are read, addresses are bound) while nothing has changed yet, and then applied as a whole. What can't change is
+//! [`crate::config::FIXED`].
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::clock::WallTime;
+use crate::config::{Change, Config, ConfigError};
+use crate::descriptors::{self, Budget};
+use crate::edge::KernelPlane;
+use crate::edge::bans::{BanTable, KernelBans};
+use crate::facts;
+use crate::feedback;
+use crate::observe::admin;
+use crate::observe::drops::Drops;
+use crate::observe::http::{Http, Ready};
+use crate::observe::log::{self, LogControl, Lost};
+use crate::observe::metrics::Metrics;
+use crate::observe::status::{About, Certificate, Certificates, Configuration, LastReload, Running, Server};
+use crate::relay::{self, Blocklists, Bound, Doors, Generation, Shared, Stop, Watchers};
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+
+pub(crate) mod follow;
+mod kernel;
+mod meter;
+mod reload;
+
+pub use reload::ReloadError;
+
+/// How long the store may take to close.
+const CLOSE: Duration = Duration::from_secs(10);
+/// How often lost lines of the log are looked for.
+const LOOK: Duration = Duration::from_secs(1);
+/// Generations that sessions may still go by: older ones are not counted any more.
+const EARLIER: usize = 1024;
+
+/// Where the configuration comes from, each time it is read.
+pub type Source = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// The parts of a running guard.
+pub struct Guard {
+    shared: Arc<Shared>,
+    plane: Arc<KernelPlane>,
+    source: Source,
+    log: LogControl,
+    ready: Ready,
+    stop: Stop,
+    /// Descriptors that were open when the places were shared out for the first time.
+    open: u64,
+    /// Changed by one reload at a time.
+    parts: tokio::sync::Mutex<Parts>,
+    seen: Mutex<Seen>,
+}
+
+impl std::fmt::Debug for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
+/// What changes with the configuration and isn't shared with sessions.
+struct Parts {
+    doors: Doors,
+    watchers: Watchers,
+    blocklists: Blocklists,
+    http: Option<JoinHandle<()>>,
+}
+
+/// What `status` shows of the configuration.
+#[derive(Debug)]
+struct Seen {
+    listeners: Vec<String>,
+    warnings: Vec<String>,
+    since: WallTime,
+    last: Option<LastReload>,
+    /// Differences of the file that wait for a restart.
+    waiting: Vec<Change>,
+    earlier: Vec<Weak<Generation>>,
+}
+
+/// Runs a guard by `config` until `stop`. It reads its configuration again from `source`, when it is asked to by `control` or
+/// by `hangup`. `console` makes the command line's side of a guard that runs.
+pub async fn serve<C: admin::Control>(
+    config: Config,
+    source: Source,
+    (log, lost): (LogControl, Lost),
+    mut hangup: tokio::sync::mpsc::Receiver<()>,
+    stop: Stop,
+    console: impl FnOnce(Arc<Guard>) -> C,
+) -> anyhow::Result<()> {
+    // What can fail because of the operator comes first, before anything is begun.
+    let store = Store::open(&config.state.directory, config.limits.ipv6_prefix)?;
+    let (store_state, digests) = (store.state().clone(), store.digests());
+    let known = config.recipients.known.as_deref().map(facts::recipients::load).transpose()?;
+    // Taken, but nobody can connect yet.
+    let bound = Bound::bind(&config.listen)?;
+    let admin_socket = admin::Socket::bind(&config.admin.socket)?;
+    let http = match config.metrics.listen {
+        Some(address) => Some(Http::bind(address).await?),
+        None => None,
+    };
+    let plane = kernel::open(&config);
+
+    let metrics = Metrics::new();
+    let drops = Arc::new(Drops::new(config.limits.ipv6_prefix, metrics.clone()));
+    let mut side = JoinSet::new();
+    side.spawn(kernel::sweep(Arc::clone(&plane)));
+    let kernel_bans = Arc::clone(&plane) as Arc<dyn KernelBans>;
+    let bans = Arc::new(BanTable::new(Some(kernel_bans), config.edge.max_sources as usize));
+    let snapshot = Arc::new(Snapshot::new(Arc::new(config), known).with_digests(digests));
+    let meter = Arc::new(meter::Counted(metrics.clone()));
+    let (feedback, feedback_task) = feedback::start(Arc::clone(&snapshot), Arc::clone(&bans), store, meter);
+    // What is open by now stays open.
+    let open = descriptors::open();
+    let budget = Budget::with_open(snapshot.config(), open);
+    let warnings: Vec<_> = snapshot.config().warnings().into_iter().chain(budget.warning()).collect();
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let shared = Shared::new(snapshot, feedback, metrics.clone(), bans, &budget.plan)?;
+    metrics.certificates(Arc::new(OfCurrent(Arc::downgrade(&shared))));
+    metrics.kernel(Box::new(kernel::Observed::new(Arc::clone(&plane), &shared)));
+    metrics.configuration(1, crate::clock::wall());
+    kernel::watch(&plane, &shared, &drops)?;
+    let blocklists = Blocklists::new(Some(Arc::clone(&plane)));
+    blocklists.apply(&shared).await;
+    // Only now, with kernel plane, bans and block lists in place: nobody slips in before they count and drop.
+    let doors = bound.listen()?.open(&shared, &stop);
+    let mut watchers = Watchers::default();
+    watchers.follow(&shared, &stop);
+
+    let ready = Ready::default();
+    let addresses = doors.addresses();
+    let http = http.map(|http| tokio::spawn(http.serve(metrics.clone(), ready.clone(), budget.plan.http)));
+    side.spawn(blocklists.clone().watch(Arc::clone(&shared), stop.clone()));
+    side.spawn(count_lost_lines(lost, metrics.clone()));
+    let guard = Arc::new(Guard {
+        shared: Arc::clone(&shared),
+        plane,
+        source,
+        log,
+        ready: ready.clone(),
+        stop: stop.clone(),
+        open,
+        parts: tokio::sync::Mutex::new(Parts { doors, watchers, blocklists, http }),
+        seen: Mutex::new(Seen {
+            listeners: addresses.iter().map(ToString::to_string).collect(),
+            warnings,
+            since: crate::clock::wall(),
+            last: None,
+            waiting: Vec::new(),
+            earlier: Vec::new(),
+        }),
+    });
+    let about = About {
+        started: crate::clock::now(),
+        running: Arc::clone(&guard) as Arc<dyn Running>,
+        metrics: metrics.clone(),
+        bounds: metrics.bounds().clone(),
+        store: store_state,
+        drops,
+    };
+    announce(&shared, &guard.seen().listeners);
+    side.spawn(admin::serve(admin_socket, console(Arc::clone(&guard)), about, budget.plan.admin));
+    ready.set(true);
+    let reloading = Arc::clone(&guard);
+    side.spawn(async move {
+        while hangup.recv().await.is_some() {
+            // The log says what came of it.
+            let _ = reloading.reload(false).await;
+        }
+    });
+    let mut stopping = stop;
+    stopping.requested().await;
+    ready.set(false);
+    let cut_off = guard.close().await;
+    if cut_off > 0 {
+        tracing::warn!(
+            sessions = cut_off,
+            "stopped with sessions under way; their senders keep what was not acknowledged"
+        );
+    }
+    // Sessions that were cut off still hold handles to the ledger's task: it is told to end, and writes the store.
+    shared.feedback.close().await;
+    if tokio::time::timeout(CLOSE, feedback_task).await.is_err() {
+        tracing::warn!("the store was not closed in time");
+    }
+    side.shutdown().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+impl Guard {
+    /// What all sessions share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Waits for the sessions under way, as long as `drain` says. How many were cut off.
+    async fn close(&self) -> usize {
+        let drain = self.shared.current().config().drain;
+        // A reload under way ends first: it may have opened doors.
+        let parts = self.parts.lock().await;
+        let cut_off = relay::drained(&self.shared, drain).await;
+        drop(parts);
+        cut_off
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        // A panic elsewhere can't leave it half changed.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running for Guard {
+    fn listeners(&self) -> Vec<String> {
+        self.seen().listeners.clone()
+    }
+
+    fn servers(&self) -> Vec<Server> {
+        self.shared.servers()
+    }
+
+    fn certificates(&self, now: WallTime) -> Vec<Certificate> {
+        self.shared.certificates(now)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.seen().warnings.clone()
+    }
+
+    fn configuration(&self) -> Configuration {
+        let seen = self.seen();
+        Configuration {
+            generation: self.shared.current().snapshot.generation(),
+            since: seen.since,
+            last_reload: seen.last.clone(),
+            waiting: seen.waiting.iter().map(|change| change.key.clone()).collect(),
+            earlier_sessions: seen.earlier_sessions(),
+        }
+    }
+}
+
+impl Seen {
+    /// Sessions that go by an earlier generation.
+    fn earlier_sessions(&self) -> u64 {
+        self.earlier.iter().filter_map(Weak::upgrade).map(|generation| generation.sessions()).sum()
+    }
+}
+
+/// The certificates of the current generation, as long as there is a guard.
+#[derive(Debug)]
+struct OfCurrent(Weak<Shared>);
+
+impl Certificates for OfCurrent {
+    fn certificates(&self, now: WallTime) -> Vec<Certificate> {
+        self.0.upgrade().map(|shared| shared.certificates(now)).unwrap_or_default()
+    }
+}
+
+fn announce(shared: &Shared, listeners: &[String]) {
+    let generation = shared.current();
+    let config = generation.config();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listening = listeners.join(", "),
+        backends = config.backend.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        metrics = config.metrics.listen.map(tracing::field::display),
+        admin = %config.admin.socket.display(),
+        "smtp-guard runs"
+    );
+}
+
+/// Lines that were lost since standard error wasn't read are counted, and told where it is read again.
+async fn count_lost_lines(mut lost: Lost, metrics: Metrics) {
+    metrics.bounds().limit("log_lines", log::QUEUE as u64);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let lost = lost.take();
+        if lost > 0 {
+            metrics.log_lines_lost(lost);
+            tracing::error!(lost, "lines of this log were lost: standard error was not read fast enough");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Another configuration while mail flows: prepared while nothing has changed, then applied as a whole, or not at all.
+//!
+//! # Order
+//! The kernel guards the ports of both configurations while listeners change, so no packet is unfiltered. Sessions begin by
+//! the new generation from one moment on, and keep theirs. Who is exempt now is let go in both planes after that. Doors that
+//! are closed let in whoever has connected.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{EARLIER, Guard, kernel};
+use crate::config::{self, Change, Config, ConfigError};
+use crate::descriptors::Budget;
+use crate::edge::EdgeError;
+use crate::facts;
+use crate::facts::recipients::{KnownRecipients, RecipientsError};
+use crate::observe::attempt::Candidate;
+use crate::observe::http::{Http, HttpError};
+use crate::observe::reload::Reloaded;
+use crate::observe::status::LastReload;
+use crate::relay::{BindError, Bound, Generation, StartError};
+use crate::snapshot::Known;
+
+/// Why nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Recipients(#[from] RecipientsError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error("the kernel plane can't be changed: {0}")]
+    Kernel(#[from] EdgeError),
+    #[error("the guard is stopping")]
+    Stopping,
+    #[error("the log says why: the reload broke off")]
+    Broken,
+}
+
+impl ReloadError {
+    /// As it is shown: of a bad file each fault with its place.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Config(ConfigError::Bad(report)) => report.render(false),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// A recipient table, and what it is to hold.
+type Renewed = (Known, Arc<KnownRecipients>);
+
+/// Everything that a configuration needs, made while nothing has changed.
+struct Prepared {
+    generation: Generation,
+    budget: Budget,
+    /// What the file of the recipient table holds now, where it is the same file.
+    renewed: Option<Renewed>,
+    changes: Vec<Change>,
+}
+
+impl Guard {
+    /// Reads the configuration again and applies it; `dry_run`: only says what it would do. A bad one changes nothing.
+    pub async fn reload(self: &Arc<Self>, dry_run: bool) -> Result<Reloaded, ReloadError> {
+        // Whoever asked may go away; what was begun is done to its end.
+        let guard = Arc::clone(self);
+        let done = tokio::spawn(async move {
+            let result = guard.try_reload(dry_run).await;
+            if !dry_run {
+                guard.tell(&result);
+            }
+            result
+        });
+        done.await.unwrap_or(Err(ReloadError::Broken))
+    }
+
+    async fn try_reload(self: &Arc<Self>, dry_run: bool) -> Result<Reloaded, ReloadError> {
+        let mut parts = self.parts.lock().await;
+        if self.stop.is_requested() {
+            return Err(ReloadError::Stopping);
+        }
+        let before = self.shared.current();
+        // Files are read there.
+        let guard = Arc::clone(self);
+        let prepared =
+            tokio::task::spawn_blocking(move || guard.prepare()).await.map_err(|_| ReloadError::Broken)??;
+        let Prepared { generation, budget, renewed, changes } = prepared;
+        let config = Arc::clone(generation.config());
+        let mut warnings: Vec<_> = config.warnings().into_iter().chain(budget.warning()).collect();
+        let is_new = |address: SocketAddr| !parts.doors.configured().any(|open| open == address);
+        let new: Vec<_> = config.listen.iter().filter(|listen| is_new(listen.address)).cloned().collect();
+        let bound = Bound::bind(&new)?;
+        let http = match config.metrics.listen.filter(|_| config.metrics != before.config().metrics) {
+            Some(address) => Some(Http::bind(address).await?),
+            None => None,
+        };
+        if dry_run {
+            let generation = before.snapshot.generation();
+            let earlier_sessions = self.seen().earlier_sessions();
+            return Ok(Reloaded { generation, dry_run, changes, warnings, earlier_sessions });
+        }
+        self.change_kernel(&before, &config).await?;
+        // From here on nothing can fail but what is said and goes on.
+        let listeners = bound.listen()?;
+        if let Some((known, table)) = renewed {
+            known.store(table);
+        }
+        let generation = Arc::new(generation);
+        self.shared.adopt(Arc::clone(&generation));
+        if let Err(error) = self.shared.feedback.apply(Arc::clone(&generation.snapshot)).await {
+            tracing::error!(%error, "the ledger goes by the former configuration");
+        }
+        parts.doors.add(listeners);
+        let goes = |address| !config.listen.iter().any(|listen| listen.address == address);
+        parts.doors.close(goes).await;
+        parts.watchers.follow(&self.shared, &self.stop);
+        if config.metrics != before.config().metrics {
+            if let Some(old) = parts.http.take() {
+                old.abort();
+            }
+            let serve = |http: Http| http.serve(self.shared.metrics.clone(), self.ready.clone(), budget.plan.http);
+            parts.http = http.map(|http| tokio::spawn(serve(http)));
+        }
+        if let Err(error) = self.log.apply(&config.log) {
+            tracing::error!(%error, "the log goes on as it was");
+        }
+        warnings.extend(self.change_interfaces(&before, &config).await);
+        // What is guarded no longer was guarded until its door was closed.
+        if before.config().listen != config.listen {
+            self.configure_kernel(Arc::clone(&config)).await.unwrap_or_else(|error| {
+                warnings.push(format!("the kernel plane guards ports that are no longer listened on: {error}"));
+            });
+        }
+        parts.blocklists.apply(&self.shared).await;
+        let mut seen = self.seen();
+        seen.listeners = parts.doors.addresses().iter().map(ToString::to_string).collect();
+        seen.warnings.clone_from(&warnings);
+        seen.since = crate::clock::wall();
+        seen.waiting = changes.iter().filter(|change| change.restart.is_some()).cloned().collect();
+        seen.earlier.retain(|generation| generation.strong_count() > 0);
+        if seen.earlier.len() == EARLIER {
+            seen.earlier.remove(0);
+        }
+        seen.earlier.push(Arc::downgrade(&before));
+        drop(before);
+        let earlier_sessions = seen.earlier_sessions();
+        Ok(Reloaded { generation: generation.snapshot.generation(), dry_run, changes, warnings, earlier_sessions })
+    }
+
+    /// What would be in force by `candidate`, to be tried; with its name and what it says otherwise, unless that is in force.
+    pub async fn candidate(
+        self: &Arc<Self>,
+        candidate: Candidate,
+    ) -> Result<(Arc<Generation>, Option<String>), ReloadError> {
+        let guard = Arc::clone(self);
+        let built = move || {
+            let Candidate { path, text } = candidate;
+            let file = Config::parse(&path, &text, &config::machine()).map_err(ConfigError::from)?;
+            let before = guard.shared.current();
+            if before.config().changes(&file).is_empty() {
+                return Ok((before, None));
+            }
+            let Prepared { generation, changes, .. } = guard.build(&before, file)?;
+            let keys: Vec<_> = changes.into_iter().map(|change| change.key).collect();
+            let by = format!("{}, which is not in force: {}", path.display(), keys.join(", "));
+            Ok((Arc::new(generation), Some(by)))
+        };
+        tokio::task::spawn_blocking(built).await.map_err(|_| ReloadError::Broken)?
+    }
+
+    /// Reads the configuration and what it names, and builds what it needs. Blocks.
+    fn prepare(&self) -> Result<Prepared, ReloadError> {
+        self.build(&self.shared.current(), (self.source)()?)
+    }
+
+    /// Builds what `file` needs in place of `before`. Blocks.
+    fn build(&self, before: &Arc<Generation>, file: Config) -> Result<Prepared, ReloadError> {
+        let changes = before.config().changes(&file);
+        let config = Arc::new(file.with_fixed_of(before.config()));
+        let (known, renewed) = known(before, &config)?;
+        let snapshot = Arc::new(before.snapshot.next(config, known));
+        let budget = Budget::with_open(snapshot.config(), self.open);
+        let generation = Generation::build(snapshot, budget.plan, Some(before), &self.shared.metrics)?;
+        Ok(Prepared { generation, budget, renewed, changes })
+    }
+
+    /// What the kernel has is that of `config`, and as well what of `before` is still in use. Where that fails it has what it had.
+    async fn change_kernel(&self, before: &Generation, config: &Arc<Config>) -> Result<(), EdgeError> {
+        let mut both = Config::clone(config);
+        both.listen.extend(before.config().listen.iter().cloned());
+        match self.configure_kernel(Arc::new(both)).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                if let Err(error) = self.configure_kernel(Arc::clone(before.config())).await {
+                    tracing::error!(%error, "the kernel plane may have settings of two configurations");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn configure_kernel(&self, config: Arc<Config>) -> Result<(), EdgeError> {
+        let plane = Arc::clone(&self.plane);
+        let configure = move || if plane.is_current() { plane.configure(&config) } else { Ok(()) };
+        // A panic is in the log.
+        tokio::task::spawn_blocking(configure).await.unwrap_or(Ok(()))
+    }
+
+    /// What the operator has to do, if it can't be done here.
+    async fn change_interfaces(&self, before: &Generation, config: &Arc<Config>) -> Option<String> {
+        if before.config().edge.interfaces == config.edge.interfaces {
+            return None;
+        }
+        let config = Arc::clone(config);
+        let change = move || kernel::change_interfaces(&config);
+        tokio::task::spawn_blocking(change).await.ok()?.err()
+    }
+
+    /// Tells log, metrics and `status` what came of a reload.
+    fn tell(&self, result: &Result<Reloaded, ReloadError>) {
+        let error = result.as_ref().err().map(ReloadError::text);
+        match result {
+            Ok(Reloaded { generation, changes, warnings, .. }) => {
+                let live: Vec<_> =
+                    changes.iter().filter(|change| change.restart.is_none()).map(|c| c.key.as_str()).collect();
+                tracing::info!(generation, changed = live.join(", "), "configuration reloaded");
+                for Change { key, restart, .. } in changes {
+                    if let Some(why) = restart {
+                        tracing::warn!(key, "needs a restart: {key} ({why})");
+                    }
+                }
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                self.shared.metrics.configuration(*generation, crate::clock::wall());
+            }
+            Err(_) => {
+                let error = error.as_deref().unwrap_or_default();
+                tracing::error!("the configuration was not reloaded, and all stays as it was: {error}");
+            }
+        }
+        self.shared.metrics.reloaded(result.is_ok());
+        self.seen().last = Some(LastReload { at: crate::clock::wall(), error });
+    }
+}
+
+/// The recipient table of `config`, and what that of `before` is to hold, where it is of the same file: that is followed in any
+/// case, by sessions of all generations.
+fn known(before: &Generation, config: &Config) -> Result<(Option<Known>, Option<Renewed>), RecipientsError> {
+    let Some(path) = &config.recipients.known else { return Ok((None, None)) };
+    let table = Arc::new(facts::recipients::load(path)?);
+    let same = before.config().recipients.known.as_ref() == Some(path);
+    Ok(match before.snapshot.known_table().filter(|_| same) {
+        Some(known) => (Some(Arc::clone(&known)), Some((known, table))),
+        None => (Some(Arc::new(arc_swap::ArcSwap::new(table))), None),
+    })
+}

@@ -1,0 +1,316 @@
+//! Receive windows: how much the kernel takes from a client while we don't read.
+//!
+//! Nothing is read from a client while the backend doesn't take what was read before. What arrives meanwhile lies in the
+//! kernel, and left to itself that takes hundreds of KiB for each session. A byte that was invited can't be sent back, so
+//! windows start small and grow by what the backend has taken.
+//!
+//! | the backend took | the kernel may hold |
+//! |---|---|
+//! | nothing, or there is no transaction | [`START`] |
+//! | 354 | what the kernel finds right for the path, within the session's part of [`EARLY`] |
+//! | [`PROOF`] | the same, within a part of [`LATE`] that grows as long as as much is left for others |
+//!
+//! The window stays as long as the connection to the backend does: the next message of a session begins with it.
+//!
+//! # Limits
+//! The kernel invites 64 KiB at the handshake, before we can say anything. A server that doesn't read takes less than
+//! [`PROOF`] all the same, by its kernel's buffers and ours. A window that grew and is closed stays open for what was
+//! invited already. Before Linux 5.14 windows grow to 64 KiB and not beyond.
+//!
+//! # Rejected
+//! A small buffer at the listener: the window scale of a connection is chosen by it, and the window could never grow. The
+//! same with TCP_WINDOW_CLAMP, which binds no memory besides: a thousand segments of a byte fill a window of 1,000 bytes.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use socket2::{SockRef, Socket};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes of kernel memory for what a client has sent and we haven't read.
+const START: usize = 24 * 1024;
+/// What a listener says, so that the kernel invites ten segments, the first flight of a sender (RFC 6928).
+const LISTEN: usize = 32 * 1024;
+/// Message data that the backend took, until a window may open, and until it may have of [`LATE`].
+const PROOF: u64 = 192 * 1024;
+/// What an open window has at first: as every socket has without us.
+const OPEN: usize = 128 * 1024;
+/// Kernel memory for all windows together whose backend has taken little yet; a session has [`PART`] of it.
+const EARLY: usize = 4 * 1024 * 1024;
+const PART: usize = 256 * 1024;
+/// Kernel memory for all windows together whose backend has taken much.
+const LATE: usize = 64 * 1024 * 1024;
+/// A permit is for so many bytes.
+const UNIT: usize = 1024;
+/// The name of the bound.
+const BOUND: &str = "receive_windows";
+
+/// Kernel memory that all sessions share for windows that are open.
+#[derive(Debug)]
+pub(super) struct Windows {
+    early: Arc<Semaphore>,
+    late: Arc<Semaphore>,
+}
+
+/// The receive window of one session.
+#[derive(Debug)]
+pub(super) struct Window {
+    windows: Arc<Windows>,
+    /// Bytes that the backend took since the window was closed.
+    taken: u64,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Of [`Windows::late`], or else of [`Windows::early`].
+    proved: bool,
+    /// Bytes of kernel memory, and the right to them.
+    room: usize,
+    permit: OwnedSemaphorePermit,
+    /// The kernel may not let it grow.
+    held: bool,
+}
+
+/// Lets the kernel invite little from clients that connect to `listener`.
+pub(super) fn listens(listener: &Socket) -> io::Result<()> {
+    if let_grow(listener).is_ok() {
+        set(SockRef::from(listener), LISTEN)?;
+        // As long as the size is one that was set, the window scale would be chosen by it.
+        let_grow(listener)?;
+    }
+    Ok(())
+}
+
+/// Lets the kernel hold little for a client that has just connected, whatever it sends.
+pub(super) fn start(stream: &TcpStream) {
+    // Fails where the connection is gone, and on kernels where a window that is small stays so.
+    let _ = let_grow(stream).and_then(|()| set(SockRef::from(stream), START));
+}
+
+/// The kernel doubles what it is told, and refuses to change the size by itself from then on.
+fn set(socket: SockRef<'_>, bytes: usize) -> io::Result<()> {
+    socket.set_recv_buffer_size(bytes / 2)
+}
+
+/// Lets the kernel change the size by itself again.
+fn let_grow(socket: &impl AsFd) -> io::Result<()> {
+    crate::edge::let_receive_buffer_grow(socket.as_fd())
+}
+
+impl Windows {
+    pub(super) fn new(metrics: &crate::observe::metrics::Metrics) -> Arc<Self> {
+        metrics.bounds().limit(BOUND, LATE as u64);
+        let room = |bytes: usize| Arc::new(Semaphore::new(bytes / UNIT));
+        Arc::new(Self { early: room(EARLY), late: room(LATE) })
+    }
+
+    /// The right to `bytes`. Of `late` as much must stay for others.
+    fn take(&self, proved: bool, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = bytes / UNIT;
+        let (room, needed) = if proved { (&self.late, 2 * units) } else { (&self.early, units) };
+        if room.available_permits() < needed {
+            return None;
+        }
+        Arc::clone(room).try_acquire_many_owned(u32::try_from(units).ok()?).ok()
+    }
+}
+
+impl Window {
+    pub(super) fn new(windows: Arc<Windows>) -> Self {
+        Self { windows, taken: 0, open: None }
+    }
+
+    /// The client may send message data. `read`: bytes of it that were read since the last call; all of them were passed on.
+    /// Returns the bound that keeps the window from growing, once at each step.
+    pub(super) fn follow(&mut self, stream: &TcpStream, read: u64) -> Option<&'static str> {
+        let first = self.taken == 0 && read == 0;
+        let before = self.taken;
+        self.taken = before.saturating_add(read);
+        let proved = self.taken >= PROOF;
+        let Some(open) = &mut self.open else {
+            let Some(permit) = self.windows.take(proved, PART) else {
+                return (first || (proved && before < PROOF)).then_some(BOUND);
+            };
+            let open = Open { proved, room: PART, permit, held: false };
+            open.let_grow(stream, true);
+            self.open = Some(open);
+            return None;
+        };
+        if proved
+            && !open.proved
+            && let Some(permit) = self.windows.take(true, open.room)
+        {
+            (open.proved, open.permit) = (true, permit);
+        }
+        open.follow(stream, &self.windows)
+    }
+
+    /// The session has no connection to the backend.
+    pub(super) fn close(&mut self, stream: Option<&TcpStream>) {
+        self.taken = 0;
+        if self.open.take().is_some()
+            && let Some(stream) = stream
+        {
+            start(stream);
+        }
+    }
+}
+
+impl Open {
+    /// Lets the kernel choose the size again. `first`: beginning with [`OPEN`].
+    fn let_grow(&self, stream: &TcpStream, first: bool) {
+        // Where it fails, the window stays as large as it is.
+        if first {
+            let _ = set(SockRef::from(stream), OPEN);
+            let _ = crate::edge::let_window_grow(stream.as_fd(), OPEN);
+        }
+        let _ = let_grow(stream);
+    }
+
+    /// Looks how far the kernel has gone, and makes room for more or bids it stop.
+    fn follow(&mut self, stream: &TcpStream, windows: &Windows) -> Option<&'static str> {
+        let size = SockRef::from(stream).recv_buffer_size().ok()?;
+        if size < self.room - self.room / 4 && !self.held {
+            return None;
+        }
+        let more = if self.proved { windows.take(true, self.room) } else { None };
+        if let Some(more) = more {
+            self.room *= 2;
+            self.permit.merge(more);
+            if std::mem::take(&mut self.held) {
+                self.let_grow(stream, false);
+            }
+            return None;
+        }
+        if size <= self.room || self.held {
+            return None;
+        }
+        self.held = true;
+        let _ = set(SockRef::from(stream), self.room);
+        self.proved.then_some(BOUND)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::MaybeUninit;
+    use std::time::Duration;
+
+    use socket2::{Domain, Type};
+
+    use super::*;
+    use crate::observe::metrics::Metrics;
+
+    /// A client's end, and ours as the guard has it.
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listens(&listener).unwrap();
+        listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+        listener.listen(1).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener.into()).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (ours, _) = listener.accept().await.unwrap();
+        start(&ours);
+        (client, ours)
+    }
+
+    /// Bytes that wait to be read once `client` can't send any more.
+    async fn queued(client: &TcpStream, ours: &TcpStream) -> usize {
+        while tokio::time::timeout(Duration::from_millis(500), client.writable()).await.is_ok() {
+            let _ = client.try_write(&[b'x'; 4096]);
+        }
+        let mut room = vec![MaybeUninit::uninit(); 4 * 1024 * 1024];
+        SockRef::from(ours).peek(&mut room).unwrap()
+    }
+
+    /// How much lies in the kernel for a client that sends without end, once the backend has taken `taken` bytes and no
+    /// more. `room`: of each kind, as much as there is, or nothing.
+    async fn check(name: &str, data: bool, taken: u64, room: [bool; 2], most: usize) {
+        let windows = Windows::new(&Metrics::new());
+        let all = [&windows.early, &windows.late].map(|room| u32::try_from(room.available_permits()).unwrap());
+        let rooms = [Arc::clone(&windows.early), Arc::clone(&windows.late)];
+        let mut held = Vec::new();
+        for ((semaphore, all), free) in rooms.into_iter().zip(all).zip(room) {
+            if !free {
+                held.push(semaphore.try_acquire_many_owned(all).unwrap());
+            }
+        }
+        let (client, ours) = connected().await;
+        let mut window = Window::new(Arc::clone(&windows));
+        if data {
+            window.follow(&ours, 0);
+            window.follow(&ours, taken);
+        }
+        let queued = queued(&client, &ours).await;
+        assert!(queued > 0 && queued <= most, "{name}: {queued} of {most}");
+        drop(held);
+        window.close(Some(&ours));
+        let left = [&windows.early, &windows.late].map(|room| u32::try_from(room.available_permits()).unwrap());
+        assert_eq!(left, all, "{name}: room comes back");
+    }
+
+    #[tokio::test]
+    async fn c4_little_lies_in_the_kernel_for_a_client_whose_backend_takes_nothing() {
+        check("commands", false, 0, [true, true], START).await;
+        check("354", true, 0, [true, true], OPEN).await;
+        check("354, and no room", true, 0, [false, true], START).await;
+        check("a little taken", true, 4096, [true, true], PART).await;
+        check("a little taken, and no room", true, 4096, [false, true], START).await;
+        check("much taken", true, PROOF, [true, true], 2 * PART).await;
+        check("much taken, and no room", true, PROOF, [false, false], START).await;
+        check("much taken, and room for those with little", true, PROOF, [true, false], PART).await;
+    }
+
+    #[tokio::test]
+    async fn c4_all_windows_together_have_a_bound() {
+        let windows = Windows::new(&Metrics::new());
+        let mut open = Vec::new();
+        for _ in 0..40 {
+            let (client, ours) = connected().await;
+            let mut window = Window::new(Arc::clone(&windows));
+            let told = window.follow(&ours, 0).is_some();
+            assert_eq!(told, window.open.is_none());
+            open.push((client, ours, window));
+        }
+        let count = |open: &[(TcpStream, TcpStream, Window)]| open.iter().filter(|(.., w)| w.open.is_some()).count();
+        assert_eq!(count(&open), EARLY / PART);
+        for (_, ours, window) in &mut open {
+            window.follow(ours, PROOF);
+        }
+        // Those that have shown that they are served leave room for others.
+        assert_eq!(count(&open), 40);
+        assert_eq!(windows.early.available_permits(), EARLY / UNIT);
+    }
+
+    #[tokio::test]
+    async fn c4_a_window_grows_as_long_as_the_backend_takes_all() {
+        let (client, ours) = connected().await;
+        let sending = tokio::spawn(async move {
+            for _ in 0..2048 {
+                client.writable().await.unwrap();
+                let _ = client.try_write(&[b'x'; 64 * 1024]);
+            }
+        });
+        let mut window = Window::new(Windows::new(&Metrics::new()));
+        let mut room = vec![0; 16 * 1024];
+        let mut read = 0;
+        loop {
+            window.follow(&ours, read);
+            ours.readable().await.unwrap();
+            match ours.try_read(&mut room) {
+                Ok(0) => break,
+                Ok(more) => read = more as u64,
+                Err(_) => read = 0,
+            }
+        }
+        sending.await.unwrap();
+        let open = window.open.unwrap();
+        assert!(open.proved);
+        let size = SockRef::from(&ours).recv_buffer_size().unwrap();
+        assert!(size >= OPEN, "{size}");
+    }
+}
