@@ -188,6 +188,27 @@ pub(super) enum Decisions {
         #[arg(long, value_name = "TEXT", value_parser = reason, default_value = Reason::Operator.text())]
         reason: String,
     },
+    /// Block what a file holds: addresses and networks a line, Spamhaus DROP, CrowdSec CSV or JSON, ipset save, or an export
+    ///
+    /// An entry ends when the file says, else after --for. A decision that lasts longer stays. Refused entries are listed with
+    /// their lines; what is private, exempt or our own is refused. For lists that others keep up to date there is [[blocklist]].
+    Import {
+        /// The file; - for standard input
+        file: PathBuf,
+        /// How long entries last that don't say so themselves: 30s, 10m, 1h, 7d
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration, default_value = "4h")]
+        length: Duration,
+        /// Why [default: the name of the file]
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: Option<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Write all bans in force, for a backup or for another program
+    Export {
+        #[arg(long, value_enum)]
+        format: super::export::Format,
+    },
     /// Lift the decision on an address or a network, or all
     Delete {
         /// An address or a network, as `decisions list` shows it
@@ -419,6 +440,12 @@ mod tests {
         check("decisions|add|255.255.255.255|--for|1h|--reason|x", Err("the broadcast address"));
         check("decisions|delete|192.0.2.1", Ok("who: Some(Who(192.0.2.1/32)), all: false"));
         check("decisions|delete|192.0.2.0/24", Ok("who: Some(Who(192.0.2.0/24)), all: false"));
+        check(
+            "decisions|import|/x|--for|7d|--reason|list",
+            Ok("file: \"/x\", length: 604800s, reason: Some(\"list\")"),
+        );
+        check("decisions|import|-", Ok("file: \"-\", length: 14400s, reason: None"));
+        check("decisions|export|--format|nft", Ok("format: Nft"));
         check("decisions|delete|--all", Ok("who: None, all: true"));
         check("edge|load|--interface|lo|--interface|eth0", Ok("[\"lo\", \"eth0\"]"));
         check("edge|watch|--interface|eth0", Ok("Watch"));
@@ -451,6 +478,9 @@ mod tests {
         check("decisions|add|192.0.2.1|--for|0s|--reason|x", Err("give 1s"));
         check("decisions|add|192.0.2.1|--for|1|--reason|x", Err("a unit"));
         check("decisions|add|192.0.2.1|--for|1h|--reason| ", Err("say why"));
+        check("decisions|import", Err("<FILE>"));
+        check("decisions|export", Err("--format"));
+        check("decisions|export|--format|xml", Err("[possible values: plain, json, nft, ipset, crowdsec]"));
         check("decisions|delete", Err("<ADDRESS|NETWORK>"));
         check("decisions|delete|--all|192.0.2.1", Err("cannot be used"));
         check("sink|--listen|x|--maildir|/m", Err("invalid socket address"));

@@ -8,6 +8,8 @@ mod blocklists;
 mod desk;
 mod edge;
 mod explain;
+mod export;
+mod import;
 mod output;
 mod reload;
 pub mod run;
@@ -192,6 +194,14 @@ fn decisions(client: &AdminClient, command: Decisions) -> Result<(), Failure> {
             let until = time::utc(made.what.until);
             output::line(&format!("{} is blocked until {until}", made.what.source))?;
             Ok(warn_unsaved(made.saved))
+        }
+        Decisions::Import { file, length, reason, json } => {
+            let report = import::import(client, &file, length, reason)?;
+            output::show(json.json, &report, || report.text())?;
+            Ok(warn_unsaved(report.saved))
+        }
+        Decisions::Export { format } => {
+            Ok(output::line(&export::text(format, &client.decisions()?, crate::clock::wall())?)?)
         }
         Decisions::Delete { who: Some(who), .. } => {
             let lifted = client.delete(who)?;

@@ -61,6 +61,11 @@ impl Protected {
         Self(spans)
     }
 
+    /// Nothing.
+    pub fn none() -> Self {
+        Self(Spans::default())
+    }
+
     /// From an operator's decisions, which may be about private networks: what `config` protects, the addresses of this host,
     /// and what no connection comes from.
     pub fn of_decisions(config: &Config, own: &[IpAddr]) -> Self {
