@@ -185,3 +185,33 @@ fn a_list_comes_in_at_once_and_goes_out_in_the_formats_of_others() {
     let refusal = "refused: line 1: 192.0.2.0/28: 192.0.2.0/28 is not blocked, since 192.0.2.9/32";
     assert!(stdin.contains(refusal), "{stdin}");
 }
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn what_was_answered_survives_a_kill_without_a_kernel_plane() {
+    let world = world();
+    let _postfix = Postfix::start(&world, "");
+    let mut guard = Guard::configured(&world, &[("edge.interfaces", "[]")]);
+    guard.run();
+    let mut expected = Vec::new();
+    for n in 0..8 {
+        let (net, ip) = (format!("20.0.{n}.0/24"), format!("20.1.0.{n}"));
+        for who in [&net, &ip] {
+            guard.command(&["decisions", "add", who, "--for", "1h"]).ok();
+        }
+        if n % 2 == 1 {
+            guard.command(&["decisions", "delete", &net]).ok();
+        }
+        guard.kill9();
+        guard.run();
+        expected.extend([ip].into_iter().chain((n % 2 == 0).then_some(net)));
+        let mut found: Vec<_> = guard.json(&["decisions", "list"]).as_array().unwrap().iter().map(who).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+}
+
+fn who(decision: &serde_json::Value) -> String {
+    decision["source"].as_str().unwrap().to_owned()
+}
