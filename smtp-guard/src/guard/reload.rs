@@ -9,11 +9,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{EARLIER, Guard, kernel};
-use crate::config::{Change, Config, ConfigError};
+use crate::config::{self, Change, Config, ConfigError};
 use crate::descriptors::Budget;
 use crate::edge::EdgeError;
 use crate::facts;
 use crate::facts::recipients::{KnownRecipients, RecipientsError};
+use crate::observe::attempt::Candidate;
 use crate::observe::http::{Http, HttpError};
 use crate::observe::reload::Reloaded;
 use crate::observe::status::LastReload;
@@ -151,16 +152,40 @@ impl Guard {
         Ok(Reloaded { generation: generation.snapshot.generation(), dry_run, changes, warnings, earlier_sessions })
     }
 
+    /// What would be in force by `candidate`, to be tried; with its name and what it says otherwise, unless that is in force.
+    pub async fn candidate(
+        self: &Arc<Self>,
+        candidate: Candidate,
+    ) -> Result<(Arc<Generation>, Option<String>), ReloadError> {
+        let guard = Arc::clone(self);
+        let built = move || {
+            let Candidate { path, text } = candidate;
+            let file = Config::parse(&path, &text, &config::machine()).map_err(ConfigError::from)?;
+            let before = guard.shared.current();
+            if before.config().changes(&file).is_empty() {
+                return Ok((before, None));
+            }
+            let Prepared { generation, changes, .. } = guard.build(&before, file)?;
+            let keys: Vec<_> = changes.into_iter().map(|change| change.key).collect();
+            let by = format!("{}, which is not in force: {}", path.display(), keys.join(", "));
+            Ok((Arc::new(generation), Some(by)))
+        };
+        tokio::task::spawn_blocking(built).await.map_err(|_| ReloadError::Broken)?
+    }
+
     /// Reads the configuration and what it names, and builds what it needs. Blocks.
     fn prepare(&self) -> Result<Prepared, ReloadError> {
-        let before = self.shared.current();
-        let file = (self.source)()?;
+        self.build(&self.shared.current(), (self.source)()?)
+    }
+
+    /// Builds what `file` needs in place of `before`. Blocks.
+    fn build(&self, before: &Arc<Generation>, file: Config) -> Result<Prepared, ReloadError> {
         let changes = before.config().changes(&file);
         let config = Arc::new(file.with_fixed_of(before.config()));
-        let (known, renewed) = known(&before, &config)?;
+        let (known, renewed) = known(before, &config)?;
         let snapshot = Arc::new(before.snapshot.next(config, known));
         let budget = Budget::with_open(snapshot.config(), self.open);
-        let generation = Generation::build(snapshot, budget.plan, Some(&before), &self.shared.metrics)?;
+        let generation = Generation::build(snapshot, budget.plan, Some(before), &self.shared.metrics)?;
         Ok(Prepared { generation, budget, renewed, changes })
     }
 

@@ -143,7 +143,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::{AuthVia, Config};
+    use crate::config::{AuthVia, Config, Role};
     use crate::descriptors::Plan;
     use crate::observe::attempt::{Attempt, Step};
     use crate::observe::metrics::Metrics;
@@ -216,9 +216,12 @@ mod tests {
             mail_from: Some("ann@example.org".to_owned()),
             rcpt_to: ["x", "y", "z"].map(|name| format!("{name}@elsewhere.example")).into(),
             user: user.map(str::to_owned),
+            role: Role::Mx,
+            tls: false,
+            config: None,
         };
         let explanation = shared.feedback.explain(attempt.ip).await.unwrap();
-        let rehearsal = shared.rehearse(&attempt, explanation).await;
+        let rehearsal = shared.rehearse(&attempt, shared.current(), explanation).await;
         (rehearsal.rules, rehearsal.steps)
     }
 
