@@ -25,6 +25,7 @@ mod mail_flow;
 mod places;
 mod policy;
 mod rates;
+mod reload;
 mod stress;
 mod tls;
 mod top;
