@@ -26,6 +26,7 @@ mod networks;
 mod places;
 mod policy;
 mod rates;
+mod reload;
 mod stress;
 mod tls;
 mod top;

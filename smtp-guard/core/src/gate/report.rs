@@ -59,7 +59,7 @@ pub fn report(
             }
         }
     }
-    // A message makes a history, and a trip uses it up.
+    // A message makes a history; where something follows, it may have lapsed meanwhile.
     if accepted || !verdicts.is_empty() {
         marks.history(source, ledger.is_familiar(source));
     }
@@ -169,6 +169,17 @@ mod tests {
         let until = marks.of(STRANGER, at(later)).deferred_until;
         assert_eq!((asked[0].target, until), (Target::Defer(STRANGER), Some(at(later).after(asked[0].length))));
         assert_eq!(marks.of(STRANGER, at(later).after(asked[0].length + Duration::from_secs(1))).deferred_until, None);
+    }
+
+    #[test]
+    fn a_history_that_has_lapsed_is_no_mark_any_more_where_something_follows() {
+        let (mut ledger, marks) = (ledger(10), Marks::default());
+        report(&mut ledger, &marks, STRANGER, Conduct::MessageAccepted, at(0), false, |_| false);
+        let later = at(31 * 24 * 3600);
+        let trap = Conduct::Trap { recipient: "trap@example.org".into(), sender: digest(0) };
+        let asked = report(&mut ledger, &marks, STRANGER, trap, later, false, |_| false);
+        assert_eq!(asked[0].target, Target::Ban(STRANGER));
+        assert!(!marks.of(STRANGER, later).familiar);
     }
 
     #[test]
