@@ -46,6 +46,7 @@ bounds! {
     Handshakes = "handshakes", "TLS handshakes under way: the client is closed";
     KernelBans = "kernel_bans", "bans in the kernel's map: the ban is in force in user space only";
     KernelLists = "kernel_lists", "entries of the kernel's block lists: the old lists stay";
+    KernelNetworks = "kernel_networks", "networks in the kernel's map of bans: the ban is in force in user space only";
     Ledger = "ledger", "sources in the ledger: an idle source is forgotten";
     LedgerOffenders = "ledger_offenders", "sources in the ledger, all of them active: the newcomer is not counted";
     LogBackend = "log_backend", "log lines a second about failed connections to the backend: lines are left out";
@@ -53,6 +54,7 @@ bounds! {
     LogRefusals = "log_refusals", "log lines a second about refusals: lines are left out";
     MetricsConnections = "metrics_connections", "connections to the HTTP endpoint: the longest idle is closed";
     NetworkConnections = "network_connections", "connections of one IPv4 /24 or IPv6 /48: the client hears 421";
+    Networks = "networks", "networks that are banned: the new ban is refused";
     ProxyHeaders = "proxy_headers", "connections that have sent no PROXY header yet: the newcomer is closed";
     ReceiveWindows = "receive_windows", "kernel memory for receive windows that grow: the client sends more slowly";
     Scrapes = "scrapes", "scrapes under way: the scraper hears 503";

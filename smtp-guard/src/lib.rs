@@ -19,5 +19,5 @@ pub mod stamp;
 pub mod store;
 
 pub use smtp_guard_core::{
-    addr, decision, gate, ledger, marks, offence, policy, printable, rates, session, snapshot, wire,
+    addr, decision, gate, key, ledger, marks, offence, policy, printable, rates, session, snapshot, wire,
 };

@@ -110,7 +110,7 @@ pub(super) fn status(status: &Status) -> String {
                 messages.accepted, messages.rejected, messages.deferred, messages.ambiguous
             ),
         ),
-        ("bans", status.bans_active.to_string()),
+        ("bans", bans(status)),
         ("kernel plane", format!("{kernel}: {}", status.kernel.text)),
     ];
     let mut rows: Vec<_> = pairs.map(|(name, value)| [name.to_owned(), value]).into();
@@ -128,6 +128,15 @@ pub(super) fn status(status: &Status) -> String {
     rows.extend(status.bounds.iter().map(bound));
     rows.extend(status.warnings.iter().map(|warning| ["warning".to_owned(), warning.clone()]));
     table(&rows)
+}
+
+/// How many bans.
+fn bans(status: &Status) -> String {
+    let Status { bans_active, networks_active, .. } = status;
+    match networks_active {
+        0 => bans_active.to_string(),
+        networks => format!("{bans_active}, {networks} of them of networks"),
+    }
 }
 
 /// A bound that was reached.

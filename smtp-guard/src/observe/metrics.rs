@@ -52,6 +52,7 @@ struct Inner {
     user_holds: ByReason,
     lookups: Labelled<Labels, Counter>,
     bans_active: Gauge,
+    networks_active: Gauge,
     store_up: Gauge,
     log_lines_lost: Counter,
     reports_dropped: Counter,
@@ -92,7 +93,9 @@ impl Metrics {
         let user_holds = labelled(&mut registry, "user_holds", "Users that went over a limit or were held, by reason");
         let lookups = labelled(&mut registry, "dns_lookups", "Questions to DNS by kind and result");
         let bans_active = Gauge::default();
-        registry.register("bans_active", "Bans in force now", bans_active.clone());
+        registry.register("bans_active", "Bans in force now, of sources and networks", bans_active.clone());
+        let networks_active = Gauge::default();
+        registry.register("network_bans_active", "Bans of networks in force now", networks_active.clone());
         let store_up = Gauge::default();
         registry.register("store_up", "Whether decisions and counts are written to disk", store_up.clone());
         let log_lines_lost = Counter::default();
@@ -132,6 +135,7 @@ impl Metrics {
             user_holds: ByReason::new(user_holds, "reason", Reason::is_of_user),
             lookups,
             bans_active,
+            networks_active,
             store_up,
             log_lines_lost,
             reports_dropped,
@@ -217,8 +221,9 @@ impl Metrics {
         self.0.lookups.get_or_create(&vec![("kind", kind), ("result", result)]).inc();
     }
 
-    /// So many bans are in force.
-    pub fn bans_active(&self, bans: u64) {
+    /// So many bans are in force, and so many of them are of networks.
+    pub fn bans_active(&self, bans: u64, networks: u64) {
+        self.0.networks_active.set(i64::try_from(networks).unwrap_or(i64::MAX));
         self.0.bans_active.set(i64::try_from(bans).unwrap_or(i64::MAX));
     }
 
@@ -236,6 +241,11 @@ impl Metrics {
     /// Bans in force, as last told.
     pub fn bans_in_force(&self) -> u64 {
         u64::try_from(self.0.bans_active.get()).unwrap_or(0)
+    }
+
+    /// Those of them that are of networks.
+    pub fn networks_in_force(&self) -> u64 {
+        u64::try_from(self.0.networks_active.get()).unwrap_or(0)
     }
 
     /// A report found the ledger's channel full.
@@ -454,7 +464,8 @@ mod tests {
         check(|m| m.observed(Reason::NoPtr), "smtp_guard_observed_total{reason=\"no_ptr\"} 1");
         check(|m| m.user_held(Reason::UserNetworks), "smtp_guard_user_holds_total{reason=\"user_networks\"} 1");
         check(|m| m.dns_lookup("mx", "found"), "smtp_guard_dns_lookups_total{kind=\"mx\",result=\"found\"} 1");
-        check(|m| m.bans_active(7), "smtp_guard_bans_active 7");
+        check(|m| m.bans_active(7, 2), "smtp_guard_bans_active 7");
+        check(|m| m.bans_active(7, 2), "smtp_guard_network_bans_active 2");
         check(|m| m.log_lines_lost(3), "smtp_guard_log_lines_lost_total 3");
         check(|m| m.store(true), "smtp_guard_store_up 1");
         check(|m| m.report_dropped(), "smtp_guard_reports_dropped_total 1");

@@ -18,11 +18,11 @@ use tokio::time::{Instant as TokioInstant, sleep_until};
 use super::connect::{Caller, Channel};
 use super::places::{Place, Room, Who};
 use super::pool::{Failure, Pool};
-use super::sources::Standing;
 use super::{Generation, Shared, dovecot};
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::{AuthVia, Role};
+use crate::gate::Standing;
 use crate::policy::Client;
 use crate::session::{AuthVerdict, Lost, Request, Speaker, Upstream};
 use crate::wire::command::Command;
@@ -108,10 +108,13 @@ impl Backend {
         self.known = true;
     }
 
-    /// The session waits for its client from `now` on. `open`: within a transaction.
-    pub(super) fn waits(&mut self, open: bool, now: Instant) {
-        if let Some(place) = self.link.place() {
-            place.rests(now);
+    /// The session waits from `now` on for something that the backend has no part in. `open`: within a transaction; `data`: for
+    /// message data.
+    pub(super) fn waits(&mut self, open: bool, data: bool, now: Instant) {
+        match self.link.place() {
+            Some(place) if data => place.rests(now),
+            Some(place) => place.lingers(now),
+            None => {}
         }
         self.rests_until = match self.rests_until {
             _ if open || self.bound => None,
