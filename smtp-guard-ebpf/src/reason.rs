@@ -140,5 +140,5 @@ reasons! {
     /// A user logged in from too many networks in a day.
     UserNetworks = 54, "user_networks", "logins of the user from too many networks in a day";
     /// A user is held by the operator.
-    UserHeld = 55, "user_held", "user held by the administrator";
+    UserHeld = 55, "user_held", "held by the administrator";
 }

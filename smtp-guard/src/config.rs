@@ -13,7 +13,7 @@ pub const CONFIG_VARIABLE: &str = "SMTP_GUARD_CONFIG";
 pub const DEFAULT_PATH: &str = "/etc/smtp-guard/smtp-guard.toml";
 
 /// Bytes of a configuration file.
-const FILE_BYTES: u64 = 1 << 20;
+pub const FILE_BYTES: u64 = 1 << 20;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -26,10 +26,14 @@ pub enum ConfigError {
 
 /// The configuration in the file `path`.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    Ok(Config::parse(path, &text(path)?, &machine())?)
+}
+
+/// The text of the file `path`, whatever it says.
+pub fn text(path: &Path) -> Result<String, ConfigError> {
     let read = |source| ConfigError::Read { path: path.to_owned(), source };
     let (bytes, _) = file::read(path, FILE_BYTES).map_err(read)?;
-    let text = String::from_utf8(bytes).map_err(|error| read(io::Error::other(error.utf8_error()).into()))?;
-    Ok(Config::parse(path, &text, &machine())?)
+    String::from_utf8(bytes).map_err(|error| read(io::Error::other(error.utf8_error()).into()))
 }
 
 /// The file that the command line or [`CONFIG_VARIABLE`] named, else [`DEFAULT_PATH`] if it is there, else

@@ -137,7 +137,7 @@ impl Control for Ledger {
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {
         let explanation = self.explain(attempt.ip).await?;
         let step = Step { said: format!("EHLO {}", attempt.helo), ..Step::default() };
-        Ok(Rehearsal { explanation, rules: Vec::new(), found: Vec::new(), steps: vec![step] })
+        Ok(Rehearsal { by: None, explanation, rules: Vec::new(), found: Vec::new(), steps: vec![step] })
     }
 
     async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {

@@ -68,6 +68,7 @@ enum Act {
     GiveWay,
     Shutdown,
     Gone,
+    OverRate,
 }
 
 const LINES: [&str; 17] = [
@@ -101,15 +102,17 @@ const DATA: [&[u8]; 6] = [
 ];
 const CODES: [u16; 9] = [250, 250, 250, 354, 354, 421, 450, 550, 220];
 const VERDICTS: [AuthVerdict; 3] = [AuthVerdict::Accepted, AuthVerdict::Rejected, AuthVerdict::Unavailable];
+const OVER: [Reason; 3] = [Reason::MessageRate, Reason::UserMessageRate, Reason::UserRecipientRate];
 const LOST: [Lost; 4] = [Lost::Unreachable, Lost::Closed, Lost::Timeout, Lost::Protocol];
 
 /// Mostly what the session waits for, so that traces get far; now and then anything.
 fn act(random: &mut Random, session: &Session, seen: &Seen) -> Act {
     match (random.below(100), session.wants()) {
-        (0, _) => match random.below(4) {
+        (0, _) => match random.below(5) {
             0 => Act::Banned,
             1 => Act::GiveWay,
             2 => Act::Shutdown,
+            3 => Act::OverRate,
             _ => Act::Gone,
         },
         (1..3, _) => Act::Deadline,
@@ -126,6 +129,7 @@ fn act(random: &mut Random, session: &Session, seen: &Seen) -> Act {
         (roll, Wants::Body) if roll < 80 => Act::Data(random.pick(&DATA)),
         (_, Wants::Body) => Act::Waiting,
         (roll, _) if seen.asked_auth && roll < 40 => Act::Auth(random.pick(&VERDICTS)),
+        (roll, _) if roll < 15 => Act::OverRate,
         (roll, _) if roll < 80 => Act::Backend(if seen.asked_data { 354 } else { 250 }),
         (roll, _) if roll < 90 => Act::Backend(random.pick(&CODES)),
         _ => Act::Secured,
@@ -300,6 +304,7 @@ fn run(random: &mut Random, rules: &Arc<Snapshot>, backend: &Arc<Capabilities>) 
             Act::Facts(facts) => session.step(Input::Facts(facts), now, &mut out),
             Act::Early => session.step(Input::EarlyTalk, now, &mut out),
             Act::Banned => session.step(Input::Banned(Reason::Harvest), now, &mut out),
+            Act::OverRate => session.step(Input::OverRate(random.pick(&OVER)), now, &mut out),
             Act::GiveWay => session.step(Input::GiveWay, now, &mut out),
             Act::Shutdown => session.step(Input::Shutdown, now, &mut out),
             Act::Gone => session.step(Input::ClientGone, now, &mut out),

@@ -10,7 +10,7 @@ use smtp_guard::config::{Auth, Harvest};
 use smtp_guard::ledger::Ledger;
 use smtp_guard::marks::Marks;
 use smtp_guard::offence::{Conduct, Digest};
-use smtp_guard::rates::Rates;
+use smtp_guard::rates::{Rates, Tally};
 
 const SOURCES: u32 = 1_000_000;
 
@@ -57,9 +57,9 @@ pub(super) fn is_row() -> bool {
             marks
         }),
         _ => measure("messages in an hour", || {
-            let rates = Rates::new(100, Duration::from_secs(3600), SOURCES as usize);
+            let rates = Rates::new(Duration::from_secs(3600), SOURCES as usize);
             for n in 0..SOURCES {
-                rates.count(Source::v4(n), at);
+                rates.judge(Source::v4(n), 100, at, Tally::Count);
             }
             rates
         }),

@@ -13,7 +13,6 @@
 //! Users who logged in are counted in [`accounts`], by the same means.
 
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::addr::Source;
@@ -30,7 +29,7 @@ use window::{Pace, Window};
 
 /// TLS handshakes that one source may begin in a minute before each further one has to wait. Ten a second are more than a
 /// large sender begins from one address, and cost a core a few ms; thousands would keep it busy.
-const HANDSHAKES: u32 = 600;
+pub const HANDSHAKES: u32 = 600;
 
 /// The rates that sources and users are limited in.
 #[derive(Debug)]
@@ -46,21 +45,15 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Nothing counted yet, with the limits of `config`.
+    /// Nothing counted yet, of as many sources as `config` has room for.
     pub fn new(config: &Config) -> Self {
-        let (limits, max) = (&config.limits, config.edge.max_sources as usize);
+        let max = config.edge.max_sources as usize;
         Self {
-            handshakes: Rates::new(HANDSHAKES, Duration::from_secs(60), max),
-            connections: Rates::new(limits.connections_per_minute, Duration::from_secs(60), max),
-            messages: Rates::new(limits.messages_per_hour, Duration::from_secs(3600), max),
+            handshakes: Rates::new(Duration::from_secs(60), max),
+            connections: Rates::new(Duration::from_secs(60), max),
+            messages: Rates::new(Duration::from_secs(3600), max),
             accounts: Accounts::default(),
         }
-    }
-
-    /// The limits of `config` from here on. What was counted stays.
-    pub fn set_limits(&self, config: &Config) {
-        self.connections.set_limit(config.limits.connections_per_minute);
-        self.messages.set_limit(config.limits.messages_per_hour);
     }
 
     /// Each with the name that the store knows it by.
@@ -80,8 +73,6 @@ pub enum Key {
 #[derive(Debug)]
 pub struct Rates<K = Source> {
     counts: Sharded<K, Window>,
-    /// 0: no limit, and nothing is counted.
-    limit: AtomicU32,
     pace: Pace,
 }
 
@@ -101,29 +92,24 @@ pub enum Tally {
 }
 
 impl<K: Clone + Eq + Hash> Rates<K> {
-    /// At most `limit` in `window`, of at most `max` keys.
-    pub fn new(limit: u32, window: Duration, max: usize) -> Self {
-        Self { counts: Sharded::new(max), limit: AtomicU32::new(limit), pace: Pace::of(window) }
+    /// What happens in `window`, of at most `max` keys.
+    pub fn new(window: Duration, max: usize) -> Self {
+        Self { counts: Sharded::new(max), pace: Pace::of(window) }
     }
 
-    /// At most `limit` from here on. What was counted stays.
-    pub fn set_limit(&self, limit: u32) {
-        self.limit.store(limit, Ordering::Relaxed);
-    }
-
-    fn limit(&self) -> u32 {
-        self.limit.load(Ordering::Relaxed)
-    }
-
-    /// Counts one more of `key` at `now`, if there is room.
-    pub fn count(&self, key: K, now: Instant) -> Room {
-        if self.limit() == 0 {
+    /// Whether there is room for one more of `key` at `now`, where at most `limit` may be in a window; 0: any number, and nothing
+    /// is counted. Counts it, unless `tally` only looks.
+    pub fn judge(&self, key: K, limit: u32, now: Instant, tally: Tally) -> Room {
+        if limit == 0 {
             return Room::Free;
+        }
+        if tally == Tally::Peek {
+            return if self.view(key, now) >= limit { Room::Full } else { Room::Free };
         }
         let slice = self.pace.slice(now);
         let weight = |window: &mut Window| window.total(slice);
         self.counts.change(&key, weight, |window| {
-            if window.total(slice) >= self.limit() {
+            if window.total(slice) >= limit {
                 return (Room::Full, false);
             }
             window.add(slice);
@@ -131,12 +117,9 @@ impl<K: Clone + Eq + Hash> Rates<K> {
         })
     }
 
-    /// How many are counted of `key` at `now`, and the limit; `None` where there is none.
-    pub fn view(&self, key: K, now: Instant) -> Option<(u32, u32)> {
-        if self.limit() == 0 {
-            return None;
-        }
-        Some((self.counts.get(&key)?.total(self.pace.slice(now)), self.limit()))
+    /// How many are counted of `key` at `now`.
+    pub fn view(&self, key: K, now: Instant) -> u32 {
+        self.counts.get(&key).map_or(0, |mut window| window.total(self.pace.slice(now)))
     }
 
     /// At most `most` counts that changed since they were last told here, as the store keeps them; `None`: over.
@@ -151,9 +134,7 @@ impl<K: Clone + Eq + Hash> Rates<K> {
     /// Takes back what [`Self::take_changed`] gave.
     pub fn restore(&self, key: K, text: &str, both: &Both) {
         let saved = serde_json::from_str(text).ok();
-        if let Some(window) = saved.and_then(|saved| Window::read(saved, self.pace, both))
-            && self.limit() > 0
-        {
+        if let Some(window) = saved.and_then(|saved| Window::read(saved, self.pace, both)) {
             self.counts.restore(key, window);
         }
     }
@@ -173,8 +154,11 @@ mod tests {
 
     /// How many of the events at `seconds` find room.
     fn check(limit: u32, seconds: impl IntoIterator<Item = u64>, free: usize) {
-        let rates = Rates::new(limit, Duration::from_secs(3600), 1000);
-        let found = seconds.into_iter().filter(|s| rates.count(Source::v4(1), at(*s)) == Room::Free).count();
+        let rates = Rates::new(Duration::from_secs(3600), 1000);
+        let found = seconds
+            .into_iter()
+            .filter(|s| rates.judge(Source::v4(1), limit, at(*s), Tally::Count) == Room::Free)
+            .count();
         assert_eq!(found, free);
     }
 
@@ -191,15 +175,15 @@ mod tests {
     #[test]
     fn an_active_source_is_not_forgotten_for_strangers() {
         let max = sharded::SHARDS * 32;
-        let rates = Rates::new(3, Duration::from_secs(3600), max);
+        let rates = Rates::new(Duration::from_secs(3600), max);
         let offender = Source::v4(1);
         for _ in 0..3 {
-            assert_eq!(rates.count(offender, at(0)), Room::Free);
+            assert_eq!(rates.judge(offender, 3, at(0), Tally::Count), Room::Free);
         }
         for stranger in 2..20_000 {
-            rates.count(Source::v4(stranger), at(1));
+            rates.judge(Source::v4(stranger), 3, at(1), Tally::Count);
         }
-        assert_eq!(rates.count(offender, at(1)), Room::Full);
+        assert_eq!(rates.judge(offender, 3, at(1), Tally::Peek), Room::Full);
         let mut known = 0;
         rates.counts.each(|_, _| known += 1);
         assert!(known <= max, "{known}");
@@ -208,25 +192,25 @@ mod tests {
 
     #[test]
     fn counts_survive_a_restart() {
-        let before = Rates::new(5, Duration::from_secs(3600), 1000);
+        let before = Rates::new(Duration::from_secs(3600), 1000);
         for seconds in [1000, 1400, 2000, 4000, 4001] {
-            before.count(Source::v4(1), at(seconds));
+            before.judge(Source::v4(1), 5, at(seconds), Tally::Count);
         }
         let both = Both { instant: at(4100), wall: crate::clock::WallTime::from_ms(1_000_000) };
         let saved = before.take_changed(10, &both);
         assert_eq!(saved.len(), 1);
         assert!(before.take_changed(10, &both).is_empty(), "told once");
         // The machine was booted anew: the same wall time is another moment.
-        let after = Rates::new(5, Duration::from_secs(3600), 1000);
+        let after = Rates::new(Duration::from_secs(3600), 1000);
         let both = Both { instant: at(50_000), wall: both.wall };
         for (source, text) in saved {
             after.restore(source, &text.unwrap(), &both);
         }
-        assert_eq!(after.view(Source::v4(1), at(50_000)), Some((5, 5)));
-        assert_eq!(after.count(Source::v4(1), at(50_000)), Room::Full);
-        assert_eq!(after.view(Source::v4(1), at(50_000 + 4300)), Some((0, 5)));
+        assert_eq!(after.view(Source::v4(1), at(50_000)), 5);
+        assert_eq!(after.judge(Source::v4(1), 5, at(50_000), Tally::Count), Room::Full);
+        assert_eq!(after.view(Source::v4(1), at(50_000 + 4300)), 0);
         after.restore(Source::v4(2), "nonsense", &both);
-        assert_eq!(after.view(Source::v4(2), at(50_000)), None);
+        assert_eq!(after.view(Source::v4(2), at(50_000)), 0);
     }
 
     proptest! {
@@ -236,11 +220,13 @@ mod tests {
         fn no_trailing_window_has_more_than_the_limit(
             limit in 1u32..20, steps in prop::collection::vec(0u64..900, 1..200),
         ) {
-            let rates = Rates::new(limit, Duration::from_secs(3600), 1000);
+            let rates = Rates::new(Duration::from_secs(3600), 1000);
             let (mut now, mut taken) = (0, VecDeque::new());
             for step in steps {
                 now += step;
-                if rates.count(Source::v4(1), at(now)) == Room::Free {
+                let told = rates.judge(Source::v4(1), limit, at(now), Tally::Peek);
+                prop_assert_eq!(rates.judge(Source::v4(1), limit, at(now), Tally::Count), told, "who looks is told the same");
+                if told == Room::Free {
                     taken.push_back(now);
                 }
                 while taken.front().is_some_and(|first| first + 3600 <= now) {

@@ -4,11 +4,12 @@
 //! configured, and stays when a snapshot is followed by another: the content of the recipient table, and [`Learned`].
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::addr::NetSet;
+use crate::addr::{NetSet, Source};
 use crate::config::Config;
 use crate::facts::recipients::KnownRecipients;
 use crate::facts::unknown::Wording;
@@ -85,6 +86,11 @@ impl Snapshot {
     /// See [`Config::untouchable`].
     pub fn untouchable(&self) -> &NetSet {
         &self.untouchable
+    }
+
+    /// What limits and bans of `ip` are keyed by.
+    pub fn source(&self, ip: IpAddr) -> Source {
+        self.config.limits.ipv6_prefix.source(ip)
     }
 
     /// The digest of `address`, as the ledger has it.

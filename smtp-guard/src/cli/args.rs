@@ -9,8 +9,8 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 
 use crate::addr::{Ipv6Prefix, canonical, no_source};
-use crate::config::CONFIG_VARIABLE;
 use crate::config::units::{DURATION_HELP, parse_duration};
+use crate::config::{CONFIG_VARIABLE, Role};
 use crate::observe::admin::{LONGEST, REASON_BYTES};
 use crate::rates::accounts::User;
 
@@ -96,6 +96,8 @@ pub(super) enum Command {
         command: Accounts,
     },
     /// Say what would happen to a client, without a connection and without counting it
+    ///
+    /// Where --config names a file that says otherwise than what is in force, that file is judged by.
     Try {
         /// The client's address
         #[arg(long = "from", value_name = "IP", value_parser = client)]
@@ -112,6 +114,12 @@ pub(super) enum Command {
         /// As if this user had logged in; no password is asked for
         #[arg(long, value_name = "NAME", value_parser = user)]
         user: Option<User>,
+        /// The port that it connects to: mx, submission or submissions
+        #[arg(long, value_name = "ROLE", default_value = "mx", value_parser = role)]
+        role: Role,
+        /// After STARTTLS
+        #[arg(long)]
+        tls: bool,
         #[command(flatten)]
         json: Json,
     },
@@ -202,7 +210,7 @@ pub(super) enum Accounts {
         #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
         length: Option<Duration>,
         /// Why; `explain` and the log say it again
-        #[arg(long, value_name = "TEXT", default_value = "held by the administrator", value_parser = reason)]
+        #[arg(long, value_name = "TEXT", default_value = "no reason given", value_parser = reason)]
         reason: String,
     },
     /// Forget what is counted of a user, and the hold
@@ -319,6 +327,11 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn role(text: &str) -> Result<Role, String> {
+    let found = Role::NAMES.iter().find(|(name, _)| *name == text).map(|(_, role)| *role);
+    found.ok_or_else(|| String::from("give mx, submission or submissions"))
+}
+
 fn reason(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err(String::from("say why, so that the next one knows")),
@@ -371,11 +384,12 @@ mod tests {
             check(&format!("explain|{name}"), Ok("subject: User"));
         }
         check("accounts|list|--json", Ok("List { json: Json { json: true } }"));
-        check("accounts|hold|Bob", Ok("user: User(\"bob\"), length: None, reason: \"held by the administrator\""));
+        check("accounts|hold|Bob", Ok("user: User(\"bob\"), length: None, reason: \"no reason given\""));
         check("accounts|hold|bob|--for|1h|--reason|stolen", Ok("length: Some(3600s), reason: \"stolen\""));
         check("accounts|release|bob", Ok("Release { user: User(\"bob\") }"));
         check("try|--from|192.0.2.1|--user|Bob", Ok("user: Some(User(\"bob\"))"));
         check("try|--from|192.0.2.1", Ok("mail_from: None"));
+        check("try|--from|192.0.2.1|--role|submissions", Ok("role: Submissions, tls: false"));
         check("try|--from|192.0.2.1|--mail-from=|--rcpt-to|a@b|--rcpt-to|c@d", Ok("rcpt_to: [\"a@b\", \"c@d\"]"));
         check("decisions|list", Ok("List"));
         check("decisions|add|192.0.2.1|--for|1h|--reason|too much", Ok("length: 3600s, reason: \"too much\""));
@@ -406,6 +420,7 @@ mod tests {
         check("top|--interval|1h", Err("give 200ms"));
         check("top|--interval|1", Err("a unit"));
         check("try", Err("--from"));
+        check("try|--from|192.0.2.1|--role|smtp", Err("give mx, submission"));
         check("try|--from|192.0.2.1|--rcpt-to|a@b", Err("--mail-from"));
         for ip in ["192.0.2.300", "192.0.2", "2001:db8::x", "10.0.0.0/x"] {
             check(&format!("explain|{ip}").replace("/x", "/99"), Err("192.0.2.1"));

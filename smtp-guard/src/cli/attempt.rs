@@ -6,6 +6,9 @@ use crate::observe::log::printable;
 /// What would happen to `attempt`.
 pub(super) fn text(attempt: &Attempt, rehearsal: &Rehearsal) -> String {
     let mut lines = vec![format!("What would happen to {} now; nothing was sent or counted.", attempt.ip)];
+    if let Some(by) = &rehearsal.by {
+        lines.push(format!("Judged by {}", printable(by.as_bytes())));
+    }
     lines.extend(rehearsal.rules.iter().map(|rule| format!("  {}", printable(rule.as_bytes()))));
     lines.extend(rehearsal.found.iter().map(|found| format!("  DNS: {}", printable(found.as_bytes()))));
     for step in &rehearsal.steps {
@@ -60,6 +63,7 @@ mod tests {
         let step =
             |said: &str, heard: &str| Step { said: said.to_owned(), heard: Some(heard.to_owned()), ..Step::default() };
         let rehearsal = Rehearsal {
+            by: None,
             explanation,
             rules: vec!["checks.ptr: observe".to_owned()],
             found: vec!["no reverse DNS entry".to_owned()],
@@ -75,6 +79,9 @@ mod tests {
             mail_from: None,
             rcpt_to: Vec::new(),
             user: None,
+            role: crate::config::Role::Mx,
+            tls: false,
+            config: None,
         };
         let expected = "\
 What would happen to 192.0.2.1 now; nothing was sent or counted.

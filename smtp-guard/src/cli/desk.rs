@@ -42,10 +42,7 @@ impl Control for Desk {
     }
 
     async fn reload(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
-        self.0.reload(dry_run).await.map_err(|error| match error {
-            ReloadError::Stopping | ReloadError::Broken => Refusal::Unavailable(error.text()),
-            error => Refusal::Bad(error.text()),
-        })
+        self.0.reload(dry_run).await.map_err(refusal)
     }
 
     async fn accounts(&self) -> Result<AccountList, Refusal> {
@@ -65,7 +62,18 @@ impl Control for Desk {
     }
 
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {
+        let (generation, by) = match &attempt.config {
+            Some(candidate) => self.0.candidate(candidate.clone()).await.map_err(refusal)?,
+            None => (self.0.shared().current(), None),
+        };
         let explanation = self.explain(attempt.ip).await?;
-        Ok(self.0.shared().rehearse(&attempt, explanation).await)
+        Ok(Rehearsal { by, ..self.0.shared().rehearse(&attempt, generation, explanation).await })
+    }
+}
+
+fn refusal(error: ReloadError) -> Refusal {
+    match error {
+        ReloadError::Stopping | ReloadError::Broken => Refusal::Unavailable(error.text()),
+        error => Refusal::Bad(error.text()),
     }
 }

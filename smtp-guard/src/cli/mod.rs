@@ -30,7 +30,7 @@ use crate::config::{self, Config, ConfigError, DEFAULT_PATH};
 use crate::descriptors::Budget;
 use crate::facts::recipients;
 use crate::observe::admin::Add;
-use crate::observe::attempt::Attempt;
+use crate::observe::attempt::{Attempt, Candidate};
 use crate::relay;
 
 /// `EX_CONFIG` of sysexits.h.
@@ -155,10 +155,13 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             Ok(output::show(json.json, &explanation, || explain::text(ip, &explanation))?)
         }
         Command::Accounts { command } => Ok(accounts::accounts(&client(file)?, command)?),
-        Command::Try { ip, helo, mail_from, rcpt_to, user, json } => {
+        Command::Try { ip, helo, mail_from, rcpt_to, user, role, tls, json } => {
             let user = user.map(|user| user.to_string());
-            let attempt = Attempt { ip, helo, mail_from, rcpt_to, user };
-            let rehearsal = client(file)?.attempt(&attempt)?;
+            let candidate =
+                |path: &Path| Ok::<_, ConfigError>(Candidate { path: path.to_owned(), text: config::text(path)? });
+            let config = file.map(candidate).transpose()?;
+            let attempt = Attempt { ip, helo, mail_from, rcpt_to, user, role, tls, config };
+            let rehearsal = asker(file)?.attempt(&attempt)?;
             Ok(output::show(json.json, &rehearsal, || attempt::text(&attempt, &rehearsal))?)
         }
         Command::Decisions { command } => decisions(&client(file)?, command),

@@ -156,7 +156,6 @@ impl Feedback {
 
     /// Judges by `snapshot` from here on. Bans of whom it exempts are lifted in both planes when this returns.
     pub async fn apply(&self, snapshot: Arc<Snapshot>) -> Result<(), ControlError> {
-        self.counters.set_limits(snapshot.config());
         self.ask(|answer| Control::Apply { snapshot, answer }).await
     }
 

@@ -9,11 +9,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{EARLIER, Guard, kernel};
-use crate::config::{Change, Config, ConfigError};
+use crate::config::{self, Change, Config, ConfigError};
 use crate::descriptors::Budget;
 use crate::edge::EdgeError;
 use crate::facts;
 use crate::facts::recipients::{KnownRecipients, RecipientsError};
+use crate::observe::attempt::Candidate;
 use crate::observe::http::{Http, HttpError};
 use crate::observe::reload::Reloaded;
 use crate::observe::status::LastReload;
@@ -51,11 +52,15 @@ impl ReloadError {
     }
 }
 
+/// A recipient table, and what it is to hold.
+type Renewed = (Known, Arc<KnownRecipients>);
+
 /// Everything that a configuration needs, made while nothing has changed.
 struct Prepared {
     generation: Generation,
+    budget: Budget,
     /// What the file of the recipient table holds now, where it is the same file.
-    renewed: Option<(Known, Arc<KnownRecipients>)>,
+    renewed: Option<Renewed>,
     changes: Vec<Change>,
 }
 
@@ -84,9 +89,8 @@ impl Guard {
         let guard = Arc::clone(self);
         let prepared =
             tokio::task::spawn_blocking(move || guard.prepare()).await.map_err(|_| ReloadError::Broken)??;
-        let Prepared { generation, renewed, changes } = prepared;
+        let Prepared { generation, budget, renewed, changes } = prepared;
         let config = Arc::clone(generation.config());
-        let budget = Budget::with_open(&config, self.open);
         let mut warnings: Vec<_> = config.warnings().into_iter().chain(budget.warning()).collect();
         let is_new = |address: SocketAddr| !parts.doors.configured().any(|open| open == address);
         let new: Vec<_> = config.listen.iter().filter(|listen| is_new(listen.address)).cloned().collect();
@@ -107,7 +111,7 @@ impl Guard {
             known.store(table);
         }
         let generation = Arc::new(generation);
-        self.shared.adopt(Arc::clone(&generation), &budget.plan);
+        self.shared.adopt(Arc::clone(&generation));
         if let Err(error) = self.shared.feedback.apply(Arc::clone(&generation.snapshot)).await {
             tracing::error!(%error, "the ledger goes by the former configuration");
         }
@@ -148,16 +152,41 @@ impl Guard {
         Ok(Reloaded { generation: generation.snapshot.generation(), dry_run, changes, warnings, earlier_sessions })
     }
 
+    /// What would be in force by `candidate`, to be tried; with its name and what it says otherwise, unless that is in force.
+    pub async fn candidate(
+        self: &Arc<Self>,
+        candidate: Candidate,
+    ) -> Result<(Arc<Generation>, Option<String>), ReloadError> {
+        let guard = Arc::clone(self);
+        let built = move || {
+            let Candidate { path, text } = candidate;
+            let file = Config::parse(&path, &text, &config::machine()).map_err(ConfigError::from)?;
+            let before = guard.shared.current();
+            if before.config().changes(&file).is_empty() {
+                return Ok((before, None));
+            }
+            let Prepared { generation, changes, .. } = guard.build(&before, file)?;
+            let keys: Vec<_> = changes.into_iter().map(|change| change.key).collect();
+            let by = format!("{}, which is not in force: {}", path.display(), keys.join(", "));
+            Ok((Arc::new(generation), Some(by)))
+        };
+        tokio::task::spawn_blocking(built).await.map_err(|_| ReloadError::Broken)?
+    }
+
     /// Reads the configuration and what it names, and builds what it needs. Blocks.
     fn prepare(&self) -> Result<Prepared, ReloadError> {
-        let before = self.shared.current();
-        let file = (self.source)()?;
+        self.build(&self.shared.current(), (self.source)()?)
+    }
+
+    /// Builds what `file` needs in place of `before`. Blocks.
+    fn build(&self, before: &Arc<Generation>, file: Config) -> Result<Prepared, ReloadError> {
         let changes = before.config().changes(&file);
         let config = Arc::new(file.with_fixed_of(before.config()));
-        let (known, renewed) = known(&before, &config)?;
+        let (known, renewed) = known(before, &config)?;
         let snapshot = Arc::new(before.snapshot.next(config, known));
-        let generation = Generation::build(snapshot, Some(&before), &self.shared.metrics)?;
-        Ok(Prepared { generation, renewed, changes })
+        let budget = Budget::with_open(snapshot.config(), self.open);
+        let generation = Generation::build(snapshot, budget.plan, Some(before), &self.shared.metrics)?;
+        Ok(Prepared { generation, budget, renewed, changes })
     }
 
     /// What the kernel has is that of `config`, and as well what of `before` is still in use. Where that fails it has what it had.
@@ -220,10 +249,7 @@ impl Guard {
 
 /// The recipient table of `config`, and what that of `before` is to hold, where it is of the same file: that is followed in any
 /// case, by sessions of all generations.
-fn known(
-    before: &Generation,
-    config: &Config,
-) -> Result<(Option<Known>, Option<(Known, Arc<KnownRecipients>)>), RecipientsError> {
+fn known(before: &Generation, config: &Config) -> Result<(Option<Known>, Option<Renewed>), RecipientsError> {
     let Some(path) = &config.recipients.known else { return Ok((None, None)) };
     let table = Arc::new(facts::recipients::load(path)?);
     let same = before.config().recipients.known.as_ref() == Some(path);

@@ -36,12 +36,15 @@ use super::reload::{Reload, Reloaded};
 pub use super::socket::{Socket, SocketError};
 use super::status::About;
 use crate::addr::{canonical, no_source};
+use crate::config::FILE_BYTES;
 use crate::decision::ControlError;
 use crate::decision::{Decision, Explanation};
 use crate::rates::accounts::{AccountList, AccountView, User};
 
 /// Bytes of a request's body.
 const BODY: usize = 4096;
+/// The same where a configuration comes along, as a JSON string.
+const CANDIDATE: usize = 2 * FILE_BYTES as usize + BODY;
 /// Bytes of an operator's reason: what a log line shows of it.
 pub const REASON_BYTES: usize = super::log::PRINTABLE_BYTES;
 /// The longest ban that can be asked for: ten years.
@@ -161,7 +164,7 @@ fn router<C: Control>(control: C, about: About) -> Router {
         .route("/explain/{ip}", get(explain::<C>))
         .route("/accounts", get(accounts::<C>).post(hold::<C>))
         .route("/accounts/{user}", get(account::<C>).delete(release::<C>))
-        .route("/try", axum::routing::post(attempt::<C>))
+        .route("/try", axum::routing::post(attempt::<C>).layer(DefaultBodyLimit::max(CANDIDATE)))
         .route("/reload", axum::routing::post(reload::<C>))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path"))

@@ -1,9 +1,11 @@
 //! What `smtp-guard try` asks and is told.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Role;
 use crate::decision::Explanation;
 
 /// A client as it might come: what it says, without a connection.
@@ -18,11 +20,33 @@ pub struct Attempt {
     /// As if this user had logged in.
     #[serde(default)]
     pub user: Option<String>,
+    /// The port that it connects to.
+    #[serde(default)]
+    pub role: Role,
+    /// After STARTTLS.
+    #[serde(default)]
+    pub tls: bool,
+    /// What to judge by in place of what is in force.
+    #[serde(default)]
+    pub config: Option<Candidate>,
+}
+
+/// A configuration that may not be in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Candidate {
+    /// Names it in errors.
+    pub path: PathBuf,
+    /// At most [`crate::config::FILE_BYTES`].
+    pub text: String,
 }
 
 /// What would happen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rehearsal {
+    /// The file that was judged by, if it isn't in force, and the keys in which it differs.
+    #[serde(default)]
+    pub by: Option<String>,
     pub explanation: Explanation,
     /// Which of the limits and checks apply to the client, and why others don't.
     pub rules: Vec<String>,

@@ -163,6 +163,22 @@ pub fn rejected(client: ClientAddr, reason: Reason, detail: &str) {
     );
 }
 
+/// The security line of a user who is held by a limit: `user bob held: too many messages of the user in an hour; the last one
+/// from 192.0.2.1`.
+///
+/// The name is one word, so that nothing in it can pass for the words that tools ban an address by.
+pub fn held(user: &str, reason: Reason, source: &str) {
+    let (user, why) = (words::one_word(user), reason.text());
+    let reason = reason.label();
+    tracing::warn!(target: SECURITY, user, source, reason, "user {user} held: {why}; the last one from {source}");
+}
+
+/// Likewise of one who is held by the operator, for `seconds` or until he is released: `user bob held by the administrator: why`.
+pub fn held_by_operator(user: &str, seconds: Option<u64>, text: &str) {
+    let (user, why, reason) = (words::one_word(user), printable(text.as_bytes()), Reason::UserHeld.label());
+    tracing::warn!(target: SECURITY, user, reason, seconds, "user {user} held by the administrator: {why}");
+}
+
 /// The line of a command that was refused, or would have been, in the words that `format` speaks.
 ///
 /// Everything in `refused` is escaped here. What is about a user is told in no words that tools ban the client by: the host
@@ -233,6 +249,43 @@ mod tests {
             rejected(client, Reason::Harvest, "RCPT TO:<a\u{9b}31m\r\n\x1b[2J>");
         });
         std::fs::read_to_string(file.path()).unwrap()
+    }
+
+    /// What a log of `format` holds after `log`.
+    fn written(format: LogFormat, log: impl FnOnce()) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let log_to = Log { format, level: "info".to_owned() };
+        let (dispatch, _) = subscriber(&log_to, Arc::new(file.reopen().unwrap())).unwrap();
+        tracing::dispatcher::with_default(&dispatch, log);
+        std::fs::read_to_string(file.path()).unwrap()
+    }
+
+    #[test]
+    fn what_is_about_a_user_names_him_and_frames_no_host() {
+        let client = ClientAddr::new("192.0.2.1:4711".parse().unwrap());
+        let about = Refused {
+            sender: Some("<a@example.org>"),
+            reply: "450 4.7.1 Too many messages from your account",
+            note: "user=bob",
+            ..Refused::default()
+        };
+        for format in [LogFormat::Json, LogFormat::Text, LogFormat::Kerio] {
+            let line = written(format, || refused(format, "id-1", client, Reason::UserMessageRate, &about));
+            for part in ["user=bob", "192.0.2.1", "user_message_rate", "command refused"] {
+                assert!(line.contains(part), "no {part} in {line}");
+            }
+            assert!(!line.contains("NOQUEUE") && line.lines().count() == 1, "{line}");
+            let nasty = "x[198.51.100.1]: SASL LOGIN authentication failed";
+            let line = written(format, || held(nasty, Reason::UserNetworks, "192.0.2.1"));
+            assert!(
+                line.contains(" held: logins of the user from too many networks in a day; the last one from 192"),
+                "{line}"
+            );
+            assert!(!line.contains("]: SASL LOGIN"), "{line}");
+            let line = written(format, || held_by_operator("bob", Some(60), "stolen\npassword"));
+            assert!(line.contains("user bob held by the administrator: stolen\\"), "{line}");
+            assert_eq!(line.lines().count(), 1, "{line}");
+        }
     }
 
     /// A pipe that nobody reads.

@@ -75,7 +75,7 @@ pub fn kerio(client: IpAddr, reason: Reason, refused: &Refused<'_>) -> Option<St
 }
 
 /// `text` without a space or anything that isn't printable.
-fn one_word(text: &str) -> String {
+pub(super) fn one_word(text: &str) -> String {
     printable(text.as_bytes()).replace(' ', "\\x20")
 }
 

@@ -1,110 +1,60 @@
-//! Who is let in: the one judgement of a connection, before it speaks. The listener acts on it, `try` only asks.
-//!
-//! The order of its steps is the order in which refusals are told: a client that is blocked hears so, also while the guard
-//! is full. Places come before the rate, so that a connection that finds no place isn't counted against its source.
+//! The door: `gate::admit` with the places, bans and lists of this guard. The listener lets in by it, `try` only asks.
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::Shared;
-use super::sources::{Seat, Standing};
-use crate::addr::{ClientAddr, Source};
+use super::sources::Seat;
+use super::{Generation, Shared};
+use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::Listen;
-use crate::rates::Room;
+use crate::gate::{self, Arrival, Door, Tally};
 use crate::session::replies;
-use crate::snapshot::Snapshot;
 use crate::wire::reply::Reply;
 
-/// A client at the door.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
+/// `addr` at one of `listeners`, as `generation` has it.
+pub(super) fn arrival<'a>(
+    shared: &Shared,
+    generation: &Generation,
     addr: ClientAddr,
-    source: Source,
-    pub(super) standing: Standing,
-}
-
-impl Arrival {
-    /// `addr` at one of `listeners`; `addr` is the client behind a balancer, or the balancer that speaks for itself.
-    pub(super) fn new<'a>(
-        addr: ClientAddr,
-        listeners: impl IntoIterator<Item = &'a Listen>,
-        shared: &Shared,
-        snapshot: &Snapshot,
-        now: Instant,
-    ) -> Self {
-        let source = addr.source(shared.prefix);
-        let client = snapshot.client(addr.ip());
-        // A balancer looks whether we are well: turned away, it would take us out of service.
-        let balances = |listen: &Listen| listen.balancers.contains(addr.ip());
-        let standing = if client.exempt || listeners.into_iter().any(balances) {
-            Standing::Exempt
-        } else if client.may_relay || shared.feedback.marks().of(source, now).familiar {
-            Standing::Known
-        } else {
-            Standing::Stranger
-        };
-        Self { addr, source, standing }
-    }
-
-    /// What it is limited by.
-    pub(super) fn source(&self) -> Source {
-        self.source
-    }
+    listeners: impl IntoIterator<Item = &'a Listen>,
+    now: Instant,
+) -> Arrival {
+    Arrival::new(addr, listeners, &generation.snapshot, shared.feedback.marks(), now)
 }
 
 /// Lets `arrival` in and counts it, or says why not.
-pub(super) fn admit(shared: &Shared, arrival: &Arrival, now: Instant) -> Result<Seat, Reason> {
-    judge(
-        || shared.sources.enter(arrival.source, arrival.standing, now),
-        || shared.feedback.counters().connections.count(arrival.source, now),
-        || blocked(shared, arrival, now),
-        arrival.standing,
-    )
+pub(super) fn admit(shared: &Shared, generation: &Generation, arrival: &Arrival, now: Instant) -> Result<Seat, Reason> {
+    let place = || shared.sources.enter(&generation.limits(), arrival.source, arrival.standing, now);
+    judge(shared, generation, arrival, now, Tally::Count, place)
 }
 
 /// What [`admit`] would say, without a change.
-pub(super) fn would_admit(shared: &Shared, arrival: &Arrival, now: Instant) -> Result<(), Reason> {
-    judge(
-        || shared.sources.peek(arrival.source, arrival.standing, now),
-        || match shared.feedback.counters().connections.view(arrival.source, now) {
-            Some((count, most)) if count >= most => Room::Full,
-            _ => Room::Free,
-        },
-        || blocked(shared, arrival, now),
-        arrival.standing,
-    )
+pub(super) fn would_admit(
+    shared: &Shared,
+    generation: &Generation,
+    arrival: &Arrival,
+    now: Instant,
+) -> Result<(), Reason> {
+    let place = || shared.sources.peek(&generation.limits(), arrival.source, arrival.standing, now);
+    judge(shared, generation, arrival, now, Tally::Peek, place)
 }
 
-/// The judgement: `place` and `rate` count or only look.
 fn judge<P>(
+    shared: &Shared,
+    generation: &Generation,
+    arrival: &Arrival,
+    now: Instant,
+    tally: Tally,
     place: impl FnOnce() -> Result<P, Reason>,
-    rate: impl FnOnce() -> Room,
-    blocked: impl Fn() -> Option<Reason>,
-    standing: Standing,
 ) -> Result<P, Reason> {
-    if standing == Standing::Exempt {
-        return place();
-    }
-    if let Some(reason) = blocked() {
-        return Err(reason);
-    }
-    let place = place()?;
-    if rate() == Room::Full {
-        return Err(Reason::ConnectionRate);
-    }
-    // A ban from now on wakes the place; one that was made while the place was taken is seen here.
-    match blocked() {
-        Some(reason) => Err(reason),
-        None => Ok(place),
-    }
-}
-
-/// Why the client is to be kept out, whatever there is room for.
-fn blocked(shared: &Shared, arrival: &Arrival, now: Instant) -> Option<Reason> {
-    if let Some((reason, _until)) = shared.bans.banned(arrival.source, now) {
-        return Some(reason);
-    }
-    shared.blocklists.load().has(arrival.addr.ip()).then_some(Reason::Listed)
+    let lists = shared.blocklists.load();
+    let door = Door {
+        snapshot: &generation.snapshot,
+        counters: shared.feedback.counters(),
+        lists: &lists,
+        banned: &|source| shared.bans.banned(source, now).map(|(reason, _until)| reason),
+    };
+    gate::admit(&door, arrival, now, tally, place)
 }
 
 /// What a client hears that isn't let in.
@@ -120,50 +70,71 @@ pub(super) fn reply(reason: Reason) -> Reply {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
 
     use super::*;
+    use crate::blocklist::{Named, Protected, Table};
+    use crate::config::Config;
+    use crate::descriptors::Plan;
+    use crate::edge::bans::BanTable;
+    use crate::observe::metrics::Metrics;
+    use crate::snapshot::Snapshot;
 
-    /// What `standing` is told, and which steps were asked, in their order.
-    #[track_caller]
-    fn check(
-        standing: Standing,
-        blocked: [Option<Reason>; 2],
-        place: Result<(), Reason>,
-        rate: Room,
-        expected: (Result<(), Reason>, &str),
-    ) {
-        let asked = RefCell::new(String::new());
-        let note = |step: &str| asked.borrow_mut().push_str(step);
-        let times = RefCell::new(blocked.into_iter());
-        let told = judge(
-            || {
-                note("place ");
-                place
-            },
-            || {
-                note("rate ");
-                rate
-            },
-            || {
-                note("block ");
-                times.borrow_mut().next().flatten()
-            },
-            standing,
-        );
-        assert_eq!((told, asked.borrow().trim_end()), expected);
+    /// Arrivals that are judged in one guard.
+    const ARRIVALS: usize = 1_000;
+
+    /// A guard with few places, a rate, an exempt host, hosts of ours, and a list.
+    fn guard(limits: [u32; 3], rate: u32) -> Arc<Shared> {
+        let mut config = Config::builtin();
+        config.exempt = ["192.0.2.0/30".parse().unwrap()].into_iter().collect();
+        config.relay.networks = ["192.0.2.16/30".parse().unwrap()].into_iter().collect();
+        (config.limits.connections, config.limits.network_connections) = (limits[0], limits[1]);
+        config.limits.connections_per_minute = rate;
+        let config = Arc::new(config);
+        let protected = Protected::new(&Config::builtin(), &[]);
+        let list = crate::blocklist::parse(b"192.0.2.8/30\n", &protected).unwrap();
+        let bans = Arc::new(BanTable::new(None, 100));
+        let feedback = crate::feedback::tests::alone(&config, &bans);
+        let snapshot = Arc::new(Snapshot::new(config, None));
+        let shared = Shared::new(snapshot, feedback, Metrics::new(), bans, &Plan::whole(limits[2])).unwrap();
+        let named = Named { name: "list".to_owned(), file: "/list".into(), list: Arc::new(list) };
+        shared.blocklists.store(Arc::new(Table::new(vec![named])));
+        shared
     }
 
-    #[test]
-    fn g_listener_and_try_judge_in_one_order() {
-        use Reason::{ConnectionRate, Harvest, Listed, NetworkConnections, TotalConnections};
-        let (free, full) = (Room::Free, Room::Full);
-        let stranger = Standing::Stranger;
-        check(Standing::Exempt, [Some(Harvest); 2], Ok(()), full, (Ok(()), "place"));
-        check(stranger, [None; 2], Ok(()), free, (Ok(()), "block place rate block"));
-        check(stranger, [Some(Harvest), None], Err(TotalConnections), full, (Err(Harvest), "block"));
-        check(stranger, [None; 2], Err(NetworkConnections), full, (Err(NetworkConnections), "block place"));
-        check(Standing::Known, [None; 2], Ok(()), full, (Err(ConnectionRate), "block place rate"));
-        check(stranger, [None, Some(Listed)], Ok(()), free, (Err(Listed), "block place rate block"));
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// 100 guards of 1,000 arrivals: who only looks is told what who comes is told, whatever came before.
+        #[test]
+        fn try_and_listener_give_the_same_verdict(
+            limits in [1u32..5, 0u32..12, 1u32..20], rate in 0u32..6,
+            events in prop::collection::vec((0u8..40, 0u8..10, 0u64..3_000), ARRIVALS),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let _entered = runtime.enter();
+            let shared = guard(limits, rate);
+            let generation = shared.current();
+            let (mut now, mut seats) = (Instant::from_ns(1), VecDeque::new());
+            for (host, what, ms) in events {
+                now = now.after(std::time::Duration::from_millis(ms));
+                let addr = ClientAddr::new((std::net::Ipv4Addr::new(192, 0, 2, host), 25).into());
+                let source = generation.snapshot.source(addr.ip());
+                match what {
+                    0 => drop(shared.bans.apply(source, now.after(std::time::Duration::from_secs(20)), Reason::Harvest)),
+                    1 => shared.feedback.marks().history(source, true),
+                    2 => drop(seats.pop_front()),
+                    _ => {}
+                }
+                let arrival = arrival(&shared, &generation, addr, &generation.config().listen, now);
+                let tried = would_admit(&shared, &generation, &arrival, now);
+                let admitted = admit(&shared, &generation, &arrival, now);
+                prop_assert_eq!(tried, admitted.as_ref().map(drop).map_err(|reason| *reason), "{} {:?}", host, arrival);
+                seats.extend(admitted.ok());
+            }
+        }
     }
 }

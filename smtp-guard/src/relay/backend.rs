@@ -18,11 +18,11 @@ use tokio::time::{Instant as TokioInstant, sleep_until};
 use super::connect::{Caller, Channel};
 use super::places::{Place, Room, Who};
 use super::pool::{Failure, Pool};
-use super::sources::Standing;
 use super::{Generation, Shared, dovecot};
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::config::{AuthVia, Role};
+use crate::gate::Standing;
 use crate::policy::Client;
 use crate::session::{AuthVerdict, Lost, Request, Speaker, Upstream};
 use crate::wire::command::Command;
@@ -110,10 +110,11 @@ impl Backend {
         self.known = true;
     }
 
-    /// The session waits for its client from `now` on. `open`: within a transaction.
-    pub(super) fn waits(&mut self, open: bool, now: Instant) {
+    /// The session waits from `now` on for something that the backend has no part in. `open`: within a transaction; `data`: for
+    /// message data.
+    pub(super) fn waits(&mut self, open: bool, data: bool, now: Instant) {
         if let Link::Open(connection) = &self.link {
-            connection.rests(now);
+            connection.rests(data, now);
         }
         self.rests_until = match self.rests_until {
             _ if open || self.bound => None,
@@ -268,10 +269,12 @@ impl Connection {
         }
     }
 
-    /// The session waits for its client from `now` on.
-    fn rests(&self, now: Instant) {
-        if let Some(place) = self.place().filter(|_| !self.ending) {
-            place.rests(now);
+    /// The session waits for message data from `now` on, or for something else that the backend has no part in.
+    fn rests(&self, data: bool, now: Instant) {
+        match self.place().filter(|_| !self.ending) {
+            Some(place) if data => place.rests(now),
+            Some(place) => place.lingers(now),
+            None => {}
         }
     }
 

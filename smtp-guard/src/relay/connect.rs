@@ -406,7 +406,7 @@ mod tests {
 
     use super::*;
     use crate::addr::Ipv6Prefix;
-    use crate::relay::sources::Standing;
+    use crate::gate::Standing;
 
     /// A server that takes XCLIENT.
     fn serve(listener: &TcpListener) -> io::Result<()> {

@@ -139,7 +139,7 @@ async fn handshake(
             shared.metrics.bound_reached("tls_handshakes");
             tokio::time::sleep(HANDSHAKE_PACE).await;
         }
-        let Some(_room) = shared.handshakes.take() else {
+        let Some(_room) = shared.handshakes.take(generation.handshakes()) else {
             shared.metrics.bound_reached("handshakes");
             return Err(io::ErrorKind::ResourceBusy.into());
         };
@@ -303,7 +303,10 @@ impl Driver {
                 Output::Settled { accepted } => settle(&self.shared, &mut self.login, accepted),
                 // What a session can't know from itself alone.
                 Output::Request(Request::Rcpt(rcpt, permit)) => {
-                    let judged = self.login.as_mut().map_or(Ok(()), |login| login.ask(&self.shared, self.addr));
+                    let judged = self
+                        .login
+                        .as_mut()
+                        .map_or(Ok(()), |login| login.ask(&self.shared, &self.generation.snapshot, self.addr));
                     match judged {
                         Ok(()) => self.backend.perform(Request::Rcpt(rcpt, permit)).await,
                         Err(reason) => self.over_rate = Some(reason),
@@ -311,7 +314,13 @@ impl Driver {
                 }
                 Output::Request(Request::Mail(mail, permit, speaker)) => {
                     if !self.client.exempt
-                        && let Err(reason) = users::message(&self.shared, self.addr, self.login.as_ref(), Tally::Count)
+                        && let Err(reason) = users::message(
+                            &self.shared,
+                            &self.generation.snapshot,
+                            self.addr,
+                            self.login.as_ref(),
+                            Tally::Count,
+                        )
                     {
                         self.over_rate = Some(reason);
                         continue;
@@ -329,7 +338,7 @@ impl Driver {
                     if let Event::Authenticated { user } = &event
                         && !self.client.exempt
                     {
-                        self.login = Login::new(&self.shared, self.addr, user, Tally::Count);
+                        self.login = Login::new(&self.shared, &self.generation.snapshot, self.addr, user, Tally::Count);
                     }
                     if is_history(&event) {
                         seat.trust();
@@ -407,12 +416,16 @@ impl Driver {
             self.unread.reserve(read);
         }
         self.follow_window(wants);
+        let open = self.session.is_under_way();
         if self.session.is_at_work() {
             seat.works();
+        } else {
+            seat.waits(open, now);
+        }
+        if self.session.asks_backend() {
             self.backend.works();
         } else {
-            seat.waits(self.session.is_under_way(), now);
-            self.backend.waits(self.session.is_under_way(), now);
+            self.backend.waits(open, wants == Wants::Body, now);
         }
         let input = tokio::select! {
             biased;

@@ -6,16 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::connect::Connector;
 use super::pool::Pool;
+use super::sources::Limits;
 use super::tls::{self, TlsError};
 use crate::config::{Config, Listen};
+use crate::descriptors::Plan;
 use crate::facts::dns::{self, Resolver, Zone};
 use crate::observe::metrics::Metrics;
+use crate::rates::accounts::USERS;
 use crate::snapshot::Snapshot;
 
 /// A snapshot, and what sessions need of the I/O to act by it.
 #[derive(Debug)]
 pub struct Generation {
     pub snapshot: Arc<Snapshot>,
+    /// What descriptors there are for.
+    pub(super) plan: Plan,
     pub(super) pool: Arc<Pool>,
     /// `None`: nothing is checked that DNS is needed for.
     pub(super) resolver: Option<Resolver>,
@@ -42,7 +47,12 @@ pub enum StartError {
 impl Generation {
     /// What `snapshot` needs. What of `before` it can use it takes over: nothing that is known of servers and of names is
     /// forgotten. Certificates are always read, so not for a thread that others wait for. Nothing is changed by it.
-    pub fn build(snapshot: Arc<Snapshot>, before: Option<&Self>, metrics: &Metrics) -> Result<Self, StartError> {
+    pub fn build(
+        snapshot: Arc<Snapshot>,
+        plan: Plan,
+        before: Option<&Self>,
+        metrics: &Metrics,
+    ) -> Result<Self, StartError> {
         let config = Arc::clone(snapshot.config());
         let tls = config.tls.as_ref().map(tls::Server::new).transpose()?.map(Arc::new);
         let pool = match before.filter(|before| before.has_backend_of(&config)) {
@@ -64,12 +74,28 @@ impl Generation {
             weight: list.weight,
             replies: list.replies.clone(),
         });
-        Ok(Self { snapshot, pool, resolver, zones: zones.collect(), tls, sessions: AtomicU64::new(0) })
+        Ok(Self { snapshot, plan, pool, resolver, zones: zones.collect(), tls, sessions: AtomicU64::new(0) })
     }
 
     /// The configuration.
     pub fn config(&self) -> &Arc<Config> {
         self.snapshot.config()
+    }
+
+    /// What bounds sessions.
+    pub(super) fn limits(&self) -> Limits {
+        let limits = &self.config().limits;
+        Limits {
+            of_source: limits.connections,
+            of_network: limits.network_connections,
+            total: self.plan.sessions,
+            leaving: u32::try_from(self.plan.closing).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// TLS handshakes at once. Half of all connections: clients that stall in theirs leave room for others.
+    pub(super) fn handshakes(&self) -> usize {
+        (self.plan.sessions as usize / 2).max(1)
     }
 
     /// For a session, which is counted as long as it keeps it.
@@ -103,6 +129,10 @@ impl Generation {
         self.pool.settle();
         metrics.bounds().limit(super::pool::BOUND, self.config().backend.connections.into());
         metrics.bounds().limit("network_connections", self.config().limits.network_connections.into());
+        metrics.bounds().limit("total_connections", self.plan.sessions.into());
+        metrics.bounds().limit("users", USERS as u64);
+        metrics.bounds().limit("turned_away", self.plan.closing as u64);
+        metrics.bounds().limit("proxy_headers", self.plan.closing as u64);
         if self.resolver.is_some() {
             for (bound, places) in Resolver::PLACES {
                 metrics.bounds().limit(bound, places as u64);

@@ -14,7 +14,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::admission::Arrival;
 use super::balancer::HeaderError;
 use super::drive::{Guest, drive};
 use super::sources::Seat;
@@ -293,7 +292,7 @@ fn behind_balancer(
     if !listen.balancers.contains(peer.ip()) {
         return refuse(&stream, peer, "not one of the balancers", shared);
     }
-    let Some(room) = shared.headers.take() else {
+    let Some(room) = shared.headers.take(generation.plan.closing) else {
         shared.metrics.bound_reached("proxy_headers");
         return refuse(&stream, peer, "too many connections without a header", shared);
     };
@@ -330,8 +329,8 @@ fn admit(
     stop: &Stop,
 ) {
     let (addr, role, now) = (ClientAddr::new(ends.source), listen.role, crate::clock::now());
-    let arrival = Arrival::new(addr, [listen], shared, &generation.snapshot, now);
-    let admitted = admission::admit(shared, &arrival, now);
+    let arrival = admission::arrival(shared, &generation, addr, [listen], now);
+    let admitted = admission::admit(shared, &generation, &arrival, now);
     match admitted.as_ref().map_or_else(|reason| Some(*reason), Seat::displaced) {
         Some(Reason::TotalConnections) => shared.metrics.bound_reached("total_connections"),
         Some(Reason::NetworkConnections) => shared.metrics.bound_reached("network_connections"),
@@ -366,7 +365,7 @@ fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason
     admission::reply(reason).encode(&mut bytes);
     // Nothing was sent yet, so the kernel takes it at once; where it doesn't there is nobody to be told.
     let _ = SockRef::from(&stream).send(&bytes);
-    let Some(seat) = shared.turned_away.take() else {
+    let Some(seat) = shared.turned_away.take(shared.current.load().plan.closing) else {
         shared.metrics.bound_reached("turned_away");
         return;
     };

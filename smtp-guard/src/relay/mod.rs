@@ -9,7 +9,6 @@ use tokio::sync::watch;
 use crate::addr::{ClientAddr, Ipv6Prefix};
 use crate::blocklist::Table;
 use crate::clock::WallTime;
-use crate::config::Config;
 use crate::descriptors::Plan;
 use crate::facts::recipients::Unknowns;
 use crate::feedback::Feedback;
@@ -20,7 +19,6 @@ use crate::observe::status::{self, Certificate, Certificates as _};
 use crate::offence::Digest;
 use crate::policy::Client;
 use crate::rates::Room;
-use crate::rates::accounts::USERS;
 use crate::session::Facts;
 use crate::snapshot::Snapshot;
 
@@ -97,8 +95,8 @@ impl Shared {
         bans: Arc<crate::edge::bans::BanTable>,
         plan: &Plan,
     ) -> Result<Arc<Self>, StartError> {
-        let generation = Generation::build(snapshot, None, &metrics)?;
-        let sources = sources::Sources::new(limits(generation.config(), plan));
+        let generation = Generation::build(snapshot, *plan, None, &metrics)?;
+        let sources = sources::Sources::new();
         let woken = Arc::clone(&sources);
         bans.on_ban(Box::new(move |source, reason| woken.ban(source, reason)));
         let shared = Arc::new(Self {
@@ -110,16 +108,16 @@ impl Shared {
             unknowns: Mutex::default(),
             contradicted: tokio::sync::Notify::new(),
             handshakes_told: handshakes::Told::default(),
-            handshakes: Slots::new(0),
-            headers: Slots::new(0),
+            handshakes: Arc::default(),
+            headers: Arc::default(),
             windows: window::Windows::new(&metrics),
             metrics,
             sources,
-            turned_away: Slots::new(0),
+            turned_away: Arc::default(),
             epoch: crate::clock::wall().as_ms().unsigned_abs(),
             sessions: AtomicU64::new(0),
         });
-        shared.settle(plan);
+        shared.current.load().settle(&shared.metrics);
         Ok(shared)
     }
 
@@ -128,25 +126,10 @@ impl Shared {
         self.current.load_full()
     }
 
-    /// From here on sessions begin with `generation`, and places are as `plan` has them.
-    pub fn adopt(&self, generation: Arc<Generation>, plan: &Plan) {
-        self.current.store(generation);
-        self.settle(plan);
-    }
-
-    /// Bounds as the current generation and `plan` have them.
-    fn settle(&self, plan: &Plan) {
-        let generation = self.current.load();
-        self.sources.set_limits(limits(generation.config(), plan));
-        // Half of all connections: clients that stall in their handshakes leave room for others.
-        self.handshakes.set_limit((plan.sessions as usize / 2).max(1));
-        self.headers.set_limit(plan.closing);
-        self.turned_away.set_limit(plan.closing);
+    /// From here on sessions begin with `generation`.
+    pub fn adopt(&self, generation: Arc<Generation>) {
+        self.current.store(Arc::clone(&generation));
         generation.settle(&self.metrics);
-        self.metrics.bounds().limit("total_connections", plan.sessions.into());
-        self.metrics.bounds().limit("users", USERS as u64);
-        self.metrics.bounds().limit("turned_away", plan.closing as u64);
-        self.metrics.bounds().limit("proxy_headers", plan.closing as u64);
     }
 
     fn next_id(&self) -> String {
@@ -161,7 +144,7 @@ impl Shared {
     /// Counts one more TLS handshake of the client's source. `true`: it has begun too many in a minute.
     fn hastens_handshakes(&self, client: &Client) -> bool {
         let source = self.prefix.source(client.ip);
-        !client.exempt && self.feedback.counters().handshakes.count(source, crate::clock::now()) == Room::Full
+        !client.exempt && gate::handshake(self.feedback.counters(), source, crate::clock::now()) == Room::Full
     }
 
     /// What the ledger lets sessions know of the client's source.
@@ -181,16 +164,6 @@ impl Shared {
     /// Sessions now.
     pub fn connections(&self) -> u32 {
         self.sources.alive()
-    }
-}
-
-/// What bounds sessions.
-fn limits(config: &Config, plan: &Plan) -> sources::Limits {
-    sources::Limits {
-        of_source: config.limits.connections,
-        of_network: config.limits.network_connections,
-        total: plan.sessions,
-        leaving: u32::try_from(plan.closing).unwrap_or(u32::MAX),
     }
 }
 
@@ -243,6 +216,7 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::session::Heard;
 
     /// A guard with a ledger of its own, for whom 192.0.2.9 is exempt.

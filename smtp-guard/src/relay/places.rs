@@ -12,8 +12,10 @@
 //!
 //! # Who gives way
 //! While somebody waits for [`PATIENCE`], a stranger whose place has been idle as long gives way: its transaction is lost,
-//! its session stays. It must be of the network that holds most, and that more than one place above what the waiting one
-//! holds. So whoever holds one place is never made to give it up, and whoever holds most can only harm himself.
+//! its session stays. Idle is a place over which nothing is asked and no message data goes, since the last data that did:
+//! talk without a message, or a look-up of a dead zone, keeps no place. It must be of the network that holds most, and that
+//! more than one place above what the waiting one holds. So whoever holds one place is never made to give it up, and whoever
+//! holds most can only harm himself.
 //!
 //! A client that sends a byte now and then is never idle. So where nobody idles, a stranger of such a network gives way that
 //! has had its place for [`TURN`] without a message that was accepted, at work or not; the one that has had it longest is
@@ -31,9 +33,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::sources::Standing;
 use crate::addr::Source;
 use crate::clock::Instant;
+use crate::gate::Standing;
 use crate::ledger::networks::Network;
 
 /// How long a newcomer waits before somebody else gives way, and how long that one's place must have been idle.
@@ -80,8 +82,10 @@ pub(super) enum Room {
 /// What others may see of a place without stopping its session.
 #[derive(Debug)]
 struct Mark {
-    /// Since when the session waits for its client, in ns of [`Instant`]; or [`BUSY`], [`ENDING`], or [`CEDED`].
+    /// Since when it is idle, in ns of [`Instant`]; or [`BUSY`], [`ENDING`], or [`CEDED`].
     idle_since: AtomicU64,
+    /// When message data went over it last; before that, when it was idle first. 0: not yet.
+    last_use: AtomicU64,
     /// When the place was taken, or a message was accepted last, in ns of [`Instant`].
     earned: AtomicU64,
     call: Notify,
@@ -170,7 +174,7 @@ impl Places {
     /// A place for `who`, if one is free and nobody with a better claim waits.
     pub(super) fn try_enter(self: &Arc<Self>, who: Who) -> Option<Place> {
         let mut table = self.table();
-        let free = table.held < who.standing.places(self.limit()) && !table.waits(who.standing);
+        let free = table.held < share(who.standing, self.limit()) && !table.waits(who.standing);
         free.then(|| table.sit(self, who))
     }
 
@@ -219,19 +223,17 @@ impl Places {
     }
 }
 
-impl Standing {
-    /// What of `limit` places this client may use. With few of them nothing is kept.
-    fn places(self, limit: u32) -> u32 {
-        match self {
-            Self::Exempt | Self::Known => limit,
-            Self::Stranger => limit - limit / RESERVE,
-        }
+/// What of `limit` places a client of this standing may use. With few of them nothing is kept.
+fn share(standing: Standing, limit: u32) -> u32 {
+    match standing {
+        Standing::Exempt | Standing::Known => limit,
+        Standing::Stranger => limit - limit / RESERVE,
     }
+}
 
-    /// Its line: with a history, or without.
-    fn line(self) -> usize {
-        usize::from(self == Self::Stranger)
-    }
+/// The line in which it waits: with a history, or without.
+fn class(standing: Standing) -> usize {
+    usize::from(standing == Standing::Stranger)
 }
 
 impl Table {
@@ -241,7 +243,7 @@ impl Table {
 
     /// Whether somebody waits who would have a place before `standing`.
     fn waits(&self, standing: Standing) -> bool {
-        self.waiting[..=standing.line()].iter().any(|waiting| *waiting > 0)
+        self.waiting[..=class(standing)].iter().any(|waiting| *waiting > 0)
     }
 
     fn sit(&mut self, places: &Arc<Places>, who: Who) -> Place {
@@ -249,6 +251,7 @@ impl Table {
         let number = self.last;
         let mark = Arc::new(Mark {
             idle_since: AtomicU64::new(BUSY),
+            last_use: AtomicU64::new(0),
             earned: AtomicU64::new(crate::clock::now().as_ns()),
             call: Notify::new(),
         });
@@ -276,17 +279,17 @@ impl Table {
 
     fn queue(&mut self, who: Who, grant: oneshot::Sender<Place>) -> u64 {
         self.last += 1;
-        self.waiting[who.standing.line()] += 1;
+        self.waiting[class(who.standing)] += 1;
         let ticket = self.last;
         let line = self.line(who.source);
         let slot = line.sources.entry(who.source).or_default();
-        slot.waiting[who.standing.line()].push_back(Waiter { ticket, who, grant });
+        slot.waiting[class(who.standing)].push_back(Waiter { ticket, who, grant });
         ticket
     }
 
     /// Takes the next waiter out of its line, if there is a place for it.
     fn next(&mut self, limit: u32) -> Option<Waiter> {
-        let lines = [Standing::Known, Standing::Stranger].map(|standing| self.held < standing.places(limit));
+        let lines = [Standing::Known, Standing::Stranger].map(|standing| self.held < share(standing, limit));
         let first = |slot: &Slot| (0..2).find(|line| lines[*line] && !slot.waiting[*line].is_empty());
         let candidates = self.networks.iter().flat_map(|(network, line)| {
             line.sources.iter().filter_map(move |(source, slot)| {
@@ -346,11 +349,11 @@ impl Table {
     fn stop_waiting(&mut self, who: Who, ticket: u64) {
         let line = self.line(who.source);
         if let Some(slot) = line.sources.get_mut(&who.source) {
-            let waiting = &mut slot.waiting[who.standing.line()];
+            let waiting = &mut slot.waiting[class(who.standing)];
             let before = waiting.len();
             waiting.retain(|waiter| waiter.ticket != ticket);
             let gone = before - waiting.len();
-            self.waiting[who.standing.line()] -= gone;
+            self.waiting[class(who.standing)] -= gone;
         }
         self.forget(who.source);
     }
@@ -369,9 +372,21 @@ impl Table {
 }
 
 impl Place {
-    /// The session waits for its client from `now` on.
+    /// The session waits for message data from `now` on.
     pub(super) fn rests(&self, now: Instant) {
+        self.mark.last_use.store(now.as_ns(), Ordering::Relaxed);
         self.set(now.as_ns());
+    }
+
+    /// The session waits for something else at `now`: it has been idle since the last data.
+    pub(super) fn lingers(&self, now: Instant) {
+        // Of one session, which is at one thing at a time.
+        let since = match self.mark.last_use.load(Ordering::Relaxed) {
+            0 => now.as_ns(),
+            since => since,
+        };
+        self.mark.last_use.store(since, Ordering::Relaxed);
+        self.set(since);
     }
 
     /// The session is at work: nobody takes the place. `false`: it has given way already.
@@ -552,6 +567,23 @@ mod tests {
         // The message may have been taken.
         check_turn(&[("192.0.2.1", Stranger, DOT, 900), slow("192.0.2.1", 61)], "198.51.100.1", Some(1));
         check_turn(&[("192.0.2.1", Stranger, DOT, 900), ("192.0.2.1", Stranger, DOT, 900)], "198.51.100.1", None);
+    }
+
+    #[test]
+    fn c3_who_talks_on_without_a_message_is_idle_all_the_same() {
+        let at = |ms: u64| Instant::from_ns(1_000_000_000_000 + ms * 1_000_000);
+        for (data, gives_way) in [(None, true), (Some(1900), false), (Some(900), true)] {
+            let places = Places::new(2);
+            let enter = || places.table().sit(&places, who("192.0.2.1", Standing::Stranger));
+            let held = [enter(), enter()];
+            for ms in (0..=2000).step_by(100) {
+                assert!(held[0].works(), "the next command");
+                if data == Some(ms) { held[0].rests(at(ms)) } else { held[0].lingers(at(ms)) }
+            }
+            places.press(who("198.51.100.1", Standing::Stranger), at(2000));
+            assert_eq!(!held[0].works(), gives_way, "data at {data:?} ms of 2000");
+            assert!(held[1].works(), "the backend is asked for it");
+        }
     }
 
     #[tokio::test]

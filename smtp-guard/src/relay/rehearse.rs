@@ -7,17 +7,16 @@ use std::time::Duration;
 use base64::Engine as _;
 use smtp_guard_ebpf::reason::Reason;
 
-use super::admission::Arrival;
 use super::inquiry::Inquiry;
-use super::sources::Standing;
 use super::users::{self, Login};
 use super::{Generation, Shared, admission};
 use crate::addr::ClientAddr;
 use crate::blocklist::Listing;
 use crate::clock::Instant;
-use crate::config::{Config, Mode, Role};
+use crate::config::{Config, Listen, Mode, Role};
 use crate::decision::Explanation;
 use crate::facts::dns::{Forward, Reverse, SenderDomain};
+use crate::gate::{Arrival, Standing};
 use crate::ledger::networks::Network;
 use crate::observe::attempt::{Attempt, Because, Rehearsal, Step};
 use crate::policy::Client;
@@ -32,24 +31,33 @@ use crate::wire::reply::Reply;
 const INPUTS: usize = 16;
 
 impl Shared {
-    /// What would happen to `attempt` now. `explanation` is what is known of its address.
-    pub async fn rehearse(&self, attempt: &Attempt, explanation: Explanation) -> Rehearsal {
-        rehearse(self, attempt, explanation).await
+    /// What would happen to `attempt` now, by `generation`. `explanation` is what is known of its address.
+    pub async fn rehearse(
+        &self,
+        attempt: &Attempt,
+        generation: Arc<Generation>,
+        explanation: Explanation,
+    ) -> Rehearsal {
+        rehearse(self, attempt, generation, explanation).await
     }
 }
 
-async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) -> Rehearsal {
+async fn rehearse(
+    shared: &Shared,
+    attempt: &Attempt,
+    generation: Arc<Generation>,
+    explanation: Explanation,
+) -> Rehearsal {
     let (addr, now) = (ClientAddr::new((attempt.ip, 0).into()), crate::clock::now());
-    let generation = shared.current();
     let client = generation.snapshot.client(addr.ip());
-    let arrival = Arrival::new(addr, &generation.config().listen, shared, &generation.snapshot, now);
-    let mut rehearsal = Rehearsal {
-        rules: rules(shared, generation.config(), &client, &arrival, &explanation),
-        explanation,
-        found: Vec::new(),
-        steps: Vec::new(),
-    };
-    if let Err(reason) = admission::would_admit(shared, &arrival, now) {
+    let listeners = generation.config().listen.iter().filter(|listen| listen.role == attempt.role);
+    let arrival = admission::arrival(shared, &generation, addr, listeners, now);
+    let mut rules = doors(generation.config(), attempt);
+    rules.extend(self::rules(shared, &generation, &client, &arrival, attempt.role, &explanation));
+    // What is known is of the source; what it may do is this configuration's to say.
+    let explanation = Explanation { exempt: client.exempt, may_relay: client.may_relay, ..explanation };
+    let mut rehearsal = Rehearsal { by: None, rules, explanation, found: Vec::new(), steps: Vec::new() };
+    if let Err(reason) = admission::would_admit(shared, &generation, &arrival, now) {
         let heard = Some(admission::reply(reason).to_string());
         let step = Step { heard, because: vec![because(reason, false)], ..Step::default() };
         rehearsal.steps.push(step);
@@ -57,7 +65,7 @@ async fn rehearse(shared: &Shared, attempt: &Attempt, explanation: Explanation) 
     }
     let user = attempt.user.as_deref().and_then(User::new);
     rehearsal.rules.extend(user.iter().flat_map(|user| users::told(shared, user)));
-    let mut stage = Stage::open(shared, generation, addr, client, user.is_some());
+    let mut stage = Stage::open(shared, generation, client, attempt);
     rehearsal.steps.push(stage.play(shared, String::new()).await);
     for said in lines(attempt) {
         if stage.session.wants() == Wants::Closed {
@@ -101,6 +109,7 @@ struct Stage {
     generation: Arc<Generation>,
     addr: ClientAddr,
     client: Client,
+    role: Role,
     session: Session,
     now: Instant,
     /// Who has logged in, unless the client is exempt.
@@ -111,16 +120,18 @@ struct Stage {
 }
 
 impl Stage {
-    /// `logs_in`: over TLS, which a login needs.
-    fn open(shared: &Shared, generation: Arc<Generation>, addr: ClientAddr, client: Client, logs_in: bool) -> Self {
+    fn open(shared: &Shared, generation: Arc<Generation>, client: Client, attempt: &Attempt) -> Self {
+        let (addr, role) = (ClientAddr::new((attempt.ip, 0).into()), attempt.role);
+        // A login needs it.
+        let is_secure = attempt.tls || attempt.user.is_some() || role == Role::Submissions;
         let mut inquiry = Inquiry::default();
-        inquiry.about_client(shared, &generation, addr, generation.snapshot.needs(&client, Role::Mx));
+        inquiry.about_client(shared, &generation, addr, generation.snapshot.needs(&client, role));
         let clock = crate::clock::both();
         let opening = Opening {
             id: "try".to_owned(),
             addr,
-            role: Role::Mx,
-            secured: logs_in.then_some(Secured { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384" }),
+            role,
+            secured: is_secure.then_some(Secured { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384" }),
             rules: Arc::clone(&generation.snapshot),
             backend: generation.pool.capabilities(),
             familiar: shared.mark(addr).familiar,
@@ -128,7 +139,7 @@ impl Stage {
         };
         let mut out = Vec::new();
         let session = Session::open(opening, &mut out);
-        Self { generation, addr, client, session, now: clock.instant, login: None, inquiry, found: None, out }
+        Self { generation, addr, client, role, session, now: clock.instant, login: None, inquiry, found: None, out }
     }
 
     fn step(&mut self, input: Input) {
@@ -180,23 +191,26 @@ impl Stage {
                 return Some(Input::Facts(facts));
             }
             Output::Request(Request::Mail(mail, ..)) => {
-                let judged = users::message(shared, self.addr, self.login.as_ref(), Tally::Peek);
+                let judged =
+                    users::message(shared, &self.generation.snapshot, self.addr, self.login.as_ref(), Tally::Peek);
                 if let Err(reason) = judged
                     && !self.client.exempt
                 {
                     return Some(Input::OverRate(reason));
                 }
-                let domain = self.generation.snapshot.domain_to_look_up(&self.client, Role::Mx, &mail.path);
+                let domain = self.generation.snapshot.domain_to_look_up(&self.client, self.role, &mail.path);
                 self.inquiry.about_sender(domain);
                 step.passed_on = true;
                 return yes();
             }
             Output::Event(Event::Authenticated { user }) if !self.client.exempt => {
-                self.login = Login::new(shared, self.addr, &user, Tally::Peek);
+                self.login = Login::new(shared, &self.generation.snapshot, self.addr, &user, Tally::Peek);
             }
             Output::Request(Request::Auth(..)) => return Some(Input::Upstream(Upstream::Auth(AuthVerdict::Accepted))),
             Output::Request(Request::Rcpt(..)) => {
-                if let Some(Err(reason)) = self.login.as_mut().map(|login| login.ask(shared, self.addr)) {
+                if let Some(Err(reason)) =
+                    self.login.as_mut().map(|login| login.ask(shared, &self.generation.snapshot, self.addr))
+                {
                     return Some(Input::OverRate(reason));
                 }
                 step.passed_on = true;
@@ -218,14 +232,30 @@ fn note(reason: Reason, note: &str) -> String {
     if note.is_empty() { reason.text().to_owned() } else { format!("{} ({note})", reason.text()) }
 }
 
+/// How a client comes in at a port of the role that `attempt` names.
+fn doors(config: &Config, attempt: &Attempt) -> Vec<String> {
+    let role = attempt.role.label();
+    let doors: Vec<_> = config.listen.iter().filter(|listen| listen.role == attempt.role).collect();
+    if doors.is_empty() {
+        return vec![format!("no [[listen]] has role = \"{role}\": nobody can connect so")];
+    }
+    let behind = |listen: &&&Listen| !listen.balancers.is_empty() && !listen.balancers.contains(attempt.ip);
+    let through = doors.iter().filter(behind).map(|listen| {
+        format!("listen {}: through a balancer (proxy_protocol), in whose header {} stands", listen.address, attempt.ip)
+    });
+    through.collect()
+}
+
 /// What applies to `client`, in the words of the configuration.
 fn rules(
     shared: &Shared,
-    config: &Config,
+    generation: &Generation,
     client: &Client,
     arrival: &Arrival,
+    role: Role,
     explanation: &Explanation,
 ) -> Vec<String> {
+    let config = generation.config();
     if client.exempt {
         return vec!["exempt: no limit, check, delay or ban applies".to_owned()];
     }
@@ -236,10 +266,10 @@ fn rules(
         ];
     }
     let limits = &config.limits;
-    let source = arrival.source();
+    let source = arrival.source;
     let (of_source, of_network) = shared.sources.of(source);
     let or_none = |limit: u32| if limit == 0 { "none".to_owned() } else { limit.to_string() };
-    let count = |name: &str| explanation.counts.iter().find(|count| count.limit == name).map_or(0, |count| count.count);
+    let (counters, now) = (shared.feedback.counters(), crate::clock::now());
     let mut rules = vec![
         match client.may_relay {
             true => "relay.networks: may send anywhere, checks of strangers don't apply".to_owned(),
@@ -254,7 +284,7 @@ fn rules(
         format!(
             "limits.total_connections: {} of {}; {}",
             shared.sources.total(),
-            shared.sources.limits().total,
+            generation.limits().total,
             match arrival.standing {
                 Standing::Stranger => "a tenth is kept for sources with a history, and this one has none",
                 Standing::Known | Standing::Exempt => "with the tenth that is kept for sources with a history",
@@ -262,10 +292,14 @@ fn rules(
         ),
         format!(
             "limits.connections_per_minute: {} of {}",
-            count("connections_per_minute"),
+            counters.connections.view(source, now),
             or_none(limits.connections_per_minute)
         ),
-        format!("limits.messages_per_hour: {} of {}", count("messages_per_hour"), or_none(limits.messages_per_hour)),
+        format!(
+            "limits.messages_per_hour: {} of {}",
+            counters.messages.view(source, now),
+            or_none(limits.messages_per_hour)
+        ),
     ];
     for Listing { list, entry, .. } in &explanation.listed {
         rules.push(format!("blocklist {list}: has it by {entry}"));
@@ -275,7 +309,7 @@ fn rules(
         let (most, above) = (config.harvest.unknown_recipients, config.harvest.unknown_share * 100.0);
         rules.push(format!("harvest: {left} unforgiven unknown recipients of {most}, {share:.0} % of {above:.0} %"));
     }
-    if client.may_relay {
+    if client.may_relay || role != Role::Mx {
         return rules;
     }
     let checks = &config.checks;

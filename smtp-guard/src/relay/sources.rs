@@ -32,6 +32,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::addr::Source;
 use crate::clock::Instant;
+use crate::gate::Standing;
 use crate::ledger::networks::Network;
 
 /// How long a transaction waits for its client before its session may be made to go.
@@ -54,16 +55,6 @@ pub(super) struct Limits {
     pub(super) leaving: u32,
 }
 
-/// How much a client is trusted with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Counted, never limited, never made to go.
-    Exempt,
-    /// Its mail was accepted before, or it is one of ours.
-    Known,
-    Stranger,
-}
-
 /// What [`Seat::woken`] tells a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wake {
@@ -73,9 +64,8 @@ pub(super) enum Wake {
 }
 
 /// All sessions.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Sources {
-    limits: Mutex<Limits>,
     table: Mutex<Table>,
 }
 
@@ -138,14 +128,20 @@ type Idle = (bool, u64);
 type Victim = (Source, u64);
 
 impl Sources {
-    pub(super) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits: Mutex::new(limits), table: Mutex::default() })
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { table: Mutex::default() })
     }
 
     /// A place for one more session of `source`, or which limit is reached.
-    pub(super) fn enter(self: &Arc<Self>, source: Source, standing: Standing, now: Instant) -> Result<Seat, Reason> {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        limits: &Limits,
+        source: Source,
+        standing: Standing,
+        now: Instant,
+    ) -> Result<Seat, Reason> {
         let mut table = self.table();
-        let victim = table.room(&self.limits(), source, standing, now)?;
+        let victim = table.room(limits, source, standing, now)?;
         if let Some((_, victim)) = victim {
             table.cede(victim);
         }
@@ -155,8 +151,8 @@ impl Sources {
     }
 
     /// What [`Self::enter`] would say, without a change.
-    pub(super) fn peek(&self, source: Source, standing: Standing, now: Instant) -> Result<(), Reason> {
-        self.table().room(&self.limits(), source, standing, now).map(drop)
+    pub(super) fn peek(&self, limits: &Limits, source: Source, standing: Standing, now: Instant) -> Result<(), Reason> {
+        self.table().room(limits, source, standing, now).map(drop)
     }
 
     /// Wakes the sessions of `source`: it is banned.
@@ -192,30 +188,18 @@ impl Sources {
         table.total + table.leaving
     }
 
-    /// What bounds it.
-    pub(super) fn limits(&self) -> Limits {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// From here on `limits` bound it. Who has a place keeps it.
-    pub(super) fn set_limits(&self, limits: Limits) {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
-    }
-
     // A panic elsewhere can't leave the table half changed: nothing in between can panic.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Standing {
-    /// What of `limit` this client may use.
-    fn share(self, limit: u32) -> u32 {
-        match self {
-            Self::Exempt => u32::MAX,
-            Self::Known => limit,
-            Self::Stranger => limit - limit / RESERVE,
-        }
+/// What of `limit` a client of this standing may use.
+fn share(standing: Standing, limit: u32) -> u32 {
+    match standing {
+        Standing::Exempt => u32::MAX,
+        Standing::Known => limit,
+        Standing::Stranger => limit - limit / RESERVE,
     }
 }
 
@@ -235,9 +219,9 @@ impl Table {
             return Err(Reason::Connections);
         }
         let network = Network::of(source);
-        let full = if limits.of_network > 0 && self.of_network(network) >= standing.share(limits.of_network) {
+        let full = if limits.of_network > 0 && self.of_network(network) >= share(standing, limits.of_network) {
             (Reason::NetworkConnections, self.idle_neighbour(source, standing, now))
-        } else if self.total >= standing.share(limits.total) {
+        } else if self.total >= share(standing, limits.total) {
             (Reason::TotalConnections, self.idle_stranger(network, standing, now))
         } else {
             return Ok(None);

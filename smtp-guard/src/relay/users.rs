@@ -3,10 +3,11 @@
 use super::Shared;
 use crate::addr::{ClientAddr, Ipv6Prefix};
 use crate::config::Limits;
+use crate::gate::{self, Tally};
 use crate::ledger::networks::Network;
-use crate::observe::log::{SECURITY, printable};
+use crate::observe::log;
 use crate::rates::accounts::{AccountList, AccountView, Accounts, Over, Place, User};
-use crate::rates::{Room, Tally};
+use crate::snapshot::Snapshot;
 use smtp_guard_ebpf::reason::Reason;
 
 /// A user who has logged in, within one session.
@@ -21,7 +22,13 @@ pub(super) struct Login {
 
 impl Login {
     /// `name` was accepted from `addr`. `None`: nobody is called so, and nothing is counted.
-    pub(super) fn new(shared: &Shared, addr: ClientAddr, name: &str, tally: Tally) -> Option<Self> {
+    pub(super) fn new(
+        shared: &Shared,
+        snapshot: &Snapshot,
+        addr: ClientAddr,
+        name: &str,
+        tally: Tally,
+    ) -> Option<Self> {
         // Whatever makes a source by the configuration, a network of a user is a /24 or a /48.
         let network = Network::of(addr.source(Ipv6Prefix::default()));
         let login = Self { user: User::new(name)?, network, asked: None, tally };
@@ -29,14 +36,14 @@ impl Login {
         let _ = login.told(
             shared,
             addr,
-            accounts(shared).login(&limits(shared), &login.user, network, crate::clock::now(), tally),
+            accounts(shared).login(&snapshot.config().limits, &login.user, network, crate::clock::now(), tally),
         );
         Some(login)
     }
 
     /// Counts one more recipient, unless the user has sent to as many as he may.
-    pub(super) fn ask(&mut self, shared: &Shared, addr: ClientAddr) -> Result<(), Reason> {
-        let judged = accounts(shared).recipient(&limits(shared), &self.user, crate::clock::now(), self.tally);
+    pub(super) fn ask(&mut self, shared: &Shared, snapshot: &Snapshot, addr: ClientAddr) -> Result<(), Reason> {
+        let judged = accounts(shared).recipient(&snapshot.config().limits, &self.user, crate::clock::now(), self.tally);
         self.asked = Some(self.told(shared, addr, judged)?);
         Ok(())
     }
@@ -55,14 +62,7 @@ impl Login {
         judged.map_err(|Over { reason, first }| {
             if first && self.tally == Tally::Count {
                 shared.metrics.user_held(reason);
-                let (user, source) = (printable(self.user.name().as_bytes()), shared.text_of(addr));
-                tracing::warn!(
-                    target: SECURITY,
-                    user,
-                    source,
-                    reason = reason.label(),
-                    "user {user} held: {}; the last one from {source}", reason.text()
-                );
+                log::held(self.user.name(), reason, &shared.text_of(addr));
             }
             reason
         })
@@ -103,23 +103,20 @@ pub(super) fn told(shared: &Shared, user: &User) -> Vec<String> {
     told
 }
 
-/// Whether one more message may come from `addr`, and of the user who has `login`; counts it for both, or for neither.
-pub(super) fn message(shared: &Shared, addr: ClientAddr, login: Option<&Login>, tally: Tally) -> Result<(), Reason> {
-    let now = crate::clock::now();
-    let source = addr.source(shared.prefix);
-    let messages = &shared.feedback.counters().messages;
-    let of_source = || match tally {
-        Tally::Count => messages.count(source, now),
-        Tally::Peek if messages.view(source, now).is_some_and(|(count, most)| count >= most) => Room::Full,
-        Tally::Peek => Room::Free,
-    };
+/// Whether one more message may come from `addr`, and of the user who has `login`: `gate::message`, and the operator is told.
+pub(super) fn message(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    addr: ClientAddr,
+    login: Option<&Login>,
+    tally: Tally,
+) -> Result<(), Reason> {
+    let user = login.map(|login| (&login.user, login.network));
+    let counters = shared.feedback.counters();
+    let judged = gate::message(snapshot, counters, addr.source(shared.prefix), user, crate::clock::now(), tally);
     match login {
-        Some(login) => {
-            let judged = accounts(shared).message(&limits(shared), &login.user, login.network, now, tally, of_source);
-            login.told(shared, addr, judged)
-        }
-        None if of_source() == Room::Full => Err(Reason::MessageRate),
-        None => Ok(()),
+        Some(login) => login.told(shared, addr, judged),
+        None => judged.map_err(|over| over.reason),
     }
 }
 
@@ -127,7 +124,7 @@ fn accounts(shared: &Shared) -> &Accounts {
     &shared.feedback.counters().accounts
 }
 
-/// Those of now, also for sessions that began before: as the limits of sources are.
+/// Those of now, for whoever looks.
 fn limits(shared: &Shared) -> Limits {
     shared.current.load().config().limits.clone()
 }
@@ -137,7 +134,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::{AuthVia, Config};
+    use crate::config::{AuthVia, Config, Role};
     use crate::descriptors::Plan;
     use crate::observe::attempt::{Attempt, Step};
     use crate::observe::metrics::Metrics;
@@ -170,10 +167,11 @@ mod tests {
     #[tokio::test]
     async fn limits_are_one_users_in_all_his_sessions() {
         let shared = guard();
+        let snapshot = Arc::clone(&shared.current().snapshot);
         let here = addr("192.0.2.1");
-        let login = |name: &str| Login::new(&shared, here, name, Tally::Count).unwrap();
+        let login = |name: &str| Login::new(&shared, &snapshot, here, name, Tally::Count).unwrap();
         let (mut one, mut two, bob) = (login("Ann"), login(" ann "), login("bob"));
-        let mail = |login: Option<&Login>| message(&shared, here, login, Tally::Count);
+        let mail = |login: Option<&Login>| message(&shared, &snapshot, here, login, Tally::Count);
         assert_eq!([mail(Some(&one)), mail(Some(&two))], [Ok(()), Ok(())]);
         assert_eq!([mail(Some(&one)), mail(Some(&two))], [Err(Reason::UserMessageRate); 2]);
         assert_eq!(mail(Some(&bob)), Ok(()), "another user of the same host");
@@ -181,17 +179,20 @@ mod tests {
         assert_eq!([mail(Some(&bob)), mail(None)], [Err(Reason::MessageRate); 2]);
         assert_eq!(shared.account(&bob.user).unwrap().counts[0].count, 1, "nor the other way round");
         // Recipients that are asked for at once count until they are refused.
-        assert_eq!([one.ask(&shared, here), two.ask(&shared, here)], [Ok(()), Ok(())]);
+        assert_eq!([one.ask(&shared, &snapshot, here), two.ask(&shared, &snapshot, here)], [Ok(()), Ok(())]);
         one.settle(&shared, false);
-        assert_eq!(one.ask(&shared, here), Ok(()));
+        assert_eq!(one.ask(&shared, &snapshot, here), Ok(()));
         one.settle(&shared, true);
-        assert_eq!(one.ask(&shared, here), Err(Reason::UserRecipientRate));
+        assert_eq!(one.ask(&shared, &snapshot, here), Err(Reason::UserRecipientRate));
         two.settle(&shared, false);
         two.settle(&shared, false);
-        assert_eq!([one.ask(&shared, here), two.ask(&shared, here)], [Ok(()), Err(Reason::UserRecipientRate)]);
+        assert_eq!(
+            [one.ask(&shared, &snapshot, here), two.ask(&shared, &snapshot, here)],
+            [Ok(()), Err(Reason::UserRecipientRate)]
+        );
         // From elsewhere he gets in, and is held.
-        let thief = Login::new(&shared, addr("198.51.100.1"), "ann", Tally::Count).unwrap();
-        assert_eq!(message(&shared, here, Some(&thief), Tally::Count), Err(Reason::UserNetworks));
+        let thief = Login::new(&shared, &snapshot, addr("198.51.100.1"), "ann", Tally::Count).unwrap();
+        assert_eq!(message(&shared, &snapshot, here, Some(&thief), Tally::Count), Err(Reason::UserNetworks));
         for reason in ["user_message_rate", "user_recipient_rate", "user_networks"] {
             assert!(metric(&shared, &format!("smtp_guard_user_holds_total{{reason=\"{reason}\"}} 1")), "{reason}");
         }
@@ -206,9 +207,12 @@ mod tests {
             mail_from: Some("ann@example.org".to_owned()),
             rcpt_to: vec!["x@elsewhere.example".to_owned()],
             user: user.map(str::to_owned),
+            role: Role::Mx,
+            tls: false,
+            config: None,
         };
         let explanation = shared.feedback.explain(attempt.ip).await.unwrap();
-        let rehearsal = shared.rehearse(&attempt, explanation).await;
+        let rehearsal = shared.rehearse(&attempt, shared.current(), explanation).await;
         (rehearsal.rules, rehearsal.steps)
     }
 

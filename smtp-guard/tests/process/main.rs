@@ -49,6 +49,12 @@ impl Guard {
         guard
     }
 
+    /// None: a stand-in where only the file matters.
+    fn nobody() -> Self {
+        let child = Command::new("true").spawn().unwrap();
+        Self { child, address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), config: PathBuf::new() }
+    }
+
     /// Waits until `happened`.
     fn wait(&mut self, what: &str, mut happened: impl FnMut() -> bool) {
         let ends = Instant::now() + PATIENCE;

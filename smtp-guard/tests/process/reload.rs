@@ -168,6 +168,21 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("limits.connections", number(17), Try(first, "limits.connections: 0 of 17")),
         ("limits.connections_per_minute", number(1000), Try(first, "connections_per_minute: 0 of 1000")),
         ("limits.messages_per_hour", number(1000), Try(first, "messages_per_hour: 0 of 1000")),
+        (
+            "limits.user_messages_per_hour",
+            number(7),
+            Try("--from 192.0.2.1 --user bob", "limits.user_messages_per_hour: 0 of 7"),
+        ),
+        (
+            "limits.user_recipients_per_hour",
+            number(7),
+            Try("--from 192.0.2.1 --user bob", "limits.user_recipients_per_hour: 0 of 7"),
+        ),
+        (
+            "limits.user_networks_per_day",
+            number(7),
+            Try("--from 192.0.2.1 --user bob", "limits.user_networks_per_day: 0 of 7"),
+        ),
         ("limits.recipients", number(1), Try(two, "Too many recipients")),
         ("limits.message_size", text("2MiB"), Session(&["EHLO c"], "SIZE 2097152")),
         ("limits.failed_commands", number(1), Session(&["NONSENSE"], "421")),
@@ -548,4 +563,66 @@ fn counting_backend() -> Taken {
         }
     });
     Taken { address, subjects }
+}
+
+#[test]
+fn try_judges_by_a_file_that_is_not_in_force_and_at_every_kind_of_port() {
+    let mut world = World::new("");
+    let [pem, key] = certificate(&world, "one.example");
+    world.set("tls.certificate", Some(pem));
+    world.set("tls.key", Some(key));
+    world.set("auth.via", Some(text("dovecot")));
+    world.reload();
+    let candidate = |world: &World, change: &dyn Fn(&mut World)| {
+        let mut other =
+            World { directory: tempfile::tempdir().unwrap(), guard: Guard::nobody(), file: world.file.clone() };
+        other.guard.config = other.directory.path().join("new.toml");
+        change(&mut other);
+        other
+    };
+    let said = |file: &std::path::Path, words: &str| {
+        let output = Command::new(BINARY).arg("try").args(words.split(' ')).arg("--config").arg(file).output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let mail = "--from 192.0.2.1 --mail-from a@b.example --rcpt-to u@example.org";
+    let check = |change: &dyn Fn(&mut World), words: &str, parts: &[&str]| {
+        let other = candidate(&world, change);
+        let told = said(&other.config(), words);
+        for part in parts {
+            assert!(told.contains(part), "no {part:?} in {told}");
+        }
+    };
+    check(
+        &|new| new.set("relay.domains", Some(list(&["example.net"]))),
+        mail,
+        &["Judged by", "which is not in force: relay.domains", "Relay access denied"],
+    );
+    check(&|new| new.set("exempt", Some(list(&["192.0.2.1"]))), mail, &["exempt: no limit", "mail server's own reply"]);
+    check(&|new| new.set("limits.messages_per_hour", Some(Value::Integer(9))), mail, &["messages_per_hour: 0 of 9"]);
+    check(
+        &|new| new.set("limits.recipients", Some(Value::Integer(0))),
+        mail,
+        &["limits.recipients must be", "new.toml:"],
+    );
+    check(&|new| new.write(), mail, &["220 mx.example.org", "mail server's own reply"]);
+    let unchanged = said(&world.config(), mail);
+    assert!(!unchanged.contains("Judged by"), "{unchanged}");
+    check(
+        &|new| new.set("listen.0.role", Some(text("submission"))),
+        "--from 192.0.2.1 --role submission --mail-from a@b.example",
+        &["> MAIL FROM", "530"],
+    );
+    check(
+        &|new| new.set("listen.0.role", Some(text("submission"))),
+        "--from 192.0.2.1 --role submission --user ann --mail-from a@b.example --rcpt-to x@y.example",
+        &["AUTH as ann", "235", "mail server's own reply"],
+    );
+    check(&|new| new.write(), "--from 192.0.2.1 --role submissions", &["no [[listen]] has role = \"submissions\""]);
+    check(
+        &|new| new.set("listen.0.proxy_protocol", Some(list(&["192.0.2.77"]))),
+        "--from 192.0.2.1",
+        &["through a balancer (proxy_protocol), in whose header 192.0.2.1 stands"],
+    );
+    let status = status(&world.config());
+    assert!(status.contains("generation 2"), "a try changes nothing: {status}");
 }

@@ -1,13 +1,17 @@
-//! Facts from DNS by a real BIND: right answers, a server that freezes, dies and comes back, and zones that are dead.
+//! Facts from DNS by a real BIND: right answers, a server that freezes, dies and comes back, and zones that are dead, also many of
+//! them at once.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use smtp_guard::facts::dns::{Meter, Resolver, Zone};
-use smtp_guard_tests::{Host, Named, World};
+use smtp_guard_tests::{Guard, Host, Named, World, wait_for};
 use tokio::time::Instant;
+
+use crate::places::{Backend, Client, Served, Stopping, at_home_everywhere, tell};
 
 /// Long enough for anything that is answered.
 const PATIENT: Duration = Duration::from_secs(20);
@@ -179,4 +183,123 @@ fn bind_answers_freezes_dies_and_comes_back() {
         named.restart(&world);
         back(&resolver, "restarted").await;
     });
+}
+
+/// Sources that ask for dead zones, and sessions of each.
+const HOSTILE: [usize; 2] = [14, 20];
+/// Clean senders, and as many that are listed.
+const SENDERS: usize = 30;
+/// Zones whose server never answers.
+const DEAD: usize = 50;
+
+/// What RCPT hears from `from` on behalf of `domain`; one who is taken sends a message. Where it took to the end.
+fn deliver(from: IpAddr, domain: &str) -> (String, Served) {
+    let began = std::time::Instant::now();
+    let mut client = Client::connect(from, &format!("{}:25", World::EDGE_FOR_CLIENT)).unwrap();
+    assert_eq!(client.code(), "220");
+    let greeting = began.elapsed();
+    assert_eq!(client.say("EHLO client.example"), "250");
+    assert_eq!(client.say(&format!("MAIL FROM:<a@{domain}>")), "250");
+    let mut said = client.say("RCPT TO:<alice@example.org>");
+    if said == "250" {
+        assert_eq!(client.say("DATA"), "354");
+        said = client.say("Subject: x\r\n\r\nx\r\n.");
+    }
+    (said, Served { greeting, dot: began.elapsed() })
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn c1_dead_zones_of_some_keep_nobody_else_from_dns() {
+    // More than there are sessions: only places for look-ups are rare.
+    check_dead_zones("400");
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn c1_nor_from_a_backend_that_takes_fewer_connections_than_there_are_sessions() {
+    check_dead_zones("90");
+}
+
+/// What 30 clean and 30 listed senders hear while [`HOSTILE`] ask for dead zones.
+fn check_dead_zones(backend_connections: &str) {
+    let world = World::new();
+    let backend = Backend::start(&world);
+    let mut zone = "ns.silent. A 10.77.3.1\n".to_owned();
+    (0..DEAD).for_each(|n| zone += &format!("dead{n}. NS ns.silent.\n"));
+    for n in 0..SENDERS {
+        zone += &format!("clean{n}.example. MX 10 mail.clean{n}.example.\nmail.clean{n}.example. A 192.0.2.1\n");
+        zone += &format!("1.{}.18.198.bl.example. A 127.0.0.2\n", SENDERS + n);
+    }
+    let _named = Named::start(&world, &zone);
+    let servers = format!("[\"{}\"]", World::BACKEND);
+    let guard = Guard::start(
+        &world,
+        &[
+            ("dns.servers", &servers),
+            ("backend.connections", backend_connections),
+            ("checks.sender_domain", "\"enforce\""),
+            ("checks.dnsbl", "\"enforce\""),
+            ("+", "[[dnsbl]]\nzone = \"bl.example\""),
+        ],
+    );
+    at_home_everywhere(&world);
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let heard = std::thread::scope(|scope| {
+        // Hears all questions, and never answers.
+        let silent = scope.spawn(|| {
+            world.enter(Host::Edge);
+            UdpSocket::bind("10.77.3.1:53").unwrap()
+        });
+        let _silent = silent.join().unwrap();
+        let (world, stop, asked) = (&world, &stop, &asked);
+        let stopping = Stopping(stop);
+        let [sources, sessions] = HOSTILE;
+        for session in 0..sources * sessions {
+            scope.spawn(move || {
+                world.enter(Host::Attacker);
+                let from = format!("198.19.{}.1", session % sources).parse().unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    let Some(mut client) = Client::connect(from, &format!("{}:25", World::EDGE_FOR_ATTACKER)) else {
+                        continue;
+                    };
+                    let mut said = [client.code(), client.say("EHLO x")].concat();
+                    while !said.is_empty() && !stop.load(Ordering::Relaxed) {
+                        let n = asked.fetch_add(1, Ordering::Relaxed);
+                        client.say(&format!("MAIL FROM:<a@n{n}.dead{}>", n % DEAD));
+                        client.say("RCPT TO:<alice@example.org>");
+                        said = client.say("RSET");
+                    }
+                }
+            });
+        }
+        let all = || (asked.load(Ordering::Relaxed) >= sources * sessions).then_some(());
+        wait_for("all sessions ask", all, || guard.metrics());
+        let heard: Vec<_> = (0..2 * SENDERS)
+            .map(|n| {
+                let from = format!("198.18.{n}.1").parse().unwrap();
+                scope.spawn(move || {
+                    world.enter(Host::Client);
+                    // Not all at once.
+                    std::thread::sleep(Duration::from_millis(50) * (n % SENDERS) as u32);
+                    deliver(from, &format!("clean{}.example", n % SENDERS))
+                })
+            })
+            .collect();
+        let heard: Vec<_> = heard.into_iter().map(|client| client.join().unwrap()).collect();
+        drop(stopping);
+        heard
+    });
+    let (codes, served): (Vec<_>, Vec<_>) = heard.into_iter().unzip();
+    println!(
+        "{backend_connections} connections to the backend, {} mails of dead zones begun",
+        asked.load(Ordering::Relaxed)
+    );
+    tell("30 clean senders", &served[..SENDERS]);
+    tell("30 listed senders, refused", &served[SENDERS..]);
+    let of = |codes: &[String], class| codes.iter().filter(|code| code.starts_with(class)).count();
+    let (clean, listed) = codes.split_at(SENDERS);
+    assert_eq!((of(clean, '2'), of(listed, '5')), (SENDERS, SENDERS), "{codes:?}\n{}", guard.metrics());
+    drop(guard);
+    backend.end(&world);
 }

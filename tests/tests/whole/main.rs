@@ -30,3 +30,4 @@ mod tls;
 mod top;
 mod unprivileged;
 mod upgrade;
+mod users;

@@ -14,11 +14,11 @@ use smtp_guard_tests::{Guard, Host, World, long, wait_for};
 use socket2::{Domain, Socket, Type};
 
 /// A client at an address of its own.
-struct Client(BufReader<TcpStream>);
+pub(crate) struct Client(BufReader<TcpStream>);
 
 impl Client {
     /// Connects from `from`, on the host that this thread is on; `None`: it wasn't let through.
-    fn connect(from: IpAddr, server: &str) -> Option<Self> {
+    pub(crate) fn connect(from: IpAddr, server: &str) -> Option<Self> {
         let server: SocketAddr = server.parse().unwrap();
         let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
@@ -29,7 +29,7 @@ impl Client {
     }
 
     /// The code of the next reply; empty once the connection is closed.
-    fn code(&mut self) -> String {
+    pub(crate) fn code(&mut self) -> String {
         loop {
             let mut line = String::new();
             match self.0.read_line(&mut line) {
@@ -50,7 +50,7 @@ impl Client {
         Some(text.lines().last().unwrap_or_default().chars().take(3).collect())
     }
 
-    fn say(&mut self, line: &str) -> String {
+    pub(crate) fn say(&mut self, line: &str) -> String {
         self.send(line);
         self.code()
     }
@@ -62,9 +62,9 @@ impl Client {
 }
 
 /// How long a client waited for the greeting, and then for the answer to its dot.
-struct Served {
-    greeting: Duration,
-    dot: Duration,
+pub(crate) struct Served {
+    pub(crate) greeting: Duration,
+    pub(crate) dot: Duration,
 }
 
 /// 30 honest strangers of one network each, on the client's host: each sends a message, and stays as a sender with more mail does.
@@ -101,7 +101,7 @@ fn honest(world: &World, at_once: bool) -> Vec<Served> {
 }
 
 /// Figures to be printed: nothing is asserted of them.
-fn tell(what: &str, served: &[Served]) {
+pub(crate) fn tell(what: &str, served: &[Served]) {
     for (name, time) in
         [("the greeting", (|served| served.greeting) as fn(&Served) -> Duration), ("the dot", |served| served.dot)]
     {
@@ -115,11 +115,13 @@ fn tell(what: &str, served: &[Served]) {
     }
 }
 
-/// Makes attacker and client be at home at many addresses: fd78::/16, and 198.18.0.0/16.
-fn at_home_everywhere(world: &World) {
+/// Makes attacker and client be at home at many addresses: fd78::/16 and 198.19.0.0/16, and 198.18.0.0/16.
+pub(crate) fn at_home_everywhere(world: &World) {
     world.sysctl(Host::Attacker, "ipv6/ip_nonlocal_bind", "1");
     world.ip(Host::Attacker, &["-6", "route", "add", "local", "fd78::/16", "dev", "lo"]);
     world.ip(Host::Edge, &["-6", "route", "add", "fd78::/16", "via", "fd77:1::2", "dev", "att0"]);
+    world.ip(Host::Attacker, &["route", "add", "local", "198.19.0.0/16", "dev", "lo"]);
+    world.ip(Host::Edge, &["route", "add", "198.19.0.0/16", "via", World::ATTACKER, "dev", "att0"]);
     world.ip(Host::Client, &["route", "add", "local", "198.18.0.0/16", "dev", "lo"]);
     world.ip(Host::Edge, &["route", "add", "198.18.0.0/16", "via", World::CLIENT, "dev", "cli0"]);
 }
@@ -160,14 +162,14 @@ fn c2_honest_strangers_are_served_while_one_48_holds_all_it_can_get() {
 }
 
 /// A backend that takes all mail, and has the kernel count its connections whenever one is made.
-struct Backend {
+pub(crate) struct Backend {
     most: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,
     listening: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Backend {
-    fn start(world: &World) -> Self {
+    pub(crate) fn start(world: &World) -> Self {
         let (most, ends) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (counted, over) = (Arc::clone(&most), Arc::clone(&ends));
         let listening = std::thread::scope(|scope| {
@@ -190,7 +192,7 @@ impl Backend {
     }
 
     /// Ends it.
-    fn end(mut self, world: &World) {
+    pub(crate) fn end(mut self, world: &World) {
         self.ends.store(true, Ordering::Relaxed);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -299,7 +301,7 @@ fn c3_thousands_that_say_mail_share_the_backend_with_honest_strangers() {
 }
 
 /// Stops others when it is dropped, also by a panic.
-struct Stopping<'a>(&'a AtomicBool);
+pub(crate) struct Stopping<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Stopping<'_> {
     fn drop(&mut self) {

@@ -1,9 +1,9 @@
 //! Keys whose value is one word of several.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Who connects to a socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Other mail servers.
@@ -16,8 +16,14 @@ pub enum Role {
 }
 
 impl Role {
-    pub(super) const NAMES: [(&str, Self); 3] =
+    /// Each with its name in the configuration.
+    pub const NAMES: [(&str, Self); 3] =
         [("mx", Self::Mx), ("submission", Self::Submission), ("submissions", Self::Submissions)];
+
+    /// Its name in the configuration.
+    pub fn label(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, role)| *role == self).map_or("mx", |(name, _)| name)
+    }
 }
 
 /// Who judges credentials.

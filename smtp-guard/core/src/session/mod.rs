@@ -306,6 +306,11 @@ impl Session {
         matches!(self.state, State::Asked(_) | State::Consulting(_) | State::Dot { .. })
     }
 
+    /// Whether the backend is asked, or whoever judges credentials.
+    pub fn asks_backend(&self) -> bool {
+        matches!(self.state, State::Asked(_) | State::Dot { .. })
+    }
+
     /// Whether there is a transaction that may still come to something.
     pub fn is_under_way(&self) -> bool {
         self.transaction.as_ref().is_some_and(|transaction| !transaction.lost)

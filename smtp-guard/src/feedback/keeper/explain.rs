@@ -23,8 +23,11 @@ impl Keeper {
             }
         });
         let mark = self.marks.of(source, both.instant);
-        let counts =
-            [("connections_per_minute", &self.counters.connections), ("messages_per_hour", &self.counters.messages)];
+        let limits = &self.snapshot.config().limits;
+        let counts = [
+            ("connections_per_minute", &self.counters.connections, limits.connections_per_minute),
+            ("messages_per_hour", &self.counters.messages, limits.messages_per_hour),
+        ];
         Explanation {
             source: self.text(source),
             exempt: self.snapshot.config().exempt.contains(ip),
@@ -55,9 +58,11 @@ impl Keeper {
             }),
             counts: counts
                 .into_iter()
-                .filter_map(|(limit, rates)| {
-                    let (count, most) = rates.view(source, both.instant)?;
-                    Some(CountView { limit: limit.to_owned(), count: count.into(), most: most.into() })
+                .filter(|(.., most)| *most > 0)
+                .map(|(limit, rates, most)| CountView {
+                    limit: limit.to_owned(),
+                    count: rates.view(source, both.instant).into(),
+                    most: most.into(),
                 })
                 .collect(),
             connections,

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::clock::Instant;
 use crate::decision::ControlError;
 use crate::decision::{Ban, Decision, Origin};
-use crate::observe::log::{SECURITY, printable};
+use crate::observe::log::{self, printable};
 use crate::rates::accounts::{AccountView, Hold, User};
 
 impl Keeper {
@@ -86,19 +86,11 @@ impl Keeper {
     ) -> Result<(AccountView, oneshot::Receiver<()>), ControlError> {
         let both = crate::clock::both();
         let until = length.map_or(Instant::NEVER, |length| both.instant.after(length));
-        let hold = Hold { since: both.instant, until, text };
-        let told = printable(hold.text.as_bytes());
+        let hold = Hold { since: both.instant, until, text: text.clone() };
         self.counters.accounts.hold(user.clone(), hold).map_err(|_| ControlError::TooManyHolds)?;
         self.save_hold(user.clone(), &both);
         self.meter.user_held(Reason::UserHeld);
-        let (name, seconds) = (printable(user.name().as_bytes()), length.map(|length| length.as_secs()));
-        tracing::warn!(
-            target: SECURITY,
-            user = name,
-            reason = Reason::UserHeld.label(),
-            seconds,
-            "user {name} held by the administrator: {told}"
-        );
+        log::held_by_operator(user.name(), length.map(|length| length.as_secs()), &text);
         let view = self.counters.accounts.view(&self.snapshot.config().limits, &user, &both);
         view.map(|view| (view, self.store.written())).ok_or(ControlError::TooManyHolds)
     }

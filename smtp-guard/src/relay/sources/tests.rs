@@ -14,8 +14,8 @@ fn host(network: u32, host: u32) -> Source {
 
 #[test]
 fn limits_are_exact_and_seats_come_back() {
-    let sources = Sources::new(ROOM);
-    let enter = |source, standing| sources.enter(source, standing, at(0));
+    let (sources, limits) = (Sources::new(), ROOM);
+    let enter = |source, standing| sources.enter(&limits, source, standing, at(0));
     let (a, b) = (host(1, 1), host(1, 2));
     let first = enter(a, Standing::Known).unwrap();
     let second = enter(a, Standing::Known).unwrap();
@@ -35,11 +35,11 @@ fn limits_are_exact_and_seats_come_back() {
 /// How many of `clients` are let in, each a stranger that is at work, and what the next one hears.
 #[track_caller]
 fn check(limits: Limits, standing: Standing, clients: impl Iterator<Item = Source>, places: usize, then: Reason) {
-    let sources = Sources::new(limits);
+    let sources = Sources::new();
     let mut seats = Vec::new();
     for client in clients {
-        let peeked = sources.peek(client, standing, at(0));
-        match sources.enter(client, standing, at(0)) {
+        let peeked = sources.peek(&limits, client, standing, at(0));
+        match sources.enter(&limits, client, standing, at(0)) {
             Ok(seat) => {
                 assert_eq!(peeked, Ok(()));
                 seat.works();
@@ -73,8 +73,8 @@ fn c2_a_network_holds_no_more_than_its_ceiling() {
 
 #[test]
 fn c2_idle_strangers_of_whoever_holds_most_make_room() {
-    let sources = Sources::new(Limits { of_source: 20, of_network: 0, total: 19, leaving: LEAVING });
-    let enter = |source, now| sources.enter(source, Standing::Stranger, at(now));
+    let (sources, limits) = (Sources::new(), Limits { of_source: 20, of_network: 0, total: 19, leaving: LEAVING });
+    let enter = |source, now| sources.enter(&limits, source, Standing::Stranger, at(now));
     // 18 places for strangers: 12 of one network, 4 of another, 2 of others.
     let seats: Vec<_> = (0..12)
         .map(|n| host(1, n as u32 % 6))
@@ -86,7 +86,7 @@ fn c2_idle_strangers_of_whoever_holds_most_make_room() {
     seats[0].works();
     seats[2].trust();
     seats[3].waits(true, at(20));
-    assert_eq!(sources.peek(host(1, 9), Standing::Stranger, at(20)), Err(Reason::TotalConnections));
+    assert_eq!(sources.peek(&limits, host(1, 9), Standing::Stranger, at(20)), Err(Reason::TotalConnections));
     assert_eq!(enter(host(1, 9), 20).unwrap_err(), Reason::TotalConnections, "whoever holds most displaces nobody");
     let honest = enter(host(5, 1), 20).unwrap();
     assert_eq!((ceded(), honest.displaced()), (vec![1], Some(Reason::TotalConnections)), "the longest idle");
@@ -108,15 +108,16 @@ fn c2_idle_strangers_of_whoever_holds_most_make_room() {
 
 #[test]
 fn c2_the_reserve_is_for_sources_with_a_history() {
-    let sources = Sources::new(Limits { of_source: 20, of_network: 0, total: 10, leaving: LEAVING });
-    let strangers: Vec<_> = (0..9).map(|n| sources.enter(host(n, 1), Standing::Stranger, at(0)).unwrap()).collect();
+    let (sources, limits) = (Sources::new(), Limits { of_source: 20, of_network: 0, total: 10, leaving: LEAVING });
+    let strangers: Vec<_> =
+        (0..9).map(|n| sources.enter(&limits, host(n, 1), Standing::Stranger, at(0)).unwrap()).collect();
     strangers.iter().for_each(Seat::works);
-    assert_eq!(sources.enter(host(20, 1), Standing::Stranger, at(0)).unwrap_err(), Reason::TotalConnections);
-    let known = sources.enter(host(20, 1), Standing::Known, at(0)).unwrap();
-    assert_eq!(sources.enter(host(21, 1), Standing::Known, at(0)).unwrap_err(), Reason::TotalConnections);
+    assert_eq!(sources.enter(&limits, host(20, 1), Standing::Stranger, at(0)).unwrap_err(), Reason::TotalConnections);
+    let known = sources.enter(&limits, host(20, 1), Standing::Known, at(0)).unwrap();
+    assert_eq!(sources.enter(&limits, host(21, 1), Standing::Known, at(0)).unwrap_err(), Reason::TotalConnections);
     // Before a source with a history is turned away any idle stranger goes, whatever it holds.
     strangers[4].waits(false, at(1));
-    let other = sources.enter(host(21, 1), Standing::Known, at(1)).unwrap();
+    let other = sources.enter(&limits, host(21, 1), Standing::Known, at(1)).unwrap();
     assert!(strangers[4].has_ceded() && !known.has_ceded());
     assert_eq!(sources.total(), 10);
     drop(other);
@@ -124,20 +125,23 @@ fn c2_the_reserve_is_for_sources_with_a_history() {
 
 #[test]
 fn c2_within_a_network_the_source_that_holds_most_makes_room() {
-    let sources = Sources::new(Limits { of_source: 20, of_network: 20, total: 1000, leaving: LEAVING });
-    let greedy: Vec<_> = (0..18).map(|_| sources.enter(host(1, 1), Standing::Stranger, at(0)).unwrap()).collect();
-    let honest = sources.enter(host(1, 2), Standing::Stranger, at(1)).unwrap();
+    let (sources, limits) = (Sources::new(), Limits { of_source: 20, of_network: 20, total: 1000, leaving: LEAVING });
+    let greedy: Vec<_> =
+        (0..18).map(|_| sources.enter(&limits, host(1, 1), Standing::Stranger, at(0)).unwrap()).collect();
+    let honest = sources.enter(&limits, host(1, 2), Standing::Stranger, at(1)).unwrap();
     assert_eq!(honest.displaced(), Some(Reason::NetworkConnections));
     assert_eq!(greedy.iter().filter(|seat| seat.has_ceded()).count(), 1);
-    assert_eq!(sources.enter(host(1, 1), Standing::Stranger, at(1)).unwrap_err(), Reason::NetworkConnections);
+    assert_eq!(sources.enter(&limits, host(1, 1), Standing::Stranger, at(1)).unwrap_err(), Reason::NetworkConnections);
     assert_eq!(sources.of(host(1, 2)), (1, 18));
 }
 
 #[test]
 fn c2_those_that_make_room_are_bounded() {
-    let sources = Sources::new(Limits { of_source: 10_000, of_network: 0, total: 4_000, leaving: LEAVING });
-    let idle: Vec<_> = (0..3_600).map(|_| sources.enter(host(1, 1), Standing::Stranger, at(0)).unwrap()).collect();
-    let newcomers = (2..).map(|n| sources.enter(host(n, 1), Standing::Stranger, at(0)));
+    let (sources, limits) =
+        (Sources::new(), Limits { of_source: 10_000, of_network: 0, total: 4_000, leaving: LEAVING });
+    let idle: Vec<_> =
+        (0..3_600).map(|_| sources.enter(&limits, host(1, 1), Standing::Stranger, at(0)).unwrap()).collect();
+    let newcomers = (2..).map(|n| sources.enter(&limits, host(n, 1), Standing::Stranger, at(0)));
     let newcomers: Vec<_> = newcomers.take_while(Result::is_ok).collect();
     assert_eq!(newcomers.len() as u32, LEAVING);
     drop(idle);
@@ -146,8 +150,8 @@ fn c2_those_that_make_room_are_bounded() {
 
 #[tokio::test]
 async fn a_ban_wakes_the_sessions_of_its_source_only() {
-    let sources = Sources::new(ROOM);
-    let enter = |source| sources.enter(source, Standing::Known, at(0)).unwrap();
+    let (sources, limits) = (Sources::new(), ROOM);
+    let enter = |source| sources.enter(&limits, source, Standing::Known, at(0)).unwrap();
     let banned = |reason| Some(Wake::Banned(reason));
     let (mut first, mut other) = (enter(host(1, 1)), enter(host(1, 2)));
     sources.ban(host(1, 1), Reason::Harvest);
@@ -166,8 +170,8 @@ async fn a_ban_wakes_the_sessions_of_its_source_only() {
 
 #[tokio::test]
 async fn a_session_that_gives_way_is_told_once() {
-    let sources = Sources::new(Limits { of_source: 2, of_network: 0, total: 2, leaving: LEAVING });
-    let enter = |n| sources.enter(host(n, 1), Standing::Stranger, at(u64::from(n))).unwrap();
+    let (sources, limits) = (Sources::new(), Limits { of_source: 2, of_network: 0, total: 2, leaving: LEAVING });
+    let enter = |n| sources.enter(&limits, host(n, 1), Standing::Stranger, at(u64::from(n))).unwrap();
     let (mut first, mut second) = (enter(1), enter(2));
     let _third = enter(3);
     let _fourth = enter(4);
