@@ -9,14 +9,23 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::rate::Bucket;
 
 /// Version of everything in this file, and of the layouts in `filter.rs`, `lists.rs` and `near.rs`. It names the pin directory
-/// (`v4`), so planes of different versions never meet.
-pub const ABI_VERSION: u32 = 4;
+/// (`v5`), so planes of different versions never meet.
+pub const ABI_VERSION: u32 = 5;
 
 /// Words of the map PORTS: one bit for each port.
 pub const PORT_WORDS: u32 = 1024;
 
 /// Networks that each of the maps EXEMPT_V4 and EXEMPT_V6 holds.
 pub const EXEMPT_ENTRIES: u32 = 4096;
+
+/// Networks that the map NETWORKS holds.
+pub const NETWORK_ENTRIES: u32 = 65_536;
+
+/// Key of the map NETWORKS, a trie: the first `length` bits of the [`Source`] `bits`, both families in one.
+#[inline(always)]
+pub const fn network_key(length: u32, bits: u64) -> [u32; 3] {
+    [length, ((bits >> 32) as u32).to_be(), (bits as u32).to_be()]
+}
 
 /// What is counted and banned: one IPv4 address, or one IPv6 prefix of at most /64.
 ///
@@ -137,7 +146,7 @@ impl Family {
     }
 }
 
-/// Value of the map BANS, keyed by [`Source`].
+/// Value of the maps BANS, keyed by [`Source`], and NETWORKS, keyed by [`network_key`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ban {
@@ -145,7 +154,8 @@ pub struct Ban {
     pub until_ns: u64,
     /// [`crate::reason::Reason`] by number.
     pub reason: u32,
-    /// Version of the exempt list ([`Settings::exempt_version`]) that holds no address of this source; 0: not known.
+    /// Version of the exempt list ([`Settings::exempt_version`]) that holds no address of this source or network; 0: not
+    /// known.
     pub spares: u32,
 }
 
@@ -220,7 +230,8 @@ pub struct Settings {
     /// Changes with the exempt list, and is never 0 once that is written. What was checked against this version of the
     /// list needs no look-up in it.
     pub exempt_version: u32,
-    pub _pad: u32,
+    /// Whether NETWORKS may hold anything; 0: nobody needs to look.
+    pub networks: u32,
     /// New connections of a source.
     pub rate_interval_ns: u64,
     pub rate_burst_ns: u64,
@@ -238,6 +249,7 @@ impl Settings {
         bytes[8..16].copy_from_slice(&self.ipv6_mask.to_ne_bytes());
         bytes[16..24].copy_from_slice(&self.netns_cookie.to_ne_bytes());
         bytes[24..28].copy_from_slice(&self.exempt_version.to_ne_bytes());
+        bytes[28..32].copy_from_slice(&self.networks.to_ne_bytes());
         bytes[32..40].copy_from_slice(&self.rate_interval_ns.to_ne_bytes());
         bytes[40..48].copy_from_slice(&self.rate_burst_ns.to_ne_bytes());
         bytes
@@ -253,7 +265,7 @@ impl Settings {
             ipv6_mask: word(8),
             netns_cookie: word(16),
             exempt_version: half(24),
-            _pad: 0,
+            networks: half(28),
             rate_interval_ns: word(32),
             rate_burst_ns: word(40),
         }

@@ -1,7 +1,7 @@
 //! A packet and what the maps know of its source, to a verdict. Knows no bytes.
 //!
 //! The order is that of the meaning: what isn't ours passes; the exempt list wins over everything; then listed networks
-//! and bans; then, for a segment that opens a connection, the rate of new connections and the ceiling of established ones.
+//! and bans, of sources and of networks; then, for a segment that opens a connection, the rate of new connections and the ceiling of established ones.
 //!
 //! A look-up is made only where it decides. The exempt list would cost more than all others together, so who writes bans
 //! and lists leaves exempt addresses out and says which version of the list that was; only where that isn't the version in
@@ -25,6 +25,9 @@ pub trait Findings {
     fn listed(&self, address: &Address) -> Option<u32>;
     /// The ban of `source`, in force or over.
     fn ban(&self, source: Source) -> Option<Ban>;
+    /// The ban of the narrowest network that holds `source` and has one, in force or over. Where it is over, so are those of
+    /// all wider ones.
+    fn network_ban(&self, source: Source) -> Option<Ban>;
     /// The version of the exempt list.
     fn exempt_version(&self) -> u32;
     /// Whether `address` is exempt.
@@ -85,9 +88,8 @@ fn against(segment: &Segment, findings: &impl Findings) -> Option<Against> {
         return Some(Against { reason: Reason::Listed, spares });
     }
     let source = findings.source(&segment.source);
-    if let Some(ban) = findings.ban(source)
-        && findings.now_ns() < ban.until_ns
-    {
+    let in_force = |ban: &Ban| findings.now_ns() < ban.until_ns;
+    if let Some(ban) = findings.ban(source).filter(in_force).or_else(|| findings.network_ban(source).filter(in_force)) {
         // A number that this version doesn't know was written by a newer one: still a ban.
         return Some(Against {
             reason: Reason::from_number(ban.reason).unwrap_or(Reason::Operator),

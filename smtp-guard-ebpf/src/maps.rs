@@ -7,7 +7,9 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, lpm_trie::Key};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
-use smtp_guard_ebpf::abi::{Ban, Connections, EXEMPT_ENTRIES, Family, PORT_WORDS, Settings, Source};
+use smtp_guard_ebpf::abi::{
+    Ban, Connections, EXEMPT_ENTRIES, Family, NETWORK_ENTRIES, PORT_WORDS, Settings, Source, network_key,
+};
 use smtp_guard_ebpf::decide::Findings;
 use smtp_guard_ebpf::event::{Dropped, EVENTS_BYTES, Sampling};
 use smtp_guard_ebpf::filter::{self, Bit};
@@ -38,6 +40,9 @@ static NEAR: Array<[u64; near::WORDS], { near::ELEMENTS as usize }, { BPF_F_MMAP
 /// Written by user space only.
 #[btf_map]
 static BANS: HashMap<u64, Ban, 1024, NO_PREALLOC> = HashMap::new();
+/// Bans of networks, by [`network_key`]. Written by user space only.
+#[btf_map]
+static NETWORKS: LpmTrie<[u8; 8], Ban, { NETWORK_ENTRIES as usize }> = LpmTrie::new();
 /// See [`lists`]. Written by user space only.
 #[btf_map]
 static LISTS: Array<[u64; CHUNK], { ELEMENTS as usize }> = Array::new();
@@ -205,6 +210,22 @@ impl Findings for Kernel {
         }
         // SAFETY: user space replaces values as a whole (a new element), so a reader never sees half a one.
         unsafe { BANS.get(source.0) }.copied()
+    }
+
+    #[inline(always)]
+    fn network_ban(&self, source: Source) -> Option<Ban> {
+        if settings()?.networks == 0 {
+            return None;
+        }
+        let [length, high, low] = network_key(64, source.0);
+        let mut key = Key::new(length, [0u8; 8]);
+        let data = (&raw mut key.data).cast::<[u32; 2]>();
+        // SAFETY: two words are as long as the array of 8 bytes, and the key's begins at a multiple of 4. Word by word, as below.
+        unsafe {
+            (&raw mut (*data)[0]).write_volatile(high);
+            (&raw mut (*data)[1]).write_volatile(low);
+        }
+        NETWORKS.get(&key).copied()
     }
 
     #[inline(always)]

@@ -253,6 +253,7 @@ fn an_ipv4_host_behind_nat64_is_that_host() {
 struct Maps {
     listed: Option<u32>,
     bans: HashMap<Source, Ban>,
+    network: Option<Ban>,
     exempt: Vec<Address>,
     exempt_version: u32,
     connections: HashMap<Source, Connections>,
@@ -271,6 +272,9 @@ impl Findings for Maps {
     }
     fn ban(&self, source: Source) -> Option<Ban> {
         self.bans.get(&source).copied()
+    }
+    fn network_ban(&self, _source: Source) -> Option<Ban> {
+        self.network
     }
     fn exempt_version(&self) -> u32 {
         self.exempt_version
@@ -298,6 +302,8 @@ fn verdicts_in_their_order() {
     let source = address.source(u64::MAX);
     let ban = Ban { until_ns: 100, reason: Reason::Harvest as u32, spares: 7 };
     let banned = || Maps { bans: [(source, ban)].into(), ..Maps::default() };
+    let network = Ban { until_ns: 200, reason: Reason::Operator as u32, spares: 7 };
+    let within = || Maps { network: Some(network), ..Maps::default() };
     let has = |count, full_ns| [(source, Connections { count, full_ns })].into();
     let full = || Maps { connections: has(3, 0), ceiling: 3, ..Maps::default() };
     let fast = || Maps { connections: has(0, 1000), rate: 6, now_ns: 499, ..Maps::default() };
@@ -322,6 +328,23 @@ fn verdicts_in_their_order() {
         ("ban over", ack, Maps { now_ns: 100, ..banned() }, pass(Reason::Clean)),
         ("banned, but exempt", ack, exempt(banned()), pass(Reason::Exempt)),
         ("banned, and checked against this exempt list", ack, exempt(version(7, banned())), drop(Reason::Harvest)),
+        ("in a banned network", ack, within(), drop(Reason::Operator)),
+        ("in a banned network, whose ban is over", ack, Maps { now_ns: 200, ..within() }, pass(Reason::Clean)),
+        ("banned in a banned network", ack, Maps { bans: banned().bans, ..within() }, drop(Reason::Harvest)),
+        (
+            "own ban over in a banned network",
+            ack,
+            Maps { bans: banned().bans, now_ns: 100, ..within() },
+            drop(Reason::Operator),
+        ),
+        ("in a banned network, but exempt", ack, exempt(within()), pass(Reason::Exempt)),
+        ("in a banned network, and checked", ack, exempt(version(7, within())), drop(Reason::Operator)),
+        (
+            "in a banned network and at the ceiling",
+            syn,
+            Maps { network: Some(network), ..full() },
+            drop(Reason::Operator),
+        ),
         ("at the ceiling", syn, full(), drop(Reason::Connections)),
         ("at the ceiling, but not a new one", ack, full(), pass(Reason::Clean)),
         ("below the ceiling", syn, Maps { ceiling: 4, ..full() }, pass(Reason::Clean)),

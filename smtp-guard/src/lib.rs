@@ -3,6 +3,7 @@
 //! Data flows one way; `ARCHITECTURE.md` draws it. Unsafe code is denied everywhere but in `edge::sys`, the one fence.
 
 pub mod blocklist;
+pub mod bound;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -18,5 +19,5 @@ pub mod stamp;
 pub mod store;
 
 pub use smtp_guard_core::{
-    addr, decision, gate, ledger, marks, offence, policy, printable, rates, session, snapshot, wire,
+    addr, decision, gate, key, ledger, marks, offence, policy, printable, rates, session, snapshot, wire,
 };

@@ -14,8 +14,9 @@ use smtp_guard::addr::Ipv6Prefix;
 use smtp_guard::cli::admin_client::AdminClient;
 use smtp_guard::clock::{Instant, WallTime};
 use smtp_guard::config::{Config, Limits};
-use smtp_guard::decision::{Decision, Explanation};
+use smtp_guard::decision::{Decision, Entry, Explanation, Imported, Kept};
 use smtp_guard::edge::events::Sample;
+use smtp_guard::key::Who;
 use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
 use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
 use smtp_guard::observe::drops::Drops;
@@ -60,7 +61,7 @@ impl Running for One {
 
 /// Decisions in memory. 192.0.2.99 is exempt; 192.0.2.98 finds the ledger gone. Accounts are real ones.
 #[derive(Clone, Default)]
-struct Ledger(Arc<Mutex<BTreeMap<IpAddr, Decision>>>, Arc<Accounts>);
+struct Ledger(Arc<Mutex<BTreeMap<Who, Decision>>>, Arc<Accounts>);
 
 fn limits() -> Limits {
     Config::builtin().limits
@@ -78,7 +79,7 @@ impl Control for Ledger {
         self.decisions().await
     }
 
-    async fn add(&self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, Refusal> {
+    async fn add(&self, ip: Who, length: Duration, text: String) -> Result<Kept<Decision>, Refusal> {
         match ip.to_string().as_str() {
             EXEMPT => return Err(Refusal::Refused(format!("{ip} is exempt"))),
             GONE => return Err(Refusal::Unavailable(String::from("the ledger has stopped"))),
@@ -95,15 +96,28 @@ impl Control for Ledger {
             evidence: Vec::new(),
         };
         self.0.lock().unwrap().insert(ip, decision.clone());
-        Ok(decision)
+        Ok(saved(decision))
     }
 
-    async fn delete(&self, ip: IpAddr) -> Result<Option<Decision>, Refusal> {
-        Ok(self.0.lock().unwrap().remove(&ip))
+    async fn import(&self, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, Refusal> {
+        let mut done = Imported::default();
+        for (place, Entry { who, seconds, text: own }) in entries.into_iter().enumerate() {
+            let length = Duration::from_secs(seconds.unwrap_or_default());
+            match self.add(who, length, own.unwrap_or_else(|| text.clone())).await {
+                Ok(_) => done.added += 1,
+                Err(Refusal::Refused(why)) => done.refused.push((place, why)),
+                Err(unavailable) => return Err(unavailable),
+            }
+        }
+        Ok(saved(done))
     }
 
-    async fn delete_all(&self) -> Result<usize, Refusal> {
-        Ok(std::mem::take(&mut *self.0.lock().unwrap()).len())
+    async fn delete(&self, ip: Who) -> Result<Option<Kept<Decision>>, Refusal> {
+        Ok(self.0.lock().unwrap().remove(&ip).map(saved))
+    }
+
+    async fn delete_all(&self) -> Result<Kept<usize>, Refusal> {
+        Ok(saved(std::mem::take(&mut *self.0.lock().unwrap()).len()))
     }
 
     async fn accounts(&self) -> Result<AccountList, Refusal> {
@@ -146,7 +160,8 @@ impl Control for Ledger {
             exempt: ip.to_string() == EXEMPT,
             may_relay: false,
             familiar: false,
-            decision: self.0.lock().unwrap().get(&ip).cloned(),
+            decision: self.0.lock().unwrap().get(&ip.into()).cloned(),
+            networks: Vec::new(),
             listed: Vec::new(),
             deferred_until: None,
             ledger: None,
@@ -155,6 +170,10 @@ impl Control for Ledger {
             notes: Vec::new(),
         })
     }
+}
+
+fn saved<T>(what: T) -> Kept<T> {
+    Kept { what, saved: true }
 }
 
 /// A guard's admin API in a runtime of its own.
@@ -205,19 +224,21 @@ fn decisions_are_made_listed_explained_and_lifted() {
     let guard = Guard::start();
     let client = guard.client();
     assert!(client.decisions().unwrap().is_empty());
-    let made = client.add(&add("192.0.2.1", 3600, "too much")).unwrap();
+    let made = client.add(&add("192.0.2.1", 3600, "too much")).unwrap().what;
     assert_eq!((made.source.as_str(), made.text.as_str()), ("192.0.2.1", "too much"));
     assert_eq!(made.until.as_ms(), 3_600_000);
     client.add(&add("::ffff:192.0.2.2", 1, "x")).unwrap();
     client.add(&add("2001:db8::1", 1, "x")).unwrap();
+    client.add(&add("198.51.100.0/24", 1, "x")).unwrap();
     let sources: Vec<_> = client.decisions().unwrap().into_iter().map(|d| d.source).collect();
-    assert_eq!(sources, ["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
+    assert_eq!(sources, ["192.0.2.1", "192.0.2.2", "198.51.100.0/24", "2001:db8::1"]);
     assert!(client.explain("192.0.2.1".parse().unwrap()).unwrap().decision.is_some());
     assert!(client.explain("2001:db8::2".parse().unwrap()).unwrap().decision.is_none());
-    assert_eq!(client.delete("192.0.2.1".parse().unwrap()).unwrap().source, "192.0.2.1");
+    assert_eq!(client.delete("192.0.2.1".parse().unwrap()).unwrap().what.source, "192.0.2.1");
+    assert_eq!(client.delete("198.51.100.0/24".parse().unwrap()).unwrap().what.source, "198.51.100.0/24");
     let error = client.delete("192.0.2.1".parse().unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "192.0.2.1 is not blocked");
-    assert_eq!(client.delete_all().unwrap().deleted, 2);
+    assert_eq!(client.delete_all().unwrap().what.deleted, 2);
 }
 
 #[test]
@@ -225,10 +246,11 @@ fn the_status_is_the_guards() {
     let guard = Guard::start();
     guard.metrics.connection_opened();
     guard.metrics.message(Outcome::Accepted);
-    guard.metrics.bans_active(3);
+    guard.metrics.bans_active(3, 1);
     let status = guard.client().status().unwrap();
     assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
-    assert_eq!((status.connections, status.messages.accepted, status.bans_active), (1, 1, 3));
+    assert_eq!((status.connections, status.messages.accepted), (1, 1));
+    assert_eq!((status.bans_active, status.networks_active), (3, 1));
     assert_eq!(status.kernel.text, "no [edge] interfaces are configured");
 }
 
@@ -294,7 +316,7 @@ fn bad_requests_get_an_error_that_says_why() {
     check(&guard, post, &ban("192.0.2.1", "1", &"x".repeat(5000)), 413, "");
     check(&guard, post, &ban(EXEMPT, "1", "x"), 409, "is exempt");
     check(&guard, post, &ban(GONE, "1", "x"), 503, "has stopped");
-    check(&guard, "DELETE /decisions/nobody", "", 400, "no IP address");
+    check(&guard, "DELETE /decisions/nobody", "", 400, "no address or network");
     check(&guard, "DELETE /decisions/%1b%5b2J", "", 400, "\\x1b[2J");
     check(&guard, "DELETE /decisions/192.0.2.1", "", 404, "is not blocked");
     check(&guard, "GET /explain/192.0.2.0%2F24", "", 400, "no IP address");
@@ -313,7 +335,20 @@ fn bad_requests_get_an_error_that_says_why() {
     check(&guard, "DELETE /accounts/bob%2fx", "", 404, "nothing is counted of a user bob/x");
     check(&guard, "PUT /accounts", "", 405, "no such method");
     check(&guard, "GET /nothing", "", 404, "no such path");
+    check(&guard, "DELETE /decisions/192.0.2.0/24", "", 404, "192.0.2.0/24 is not blocked");
+    check(&guard, "DELETE /decisions/192.0.2.0/33", "", 400, "no address or network");
     check(&guard, "PUT /decisions", "", 405, "no such method");
+    let import = "POST /decisions/import";
+    let entries = |entries: &str| format!("{{\"entries\": [{entries}], \"reason\": \"x\"}}");
+    check(&guard, import, "{", 400, "is no import");
+    check(&guard, import, &entries("{\"who\": \"192.0.2.0/33\"}"), 400, "give an address or a network");
+    check(&guard, import, &entries("{\"who\": \"192.0.2.1\", \"seconds\": 0}"), 400, "seconds must be");
+    let long = format!("{{\"who\": \"192.0.2.1\", \"text\": \"{}\"}}", "x".repeat(101));
+    check(&guard, import, &entries(&long), 400, "longer than 100 bytes");
+    let many = vec!["{\"who\": \"192.0.2.1\"}"; admin::IMPORT_ENTRIES + 1].join(",");
+    check(&guard, import, &entries(&many), 400, "more than 8192 entries");
+    check(&guard, import, &" ".repeat(5 << 20), 413, "");
+    check(&guard, "GET /decisions/import", "", 405, "no such method");
 }
 
 /// The command line in front of a guard that answers: exit code, and a part of what it says.

@@ -16,10 +16,13 @@ domains = [\"example.org\"]
 total_connections = 100
 ";
 
-/// Runs the guard's binary with the words of `line`; `{dir}` in it is `directory`.
+/// Runs the guard's binary with the words of `line`, behind `NAME=VALUE` of its environment; `{dir}` in it is `directory`.
 fn guard(directory: &Path, line: &str) -> Output {
     let words = line.split_whitespace().map(|word| word.replace("{dir}", directory.to_str().unwrap()));
-    Command::new(env!("CARGO_BIN_EXE_smtp-guard")).args(words).env_clear().env("HOME", directory).output().unwrap()
+    let (environment, words): (Vec<_>, Vec<_>) = words.partition(|word| word.starts_with("SMTP_GUARD_"));
+    let environment = environment.iter().filter_map(|word| word.split_once('='));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_smtp-guard"));
+    command.args(words).env_clear().env("HOME", directory).envs(environment).output().unwrap()
 }
 
 /// Whether `line` ends with `code` and says `out` on standard output and `err` on standard error, each as a part;
@@ -113,6 +116,25 @@ fn bad_configuration_is_seventy_eight() {
         check(&format!("{command} --config {{dir}}/none.toml"), 78, "", "none.toml");
     }
     check("check --config {dir}", 78, "", "directory");
+}
+
+#[test]
+fn the_variable_names_the_file_where_the_command_line_does_not() {
+    const GOOD: &str = "SMTP_GUARD_CONFIG={dir}/good.toml";
+    const NONE: &str = "SMTP_GUARD_CONFIG={dir}/none.toml";
+    check(&format!("{GOOD} config show"), 0, "domains = [\"example.org\"]", "");
+    check(&format!("{GOOD} check"), 0, "the configuration is valid", "");
+    check(&format!("{NONE} config show --config {{dir}}/good.toml"), 0, "domains = [\"example.org\"]", "");
+    check(&format!("{GOOD} check --config {{dir}}/bad.toml"), 78, "", "bad.toml:7:1");
+    // A file that was named and isn't there is never the one by default, nor none at all.
+    for command in ["run", "check", "config show", "status"] {
+        check(&format!("{NONE} {command}"), 78, "", "/none.toml: ");
+        for named in [NONE, "--config {dir}/none.toml"] {
+            let way = "; the file is named by --config, else by $SMTP_GUARD_CONFIG, else it is /etc/smtp-guard/smtp-guard.toml";
+            check(&format!("{command} {named}"), 78, "", way);
+        }
+    }
+    check("SMTP_GUARD_CONFIG= check", 2, "", "a value is required for '--config <FILE>'");
 }
 
 #[test]

@@ -123,6 +123,9 @@ fn act(random: &mut Random, session: &Session, seen: &Seen) -> Act {
         (roll, Wants::Silence) if roll < 15 => Act::Early,
         (_, Wants::Silence) => Act::Deadline,
         (roll, _) if seen.consulted && roll < 90 => Act::Facts(facts(random)),
+        (roll, _) if seen.securing && roll < 90 => Act::Secured,
+        // A reply that is told late.
+        (roll, Wants::Nothing) if !seen.asked && roll < 90 => Act::Deadline,
         (roll, Wants::Command) if roll < 75 => Act::Line(SCRIPT[seen.stage], false),
         (_, Wants::Command) => Act::Line(random.pick(&LINES), random.below(50) == 0),
         (_, Wants::Response) => Act::Response(random.pick(&[b"dQ==", b"cA==", b"*", b"!"])),
@@ -170,6 +173,10 @@ struct Seen {
     asked_auth: bool,
     /// DATA was passed on.
     asked_data: bool,
+    /// The backend's answer is awaited, or a verdict.
+    asked: bool,
+    /// A TLS handshake is under way.
+    securing: bool,
     /// Facts are asked for.
     consulted: bool,
     /// Where in the script the session is, as far as replies tell.
@@ -183,6 +190,12 @@ impl Seen {
         for output in out.drain(..) {
             assert!(!self.closed, "{output:?} after the close");
             let replied = matches!(output, Output::Reply(_));
+            match &output {
+                Output::Request(Request::Drop | Request::Quit | Request::Body(_)) => {}
+                Output::Request(_) => self.asked = true,
+                Output::StartTls => self.securing = true,
+                _ => {}
+            }
             match output {
                 Output::Close => self.closed = true,
                 Output::Request(Request::End(end)) => {
@@ -211,6 +224,7 @@ impl Seen {
             self.asked_auth &= !replied;
             self.asked_data &= !replied;
             self.consulted &= !replied;
+            self.asked &= !replied;
         }
         assert!(self.backend_dots <= self.client_dots, "more transactions at the backend than from the client");
         assert!(self.accepted <= self.backend_dots);
@@ -291,7 +305,10 @@ fn run(random: &mut Random, rules: &Arc<Snapshot>, backend: &Arc<Capabilities>) 
                 word = Some(0);
                 session.step(Input::Upstream(Upstream::Lost(lost)), now, &mut out);
             }
-            Act::Secured => session.step(Input::Secured(SECURED), now, &mut out),
+            Act::Secured => {
+                seen.securing = false;
+                session.step(Input::Secured(SECURED), now, &mut out);
+            }
             Act::Waiting => {
                 session.waiting(now);
                 now = now.after(Duration::from_secs(random.below(100)));
@@ -301,7 +318,10 @@ fn run(random: &mut Random, rules: &Arc<Snapshot>, backend: &Arc<Capabilities>) 
                 now = now.max(session.deadline());
                 session.step(Input::Deadline, now, &mut out);
             }
-            Act::Facts(facts) => session.step(Input::Facts(facts), now, &mut out),
+            Act::Facts(facts) => {
+                seen.consulted = false;
+                session.step(Input::Facts(facts), now, &mut out);
+            }
             Act::Early => session.step(Input::EarlyTalk, now, &mut out),
             Act::Banned => session.step(Input::Banned(Reason::Harvest), now, &mut out),
             Act::OverRate => session.step(Input::OverRate(random.pick(&OVER)), now, &mut out),

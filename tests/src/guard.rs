@@ -165,6 +165,11 @@ impl<'w> Guard<'w> {
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        self.program.as_ref().expect("the guard runs").pid().as_raw_nonzero().get()
+    }
+
     /// What it logged since its last start.
     pub fn log(&self) -> String {
         self.program.as_ref().map(Program::output).unwrap_or_default()

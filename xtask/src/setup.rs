@@ -39,6 +39,8 @@ const TEST: &[(&str, &str)] = &[
     ("bind9-host", "look-ups of testssl.sh"),
     ("procps", "ps for testssl.sh"),
     ("iproute2", "network namespaces and veth"),
+    ("nftables", "takes sets that are exported for it"),
+    ("ipset", "likewise"),
     ("util-linux", "nsenter and unshare"),
     ("dovecot-core", "the real answerer of logins"),
     ("dovecot-lmtpd", "Dovecot as the backend behind Postfix"),

@@ -157,6 +157,14 @@ impl NetSet {
         }
     }
 
+    /// Whether `net` and one of the networks share an address.
+    pub fn overlaps(&self, net: IpNet) -> bool {
+        match canonical_net(net) {
+            IpNet::V4(net) => self.v4.get_lpm(&net).is_some() || self.v4.children(&net).next().is_some(),
+            IpNet::V6(net) => self.v6.get_lpm(&net).is_some() || self.v6.children(&net).next().is_some(),
+        }
+    }
+
     /// All networks, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = IpNet> + '_ {
         self.v4.iter().map(IpNet::V4).chain(self.v6.iter().map(IpNet::V6))

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use smtp_guard_ebpf::reason::Reason;
 
-use crate::addr::{Ipv6Prefix, Source};
+use crate::addr::Ipv6Prefix;
 use crate::blocklist::Listing;
 use crate::clock::{Both, Instant, WallTime};
+use crate::key::{Key, Net, NoKey, Who};
 
 /// Bans that are shown as the latest ones.
 pub const LATEST: usize = 64;
@@ -15,12 +16,12 @@ pub const LATEST: usize = 64;
 /// A ban, as the guard holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ban {
-    pub source: Source,
+    pub key: Key,
     pub reason: Reason,
     pub origin: Origin,
     pub made: WallTime,
     pub until: WallTime,
-    /// How many bans of this source came before it without a pause; each doubles the length.
+    /// How many bans of this key came before it without a pause; each doubles the length.
     pub repeat: u32,
     /// In the words of who made it.
     pub text: String,
@@ -60,6 +61,20 @@ pub enum ControlError {
     Unavailable(&'static str),
     #[error("{ip} is exempt: take it off the exempt list first, which always wins")]
     Exempt { ip: IpAddr },
+    #[error(transparent)]
+    NoKey(#[from] NoKey),
+    #[error(
+        "{who} is not blocked, since {objection}: give the networks beside that instead, or take it out of the configuration first"
+    )]
+    Protected { who: Who, objection: String },
+    #[error("there is no room for more than {most} networks: lift others first, or have them in a [[blocklist]]")]
+    NoRoom { most: usize },
+    #[error(
+        "there is no room for more than {most} sources (edge.max_sources): lift others first, or have them in a [[blocklist]]"
+    )]
+    NoRoomForSources { most: usize },
+    #[error("{ip} is blocked as a part of {net}; to lift that: smtp-guard decisions delete {net}")]
+    Within { ip: IpAddr, net: Net },
     #[error("as many users are held as can be: release one first")]
     TooManyHolds,
 }
@@ -67,7 +82,7 @@ pub enum ControlError {
 /// A ban, as the command line and the API show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// `192.0.2.1`, or `2001:db8::/64`.
+    /// `192.0.2.1`, `2001:db8::/64` or, of a network, `192.0.2.0/24`.
     pub source: String,
     /// Label of the [`Reason`].
     pub reason: String,
@@ -95,10 +110,10 @@ impl Decision {
         }
     }
 
-    /// `ban` with its source as text under `prefix`.
+    /// `ban` with its key as text under `prefix`.
     pub fn of(ban: &Ban, prefix: Ipv6Prefix) -> Self {
         Self {
-            source: prefix.display(ban.source),
+            source: ban.key.text(prefix),
             reason: ban.reason.label().to_owned(),
             text: ban.text.clone(),
             origin: ban.origin.label().to_owned(),
@@ -108,6 +123,38 @@ impl Decision {
             evidence: ban.evidence.clone(),
         }
     }
+}
+
+/// A decision to be put in force together with others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    pub who: Who,
+    /// How long; `None`: it never ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+    /// Why, in place of what is said of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// What became of many decisions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// In force now, each key once.
+    pub added: usize,
+    /// Those that a decision in force outlasts, which stays.
+    pub outlasted: usize,
+    /// Entries by their place among all, from 0, and why.
+    pub refused: Vec<(usize, String)>,
+}
+
+/// An answer about something that was changed, and whether the change is on disk: what is can't be lost by a crash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept<T> {
+    #[serde(flatten)]
+    pub what: T,
+    pub saved: bool,
 }
 
 /// What the ledger knows of a source.
@@ -167,6 +214,9 @@ pub struct Explanation {
     /// Mail of it was accepted before: no greeting delay.
     pub familiar: bool,
     pub decision: Option<Decision>,
+    /// Decisions about networks that hold it, the narrowest first.
+    #[serde(default)]
+    pub networks: Vec<Decision>,
     /// Block lists that have it.
     pub listed: Vec<Listing>,
     /// It hears 4xx at RCPT until then.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod decision;
 pub mod facts;
 pub mod gate;
+pub mod key;
 pub mod ledger;
 pub mod marks;
 pub mod offence;

@@ -14,8 +14,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::decision::{Decision, Explanation};
-use crate::observe::admin::{Add, Deleted, Failure, Hold};
+use crate::decision::{Decision, Explanation, Imported, Kept};
+use crate::key::Who;
+use crate::observe::admin::{Add, Deleted, Failure, Hold, Import};
 use crate::observe::attempt::{Attempt, Rehearsal};
 use crate::observe::live::Live;
 use crate::observe::reload::{Reload, Reloaded};
@@ -24,6 +25,8 @@ use crate::rates::accounts::{AccountList, AccountView, User};
 
 /// For connecting, the request and its answer together.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// The same where it is about many decisions: the ledger may be busy with other many ones.
+const MANY: Duration = Duration::from_secs(60);
 /// The same where the guard has to look things up: the longest `dns.timeout`, twice.
 const LOOKUPS: Duration = Duration::from_secs(125);
 /// Bytes of an answer: a million decisions take less.
@@ -65,21 +68,26 @@ impl AdminClient {
 
     /// GET /decisions
     pub fn decisions(&self) -> anyhow::Result<Vec<Decision>> {
-        self.ask(Method::GET, "/decisions", None::<&()>)
+        self.ask_within(MANY, Method::GET, "/decisions", None::<&()>)
     }
 
     /// POST /decisions
-    pub fn add(&self, add: &Add) -> anyhow::Result<Decision> {
+    pub fn add(&self, add: &Add) -> anyhow::Result<Kept<Decision>> {
         self.ask(Method::POST, "/decisions", Some(add))
     }
 
-    /// DELETE /decisions/{ip}
-    pub fn delete(&self, ip: IpAddr) -> anyhow::Result<Decision> {
-        self.ask(Method::DELETE, &format!("/decisions/{ip}"), None::<&()>)
+    /// POST /decisions/import
+    pub fn import(&self, import: &Import) -> anyhow::Result<Kept<Imported>> {
+        self.ask_within(MANY, Method::POST, "/decisions/import", Some(import))
+    }
+
+    /// DELETE /decisions/{who}
+    pub fn delete(&self, who: Who) -> anyhow::Result<Kept<Decision>> {
+        self.ask(Method::DELETE, &format!("/decisions/{who}"), None::<&()>)
     }
 
     /// DELETE /decisions
-    pub fn delete_all(&self) -> anyhow::Result<Deleted> {
+    pub fn delete_all(&self) -> anyhow::Result<Kept<Deleted>> {
         self.ask(Method::DELETE, "/decisions", None::<&()>)
     }
 

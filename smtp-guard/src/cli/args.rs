@@ -11,8 +11,10 @@ use ipnet::IpNet;
 use crate::addr::{Ipv6Prefix, canonical, no_source};
 use crate::config::units::{DURATION_HELP, parse_duration};
 use crate::config::{CONFIG_VARIABLE, Role};
+use crate::key::Who;
 use crate::observe::admin::{LONGEST, REASON_BYTES};
 use crate::rates::accounts::User;
+use smtp_guard_ebpf::reason::Reason;
 
 /// An SMTP edge filter: policy in the session, enforcement in the kernel.
 ///
@@ -171,25 +173,49 @@ pub(super) enum Decisions {
         #[command(flatten)]
         json: Json,
     },
-    /// Block an address; exempt ones are refused
+    /// Block an address or a network; what must not be blocked is refused
+    ///
+    /// Networks may be /8 to /31, of IPv6 /16 to limits.ipv6_prefix. One that holds an exempt network, a balancer, a mail server
+    /// or an address of this host is refused.
     Add {
-        /// An IPv4 or IPv6 address; of the latter its whole prefix is blocked
-        #[arg(value_parser = client)]
-        ip: IpAddr,
+        /// 192.0.2.1, 192.0.2.0/24, 2001:db8::1 or 2001:db8::/32; of an IPv6 address its whole prefix is blocked
+        #[arg(value_name = "ADDRESS|NETWORK", value_parser = somebody)]
+        who: Who,
         /// How long: 30s, 10m, 1h, 7d
-        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration, default_value = "4h")]
         length: Duration,
         /// Why; `explain` and the log say it again
-        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        #[arg(long, value_name = "TEXT", value_parser = reason, default_value = Reason::Operator.text())]
         reason: String,
     },
-    /// Lift the decision on an address, or all
+    /// Block what a file holds: addresses and networks a line, Spamhaus DROP, CrowdSec CSV or JSON, ipset save, or an export
+    ///
+    /// An entry ends when the file says, else after --for. A decision that lasts longer stays. Refused entries are listed with
+    /// their lines; what is private, exempt or our own is refused. For lists that others keep up to date there is [[blocklist]].
+    Import {
+        /// The file; - for standard input
+        file: PathBuf,
+        /// How long entries last that don't say so themselves: 30s, 10m, 1h, 7d
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration, default_value = "4h")]
+        length: Duration,
+        /// Why [default: the name of the file]
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: Option<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Write all bans in force, for a backup or for another program
+    Export {
+        #[arg(long, value_enum)]
+        format: super::export::Format,
+    },
+    /// Lift the decision on an address or a network, or all
     Delete {
-        /// An IPv4 or IPv6 address, or an IPv6 prefix as `decisions list` shows it
-        #[arg(value_parser = address, required_unless_present = "all")]
-        ip: Option<IpAddr>,
+        /// An address or a network, as `decisions list` shows it
+        #[arg(value_name = "ADDRESS|NETWORK", required_unless_present = "all")]
+        who: Option<Who>,
         /// Lift all decisions
-        #[arg(long, conflicts_with = "ip")]
+        #[arg(long, conflicts_with = "who")]
         all: bool,
     },
 }
@@ -284,7 +310,7 @@ fn address(text: &str) -> Result<IpAddr, String> {
         Ok(IpNet::V6(net)) if net.prefix_len() == 128 || Ipv6Prefix::RANGE.contains(&net.prefix_len()) => {
             Ok(canonical(net.addr().into()))
         }
-        Ok(_) => Err(String::from("networks are not supported by this version; give one address")),
+        Ok(_) => Err(String::from("that is a network: give one address")),
         Err(_) => Err(String::from("give an address: 192.0.2.1 or 2001:db8::1")),
     }
 }
@@ -307,6 +333,13 @@ fn client(text: &str) -> Result<IpAddr, String> {
         Some(kind) => Err(format!("that is {kind}: no connection comes from it")),
         None => Ok(ip),
     }
+}
+
+/// An address or a network. What can't be blocked because of the configuration, the guard knows.
+fn somebody(text: &str) -> Result<Who, String> {
+    let who = text.parse::<Who>()?;
+    who.address().map_or(Ok(()), |ip| client(&ip.to_string()).map(drop))?;
+    Ok(who)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -393,16 +426,27 @@ mod tests {
         check("try|--from|192.0.2.1|--mail-from=|--rcpt-to|a@b|--rcpt-to|c@d", Ok("rcpt_to: [\"a@b\", \"c@d\"]"));
         check("decisions|list", Ok("List"));
         check("decisions|add|192.0.2.1|--for|1h|--reason|too much", Ok("length: 3600s, reason: \"too much\""));
-        check("decisions|add|64:ff9b::192.0.2.1|--for|1h|--reason|x", Ok("ip: 192.0.2.1"));
-        for ip in ["ff04:0:c000:201::1", "ff02::1/128", "ff00::/64", "224.0.0.1", "64:ff9b::224.0.0.1"] {
+        check("decisions|add|192.0.2.1", Ok("length: 14400s, reason: \"blocked by the administrator\""));
+        check("decisions|add|64:ff9b::192.0.2.1", Ok("who: Who(192.0.2.1/32)"));
+        check("decisions|add|192.0.2.7/24", Ok("who: Who(192.0.2.0/24)"));
+        check("decisions|add|2001:db8::/32|--for|1h|--reason|x", Ok("who: Who(2001:db8::/32)"));
+        for ip in ["ff04:0:c000:201::1", "ff02::1/128", "224.0.0.1", "64:ff9b::224.0.0.1"] {
             check(&format!("decisions|add|{ip}|--for|1h|--reason|x"), Err("a multicast address: no connection comes"));
             check(&format!("try|--from|{ip}"), Err("a multicast address"));
         }
+        check("try|--from|ff00::/64", Err("a multicast address"));
         check("decisions|add|0.0.0.0|--for|1h|--reason|x", Err("the unspecified address"));
         check("decisions|add|::|--for|1h|--reason|x", Err("the unspecified address"));
         check("decisions|add|255.255.255.255|--for|1h|--reason|x", Err("the broadcast address"));
-        check("decisions|delete|192.0.2.1", Ok("ip: Some(192.0.2.1), all: false"));
-        check("decisions|delete|--all", Ok("ip: None, all: true"));
+        check("decisions|delete|192.0.2.1", Ok("who: Some(Who(192.0.2.1/32)), all: false"));
+        check("decisions|delete|192.0.2.0/24", Ok("who: Some(Who(192.0.2.0/24)), all: false"));
+        check(
+            "decisions|import|/x|--for|7d|--reason|list",
+            Ok("file: \"/x\", length: 604800s, reason: Some(\"list\")"),
+        );
+        check("decisions|import|-", Ok("file: \"-\", length: 14400s, reason: None"));
+        check("decisions|export|--format|nft", Ok("format: Nft"));
+        check("decisions|delete|--all", Ok("who: None, all: true"));
         check("edge|load|--interface|lo|--interface|eth0", Ok("[\"lo\", \"eth0\"]"));
         check("edge|watch|--interface|eth0", Ok("Watch"));
         check("edge|unload", Ok("Unload"));
@@ -428,12 +472,16 @@ mod tests {
         check("accounts|hold", Err("<USER>"));
         check("accounts|hold| ", Err("the name that the user logs in by"));
         check("accounts|hold|bob|--for|0s", Err("give 1s"));
-        check("decisions|add|10.0.0.0/8|--for|1h|--reason|x", Err("give one address"));
+        check("explain|10.0.0.0/8", Err("give one address"));
+        check("decisions|add|192.0.2.0/33", Err("give an address or a network"));
+        check("decisions|add|192.0.2.1-192.0.2.9", Err("give an address or a network"));
         check("decisions|add|192.0.2.1|--for|0s|--reason|x", Err("give 1s"));
         check("decisions|add|192.0.2.1|--for|1|--reason|x", Err("a unit"));
         check("decisions|add|192.0.2.1|--for|1h|--reason| ", Err("say why"));
-        check("decisions|add|192.0.2.1|--for|1h", Err("--reason"));
-        check("decisions|delete", Err("<IP>"));
+        check("decisions|import", Err("<FILE>"));
+        check("decisions|export", Err("--format"));
+        check("decisions|export|--format|xml", Err("[possible values: plain, json, nft, ipset, crowdsec]"));
+        check("decisions|delete", Err("<ADDRESS|NETWORK>"));
         check("decisions|delete|--all|192.0.2.1", Err("cannot be used"));
         check("sink|--listen|x|--maildir|/m", Err("invalid socket address"));
     }

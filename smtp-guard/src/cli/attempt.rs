@@ -51,6 +51,7 @@ mod tests {
             may_relay: false,
             familiar: false,
             decision: None,
+            networks: Vec::new(),
             listed: Vec::new(),
             deferred_until: None,
             ledger: None,

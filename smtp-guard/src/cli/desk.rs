@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decision::{Decision, Explanation};
+use crate::decision::{Decision, Entry, Explanation, Imported, Kept};
 use crate::guard::{Guard, ReloadError};
+use crate::key::Who;
 use crate::observe::admin::{ACCOUNTS, Control, Refusal};
 use crate::observe::attempt::{Attempt, Rehearsal};
 use crate::observe::reload::Reloaded;
@@ -24,15 +25,19 @@ impl Control for Desk {
         Ok(self.0.shared().feedback.latest().await?)
     }
 
-    async fn add(&self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, Refusal> {
-        Ok(self.0.shared().feedback.add(ip, length, text).await?)
+    async fn add(&self, who: Who, length: Duration, text: String) -> Result<Kept<Decision>, Refusal> {
+        Ok(self.0.shared().feedback.add(who, length, text).await?)
     }
 
-    async fn delete(&self, ip: IpAddr) -> Result<Option<Decision>, Refusal> {
-        Ok(self.0.shared().feedback.delete(ip).await?)
+    async fn import(&self, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, Refusal> {
+        Ok(self.0.shared().feedback.import(entries, text).await?)
     }
 
-    async fn delete_all(&self) -> Result<usize, Refusal> {
+    async fn delete(&self, who: Who) -> Result<Option<Kept<Decision>>, Refusal> {
+        Ok(self.0.shared().feedback.delete(who).await?)
+    }
+
+    async fn delete_all(&self) -> Result<Kept<usize>, Refusal> {
         Ok(self.0.shared().feedback.delete_all().await?)
     }
 

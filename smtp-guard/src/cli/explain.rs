@@ -22,9 +22,12 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
     }
     match &explanation.decision {
         Some(decision) => blocked(ip, decision, now, &mut lines),
-        None if explanation.listed.is_empty() => lines.push(format!("{ip} is not blocked.")),
+        None if explanation.listed.is_empty() && explanation.networks.is_empty() => {
+            lines.push(format!("{ip} is not blocked."))
+        }
         None => {}
     }
+    explanation.networks.iter().for_each(|decision| within(ip, decision, now, &mut lines));
     listed(ip, &explanation.listed, &mut lines);
     if explanation.exempt {
         lines.push(String::from("It is exempt: it is never limited, checked, delayed or banned."));
@@ -60,32 +63,49 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
 fn blocked(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<String>) {
     let reason = Reason::from_label(&decision.reason).map_or(decision.reason.as_str(), |reason| reason.text());
     lines.push(format!("{ip} is blocked: {reason}."));
-    if !decision.text.is_empty() && decision.text != reason {
-        lines.push(format!("Why: {}", printable(decision.text.as_bytes())));
-    }
+    why(decision, reason, lines);
     for evidence in &decision.evidence {
         lines.push(format!("  {}", printable(evidence.as_bytes())));
     }
-    let by = match decision.origin.as_str() {
-        "operator" => "the administrator",
-        "ledger" => "the guard itself",
-        other => other,
-    };
-    lines.push(format!(
-        "Made {} by {by}; ban number {} of this source.",
-        time::utc(decision.made),
-        decision.repeat.saturating_add(1)
-    ));
-    if decision.until.as_ms() == i64::MAX {
-        lines.push(String::from("It does not end by itself."));
-    } else {
-        let left = left(decision.until, now);
-        lines.push(format!("It ends by itself at {}, in {left}.", time::utc(decision.until)));
-    }
+    let (by, number) = (by(decision), decision.repeat.saturating_add(1));
+    lines.push(format!("Made {} by {by}; ban number {number} of this source.", time::utc(decision.made)));
+    lines.push(end(decision, now));
     lines.push(format!("To lift it now: smtp-guard decisions delete {ip}"));
     lines.push(String::from(
         "To keep it from coming back: add the address to `exempt` in the configuration and start the guard anew.",
     ));
+}
+
+/// By a decision about its network.
+fn within(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<String>) {
+    let reason = Reason::from_label(&decision.reason).map_or(decision.reason.as_str(), |reason| reason.text());
+    let net = &decision.source;
+    lines.push(format!("{ip} is blocked as a part of {net}: {reason}."));
+    why(decision, reason, lines);
+    lines.push(format!("Made {} by {}.", time::utc(decision.made), by(decision)));
+    lines.push(end(decision, now));
+    lines.push(format!("To lift it now: smtp-guard decisions delete {net}"));
+}
+
+fn why(decision: &Decision, reason: &str, lines: &mut Vec<String>) {
+    if !decision.text.is_empty() && decision.text != reason {
+        lines.push(format!("Why: {}", printable(decision.text.as_bytes())));
+    }
+}
+
+fn by(decision: &Decision) -> &str {
+    match decision.origin.as_str() {
+        "operator" => "the administrator",
+        "ledger" => "the guard itself",
+        other => other,
+    }
+}
+
+fn end(decision: &Decision, now: WallTime) -> String {
+    if decision.until.as_ms() == i64::MAX {
+        return String::from("It does not end by itself.");
+    }
+    format!("It ends by itself at {}, in {}.", time::utc(decision.until), left(decision.until, now))
 }
 
 fn listed(ip: IpAddr, listings: &[Listing], lines: &mut Vec<String>) {
@@ -150,6 +170,7 @@ mod tests {
             may_relay: false,
             familiar: false,
             decision: None,
+            networks: Vec::new(),
             listed: Vec::new(),
             deferred_until: None,
             ledger: None,
@@ -220,6 +241,27 @@ Its network 2001:db8::/48: 12 unknown recipients from 4 sources, 3 known ones.
 Mail of it was accepted before: it doesn't wait for the greeting.
 limits.messages_per_hour: 7 of 1000.
 It has 1 connection now.",
+        );
+        let network = Decision {
+            source: String::from("192.0.2.0/24"),
+            reason: String::from("operator"),
+            text: String::from("spam of a whole network"),
+            origin: String::from("operator"),
+            made: WallTime::from_ms(0),
+            until: WallTime::from_ms(3_600_000),
+            repeat: 0,
+            evidence: Vec::new(),
+        };
+        check(
+            "192.0.2.1",
+            &Explanation { networks: vec![network], ..nothing("192.0.2.1") },
+            "\
+192.0.2.1 is blocked as a part of 192.0.2.0/24: blocked by the administrator.
+Why: spam of a whole network
+Made 1970-01-01 00:00:00 UTC by the administrator.
+It ends by itself at 1970-01-01 01:00:00 UTC, in 30m 00s.
+To lift it now: smtp-guard decisions delete 192.0.2.0/24
+The ledger holds nothing of it.",
         );
         let entry = Listing { list: "drop".to_owned(), file: "/var/drop".into(), entry: "192.0.2.0/24".to_owned() };
         check(

@@ -8,6 +8,8 @@ mod blocklists;
 mod desk;
 mod edge;
 mod explain;
+mod export;
+mod import;
 mod output;
 mod reload;
 pub mod run;
@@ -187,19 +189,36 @@ fn decisions(client: &AdminClient, command: Decisions) -> Result<(), Failure> {
             let list = client.decisions()?;
             Ok(output::show(json.json, &list, || output::decisions(&list))?)
         }
-        Decisions::Add { ip, length, reason } => {
-            let decision = client.add(&Add { ip, seconds: whole_seconds(length), reason })?;
-            let until = time::utc(decision.until);
-            Ok(output::line(&format!("{} is blocked until {until}", decision.source))?)
+        Decisions::Add { who, length, reason } => {
+            let made = client.add(&Add { ip: who, seconds: whole_seconds(length), reason })?;
+            let until = time::utc(made.what.until);
+            output::line(&format!("{} is blocked until {until}", made.what.source))?;
+            Ok(warn_unsaved(made.saved))
         }
-        Decisions::Delete { ip: Some(ip), .. } => {
-            let decision = client.delete(ip)?;
-            Ok(output::line(&format!("{} is no longer blocked", decision.source))?)
+        Decisions::Import { file, length, reason, json } => {
+            let report = import::import(client, &file, length, reason)?;
+            output::show(json.json, &report, || report.text())?;
+            Ok(warn_unsaved(report.saved))
         }
-        Decisions::Delete { ip: None, .. } => {
-            let deleted = client.delete_all()?.deleted;
-            Ok(output::line(&format!("{deleted} decisions lifted"))?)
+        Decisions::Export { format } => {
+            Ok(output::line(&export::text(format, &client.decisions()?, crate::clock::wall())?)?)
         }
+        Decisions::Delete { who: Some(who), .. } => {
+            let lifted = client.delete(who)?;
+            output::line(&format!("{} is no longer blocked", lifted.what.source))?;
+            Ok(warn_unsaved(lifted.saved))
+        }
+        Decisions::Delete { who: None, .. } => {
+            let lifted = client.delete_all()?;
+            output::line(&format!("{} decisions lifted", lifted.what.deleted))?;
+            Ok(warn_unsaved(lifted.saved))
+        }
+    }
+}
+
+fn warn_unsaved(saved: bool) {
+    if !saved {
+        eprintln!("warning: this is in force, but not on disk yet; `smtp-guard status` says why");
     }
 }
 

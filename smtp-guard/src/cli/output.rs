@@ -110,7 +110,7 @@ pub(super) fn status(status: &Status) -> String {
                 messages.accepted, messages.rejected, messages.deferred, messages.ambiguous
             ),
         ),
-        ("bans", status.bans_active.to_string()),
+        ("bans", bans(status)),
         ("kernel plane", format!("{kernel}: {}", status.kernel.text)),
     ];
     let mut rows: Vec<_> = pairs.map(|(name, value)| [name.to_owned(), value]).into();
@@ -130,11 +130,22 @@ pub(super) fn status(status: &Status) -> String {
     table(&rows)
 }
 
+/// How many bans.
+fn bans(status: &Status) -> String {
+    let Status { bans_active, networks_active, .. } = status;
+    match networks_active {
+        0 => bans_active.to_string(),
+        networks => format!("{bans_active}, {networks} of them of networks"),
+    }
+}
+
 /// A bound that was reached.
 fn bound(reached: &Reached) -> [String; 2] {
     let limit = reached.limit.map(|limit| format!(" (limit {limit})")).unwrap_or_default();
+    let what =
+        if reached.what.is_empty() { String::new() } else { format!(" ({})", printable(reached.what.as_bytes())) };
     let times = if reached.count == 1 { "once".to_owned() } else { format!("{} times", reached.count) };
-    [format!("bound {}{limit}", reached.name), format!("reached {times}, last at {}", time::utc(reached.last))]
+    [format!("bound {}{limit}", reached.name), format!("reached {times}, last at {}{what}", time::utc(reached.last))]
 }
 
 /// Any value, one `name: value` a line, indented by depth: for what has no shape of its own to be shown in.

@@ -191,7 +191,7 @@ fn renew(pins: &Pins, filter: &sys::WordMap<u32>, bans: &[(Source, Ban)]) -> Res
     Ok(words)
 }
 
-fn words(ban: Ban) -> [u64; BAN_WORDS] {
+pub(super) fn words(ban: Ban) -> [u64; BAN_WORDS] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ban.to_bytes();
     [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
 }

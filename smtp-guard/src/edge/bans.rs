@@ -7,6 +7,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use smtp_guard_ebpf::reason::Reason;
@@ -15,12 +16,18 @@ use super::{EdgeError, KernelPlane, Refreshed, Written};
 use crate::addr::Source;
 use crate::clock::Instant;
 use crate::config::Config;
+use crate::key::{Key, Net};
 
 #[cfg(test)]
 pub(crate) mod fake;
+mod networks;
+
+use networks::Networks;
 
 /// Shards of the table: a writer stops only the readers of one of them, for one insertion.
 const SHARDS: usize = 16;
+/// Networks that are banned at once: four times what the kernel has room for.
+pub const NETWORKS: usize = 4 * smtp_guard_ebpf::abi::NETWORK_ENTRIES as usize;
 
 /// The kernel's ban map; a trait so that tests can make it fail.
 pub trait KernelBans: Send + Sync {
@@ -32,6 +39,12 @@ pub trait KernelBans: Send + Sync {
     fn unban(&self, source: Source) -> Result<bool, EdgeError>;
     /// See [`KernelPlane::bans_in_map`].
     fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError>;
+    /// See [`KernelPlane::ban_networks`].
+    fn ban_networks(&self, bans: &[(Net, Instant, Reason)]) -> Result<Vec<Net>, EdgeError>;
+    /// See [`KernelPlane::unban_networks`].
+    fn unban_networks(&self, nets: &[Net]) -> Result<(), EdgeError>;
+    /// See [`KernelPlane::networks_in_map`].
+    fn networks(&self) -> Result<Vec<(Net, Instant, Reason)>, EdgeError>;
     /// See [`KernelPlane::established_of`].
     fn established_of(&self, source: Source) -> Result<u64, EdgeError>;
     /// See [`KernelPlane::refresh`]. One that was loaded anew is configured as `config` says; where that fails it isn't used,
@@ -54,6 +67,18 @@ impl KernelBans for KernelPlane {
 
     fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError> {
         self.bans_in_map()
+    }
+
+    fn ban_networks(&self, bans: &[(Net, Instant, Reason)]) -> Result<Vec<Net>, EdgeError> {
+        Self::ban_networks(self, bans)
+    }
+
+    fn unban_networks(&self, nets: &[Net]) -> Result<(), EdgeError> {
+        Self::unban_networks(self, nets)
+    }
+
+    fn networks(&self) -> Result<Vec<(Net, Instant, Reason)>, EdgeError> {
+        self.networks_in_map()
     }
 
     fn established_of(&self, source: Source) -> Result<u64, EdgeError> {
@@ -84,7 +109,18 @@ impl KernelBans for KernelPlane {
     }
 }
 
-type Hook = Box<dyn Fn(Source, Reason) + Send + Sync>;
+/// Who is told of new bans.
+type Hook = Box<dyn Fn(Fell<'_>) + Send + Sync>;
+
+/// What came into force.
+#[derive(Clone, Copy)]
+#[allow(missing_debug_implementations, reason = "a function has nothing to show")]
+pub enum Fell<'a> {
+    /// A ban of a source.
+    Source(Source, Reason),
+    /// Bans of networks: the function says why a source is banned now, if it is.
+    Networks(&'a dyn Fn(Source) -> Option<Reason>),
+}
 
 /// All bans in force.
 pub struct BanTable {
@@ -94,6 +130,10 @@ pub struct BanTable {
     shards: Vec<RwLock<HashMap<Source, (Reason, Instant)>>>,
     /// By their end, for expiry and for making room.
     order: Mutex<BTreeSet<(Instant, Source)>>,
+    /// Written under the lock of `order` only.
+    networks: RwLock<Networks>,
+    /// How many those are: where there are none, nobody waits for their lock.
+    networks_len: AtomicUsize,
     hook: OnceLock<Hook>,
 }
 
@@ -106,6 +146,17 @@ pub struct Applied {
     pub displaced: Option<Source>,
 }
 
+/// What came of [`BanTable::apply_networks`].
+#[derive(Debug)]
+pub struct AppliedNetworks {
+    /// The kernel's part; `Ok` also where no kernel plane is loaded.
+    pub kernel: Result<(), EdgeError>,
+    /// The kernel had no room for so many: user space enforces them.
+    pub outside: usize,
+    /// The table itself was full: these are not banned.
+    pub refused: Vec<Net>,
+}
+
 impl BanTable {
     /// An empty table of at most `max` bans, in front of `kernel`.
     pub fn new(kernel: Option<Arc<dyn KernelBans>>, max: usize) -> Self {
@@ -115,6 +166,8 @@ impl BanTable {
             hasher: RandomState::new(),
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             order: Mutex::default(),
+            networks: RwLock::default(),
+            networks_len: AtomicUsize::new(0),
             hook: OnceLock::new(),
         }
     }
@@ -125,10 +178,19 @@ impl BanTable {
         let _ = self.hook.set(hook);
     }
 
-    /// Why `source` is banned at `now`, and until when.
+    /// Why `source` is banned at `now`, itself or as a part of a network, and until when.
     pub fn banned(&self, source: Source, now: Instant) -> Option<(Reason, Instant)> {
         let shard = self.shard(source).read().unwrap_or_else(PoisonError::into_inner);
-        shard.get(&source).copied().filter(|(_, until)| now < *until)
+        let own = shard.get(&source).copied().filter(|(_, until)| now < *until);
+        drop(shard);
+        own.or_else(|| self.network_of(source, now))
+    }
+
+    fn network_of(&self, source: Source, now: Instant) -> Option<(Reason, Instant)> {
+        if self.networks_len.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.networks.read().unwrap_or_else(PoisonError::into_inner).of(source, now)
     }
 
     /// Puts a ban in force in both planes.
@@ -139,7 +201,7 @@ impl BanTable {
         self.insert(&mut order, source, until, reason);
         drop(order);
         if let Some(hook) = self.hook.get() {
-            hook(source, reason);
+            hook(Fell::Source(source, reason));
         }
         Applied { kernel, displaced }
     }
@@ -159,7 +221,7 @@ impl BanTable {
         let kernel = self.in_kernel(|kernel| kernel.ban_all(&bans));
         drop(order);
         if let Some(hook) = self.hook.get() {
-            bans.iter().for_each(|(source, _, reason)| hook(*source, *reason));
+            bans.iter().for_each(|(source, _, reason)| hook(Fell::Source(*source, *reason)));
         }
         (kernel, displaced)
     }
@@ -169,8 +231,94 @@ impl BanTable {
         self.remove(&mut self.order(), source)
     }
 
+    /// Puts bans of networks in force in both planes, in place of those that they have. They wake the sessions of all sources
+    /// that are banned by networks at `at`, unless they are exempt: a network may hold somebody who was made so since.
+    pub fn apply_networks(
+        &self,
+        bans: &[(Net, Instant, Reason)],
+        at: Instant,
+        is_exempt: &dyn Fn(Source) -> bool,
+    ) -> AppliedNetworks {
+        let order = self.order();
+        let mut refused = Vec::new();
+        let mut now = self.networks_mut();
+        for (net, until, reason) in bans {
+            if now.len() < NETWORKS || now.has(*net) {
+                now.put(*net, (*reason, *until));
+            } else {
+                refused.push(*net);
+            }
+        }
+        let wanted = now.in_kernel(bans.iter().map(|(net, _, _)| *net));
+        self.networks_len.store(now.len(), Ordering::Release);
+        drop(now);
+        let (kernel, outside) = self.write_networks(&wanted);
+        drop(order);
+        if let Some(hook) = self.hook.get() {
+            hook(Fell::Networks(&|source| {
+                self.network_of(source, at).map(|(reason, _)| reason).filter(|_| !is_exempt(source))
+            }));
+        }
+        AppliedNetworks { kernel, outside, refused }
+    }
+
+    /// Lifts the bans of `nets` in both planes. What lies in them and is banned itself stays so.
+    pub fn lift_networks(&self, nets: &[Net]) -> Result<(), EdgeError> {
+        self.remove_networks(&self.order(), nets)
+    }
+
+    /// Networks that are banned.
+    pub fn networks(&self) -> usize {
+        self.networks_len.load(Ordering::Acquire)
+    }
+
+    /// Those of them that the kernel had no room for.
+    pub fn networks_outside(&self) -> usize {
+        self.networks.read().unwrap_or_else(PoisonError::into_inner).outside.len()
+    }
+
+    fn remove_networks(&self, _order: &BTreeSet<(Instant, Source)>, nets: &[Net]) -> Result<(), EdgeError> {
+        let mut now = self.networks_mut();
+        nets.iter().for_each(|net| {
+            now.remove(*net);
+        });
+        self.networks_len.store(now.len(), Ordering::Release);
+        // What was inside ends when it should now; and where there is room again, others come in.
+        let again = now.in_kernel(nets.iter().copied());
+        let waiting: Vec<_> = now.outside.iter().take(nets.len()).copied().collect();
+        drop(now);
+        self.in_kernel(|kernel| kernel.unban_networks(nets))?;
+        self.write_networks(&again).0?;
+        let waiting = self.networks.read().unwrap_or_else(PoisonError::into_inner).in_kernel(waiting.into_iter());
+        self.write_networks(&waiting).0
+    }
+
+    /// Writes to the kernel, and keeps in mind what it has no room for.
+    fn write_networks(&self, wanted: &[(Net, Instant, Reason)]) -> (Result<(), EdgeError>, usize) {
+        if wanted.is_empty() {
+            return (Ok(()), 0);
+        }
+        let written = self.in_kernel(|kernel| kernel.ban_networks(wanted));
+        let mut now = self.networks_mut();
+        wanted.iter().for_each(|(net, _, _)| {
+            now.outside.remove(net);
+        });
+        match written {
+            Ok(outside) => {
+                let count = outside.len();
+                now.outside.extend(outside);
+                (Ok(()), count)
+            }
+            Err(error) => (Err(error), 0),
+        }
+    }
+
+    fn networks_mut(&self) -> std::sync::RwLockWriteGuard<'_, Networks> {
+        self.networks.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Lifts all bans that are over at `now`, in both planes, and says which.
-    pub fn sweep(&self, now: Instant) -> Vec<Source> {
+    pub fn sweep(&self, now: Instant) -> Vec<Key> {
         let mut order = self.order();
         let mut over = Vec::new();
         while let Some(&(until, source)) = order.first()
@@ -180,12 +328,19 @@ impl BanTable {
             if let Err(error) = self.remove(&mut order, source) {
                 tracing::warn!(%error, "an expired ban stays in the kernel map");
             }
-            over.push(source);
+            over.push(source.into());
+        }
+        let networks = self.networks.read().unwrap_or_else(PoisonError::into_inner).over(now);
+        if !networks.is_empty() {
+            if let Err(error) = self.remove_networks(&order, &networks) {
+                tracing::warn!(%error, "an expired ban of a network stays in the kernel map");
+            }
+            over.extend(networks.into_iter().map(Key::from));
         }
         over
     }
 
-    /// Bans in the table.
+    /// Bans of sources in the table.
     pub fn len(&self) -> usize {
         self.order().len()
     }
@@ -275,7 +430,7 @@ mod tests {
         table.apply(source, at(200), Reason::Operator).kernel.unwrap();
         assert_eq!((table.len(), kernel.bans().unwrap()), (1, vec![(source, at(200), Reason::Operator)]));
         assert_eq!(table.sweep(at(199)), []);
-        assert_eq!(table.sweep(at(200)), [source]);
+        assert_eq!(table.sweep(at(200)), [source.into()]);
         assert!(table.is_empty() && kernel.bans().unwrap().is_empty());
     }
 
@@ -315,11 +470,68 @@ mod tests {
         let table = BanTable::new(Some(kernel), 10);
         let told = Arc::new(Mutex::new(Vec::new()));
         let hook = Arc::clone(&told);
-        table.on_ban(Box::new(move |source, reason| hook.lock().unwrap().push((source, reason))));
+        table.on_ban(Box::new(move |fell| match fell {
+            Fell::Source(source, reason) => hook.lock().unwrap().push((source, reason)),
+            Fell::Networks(why) => {
+                hook.lock().unwrap().extend([2, 3].map(Source::v4).into_iter().filter_map(|s| Some((s, why(s)?))));
+            }
+        }));
         assert!(table.apply(Source::v4(1), at(100), Reason::Harvest).kernel.is_err());
         assert!(table.banned(Source::v4(1), at(0)).is_some());
         assert_eq!(*told.lock().unwrap(), [(Source::v4(1), Reason::Harvest)]);
         assert!(table.lift(Source::v4(1)).is_err());
         assert!(table.banned(Source::v4(1), at(0)).is_none(), "lifted here all the same");
+    }
+
+    fn net(text: &str) -> Net {
+        Key::of(text.parse().unwrap(), crate::addr::Ipv6Prefix::default()).unwrap().network().unwrap()
+    }
+
+    #[test]
+    fn a_network_bans_its_sources_in_both_planes() {
+        let kernel = Arc::new(Fake::default());
+        let table = BanTable::new(Some(kernel.clone()), 10);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hook = Arc::clone(&told);
+        table.on_ban(Box::new(move |fell| {
+            if let Fell::Networks(why) = fell {
+                hook.lock().unwrap().extend([0xc000_0201, 0xc000_0301].map(|n| why(Source::v4(n))));
+            }
+        }));
+        let (wide, narrow) = (net("192.0.0.0/16"), net("192.0.2.0/24"));
+        let in_kernel = || {
+            let mut found = kernel.networks().unwrap();
+            found.sort_unstable();
+            found.into_iter().map(|(net, until, _)| (net, until.as_ns())).collect::<Vec<_>>()
+        };
+        table.apply_networks(&[(narrow, at(100), Reason::Operator)], at(0), &|_| false).kernel.unwrap();
+        assert_eq!(*told.lock().unwrap(), [Some(Reason::Operator), None]);
+        let inside = Source::v4(0xc000_0201);
+        assert_eq!(table.banned(inside, at(99)), Some((Reason::Operator, at(100))));
+        assert_eq!(table.banned(Source::v4(0xc000_0301), at(99)), None);
+        table.apply_networks(&[(wide, at(300), Reason::Operator)], at(0), &|_| false).kernel.unwrap();
+        assert_eq!(in_kernel(), [(wide, 300), (narrow, 300)]);
+        assert_eq!(table.sweep(at(100)), [narrow.into()]);
+        assert_eq!((in_kernel(), table.networks()), (vec![(wide, 300)], 1));
+        table.apply_networks(&[(narrow, at(200), Reason::Operator)], at(0), &|_| false).kernel.unwrap();
+        table.lift_networks(&[wide]).unwrap();
+        assert_eq!(in_kernel(), [(narrow, 200)], "its own end again");
+        table.lift_networks(&[narrow]).unwrap();
+        assert_eq!((in_kernel(), table.networks(), table.banned(inside, at(0))), (vec![], 0, None));
+    }
+
+    #[test]
+    fn what_the_kernel_has_no_room_for_is_enforced_here_and_comes_in_later() {
+        let kernel = Arc::new(Fake::default());
+        let table = BanTable::new(Some(kernel.clone()), 10);
+        let nets: Vec<_> = (0..fake::NETWORKS as u32 + 2).map(|n| net(&format!("192.0.{n}.0/24"))).collect();
+        let bans: Vec<_> = nets.iter().map(|net| (*net, at(100), Reason::Operator)).collect();
+        let applied = table.apply_networks(&bans, at(0), &|_| false);
+        applied.kernel.unwrap();
+        assert_eq!((applied.outside, table.networks_outside(), applied.refused), (2, 2, vec![]));
+        let last = Source::v4(0xc000_0000 + (fake::NETWORKS as u32 + 1) * 256);
+        assert!(table.banned(last, at(0)).is_some());
+        table.lift_networks(&nets[..1]).unwrap();
+        assert_eq!((table.networks_outside(), kernel.networks().unwrap().len()), (1, fake::NETWORKS));
     }
 }

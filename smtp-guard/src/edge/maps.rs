@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, Map, MapData, MapInfo, MapType};
 use ipnet::IpNet;
-use smtp_guard_ebpf::abi::{self, EXEMPT_ENTRIES, PORT_WORDS, Settings};
+use smtp_guard_ebpf::abi::{self, EXEMPT_ENTRIES, NETWORK_ENTRIES, PORT_WORDS, Settings};
 use smtp_guard_ebpf::event::{EVENTS_BYTES, Sampling};
 use smtp_guard_ebpf::rate::Bucket;
 use smtp_guard_ebpf::reason::MAX_REASONS;
@@ -14,7 +14,7 @@ use smtp_guard_ebpf::{filter, lists, near};
 use super::error::EdgeError;
 use super::load::lock;
 use super::pins::{Pins, XDP};
-use super::sys;
+use super::{networks, sys};
 use crate::config::Config;
 
 /// Type, key and value size in bytes, and entries of a map as this version wants it.
@@ -46,6 +46,7 @@ fn shape(map: &str, max_sources: u32) -> Option<Shape> {
         "SAMPLES" => (MapType::PerCpuArray, 4, size_of::<Sampling>() as u32, 1),
         "EVENTS" => (MapType::RingBuf, 0, 0, EVENTS_BYTES),
         "BANS" => (MapType::Hash, 8, size_of::<abi::Ban>() as u32, max_sources),
+        "NETWORKS" => (MapType::LpmTrie, 12, size_of::<abi::Ban>() as u32, NETWORK_ENTRIES),
         "CONNS" => (MapType::Hash, 8, size_of::<abi::Connections>() as u32, max_sources),
         "COUNTED" => (MapType::SkStorage, 4, 8, 0),
         "COUNTERS" => (MapType::PerCpuArray, 4, 8, MAX_REASONS * 2),
@@ -137,7 +138,7 @@ pub(super) fn configure(pins: &Pins, config: &Config) -> Result<u32, EdgeError> 
         netns_cookie: sys::netns_cookie()
             .map_err(EdgeError::pin("reading the network namespace of", "/proc/self/ns/net"))?,
         exempt_version: version,
-        _pad: 0,
+        networks: has_networks(pins)?.into(),
         rate_interval_ns: rate.interval_ns,
         rate_burst_ns: rate.burst_ns,
     };
@@ -150,6 +151,29 @@ pub(super) fn configure(pins: &Pins, config: &Config) -> Result<u32, EdgeError> 
 pub(super) fn settings(pins: &Pins) -> Result<Settings, EdgeError> {
     let map: Array<_, [u8; Settings::SIZE]> = open(pins, "SETTINGS")?.try_into().map_err(EdgeError::map("SETTINGS"))?;
     map.get(&0, 0).map(Settings::from_bytes).map_err(EdgeError::map("SETTINGS"))
+}
+
+/// Has the program look for banned networks, or spare itself that: whichever the map calls for. To be called after each
+/// change of the map. Takes the lock only where the word has to change, which is seldom.
+///
+/// Whoever else writes SETTINGS does it under the lock and looks at the map then, so the word is right in the end.
+pub(super) fn announce_networks(pins: &Pins) -> Result<(), EdgeError> {
+    if (settings(pins)?.networks != 0) == has_networks(pins)? {
+        return Ok(());
+    }
+    let _lock = lock(pins.directory())?;
+    let mut map: Array<_, [u8; Settings::SIZE]> =
+        open(pins, "SETTINGS")?.try_into().map_err(EdgeError::map("SETTINGS"))?;
+    let now = map.get(&0, 0).map(Settings::from_bytes).map_err(EdgeError::map("SETTINGS"))?;
+    let bytes = Settings { networks: has_networks(pins)?.into(), ..now }.to_bytes();
+    map.set(0, bytes, 0).map_err(EdgeError::map("SETTINGS"))
+}
+
+/// Whether any network is banned.
+fn has_networks(pins: &Pins) -> Result<bool, EdgeError> {
+    let trie: LpmTrie<_, [u8; 8], [u8; size_of::<abi::Ban>()]> =
+        open(pins, networks::MAP)?.try_into().map_err(EdgeError::map(networks::MAP))?;
+    trie.keys().next().transpose().map(|first| first.is_some()).map_err(EdgeError::map(networks::MAP))
 }
 
 /// The guarded ports: one bit each.
@@ -238,6 +262,6 @@ impl<const N: usize> Change<N> {
 /// Whether the plane is loaded: the maps that [`KernelPlane`](super::KernelPlane) needs are pinned, and the program, which is
 /// pinned once it is attached everywhere. Until then the maps are the loader's alone.
 pub(super) fn are_there(pins: &Pins) -> bool {
-    let maps = ["SETTINGS", "BANNED", "NEAR", "BANS", "CONNS", "COUNTERS"].map(|map| pins.map(map));
+    let maps = ["SETTINGS", "BANNED", "NEAR", "BANS", "NETWORKS", "CONNS", "COUNTERS"].map(|map| pins.map(map));
     maps.into_iter().chain([pins.program(XDP)]).all(|pin| pin.exists())
 }

@@ -19,6 +19,7 @@ mod load;
 mod maps;
 mod near;
 mod netlink;
+mod networks;
 mod pins;
 mod plane;
 mod reconcile;

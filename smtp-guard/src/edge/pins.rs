@@ -14,7 +14,7 @@ use smtp_guard_ebpf::abi::ABI_VERSION;
 use super::error::EdgeError;
 
 /// Names of the maps, in the order in which they are written before anything is attached.
-pub(super) const MAPS: [&str; 15] = [
+pub(super) const MAPS: [&str; 16] = [
     "SETTINGS",
     "PORTS",
     "EXEMPT_V4",
@@ -23,6 +23,7 @@ pub(super) const MAPS: [&str; 15] = [
     "BANNED",
     "NEAR",
     "BANS",
+    "NETWORKS",
     "KNOWN",
     "CONNS",
     "COUNTERS",

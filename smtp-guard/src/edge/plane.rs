@@ -13,10 +13,11 @@ use super::error::EdgeError;
 use super::pins::Pins;
 use super::reconcile::{self, Suspicions};
 use super::sweep::Sweep;
-use super::{maps, sys};
+use super::{maps, networks, sys};
 use crate::addr::{Ipv6Prefix, NetSet};
 use crate::clock::Instant;
 use crate::config::Config;
+use crate::key::Net;
 
 /// A value of the map of connections, as bytes.
 type ConnectionBytes = [u8; size_of::<abi::Connections>()];
@@ -181,6 +182,14 @@ impl KernelPlane {
         }
     }
 
+    /// The version of the exempt list that holds nothing of `net`; 0 where that isn't known.
+    fn spares_network(&self, net: Net) -> u32 {
+        match &*self.exempt.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((nets, version, _)) if !nets.overlaps(net.net()) => *version,
+            _ => 0,
+        }
+    }
+
     /// Bans `source` until `until`, or changes its ban, and reads it back.
     pub fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError> {
         self.ban_all(&[(source, until, reason)]).map(drop)
@@ -221,6 +230,30 @@ impl KernelPlane {
             (Source(source), Instant::from_ns(ban.until_ns), reason)
         };
         Ok(maps::all(&self.pins, "BANS")?.into_iter().map(entry).collect())
+    }
+
+    /// Bans networks, or changes their bans, and reads them back. Returns those that the map has no room for.
+    pub fn ban_networks(&self, bans: &[(Net, Instant, Reason)]) -> Result<Vec<Net>, EdgeError> {
+        self.with(|_| {
+            let value = |(net, until, reason): &(Net, Instant, Reason)| {
+                let spares = self.spares_network(*net);
+                (*net, abi::Ban { until_ns: until.as_ns(), reason: *reason as u32, spares })
+            };
+            networks::write(&self.pins, &bans.iter().map(value).collect::<Vec<_>>())
+        })
+    }
+
+    /// Lifts the bans of `nets`, those that there are.
+    pub fn unban_networks(&self, nets: &[Net]) -> Result<(), EdgeError> {
+        self.with(|_| networks::remove(&self.pins, nets))
+    }
+
+    /// All banned networks of the map, also those whose time is over.
+    pub fn networks_in_map(&self) -> Result<Vec<(Net, Instant, Reason)>, EdgeError> {
+        let entry = |(net, ban): (Net, abi::Ban)| {
+            (net, Instant::from_ns(ban.until_ns), Reason::from_number(ban.reason).unwrap_or(Reason::Operator))
+        };
+        Ok(networks::all(&self.pins)?.into_iter().map(entry).collect())
     }
 
     /// Sources with established connections, and how many each.

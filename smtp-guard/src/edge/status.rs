@@ -19,6 +19,8 @@ pub struct Status {
     pub interfaces: Vec<Interface>,
     /// Entries of the ban map, also those whose time is over.
     pub bans: usize,
+    /// Likewise of the map of networks.
+    pub networks: usize,
     /// Sources with established connections.
     pub sources: usize,
     /// Established connections of all sources.
@@ -58,6 +60,7 @@ impl KernelPlane {
             abi: abi::ABI_VERSION,
             interfaces: self.interfaces()?,
             bans: self.bans_in_map()?.len(),
+            networks: self.networks_in_map()?.len(),
             sources: established.len(),
             connections: established.iter().map(|(_, count)| count).sum(),
             packets: packets.collect(),

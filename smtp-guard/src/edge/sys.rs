@@ -177,6 +177,11 @@ impl Key for u64 {
     const KIND: MapType = MapType::Hash;
 }
 
+/// The length of a prefix, and its bits in network order.
+impl Key for [u32; 3] {
+    const KIND: MapType = MapType::LpmTrie;
+}
+
 /// A map whose values are words, written many at a call: one by one costs 1 us each.
 #[derive(Debug)]
 pub(super) struct WordMap<K> {

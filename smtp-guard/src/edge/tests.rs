@@ -19,6 +19,7 @@ use crate::config::Config;
 
 mod events;
 mod near;
+mod networks;
 mod swap;
 mod verdicts;
 
@@ -58,6 +59,8 @@ impl World {
         config.edge.connections = CEILING;
         config.limits.connections_per_minute = RATE;
         config.edge.max_sources = ROOM;
+        // Attached to nothing, but wanted.
+        config.edge.interfaces = vec!["lo".to_owned()];
         config.edge.pin_directory = directory.clone();
         let pins = Pins::new(&directory);
         let pinned = Pinned(directory.clone());

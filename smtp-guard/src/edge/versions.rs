@@ -11,8 +11,8 @@ use super::error::EdgeError;
 use super::pins::Pins;
 use super::{lists, maps};
 
-/// Versions whose BANS and LISTS mean what this version's do.
-const SAME: [u32; 2] = [2, 3];
+/// Versions whose BANS and LISTS mean what this version's do. None of them has NETWORKS.
+const SAME: [u32; 3] = [2, 3, 4];
 
 /// Copies what can be copied of the newest of `others` into the fresh maps of `pins`, which have room for `room` bans: those
 /// that end last. Returns the number of bans.

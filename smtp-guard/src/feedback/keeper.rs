@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
+use tokio::sync::oneshot;
 
 use super::Meter;
 use crate::addr::{Ipv6Prefix, Source};
+use crate::bound::Bound;
 use crate::clock::{Both, Instant, Steady};
 use crate::config::Config;
 use crate::decision::{Ban, Origin};
-use crate::edge::bans::{Applied, BanTable};
+use crate::edge::bans::{Applied, AppliedNetworks, BanTable};
 use crate::edge::{EdgeError, Refreshed};
 use crate::gate;
+use crate::key::{Key, Net};
 use crate::ledger::{Ledger, Target, Verdict};
 use crate::marks::Marks;
 use crate::observe::log::{SECURITY, printable};
@@ -35,14 +38,14 @@ pub(super) struct Keeper {
     ledger: Ledger,
     table: Arc<BanTable>,
     store: Store,
-    decisions: HashMap<Source, Ban>,
+    decisions: HashMap<Key, Ban>,
     latest: Latest,
     marks: Arc<Marks>,
     counters: Arc<Counters>,
     written: Instant,
     sweeps: usize,
     /// Changed, but the store's queue was full.
-    unsaved: HashSet<Source>,
+    unsaved: HashSet<Key>,
     /// Likewise, of users.
     unsaved_holds: HashSet<User>,
     meter: Arc<dyn Meter>,
@@ -92,12 +95,12 @@ impl Keeper {
         let config = snapshot.config();
         self.ledger.set_rules(config.harvest.clone(), config.auth.clone());
         self.snapshot = snapshot;
-        let exempt: Vec<_> = self.decisions.keys().copied().filter(|source| self.is_exempt(*source)).collect();
-        for source in exempt {
-            tracing::info!(source = self.text(source), "ban lifted: the source is exempt now");
-            self.forget(source);
+        let exempt: Vec<_> = self.decisions.keys().copied().filter(|key| self.is_exempt(*key)).collect();
+        for key in exempt {
+            tracing::info!(source = self.text(key), "ban lifted: the source is exempt now");
+            self.forget(key);
         }
-        self.meter.bans_active(self.decisions.len());
+        self.count_bans();
     }
 
     /// Puts store and kernel map together: unexpired bans of the store go into force, bans that only the kernel has are
@@ -113,7 +116,7 @@ impl Keeper {
         if matches!(self.kernel, Ok(Refreshed::Same | Refreshed::Anew)) {
             self.adopt(&both);
         }
-        self.meter.bans_active(self.decisions.len());
+        self.count_bans();
         if !self.decisions.is_empty() {
             tracing::info!(bans = self.decisions.len(), "bans restored");
         }
@@ -138,18 +141,18 @@ impl Keeper {
             // By a clock that is behind it would last too long.
             let length = u64::try_from(ban.until.as_ms().saturating_sub(ban.made.as_ms())).unwrap_or_default();
             let until = both.instant_at(ban.until).min(both.instant.after(Duration::from_millis(length)));
-            if ban.origin == Origin::Ledger {
-                self.ledger.remember_ban(ban.source, ban.repeat, until, both.instant);
+            if let (Origin::Ledger, Key::Source(source)) = (ban.origin, ban.key) {
+                self.ledger.remember_ban(source, ban.repeat, until, both.instant);
             }
-            if self.is_exempt(ban.source) {
-                self.forget(ban.source);
+            if self.is_exempt(ban.key) {
+                self.forget(ban.key);
             } else if until <= both.instant {
                 self.over.push(ban);
-            } else if !self.decisions.contains_key(&ban.source) {
+            } else if !self.decisions.contains_key(&ban.key) {
                 running.push((Ban { until: both.wall_at(until), ..ban }, until));
             }
         }
-        self.put_all(running);
+        self.put_all(running, both.instant);
     }
 
     /// The wall clock was set by `step` ms: ends are moments, so what is written of them changes.
@@ -162,7 +165,7 @@ impl Keeper {
         for ban in self.decisions.values_mut() {
             ban.made = ban.made.later(step);
             ban.until = ban.until.later(step);
-            self.unsaved.insert(ban.source);
+            self.unsaved.insert(ban.key);
         }
         self.unsave_holds(both);
         let over = std::mem::take(&mut self.over);
@@ -170,25 +173,30 @@ impl Keeper {
     }
 
     fn adopt(&mut self, both: &Both) {
-        let found = match self.table.kernel().map(|kernel| kernel.bans()) {
-            None => return,
-            Some(Ok(found)) => found,
-            Some(Err(error)) => {
+        let Some(kernel) = self.table.kernel() else { return };
+        let found = kernel.bans().and_then(|sources| {
+            let sources = sources.into_iter().map(|(source, until, reason)| (Key::from(source), until, reason));
+            let networks = kernel.networks()?.into_iter().map(|(net, until, reason)| (Key::from(net), until, reason));
+            Ok(sources.chain(networks).collect::<Vec<_>>())
+        });
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
                 tracing::error!(%error, "bans of the kernel map can't be read");
                 return;
             }
         };
-        for (source, until, reason) in found {
-            if self.is_exempt(source) {
-                self.forget(source);
+        for (key, until, reason) in found {
+            if self.is_exempt(key) {
+                self.forget(key);
             } else if until <= both.instant {
-                if let Err(error) = self.table.lift(source) {
+                if let Err(error) = self.lift(&[key]) {
                     tracing::warn!(%error, "an expired ban stays in the kernel map");
                 }
-            } else if !self.decisions.contains_key(&source) {
+            } else if !self.decisions.contains_key(&key) {
                 let evidence = vec!["taken over from the kernel map".to_owned()];
                 let ban = Ban {
-                    source,
+                    key,
                     reason,
                     origin: if reason == Reason::Operator { Origin::Operator } else { Origin::Ledger },
                     made: both.wall,
@@ -198,7 +206,7 @@ impl Keeper {
                     evidence,
                 };
                 self.save(&ban);
-                self.put(ban, until);
+                self.put_all(vec![(ban, until)], both.instant);
             }
         }
     }
@@ -211,13 +219,13 @@ impl Keeper {
             return;
         }
         let source = client.source(self.prefix());
-        let banned = self.decisions.contains_key(&source);
+        let banned = self.decisions.contains_key(&source.into()) || self.networks_of(source).next().is_some();
         let (snapshot, prefix) = (Arc::clone(&self.snapshot), self.prefix());
         let is_exempt = |target| snapshot.untouchable().touches(target, prefix);
         let verdicts = gate::report(&mut self.ledger, &self.marks, source, conduct, at, banned, is_exempt);
         for verdict in verdicts {
             let who = match verdict.target {
-                Target::Ban(target) if target != source => self.text(target),
+                Target::Ban(target) if target != source => self.text(target.into()),
                 Target::DeferNetwork(network) => network.text(),
                 Target::Ban(_) | Target::Defer(_) | Target::DeferSender(..) => client.ip().to_string(),
             };
@@ -233,10 +241,10 @@ impl Keeper {
     fn count_evicted(&mut self) {
         let (evicted, not_admitted) = gate::clear(&mut self.ledger, &self.marks);
         for _ in 0..evicted {
-            self.meter.bound_reached("ledger");
+            self.meter.bound_reached(Bound::Ledger);
         }
         for _ in 0..not_admitted {
-            self.meter.bound_reached("ledger_offenders");
+            self.meter.bound_reached(Bound::LedgerOffenders);
         }
     }
 
@@ -257,7 +265,7 @@ impl Keeper {
         let both = crate::clock::both();
         let until = both.instant.after(verdict.length);
         let ban = Ban {
-            source,
+            key: source.into(),
             reason: verdict.reason,
             origin: Origin::Ledger,
             made: both.wall,
@@ -266,45 +274,90 @@ impl Keeper {
             text: verdict.reason.text().to_owned(),
             evidence: verdict.evidence,
         };
-        self.put(ban.clone(), until);
+        self.put(source, ban.clone(), until);
         let took = crate::clock::now().since(at);
         self.meter.ban_latency(took);
         self.announce(&ban, who, verdict.length, Some(took));
         self.save(&ban);
     }
 
-    /// In force in both planes, and among the decisions.
-    fn put(&mut self, ban: Ban, until: Instant) {
-        let Applied { kernel, displaced } = self.table.apply(ban.source, until, ban.reason);
+    /// In force in both planes, and among the decisions: the ban of `source`.
+    fn put(&mut self, source: Source, ban: Ban, until: Instant) {
+        let Applied { kernel, displaced } = self.table.apply(source, until, ban.reason);
         self.note(ban);
         self.applied(kernel, displaced);
     }
 
-    /// Many at once: the kernel's part is one batch.
-    fn put_all(&mut self, bans: Vec<(Ban, Instant)>) {
-        let wanted: Vec<_> = bans.iter().map(|(ban, until)| (ban.source, *until, ban.reason)).collect();
-        let (kernel, displaced) = self.table.apply_all(&wanted);
+    /// Many at once: the kernel's part is one batch for sources and one for networks.
+    fn put_all(&mut self, bans: Vec<(Ban, Instant)>, now: Instant) {
+        let (mut sources, mut networks) = (Vec::new(), Vec::new());
+        for (ban, until) in &bans {
+            match ban.key {
+                Key::Source(source) => sources.push((source, *until, ban.reason)),
+                Key::Network(net) => networks.push((net, *until, ban.reason)),
+            }
+        }
         bans.into_iter().for_each(|(ban, _)| self.note(ban));
-        self.applied(kernel.map(drop), displaced);
+        if !sources.is_empty() {
+            let (kernel, displaced) = self.table.apply_all(&sources);
+            self.applied(kernel.map(drop), displaced);
+        }
+        if !networks.is_empty() {
+            let AppliedNetworks { kernel, outside, refused } = {
+                let is_exempt = |source: Source| self.is_exempt(source.into());
+                self.table.apply_networks(&networks, now, &is_exempt)
+            };
+            if outside > 0 {
+                self.meter.bound_reached(Bound::KernelNetworks);
+                tracing::warn!(
+                    networks = outside,
+                    "the kernel's map of networks is full: these are blocked in user space only"
+                );
+            }
+            for net in refused {
+                self.meter.bound_reached(Bound::Networks);
+                self.decisions.remove(&net.into());
+                tracing::warn!(%net, "there is no room for more networks: it is not blocked");
+            }
+            self.applied(kernel, None);
+        }
+    }
+
+    /// Lifts the bans of `keys` in both planes.
+    fn lift(&self, keys: &[Key]) -> Result<(), EdgeError> {
+        let networks: Vec<Net> = keys.iter().filter_map(|key| key.network()).collect();
+        let networks = if networks.is_empty() { Ok(()) } else { self.table.lift_networks(&networks) };
+        keys.iter().filter_map(|key| key.source()).try_for_each(|source| self.table.lift(source)).and(networks)
+    }
+
+    /// Decisions about networks that hold `source`, the narrowest first.
+    fn networks_of(&self, source: Source) -> impl Iterator<Item = &Ban> {
+        let any = self.table.networks() > 0;
+        let around = Net::around(source, self.prefix()).take_while(move |_| any);
+        around.filter_map(|net| self.decisions.get(&net.into()))
+    }
+
+    fn count_bans(&self) {
+        self.meter.bans_active(self.decisions.len(), self.table.networks());
     }
 
     fn note(&mut self, ban: Ban) {
-        self.latest.note(&ban, self.decisions.get(&ban.source));
-        self.decisions.insert(ban.source, ban);
+        self.latest.note(&ban, self.decisions.get(&ban.key));
+        self.decisions.insert(ban.key, ban);
     }
 
     /// What the table made of bans.
     fn applied(&mut self, kernel: Result<(), EdgeError>, displaced: impl IntoIterator<Item = Source>) {
         if let Err(error) = kernel {
-            self.meter.bound_reached("kernel_bans");
+            self.meter.bound_reached(Bound::KernelBans);
             tracing::error!(%error, "what was banned now is in force in user space only");
         }
         for displaced in displaced {
-            self.meter.bound_reached("bans");
-            self.decisions.remove(&displaced);
-            tracing::warn!(source = self.text(displaced), "the ban that ended soonest made room for a new one");
+            self.meter.bound_reached(Bound::Bans);
+            self.decisions.remove(&displaced.into());
+            tracing::warn!(source = self.text(displaced.into()), "the ban that ended soonest made room for a new one");
         }
-        self.meter.bans_active(self.decisions.len());
+        self.count_bans();
     }
 
     fn announce(&self, ban: &Ban, who: &str, length: Duration, took: Option<Duration>) {
@@ -312,7 +365,7 @@ impl Keeper {
         tracing::warn!(
             target: SECURITY,
             client = who,
-            source = self.text(ban.source),
+            source = self.text(ban.key),
             reason = ban.reason.label(),
             origin = ban.origin.label(),
             seconds = length.as_secs(),
@@ -335,18 +388,18 @@ impl Keeper {
         }
         self.take_from_store(&both);
         self.meter.store(self.store.state().trouble().is_none());
-        for source in self.table.sweep(both.instant) {
-            if let Some(ban) = self.decisions.remove(&source) {
-                tracing::info!(source = self.text(source), reason = ban.reason.label(), "ban ended");
+        for key in self.table.sweep(both.instant) {
+            if let Some(ban) = self.decisions.remove(&key) {
+                tracing::info!(source = self.text(key), reason = ban.reason.label(), "ban ended");
             }
         }
         // After it: what is over must not be put into a plane that was loaded.
         self.follow_kernel(&both);
-        self.meter.bans_active(self.decisions.len());
-        for source in std::mem::take(&mut self.unsaved) {
-            match self.decisions.get(&source).cloned() {
+        self.count_bans();
+        for key in std::mem::take(&mut self.unsaved) {
+            match self.decisions.get(&key).cloned() {
                 Some(ban) => self.save(&ban),
-                None => self.unsave(source),
+                None => self.unsave(key),
             }
         }
         self.sweep_accounts(&both);
@@ -367,7 +420,7 @@ impl Keeper {
             Ok(Refreshed::Anew) => {
                 tracing::warn!(bans = self.decisions.len(), "the kernel plane was loaded: it gets the bans in force");
                 let bans = self.decisions.values().map(|ban| (ban.clone(), both.instant_at(ban.until)));
-                self.put_all(bans.collect());
+                self.put_all(bans.collect(), both.instant);
                 self.adopt(both);
             }
             now if *now == before => {}
@@ -380,40 +433,64 @@ impl Keeper {
     }
 
     /// Out of decisions, table, kernel map, ledger and store.
-    fn forget(&mut self, source: Source) {
-        self.decisions.remove(&source);
-        if let Err(error) = self.table.lift(source) {
-            tracing::error!(%error, source = self.text(source), "the ban can't be lifted in the kernel");
+    fn forget(&mut self, key: Key) {
+        self.forget_all(&[key]);
+    }
+
+    /// Likewise many at once.
+    fn forget_all(&mut self, keys: &[Key]) {
+        if let Err(error) = self.lift(keys) {
+            let (first, keys) = (keys.first().map(|key| self.text(*key)), keys.len());
+            tracing::error!(%error, first, keys, "bans can't be lifted in the kernel");
         }
-        self.ledger.forget(source);
-        self.marks.forget(source, true);
-        self.unsave(source);
+        for key in keys {
+            self.decisions.remove(key);
+            if let Key::Source(source) = key {
+                self.ledger.forget(*source);
+                self.marks.forget(*source, true);
+            }
+            self.unsave(*key);
+        }
     }
 
     fn save(&mut self, ban: &Ban) {
         if self.store.save(ban).is_err() {
-            self.meter.bound_reached("store");
-            self.unsaved.insert(ban.source);
+            self.meter.bound_reached(Bound::Store);
+            self.unsaved.insert(ban.key);
         }
     }
 
-    fn unsave(&mut self, source: Source) {
-        if self.store.remove(source).is_err() {
-            self.meter.bound_reached("store");
-            self.unsaved.insert(source);
+    fn save_all(&mut self, bans: Vec<Ban>) {
+        let keys: Vec<_> = bans.iter().map(|ban| ban.key).collect();
+        if self.store.save_all(bans).is_err() {
+            self.meter.bound_reached(Bound::Store);
+            self.unsaved.extend(keys);
         }
     }
 
-    fn is_exempt(&self, source: Source) -> bool {
-        self.snapshot.untouchable().touches(source, self.prefix())
+    fn unsave(&mut self, key: Key) {
+        if self.store.remove(key).is_err() {
+            self.meter.bound_reached(Bound::Store);
+            self.unsaved.insert(key);
+        }
+    }
+
+    /// Says when all that was changed until now is on disk; `None`: not all of it can be handed over now.
+    pub(super) fn written(&self) -> Option<oneshot::Receiver<()>> {
+        self.unsaved.is_empty().then(|| self.store.written())
+    }
+
+    /// Whether a ban of `key` must not be. In a network there may be exempt addresses, which both planes let in.
+    fn is_exempt(&self, key: Key) -> bool {
+        key.source().is_some_and(|source| self.snapshot.untouchable().touches(source, self.prefix()))
     }
 
     fn prefix(&self) -> Ipv6Prefix {
         self.snapshot.config().limits.ipv6_prefix
     }
 
-    fn text(&self, source: Source) -> String {
-        self.prefix().display(source)
+    fn text(&self, key: Key) -> String {
+        key.text(self.prefix())
     }
 }
 

@@ -15,8 +15,10 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::decision::{ControlError, Decision, Explanation};
+use crate::bound::Bound;
+use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept};
 use crate::edge::bans::BanTable;
+use crate::key::Who;
 use crate::marks::Marks;
 use crate::offence::Report;
 use crate::rates::Counters;
@@ -47,8 +49,8 @@ pub trait Meter: Send + Sync + 'static {
     fn deferral(&self, reason: Reason);
     /// A user is held by the operator.
     fn user_held(&self, reason: Reason);
-    /// Bans in force.
-    fn bans_active(&self, bans: usize);
+    /// Bans in force, and how many of them are of networks.
+    fn bans_active(&self, bans: usize, networks: usize);
     /// Whether the store is written.
     fn store(&self, well: bool);
     /// A report that found the channel full.
@@ -56,7 +58,7 @@ pub trait Meter: Send + Sync + 'static {
     /// From the report that crossed the line to the ban in force in both planes.
     fn ban_latency(&self, time: Duration);
     /// A bound was reached.
-    fn bound_reached(&self, bound: &'static str);
+    fn bound_reached(&self, bound: Bound);
 }
 
 /// The handle of the task. Cheap to clone; the task ends when the last one is gone.
@@ -81,9 +83,10 @@ type Done = (AccountView, oneshot::Receiver<()>);
 enum Control {
     Decisions(oneshot::Sender<Vec<Decision>>),
     Latest(oneshot::Sender<Vec<Decision>>),
-    Add { ip: IpAddr, length: Duration, text: String, answer: oneshot::Sender<Result<Decision, ControlError>> },
-    Delete { ip: IpAddr, answer: oneshot::Sender<Option<Decision>> },
-    DeleteAll(oneshot::Sender<usize>),
+    Add { who: Who, length: Duration, text: String, answer: oneshot::Sender<Result<Kept<Decision>, ControlError>> },
+    Import { entries: Vec<Entry>, text: String, answer: oneshot::Sender<Kept<Imported>> },
+    Delete { who: Who, answer: oneshot::Sender<Result<Option<Kept<Decision>>, ControlError>> },
+    DeleteAll(oneshot::Sender<Kept<usize>>),
     Explain { ip: IpAddr, answer: oneshot::Sender<Explanation> },
     Hold { user: User, length: Option<Duration>, text: String, answer: oneshot::Sender<Result<Done, ControlError>> },
     Release { user: User, answer: oneshot::Sender<Option<Done>> },
@@ -120,18 +123,24 @@ impl Feedback {
         self.ask(Control::Latest).await
     }
 
-    /// Bans `ip`'s source for `length`, in place of a ban that it has.
-    pub async fn add(&self, ip: IpAddr, length: Duration, text: String) -> Result<Decision, ControlError> {
-        self.ask(|answer| Control::Add { ip, length, text, answer }).await?
+    /// Bans `who` for `length`, in place of a ban that it has. The answer comes once the decision is on disk, or after
+    /// [`DISK`].
+    pub async fn add(&self, who: Who, length: Duration, text: String) -> Result<Kept<Decision>, ControlError> {
+        self.ask(|answer| Control::Add { who, length, text, answer }).await?
     }
 
-    /// Lifts the ban of `ip`'s source and forgets what was held against it.
-    pub async fn delete(&self, ip: IpAddr) -> Result<Option<Decision>, ControlError> {
-        self.ask(|answer| Control::Delete { ip, answer }).await
+    /// Bans all that `entries` are about, `text` saying why where they don't. Meant for a few thousand at once: others wait.
+    pub async fn import(&self, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, ControlError> {
+        self.ask(|answer| Control::Import { entries, text, answer }).await
+    }
+
+    /// Lifts the ban of `who` and forgets what was held against it.
+    pub async fn delete(&self, who: Who) -> Result<Option<Kept<Decision>>, ControlError> {
+        self.ask(|answer| Control::Delete { who, answer }).await?
     }
 
     /// Lifts all bans; how many there were.
-    pub async fn delete_all(&self) -> Result<usize, ControlError> {
+    pub async fn delete_all(&self) -> Result<Kept<usize>, ControlError> {
         self.ask(Control::DeleteAll).await
     }
 
@@ -230,9 +239,23 @@ fn answer(keeper: &mut Keeper, control: Control) {
     let _ = match control {
         Control::Decisions(answer) => answer.send(keeper.decisions()).map_err(drop),
         Control::Latest(answer) => answer.send(keeper.latest()).map_err(drop),
-        Control::Add { ip, length, text, answer } => answer.send(keeper.add(ip, length, text)).map_err(drop),
-        Control::Delete { ip, answer } => answer.send(keeper.delete(ip)).map_err(drop),
-        Control::DeleteAll(answer) => answer.send(keeper.delete_all()).map_err(drop),
+        Control::Add { who, length, text, answer } => match keeper.add(who, length, text) {
+            Ok(decision) => once_written(keeper, decision, move |kept| drop(answer.send(Ok(kept)))),
+            Err(error) => answer.send(Err(error)).map_err(drop),
+        },
+        Control::Import { entries, text, answer } => {
+            let imported = keeper.import(entries, &text);
+            once_written(keeper, imported, move |kept| drop(answer.send(kept)))
+        }
+        Control::Delete { who, answer } => match keeper.delete(who) {
+            Ok(Some(lifted)) => once_written(keeper, lifted, move |kept| drop(answer.send(Ok(Some(kept))))),
+            Ok(None) => answer.send(Ok(None)).map_err(drop),
+            Err(error) => answer.send(Err(error)).map_err(drop),
+        },
+        Control::DeleteAll(answer) => {
+            let lifted = keeper.delete_all();
+            once_written(keeper, lifted, move |kept| drop(answer.send(kept)))
+        }
         Control::Explain { ip, answer } => answer.send(keeper.explain(ip)).map_err(drop),
         Control::Hold { user, length, text, answer } => answer.send(keeper.hold(user, length, text)).map_err(drop),
         Control::Release { user, answer } => answer.send(keeper.release(&user)).map_err(drop),
@@ -242,6 +265,23 @@ fn answer(keeper: &mut Keeper, control: Control) {
         }
         Control::Close => Ok(()),
     };
+}
+
+/// Answers when what was changed is on disk, or when it takes too long, without keeping the task.
+fn once_written<T: Send + 'static>(
+    keeper: &Keeper,
+    what: T,
+    answer: impl FnOnce(Kept<T>) + Send + 'static,
+) -> Result<(), ()> {
+    let written = keeper.written();
+    tokio::spawn(async move {
+        let saved = match written {
+            Some(written) => matches!(tokio::time::timeout(DISK, written).await, Ok(Ok(()))),
+            None => false,
+        };
+        answer(Kept { what, saved });
+    });
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::addr::{ClientAddr, Ipv6Prefix, Source};
+use crate::bound::Bound;
 use crate::clock::{Both, Instant};
 use crate::config::Config;
 use crate::edge::bans::KernelBans as _;
@@ -37,7 +38,7 @@ impl Meter for Counted {
     fn user_held(&self, reason: Reason) {
         self.note(format!("held {}", reason.label()));
     }
-    fn bans_active(&self, _bans: usize) {}
+    fn bans_active(&self, _bans: usize, _networks: usize) {}
     fn store(&self, _well: bool) {}
     fn report_dropped(&self) {
         self.note("dropped");
@@ -45,8 +46,8 @@ impl Meter for Counted {
     fn ban_latency(&self, _time: Duration) {
         self.note("latency");
     }
-    fn bound_reached(&self, bound: &'static str) {
-        self.note(bound);
+    fn bound_reached(&self, bound: Bound) {
+        self.note(bound.label());
     }
 }
 
@@ -139,7 +140,7 @@ async fn a_harvest_is_banned_explained_lifted_and_survives_a_restart() {
     let (feedback, _task, table, _) = world.start();
     assert_eq!(table.len(), 1, "in force before anything else");
     assert_eq!(feedback.decisions().await.unwrap()[0].source, "192.0.2.1");
-    assert_eq!(feedback.delete_all().await.unwrap(), 1);
+    assert_eq!(feedback.delete_all().await.unwrap(), Kept { what: 1, saved: true });
     assert!(table.is_empty());
 }
 
@@ -150,10 +151,115 @@ async fn the_operator_bans_all_but_the_exempt() {
     let hour = Duration::from_secs(3600);
     let exempt = feedback.add("192.0.2.9".parse().unwrap(), hour, String::new()).await;
     assert!(matches!(exempt, Err(ControlError::Exempt { .. })));
-    let decision = feedback.add("192.0.2.1".parse().unwrap(), hour, "by hand".to_owned()).await.unwrap();
+    let Kept { what: decision, saved } =
+        feedback.add("192.0.2.1".parse().unwrap(), hour, "by hand".to_owned()).await.unwrap();
+    assert!(saved);
     assert_eq!((decision.origin.as_str(), decision.until.as_ms() - decision.made.as_ms()), ("operator", 3_600_000));
     assert_eq!(table.len(), 1);
     assert!(feedback.delete("192.0.2.2".parse().unwrap()).await.unwrap().is_none());
+}
+
+/// A world with everything that a network must not touch. (The addresses of documentation may be this host's.)
+fn guarded() -> World {
+    let mut world = World::new();
+    let mut config = Config::clone(&world.config);
+    config.exempt = ["20.0.2.9/32".parse().unwrap()].into_iter().collect();
+    config.backend.servers = vec![crate::addr::BackendAddr::Address("20.0.100.25:25".parse().unwrap())];
+    config.listen[0].balancers = ["20.0.113.7/32".parse().unwrap()].into_iter().collect();
+    world.config = Arc::new(config);
+    world
+}
+
+#[tokio::test]
+async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
+    let world = guarded();
+    let (feedback, task, table, _) = world.start();
+    let hour = Duration::from_secs(3600);
+    for (net, objection) in [
+        (
+            "20.0.2.0/24",
+            "20.0.2.0/24 is not blocked, since 20.0.2.9/32 is in use here (exempt): give the networks beside",
+        ),
+        ("20.0.100.0/24", "20.0.100.25/32 is in use here (backend.servers)"),
+        ("20.0.113.0/29", "20.0.113.7/32 is in use here (listen.proxy_protocol)"),
+        ("127.0.0.0/8", "127.0.0.1/32 is in use here"),
+        ("224.0.0.0/8", "224.0.0.0/4 is no address of the Internet (multicast)"),
+        ("10.0.0.0/7", "10.0.0.0/7 is wider than /8"),
+        ("2001:db8::/80", "a part of one source"),
+    ] {
+        let error = feedback.add(net.parse().unwrap(), hour, String::new()).await.unwrap_err().to_string();
+        assert!(error.contains(objection), "{net}: {error}");
+    }
+    for (net, shown) in [
+        ("20.0.2.128/25", "20.0.2.128/25"),
+        ("20.0.2.192/26", "20.0.2.192/26"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("2001:db9::/64", "2001:db9::/64"),
+    ] {
+        let made = feedback.add(net.parse().unwrap(), hour, "by hand".to_owned()).await.unwrap();
+        assert_eq!((made.what.source.as_str(), made.saved), (shown, true));
+    }
+    assert_eq!((table.networks(), table.len()), (3, 1), "a /64 is a source");
+    let explained = |ip: &str| feedback.explain(ip.parse().unwrap());
+    let by = |explanation: Explanation| explanation.networks.into_iter().map(|by| by.source).collect::<Vec<_>>();
+    assert_eq!(by(explained("20.0.2.200").await.unwrap()), ["20.0.2.192/26", "20.0.2.128/25"]);
+    assert_eq!(by(explained("20.0.2.1").await.unwrap()), [""; 0]);
+    assert_eq!(by(explained("2001:db8:5::1").await.unwrap()), ["2001:db8::/32"]);
+    let within = feedback.delete("20.0.2.200".parse().unwrap()).await.unwrap_err().to_string();
+    assert_eq!(
+        within,
+        "20.0.2.200 is blocked as a part of 20.0.2.192/26; to lift that: smtp-guard decisions delete 20.0.2.192/26"
+    );
+    assert!(feedback.delete("20.0.2.0/24".parse().unwrap()).await.unwrap().is_none());
+    let lifted = feedback.delete("20.0.2.192/26".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!((lifted.what.source.as_str(), lifted.saved), ("20.0.2.192/26", true));
+    drop(feedback);
+    task.await.unwrap();
+
+    let (feedback, _task, table, _) = world.start();
+    assert_eq!((table.networks(), table.len()), (2, 1), "in force before anything else");
+    let source = Ipv6Prefix::default().source("20.0.2.200".parse().unwrap());
+    assert_eq!(table.banned(source, crate::clock::now()).unwrap().0, Reason::Operator);
+    assert_eq!(feedback.delete_all().await.unwrap(), Kept { what: 3, saved: true });
+    assert_eq!((table.networks(), table.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn many_come_in_at_once_and_none_pushes_out_or_shortens_another() {
+    let mut world = guarded();
+    let mut config = Config::clone(&world.config);
+    config.edge.max_sources = 3;
+    world.config = Arc::new(config);
+    let (feedback, _task, table, meter) = world.start();
+    let entry = |who: &str, seconds| Entry { who: who.parse().unwrap(), seconds, text: None };
+    feedback.add("20.0.2.1".parse().unwrap(), Duration::from_secs(7200), "first".to_owned()).await.unwrap();
+    let entries = vec![
+        entry("20.0.2.1", Some(3600)),
+        entry("20.0.2.2", Some(3600)),
+        Entry { text: Some("its own".to_owned()), ..entry("20.0.2.2", Some(7200)) },
+        entry("20.0.2.2", Some(60)),
+        entry("20.0.2.9", None),
+        entry("20.0.100.25", None),
+        entry("20.0.113.128/25", None),
+        entry("20.0.112.0/23", None),
+        entry("2001:db8::1", Some(60)),
+        entry("2001:db8:1::1", Some(60)),
+    ];
+    let Kept { what: Imported { added, outlasted, refused }, saved } =
+        feedback.import(entries, "a list".to_owned()).await.unwrap();
+    assert_eq!((added, outlasted, saved), (3, 2, true));
+    let parts =
+        ["20.0.2.9 is exempt", "20.0.100.25/32 is in use here", "20.0.113.7/32 is in use here", "edge.max_sources"];
+    let found: Vec<_> = refused.iter().map(|(place, _)| *place).collect();
+    assert_eq!(found, [4, 5, 7, 9]);
+    assert!(refused.iter().zip(parts).all(|((_, why), part)| why.contains(part)), "{refused:?}");
+    let decisions = feedback.decisions().await.unwrap();
+    let shown: Vec<_> = decisions.iter().map(|decision| (decision.source.as_str(), decision.text.as_str())).collect();
+    let expected =
+        [("2001:db8::/64", "a list"), ("20.0.2.1", "first"), ("20.0.2.2", "its own"), ("20.0.113.128/25", "a list")];
+    assert_eq!(BTreeSet::from_iter(shown), BTreeSet::from(expected));
+    assert_eq!(decisions[3].until.as_ms(), i64::MAX, "for ever");
+    assert_eq!((table.len(), table.networks(), meter.count("bans")), (3, 1, 1));
 }
 
 #[tokio::test]

@@ -133,7 +133,8 @@ impl KernelStats for Observed {
     }
 
     fn bans(&self) -> Option<u64> {
-        self.ask(KernelPlane::bans_in_map).map(|bans| bans.len() as u64)
+        let networks = self.ask(KernelPlane::networks_in_map)?.len();
+        self.ask(KernelPlane::bans_in_map).map(|bans| (bans.len() + networks) as u64)
     }
 }
 

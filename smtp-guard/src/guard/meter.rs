@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
+use crate::bound::Bound;
 use crate::feedback::Meter;
 use crate::observe::metrics::Metrics;
 
@@ -26,8 +27,8 @@ impl Meter for Counted {
         self.0.deferral(reason);
     }
 
-    fn bans_active(&self, bans: usize) {
-        self.0.bans_active(bans as u64);
+    fn bans_active(&self, bans: usize, networks: usize) {
+        self.0.bans_active(bans as u64, networks as u64);
     }
 
     fn store(&self, well: bool) {
@@ -42,7 +43,7 @@ impl Meter for Counted {
         self.0.ban_latency(time);
     }
 
-    fn bound_reached(&self, bound: &'static str) {
+    fn bound_reached(&self, bound: Bound) {
         self.0.bound_reached(bound);
     }
 }

@@ -5,9 +5,10 @@
 //! | GET /status | [`super::status::Status`] |
 //! | GET /live | [`super::live::Live`] |
 //! | GET /decisions | a list of [`Decision`] |
-//! | POST /decisions, [`Add`] | the [`Decision`] made |
-//! | DELETE /decisions/{ip} | the [`Decision`] lifted; 404 where there was none |
-//! | DELETE /decisions | [`Deleted`] |
+//! | POST /decisions, [`Add`] | [`Kept`] with the [`Decision`] made |
+//! | POST /decisions/import, [`Import`] | [`Kept`] with [`Imported`] |
+//! | DELETE /decisions/{who} | [`Kept`] with the [`Decision`] lifted; 404 where there was none |
+//! | DELETE /decisions | [`Kept`] with [`Deleted`] |
 //! | GET /explain/{ip} | [`Explanation`] |
 //! | GET /accounts | [`AccountList`] of at most [`ACCOUNTS`] users |
 //! | GET /accounts/{user} | the [`AccountView`]; 404 where nothing is known |
@@ -16,7 +17,7 @@
 //! | POST /try, [`Attempt`] | [`Rehearsal`] |
 //! | POST /reload, [`Reload`] | [`Reloaded`]; 422 where the configuration can't be used |
 //!
-//! Errors are [`Failure`] with status 400 (bad request), 404, 405, 409 (refused: an exempt address), 413, 422 or 503.
+//! Errors are [`Failure`] with status 400 (bad request), 404, 405, 409 (refused: somebody who must not be blocked), 413, 422 or 503.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -36,13 +37,19 @@ use super::reload::{Reload, Reloaded};
 pub use super::socket::{Socket, SocketError};
 use super::status::About;
 use crate::addr::{canonical, no_source};
+use crate::bound::Bound;
 use crate::config::FILE_BYTES;
 use crate::decision::ControlError;
-use crate::decision::{Decision, Explanation};
+use crate::decision::{Decision, Entry, Explanation, Imported, Kept};
+use crate::key::Who;
 use crate::rates::accounts::{AccountList, AccountView, User};
 
 /// Bytes of a request's body.
 const BODY: usize = 4096;
+/// Likewise of one that imports.
+const IMPORT_BODY: usize = 4 << 20;
+/// Entries of one [`Import`]: so many keep others waiting for less than a tenth of a second.
+pub const IMPORT_ENTRIES: usize = 8192;
 /// The same where a configuration comes along, as a JSON string.
 const CANDIDATE: usize = 2 * FILE_BYTES as usize + BODY;
 /// Bytes of an operator's reason: what a log line shows of it.
@@ -68,10 +75,21 @@ pub struct Hold {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Add {
-    pub ip: IpAddr,
+    /// An address or a network.
+    pub ip: Who,
     /// 1 to [`LONGEST`].
     pub seconds: u64,
     /// At most [`REASON_BYTES`], without control characters.
+    pub reason: String,
+}
+
+/// Bans to be made together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// At most [`IMPORT_ENTRIES`].
+    pub entries: Vec<Entry>,
+    /// Where an entry has none of its own.
     pub reason: String,
 }
 
@@ -93,13 +111,20 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn decisions(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
     /// The latest bans in force, the last one first, at most [`crate::decision::LATEST`]; cheap whatever there is.
     fn latest(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
-    /// Bans `ip`; an exempt address is refused.
-    fn add(&self, ip: IpAddr, length: Duration, text: String)
-    -> impl Future<Output = Result<Decision, Refusal>> + Send;
-    /// Lifts the decision on `ip`.
-    fn delete(&self, ip: IpAddr) -> impl Future<Output = Result<Option<Decision>, Refusal>> + Send;
+    /// Bans `who`; what must not be blocked is refused.
+    fn add(
+        &self,
+        who: Who,
+        length: Duration,
+        text: String,
+    ) -> impl Future<Output = Result<Kept<Decision>, Refusal>> + Send;
+    /// Bans all that `entries` are about, at most [`IMPORT_ENTRIES`].
+    fn import(&self, entries: Vec<Entry>, text: String)
+    -> impl Future<Output = Result<Kept<Imported>, Refusal>> + Send;
+    /// Lifts the decision on `who`.
+    fn delete(&self, who: Who) -> impl Future<Output = Result<Option<Kept<Decision>>, Refusal>> + Send;
     /// Lifts all decisions.
-    fn delete_all(&self) -> impl Future<Output = Result<usize, Refusal>> + Send;
+    fn delete_all(&self) -> impl Future<Output = Result<Kept<usize>, Refusal>> + Send;
     /// All that is known of `ip`.
     fn explain(&self, ip: IpAddr) -> impl Future<Output = Result<Explanation, Refusal>> + Send;
     /// Users that sent something lately or are held, at most [`ACCOUNTS`].
@@ -145,7 +170,7 @@ impl From<ControlError> for Refusal {
 pub async fn serve<C: Control>(socket: Socket, control: C, about: About, most: usize) {
     let metrics = about.metrics.clone();
     let (listener, guard) = socket.into_parts();
-    super::serve::serve(listener, router(control, about), "admin_connections", most, metrics).await;
+    super::serve::serve(listener, router(control, about), Bound::AdminConnections, most, metrics).await;
     drop(guard);
 }
 
@@ -160,7 +185,7 @@ fn router<C: Control>(control: C, about: About) -> Router {
         .route("/status", get(status::<C>))
         .route("/live", get(live::<C>))
         .route("/decisions", get(list::<C>).post(add::<C>).delete(delete_all::<C>))
-        .route("/decisions/{ip}", axum::routing::delete(delete::<C>))
+        .route("/decisions/{*who}", axum::routing::delete(delete::<C>))
         .route("/explain/{ip}", get(explain::<C>))
         .route("/accounts", get(accounts::<C>).post(hold::<C>))
         .route("/accounts/{user}", get(account::<C>).delete(release::<C>))
@@ -169,6 +194,12 @@ fn router<C: Control>(control: C, about: About) -> Router {
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path"))
         .layer(DefaultBodyLimit::max(BODY))
+        .route(
+            "/decisions/import",
+            axum::routing::post(import::<C>)
+                .layer(DefaultBodyLimit::max(IMPORT_BODY))
+                .fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path")),
+        )
         .with_state(Shared { control, about })
 }
 
@@ -202,25 +233,37 @@ async fn add<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, By
         Err(problem) => return problem,
     };
     match add.check() {
-        Ok((ip, length, text)) => answer(shared.control.add(ip, length, text).await),
+        Ok((who, length, text)) => answer(shared.control.add(who, length, text).await),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
     }
 }
 
-async fn delete<C: Control>(State(shared): State<Shared<C>>, UrlPath(ip): UrlPath<String>) -> Response {
-    let ip = match address(&ip) {
-        Ok(ip) => ip,
-        Err(error) => return problem(StatusCode::BAD_REQUEST, &error),
+async fn import<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
+    let import: Import = match read(body, "import") {
+        Ok(import) => import,
+        Err(problem) => return problem,
     };
-    match shared.control.delete(ip).await {
-        Ok(None) => problem(StatusCode::NOT_FOUND, &format!("{ip} is not blocked")),
+    match import.check() {
+        Ok(()) => answer(shared.control.import(import.entries, import.reason).await),
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+async fn delete<C: Control>(State(shared): State<Shared<C>>, UrlPath(who): UrlPath<String>) -> Response {
+    let Ok(who) = who.parse::<Who>() else {
+        let shown = super::log::printable(who.as_bytes());
+        return problem(StatusCode::BAD_REQUEST, &format!("{shown:?} is no address or network"));
+    };
+    match shared.control.delete(who).await {
+        Ok(None) => problem(StatusCode::NOT_FOUND, &format!("{who} is not blocked")),
         Ok(Some(decision)) => Json(decision).into_response(),
         Err(refusal) => refusal.into_response(),
     }
 }
 
 async fn delete_all<C: Control>(State(shared): State<Shared<C>>) -> Response {
-    answer(shared.control.delete_all().await.map(|deleted| Deleted { deleted }))
+    let deleted = shared.control.delete_all().await;
+    answer(deleted.map(|Kept { what: deleted, saved }| Kept { what: Deleted { deleted }, saved }))
 }
 
 async fn explain<C: Control>(State(shared): State<Shared<C>>, UrlPath(ip): UrlPath<String>) -> Response {
@@ -299,9 +342,24 @@ fn read<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>, wha
 }
 
 impl Add {
-    fn check(self) -> Result<(IpAddr, Duration, String), String> {
+    fn check(self) -> Result<(Who, Duration, String), String> {
         let length = length(self.seconds)?;
-        Ok((client(self.ip)?, length, reason(self.reason)?))
+        self.ip.address().map(client).transpose()?;
+        Ok((self.ip, length, reason(self.reason)?))
+    }
+}
+
+impl Import {
+    fn check(&self) -> Result<(), String> {
+        if self.entries.len() > IMPORT_ENTRIES {
+            return Err(format!("more than {IMPORT_ENTRIES} entries at once"));
+        }
+        is_reason(&self.reason)?;
+        for Entry { who: _, seconds, text } in &self.entries {
+            seconds.map_or(Ok(()), |seconds| length(seconds).map(drop))?;
+            text.as_deref().map_or(Ok(()), is_reason)?;
+        }
+        Ok(())
     }
 }
 
@@ -320,13 +378,14 @@ fn length(seconds: u64) -> Result<Duration, String> {
 }
 
 fn reason(text: String) -> Result<String, String> {
+    is_reason(&text).map(|()| text)
+}
+
+fn is_reason(text: &str) -> Result<(), String> {
     if text.len() > REASON_BYTES {
         return Err(format!("the reason is longer than {REASON_BYTES} bytes"));
     }
-    if text.chars().any(char::is_control) {
-        return Err(String::from("the reason holds control characters"));
-    }
-    Ok(text)
+    if text.chars().any(char::is_control) { Err(String::from("the reason holds control characters")) } else { Ok(()) }
 }
 
 fn user(name: &str) -> Result<User, String> {

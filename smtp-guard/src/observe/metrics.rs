@@ -25,6 +25,7 @@ use super::bounds::Bounds;
 use super::certificates::Certificates;
 pub use super::kernel::KernelStats;
 use super::kernel::{KernelCollector, verdict};
+use crate::bound::Bound;
 use crate::session::Outcome;
 
 mod blocklists;
@@ -51,6 +52,7 @@ struct Inner {
     user_holds: ByReason,
     lookups: Labelled<Labels, Counter>,
     bans_active: Gauge,
+    networks_active: Gauge,
     store_up: Gauge,
     log_lines_lost: Counter,
     reports_dropped: Counter,
@@ -91,7 +93,9 @@ impl Metrics {
         let user_holds = labelled(&mut registry, "user_holds", "Users that went over a limit or were held, by reason");
         let lookups = labelled(&mut registry, "dns_lookups", "Questions to DNS by kind and result");
         let bans_active = Gauge::default();
-        registry.register("bans_active", "Bans in force now", bans_active.clone());
+        registry.register("bans_active", "Bans in force now, of sources and networks", bans_active.clone());
+        let networks_active = Gauge::default();
+        registry.register("network_bans_active", "Bans of networks in force now", networks_active.clone());
         let store_up = Gauge::default();
         registry.register("store_up", "Whether decisions and counts are written to disk", store_up.clone());
         let log_lines_lost = Counter::default();
@@ -131,6 +135,7 @@ impl Metrics {
             user_holds: ByReason::new(user_holds, "reason", Reason::is_of_user),
             lookups,
             bans_active,
+            networks_active,
             store_up,
             log_lines_lost,
             reports_dropped,
@@ -216,15 +221,16 @@ impl Metrics {
         self.0.lookups.get_or_create(&vec![("kind", kind), ("result", result)]).inc();
     }
 
-    /// So many bans are in force.
-    pub fn bans_active(&self, bans: u64) {
+    /// So many bans are in force, and so many of them are of networks.
+    pub fn bans_active(&self, bans: u64, networks: u64) {
+        self.0.networks_active.set(i64::try_from(networks).unwrap_or(i64::MAX));
         self.0.bans_active.set(i64::try_from(bans).unwrap_or(i64::MAX));
     }
 
     /// So many lines of the log were lost.
     pub fn log_lines_lost(&self, lines: u64) {
         self.0.log_lines_lost.inc_by(lines);
-        self.bound_reached("log_lines");
+        self.bound_reached(Bound::LogLines);
     }
 
     /// Whether the store is written.
@@ -237,6 +243,11 @@ impl Metrics {
         u64::try_from(self.0.bans_active.get()).unwrap_or(0)
     }
 
+    /// Those of them that are of networks.
+    pub fn networks_in_force(&self) -> u64 {
+        u64::try_from(self.0.networks_active.get()).unwrap_or(0)
+    }
+
     /// A report found the ledger's channel full.
     pub fn report_dropped(&self) {
         self.0.reports_dropped.inc();
@@ -247,8 +258,8 @@ impl Metrics {
         self.0.ban_seconds.observe(latency.as_secs_f64());
     }
 
-    /// A buffer, queue, map or list had no more room. `bound` names it; the set of names is small and fixed.
-    pub fn bound_reached(&self, bound: &'static str) {
+    /// A buffer, queue, map or list had no more room. `bound` says which.
+    pub fn bound_reached(&self, bound: Bound) {
         self.0.bounds.reached(bound);
     }
 
@@ -453,13 +464,17 @@ mod tests {
         check(|m| m.observed(Reason::NoPtr), "smtp_guard_observed_total{reason=\"no_ptr\"} 1");
         check(|m| m.user_held(Reason::UserNetworks), "smtp_guard_user_holds_total{reason=\"user_networks\"} 1");
         check(|m| m.dns_lookup("mx", "found"), "smtp_guard_dns_lookups_total{kind=\"mx\",result=\"found\"} 1");
-        check(|m| m.bans_active(7), "smtp_guard_bans_active 7");
+        check(|m| m.bans_active(7, 2), "smtp_guard_bans_active 7");
+        check(|m| m.bans_active(7, 2), "smtp_guard_network_bans_active 2");
         check(|m| m.log_lines_lost(3), "smtp_guard_log_lines_lost_total 3");
         check(|m| m.store(true), "smtp_guard_store_up 1");
         check(|m| m.report_dropped(), "smtp_guard_reports_dropped_total 1");
         check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0005\"} 1");
         check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0002\"} 0");
-        check(|m| m.bound_reached("say \"no\"\n\\"), r#"smtp_guard_bound_reached_total{bound="say \"no\"\n\\"} 1"#);
+        for &bound in Bound::ALL {
+            let line = format!("smtp_guard_bound_reached_total{{bound=\"{}\"}} 1", bound.label());
+            check(|m| m.bound_reached(bound), &line);
+        }
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub struct Status {
     pub messages: Messages,
     /// Bans in force now.
     pub bans_active: u64,
+    /// Those of them that are of networks.
+    #[serde(default)]
+    pub networks_active: u64,
     /// Why decisions and counts are not written to disk; `None`: they are.
     pub store_trouble: Option<String>,
     pub blocklists: Vec<State>,
@@ -143,6 +146,7 @@ impl About {
                 ambiguous: self.metrics.messages(Outcome::Ambiguous),
             },
             bans_active: self.metrics.bans_in_force(),
+            networks_active: self.metrics.networks_in_force(),
             store_trouble: self.store.trouble(),
             blocklists: self.metrics.blocklist_states(),
             kernel: self.metrics.kernel_state(),

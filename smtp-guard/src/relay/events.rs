@@ -4,6 +4,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::Shared;
 use crate::addr::ClientAddr;
+use crate::bound::Bound;
 use crate::observe::budget::Budget;
 use crate::observe::log;
 use crate::observe::words::Refused;
@@ -87,7 +88,7 @@ fn within_budget(shared: &Shared) -> bool {
             true
         }
         None => {
-            shared.metrics.bound_reached("log_refusals");
+            shared.metrics.bound_reached(Bound::LogRefusals);
             false
         }
     }

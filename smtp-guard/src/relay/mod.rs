@@ -10,6 +10,7 @@ use crate::addr::{ClientAddr, Ipv6Prefix};
 use crate::blocklist::Table;
 use crate::clock::WallTime;
 use crate::descriptors::Plan;
+use crate::edge::bans::Fell;
 use crate::facts::recipients::Unknowns;
 use crate::feedback::Feedback;
 use crate::gate::{self, Known};
@@ -98,7 +99,10 @@ impl Shared {
         let generation = Generation::build(snapshot, *plan, None, &metrics)?;
         let sources = sources::Sources::new();
         let woken = Arc::clone(&sources);
-        bans.on_ban(Box::new(move |source, reason| woken.ban(source, reason)));
+        bans.on_ban(Box::new(move |fell| match fell {
+            Fell::Source(source, reason) => woken.ban(source, reason),
+            Fell::Networks(why) => woken.ban_where(why),
+        }));
         let shared = Arc::new(Self {
             prefix: generation.config().limits.ipv6_prefix,
             current: ArcSwap::from_pointee(generation),

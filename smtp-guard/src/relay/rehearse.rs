@@ -301,6 +301,9 @@ fn rules(
             or_none(limits.messages_per_hour)
         ),
     ];
+    for decision in &explanation.networks {
+        rules.push(format!("decisions: blocked as a part of {}: {}", decision.source, decision.text));
+    }
     for Listing { list, entry, .. } in &explanation.listed {
         rules.push(format!("blocklist {list}: has it by {entry}"));
     }

@@ -164,10 +164,17 @@ impl Sources {
 
     /// Wakes the sessions of all sources that `is` says it of: they are banned.
     pub(super) fn ban_all(&self, reason: Reason, is: impl Fn(Source) -> bool) {
+        self.ban_where(|source| is(source).then_some(reason));
+    }
+
+    /// Wakes the sessions of all sources that `why` has a reason for: they are banned.
+    pub(super) fn ban_where(&self, why: impl Fn(Source) -> Option<Reason>) {
         let table = self.table();
         let slots = table.networks.values().flat_map(|network| &network.sources);
-        for (_, slot) in slots.filter(|(source, _)| is(**source)) {
-            slot.banned.send_replace(Some(reason));
+        for (source, slot) in slots {
+            if let Some(reason) = why(*source) {
+                slot.banned.send_replace(Some(reason));
+            }
         }
     }
 

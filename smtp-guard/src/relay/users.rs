@@ -17,6 +17,8 @@ pub(super) struct Login {
     network: Network,
     /// The recipient that the mail server is asked for.
     asked: Option<Place>,
+    /// Recipients that `try` asked for before: nobody counted them.
+    rehearsed: u32,
     tally: Tally,
 }
 
@@ -31,7 +33,7 @@ impl Login {
     ) -> Option<Self> {
         // Whatever makes a source by the configuration, a network of a user is a /24 or a /48.
         let network = Network::of(addr.source(Ipv6Prefix::default()));
-        let login = Self { user: User::new(name)?, network, asked: None, tally };
+        let login = Self { user: User::new(name)?, network, asked: None, rehearsed: 0, tally };
         // Where it is a network too many, the login stands, and MAIL is refused.
         let _ = login.told(
             shared,
@@ -43,8 +45,15 @@ impl Login {
 
     /// Counts one more recipient, unless the user has sent to as many as he may.
     pub(super) fn ask(&mut self, shared: &Shared, snapshot: &Snapshot, addr: ClientAddr) -> Result<(), Reason> {
-        let judged = accounts(shared).recipient(&snapshot.config().limits, &self.user, crate::clock::now(), self.tally);
+        let mut limits = snapshot.config().limits.clone();
+        let most = &mut limits.user_recipients_per_hour;
+        if *most > 0 {
+            // 0 would be no limit.
+            *most = most.checked_sub(self.rehearsed).filter(|left| *left > 0).ok_or(Reason::UserRecipientRate)?;
+        }
+        let judged = accounts(shared).recipient(&limits, &self.user, crate::clock::now(), self.tally);
         self.asked = Some(self.told(shared, addr, judged)?);
+        self.rehearsed += u32::from(self.tally == Tally::Peek);
         Ok(())
     }
 
@@ -205,7 +214,7 @@ mod tests {
             ip: ip.parse().unwrap(),
             helo: "client.example".to_owned(),
             mail_from: Some("ann@example.org".to_owned()),
-            rcpt_to: vec!["x@elsewhere.example".to_owned()],
+            rcpt_to: ["x", "y", "z"].map(|name| format!("{name}@elsewhere.example")).into(),
             user: user.map(str::to_owned),
             role: Role::Mx,
             tls: false,
@@ -223,11 +232,15 @@ mod tests {
             steps.iter().map(|step| step.heard.clone().unwrap_or_default().chars().take(9).collect()).collect()
         };
         let (_, steps) = attempt(&shared, "192.0.2.1", None).await;
-        assert_eq!(heard(&steps)[2..], ["250 2.0.0", "554 5.7.1"], "a stranger may not relay");
+        assert_eq!(
+            heard(&steps)[2..],
+            ["250 2.0.0", "554 5.7.1", "554 5.7.1", "554 5.7.1"],
+            "a stranger may not relay"
+        );
         for _ in 0..5 {
             let (rules, steps) = attempt(&shared, "192.0.2.1", Some("Ann")).await;
             assert_eq!(steps[2].said, "AUTH as Ann");
-            assert_eq!(heard(&steps)[2..], ["235 2.7.0", "250 2.0.0", "250 2.0.0"]);
+            assert_eq!(heard(&steps)[2..], ["235 2.7.0", "250 2.0.0", "250 2.0.0", "250 2.0.0", "450 4.7.1"]);
             assert!(rules.contains(&"limits.user_messages_per_hour: 0 of 2".to_owned()), "{rules:?}");
         }
         assert!(shared.accounts(10).accounts.is_empty());
@@ -237,6 +250,6 @@ mod tests {
         assert_eq!(steps[3].because[0].reason, "user_held");
         assert!(rules.contains(&"user ann is held by operator: stolen".to_owned()), "{rules:?}");
         let (_, steps) = attempt(&shared, "192.0.2.9", Some("ann")).await;
-        assert_eq!(heard(&steps)[3..], ["250 2.0.0", "250 2.0.0"], "an exempt client is never limited");
+        assert_eq!(heard(&steps)[3..], ["250 2.0.0"; 4], "an exempt client is never limited");
     }
 }

@@ -5,21 +5,23 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
 use super::directory::{own_file, with_suffix};
-use super::{Ban, Change, Counter, HOLD, OF_USERS, Origin, Reason, StoreError, WallTime};
+use super::{Ban, Batch, Change, Counter, HOLD, OF_USERS, Origin, Reason, StoreError, WallTime};
 use crate::addr::Ipv6Prefix;
+use crate::key;
 use crate::printable::printable;
 use crate::rates::Key;
 use crate::rates::accounts::User;
 
 /// Schema of this version, in `user_version`. 0 is a new file.
-pub(super) const SCHEMA: i64 = 2;
+/// 3: a decision may be about a network; for an older version its row would be that of one source.
+pub(super) const SCHEMA: i64 = 3;
 
 const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS decisions (
-        source   TEXT PRIMARY KEY,    -- 192.0.2.1, or 2001:db8::/64
+        source   TEXT PRIMARY KEY,    -- 192.0.2.1, 2001:db8::/64, or of a network 192.0.2.0/24
         reason   TEXT NOT NULL,       -- label, as in metrics and logs
         origin   TEXT NOT NULL,       -- ledger | operator
         made     INTEGER NOT NULL,    -- ms since 1970-01-01 UTC
@@ -39,7 +41,7 @@ const CREATE_COUNTERS: &str = "
         state    TEXT NOT NULL,       -- JSON
         PRIMARY KEY (kind, source)
     ) STRICT, WITHOUT ROWID;
-    PRAGMA user_version = 2;
+    PRAGMA user_version = 3;
 ";
 
 /// What is read of each table.
@@ -129,7 +131,7 @@ impl Database {
     fn ban(&self, row: &Row<'_>) -> Option<Ban> {
         let text = |column| row.get::<_, String>(column).ok();
         Some(Ban {
-            source: self.prefix.source(address(&text(0)?)?),
+            key: key::Key::of(text(0)?.parse().ok()?, self.prefix).ok()?,
             reason: Reason::from_label(&text(1)?)?,
             origin: Origin::from_label(&text(2)?)?,
             made: WallTime::from_ms(row.get(3).ok()?),
@@ -182,25 +184,14 @@ impl Database {
         let transaction = self.connection.transaction()?;
         for change in changes {
             match change {
-                Change::Save(ban) => {
-                    let evidence = serde_json::to_string(&ban.evidence).unwrap_or_default();
-                    transaction
-                        .prepare_cached("INSERT OR REPLACE INTO decisions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
-                        .execute(params![
-                            prefix.display(ban.source),
-                            ban.reason.label(),
-                            ban.origin.label(),
-                            ban.made.as_ms(),
-                            ban.until.as_ms(),
-                            ban.repeat,
-                            ban.text,
-                            evidence
-                        ])?;
+                Change::Save(ban) => save(&transaction, prefix, ban)?,
+                Change::SaveAll(Batch { bans, .. }) => {
+                    bans.iter().try_for_each(|ban| save(&transaction, prefix, ban))?;
                 }
-                Change::Remove(source) => {
+                Change::Remove(key) => {
                     transaction
                         .prepare_cached("DELETE FROM decisions WHERE source = ?1")?
-                        .execute([prefix.display(*source)])?;
+                        .execute([key.text(prefix)])?;
                 }
                 Change::Count { kind, key, state: Some(state), at } => {
                     transaction
@@ -212,7 +203,7 @@ impl Database {
                         .prepare_cached("DELETE FROM counters WHERE kind = ?1 AND source = ?2")?
                         .execute(params![kind, named(key, prefix)])?;
                 }
-                Change::Mark { .. } => {}
+                Change::Mark(_) => {}
                 Change::Purge { decisions, counters } => {
                     transaction
                         .prepare_cached("DELETE FROM decisions WHERE until < ?1")?
@@ -225,6 +216,23 @@ impl Database {
         }
         transaction.commit()
     }
+}
+
+fn save(transaction: &Transaction<'_>, prefix: Ipv6Prefix, ban: &Ban) -> rusqlite::Result<()> {
+    let evidence = serde_json::to_string(&ban.evidence).unwrap_or_default();
+    transaction.prepare_cached("INSERT OR REPLACE INTO decisions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(
+        params![
+            ban.key.text(prefix),
+            ban.reason.label(),
+            ban.origin.label(),
+            ban.made.as_ms(),
+            ban.until.as_ms(),
+            ban.repeat,
+            ban.text,
+            evidence
+        ],
+    )?;
+    Ok(())
 }
 
 /// The text of `key`.

@@ -7,7 +7,7 @@
 //! error.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -17,9 +17,10 @@ use std::{fs, io};
 use smtp_guard_ebpf::reason::Reason;
 use tokio::sync::oneshot;
 
-use crate::addr::{Ipv6Prefix, Source};
+use crate::addr::Ipv6Prefix;
 use crate::clock::WallTime;
 use crate::decision::{Ban, Origin};
+use crate::key;
 use crate::offence::Digests;
 use crate::rates::Key;
 
@@ -70,6 +71,8 @@ pub struct Store {
     writer: Option<JoinHandle<()>>,
     /// No change will come any more.
     closing: Arc<AtomicBool>,
+    /// Bans that wait in batches.
+    in_batches: Arc<AtomicUsize>,
     state: State,
     digests: Digests,
 }
@@ -110,7 +113,9 @@ impl State {
 #[derive(Debug)]
 enum Change {
     Save(Box<Ban>),
-    Remove(Source),
+    /// All of them or none.
+    SaveAll(Batch),
+    Remove(key::Key),
     /// `state` of `None`: nothing is counted any more.
     Count {
         kind: &'static str,
@@ -123,10 +128,21 @@ enum Change {
         decisions: WallTime,
         counters: WallTime,
     },
-    /// Dropped when all that was handed over before it is written.
-    Mark {
-        _written: oneshot::Sender<()>,
-    },
+    /// To be told when all that was handed over before it is written.
+    Mark(oneshot::Sender<()>),
+}
+
+/// Bans that are written together, and that are counted as long as they wait.
+#[derive(Debug)]
+struct Batch {
+    bans: Vec<Ban>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bans.len(), Ordering::Relaxed);
+    }
 }
 
 /// Kinds of counters that are users'; all others are sources'.
@@ -170,7 +186,8 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || Writer::new(queue, closed, disk).run())
             .map_err(StoreError::Thread)?;
-        Ok(Self { changes: Some(changes), writer: Some(writer), closing, state, digests })
+        let in_batches = Arc::default();
+        Ok(Self { changes: Some(changes), writer: Some(writer), closing, in_batches, state, digests })
     }
 
     /// What a database held that was opened since this was last asked: at the start, and where it could be opened late.
@@ -211,14 +228,21 @@ impl Store {
         }
     }
 
-    /// Keeps `ban`, in place of an earlier one of the same source.
+    /// Keeps `ban`, in place of an earlier one of the same key.
     pub fn save(&self, ban: &Ban) -> Result<(), Full> {
         self.change(Change::Save(Box::new(ban.clone())))
     }
 
-    /// Forgets the ban of `source`.
-    pub fn remove(&self, source: Source) -> Result<(), Full> {
-        self.change(Change::Remove(source))
+    /// Keeps all of `bans` in one transaction. No more of them wait than changes do.
+    pub fn save_all(&self, bans: Vec<Ban>) -> Result<(), Full> {
+        let waiting = self.in_batches.fetch_add(bans.len(), Ordering::Relaxed);
+        let batch = Batch { bans, waiting: Arc::clone(&self.in_batches) };
+        if waiting > 0 && waiting + batch.bans.len() > QUEUE { Err(Full) } else { self.change(Change::SaveAll(batch)) }
+    }
+
+    /// Forgets the ban of `key`.
+    pub fn remove(&self, key: key::Key) -> Result<(), Full> {
+        self.change(Change::Remove(key))
     }
 
     /// Forgets all bans that ended before `decisions`, and counters that were written before `counters`.
@@ -226,11 +250,11 @@ impl Store {
         self.change(Change::Purge { decisions, counters })
     }
 
-    /// Resolves, with an error, as soon as all that was handed over before is written; or when there is no room, or no hope.
+    /// Resolves as soon as all that was handed over before is written; with an error when there is no room, or no hope.
     pub fn written(&self) -> oneshot::Receiver<()> {
         let (sender, written) = oneshot::channel();
-        // Where the queue is full it is dropped at once: whoever saved something before has heard of that.
-        let _ = self.change(Change::Mark { _written: sender });
+        // Where the queue is full it is dropped at once.
+        let _ = self.change(Change::Mark(sender));
         written
     }
 
@@ -332,7 +356,7 @@ impl Writer {
                 tracing::error!(%error, lost, "cannot write the store; decisions are lost at this restart");
                 return;
             }
-            self.pending.clear();
+            self.tell();
         }
     }
 
@@ -341,7 +365,7 @@ impl Writer {
         self.disk.state.held().trouble = written.as_ref().err().map(ToString::to_string);
         match written {
             Ok(()) => {
-                self.pending.clear();
+                self.tell();
                 self.retry = None;
                 if self.complaint.end() {
                     tracing::info!("the store is written again");
@@ -353,6 +377,16 @@ impl Writer {
                 if let Some(times) = self.complaint.again(now) {
                     tracing::error!(%error, waiting = self.pending.len(), times, "cannot write the store; trying again");
                 }
+            }
+        }
+    }
+
+    /// What was pending is written.
+    fn tell(&mut self) {
+        for change in self.pending.drain(..) {
+            if let Change::Mark(told) = change {
+                // Whoever asked may have given up.
+                let _ = told.send(());
             }
         }
     }
@@ -386,10 +420,11 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::Source;
 
     fn ban(n: u32) -> Ban {
         Ban {
-            source: Source::v4(n),
+            key: Source::v4(n).into(),
             reason: Reason::Harvest,
             origin: Origin::Ledger,
             made: WallTime::from_ms(1000),
@@ -400,6 +435,10 @@ mod tests {
         }
     }
 
+    fn key(text: &str) -> key::Key {
+        key::Key::of(text.parse().unwrap(), Ipv6Prefix::default()).unwrap()
+    }
+
     fn open(directory: &Path) -> Store {
         Store::open(directory, Ipv6Prefix::default()).unwrap()
     }
@@ -408,12 +447,16 @@ mod tests {
     fn bans_survive_and_removed_ones_do_not() {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path());
-        let v6 = Ban { source: Ipv6Prefix::default().source("2001:db8::1".parse().unwrap()), ..ban(9) };
+        let v6 = Ban { key: key("2001:db8::1"), ..ban(9) };
+        let networks = ["198.51.100.0/24", "2001:db8:8000::/33"].map(|net| Ban { key: key(net), ..ban(10) });
+        store.save_all(networks.to_vec()).unwrap();
+        store.save_all(vec![Ban { key: key("203.0.113.0/24"), ..ban(11) }]).unwrap();
+        store.remove(key("203.0.113.0/24")).unwrap();
         for ban in [&ban(5), &ban(6), &ban(7), &v6] {
             store.save(ban).unwrap();
         }
         store.save(&Ban { repeat: 4, ..ban(6) }).unwrap();
-        store.remove(Source::v4(7)).unwrap();
+        store.remove(Source::v4(7).into()).unwrap();
         for n in [1, 2] {
             store
                 .count(
@@ -432,10 +475,46 @@ mod tests {
         store.purge(WallTime::from_ms(6), WallTime::from_ms(20)).unwrap();
         drop(store);
         let mut found = found(directory.path());
-        found.bans.sort_by_key(|ban| ban.until);
-        assert_eq!(found.bans, [Ban { repeat: 4, ..ban(6) }, v6]);
+        found.bans.sort_by_key(|ban| (ban.until, ban.key));
+        let [net_v4, net_v6] = networks;
+        assert_eq!(found.bans, [Ban { repeat: 4, ..ban(6) }, v6, net_v4, net_v6]);
         let kept = Counter { kind: "messages".to_owned(), key: Key::Source(Source::v4(2)), state: "2".to_owned() };
         assert_eq!((found.counters, found.begun), (vec![kept], false));
+    }
+
+    #[test]
+    fn what_is_told_to_be_written_is_there_whatever_becomes_of_the_writer() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path());
+        store.save_all((1..=1000).map(ban).collect()).unwrap();
+        store.written().blocking_recv().unwrap();
+        let there = rusqlite::Connection::open(directory.path().join("decisions.db")).unwrap();
+        let rows: i64 = there.query_row("SELECT count(*) FROM decisions", [], |row| row.get(0)).unwrap();
+        assert_eq!((rows, store.in_batches.load(Ordering::Relaxed)), (1000, 0));
+    }
+
+    #[test]
+    fn an_older_version_does_not_take_a_network_for_a_source() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("decisions.db");
+        drop(open(directory.path()));
+        let old = rusqlite::Connection::open(&path).unwrap();
+        assert_eq!(old.pragma_query_value::<i64, _>(None, "user_version", |row| row.get(0)).unwrap(), 3);
+        // Of the second version: its sources of IPv6 are what they were, whatever their length.
+        old.execute_batch("PRAGMA user_version = 2").unwrap();
+        for source in ["192.0.2.1", "2001:db8::/64", "2001:db8:1::/48", "2001:db8:2::/60"] {
+            let insert = "INSERT INTO decisions VALUES (?1, 'harvest', 'ledger', 0, 1, 0, '', '[]')";
+            old.execute(insert, [source]).unwrap();
+        }
+        drop(old);
+        let mut keys: Vec<_> = found(directory.path()).bans.into_iter().map(|ban| ban.key).collect();
+        keys.sort_unstable();
+        let expected = ["192.0.2.1", "2001:db8::/64", "2001:db8:1::/48", "2001:db8:2::/60"].map(key);
+        assert_eq!(keys, {
+            let mut all = expected.to_vec();
+            all.sort_unstable();
+            all
+        });
     }
 
     #[test]
@@ -466,7 +545,7 @@ mod tests {
     fn check_damaged(damage: impl FnOnce(&Path), bans: usize, aside: bool) {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path());
-        (0..2000).for_each(|n| store.save(&ban(n)).unwrap());
+        (1..=2000).for_each(|n| store.save(&ban(n)).unwrap());
         drop(store);
         damage(&directory.path().join("decisions.db"));
         let store = open(directory.path());
@@ -544,7 +623,7 @@ mod tests {
         fs::write(&file, "").unwrap();
         let disk = Disk { directory: file.join("x"), prefix: Ipv6Prefix::default(), lock: None, database: None, state };
         let mut writer = Writer::new(queue, Arc::clone(&closing), disk);
-        writer.pending = (0..QUEUE).map(|_| Change::Remove(Source::v4(1))).collect();
+        writer.pending = (0..QUEUE).map(|_| Change::Remove(Source::v4(1).into())).collect();
         assert!(writer.gather());
         closing.store(true, Ordering::Relaxed);
         drop(changes);
@@ -572,7 +651,7 @@ mod tests {
     fn twenty_thousand_bans_come_back() {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path());
-        for n in 0..20_000 {
+        for n in 1..=20_000 {
             while store.save(&ban(n)).is_err() {
                 std::thread::yield_now();
             }

@@ -1,11 +1,14 @@
 //! A list: the entries that were taken, and what became of the others.
 
+use std::time::Duration;
+
 use super::fault::{Fault, Refusal};
 use super::format::{self, Format};
 use super::protected::Protected;
 use super::span::Span;
 use super::spans::Spans;
-use super::{MAX_ENTRIES, MAX_REFUSALS};
+use super::{MAX_ENTRIES, MAX_ENTRY_REFUSALS, MAX_REFUSALS};
+use crate::clock::WallTime;
 use crate::printable::printable;
 
 /// What a file was read as.
@@ -47,11 +50,65 @@ pub fn parse(bytes: &[u8], protected: &Protected) -> Result<List, Fault> {
     reading.finish(format)
 }
 
+/// Reads the content of a file for decisions: entries one by one, with the time that is left of each at `now` where the file
+/// says that. What isn't on the Internet is refused, unless the file is of our own making.
+pub fn parse_entries(bytes: &[u8], now: WallTime) -> Result<Entries, Fault> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let format = Format::of(bytes).ok_or(Fault::Unrecognised)?;
+    let protected = if format == Format::Decisions { Protected::none() } else { Protected::internet() };
+    let mut reading = Reading { entries: Some(Vec::new()), now: Some(now), ..Reading::new(&protected) };
+    format::read(format, bytes, &mut reading)?;
+    let entries = reading.entries.take().unwrap_or_default();
+    let List { format, refused, refusals, skipped, .. } = reading.finish(format)?;
+    Ok(Entries { format, entries, refused, refusals, skipped })
+}
+
+/// What a file was read as for decisions.
+#[derive(Clone, Debug)]
+pub struct Entries {
+    pub format: Format,
+    /// In the order of the file.
+    pub entries: Vec<Timed>,
+    /// Entries that can't be read, are too wide, or are about what isn't on the Internet.
+    pub refused: usize,
+    /// The first of them, at most [`MAX_ENTRY_REFUSALS`].
+    pub refusals: Vec<Refusal>,
+    /// What the file holds beside bans of addresses, and what was over.
+    pub skipped: usize,
+}
+
+/// An entry with how long it is to last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timed {
+    /// From 1.
+    pub line: usize,
+    pub span: Span,
+    pub left: Left,
+    /// Why, where the file says that.
+    pub text: Option<String>,
+}
+
+/// How long an entry is to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The file doesn't say.
+    Unsaid,
+    For(Duration),
+    Ever,
+}
+
 /// A list that is being read.
 #[derive(Debug)]
 pub(super) struct Reading<'p> {
     protected: &'p Protected,
     spans: Spans<()>,
+    /// Instead of `spans`, where each entry counts.
+    entries: Option<Vec<Timed>>,
+    /// What time it is, where that matters.
+    now: Option<WallTime>,
+    /// Of the next entries.
+    left: Left,
+    text: Option<String>,
     added: usize,
     refusals: Vec<Refusal>,
     refused: usize,
@@ -67,6 +124,10 @@ impl<'p> Reading<'p> {
         Self {
             protected,
             spans: Spans::default(),
+            entries: None,
+            now: None,
+            left: Left::Unsaid,
+            text: None,
             added: 0,
             refusals: Vec::new(),
             refused: 0,
@@ -75,6 +136,17 @@ impl<'p> Reading<'p> {
             taken: 0,
             skipped: 0,
         }
+    }
+
+    /// What is said of the entries that follow: how long they are to last, and why.
+    pub(super) fn say(&mut self, left: Left, text: Option<&str>) {
+        self.left = left;
+        self.text = text.filter(|_| self.now.is_some()).map(str::to_owned);
+    }
+
+    /// What time it is; `None`: it doesn't matter, as every entry counts that the file holds.
+    pub(super) fn now(&self) -> Option<WallTime> {
+        self.now
     }
 
     /// An address or a network.
@@ -115,7 +187,10 @@ impl<'p> Reading<'p> {
                 return Err(Fault::TooMany);
             }
             self.added += 1;
-            self.spans.add(part, ());
+            match &mut self.entries {
+                Some(entries) => entries.push(Timed { line, span: part, left: self.left, text: self.text.clone() }),
+                None => self.spans.add(part, ()),
+            }
         }
         Ok(())
     }
@@ -136,7 +211,8 @@ impl<'p> Reading<'p> {
 
     fn refuse(&mut self, line: usize, text: &[u8], why: String) {
         self.refused += 1;
-        if self.refusals.len() < MAX_REFUSALS {
+        let most = if self.entries.is_some() { MAX_ENTRY_REFUSALS } else { MAX_REFUSALS };
+        if self.refusals.len() < most {
             self.refusals.push(refusal(line, text, why));
         }
     }

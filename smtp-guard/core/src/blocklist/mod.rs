@@ -14,8 +14,8 @@
 //! while it is read the file's bytes as well.
 //!
 //! # Not done
-//! How long an entry of CrowdSec or ipset is still to last is not followed: it counts as long as the file holds it, unless
-//! it was over when the file was written.
+//! How long an entry of CrowdSec or ipset is still to last is not followed in a list: it counts as long as the file holds it,
+//! unless it was over when the file was written. Decisions that are read from a file ([`parse_entries`]) end when it says.
 
 mod fault;
 mod format;
@@ -30,7 +30,7 @@ mod tests;
 
 pub use fault::{Fault, Refusal};
 pub use format::Format;
-pub use list::{List, parse};
+pub use list::{Entries, Left, List, Timed, parse, parse_entries};
 pub use protected::Protected;
 pub use span::Span;
 pub use state::{Read, State};
@@ -44,3 +44,5 @@ pub const MAX_ENTRIES: usize = 4_000_000;
 pub const MAX_TOTAL: usize = 8_000_000;
 /// Refused entries of a list that the report names.
 pub const MAX_REFUSALS: usize = 20;
+/// Likewise of a file that is read for decisions, by somebody who looks.
+pub const MAX_ENTRY_REFUSALS: usize = 1000;

@@ -49,15 +49,30 @@ impl fmt::Display for Why {
 pub struct Protected(Spans<Why>);
 
 impl Protected {
-    /// What `config` protects, and the addresses of this host.
+    /// From lists: what `config` protects, the addresses of this host, and those that the Internet doesn't reach.
     pub fn new(config: &Config, own: &[IpAddr]) -> Self {
-        let mut spans = Spans::default();
-        for (net, kind) in PRIVATE {
-            // They are all networks; a test counts them.
-            if let Ok(span) = Span::parse(net) {
-                spans.add(span, Why::Private(kind));
-            }
-        }
+        Self::all(private(&|_| true), config, own)
+    }
+
+    /// From lists, whoever they are for: what the Internet doesn't reach.
+    pub fn internet() -> Self {
+        let mut spans = private(&|_| true);
+        spans.settle();
+        Self(spans)
+    }
+
+    /// Nothing.
+    pub fn none() -> Self {
+        Self(Spans::default())
+    }
+
+    /// From an operator's decisions, which may be about private networks: what `config` protects, the addresses of this host,
+    /// and what no connection comes from.
+    pub fn of_decisions(config: &Config, own: &[IpAddr]) -> Self {
+        Self::all(private(&|kind| matches!(kind, "unspecified" | "multicast" | "broadcast")), config, own)
+    }
+
+    fn all(mut spans: Spans<Why>, config: &Config, own: &[IpAddr]) -> Self {
         let nets = |nets: &crate::addr::NetSet| nets.iter().map(Span::from).collect::<Vec<_>>();
         let mut add = |key, all: Vec<Span>| all.into_iter().for_each(|span| spans.add(span, Why::Own(key)));
         add("exempt", nets(&config.exempt));
@@ -77,11 +92,23 @@ impl Protected {
     }
 
     /// What of it shares an address with `span`, in words.
-    pub(super) fn objection(&self, span: Span) -> Option<String> {
+    pub fn objection(&self, span: Span) -> Option<String> {
         let (net, why) = self.0.touching(span)?;
         let net = net.net().map_or_else(|| net.to_string(), |net: IpNet| net.to_string());
         Some(format!("{net} is {why}"))
     }
+}
+
+/// Those of [`PRIVATE`] whose kind is one that `is` says it of.
+fn private(is: &dyn Fn(&str) -> bool) -> Spans<Why> {
+    let mut spans = Spans::default();
+    for (net, kind) in PRIVATE.into_iter().filter(|(_, kind)| is(kind)) {
+        // They are all networks; a test counts them.
+        if let Ok(span) = Span::parse(net) {
+            spans.add(span, Why::Private(kind));
+        }
+    }
+    spans
 }
 
 #[cfg(test)]
@@ -93,12 +120,19 @@ mod tests {
         let mut config = Config::builtin();
         config.exempt = ["192.0.2.8/29", "2001:db8:1::/48"].iter().map(|net| net.parse().unwrap()).collect();
         config.relay.networks = ["192.0.2.64/26".parse().unwrap()].into_iter().collect();
+        config.listen[0].address = "203.0.113.9:25".parse().unwrap();
         config.listen[0].balancers = ["192.0.2.200/32".parse().unwrap()].into_iter().collect();
         config.backend.servers = vec![crate::addr::BackendAddr::Address("198.51.100.25:25".parse().unwrap())];
         config.dns.servers = vec!["[2001:db8::53]:53".parse().unwrap()];
         let own = ["203.0.113.1".parse().unwrap(), "fe80::1".parse().unwrap()];
-        let protected = Protected::new(&config, &own);
-        assert_eq!(protected.objection(Span::parse(span).unwrap()).as_deref(), objection, "{span}");
+        let span = Span::parse(span).unwrap();
+        let of = |protected: Protected| protected.objection(span);
+        assert_eq!(of(Protected::new(&config, &own)).as_deref(), objection, "{span}");
+        let nowhere = |objection: &String| !objection.ends_with("(private)") && !objection.ends_with("(loopback)");
+        let of_decisions = objection.map(str::to_owned).filter(nowhere);
+        assert_eq!(of(Protected::of_decisions(&config, &own)), of_decisions, "{span}");
+        let of_internet = objection.map(str::to_owned).filter(|objection| objection.contains("of the Internet"));
+        assert_eq!(of(Protected::internet()), of_internet, "{span}");
     }
 
     #[test]

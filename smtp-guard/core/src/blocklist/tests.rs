@@ -11,6 +11,7 @@ use crate::addr::{canonical, canonical_net};
 use crate::config::Config;
 
 mod decisions;
+mod entries;
 mod sets;
 
 /// Protects 192.0.2.128/25 beside what is private.

@@ -59,7 +59,7 @@ pub fn report(
             }
         }
     }
-    // A message makes a history, and a trip uses it up.
+    // A message makes a history; where something follows, it may have lapsed meanwhile.
     if accepted || !verdicts.is_empty() {
         marks.history(source, ledger.is_familiar(source));
     }
@@ -74,4 +74,132 @@ pub fn clear(ledger: &mut Ledger, marks: &Marks) -> (usize, u64) {
         marks.forget(*source, false);
     }
     (evicted.len(), ledger.take_not_admitted())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Auth, Harvest};
+    use smtp_guard_ebpf::reason::Reason;
+
+    const STRANGER: Source = Source::v4(1);
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_ns((1_000_000 + seconds) * 1_000_000_000)
+    }
+
+    fn unknown(n: u32) -> Conduct {
+        Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into(), returned: false }
+    }
+
+    fn digest(n: u32) -> Digest {
+        Digest::of(&format!("{n}@example.org"))
+    }
+
+    /// What is known of a recipient that others were told not to exist; and whether it was looked for.
+    #[track_caller]
+    fn check_known(prepare: impl FnOnce(&Marks), deferred: bool, unknown: bool) {
+        let marks = Marks::default();
+        prepare(&marks);
+        let told = |others| known(&marks, STRANGER, digest(0), at(0), || others);
+        assert_eq!(told(true), Known { deferred, unknown });
+        assert_eq!(told(false), Known { deferred, unknown: false });
+    }
+
+    #[test]
+    fn b10_what_others_were_told_answers_strangers_who_are_not_deferred() {
+        check_known(|_| {}, false, true);
+        check_known(|marks| marks.history(STRANGER, true), false, false);
+        check_known(|marks| marks.defer(STRANGER, at(1)), true, false);
+        check_known(|marks| marks.defer(STRANGER, at(0)), false, true);
+        check_known(|marks| _ = marks.defer_sender(STRANGER, digest(0), at(1)), true, false);
+        check_known(|marks| _ = marks.defer_sender(STRANGER, digest(1), at(1)), false, true);
+    }
+
+    fn ledger(max: usize) -> Ledger {
+        Ledger::new(Harvest::default(), Auth::default(), max)
+    }
+
+    /// Reports 20 unknown recipients: of how many the ledger was told.
+    fn told(marks: &Marks, is_banned: bool, conduct: impl Fn(u32) -> Conduct) -> bool {
+        let mut ledger = ledger(10);
+        for n in 0..20 {
+            report(&mut ledger, marks, STRANGER, conduct(n), at(0), is_banned, |_| false);
+        }
+        !ledger.is_empty()
+    }
+
+    #[test]
+    fn what_was_under_way_when_a_source_was_blocked_is_not_counted_again() {
+        let accepted = |_| Conduct::MessageAccepted;
+        let login = |_| Conduct::Offence(Reason::AuthFailures);
+        let (free, deferred) = (Marks::default(), Marks::default());
+        deferred.defer(STRANGER, at(1));
+        assert!(told(&free, false, unknown) && told(&free, false, accepted) && told(&free, false, login));
+        assert!(!told(&free, true, unknown) && told(&free, true, accepted) && !told(&free, true, login));
+        assert!(!told(&deferred, false, unknown) && told(&deferred, false, accepted) && told(&deferred, false, login));
+    }
+
+    #[test]
+    fn bans_are_asked_for_and_deferrals_are_made_unless_the_source_is_exempt() {
+        let verdicts = |marks: &Marks, ledger: &mut Ledger, exempt: bool| -> Vec<Target> {
+            let asked = (0..10).flat_map(|n| report(ledger, marks, STRANGER, unknown(n), at(0), false, |_| exempt));
+            asked.map(|verdict| verdict.target).collect()
+        };
+        let marks = Marks::default();
+        assert_eq!(verdicts(&marks, &mut ledger(10), false), [Target::Ban(STRANGER)]);
+        assert_eq!(verdicts(&marks, &mut ledger(10), true), []);
+        assert_eq!(marks.of(STRANGER, at(0)).deferred_until, None);
+        // A history: it is deferred, and has used that up.
+        let mut ledger = ledger(10);
+        let accept = |ledger: &mut Ledger, seconds| {
+            report(ledger, &marks, STRANGER, Conduct::MessageAccepted, at(seconds), false, |_| false)
+        };
+        for _ in 0..10 {
+            assert_eq!(accept(&mut ledger, 0), []);
+        }
+        assert!(marks.of(STRANGER, at(0)).familiar);
+        let later = 3 * 3600;
+        let asked: Vec<_> = (0..10)
+            .flat_map(|n| report(&mut ledger, &marks, STRANGER, unknown(n), at(later), false, |_| true))
+            .collect();
+        assert_eq!(asked.len(), 1, "{asked:?}");
+        let until = marks.of(STRANGER, at(later)).deferred_until;
+        assert_eq!((asked[0].target, until), (Target::Defer(STRANGER), Some(at(later).after(asked[0].length))));
+        assert_eq!(marks.of(STRANGER, at(later).after(asked[0].length + Duration::from_secs(1))).deferred_until, None);
+    }
+
+    #[test]
+    fn a_history_that_has_lapsed_is_no_mark_any_more_where_something_follows() {
+        let (mut ledger, marks) = (ledger(10), Marks::default());
+        report(&mut ledger, &marks, STRANGER, Conduct::MessageAccepted, at(0), false, |_| false);
+        let later = at(31 * 24 * 3600);
+        let trap = Conduct::Trap { recipient: "trap@example.org".into(), sender: digest(0) };
+        let asked = report(&mut ledger, &marks, STRANGER, trap, later, false, |_| false);
+        assert_eq!(asked[0].target, Target::Ban(STRANGER));
+        assert!(!marks.of(STRANGER, later).familiar);
+    }
+
+    #[test]
+    fn whoever_makes_room_in_the_ledger_has_no_mark_left() {
+        let (mut ledger, marks) = (ledger(2), Marks::default());
+        for n in 1..=3 {
+            report(&mut ledger, &marks, Source::v4(n << 8), Conduct::MessageAccepted, at(n.into()), false, |_| false);
+        }
+        assert!(marks.of(Source::v4(1 << 8), at(3)).familiar, "until it is told");
+        assert_eq!(clear(&mut ledger, &marks), (1, 0));
+        assert_eq!([1, 2, 3].map(|n| marks.of(Source::v4(n << 8), at(3)).familiar), [false, true, true]);
+        assert_eq!(clear(&mut ledger, &marks), (0, 0), "told once");
+        // No room for one that has only knocked where all others are friends, but a stranger takes up to half of theirs.
+        let mut full = self::ledger(1);
+        for n in 0..3 {
+            report(&mut full, &marks, Source::v4(1), unknown(n), at(0), false, |_| false);
+        }
+        for n in 2..4 {
+            report(&mut full, &marks, Source::v4(n << 8), unknown(0), at(0), false, |_| false);
+        }
+        assert_eq!(clear(&mut full, &marks), (0, 2));
+    }
 }

@@ -112,7 +112,10 @@ fn header(frame: &mut Frame<'_>, area: Rect, state: &State, pair: &Pair<'_>, now
     for text in [
         format!("  up {}", time::length(status.uptime_seconds)),
         format!("  {}", counted(status.connections, "session")),
-        format!("  {}", counted(status.bans_active, "ban")),
+        match status.networks_active {
+            0 => format!("  {}", counted(status.bans_active, "ban")),
+            networks => format!("  {} ({})", counted(status.bans_active, "ban"), counted(networks, "network")),
+        },
     ] {
         // Whole or not at all.
         if line.width() + text.len() <= usize::from(left.width) {

@@ -11,10 +11,15 @@ use crate::addr::Source;
 use crate::clock::Instant;
 use crate::config::Config;
 use crate::edge::{EdgeError, Refreshed, Written};
+use crate::key::Net;
+
+/// Networks that it has room for.
+pub(crate) const NETWORKS: usize = 8;
 
 #[derive(Default)]
 pub(crate) struct Fake {
     bans: Mutex<HashMap<Source, (Instant, Reason)>>,
+    networks: Mutex<HashMap<Net, (Instant, Reason)>>,
     state: Mutex<State>,
 }
 
@@ -67,6 +72,33 @@ impl KernelBans for Fake {
 
     fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError> {
         Ok(self.bans.lock().unwrap().iter().map(|(s, (u, r))| (*s, *u, *r)).collect())
+    }
+
+    fn ban_networks(&self, bans: &[(Net, Instant, Reason)]) -> Result<Vec<Net>, EdgeError> {
+        self.check()?;
+        let mut networks = self.networks.lock().unwrap();
+        let mut outside = Vec::new();
+        for (net, until, reason) in bans {
+            if networks.len() < NETWORKS || networks.contains_key(net) {
+                networks.insert(*net, (*until, *reason));
+            } else {
+                outside.push(*net);
+            }
+        }
+        Ok(outside)
+    }
+
+    fn unban_networks(&self, nets: &[Net]) -> Result<(), EdgeError> {
+        self.check()?;
+        let mut networks = self.networks.lock().unwrap();
+        nets.iter().for_each(|net| {
+            networks.remove(net);
+        });
+        Ok(())
+    }
+
+    fn networks(&self) -> Result<Vec<(Net, Instant, Reason)>, EdgeError> {
+        Ok(self.networks.lock().unwrap().iter().map(|(net, (until, reason))| (*net, *until, *reason)).collect())
     }
 
     fn established_of(&self, _source: Source) -> Result<u64, EdgeError> {

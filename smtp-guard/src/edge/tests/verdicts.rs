@@ -21,6 +21,7 @@ use crate::clock::Instant;
 use crate::edge::lists::{self, Entry};
 use crate::edge::pins::Pins;
 use crate::edge::{load, maps};
+use crate::key::{Key, Net};
 
 /// Packets that both judge.
 const PACKETS: u32 = 120_000;
@@ -30,6 +31,7 @@ struct Model {
     ipv6_mask: u64,
     listed: Vec<IpNet>,
     bans: HashMap<Source, Ban>,
+    networks: Vec<(Net, Ban)>,
     exempt: NetSet,
     connections: HashMap<Source, Connections>,
 }
@@ -44,6 +46,10 @@ impl Findings for Model {
     }
     fn ban(&self, source: Source) -> Option<Ban> {
         self.bans.get(&source).copied()
+    }
+    fn network_ban(&self, source: Source) -> Option<Ban> {
+        let around = self.networks.iter().filter(|(net, _)| net.holds(source));
+        around.max_by_key(|(net, _)| net.bits().0).map(|(_, ban)| *ban)
     }
     fn exempt_version(&self) -> u32 {
         1
@@ -85,9 +91,19 @@ const LISTED: [&str; 9] = [
     "2001:db8::/62",
 ];
 
+/// Networks that are banned until then. An exempt network lies in the third, and a part of the first is over.
+const NETWORKS: [(&str, u64); 6] = [
+    ("203.0.112.0/22", u64::MAX),
+    ("203.0.115.0/24", 1),
+    ("10.0.0.0/8", u64::MAX),
+    ("2001:db8:0:2::/63", u64::MAX),
+    ("2001:db8:4000::/34", u64::MAX),
+    ("2001:db9::/32", 1),
+];
+
 /// Of both families: nothing against it, banned, ban over, at the ceiling, below it, banned but exempt, full but exempt, too
 /// many in a minute, not too many; and listed ones with what lies beside them, IPv4 behind NAT64, and what is no source.
-const SOURCES: [&str; 36] = [
+const SOURCES: [&str; 43] = [
     "192.0.2.1",
     "192.0.2.2",
     "192.0.2.3",
@@ -124,6 +140,13 @@ const SOURCES: [&str; 36] = [
     "64:ff9b::192.0.2.9",
     "ff04:0:c000:202::1",
     "255.255.255.255",
+    "203.0.112.1",
+    "203.0.115.1",
+    "203.0.116.1",
+    "10.9.9.9",
+    "2001:db8:4000::1",
+    "2001:db8:8000::1",
+    "2001:db9::1",
 ];
 /// Those that something of their own is known of.
 const KNOWN: usize = 18;
@@ -134,6 +157,7 @@ fn fill(world: &World) -> Model {
         ipv6_mask: world.config.limits.ipv6_prefix.mask(),
         listed: LISTED.iter().map(|net| net.parse().unwrap()).collect(),
         bans: HashMap::new(),
+        networks: Vec::new(),
         exempt: world.config.untouchable(),
         connections: HashMap::new(),
     };
@@ -142,6 +166,14 @@ fn fill(world: &World) -> Model {
         world.plane.ban(source, Instant::from_ns(until_ns), Reason::Harvest).unwrap();
         model.bans.insert(source, Ban { until_ns, reason: Reason::Harvest as u32, spares: 0 });
     };
+    let networks = NETWORKS.map(|(net, until_ns)| {
+        let who = net.parse().unwrap();
+        let net = Key::of(who, world.config.limits.ipv6_prefix).unwrap().network().unwrap();
+        (net, Ban { until_ns, reason: Reason::Operator as u32, spares: 0 })
+    });
+    let bans = networks.map(|(net, ban)| (net, Instant::from_ns(ban.until_ns), Reason::Operator));
+    assert_eq!(world.plane.ban_networks(&bans).unwrap(), []);
+    model.networks = networks.to_vec();
     let mut connections = |source, count, full_ns| {
         world.set_connections(source, count, full_ns);
         model.connections.insert(source, Connections { count, full_ns });
@@ -341,6 +373,7 @@ fn host_and_kernel_judge_alike() {
             drop(Reason::Connections, family),
             drop(Reason::ConnectionRate, family),
             drop(Reason::Harvest, family),
+            drop(Reason::Operator, family),
         ] {
             assert!(seen.contains(&verdict), "{verdict:?} was never met");
         }

@@ -29,11 +29,12 @@ impl Keeper {
             ("messages_per_hour", &self.counters.messages, limits.messages_per_hour),
         ];
         Explanation {
-            source: self.text(source),
+            source: self.text(source.into()),
             exempt: self.snapshot.config().exempt.contains(ip),
             may_relay: self.snapshot.config().relay.networks.contains(ip),
             familiar: mark.familiar,
-            decision: self.decisions.get(&source).map(|ban| Decision::of(ban, self.prefix())),
+            decision: self.decisions.get(&source.into()).map(|ban| Decision::of(ban, self.prefix())),
+            networks: self.networks_of(source).map(|ban| Decision::of(ban, self.prefix())).collect(),
             // The lists are the relay's to ask.
             listed: Vec::new(),
             deferred_until: mark.deferred_until.map(|until| both.wall_at(until)),

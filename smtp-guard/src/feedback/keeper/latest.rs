@@ -1,16 +1,16 @@
 //! Which bans were made last, for who looks every second: among a million, nobody wants to search for them.
 //!
 //! # Bounds
-//! [`LATEST`] sources. A ban that ended or was lifted keeps its place until others push it out; it isn't shown.
+//! [`LATEST`] keys. A ban that ended or was lifted keeps its place until others push it out; it isn't shown.
 
 use std::collections::VecDeque;
 
-use crate::addr::Source;
 use crate::decision::{Ban, LATEST};
+use crate::key::Key;
 
-/// The sources of the latest bans, the last one at the back.
+/// Whom the latest bans are about, the last one at the back.
 #[derive(Debug, Default)]
-pub(super) struct Latest(VecDeque<Source>);
+pub(super) struct Latest(VecDeque<Key>);
 
 impl Latest {
     /// `ban` is in force, in place of `before`. One that is only put in force again is no news.
@@ -18,15 +18,15 @@ impl Latest {
         if before.is_some_and(|before| before.made == ban.made) {
             return;
         }
-        self.0.retain(|source| *source != ban.source);
+        self.0.retain(|key| *key != ban.key);
         if self.0.len() == LATEST {
             self.0.pop_front();
         }
-        self.0.push_back(ban.source);
+        self.0.push_back(ban.key);
     }
 
     /// The last one first.
-    pub(super) fn sources(&self) -> impl Iterator<Item = Source> + '_ {
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.0.iter().rev().copied()
     }
 }
@@ -36,12 +36,13 @@ mod tests {
     use smtp_guard_ebpf::reason::Reason;
 
     use super::*;
+    use crate::addr::Source;
     use crate::clock::WallTime;
     use crate::decision::Origin;
 
     fn ban(source: u64, made: i64) -> Ban {
         Ban {
-            source: Source(source),
+            key: Source(source).into(),
             reason: Reason::Harvest,
             origin: Origin::Ledger,
             made: WallTime::from_ms(made),
@@ -60,7 +61,7 @@ mod tests {
             latest.note(&ban, before.get(source));
             before.insert(*source, ban);
         }
-        assert_eq!(latest.sources().map(|source| source.0).collect::<Vec<_>>(), sources, "{bans:?}");
+        assert_eq!(latest.keys().map(|key| key.source().unwrap().0).collect::<Vec<_>>(), sources, "{bans:?}");
     }
 
     #[test]

@@ -1,17 +1,19 @@
 //! What the operator sees and does by hand.
 
-use std::collections::HashSet;
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use smtp_guard_ebpf::reason::Reason;
-
-use super::Keeper;
 use tokio::sync::oneshot;
 
-use crate::clock::Instant;
-use crate::decision::ControlError;
-use crate::decision::{Ban, Decision, Origin};
+use super::Keeper;
+use crate::blocklist::{Protected, own_addresses};
+use crate::bound::Bound;
+use crate::clock::{Both, Instant};
+use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Origin};
+use crate::edge::bans::NETWORKS;
+use crate::key::{Key, Who};
 use crate::observe::log::{self, printable};
 use crate::rates::accounts::{AccountView, Hold, User};
 
@@ -19,62 +21,120 @@ impl Keeper {
     pub(in crate::feedback) fn decisions(&self) -> Vec<Decision> {
         let both = crate::clock::both();
         let mut bans: Vec<_> = self.decisions.values().collect();
-        bans.sort_by_key(|ban| (ban.until, ban.source));
+        bans.sort_by_key(|ban| (ban.until, ban.key));
         let bans = bans.into_iter().map(|ban| Decision::of(ban, self.prefix()));
         let (sources, networks) = self.marks.deferred(both.instant);
-        let sources = sources.into_iter().map(|(source, until)| (self.text(source), until));
+        let sources = sources.into_iter().map(|(source, until)| (self.text(source.into()), until));
         let networks = networks.into_iter().map(|(network, until)| (network.text(), until));
         let deferrals = sources.chain(networks).map(|(who, until)| Decision::deferral(who, &both, until));
         bans.chain(deferrals).collect()
     }
 
     pub(in crate::feedback) fn latest(&self) -> Vec<Decision> {
-        let bans = self.latest.sources().filter_map(|source| self.decisions.get(&source));
+        let bans = self.latest.keys().filter_map(|key| self.decisions.get(&key));
         bans.map(|ban| Decision::of(ban, self.prefix())).collect()
     }
 
     pub(in crate::feedback) fn add(
         &mut self,
-        ip: IpAddr,
+        who: Who,
         length: Duration,
         text: String,
     ) -> Result<Decision, ControlError> {
-        let source = self.prefix().source(ip);
-        if self.is_exempt(source) {
-            return Err(ControlError::Exempt { ip });
+        let key = self.judge(who, &self.protected())?;
+        if !self.has_room_for_networks(key, 0) {
+            self.meter.bound_reached(Bound::Networks);
+            return Err(ControlError::NoRoom { most: NETWORKS });
         }
         let both = crate::clock::both();
         let until = both.instant.after(length);
-        let ban = Ban {
-            source,
-            reason: Reason::Operator,
-            origin: Origin::Operator,
-            made: both.wall,
-            until: both.wall_at(until),
-            repeat: 0,
-            text,
-            evidence: Vec::new(),
-        };
-        self.put(ban.clone(), until);
-        self.announce(&ban, &ip.to_string(), length, None);
+        let ban = self.by_operator(key, &both, until, text);
+        match key {
+            Key::Source(source) => self.put(source, ban.clone(), until),
+            Key::Network(_) => self.put_all(vec![(ban.clone(), until)], both.instant),
+        }
+        self.announce(&ban, &who.to_string(), length, None);
         self.save(&ban);
         Ok(Decision::of(&ban, self.prefix()))
     }
 
-    pub(in crate::feedback) fn delete(&mut self, ip: IpAddr) -> Option<Decision> {
-        let source = self.prefix().source(ip);
+    /// Puts `entries` in force together: the kernel's part is one batch, and so is the store's. None makes room by pushing out
+    /// another, and none ends what lasts longer.
+    pub(in crate::feedback) fn import(&mut self, entries: Vec<Entry>, text: &str) -> Imported {
         let both = crate::clock::both();
-        let deferred = self.marks.of(source, both.instant).deferred_until;
-        let ban = self.decisions.remove(&source);
-        self.forget(source);
-        self.meter.bans_active(self.decisions.len());
+        let protected = self.protected();
+        let mut done = Imported::default();
+        let mut wanted: HashMap<Key, (Instant, Option<String>)> = HashMap::new();
+        let (mut sources, mut networks) = (0, 0);
+        for (place, entry) in entries.into_iter().enumerate() {
+            let mut refuse = |error: ControlError| done.refused.push((place, error.to_string()));
+            let key = match self.judge_strictly(entry.who, &protected) {
+                Ok(key) => key,
+                Err(error) => {
+                    refuse(error);
+                    continue;
+                }
+            };
+            let until =
+                entry.seconds.map_or(Instant::NEVER, |seconds| both.instant.after(Duration::from_secs(seconds)));
+            let outlasted = wanted.get(&key).is_some_and(|(before, _)| *before >= until)
+                || self.decisions.get(&key).is_some_and(|ban| both.instant_at(ban.until) >= until);
+            if outlasted {
+                done.outlasted += 1;
+                continue;
+            }
+            let is_new = !wanted.contains_key(&key) && !self.decisions.contains_key(&key);
+            match key {
+                Key::Source(_) if is_new && self.table.len() + sources >= self.most_sources() => {
+                    self.meter.bound_reached(Bound::Bans);
+                    refuse(ControlError::NoRoomForSources { most: self.most_sources() });
+                    continue;
+                }
+                Key::Network(_) if is_new && !self.has_room_for_networks(key, networks) => {
+                    self.meter.bound_reached(Bound::Networks);
+                    refuse(ControlError::NoRoom { most: NETWORKS });
+                    continue;
+                }
+                Key::Source(_) => sources += usize::from(is_new),
+                Key::Network(_) => networks += usize::from(is_new),
+            }
+            wanted.insert(key, (until, entry.text));
+        }
+        done.added = wanted.len();
+        let bans: Vec<_> = wanted
+            .into_iter()
+            .map(|(key, (until, own))| {
+                (self.by_operator(key, &both, until, own.unwrap_or_else(|| text.to_owned())), until)
+            })
+            .collect();
+        bans.iter().for_each(|(ban, _)| self.meter.ban(ban.reason));
+        self.save_all(bans.iter().map(|(ban, _)| ban.clone()).collect());
+        self.put_all(bans, both.instant);
+        tracing::info!(added = done.added, refused = done.refused.len(), text, "decisions imported by the operator");
+        done
+    }
+
+    pub(in crate::feedback) fn delete(&mut self, who: Who) -> Result<Option<Decision>, ControlError> {
+        // What can't be blocked isn't.
+        let Ok(key) = Key::of(who, self.prefix()) else { return Ok(None) };
+        let both = crate::clock::both();
+        let deferred = key.source().and_then(|source| self.marks.of(source, both.instant).deferred_until);
+        let ban = self.decisions.remove(&key);
+        self.forget(key);
+        self.count_bans();
         let lifted = match (ban, deferred) {
             (Some(ban), _) => Decision::of(&ban, self.prefix()),
-            (None, Some(until)) => Decision::deferral(self.text(source), &both, until),
-            (None, None) => return None,
+            (None, Some(until)) => Decision::deferral(self.text(key), &both, until),
+            (None, None) => {
+                let within = key.source().and_then(|source| self.networks_of(source).next()?.key.network());
+                return match (who.address(), within) {
+                    (Some(ip), Some(net)) => Err(ControlError::Within { ip, net }),
+                    _ => Ok(None),
+                };
+            }
         };
         tracing::info!(source = lifted.source, reason = lifted.reason, "decision lifted by the operator");
-        Some(lifted)
+        Ok(Some(lifted))
     }
 
     /// Holds `user`; also what resolves when that is on disk.
@@ -111,15 +171,67 @@ impl Keeper {
 
     pub(in crate::feedback) fn delete_all(&mut self) -> usize {
         let (deferred, networks) = self.marks.deferred(crate::clock::now());
-        let sources: HashSet<_> = self.decisions.keys().copied().chain(deferred.iter().map(|(s, _)| *s)).collect();
-        let lifted = sources.len() + networks.len();
-        for source in sources {
-            self.decisions.remove(&source);
-            self.forget(source);
-        }
+        let deferred = deferred.iter().map(|(source, _)| Key::from(*source));
+        let keys: HashSet<_> = self.decisions.keys().copied().chain(deferred).collect();
+        let lifted = keys.len() + networks.len();
+        self.forget_all(&keys.into_iter().collect::<Vec<_>>());
         self.marks.pardon_networks();
-        self.meter.bans_active(0);
+        self.count_bans();
         tracing::info!(decisions = lifted, "all decisions lifted by the operator");
         lifted
+    }
+
+    fn by_operator(&self, key: Key, both: &Both, until: Instant, text: String) -> Ban {
+        Ban {
+            key,
+            reason: Reason::Operator,
+            origin: Origin::Operator,
+            made: both.wall,
+            until: both.wall_at(until),
+            repeat: 0,
+            text,
+            evidence: Vec::new(),
+        }
+    }
+
+    /// The key of `who`, where a decision may be about that.
+    fn judge(&self, who: Who, protected: &Protected) -> Result<Key, ControlError> {
+        let key = Key::of(who, self.prefix())?;
+        match key {
+            Key::Source(_) if self.is_exempt(key) => Err(ControlError::Exempt { ip: who.net().addr() }),
+            Key::Source(_) => Ok(key),
+            Key::Network(net) => self.unprotected(key, net.net(), protected),
+        }
+    }
+
+    /// Likewise where nobody looked at each entry: a source must not be one of our own addresses either.
+    fn judge_strictly(&self, who: Who, protected: &Protected) -> Result<Key, ControlError> {
+        match self.judge(who, protected)? {
+            key @ Key::Source(source) => {
+                let length = if source.network().is_ipv4() { 32 } else { self.prefix().length() };
+                self.unprotected(key, IpNet::new_assert(source.network(), length), protected)
+            }
+            key @ Key::Network(_) => Ok(key),
+        }
+    }
+
+    fn unprotected(&self, key: Key, net: IpNet, protected: &Protected) -> Result<Key, ControlError> {
+        match protected.objection(net.into()) {
+            Some(objection) => Err(ControlError::Protected { who: net.into(), objection }),
+            None => Ok(key),
+        }
+    }
+
+    /// What decisions must not touch, as the host's addresses are now.
+    fn protected(&self) -> Protected {
+        Protected::of_decisions(self.snapshot.config(), &own_addresses())
+    }
+
+    fn has_room_for_networks(&self, key: Key, more: usize) -> bool {
+        key.source().is_some() || self.decisions.contains_key(&key) || self.table.networks() + more < NETWORKS
+    }
+
+    fn most_sources(&self) -> usize {
+        self.snapshot.config().edge.max_sources as usize
     }
 }

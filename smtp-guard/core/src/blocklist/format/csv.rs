@@ -84,8 +84,8 @@ fn judge(columns: &Columns, line: usize, record: &[Cow<'_, [u8]>], reading: &mut
         return Ok(());
     };
     let simulated = field(columns.simulated).is_some_and(|simulated| simulated.eq_ignore_ascii_case("true"));
-    Decision { scope, kind: field(columns.kind), value, duration: field(columns.duration), simulated }
-        .judge(line, reading)
+    let (kind, duration) = (field(columns.kind), field(columns.duration));
+    Decision { scope, kind, value, duration, until: None, simulated }.judge(line, reading)
 }
 
 /// Records with the lines that they begin in.

@@ -7,11 +7,12 @@
 //! The file is gone through twice: for sets and their exceptions, then for the entries.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::lines;
 use crate::blocklist::MAX_ENTRIES;
 use crate::blocklist::fault::Fault;
-use crate::blocklist::list::Reading;
+use crate::blocklist::list::{Left, Reading};
 use crate::blocklist::span::Span;
 
 /// Sets of one file.
@@ -24,6 +25,8 @@ struct Set {
     other: bool,
     /// Every address stands for its network of this length.
     netmask: Option<u8>,
+    /// Of entries that don't say how long they last.
+    timeout: Option<u64>,
     except_v4: Vec<(u128, u128)>,
     except_v6: Vec<(u128, u128)>,
 }
@@ -53,7 +56,10 @@ pub(super) fn read(bytes: &[u8], reading: &mut Reading<'_>) -> Result<(), Fault>
             Some(set) => match set.span(value) {
                 Err(why) => reading.wrong(number, value, why),
                 Ok(_) if is_exception(options) => {}
-                Ok(span) => set.add(number, value, span, reading)?,
+                Ok(span) => {
+                    reading.say(left(timeout(options).or(set.timeout)), None);
+                    set.add(number, value, span, reading)?;
+                }
             },
         }
     }
@@ -113,6 +119,25 @@ fn command(line: &[u8]) -> Command<'_> {
     }
 }
 
+/// Seconds that are left of an entry.
+fn timeout(mut options: Words<'_>) -> Option<u64> {
+    options.find(|option| *option == b"timeout")?;
+    options.next().and_then(number)
+}
+
+fn number(word: &[u8]) -> Option<u64> {
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+/// 0 is for ever in a set whose entries end.
+fn left(timeout: Option<u64>) -> Left {
+    match timeout {
+        None => Left::Unsaid,
+        Some(0) => Left::Ever,
+        Some(seconds) => Left::For(Duration::from_secs(seconds)),
+    }
+}
+
 fn is_exception(mut options: Words<'_>) -> bool {
     options.any(|option| option == b"nomatch")
 }
@@ -126,6 +151,7 @@ impl Set {
                     set.netmask = options.next().and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
                     set.other |= set.netmask.is_none();
                 }
+                b"timeout" => set.timeout = options.next().and_then(number),
                 b"bitmask" => set.other = true,
                 _ => {}
             }

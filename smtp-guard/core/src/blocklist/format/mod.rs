@@ -4,6 +4,7 @@ mod crowdsec;
 mod csv;
 mod drop;
 mod ipset;
+mod ours;
 mod text;
 
 use serde::Serialize;
@@ -30,6 +31,8 @@ pub enum Format {
     /// `cscli decisions list -o json`, or what its API answers.
     CrowdsecJson,
     IpsetSave,
+    /// `smtp-guard decisions export --format json`, or `decisions list --json`.
+    Decisions,
 }
 
 impl Format {
@@ -42,12 +45,16 @@ impl Format {
             Self::CrowdsecCsv => "CrowdSec, CSV",
             Self::CrowdsecJson => "CrowdSec, JSON",
             Self::IpsetSave => "ipset save",
+            Self::Decisions => "smtp-guard, JSON",
         }
     }
 
     /// The format of `bytes`; `None`: none of these. A file of nothing but comments is a list without entries: that is how
     /// Spamhaus publishes one that is empty.
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        if ours::begins(bytes) {
+            return Some(Self::Decisions);
+        }
         let (mut semicolons, mut comments) = (false, false);
         let mut looked_at = 0;
         for (_, line) in lines(bytes) {
@@ -106,6 +113,7 @@ pub(super) fn read(format: Format, bytes: &[u8], reading: &mut Reading<'_>) -> R
         Format::CrowdsecCsv => csv::read(bytes, reading),
         Format::CrowdsecJson => crowdsec::read(bytes, reading),
         Format::IpsetSave => ipset::read(bytes, reading),
+        Format::Decisions => ours::read(bytes, reading),
     }
 }
 

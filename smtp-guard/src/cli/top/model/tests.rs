@@ -39,6 +39,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             messages: Messages { accepted: 1000 + 3 * seconds, rejected: 20, deferred: 7, ambiguous: 0 },
             blocklists: Vec::new(),
             bans_active: 3,
+            networks_active: 0,
             kernel: Kernel { present: true, text: String::from("on eth0, pinned in /sys/fs/bpf/smtp-guard") },
             warnings: Vec::new(),
             bounds: Vec::new(),

@@ -1,0 +1,64 @@
+//! Our own decisions as JSON: what `decisions export` and `decisions list --json` write. Deferrals are no bans and are skipped.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::crowdsec::Place;
+use crate::blocklist::fault::Fault;
+use crate::blocklist::list::{Left, Reading};
+
+/// A decision, as far as it is read.
+#[derive(Deserialize)]
+struct Decision<'a> {
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    #[serde(borrow)]
+    reason: Cow<'a, str>,
+    #[serde(borrow, default)]
+    text: Cow<'a, str>,
+    /// Milliseconds since 1970-01-01 UTC; the highest number never comes.
+    until: i64,
+}
+
+/// Whether `bytes` begin as such a file does: other formats have other things in their source.
+pub(super) fn begins(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    ["[", "{", "\"source\"", ":", "\""].iter().all(|part| {
+        rest = rest.trim_ascii_start();
+        rest.strip_prefix(part.as_bytes()).is_some_and(|after| {
+            rest = after;
+            true
+        })
+    })
+}
+
+pub(super) fn read(bytes: &[u8], reading: &mut Reading<'_>) -> Result<(), Fault> {
+    let text = std::str::from_utf8(bytes).map_err(|error| Fault::Json(error.to_string()))?;
+    let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| Fault::Json(error.to_string()))?;
+    let mut place = Place::new(text);
+    for raw in elements {
+        let line = place.line_of(raw);
+        let Ok(decision) = serde_json::from_str::<Decision<'_>>(raw.get()) else {
+            reading.wrong(line, raw.get().as_bytes(), "no decision");
+            continue;
+        };
+        let now = reading.now();
+        let left = match decision.until {
+            i64::MAX => Left::Ever,
+            until => {
+                let ms = now.map_or(1, |now| until.saturating_sub(now.as_ms()));
+                Left::For(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+            }
+        };
+        if decision.reason == "deferred" || left == Left::For(Duration::ZERO) {
+            reading.skip();
+            continue;
+        }
+        reading.say(left, Some(&*decision.text).filter(|text| !text.is_empty()));
+        reading.entry(line, decision.source.as_bytes())?;
+    }
+    Ok(())
+}
