@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 pub use smtp_guard_core::blocklist::*;
 
+use crate::bound::Bound;
 use crate::file::{self, FileError};
 use crate::stamp::Stamp;
 
@@ -19,10 +20,10 @@ pub enum ListError {
 
 impl ListError {
     /// The bound that was reached, if that is why.
-    pub fn bound(&self) -> Option<&'static str> {
+    pub fn bound(&self) -> Option<Bound> {
         match self {
-            Self::Read { source: FileError::TooLarge(_), .. } => Some("blocklist_file"),
-            Self::Content { fault: Fault::TooMany | Fault::TooManyTogether, .. } => Some("blocklist_entries"),
+            Self::Read { source: FileError::TooLarge(_), .. } => Some(Bound::BlocklistFile),
+            Self::Content { fault: Fault::TooMany | Fault::TooManyTogether, .. } => Some(Bound::BlocklistEntries),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 //! Data flows one way; `ARCHITECTURE.md` draws it. Unsafe code is denied everywhere but in `edge::sys`, the one fence.
 
 pub mod blocklist;
+pub mod bound;
 pub mod cli;
 pub mod clock;
 pub mod config;

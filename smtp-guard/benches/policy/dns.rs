@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use smtp_guard::facts::dns::{Meter, Resolver};
+use smtp_guard::bound::Bound;
+use smtp_guard::facts::dns::{Kind, Meter, Resolver, Told};
 
 use super::median;
 
@@ -20,8 +21,8 @@ const DEAD: u64 = u64::MAX;
 struct Nobody;
 
 impl Meter for Nobody {
-    fn lookup(&self, _: &'static str, _: &'static str) {}
-    fn bound_reached(&self, _: &'static str) {}
+    fn lookup(&self, _: Kind, _: Told) {}
+    fn bound_reached(&self, _: Bound) {}
 }
 
 pub(super) fn run() {

@@ -142,8 +142,10 @@ fn bans(status: &Status) -> String {
 /// A bound that was reached.
 fn bound(reached: &Reached) -> [String; 2] {
     let limit = reached.limit.map(|limit| format!(" (limit {limit})")).unwrap_or_default();
+    let what =
+        if reached.what.is_empty() { String::new() } else { format!(" ({})", printable(reached.what.as_bytes())) };
     let times = if reached.count == 1 { "once".to_owned() } else { format!("{} times", reached.count) };
-    [format!("bound {}{limit}", reached.name), format!("reached {times}, last at {}", time::utc(reached.last))]
+    [format!("bound {}{limit}", reached.name), format!("reached {times}, last at {}{what}", time::utc(reached.last))]
 }
 
 /// Any value, one `name: value` a line, indented by depth: for what has no shape of its own to be shown in.

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Meter;
 use crate::addr::{Ipv6Prefix, Source};
+use crate::bound::Bound;
 use crate::clock::{Both, Instant, Steady};
 use crate::config::Config;
 use crate::decision::{Ban, Origin};
@@ -240,10 +241,10 @@ impl Keeper {
     fn count_evicted(&mut self) {
         let (evicted, not_admitted) = gate::clear(&mut self.ledger, &self.marks);
         for _ in 0..evicted {
-            self.meter.bound_reached("ledger");
+            self.meter.bound_reached(Bound::Ledger);
         }
         for _ in 0..not_admitted {
-            self.meter.bound_reached("ledger_offenders");
+            self.meter.bound_reached(Bound::LedgerOffenders);
         }
     }
 
@@ -307,14 +308,14 @@ impl Keeper {
                 self.table.apply_networks(&networks, now, &is_exempt)
             };
             if outside > 0 {
-                self.meter.bound_reached("kernel_networks");
+                self.meter.bound_reached(Bound::KernelNetworks);
                 tracing::warn!(
                     networks = outside,
                     "the kernel's map of networks is full: these are blocked in user space only"
                 );
             }
             for net in refused {
-                self.meter.bound_reached("networks");
+                self.meter.bound_reached(Bound::Networks);
                 self.decisions.remove(&net.into());
                 tracing::warn!(%net, "there is no room for more networks: it is not blocked");
             }
@@ -348,11 +349,11 @@ impl Keeper {
     /// What the table made of bans.
     fn applied(&mut self, kernel: Result<(), EdgeError>, displaced: impl IntoIterator<Item = Source>) {
         if let Err(error) = kernel {
-            self.meter.bound_reached("kernel_bans");
+            self.meter.bound_reached(Bound::KernelBans);
             tracing::error!(%error, "what was banned now is in force in user space only");
         }
         for displaced in displaced {
-            self.meter.bound_reached("bans");
+            self.meter.bound_reached(Bound::Bans);
             self.decisions.remove(&displaced.into());
             tracing::warn!(source = self.text(displaced.into()), "the ban that ended soonest made room for a new one");
         }
@@ -454,7 +455,7 @@ impl Keeper {
 
     fn save(&mut self, ban: &Ban) {
         if self.store.save(ban).is_err() {
-            self.meter.bound_reached("store");
+            self.meter.bound_reached(Bound::Store);
             self.unsaved.insert(ban.key);
         }
     }
@@ -462,14 +463,14 @@ impl Keeper {
     fn save_all(&mut self, bans: Vec<Ban>) {
         let keys: Vec<_> = bans.iter().map(|ban| ban.key).collect();
         if self.store.save_all(bans).is_err() {
-            self.meter.bound_reached("store");
+            self.meter.bound_reached(Bound::Store);
             self.unsaved.extend(keys);
         }
     }
 
     fn unsave(&mut self, key: Key) {
         if self.store.remove(key).is_err() {
-            self.meter.bound_reached("store");
+            self.meter.bound_reached(Bound::Store);
             self.unsaved.insert(key);
         }
     }

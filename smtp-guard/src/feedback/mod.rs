@@ -15,6 +15,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::bound::Bound;
 use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept};
 use crate::edge::bans::BanTable;
 use crate::key::Who;
@@ -57,7 +58,7 @@ pub trait Meter: Send + Sync + 'static {
     /// From the report that crossed the line to the ban in force in both planes.
     fn ban_latency(&self, time: Duration);
     /// A bound was reached.
-    fn bound_reached(&self, bound: &'static str);
+    fn bound_reached(&self, bound: Bound);
 }
 
 /// The handle of the task. Cheap to clone; the task ends when the last one is gone.

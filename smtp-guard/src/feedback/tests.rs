@@ -3,6 +3,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::addr::{ClientAddr, Ipv6Prefix, Source};
+use crate::bound::Bound;
 use crate::clock::{Both, Instant};
 use crate::config::Config;
 use crate::edge::bans::KernelBans as _;
@@ -45,8 +46,8 @@ impl Meter for Counted {
     fn ban_latency(&self, _time: Duration) {
         self.note("latency");
     }
-    fn bound_reached(&self, bound: &'static str) {
-        self.note(bound);
+    fn bound_reached(&self, bound: Bound) {
+        self.note(bound.label());
     }
 }
 

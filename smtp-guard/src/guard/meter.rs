@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
+use crate::bound::Bound;
 use crate::feedback::Meter;
 use crate::observe::metrics::Metrics;
 
@@ -42,7 +43,7 @@ impl Meter for Counted {
         self.0.ban_latency(time);
     }
 
-    fn bound_reached(&self, bound: &'static str) {
+    fn bound_reached(&self, bound: Bound) {
         self.0.bound_reached(bound);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::bound;
 use crate::clock::WallTime;
 use crate::config::{Change, Config, ConfigError};
 use crate::descriptors::{self, Budget};
@@ -277,7 +278,7 @@ fn announce(shared: &Shared, listeners: &[String]) {
 
 /// Lines that were lost since standard error wasn't read are counted, and told where it is read again.
 async fn count_lost_lines(mut lost: Lost, metrics: Metrics) {
-    metrics.bounds().limit("log_lines", log::QUEUE as u64);
+    metrics.bounds().limit(bound::Bound::LogLines, log::QUEUE as u64);
     loop {
         tokio::time::sleep(LOOK).await;
         let lost = lost.take();

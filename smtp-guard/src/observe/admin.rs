@@ -37,6 +37,7 @@ use super::reload::{Reload, Reloaded};
 pub use super::socket::{Socket, SocketError};
 use super::status::About;
 use crate::addr::{canonical, no_source};
+use crate::bound::Bound;
 use crate::config::FILE_BYTES;
 use crate::decision::ControlError;
 use crate::decision::{Decision, Entry, Explanation, Imported, Kept};
@@ -169,7 +170,7 @@ impl From<ControlError> for Refusal {
 pub async fn serve<C: Control>(socket: Socket, control: C, about: About, most: usize) {
     let metrics = about.metrics.clone();
     let (listener, guard) = socket.into_parts();
-    super::serve::serve(listener, router(control, about), "admin_connections", most, metrics).await;
+    super::serve::serve(listener, router(control, about), Bound::AdminConnections, most, metrics).await;
     drop(guard);
 }
 

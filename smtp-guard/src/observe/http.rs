@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::metrics::{CONTENT_TYPE, Metrics};
+use crate::bound::Bound;
 
 /// Scrapes at once: each takes a thread and reads the kernel's maps. Health is answered beside them.
 const SCRAPES: usize = 4;
@@ -79,7 +80,7 @@ impl Http {
             .route("/readyz", get(readyz))
             .layer(from_fn_with_state(only_loopback, only_loopback_names))
             .with_state(Shared { metrics: metrics.clone(), ready, scrapes });
-        super::serve::serve(self.0, router, "metrics_connections", most, metrics).await;
+        super::serve::serve(self.0, router, Bound::MetricsConnections, most, metrics).await;
     }
 }
 
@@ -93,7 +94,7 @@ struct Shared {
 /// Off the runtime's own threads: reading the kernel's maps takes system calls.
 async fn scrape(State(Shared { metrics, scrapes, .. }): State<Shared>) -> Response {
     let Ok(place) = scrapes.try_acquire_owned() else {
-        metrics.bound_reached("scrapes");
+        metrics.bound_reached(Bound::Scrapes);
         return (StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once\n").into_response();
     };
     let encoding = tokio::task::spawn_blocking(move || {

@@ -23,8 +23,9 @@ use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
 
 use super::bounds::Bounds;
 use super::certificates::Certificates;
+use super::kernel::KernelCollector;
 pub use super::kernel::KernelStats;
-use super::kernel::{KernelCollector, verdict};
+use crate::bound::Bound;
 use crate::session::Outcome;
 
 mod blocklists;
@@ -126,11 +127,11 @@ impl Metrics {
             active,
             balancer_checks,
             messages: Outcome::ALL.map(|o| messages.get_or_create_owned(&vec![("outcome", o.label())])),
-            rejections: ByReason::new(rejections, "reason", is_refusal),
-            offences: ByReason::new(offences, "conduct", is_refusal),
-            bans: ByReason::new(bans, "reason", is_ban),
-            deferrals: ByReason::new(deferrals, "reason", |reason| matches!(reason, Reason::Harvest | Reason::Trap)),
-            observed: ByReason::new(observed, "reason", is_check),
+            rejections: ByReason::new(rejections, "reason", Reason::is_refusal),
+            offences: ByReason::new(offences, "conduct", Reason::is_refusal),
+            bans: ByReason::new(bans, "reason", Reason::is_ban),
+            deferrals: ByReason::new(deferrals, "reason", Reason::is_deferral),
+            observed: ByReason::new(observed, "reason", Reason::is_check),
             user_holds: ByReason::new(user_holds, "reason", Reason::is_of_user),
             lookups,
             bans_active,
@@ -229,7 +230,7 @@ impl Metrics {
     /// So many lines of the log were lost.
     pub fn log_lines_lost(&self, lines: u64) {
         self.0.log_lines_lost.inc_by(lines);
-        self.bound_reached("log_lines");
+        self.bound_reached(Bound::LogLines);
     }
 
     /// Whether the store is written.
@@ -257,8 +258,8 @@ impl Metrics {
         self.0.ban_seconds.observe(latency.as_secs_f64());
     }
 
-    /// A buffer, queue, map or list had no more room. `bound` names it; the set of names is small and fixed.
-    pub fn bound_reached(&self, bound: &'static str) {
+    /// A buffer, queue, map or list had no more room. `bound` says which.
+    pub fn bound_reached(&self, bound: Bound) {
         self.0.bounds.reached(bound);
     }
 
@@ -397,31 +398,6 @@ impl ByReason {
     }
 }
 
-/// Whether the user plane refuses for this reason.
-fn is_refusal(reason: Reason) -> bool {
-    verdict(reason) == "drop" && reason != Reason::Malformed
-}
-
-/// Whether a check that may only observe refuses for this reason.
-fn is_check(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::SenderDomain
-            | Reason::NullMx
-            | Reason::SenderLookup
-            | Reason::NoPtr
-            | Reason::PtrForward
-            | Reason::EarlyTalker
-            | Reason::Dnsbl
-            | Reason::ListLookup
-    )
-}
-
-/// Whether a ban is made for this reason.
-fn is_ban(reason: Reason) -> bool {
-    matches!(reason, Reason::Harvest | Reason::Operator | Reason::AuthFailures | Reason::Trap)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -470,7 +446,10 @@ mod tests {
         check(|m| m.report_dropped(), "smtp_guard_reports_dropped_total 1");
         check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0005\"} 1");
         check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0002\"} 0");
-        check(|m| m.bound_reached("say \"no\"\n\\"), r#"smtp_guard_bound_reached_total{bound="say \"no\"\n\\"} 1"#);
+        for &bound in Bound::ALL {
+            let line = format!("smtp_guard_bound_reached_total{{bound=\"{}\"}} 1", bound.label());
+            check(|m| m.bound_reached(bound), &line);
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::metrics::Metrics;
+use crate::bound::Bound;
 
 /// Until the head of a request is there.
 const HEAD: Duration = Duration::from_secs(5);
@@ -27,7 +28,7 @@ const LIFE: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_millis(20);
 
 /// Serves until it is dropped, at most `most` connections at once. `bound` names the endpoint where they are all taken.
-pub(super) async fn serve<L>(mut listener: L, router: Router, bound: &'static str, most: usize, metrics: Metrics)
+pub(super) async fn serve<L>(mut listener: L, router: Router, bound: Bound, most: usize, metrics: Metrics)
 where
     L: Listener,
 {
@@ -72,8 +73,8 @@ where
                 .serve_connection(TokioIo::new(io), service);
             match tokio::time::timeout(LIFE, connection).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(endpoint = bound, %error, "HTTP connection ended"),
-                Err(_) => tracing::debug!(endpoint = bound, "HTTP connection lived too long"),
+                Ok(Err(error)) => tracing::debug!(endpoint = bound.label(), %error, "HTTP connection ended"),
+                Err(_) => tracing::debug!(endpoint = bound.label(), "HTTP connection lived too long"),
             }
         });
         open.insert(task.id(), Connection { task, idle });
@@ -126,7 +127,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::new();
         let router = Router::new().route("/", get(async || "here"));
-        let server = tokio::spawn(serve(listener, router, "test_connections", MOST, metrics.clone()));
+        let server = tokio::spawn(serve(listener, router, Bound::MetricsConnections, MOST, metrics.clone()));
         let mut held = Vec::new();
         for _ in 0..others {
             let mut stream = TcpStream::connect(address).await.unwrap();

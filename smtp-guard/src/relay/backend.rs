@@ -79,6 +79,8 @@ struct Connection {
     channel: Channel,
     encoder: Option<BodyEncoder>,
     auth: Option<Dialogue>,
+    /// The final dot is sent, and its answer isn't there.
+    ending: bool,
 }
 
 impl Backend {
@@ -111,10 +113,8 @@ impl Backend {
     /// The session waits from `now` on for something that the backend has no part in. `open`: within a transaction; `data`: for
     /// message data.
     pub(super) fn waits(&mut self, open: bool, data: bool, now: Instant) {
-        match self.link.place() {
-            Some(place) if data => place.rests(now),
-            Some(place) => place.lingers(now),
-            None => {}
+        if let Link::Open(connection) = &self.link {
+            connection.rests(data, now);
         }
         self.rests_until = match self.rests_until {
             _ if open || self.bound => None,
@@ -125,7 +125,9 @@ impl Backend {
 
     /// The session is at work: its place stays, unless it was given away already.
     pub(super) fn works(&mut self) {
-        if self.link.place().is_some_and(|place| !place.works()) {
+        if let Link::Open(connection) = &self.link
+            && !connection.works()
+        {
             self.link = Link::Broken(Lost::Busy);
         }
     }
@@ -211,7 +213,7 @@ impl Backend {
                         return Upstream::Reply(reply);
                     }
                     Ok(channel) => {
-                        let mut connection = Connection { channel, encoder: None, auth: None };
+                        let mut connection = Connection { channel, encoder: None, auth: None, ending: false };
                         let begun = match first.take() {
                             Some(First::Mail(mail)) => connection.queue_mail(mail),
                             Some(First::Auth(credentials)) => connection.queue_auth(credentials),
@@ -230,10 +232,7 @@ impl Backend {
                             None => std::future::pending().await,
                         }
                     };
-                    let place = match &connection.channel.room {
-                        Some(Room::Client(place)) => Some(place.ceded()),
-                        _ => None,
-                    };
+                    let place = connection.place().map(Place::ceded);
                     let ceded = async {
                         match place {
                             Some(ceded) => ceded.await,
@@ -262,19 +261,28 @@ impl Backend {
     }
 }
 
-impl Link {
+impl Connection {
     fn place(&self) -> Option<&Place> {
-        match self {
-            Self::Open(connection) => match &connection.channel.room {
-                Some(Room::Client(place)) => Some(place),
-                _ => None,
-            },
+        match &self.channel.room {
+            Some(Room::Client(place)) => Some(place),
             _ => None,
         }
     }
-}
 
-impl Connection {
+    /// The session waits for message data from `now` on, or for something else that the backend has no part in.
+    fn rests(&self, data: bool, now: Instant) {
+        match self.place().filter(|_| !self.ending) {
+            Some(place) if data => place.rests(now),
+            Some(place) => place.lingers(now),
+            None => {}
+        }
+    }
+
+    /// The session is at work. `false`: its place was given away.
+    fn works(&self) -> bool {
+        self.ending || self.place().is_none_or(Place::works)
+    }
+
     async fn send(&mut self, request: Request) -> Result<(), Lost> {
         if !self.channel.unread.is_empty() {
             if matches!(request, Request::Body(_)) {
@@ -306,6 +314,10 @@ impl Connection {
                 }
             }
             Request::End(end) => {
+                if self.channel.room.as_ref().is_some_and(|room| matches!(room, Room::Client(place) if !place.ends())) {
+                    return Err(Lost::BeforeDot);
+                }
+                self.ending = true;
                 let encoder = self.encoder.take().unwrap_or_default();
                 // A flawed end never comes here: the session drops the connection instead. If it did, so do we.
                 encoder.finish(end, unsent).map_err(|_| Lost::Protocol)?;
@@ -337,6 +349,12 @@ impl Connection {
     async fn word(&mut self) -> Result<Upstream, Lost> {
         loop {
             let reply = self.channel.word().await?;
+            if std::mem::take(&mut self.ending)
+                && reply.code().class() == 2
+                && let Some(place) = self.place()
+            {
+                place.earned(crate::clock::now());
+            }
             let Some(dialogue) = self.auth.take() else {
                 return Ok(Upstream::Reply(reply));
             };

@@ -15,6 +15,7 @@ use smtp_guard_ebpf::reason::Reason;
 use self::follower::Follower;
 use super::{Shared, Stop};
 use crate::blocklist::{self, Protected, Span, Table};
+use crate::bound::Bound;
 use crate::clock::Instant;
 use crate::config::Config;
 use crate::edge::lists::{self, Entry};
@@ -208,7 +209,7 @@ impl Kernel {
             }
             Err(error) => {
                 if matches!(error, EdgeError::ListsTooLarge { .. }) {
-                    shared.metrics.bound_reached("kernel_lists");
+                    shared.metrics.bound_reached(Bound::KernelLists);
                 }
                 tracing::error!(%error, "the block lists are enforced in user space only");
                 self.due = now.after(RETRY);

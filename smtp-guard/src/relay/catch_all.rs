@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::connect::{Caller, Channel};
 use super::pool::Pool;
 use super::{Generation, Shared, Stop};
+use crate::bound::Bound;
 use crate::config::Config;
 use crate::facts::unknown::Wording;
 use crate::observe::metrics::Metrics;
@@ -78,7 +79,7 @@ pub(super) async fn watch(shared: Arc<Shared>, generation: Arc<Generation>, mut 
         if asked.is_ok() && suspects.is_empty() {
             next = (next + 1) % rounds.len();
             if rounds.len() > 1 {
-                shared.metrics.bound_reached("catch_all_domains");
+                shared.metrics.bound_reached(Bound::CatchAllDomains);
             }
         }
     }

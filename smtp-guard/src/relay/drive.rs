@@ -26,6 +26,7 @@ use super::users::{self, Login};
 use super::window::Window;
 use super::{Generation, Shared, Stop, events, handshakes};
 use crate::addr::ClientAddr;
+use crate::bound::Bound;
 use crate::config::Role;
 use crate::offence::{Digest, Report};
 use crate::policy::Client;
@@ -136,11 +137,11 @@ async fn handshake(
     };
     let accepting = async {
         if shared.hastens_handshakes(&generation.snapshot.client(addr.ip())) {
-            shared.metrics.bound_reached("tls_handshakes");
+            shared.metrics.bound_reached(Bound::TlsHandshakes);
             tokio::time::sleep(HANDSHAKE_PACE).await;
         }
         let Some(_room) = shared.handshakes.take(generation.handshakes()) else {
-            shared.metrics.bound_reached("handshakes");
+            shared.metrics.bound_reached(Bound::Handshakes);
             return Err(io::ErrorKind::ResourceBusy.into());
         };
         tls.accept(stream, proof).await

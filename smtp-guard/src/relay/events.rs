@@ -4,6 +4,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::Shared;
 use crate::addr::ClientAddr;
+use crate::bound::Bound;
 use crate::observe::budget::Budget;
 use crate::observe::log;
 use crate::observe::words::Refused;
@@ -29,7 +30,7 @@ pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Even
             if !within_budget(shared) {
                 return;
             }
-            if is_offence(reason) {
+            if reason.is_offence() {
                 log::rejected(client, reason, id);
             } else {
                 tracing::info!(session = id, client = %client.ip(), reason = reason.label(), "session ended");
@@ -70,15 +71,6 @@ fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, about:
     log::refused(shared.current.load().config().log.format, id, client, reason, &refused);
 }
 
-/// Whether a security line names the client: tools that read these lines ban whom they name. A slow client is no offender,
-/// nor is one that comes when there is no room (its neighbours may hold it) or no backend, or whose TLS doesn't go with ours.
-fn is_offence(reason: Reason) -> bool {
-    !matches!(
-        reason,
-        Reason::Timeout | Reason::TotalConnections | Reason::NetworkConnections | Reason::BackendLost | Reason::Tls
-    )
-}
-
 fn within_budget(shared: &Shared) -> bool {
     match REFUSALS.take(crate::clock::now()) {
         Some(0) => true,
@@ -87,28 +79,8 @@ fn within_budget(shared: &Shared) -> bool {
             true
         }
         None => {
-            shared.metrics.bound_reached("log_refusals");
+            shared.metrics.bound_reached(Bound::LogRefusals);
             false
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn our_own_trouble_is_nobodys_offence() {
-        for (reason, offence) in [
-            (Reason::BackendLost, false),
-            (Reason::TotalConnections, false),
-            (Reason::NetworkConnections, false),
-            (Reason::Timeout, false),
-            (Reason::Harvest, true),
-            (Reason::Connections, true),
-            (Reason::FailedCommands, true),
-        ] {
-            assert_eq!(is_offence(reason), offence, "{}", reason.label());
         }
     }
 }

@@ -8,6 +8,7 @@ use super::connect::Connector;
 use super::pool::Pool;
 use super::sources::Limits;
 use super::tls::{self, TlsError};
+use crate::bound::Bound;
 use crate::config::{Config, Listen};
 use crate::descriptors::Plan;
 use crate::facts::dns::{self, Resolver, Zone};
@@ -127,12 +128,12 @@ impl Generation {
     /// Tells `metrics` what bounds it, and servers how many connections they may have.
     pub(super) fn settle(&self, metrics: &Metrics) {
         self.pool.settle();
-        metrics.bounds().limit(super::pool::BOUND, self.config().backend.connections.into());
-        metrics.bounds().limit("network_connections", self.config().limits.network_connections.into());
-        metrics.bounds().limit("total_connections", self.plan.sessions.into());
-        metrics.bounds().limit("users", USERS as u64);
-        metrics.bounds().limit("turned_away", self.plan.closing as u64);
-        metrics.bounds().limit("proxy_headers", self.plan.closing as u64);
+        metrics.bounds().limit(Bound::BackendConnections, self.config().backend.connections.into());
+        metrics.bounds().limit(Bound::NetworkConnections, self.config().limits.network_connections.into());
+        metrics.bounds().limit(Bound::TotalConnections, self.plan.sessions.into());
+        metrics.bounds().limit(Bound::Users, USERS as u64);
+        metrics.bounds().limit(Bound::TurnedAway, self.plan.closing as u64);
+        metrics.bounds().limit(Bound::ProxyHeaders, self.plan.closing as u64);
         if self.resolver.is_some() {
             for (bound, places) in Resolver::PLACES {
                 metrics.bounds().limit(bound, places as u64);
@@ -166,11 +167,11 @@ fn needs_resolver(config: &Config) -> bool {
 struct DnsMeter(Metrics);
 
 impl dns::Meter for DnsMeter {
-    fn lookup(&self, kind: &'static str, result: &'static str) {
-        self.0.dns_lookup(kind, result);
+    fn lookup(&self, kind: dns::Kind, told: dns::Told) {
+        self.0.dns_lookup(kind.label(), told.label());
     }
 
-    fn bound_reached(&self, bound: &'static str) {
+    fn bound_reached(&self, bound: Bound) {
         self.0.bound_reached(bound);
     }
 }

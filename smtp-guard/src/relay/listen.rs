@@ -20,6 +20,7 @@ use super::sources::Seat;
 use super::watchers::Watchers;
 use super::{Generation, Shared, Stop, Stopper, admission, balancer, events, stop, window};
 use crate::addr::ClientAddr;
+use crate::bound;
 use crate::config::{Listen, Role};
 use crate::session::{About, Event};
 use crate::wire::proxy::Ends;
@@ -230,7 +231,7 @@ impl Entrance {
                 // The client was gone before we came to it.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    self.shared.metrics.bound_reached("accept");
+                    self.shared.metrics.bound_reached(bound::Bound::Accept);
                     tracing::debug!(%error, "cannot accept a connection; trying again");
                     if spare.take().is_none() {
                         tokio::time::sleep(EXHAUSTED_PAUSE).await;
@@ -293,7 +294,7 @@ fn behind_balancer(
         return refuse(&stream, peer, "not one of the balancers", shared);
     }
     let Some(room) = shared.headers.take(generation.plan.closing) else {
-        shared.metrics.bound_reached("proxy_headers");
+        shared.metrics.bound_reached(bound::Bound::ProxyHeaders);
         return refuse(&stream, peer, "too many connections without a header", shared);
     };
     let (listen, shared, stop) = (Arc::clone(listen), Arc::clone(shared), stop.clone());
@@ -332,8 +333,8 @@ fn admit(
     let arrival = admission::arrival(shared, &generation, addr, [listen], now);
     let admitted = admission::admit(shared, &generation, &arrival, now);
     match admitted.as_ref().map_or_else(|reason| Some(*reason), Seat::displaced) {
-        Some(Reason::TotalConnections) => shared.metrics.bound_reached("total_connections"),
-        Some(Reason::NetworkConnections) => shared.metrics.bound_reached("network_connections"),
+        Some(Reason::TotalConnections) => shared.metrics.bound_reached(bound::Bound::TotalConnections),
+        Some(Reason::NetworkConnections) => shared.metrics.bound_reached(bound::Bound::NetworkConnections),
         _ => {}
     }
     let seat = match admitted {
@@ -366,7 +367,7 @@ fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason
     // Nothing was sent yet, so the kernel takes it at once; where it doesn't there is nobody to be told.
     let _ = SockRef::from(&stream).send(&bytes);
     let Some(seat) = shared.turned_away.take(shared.current.load().plan.closing) else {
-        shared.metrics.bound_reached("turned_away");
+        shared.metrics.bound_reached(bound::Bound::TurnedAway);
         return;
     };
     tokio::spawn(async move {

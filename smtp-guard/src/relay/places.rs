@@ -12,9 +12,14 @@
 //!
 //! # Who gives way
 //! While somebody waits for [`PATIENCE`], a stranger whose place has been idle as long gives way: its transaction is lost,
-//! its session stays. Idle is a place over which nothing is asked and no message data goes, since the last data that did: talk
-//! without a message, or a look-up of a dead zone, keeps no place. It must be of the network that holds most, and that more than one place above what the waiting one
-//! holds. So whoever holds one place is never made to give it up, and whoever holds most can only harm himself.
+//! its session stays. Idle is a place over which nothing is asked and no message data goes, since the last data that did:
+//! talk without a message, or a look-up of a dead zone, keeps no place. It must be of the network that holds most, and that
+//! more than one place above what the waiting one holds. So whoever holds one place is never made to give it up, and whoever
+//! holds most can only harm himself.
+//!
+//! A client that sends a byte now and then is never idle. So where nobody idles, a stranger of such a network gives way that
+//! has had its place for [`TURN`] without a message that was accepted, at work or not; the one that has had it longest is
+//! first. A place is safe from the final dot to its answer: the message may have been taken.
 //!
 //! # Bounds
 //! As many wait as there are sessions. One lock; a change costs a look at each network that holds or waits, at most one for
@@ -35,6 +40,8 @@ use crate::ledger::networks::Network;
 
 /// How long a newcomer waits before somebody else gives way, and how long that one's place must have been idle.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a stranger may be at work without a message that was accepted, while somebody waits.
+const TURN: Duration = Duration::from_secs(60);
 /// The part of the places that is kept for sources with a history: one in ten.
 const RESERVE: u32 = 10;
 /// Places for the guard's own questions.
@@ -75,15 +82,19 @@ pub(super) enum Room {
 /// What others may see of a place without stopping its session.
 #[derive(Debug)]
 struct Mark {
-    /// Since when it is idle, in ns of [`Instant`]; or [`BUSY`], or [`CEDED`].
+    /// Since when it is idle, in ns of [`Instant`]; or [`BUSY`], [`ENDING`], or [`CEDED`].
     idle_since: AtomicU64,
     /// When message data went over it last; before that, when it was idle first. 0: not yet.
     last_use: AtomicU64,
+    /// When the place was taken, or a message was accepted last, in ns of [`Instant`].
+    earned: AtomicU64,
     call: Notify,
 }
 
 const BUSY: u64 = u64::MAX;
 const CEDED: u64 = u64::MAX - 1;
+/// The final dot was sent, and its answer isn't there.
+const ENDING: u64 = u64::MAX - 2;
 
 #[derive(Debug, Default)]
 struct Table {
@@ -238,8 +249,12 @@ impl Table {
     fn sit(&mut self, places: &Arc<Places>, who: Who) -> Place {
         self.last += 1;
         let number = self.last;
-        let mark =
-            Arc::new(Mark { idle_since: AtomicU64::new(BUSY), last_use: AtomicU64::new(0), call: Notify::new() });
+        let mark = Arc::new(Mark {
+            idle_since: AtomicU64::new(BUSY),
+            last_use: AtomicU64::new(0),
+            earned: AtomicU64::new(crate::clock::now().as_ns()),
+            call: Notify::new(),
+        });
         self.held += 1;
         let line = self.line(who.source);
         (line.held, line.served) = (line.held + 1, number);
@@ -294,22 +309,41 @@ impl Table {
     /// The mark of the stranger who gives way to `who`, which is told so by it.
     fn victim(&self, who: Who, now: Instant) -> Option<Arc<Mark>> {
         let held = self.networks.get(&Network::of(who.source)).map_or(0, |line| line.held);
-        let idle = |mark: &Mark| {
-            let since = mark.idle_since.load(Ordering::Relaxed);
-            (since < CEDED && now.since(Instant::from_ns(since)) >= PATIENCE).then_some(since)
+        let marks = || {
+            let lines = self.networks.values().filter(|line| line.held > held + 1);
+            lines.flat_map(|line| {
+                let slots = line.sources.values();
+                slots.flat_map(|slot| slot.marks.iter().map(|(number, mark)| (line.held, slot.held, *number, mark)))
+            })
         };
-        let marks = self.networks.values().filter(|line| line.held > held + 1).flat_map(|line| {
-            let slots = line.sources.values();
-            slots.flat_map(|slot| slot.marks.iter().map(|(number, mark)| (line.held, slot.held, *number, mark)))
+        let idle = marks().filter_map(|(network, source, number, mark)| {
+            let since = mark.idle_since.load(Ordering::Relaxed);
+            let idle = since < ENDING && now.since(Instant::from_ns(since)) >= PATIENCE;
+            idle.then_some(((network, source, Reverse(since), Reverse(number)), since, mark))
         });
-        let idle = marks.filter_map(|(network, source, number, mark)| {
-            let since = idle(mark)?;
-            Some(((network, source, Reverse(since), Reverse(number)), since, mark))
-        });
-        let (_, since, mark) = idle.max_by_key(|(order, ..)| *order)?;
-        // It may have begun to work at this very moment: then the next time.
-        let ceded = mark.idle_since.compare_exchange(since, CEDED, Ordering::AcqRel, Ordering::Relaxed);
+        let slow = || {
+            if self.leaving() >= self.waiting.iter().sum() {
+                // They take a while to go; no more of them than are waited for.
+                return None;
+            }
+            let slow = marks().filter_map(|(network, source, number, mark)| {
+                let (state, since) = (mark.idle_since.load(Ordering::Relaxed), mark.earned.load(Ordering::Relaxed));
+                let slow = !matches!(state, CEDED | ENDING) && now.since(Instant::from_ns(since)) >= TURN;
+                slow.then_some(((network, source, Reverse(since), Reverse(number)), state, mark))
+            });
+            slow.max_by_key(|(order, ..)| *order)
+        };
+        let (_, state, mark) = idle.max_by_key(|(order, ..)| *order).or_else(slow)?;
+        // It may have begun to work, or sent its dot, at this very moment: then the next time.
+        let ceded = mark.idle_since.compare_exchange(state, CEDED, Ordering::AcqRel, Ordering::Relaxed);
         ceded.is_ok().then(|| Arc::clone(mark))
+    }
+
+    /// Places whose sessions give way, and have not left yet.
+    fn leaving(&self) -> usize {
+        let slots = self.networks.values().flat_map(|line| line.sources.values());
+        let marks = slots.flat_map(|slot| slot.marks.values());
+        marks.filter(|mark| mark.idle_since.load(Ordering::Relaxed) == CEDED).count()
     }
 
     fn stop_waiting(&mut self, who: Who, ticket: u64) {
@@ -358,6 +392,17 @@ impl Place {
     /// The session is at work: nobody takes the place. `false`: it has given way already.
     pub(super) fn works(&self) -> bool {
         self.set(BUSY)
+    }
+
+    /// The session sends its final dot: nobody takes the place before the answer is there. `false`: it has given way already,
+    /// and the dot must not be sent.
+    pub(super) fn ends(&self) -> bool {
+        self.set(ENDING)
+    }
+
+    /// A message was accepted at `now`.
+    pub(super) fn earned(&self, now: Instant) {
+        self.mark.earned.store(now.as_ns(), Ordering::Relaxed);
     }
 
     fn set(&self, value: u64) -> bool {
@@ -457,19 +502,36 @@ mod tests {
     /// Whether one of `holders`, idle for so many ms, gives way to `newcomer`; the number of the one who does.
     #[track_caller]
     fn check_victim(holders: &[(&str, Standing, u64)], newcomer: &str, expected: Option<usize>) {
+        let holders: Vec<_> = holders.iter().map(|(ip, standing, idle_ms)| (*ip, *standing, *idle_ms, 0)).collect();
+        check_turn(&holders, newcomer, expected);
+    }
+
+    /// The same with the seconds that each has had its place. [`DOT`] ms: it waits for the answer to its dot.
+    #[track_caller]
+    fn check_turn(holders: &[(&str, Standing, u64, u64)], newcomer: &str, expected: Option<usize>) {
         let places = Places::new(u32::try_from(holders.len()).unwrap());
         let now = Instant::from_ns(1_000_000_000_000);
         let mut held = Vec::new();
-        for (ip, standing, idle_ms) in holders {
+        for (ip, standing, idle_ms, held_s) in holders {
             let place = places.table().sit(&places, who(ip, *standing));
-            if *idle_ms > 0 {
+            place.earned(Instant::from_ns(now.as_ns() - held_s * 1_000_000_000));
+            if *idle_ms == DOT {
+                assert!(place.ends());
+            } else if *idle_ms > 0 {
                 place.rests(Instant::from_ns(now.as_ns() - idle_ms * 1_000_000));
             }
             held.push(place);
         }
-        places.press(who(newcomer, Standing::Stranger), now);
-        let ceded = held.iter().position(|place| !place.works());
-        assert_eq!(ceded, expected, "{holders:?}, {newcomer}");
+        let (grant, _waits) = oneshot::channel();
+        places.table().queue(who(newcomer, Standing::Stranger), grant);
+        // No more of those at work give way than are waited for, however long they take.
+        let presses = if holders.iter().any(|(_, _, idle_ms, _)| (1000..DOT).contains(idle_ms)) { 1 } else { 3 };
+        for _ in 0..presses {
+            places.press(who(newcomer, Standing::Stranger), now);
+        }
+        let ceded: Vec<_> = (0..held.len()).filter(|n| !held[*n].works()).collect();
+        assert_eq!(ceded.first().copied(), expected, "{holders:?}, {newcomer}");
+        assert!(ceded.len() <= 1, "one waits: {ceded:?}");
     }
 
     #[test]
@@ -483,6 +545,28 @@ mod tests {
         check_victim(&[("192.0.2.1", Known, 5000), ("192.0.2.1", Known, 5000)], "198.51.100.1", None);
         check_victim(&[idle("192.0.2.1"), idle("203.0.113.1")], "198.51.100.1", None);
         check_victim(&[idle("192.0.2.1"), idle("192.0.2.2")], "192.0.2.3", None);
+    }
+
+    const DOT: u64 = u64::MAX;
+
+    #[test]
+    fn c3_who_holds_most_and_never_ends_a_message_gives_way() {
+        use Standing::{Known, Stranger};
+        let slow = |ip, held_s| (ip, Stranger, 0, held_s);
+        // A byte each second: never idle. The longest of the network that holds most.
+        check_turn(&[slow("192.0.2.1", 61), slow("192.0.2.2", 90), slow("192.0.2.3", 70)], "198.51.100.1", Some(1));
+        check_turn(&[slow("192.0.2.1", 61), slow("192.0.2.1", 62), slow("203.0.113.1", 900)], "198.51.100.1", Some(1));
+        check_turn(&[("192.0.2.1", Stranger, 300, 90), slow("192.0.2.1", 61)], "198.51.100.1", Some(0));
+        // Who idles goes first.
+        check_turn(&[slow("192.0.2.1", 900), ("192.0.2.1", Stranger, 2000, 3)], "198.51.100.1", Some(1));
+        // Not yet its turn; with a history; alone; for its own network.
+        check_turn(&[slow("192.0.2.1", 59), slow("192.0.2.1", 3)], "198.51.100.1", None);
+        check_turn(&[("192.0.2.1", Known, 0, 900), ("192.0.2.1", Known, 0, 900)], "198.51.100.1", None);
+        check_turn(&[slow("192.0.2.1", 900), slow("203.0.113.1", 900)], "198.51.100.1", None);
+        check_turn(&[slow("192.0.2.1", 900), slow("192.0.2.2", 900)], "192.0.2.3", None);
+        // The message may have been taken.
+        check_turn(&[("192.0.2.1", Stranger, DOT, 900), slow("192.0.2.1", 61)], "198.51.100.1", Some(1));
+        check_turn(&[("192.0.2.1", Stranger, DOT, 900), ("192.0.2.1", Stranger, DOT, 900)], "198.51.100.1", None);
     }
 
     #[test]

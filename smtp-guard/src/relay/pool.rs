@@ -23,6 +23,7 @@ use super::Stop;
 use super::connect::{Caller, Channel, ConnectError, Connector};
 use super::places::{Places, Room};
 use crate::addr::BackendAddr;
+use crate::bound::Bound;
 use crate::clock::Instant;
 use crate::observe::budget::Budget;
 use crate::observe::metrics::Metrics;
@@ -36,8 +37,6 @@ const HEALTHY: Duration = Duration::from_secs(60);
 const ILL: Duration = Duration::from_secs(2);
 /// How long a client waits for a place: less than a session gives MAIL, so that there is time left to connect.
 const WAIT: Duration = Duration::from_secs(240);
-/// The name of the bound on places.
-pub(super) const BOUND: &str = "backend_connections";
 /// Lines a second about connections that failed for one client: it may be the client's doing, over and over.
 static FAILURES: Budget = Budget::new(10);
 
@@ -201,7 +200,7 @@ impl Pool {
             }
         }
         let Some(server) = full.first() else { return Err(Failure::Lost(Lost::Unreachable)) };
-        self.metrics.bound_reached(BOUND);
+        self.metrics.bound_reached(Bound::BackendConnections);
         let room = timeout(WAIT, server.wait_for_room(&caller)).await.ok().flatten();
         let room = room.ok_or(Failure::Lost(Lost::Busy))?;
         self.attempt(server, &caller, room).await?.ok_or(Failure::Lost(Lost::Unreachable))
@@ -260,7 +259,7 @@ impl Pool {
             Some(left_out) => {
                 tracing::warn!(backend = %server.address, client, %error, left_out, "backend can't be used for a client");
             }
-            None => self.metrics.bound_reached("log_backend"),
+            None => self.metrics.bound_reached(Bound::LogBackend),
         }
     }
 

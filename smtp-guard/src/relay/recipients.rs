@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::{Generation, Shared, Stop};
 use crate::addr::ClientAddr;
+use crate::bound::Bound;
 use crate::facts::recipients::{KnownRecipients, RecipientsError};
 use crate::observe::metrics::Metrics;
 use crate::session::Heard;
@@ -57,7 +58,7 @@ impl Shared {
         self.contradict(&heard.recipient);
         let source = addr.source(self.prefix);
         if unknowns.refused(&heard.recipient, source, heard.sender, crate::clock::now()) {
-            self.metrics.bound_reached("unknown_recipients");
+            self.metrics.bound_reached(Bound::UnknownRecipients);
         }
     }
 

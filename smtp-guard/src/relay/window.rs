@@ -29,6 +29,8 @@ use socket2::{SockRef, Socket};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::bound::Bound;
+
 /// Bytes of kernel memory for what a client has sent and we haven't read.
 const START: usize = 24 * 1024;
 /// What a listener says, so that the kernel invites ten segments, the first flight of a sender (RFC 6928).
@@ -44,8 +46,6 @@ const PART: usize = 256 * 1024;
 const LATE: usize = 64 * 1024 * 1024;
 /// A permit is for so many bytes.
 const UNIT: usize = 1024;
-/// The name of the bound.
-const BOUND: &str = "receive_windows";
 
 /// Kernel memory that all sessions share for windows that are open.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ fn let_grow(socket: &impl AsFd) -> io::Result<()> {
 
 impl Windows {
     pub(super) fn new(metrics: &crate::observe::metrics::Metrics) -> Arc<Self> {
-        metrics.bounds().limit(BOUND, LATE as u64);
+        metrics.bounds().limit(Bound::ReceiveWindows, LATE as u64);
         let room = |bytes: usize| Arc::new(Semaphore::new(bytes / UNIT));
         Arc::new(Self { early: room(EARLY), late: room(LATE) })
     }
@@ -125,14 +125,14 @@ impl Window {
 
     /// The client may send message data. `read`: bytes of it that were read since the last call; all of them were passed on.
     /// Returns the bound that keeps the window from growing, once at each step.
-    pub(super) fn follow(&mut self, stream: &TcpStream, read: u64) -> Option<&'static str> {
+    pub(super) fn follow(&mut self, stream: &TcpStream, read: u64) -> Option<Bound> {
         let first = self.taken == 0 && read == 0;
         let before = self.taken;
         self.taken = before.saturating_add(read);
         let proved = self.taken >= PROOF;
         let Some(open) = &mut self.open else {
             let Some(permit) = self.windows.take(proved, PART) else {
-                return (first || (proved && before < PROOF)).then_some(BOUND);
+                return (first || (proved && before < PROOF)).then_some(Bound::ReceiveWindows);
             };
             let open = Open { proved, room: PART, permit, held: false };
             open.let_grow(stream, true);
@@ -171,7 +171,7 @@ impl Open {
     }
 
     /// Looks how far the kernel has gone, and makes room for more or bids it stop.
-    fn follow(&mut self, stream: &TcpStream, windows: &Windows) -> Option<&'static str> {
+    fn follow(&mut self, stream: &TcpStream, windows: &Windows) -> Option<Bound> {
         let size = SockRef::from(stream).recv_buffer_size().ok()?;
         if size < self.room - self.room / 4 && !self.held {
             return None;
@@ -190,7 +190,7 @@ impl Open {
         }
         self.held = true;
         let _ = set(SockRef::from(stream), self.room);
-        self.proved.then_some(BOUND)
+        self.proved.then_some(Bound::ReceiveWindows)
     }
 }
 

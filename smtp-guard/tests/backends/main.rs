@@ -73,5 +73,5 @@ impl Meter for Nobody {
     fn store(&self, _: bool) {}
     fn report_dropped(&self) {}
     fn ban_latency(&self, _: Duration) {}
-    fn bound_reached(&self, _: &'static str) {}
+    fn bound_reached(&self, _: smtp_guard::bound::Bound) {}
 }

@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hickory_resolver::proto::rr::RecordType;
-use smtp_guard::facts::dns::{Meter, Resolver, Zone};
+use smtp_guard::bound::Bound;
+use smtp_guard::facts::dns::{Kind, Meter, Resolver, Told, Zone};
 use tokio::time::Instant;
 
 use server::{Act, Server};
@@ -41,12 +42,12 @@ impl Counts {
 }
 
 impl Meter for Counts {
-    fn lookup(&self, kind: &'static str, result: &'static str) {
-        self.add(format!("{kind} {result}"));
+    fn lookup(&self, kind: Kind, told: Told) {
+        self.add(format!("{} {}", kind.label(), told.label()));
     }
 
-    fn bound_reached(&self, bound: &'static str) {
-        self.add(format!("bound {bound}"));
+    fn bound_reached(&self, bound: Bound) {
+        self.add(format!("bound {}", bound.label()));
     }
 }
 

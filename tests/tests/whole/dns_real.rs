@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use smtp_guard::facts::dns::{Meter, Resolver, Zone};
+use smtp_guard::bound::Bound;
+use smtp_guard::facts::dns::{Failure, Kind, Meter, Resolver, Told, Zone};
 use smtp_guard_tests::{Guard, Host, Named, World, wait_for};
 use tokio::time::Instant;
 
@@ -89,11 +90,11 @@ const FACTS: &[(&str, &str, &str)] = &[
 struct Denied(AtomicUsize);
 
 impl Meter for Denied {
-    fn lookup(&self, _: &'static str, result: &'static str) {
-        self.0.fetch_add(usize::from(result == "servers_silent"), Ordering::Relaxed);
+    fn lookup(&self, _: Kind, told: Told) {
+        self.0.fetch_add(usize::from(told == Told::Failed(Failure::ServersSilent)), Ordering::Relaxed);
     }
 
-    fn bound_reached(&self, _: &'static str) {}
+    fn bound_reached(&self, _: Bound) {}
 }
 
 async fn ask(resolver: &Resolver, kind: &str, what: &str, patience: Duration) -> String {

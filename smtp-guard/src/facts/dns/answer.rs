@@ -27,8 +27,9 @@ pub(super) struct Question {
     pub(super) name: Box<str>,
 }
 
+/// What a look-up asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub enum Kind {
     Mx,
     A,
     Aaaa,
@@ -37,8 +38,39 @@ pub(super) enum Kind {
     Dnsbl,
 }
 
+/// What became of a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The memory had the answer; what it was isn't counted again.
+    Cached,
+    Found,
+    NoName,
+    NoData,
+    /// PTR records without a host name in them.
+    Unusable,
+    /// A list answered with an address outside 127.0.0.0/8. Counted at each use of the answer, as [`Failure::ListRefuses`].
+    Lie,
+    Failed(Failure),
+}
+
+impl Told {
+    /// For metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Cached => "cached",
+            Self::Found => "found",
+            Self::NoName => "no_name",
+            Self::NoData => "no_data",
+            Self::Unusable => "unusable",
+            Self::Lie => "lie",
+            Self::Failed(failure) => failure.label(),
+        }
+    }
+}
+
 impl Kind {
-    pub(super) fn label(self) -> &'static str {
+    /// For metrics.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Mx => "mx",
             Self::A => "a",
@@ -88,13 +120,12 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// For metrics.
-    pub(super) fn label(&self) -> &'static str {
+    pub(super) fn told(&self) -> Told {
         match self {
-            Self::NoName => "no_name",
-            Self::NoData => "no_data",
-            Self::Names(names) if names.is_empty() => "unusable",
-            Self::Mx | Self::NullMx | Self::Addresses(_) | Self::Names(_) => "found",
+            Self::NoName => Told::NoName,
+            Self::NoData => Told::NoData,
+            Self::Names(names) if names.is_empty() => Told::Unusable,
+            Self::Mx | Self::NullMx | Self::Addresses(_) | Self::Names(_) => Told::Found,
         }
     }
 

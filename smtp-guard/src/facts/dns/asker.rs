@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{timeout, timeout_at};
 
 use super::Meter;
-use super::answer::{Answer, Kind, Question, Reading};
+use super::answer::{Answer, Kind, Question, Reading, Told};
 use super::breaker::{Admission, Breaker};
 use super::flights::{Flights, Part};
 use super::memory::Memory;
@@ -21,14 +21,16 @@ use super::names;
 use super::servers::Servers;
 use super::shares::{Full, Limits, Party, Shares};
 use super::{Error, Failure};
+use crate::bound::Bound;
 
 /// Look-ups of domains and names under way. With two servers and three tries over UDP each may hold six sockets. Zones of
 /// strangers can be slow: a quarter for one network.
 const DOMAINS: Limits = Limits { total: 256, of_network: 64 };
 /// Look-ups in block lists under way. Lists answer soon: one network may have half.
 const LISTS: Limits = Limits { total: 256, of_network: 128 };
-/// Both, with the bounds' names.
-pub(super) const PLACES: [(&str, usize); 2] = [("dns_lookups", DOMAINS.total), ("dns_list_lookups", LISTS.total)];
+/// Both, with their bounds.
+pub(super) const PLACES: [(Bound, usize); 2] =
+    [(Bound::DnsLookups, DOMAINS.total), (Bound::DnsListLookups, LISTS.total)];
 /// Bytes of memory for answers and failures.
 const REMEMBERED: u64 = 16 * 1024 * 1024;
 /// A look-up that was given less time than this says nothing about servers or question when that time is over.
@@ -58,8 +60,8 @@ impl Asker {
             flights: Flights::default(),
             breaker: Mutex::default(),
             cleared: Notify::new(),
-            domains: Pool::new(DOMAINS, PLACES[0].0),
-            lists: Pool::new(LISTS, PLACES[1].0),
+            domains: Pool::new(DOMAINS, Bound::DnsLookups),
+            lists: Pool::new(LISTS, Bound::DnsListLookups),
             meter,
         })
     }
@@ -80,15 +82,15 @@ impl Asker {
         }
         let mut followed = false;
         let count = |result: &Result<Answer, Failure>| {
-            let label = result.as_ref().map_or_else(|failure| failure.label(), Answer::label);
-            self.meter.lookup(question.kind.label(), label);
+            let told = result.as_ref().map_or_else(|failure| Told::Failed(*failure), Answer::told);
+            self.meter.lookup(question.kind, told);
         };
         loop {
             if let Some(known) = self.memory.recall(&question, Instant::now()) {
                 if followed {
                     count(&known);
                 } else {
-                    self.meter.lookup(question.kind.label(), "cached");
+                    self.meter.lookup(question.kind, Told::Cached);
                 }
                 return known;
             }
@@ -189,11 +191,11 @@ impl Asker {
             Err(_) => {}
         }
         if matches!(result, Ok(reading) if reading.is_cut) {
-            self.meter.bound_reached("dns_records");
+            self.meter.bound_reached(Bound::DnsRecords);
         }
         let worth_keeping = result.as_ref().err().is_none_or(|failure| failure.is_of_the_question() && !was_hurried);
         if worth_keeping && self.memory.keep(question, result, Instant::now()) {
-            self.meter.bound_reached("dns_memory");
+            self.meter.bound_reached(Bound::DnsMemory);
         }
     }
 
@@ -218,7 +220,7 @@ impl Asker {
 /// Places of one kind.
 struct Pool {
     shares: Mutex<Shares<oneshot::Sender<()>>>,
-    bound: &'static str,
+    bound: Bound,
 }
 
 /// A place; gives it back when dropped.
@@ -229,7 +231,7 @@ struct Place<'a> {
 }
 
 impl Pool {
-    fn new(limits: Limits, bound: &'static str) -> Self {
+    fn new(limits: Limits, bound: Bound) -> Self {
         Self { shares: Mutex::new(Shares::new(limits)), bound }
     }
 
@@ -239,10 +241,10 @@ impl Pool {
         Ok(Place { pool: self, number, taken_away })
     }
 
-    fn bound(&self, full: Full) -> &'static str {
+    fn bound(&self, full: Full) -> Bound {
         match full {
             Full::Places => self.bound,
-            Full::Rate => "dns_questions",
+            Full::Rate => Bound::DnsQuestions,
         }
     }
 

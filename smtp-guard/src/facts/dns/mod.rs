@@ -33,6 +33,8 @@ mod servers;
 mod shares;
 mod zone;
 
+use crate::bound::Bound;
+pub use answer::{Kind, Told};
 pub use failure::Error;
 pub use resolver::{Forward, Resolver, Reverse, SenderDomain};
 pub use shares::{Party, Standing};
@@ -41,12 +43,8 @@ pub use zone::Zone;
 
 /// Who counts look-ups.
 pub trait Meter: Send + Sync {
-    /// One question has its result. `kind` is `mx`, `a`, `aaaa`, `ptr` or `dnsbl`; `result` is `cached`, `found`, `no_name`,
-    /// `no_data`, `unusable` (a PTR without a host name in it) or [`Failure::label`]; of what comes from the memory only
-    /// `cached` is counted. Besides, `lie` (an address outside 127.0.0.0/8) and `list_refuses` count a list's answers at
-    /// each use.
-    fn lookup(&self, kind: &'static str, result: &'static str);
-    /// A bound was reached: `dns_lookups` and `dns_list_lookups` (places), `dns_questions` (the rate of a source or its
-    /// network), `dns_records` or `dns_memory`.
-    fn bound_reached(&self, bound: &'static str);
+    /// One question has its result.
+    fn lookup(&self, kind: Kind, told: Told);
+    /// One of the bounds of DNS was reached.
+    fn bound_reached(&self, bound: Bound);
 }

@@ -8,13 +8,14 @@ pub use smtp_guard_core::facts::dns::{Forward, Reverse, SenderDomain};
 use tokio::time::Instant;
 
 use super::Meter;
-use super::answer::{Answer, Kind, Question};
+use super::answer::{Answer, Kind, Question, Told};
 use super::asker::{self, Asker};
 use super::names;
 use super::race::race;
 use super::shares::Party;
 use super::zone::{Judgement, Zone, has_lie};
 use super::{Error, Failure, Flaw};
+use crate::bound::Bound;
 
 /// Finds out what DNS says. Cheap to clone; belongs to the tokio runtime it is first used in.
 #[derive(Clone)]
@@ -31,7 +32,7 @@ impl fmt::Debug for Resolver {
 
 impl Resolver {
     /// Bounds of look-ups under way, by the name that the [`Meter`] hears.
-    pub const PLACES: [(&'static str, usize); 2] = asker::PLACES;
+    pub const PLACES: [(Bound, usize); 2] = asker::PLACES;
 
     /// Asks `servers`, or those of `/etc/resolv.conf` if there are none. Nothing is sent yet.
     pub fn new(servers: &[SocketAddr], meter: Arc<dyn Meter>) -> Result<Self, Error> {
@@ -96,13 +97,13 @@ impl Resolver {
             return Ok(None);
         };
         if has_lie(&replies) {
-            self.asker.meter().lookup(Kind::Dnsbl.label(), "lie");
+            self.asker.meter().lookup(Kind::Dnsbl, Told::Lie);
         }
         match zone.judge(&replies) {
             Judgement::Listed(reply) => Ok(Some(reply)),
             Judgement::NotListed => Ok(None),
             Judgement::Refuses => {
-                self.asker.meter().lookup(Kind::Dnsbl.label(), Failure::ListRefuses.label());
+                self.asker.meter().lookup(Kind::Dnsbl, Told::Failed(Failure::ListRefuses));
                 Err(Failure::ListRefuses)
             }
         }

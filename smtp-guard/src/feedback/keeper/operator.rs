@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Keeper;
 use crate::blocklist::{Protected, own_addresses};
+use crate::bound::Bound;
 use crate::clock::{Both, Instant};
 use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Origin};
 use crate::edge::bans::NETWORKS;
@@ -42,7 +43,7 @@ impl Keeper {
     ) -> Result<Decision, ControlError> {
         let key = self.judge(who, &self.protected())?;
         if !self.has_room_for_networks(key, 0) {
-            self.meter.bound_reached("networks");
+            self.meter.bound_reached(Bound::Networks);
             return Err(ControlError::NoRoom { most: NETWORKS });
         }
         let both = crate::clock::both();
@@ -85,12 +86,12 @@ impl Keeper {
             let is_new = !wanted.contains_key(&key) && !self.decisions.contains_key(&key);
             match key {
                 Key::Source(_) if is_new && self.table.len() + sources >= self.most_sources() => {
-                    self.meter.bound_reached("bans");
+                    self.meter.bound_reached(Bound::Bans);
                     refuse(ControlError::NoRoomForSources { most: self.most_sources() });
                     continue;
                 }
                 Key::Network(_) if is_new && !self.has_room_for_networks(key, networks) => {
-                    self.meter.bound_reached("networks");
+                    self.meter.bound_reached(Bound::Networks);
                     refuse(ControlError::NoRoom { most: NETWORKS });
                     continue;
                 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Keeper;
+use crate::bound::Bound;
 use crate::clock::{Both, WallTime};
 use crate::observe::log::printable;
 use crate::rates::Key;
@@ -49,7 +50,7 @@ impl Keeper {
     pub(super) fn save_hold(&mut self, user: User, both: &Both) {
         let state = self.counters.accounts.hold_of(&user, both.instant).map(|hold| saved_hold(&hold, both));
         if self.store.count(HOLD, Key::User(user.clone()), state, both.wall, Duration::ZERO).is_err() {
-            self.meter.bound_reached("store");
+            self.meter.bound_reached(Bound::Store);
             self.unsaved_holds.insert(user);
         }
     }
@@ -70,7 +71,7 @@ impl Keeper {
             self.save_hold(user, both);
         }
         for _ in 0..self.counters.accounts.take_evicted() {
-            self.meter.bound_reached("users");
+            self.meter.bound_reached(Bound::Users);
         }
     }
 
@@ -104,7 +105,7 @@ impl Keeper {
         for (kind, key, state) in changes {
             if self.store.count(kind, key, state, both.wall, patience).is_err() {
                 // Lost is only what a crash before the next change of this source would cost.
-                self.meter.bound_reached("store_counters");
+                self.meter.bound_reached(Bound::StoreCounters);
             }
         }
         some

@@ -25,6 +25,7 @@ use super::budget::Budget;
 use super::live::{Dropped, DroppedReason, DroppedSource, DropsView};
 use super::metrics::Metrics;
 use crate::addr::Ipv6Prefix;
+use crate::bound::Bound;
 use crate::clock::{Both, Instant};
 use crate::edge::events::Sample;
 
@@ -120,7 +121,7 @@ impl Drops {
             let key = Key { source: self.prefix.source(sample.ip), reason: sample.reason };
             let added = inner.sources.add(key, sample.port, sample.stands_for, now);
             if added.displaced {
-                self.metrics.bound_reached("drop_sources");
+                self.metrics.bound_reached(Bound::DropSources);
             }
             if added.line_due {
                 match self.lines.take(now) {
@@ -128,7 +129,7 @@ impl Drops {
                         inner.sources.line_written(key, now);
                         lines.push(Line { sample: *sample, left_out });
                     }
-                    None => self.metrics.bound_reached("drop_lines"),
+                    None => self.metrics.bound_reached(Bound::DropLines),
                 }
             }
         }
