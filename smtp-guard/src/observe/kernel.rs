@@ -59,7 +59,7 @@ impl Collector for KernelCollector {
             let mut family = encoder.encode_descriptor("kernel_packets", help, None, MetricType::Counter)?;
             for (reason, address_family, packets) in counters {
                 let labels =
-                    [("reason", reason.label()), ("family", address_family.label()), ("verdict", verdict(reason))];
+                    [("reason", reason.label()), ("family", address_family.label()), ("verdict", reason.verdict())];
                 ConstCounter::new(packets).encode(family.encode_family(&labels)?)?;
             }
         }
@@ -82,14 +82,6 @@ impl Collector for KernelCollector {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         Ok(())
-    }
-}
-
-/// What the kernel does with a packet for this reason.
-pub(super) const fn verdict(reason: Reason) -> &'static str {
-    match reason {
-        Reason::NotGuarded | Reason::Clean | Reason::Exempt | Reason::NotCounted => "pass",
-        _ => "drop",
     }
 }
 

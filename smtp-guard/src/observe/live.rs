@@ -7,7 +7,6 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::kernel::verdict;
 use super::status::{About, Status};
 use crate::clock::{Both, WallTime};
 use crate::decision::Decision;
@@ -110,7 +109,7 @@ impl About {
         let packets = self.metrics.kernel_packets().into_iter().map(|(reason, family, packets)| Packets {
             reason: reason.label().to_owned(),
             family: family.label().to_owned(),
-            verdict: verdict(reason).to_owned(),
+            verdict: reason.verdict().to_owned(),
             packets,
         });
         let rejections = self.metrics.rejections().into_iter();

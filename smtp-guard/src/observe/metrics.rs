@@ -23,8 +23,8 @@ use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
 
 use super::bounds::Bounds;
 use super::certificates::Certificates;
+use super::kernel::KernelCollector;
 pub use super::kernel::KernelStats;
-use super::kernel::{KernelCollector, verdict};
 use crate::bound::Bound;
 use crate::session::Outcome;
 
@@ -127,11 +127,11 @@ impl Metrics {
             active,
             balancer_checks,
             messages: Outcome::ALL.map(|o| messages.get_or_create_owned(&vec![("outcome", o.label())])),
-            rejections: ByReason::new(rejections, "reason", is_refusal),
-            offences: ByReason::new(offences, "conduct", is_refusal),
-            bans: ByReason::new(bans, "reason", is_ban),
-            deferrals: ByReason::new(deferrals, "reason", |reason| matches!(reason, Reason::Harvest | Reason::Trap)),
-            observed: ByReason::new(observed, "reason", is_check),
+            rejections: ByReason::new(rejections, "reason", Reason::is_refusal),
+            offences: ByReason::new(offences, "conduct", Reason::is_refusal),
+            bans: ByReason::new(bans, "reason", Reason::is_ban),
+            deferrals: ByReason::new(deferrals, "reason", Reason::is_deferral),
+            observed: ByReason::new(observed, "reason", Reason::is_check),
             user_holds: ByReason::new(user_holds, "reason", Reason::is_of_user),
             lookups,
             bans_active,
@@ -396,31 +396,6 @@ impl ByReason {
     fn inc_other(&self, value: &'static str) {
         self.family.get_or_create(&vec![(self.label, value)]).inc();
     }
-}
-
-/// Whether the user plane refuses for this reason.
-fn is_refusal(reason: Reason) -> bool {
-    verdict(reason) == "drop" && reason != Reason::Malformed
-}
-
-/// Whether a check that may only observe refuses for this reason.
-fn is_check(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::SenderDomain
-            | Reason::NullMx
-            | Reason::SenderLookup
-            | Reason::NoPtr
-            | Reason::PtrForward
-            | Reason::EarlyTalker
-            | Reason::Dnsbl
-            | Reason::ListLookup
-    )
-}
-
-/// Whether a ban is made for this reason.
-fn is_ban(reason: Reason) -> bool {
-    matches!(reason, Reason::Harvest | Reason::Operator | Reason::AuthFailures | Reason::Trap)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Even
             if !within_budget(shared) {
                 return;
             }
-            if is_offence(reason) {
+            if reason.is_offence() {
                 log::rejected(client, reason, id);
             } else {
                 tracing::info!(session = id, client = %client.ip(), reason = reason.label(), "session ended");
@@ -71,15 +71,6 @@ fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, about:
     log::refused(shared.current.load().config().log.format, id, client, reason, &refused);
 }
 
-/// Whether a security line names the client: tools that read these lines ban whom they name. A slow client is no offender,
-/// nor is one that comes when there is no room (its neighbours may hold it) or no backend, or whose TLS doesn't go with ours.
-fn is_offence(reason: Reason) -> bool {
-    !matches!(
-        reason,
-        Reason::Timeout | Reason::TotalConnections | Reason::NetworkConnections | Reason::BackendLost | Reason::Tls
-    )
-}
-
 fn within_budget(shared: &Shared) -> bool {
     match REFUSALS.take(crate::clock::now()) {
         Some(0) => true,
@@ -90,26 +81,6 @@ fn within_budget(shared: &Shared) -> bool {
         None => {
             shared.metrics.bound_reached(Bound::LogRefusals);
             false
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn our_own_trouble_is_nobodys_offence() {
-        for (reason, offence) in [
-            (Reason::BackendLost, false),
-            (Reason::TotalConnections, false),
-            (Reason::NetworkConnections, false),
-            (Reason::Timeout, false),
-            (Reason::Harvest, true),
-            (Reason::Connections, true),
-            (Reason::FailedCommands, true),
-        ] {
-            assert_eq!(is_offence(reason), offence, "{}", reason.label());
         }
     }
 }

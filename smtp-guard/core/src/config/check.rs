@@ -23,9 +23,6 @@ use crate::addr::Ipv6Prefix;
 use crate::wire::host;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(24 * 3600);
-/// The longest ban.
-pub(super) const TEN_YEARS: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// Bytes of a Unix socket's path: 108 with the final zero, less what the lock and the temporary name add.
 const SOCKET_PATH: usize = 100;
 /// Bytes of an interface's name: IFNAMSIZ with the final zero.
@@ -38,7 +35,7 @@ pub(super) fn check(raw: &Raw, whole: bool, machine: &Machine, judge: &mut Judge
     let checks = checks(&raw.checks, judge);
     let config = Config {
         hostname: hostname(raw, machine, judge),
-        drain: judge.duration("drain", &raw.drain, Duration::ZERO..=600 * SECOND, DRAIN),
+        drain: judge.duration("drain", &raw.drain, DRAIN),
         exempt: judge.networks("exempt", &raw.exempt),
         tls: tls(&raw.tls, judge),
         auth: auth(&raw.auth, judge),
@@ -128,13 +125,8 @@ fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
         tls_ca: filled(&raw.tls_ca).and_then(|_| judge.path("backend.tls_ca", &raw.tls_ca)),
         tls_name: filled(&raw.tls_name).and_then(|name| judge.domain("backend.tls_name", name)),
         identity: judge.choice("backend.identity", &raw.identity, &Identity::NAMES, default.identity),
-        connect_timeout: judge.duration(
-            "backend.connect_timeout",
-            &raw.connect_timeout,
-            Duration::from_millis(100)..=300 * SECOND,
-            default.connect_timeout,
-        ),
-        connections: judge.number("backend.connections", &raw.connections, 1..=1_000_000, default.connections),
+        connect_timeout: judge.duration("backend.connect_timeout", &raw.connect_timeout, default.connect_timeout),
+        connections: judge.number("backend.connections", &raw.connections, default.connections),
         profile: judge.choice("backend.profile", &raw.profile, &Profile::NAMES, default.profile),
     }
 }
@@ -160,67 +152,42 @@ fn relay(raw: &raw::Relay, whole: bool, judge: &mut Judge) -> Relay {
 
 fn limits(raw: &raw::Limits, judge: &mut Judge) -> Limits {
     let default = Limits::default();
-    let prefix = judge.number(
-        "limits.ipv6_prefix",
-        &raw.ipv6_prefix,
-        u32::from(*Ipv6Prefix::RANGE.start())..=u32::from(*Ipv6Prefix::RANGE.end()),
-        default.ipv6_prefix.length(),
-    );
+    let prefix = judge.number("limits.ipv6_prefix", &raw.ipv6_prefix, default.ipv6_prefix.length());
     Limits {
         ipv6_prefix: Ipv6Prefix::new(prefix).unwrap_or_default(),
-        connections: judge.number("limits.connections", &raw.connections, 1..=1_000_000, default.connections),
+        connections: judge.number("limits.connections", &raw.connections, default.connections),
         connections_per_minute: judge.number(
             "limits.connections_per_minute",
             &raw.connections_per_minute,
-            0..=1_000_000,
             default.connections_per_minute,
         ),
-        messages_per_hour: judge.number(
-            "limits.messages_per_hour",
-            &raw.messages_per_hour,
-            0..=1_000_000,
-            default.messages_per_hour,
-        ),
+        messages_per_hour: judge.number("limits.messages_per_hour", &raw.messages_per_hour, default.messages_per_hour),
         user_messages_per_hour: judge.number(
             "limits.user_messages_per_hour",
             &raw.user_messages_per_hour,
-            0..=1_000_000,
             default.user_messages_per_hour,
         ),
         user_recipients_per_hour: judge.number(
             "limits.user_recipients_per_hour",
             &raw.user_recipients_per_hour,
-            0..=1_000_000,
             default.user_recipients_per_hour,
         ),
         user_networks_per_day: judge.number(
             "limits.user_networks_per_day",
             &raw.user_networks_per_day,
-            0..=1000,
             default.user_networks_per_day,
         ),
-        recipients: judge.number("limits.recipients", &raw.recipients, 1..=100_000, default.recipients),
-        message_size: judge.size("limits.message_size", &raw.message_size, 1 << 10..=10 << 30, default.message_size),
-        failed_commands: judge.number(
-            "limits.failed_commands",
-            &raw.failed_commands,
-            1..=10_000,
-            default.failed_commands,
-        ),
-        junk_commands: judge.number("limits.junk_commands", &raw.junk_commands, 1..=1_000_000, default.junk_commands),
-        total_connections: judge.number(
-            "limits.total_connections",
-            &raw.total_connections,
-            1..=1_000_000,
-            default.total_connections,
-        ),
+        recipients: judge.number("limits.recipients", &raw.recipients, default.recipients),
+        message_size: judge.size("limits.message_size", &raw.message_size, default.message_size),
+        failed_commands: judge.number("limits.failed_commands", &raw.failed_commands, default.failed_commands),
+        junk_commands: judge.number("limits.junk_commands", &raw.junk_commands, default.junk_commands),
+        total_connections: judge.number("limits.total_connections", &raw.total_connections, default.total_connections),
         network_connections: judge.number(
             "limits.network_connections",
             &raw.network_connections,
-            0..=1_000_000,
             default.network_connections,
         ),
-        session_time: judge.duration("limits.session_time", &raw.session_time, 60 * SECOND..=DAY, default.session_time),
+        session_time: judge.duration("limits.session_time", &raw.session_time, default.session_time),
     }
 }
 
@@ -230,14 +197,13 @@ fn harvest(raw: &raw::Harvest, judge: &mut Judge) -> Harvest {
         unknown_recipients: judge.number(
             "harvest.unknown_recipients",
             &raw.unknown_recipients,
-            1..=1000,
             default.unknown_recipients,
         ),
         unknown_share: judge.share("harvest.unknown_share", &raw.unknown_share, default.unknown_share),
-        window: judge.duration("harvest.window", &raw.window, SECOND..=7 * DAY, default.window),
-        delay: judge.duration("harvest.delay", &raw.delay, Duration::ZERO..=60 * SECOND, default.delay),
-        ban: judge.duration("harvest.ban", &raw.ban, SECOND..=TEN_YEARS, default.ban),
-        ban_max: judge.duration("harvest.ban_max", &raw.ban_max, SECOND..=TEN_YEARS, default.ban_max),
+        window: judge.duration("harvest.window", &raw.window, default.window),
+        delay: judge.duration("harvest.delay", &raw.delay, default.delay),
+        ban: judge.duration("harvest.ban", &raw.ban, default.ban),
+        ban_max: judge.duration("harvest.ban_max", &raw.ban_max, default.ban_max),
     };
     if harvest.ban_max < harvest.ban
         && let Some(span) = raw.ban_max.as_ref().or(raw.ban.as_ref()).map(Spanned::span)
@@ -266,8 +232,8 @@ fn edge(raw: &raw::Edge, judge: &mut Judge) -> Edge {
     Edge {
         interfaces,
         mode: judge.choice("edge.mode", &raw.mode, &XdpMode::NAMES, default.mode),
-        connections: judge.number("edge.connections", &raw.connections, 1..=1_000_001, default.connections),
-        max_sources: judge.number("edge.max_sources", &raw.max_sources, 1..=16_000_000, default.max_sources),
+        connections: judge.number("edge.connections", &raw.connections, default.connections),
+        max_sources: judge.number("edge.max_sources", &raw.max_sources, default.max_sources),
         pin_directory: pin_directory(&raw.pin_directory, judge).unwrap_or(default.pin_directory),
         group: group(&raw.group, judge).unwrap_or(default.group),
     }

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::Spanned;
 
+use super::keys;
 use super::raw::{List, Number, Share, Text};
 use super::report::Problem;
 use super::units::{DURATION_HELP, SIZE_HELP, parse_duration, parse_size, show_duration, show_size};
@@ -49,12 +50,13 @@ impl Judge {
         self.problems.push(Problem { span, message: message.into(), label: String::new(), help: help.into() });
     }
 
-    pub(super) fn number<T>(&mut self, key: &str, raw: &Number, range: RangeInclusive<u32>, default: T) -> T
+    pub(super) fn number<T>(&mut self, key: &str, raw: &Number, default: T) -> T
     where
         T: TryFrom<i64>,
     {
         let Some(raw) = raw else { return default };
         let value = *raw.get_ref();
+        let range = keys::numbers(key);
         let allowed = i64::from(*range.start())..=i64::from(*range.end());
         match T::try_from(value) {
             Ok(valid) if allowed.contains(&value) => valid,
@@ -74,14 +76,9 @@ impl Judge {
         default
     }
 
-    pub(super) fn duration(
-        &mut self,
-        key: &str,
-        raw: &Text,
-        range: RangeInclusive<Duration>,
-        default: Duration,
-    ) -> Duration {
+    pub(super) fn duration(&mut self, key: &str, raw: &Text, default: Duration) -> Duration {
         let Some(raw) = raw else { return default };
+        let range = keys::durations(key);
         match parse_duration(raw.get_ref()) {
             Some(value) if range.contains(&value) => return value,
             Some(value) => {
@@ -93,8 +90,9 @@ impl Judge {
         default
     }
 
-    pub(super) fn size(&mut self, key: &str, raw: &Text, range: RangeInclusive<u64>, default: u64) -> u64 {
+    pub(super) fn size(&mut self, key: &str, raw: &Text, default: u64) -> u64 {
         let Some(raw) = raw else { return default };
+        let range = keys::sizes(key);
         match parse_size(raw.get_ref()) {
             Some(value) if range.contains(&value) => return value,
             Some(value) => {
