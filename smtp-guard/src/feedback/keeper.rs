@@ -15,11 +15,10 @@ use crate::config::Config;
 use crate::decision::{Ban, Origin};
 use crate::edge::bans::{Applied, AppliedNetworks, BanTable};
 use crate::edge::{EdgeError, Refreshed};
-use crate::gate;
+use crate::gate::{self, Lifted};
 use crate::key::{Key, Net};
-use crate::ledger::{Ledger, Target, Verdict};
+use crate::ledger::Ledger;
 use crate::marks::Marks;
-use crate::observe::log::{SECURITY, printable};
 use crate::offence::{Conduct, Report};
 use crate::rates::Counters;
 use crate::rates::accounts::User;
@@ -29,9 +28,11 @@ use crate::store::Store;
 mod explain;
 mod latest;
 mod operator;
+mod perform;
 mod persist;
 
 use latest::Latest;
+use perform::Cause;
 
 pub(super) struct Keeper {
     snapshot: Arc<Snapshot>,
@@ -96,10 +97,7 @@ impl Keeper {
         self.ledger.set_rules(config.harvest.clone(), config.auth.clone());
         self.snapshot = snapshot;
         let exempt: Vec<_> = self.decisions.keys().copied().filter(|key| self.is_exempt(*key)).collect();
-        for key in exempt {
-            tracing::info!(source = self.text(key), "ban lifted: the source is exempt now");
-            self.forget(key);
-        }
+        self.pardon(&exempt, Lifted::Exempt, Cause::State);
         self.count_bans();
     }
 
@@ -145,7 +143,7 @@ impl Keeper {
                 self.ledger.remember_ban(source, ban.repeat, until, both.instant);
             }
             if self.is_exempt(ban.key) {
-                self.forget(ban.key);
+                self.pardon(&[ban.key], Lifted::Exempt, Cause::State);
             } else if until <= both.instant {
                 self.over.push(ban);
             } else if !self.decisions.contains_key(&ban.key) {
@@ -188,7 +186,7 @@ impl Keeper {
         };
         for (key, until, reason) in found {
             if self.is_exempt(key) {
-                self.forget(key);
+                self.pardon(&[key], Lifted::Exempt, Cause::State);
             } else if until <= both.instant {
                 if let Err(error) = self.lift(&[key]) {
                     tracing::warn!(%error, "an expired ban stays in the kernel map");
@@ -222,19 +220,8 @@ impl Keeper {
         let banned = self.decisions.contains_key(&source.into()) || self.networks_of(source).next().is_some();
         let (snapshot, prefix) = (Arc::clone(&self.snapshot), self.prefix());
         let is_exempt = |target| snapshot.untouchable().touches(target, prefix);
-        let verdicts = gate::report(&mut self.ledger, &self.marks, source, conduct, at, banned, is_exempt);
-        for verdict in verdicts {
-            let who = match verdict.target {
-                Target::Ban(target) if target != source => self.text(target.into()),
-                Target::DeferNetwork(network) => network.text(),
-                Target::Ban(_) | Target::Defer(_) | Target::DeferSender(..) => client.ip().to_string(),
-            };
-            match verdict.target {
-                Target::Ban(target) => self.ban(target, &who, verdict, at),
-                Target::Defer(_) | Target::DeferNetwork(_) => self.announce_deferral(&who, &verdict),
-                Target::DeferSender(..) => self.announce_deferral(&format!("one sender by {who}"), &verdict),
-            }
-        }
+        let effects = gate::report(&mut self.ledger, &self.marks, source, conduct, at, banned, is_exempt);
+        self.perform(effects, Cause::Report(client, at));
         self.count_evicted();
     }
 
@@ -246,39 +233,6 @@ impl Keeper {
         for _ in 0..not_admitted {
             self.meter.bound_reached(Bound::LedgerOffenders);
         }
-    }
-
-    fn announce_deferral(&self, who: &str, verdict: &Verdict) {
-        self.meter.deferral(verdict.reason);
-        tracing::warn!(
-            target: SECURITY,
-            client = who,
-            reason = verdict.reason.label(),
-            seconds = verdict.length.as_secs(),
-            repeat = verdict.repeat,
-            evidence = evidence(&verdict.evidence),
-            "SMTP mail from {who} deferred: {}", verdict.reason.text()
-        );
-    }
-
-    fn ban(&mut self, source: Source, who: &str, verdict: Verdict, at: Instant) {
-        let both = crate::clock::both();
-        let until = both.instant.after(verdict.length);
-        let ban = Ban {
-            key: source.into(),
-            reason: verdict.reason,
-            origin: Origin::Ledger,
-            made: both.wall,
-            until: both.wall_at(until),
-            repeat: verdict.repeat,
-            text: verdict.reason.text().to_owned(),
-            evidence: verdict.evidence,
-        };
-        self.put(source, ban.clone(), until);
-        let took = crate::clock::now().since(at);
-        self.meter.ban_latency(took);
-        self.announce(&ban, who, verdict.length, Some(took));
-        self.save(&ban);
     }
 
     /// In force in both planes, and among the decisions: the ban of `source`.
@@ -360,22 +314,6 @@ impl Keeper {
         self.count_bans();
     }
 
-    fn announce(&self, ban: &Ban, who: &str, length: Duration, took: Option<Duration>) {
-        self.meter.ban(ban.reason);
-        tracing::warn!(
-            target: SECURITY,
-            client = who,
-            source = self.text(ban.key),
-            reason = ban.reason.label(),
-            origin = ban.origin.label(),
-            seconds = length.as_secs(),
-            repeat = ban.repeat,
-            took_us = took.map(|took| took.as_micros() as u64),
-            evidence = evidence(&ban.evidence),
-            "SMTP connection from {who} rejected: {}", ban.reason.text()
-        );
-    }
-
     /// Ends what is over, keeps the store in step, forgets what no longer counts.
     pub(super) fn sweep(&mut self) {
         self.sweep_at(crate::clock::both());
@@ -432,25 +370,11 @@ impl Keeper {
         }
     }
 
-    /// Out of decisions, table, kernel map, ledger and store.
-    fn forget(&mut self, key: Key) {
-        self.forget_all(&[key]);
-    }
-
-    /// Likewise many at once.
-    fn forget_all(&mut self, keys: &[Key]) {
-        if let Err(error) = self.lift(keys) {
-            let (first, keys) = (keys.first().map(|key| self.text(*key)), keys.len());
-            tracing::error!(%error, first, keys, "bans can't be lifted in the kernel");
-        }
-        for key in keys {
-            self.decisions.remove(key);
-            if let Key::Source(source) = key {
-                self.ledger.forget(*source);
-                self.marks.forget(*source, true);
-            }
-            self.unsave(*key);
-        }
+    /// Lifts the bans of `keys`, and forgets what was held against them.
+    fn pardon(&mut self, keys: &[Key], why: Lifted, cause: Cause) {
+        let pardoned = keys.iter().map(|key| gate::pardon(&mut self.ledger, &self.marks, *key, why));
+        let effects = pardoned.collect();
+        self.perform(effects, cause);
     }
 
     fn save(&mut self, ban: &Ban) {
@@ -498,11 +422,6 @@ impl Keeper {
 fn look_at_kernel(table: &BanTable, config: &Config) -> Result<Refreshed, String> {
     let found = table.kernel().map(|kernel| kernel.refresh(config));
     found.unwrap_or(Ok(Refreshed::Same)).map_err(|error| error.to_string())
-}
-
-/// Evidence as one line for the log.
-fn evidence(lines: &[String]) -> String {
-    lines.iter().map(|line| printable(line.as_bytes())).collect::<Vec<_>>().join("; ")
 }
 
 fn label(conduct: &Conduct) -> &'static str {

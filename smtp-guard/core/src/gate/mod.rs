@@ -1,15 +1,17 @@
 //! Where decisions are made upon what is counted and known, for the program, for `try` and for the trial: who is let in
 //! ([`admit`]), who may send one more message ([`message`]), what a recipient is judged by ([`known`]), and what follows from a
-//! report ([`report`]).
+//! report ([`report`]): a list of [`Effect`]s, which others perform without deciding anything.
 //!
 //! Everything is passed in: the snapshot to judge by, what is counted, the moment, and whether a judgement counts ([`Tally`]).
 
 mod admission;
+mod effect;
 mod message;
 mod report;
 
 pub use admission::{Arrival, Door, Standing, admit};
+pub use effect::{Deferred, Effect, Grounds, Lifted};
 pub use message::{handshake, message, source_message};
-pub use report::{Known, clear, known, report};
+pub use report::{Known, clear, known, pardon, report};
 
 pub use crate::rates::Tally;

@@ -3,9 +3,11 @@
 //!
 //! Pure but for the marks, which sessions look at; `now` is passed in.
 
+use super::{Deferred, Effect, Lifted};
 use crate::addr::Source;
 use crate::clock::Instant;
-use crate::ledger::{Ledger, Target, Verdict};
+use crate::key::Key;
+use crate::ledger::Ledger;
 use crate::marks::Marks;
 use crate::offence::{Conduct, Digest};
 
@@ -27,8 +29,8 @@ pub fn known(marks: &Marks, source: Source, sender: Digest, now: Instant, is_unk
     Known { deferred, unknown }
 }
 
-/// Takes note of `conduct` of `source` at `now`. What is deferred by it is deferred when this returns; bans are the caller's to
-/// make. `is_banned`: it is banned already. `is_exempt`: who must never be touched.
+/// Takes note of `conduct` of `source` at `now`: what follows, in the order in which it is to be performed. What is deferred by it
+/// is deferred when this returns. `is_banned`: it is banned already. `is_exempt`: who must never be touched.
 pub fn report(
     ledger: &mut Ledger,
     marks: &Marks,
@@ -37,7 +39,7 @@ pub fn report(
     now: Instant,
     is_banned: bool,
     is_exempt: impl Fn(Source) -> bool,
-) -> Vec<Verdict> {
+) -> Vec<Effect> {
     // What was under way when the ban fell must not double it, nor the next one: the ledger would reckon with a ban that
     // nobody made. A message whose dot was sent may still be accepted.
     let accepted = conduct == Conduct::MessageAccepted;
@@ -45,25 +47,34 @@ pub fn report(
     if !accepted && is_banned || asks && marks.of(source, now).deferred_until.is_some() {
         return Vec::new();
     }
-    let mut verdicts = ledger.observe(source, conduct, now);
-    verdicts.retain(|verdict| !matches!(verdict.target, Target::Ban(target) if is_exempt(target)));
-    for verdict in &verdicts {
-        let until = now.after(verdict.length);
-        match verdict.target {
-            Target::Ban(_) => {}
-            Target::Defer(target) => marks.defer(target, until),
-            Target::DeferNetwork(network) => marks.defer_network(network, until),
-            Target::DeferSender(target, sender) => {
+    let mut effects: Vec<Effect> = ledger.observe(source, conduct, now).into_iter().map(Effect::from).collect();
+    effects.retain(|effect| !matches!(effect, Effect::Ban { key: Key::Source(banned), .. } if is_exempt(*banned)));
+    for effect in &effects {
+        let Effect::Defer { whom, grounds } = effect else { continue };
+        let until = now.after(grounds.length);
+        match *whom {
+            Deferred::Source(source) => marks.defer(source, until),
+            Deferred::Network(network) => marks.defer_network(network, until),
+            Deferred::Sender(source, sender) => {
                 // One that finds no room goes on to be refused at the trap.
-                let _ = marks.defer_sender(target, sender, until);
+                let _ = marks.defer_sender(source, sender, until);
             }
         }
     }
     // A message makes a history; where something follows, it may have lapsed meanwhile.
-    if accepted || !verdicts.is_empty() {
+    if accepted || !effects.is_empty() {
         marks.history(source, ledger.is_familiar(source));
     }
-    verdicts
+    effects
+}
+
+/// Forgets what was held against `key`, and lifts its ban, whether there is one or not.
+pub fn pardon(ledger: &mut Ledger, marks: &Marks, key: Key, why: Lifted) -> Effect {
+    if let Key::Source(source) = key {
+        ledger.forget(source);
+        marks.forget(source, true);
+    }
+    Effect::Lift { key, why }
 }
 
 /// Takes the marks off sources that had to make room in `ledger` since the last call: how many those were, and how many reports
@@ -122,6 +133,21 @@ mod tests {
         Ledger::new(Harvest::default(), Auth::default(), max)
     }
 
+    fn banned(effects: &[Effect]) -> Vec<Key> {
+        let key = |effect: &Effect| if let Effect::Ban { key, .. } = effect { Some(*key) } else { None };
+        effects.iter().filter_map(key).collect()
+    }
+
+    #[test]
+    fn who_is_pardoned_begins_anew() {
+        let (mut ledger, marks) = (ledger(10), Marks::default());
+        marks.defer(STRANGER, at(1));
+        report(&mut ledger, &marks, STRANGER, Conduct::MessageAccepted, at(0), false, |_| false);
+        let lift = Effect::Lift { key: STRANGER.into(), why: Lifted::Operator };
+        assert_eq!(pardon(&mut ledger, &marks, STRANGER.into(), Lifted::Operator), lift);
+        assert!(ledger.is_empty() && marks.of(STRANGER, at(0)).deferred_until.is_none());
+    }
+
     /// Reports 20 unknown recipients: of how many the ledger was told.
     fn told(marks: &Marks, is_banned: bool, conduct: impl Fn(u32) -> Conduct) -> bool {
         let mut ledger = ledger(10);
@@ -144,13 +170,12 @@ mod tests {
 
     #[test]
     fn bans_are_asked_for_and_deferrals_are_made_unless_the_source_is_exempt() {
-        let verdicts = |marks: &Marks, ledger: &mut Ledger, exempt: bool| -> Vec<Target> {
-            let asked = (0..10).flat_map(|n| report(ledger, marks, STRANGER, unknown(n), at(0), false, |_| exempt));
-            asked.map(|verdict| verdict.target).collect()
+        let effects = |marks: &Marks, ledger: &mut Ledger, exempt: bool| -> Vec<Effect> {
+            (0..10).flat_map(|n| report(ledger, marks, STRANGER, unknown(n), at(0), false, |_| exempt)).collect()
         };
         let marks = Marks::default();
-        assert_eq!(verdicts(&marks, &mut ledger(10), false), [Target::Ban(STRANGER)]);
-        assert_eq!(verdicts(&marks, &mut ledger(10), true), []);
+        assert_eq!(banned(&effects(&marks, &mut ledger(10), false)), [Key::Source(STRANGER)]);
+        assert_eq!(effects(&marks, &mut ledger(10), true), []);
         assert_eq!(marks.of(STRANGER, at(0)).deferred_until, None);
         // A history: it is deferred, and has used that up.
         let mut ledger = ledger(10);
@@ -167,8 +192,9 @@ mod tests {
             .collect();
         assert_eq!(asked.len(), 1, "{asked:?}");
         let until = marks.of(STRANGER, at(later)).deferred_until;
-        assert_eq!((asked[0].target, until), (Target::Defer(STRANGER), Some(at(later).after(asked[0].length))));
-        assert_eq!(marks.of(STRANGER, at(later).after(asked[0].length + Duration::from_secs(1))).deferred_until, None);
+        let Effect::Defer { whom: Deferred::Source(STRANGER), grounds } = &asked[0] else { panic!("{asked:?}") };
+        assert_eq!(until, Some(at(later).after(grounds.length)));
+        assert_eq!(marks.of(STRANGER, at(later).after(grounds.length + Duration::from_secs(1))).deferred_until, None);
     }
 
     #[test]
@@ -178,7 +204,7 @@ mod tests {
         let later = at(31 * 24 * 3600);
         let trap = Conduct::Trap { recipient: "trap@example.org".into(), sender: digest(0) };
         let asked = report(&mut ledger, &marks, STRANGER, trap, later, false, |_| false);
-        assert_eq!(asked[0].target, Target::Ban(STRANGER));
+        assert_eq!(banned(&asked), [Key::Source(STRANGER)]);
         assert!(!marks.of(STRANGER, later).familiar);
     }
 

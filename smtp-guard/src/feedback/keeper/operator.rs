@@ -8,11 +8,13 @@ use smtp_guard_ebpf::reason::Reason;
 use tokio::sync::oneshot;
 
 use super::Keeper;
+use super::perform::Cause;
 use crate::blocklist::{Protected, own_addresses};
 use crate::bound::Bound;
 use crate::clock::{Both, Instant};
 use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Origin};
 use crate::edge::bans::NETWORKS;
+use crate::gate::{Effect, Grounds, Lifted};
 use crate::key::{Key, Who};
 use crate::observe::log::{self, printable};
 use crate::rates::accounts::{AccountView, Hold, User};
@@ -46,16 +48,14 @@ impl Keeper {
             self.meter.bound_reached(Bound::Networks);
             return Err(ControlError::NoRoom { most: NETWORKS });
         }
-        let both = crate::clock::both();
-        let until = both.instant.after(length);
-        let ban = self.by_operator(key, &both, until, text);
-        match key {
-            Key::Source(source) => self.put(source, ban.clone(), until),
-            Key::Network(_) => self.put_all(vec![(ban.clone(), until)], both.instant),
+        let grounds = Grounds { reason: Reason::Operator, length, repeat: 0, evidence: Vec::new() };
+        let ban = Effect::Ban { key, origin: Origin::Operator, text, grounds };
+        self.perform(vec![ban], Cause::Command(Some(who)));
+        match self.decisions.get(&key) {
+            Some(ban) => Ok(Decision::of(ban, self.prefix())),
+            // The table refused it after all.
+            None => Err(ControlError::NoRoom { most: NETWORKS }),
         }
-        self.announce(&ban, &who.to_string(), length, None);
-        self.save(&ban);
-        Ok(Decision::of(&ban, self.prefix()))
     }
 
     /// Puts `entries` in force together: the kernel's part is one batch, and so is the store's. None makes room by pushing out
@@ -119,8 +119,8 @@ impl Keeper {
         let Ok(key) = Key::of(who, self.prefix()) else { return Ok(None) };
         let both = crate::clock::both();
         let deferred = key.source().and_then(|source| self.marks.of(source, both.instant).deferred_until);
-        let ban = self.decisions.remove(&key);
-        self.forget(key);
+        let ban = self.decisions.get(&key).cloned();
+        self.pardon(&[key], Lifted::Operator, Cause::Command(Some(who)));
         self.count_bans();
         let lifted = match (ban, deferred) {
             (Some(ban), _) => Decision::of(&ban, self.prefix()),
@@ -174,7 +174,7 @@ impl Keeper {
         let deferred = deferred.iter().map(|(source, _)| Key::from(*source));
         let keys: HashSet<_> = self.decisions.keys().copied().chain(deferred).collect();
         let lifted = keys.len() + networks.len();
-        self.forget_all(&keys.into_iter().collect::<Vec<_>>());
+        self.pardon(&keys.into_iter().collect::<Vec<_>>(), Lifted::Operator, Cause::Command(None));
         self.marks.pardon_networks();
         self.count_bans();
         tracing::info!(decisions = lifted, "all decisions lifted by the operator");

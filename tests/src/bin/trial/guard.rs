@@ -15,8 +15,9 @@ use smtp_guard::config::{AuthVia, Checks, Config, Profile, Role};
 use smtp_guard::facts::dns::{Reverse, SenderDomain};
 use smtp_guard::facts::recipients::Unknowns;
 use smtp_guard::facts::unknown::Wording;
-use smtp_guard::gate::{self, Known};
-use smtp_guard::ledger::{Ledger, Target};
+use smtp_guard::gate::{self, Effect, Grounds, Known};
+use smtp_guard::key::Key;
+use smtp_guard::ledger::Ledger;
 use smtp_guard::marks::Marks;
 use smtp_guard::offence::{Conduct, Digest, Digests};
 use smtp_guard::policy::checks::Found;
@@ -205,14 +206,19 @@ impl Guard {
         said: &mut Vec<(Id, Heard)>,
     ) {
         let banned = self.is_banned(source, now);
-        let verdicts = gate::report(&mut self.ledger, &self.marks, source, conduct, now, banned, |_| false);
+        let effects = gate::report(&mut self.ledger, &self.marks, source, conduct, now, banned, |_| false);
         gate::clear(&mut self.ledger, &self.marks);
-        for verdict in verdicts {
-            let Target::Ban(target) = verdict.target else {
-                self.sanctions.defer(now);
-                continue;
+        for effect in effects {
+            let (target, Grounds { reason, length, .. }) = match effect {
+                Effect::Ban { key: Key::Source(target), grounds, .. } => (target, grounds),
+                Effect::Defer { .. } => {
+                    self.sanctions.defer(now);
+                    continue;
+                }
+                // A report lifts nothing, and bans sources only.
+                Effect::Ban { key: Key::Network(_), .. } | Effect::Lift { .. } => continue,
             };
-            self.bans.insert(target, now.after(verdict.length));
+            self.bans.insert(target, now.after(length));
             // Of a /64 the trial has one address.
             let banned = if target == source { ip } else { target.network() };
             self.sanctions.ban(banned, now);
@@ -220,7 +226,7 @@ impl Guard {
                 self.sessions.iter().filter(|(_, live)| live.source == target).map(|(id, _)| *id).collect();
             ended.sort_unstable();
             for id in ended {
-                self.step(id, Input::Banned(verdict.reason), backend, now, said);
+                self.step(id, Input::Banned(reason), backend, now, said);
             }
         }
     }

@@ -1,0 +1,137 @@
+//! Effects to kernel, table, log, metrics and store. Nothing is decided here.
+//!
+//! Of a ban the order is: kernel map, user-space table (which wakes the source's sessions), the figure of how long it took, log and
+//! metrics, store.
+
+use std::time::Duration;
+
+use super::Keeper;
+use crate::addr::ClientAddr;
+use crate::clock::Instant;
+use crate::decision::{Ban, Origin};
+use crate::gate::{Deferred, Effect, Grounds, Lifted};
+use crate::key::{Key, Who};
+use crate::observe::log::{SECURITY, printable};
+
+/// What effects follow from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cause {
+    /// A report about this client, which came at this moment.
+    Report(ClientAddr, Instant),
+    /// An operator's command about this one, or about all.
+    Command(Option<Who>),
+    /// The configuration, or the store as it is read.
+    State,
+}
+
+impl Keeper {
+    /// Performs `effects` in their order. Lifts that follow one another are one batch.
+    pub(super) fn perform(&mut self, effects: Vec<Effect>, cause: Cause) {
+        let mut effects = effects.into_iter().peekable();
+        while let Some(effect) = effects.next() {
+            match effect {
+                Effect::Ban { key, origin, text, grounds } => self.ban(key, origin, text, grounds, cause),
+                Effect::Defer { whom, grounds } => self.tell_deferral(whom, &grounds, cause),
+                Effect::Lift { key, why } => {
+                    let mut lifted = vec![(key, why)];
+                    while let Some(Effect::Lift { key, why }) =
+                        effects.next_if(|next| matches!(next, Effect::Lift { .. }))
+                    {
+                        lifted.push((key, why));
+                    }
+                    self.end(&lifted);
+                }
+            }
+        }
+    }
+
+    fn ban(&mut self, key: Key, origin: Origin, text: String, grounds: Grounds, cause: Cause) {
+        let Grounds { reason, length, repeat, evidence } = grounds;
+        let both = crate::clock::both();
+        let until = both.instant.after(length);
+        let ban = Ban { key, reason, origin, made: both.wall, until: both.wall_at(until), repeat, text, evidence };
+        match key {
+            Key::Source(source) => self.put(source, ban.clone(), until),
+            Key::Network(_) => self.put_all(vec![(ban.clone(), until)], both.instant),
+        }
+        let took = match cause {
+            Cause::Report(_, at) => {
+                let took = crate::clock::now().since(at);
+                self.meter.ban_latency(took);
+                Some(took)
+            }
+            Cause::Command(_) | Cause::State => None,
+        };
+        // The table had no room for it, and has said so.
+        if !self.decisions.contains_key(&key) {
+            return;
+        }
+        self.tell_ban(&ban, &self.called(key, cause), length, took);
+        self.save(&ban);
+    }
+
+    /// Out of decisions, table, kernel map and store.
+    fn end(&mut self, lifted: &[(Key, Lifted)]) {
+        let keys: Vec<_> = lifted.iter().map(|(key, _)| *key).collect();
+        if let Err(error) = self.lift(&keys) {
+            let (first, keys) = (keys.first().map(|key| self.text(*key)), keys.len());
+            tracing::error!(%error, first, keys, "bans can't be lifted in the kernel");
+        }
+        for (key, why) in lifted {
+            let ban = self.decisions.remove(key);
+            if ban.is_some() && *why == Lifted::Exempt {
+                tracing::info!(source = self.text(*key), "ban lifted: the source is exempt now");
+            }
+            self.unsave(*key);
+        }
+    }
+
+    /// How `key` is called in what is told: as the client or the operator knows it.
+    fn called(&self, key: Key, cause: Cause) -> String {
+        match cause {
+            Cause::Report(client, _) if key == Key::Source(client.source(self.prefix())) => client.ip().to_string(),
+            Cause::Command(Some(who)) => who.to_string(),
+            _ => self.text(key),
+        }
+    }
+
+    fn tell_ban(&self, ban: &Ban, who: &str, length: Duration, took: Option<Duration>) {
+        self.meter.ban(ban.reason);
+        tracing::warn!(
+            target: SECURITY,
+            client = who,
+            source = self.text(ban.key),
+            reason = ban.reason.label(),
+            origin = ban.origin.label(),
+            seconds = length.as_secs(),
+            repeat = ban.repeat,
+            took_us = took.map(|took| took.as_micros() as u64),
+            evidence = evidence(&ban.evidence),
+            "SMTP connection from {who} rejected: {}", ban.reason.text()
+        );
+    }
+
+    fn tell_deferral(&self, whom: Deferred, grounds: &Grounds, cause: Cause) {
+        let Grounds { reason, length, repeat, evidence: lines } = grounds;
+        let who = match whom {
+            Deferred::Source(source) => self.called(source.into(), cause),
+            Deferred::Network(network) => network.text(),
+            Deferred::Sender(source, _) => format!("one sender by {}", self.called(source.into(), cause)),
+        };
+        self.meter.deferral(*reason);
+        tracing::warn!(
+            target: SECURITY,
+            client = who,
+            reason = reason.label(),
+            seconds = length.as_secs(),
+            repeat,
+            evidence = evidence(lines),
+            "SMTP mail from {who} deferred: {}", reason.text()
+        );
+    }
+}
+
+/// Evidence as one line for the log.
+fn evidence(lines: &[String]) -> String {
+    lines.iter().map(|line| printable(line.as_bytes())).collect::<Vec<_>>().join("; ")
+}
