@@ -9,6 +9,7 @@
 mod file;
 #[path = "../machine.rs"]
 mod machine;
+mod networks;
 mod subject;
 mod world;
 
@@ -83,6 +84,7 @@ fn main() {
         unit: " s",
         goal: Some(4.0),
     });
+    rows.extend(networks::measure(&mut subjects, &world));
     rows.extend(file::measure(&world));
     print(&rows);
 }

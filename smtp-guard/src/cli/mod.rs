@@ -193,12 +193,14 @@ fn decisions(client: &AdminClient, command: Decisions) -> Result<(), Failure> {
             let made = client.add(&Add { ip: who, seconds: whole_seconds(length), reason })?;
             let until = time::utc(made.what.until);
             output::line(&format!("{} is blocked until {until}", made.what.source))?;
-            Ok(warn_unsaved(made.saved))
+            warn_unsaved(made.saved);
+            Ok(())
         }
         Decisions::Import { file, length, reason, json } => {
             let report = import::import(client, &file, length, reason)?;
             output::show(json.json, &report, || report.text())?;
-            Ok(warn_unsaved(report.saved))
+            warn_unsaved(report.saved);
+            Ok(())
         }
         Decisions::Export { format } => {
             Ok(output::line(&export::text(format, &client.decisions()?, crate::clock::wall())?)?)
@@ -206,12 +208,14 @@ fn decisions(client: &AdminClient, command: Decisions) -> Result<(), Failure> {
         Decisions::Delete { who: Some(who), .. } => {
             let lifted = client.delete(who)?;
             output::line(&format!("{} is no longer blocked", lifted.what.source))?;
-            Ok(warn_unsaved(lifted.saved))
+            warn_unsaved(lifted.saved);
+            Ok(())
         }
         Decisions::Delete { who: None, .. } => {
             let lifted = client.delete_all()?;
             output::line(&format!("{} decisions lifted", lifted.what.deleted))?;
-            Ok(warn_unsaved(lifted.saved))
+            warn_unsaved(lifted.saved);
+            Ok(())
         }
     }
 }

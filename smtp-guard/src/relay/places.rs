@@ -17,7 +17,7 @@
 //! more than one place above what the waiting one holds. So whoever holds one place is never made to give it up, and whoever
 //! holds most can only harm himself.
 //!
-//! A client that sends a byte now and then is never idle. So where nobody idles, a stranger of such a network gives way that
+//! A client that sends a byte of data now and then is never idle. So where nobody idles, a stranger of such a network gives way that
 //! has had its place for [`TURN`] without a message that was accepted, at work or not; the one that has had it longest is
 //! first. A place is safe from the final dot to its answer: the message may have been taken.
 //!

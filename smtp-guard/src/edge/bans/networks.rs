@@ -4,6 +4,7 @@
 //! network ends with the last of those around it, and nobody has to look when the narrow one is over.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
@@ -70,11 +71,10 @@ impl Networks {
 
     /// The narrowest network in force at `now` that holds `source`.
     pub(super) fn of(&self, source: Source, now: Instant) -> Option<Held> {
-        let all = match source.network() {
-            std::net::IpAddr::V4(ip) => last(self.v4.cover(&ip.into()).map(|(_, (_, held))| *held), now),
-            std::net::IpAddr::V6(ip) => last(self.v6.cover(&ip.into()).map(|(_, (_, held))| *held), now),
-        };
-        all
+        match source.network() {
+            IpAddr::V4(ip) => last(self.v4.cover(&ip.into()).map(|(_, (_, held))| *held), now),
+            IpAddr::V6(ip) => last(self.v6.cover(&ip.into()).map(|(_, (_, held))| *held), now),
+        }
     }
 
     /// What the kernel is to hold of `nets` and of all that lie in them, each once.
