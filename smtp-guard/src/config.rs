@@ -111,6 +111,44 @@ impl Origin {
 }
 
 #[cfg(test)]
+mod written {
+    use std::fmt::Write as _;
+    use std::fs;
+
+    use super::*;
+    use crate::bound::Bound;
+
+    /// Set by `cargo xtask docs`: what is out of date is written.
+    const WRITE: &str = "SMTP_GUARD_WRITE_DOCS";
+
+    /// Whether the file at `path` of the repository says `expected`.
+    #[track_caller]
+    fn check(path: &str, expected: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+        if env::var_os(WRITE).is_some() {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, expected).unwrap();
+        }
+        let written = fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == expected, "{} is out of date: `cargo xtask docs` writes it", path.display());
+    }
+
+    #[test]
+    fn what_is_written_from_the_tables_is_up_to_date() {
+        check("packaging/smtp-guard.toml", &keys::packaged());
+        let mut reference = keys::reference();
+        reference.push_str(
+            "\n# Bounds\n\nEach is counted in `smtp_guard_bound_reached_total` when it is reached, and `smtp-guard status` shows it.\n\n\
+             | bound | of what, and what happens beyond |\n|---|---|\n",
+        );
+        for bound in Bound::ALL {
+            writeln!(reference, "| `{}` | {} |", bound.label(), bound.text()).unwrap();
+        }
+        check("docs/configuration.md", &reference);
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -91,6 +91,16 @@ pub(crate) fn cargo() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
+/// Writes what comes from tables in the code; the test that holds it against them writes it where it is told to.
+pub(crate) fn docs() -> anyhow::Result<()> {
+    let mut command = workspace(&["test", "--locked", "--package", "smtp-guard", "--lib", "config::written::"]);
+    command.env("SMTP_GUARD_WRITE_DOCS", "1");
+    if !object_path().exists() {
+        command.env_remove(OBJECT);
+    }
+    step::run("docs", "writing packaging/smtp-guard.toml and docs/configuration.md", &mut command)
+}
+
 /// `smtp-guard edge load` or `unload`, with a binary of this tree.
 pub(crate) fn edge(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     let binary = build(true)?;

@@ -100,6 +100,8 @@ enum Command {
     },
     /// Check that dependencies between the parts run one way
     Structure,
+    /// Write what comes from tables in the code: packaging/smtp-guard.toml and docs/configuration.md
+    Docs,
 }
 
 #[derive(Subcommand)]
@@ -135,6 +137,7 @@ fn main() -> ExitCode {
         Command::Trial { seed, json, check } => trial::trial(seed, json, check),
         Command::Kernels { all } => kernels::kernels(all),
         Command::Structure => structure::check(&root()),
+        Command::Docs => build::docs(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 //!
 //! Everything that is configured reaches the parts by [`reload`], at the start as well as later: a configuration is prepared
 //! (files are read, addresses are bound) while nothing has changed yet, and then applied as a whole. What can't change is
-//! [`crate::config::FIXED`].
+//! [`crate::config::keys::needs_restart`].
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;

@@ -12,7 +12,7 @@ use std::thread;
 
 use rustix::process::Signal;
 use serde_json::Value as Json;
-use smtp_guard::config::{Config, FIXED, Machine};
+use smtp_guard::config::{Config, Machine, keys as rows};
 use toml::{Table, Value};
 
 use crate::{BINARY, Guard, backend, connect, long, send, status};
@@ -247,7 +247,7 @@ fn every_key_changes_while_the_guard_runs_or_says_that_it_needs_a_restart() {
     world.set("auth.via", Some(text("dovecot")));
     world.reload();
     let original = world.file.clone();
-    let (restart, mut tried) = (FIXED.iter().map(|(key, _)| *key).collect::<BTreeSet<_>>(), BTreeSet::new());
+    let (restart, mut tried) = (rows::fixed().collect::<BTreeSet<_>>(), BTreeSet::new());
     for (key, value, effect) in keys(&world) {
         tried.insert(key.replace(".0.", "."));
         let before = world.file.clone();

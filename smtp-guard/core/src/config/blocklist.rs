@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde::Serialize;
 use toml::Spanned;
 
-use super::check::SECOND;
 use super::raw;
 use super::show;
 use super::values::Judge;
@@ -15,8 +14,6 @@ use super::values::Judge;
 const LISTS: usize = 64;
 /// Bytes of a list's name, which stands in log, metrics and `explain`.
 const NAME: usize = 64;
-const DAY: Duration = Duration::from_secs(24 * 3600);
-const HOUR: Duration = Duration::from_secs(3600);
 
 /// A block list in a file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -32,7 +29,7 @@ pub(super) fn blocklist(raw: &[Spanned<raw::Blocklist>], whole: bool, judge: &mu
     let mut lists: Vec<Blocklist> = Vec::new();
     for entry in raw {
         let table = entry.get_ref();
-        let reload = judge.duration("blocklist.reload", &table.reload, SECOND..=7 * DAY, HOUR);
+        let reload = judge.duration("blocklist.reload", &table.reload);
         for (key, text) in [("name", &table.name), ("file", &table.file)] {
             if text.is_none() && whole {
                 let message = format!("[[blocklist]] without {key}");

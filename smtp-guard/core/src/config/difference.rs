@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Config;
+use super::{Config, keys};
 
 /// A key with another value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,17 +18,6 @@ pub struct Change {
     /// Why it keeps its value until the guard is started anew; `None`: it changes while the guard runs.
     pub restart: Option<String>,
 }
-
-/// What can't change while the guard runs, and why. This is the whole table.
-pub const FIXED: &[(&str, &str)] = &[
-    ("admin.socket", "the command line finds the guard by it"),
-    ("edge.group", "`smtp-guard edge load` hands the maps to it"),
-    ("edge.max_sources", "maps and tables were made for so many"),
-    ("edge.mode", "`smtp-guard edge load` puts the program there"),
-    ("edge.pin_directory", "the kernel plane is pinned there"),
-    ("limits.ipv6_prefix", "all that was counted is counted by it"),
-    ("state.directory", "the store is open there"),
-];
 
 /// Tables of which there may be several, and what tells them apart.
 const NAMED: &[(&str, &str)] = &[("listen", "address"), ("dnsbl", "name"), ("blocklist", "name")];
@@ -50,7 +39,7 @@ impl Config {
                 key: key.clone(),
                 from: before.get(key).cloned(),
                 to: after.get(key).cloned(),
-                restart: FIXED.iter().find(|(fixed, _)| fixed == key).map(|(_, why)| (*why).to_owned()),
+                restart: keys::needs_restart(key).map(str::to_owned),
             })
             .collect();
         if self.dnsbl != new.dnsbl && !changes.iter().any(|change| change.key.starts_with("dnsbl")) {
@@ -61,7 +50,7 @@ impl Config {
         changes
     }
 
-    /// This configuration with what is [`FIXED`] as `running` has it.
+    /// This configuration with what needs a restart as `running` has it.
     #[must_use]
     pub fn with_fixed_of(mut self, running: &Self) -> Self {
         self.admin.socket.clone_from(&running.admin.socket);
@@ -173,5 +162,10 @@ mod tests {
         check(|config| config.edge.pin_directory = "/a".into(), &["!edge.pin_directory"]);
         check(|config| config.limits.ipv6_prefix = crate::addr::Ipv6Prefix::new(56).unwrap(), &["!limits.ipv6_prefix"]);
         check(|config| config.state.directory = "/a".into(), &["!state.directory"]);
+        assert_eq!(
+            keys::fixed().count(),
+            7,
+            "a key that needs a restart is kept by `with_fixed_of`, and has its line here"
+        );
     }
 }

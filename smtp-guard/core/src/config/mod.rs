@@ -6,6 +6,7 @@ mod checks;
 mod choices;
 mod defaults;
 mod difference;
+pub mod keys;
 mod raw;
 mod report;
 mod secure;
@@ -28,7 +29,7 @@ pub use blocklist::Blocklist;
 pub use checks::{Checks, Dns, Dnsbl};
 pub use choices::{AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, XdpMode};
 pub use defaults::Machine;
-pub use difference::{Change, FIXED};
+pub use difference::Change;
 pub use report::Report;
 
 impl Config {

@@ -39,46 +39,87 @@ fn the_packaged_file_shows_the_defaults() {
 }
 
 #[test]
-fn the_packaged_file_names_every_supported_key() {
-    let text = uncommented();
-    let document: toml::Table = text.parse().unwrap();
-    let tables = [
-        ("backend", raw::Backend::KEYS),
-        ("tls", raw::Tls::KEYS),
-        ("relay", raw::Relay::KEYS),
-        ("auth", raw::Auth::KEYS),
-        ("recipients", raw::Recipients::KEYS),
-        ("limits", raw::Limits::KEYS),
-        ("harvest", raw::Harvest::KEYS),
-        ("checks", raw::Checks::KEYS),
-        ("dns", raw::Dns::KEYS),
-        ("edge", raw::Edge::KEYS),
-        ("metrics", raw::Metrics::KEYS),
-        ("admin", raw::Admin::KEYS),
-        ("state", raw::State::KEYS),
-        ("log", raw::Log::KEYS),
+fn every_key_has_one_row() {
+    let tables: &[(&str, &[&str], &[&str])] = &[
+        (
+            "",
+            raw::Raw::KEYS,
+            // Tables, not keys.
+            &[
+                "listen",
+                "tls",
+                "backend",
+                "relay",
+                "auth",
+                "recipients",
+                "limits",
+                "harvest",
+                "checks",
+                "dnsbl",
+                "dns",
+                "edge",
+                "blocklist",
+                "metrics",
+                "admin",
+                "state",
+                "log",
+            ],
+        ),
+        ("listen", raw::Listen::KEYS, &[]),
+        ("tls", raw::Tls::KEYS, &["also"]),
+        ("tls.also", raw::Pair::KEYS, &[]),
+        ("backend", raw::Backend::KEYS, &[]),
+        ("relay", raw::Relay::KEYS, &[]),
+        ("auth", raw::Auth::KEYS, &[]),
+        ("recipients", raw::Recipients::KEYS, &[]),
+        ("limits", raw::Limits::KEYS, &[]),
+        ("harvest", raw::Harvest::KEYS, &[]),
+        ("checks", raw::Checks::KEYS, &[]),
+        ("dnsbl", raw::Dnsbl::KEYS, &[]),
+        ("dns", raw::Dns::KEYS, &[]),
+        ("edge", raw::Edge::KEYS, &[]),
+        ("blocklist", raw::Blocklist::KEYS, &[]),
+        ("metrics", raw::Metrics::KEYS, &[]),
+        ("admin", raw::Admin::KEYS, &[]),
+        ("state", raw::State::KEYS, &[]),
+        ("log", raw::Log::KEYS, &[]),
     ];
-    for (table, keys) in tables {
-        for key in keys.iter().filter(|key| **key != "also") {
-            assert!(document[table].get(key).is_some(), "{table}.{key} is missing");
+    assert_eq!(tables.len(), keys::TABLES.len());
+    for (name, known, not_keys) in tables {
+        let table = keys::TABLES.iter().find(|table| table.name == *name).unwrap();
+        let mut rows: Vec<_> = table.keys.iter().map(|key| key.name).chain(not_keys.iter().copied()).collect();
+        let mut known = known.to_vec();
+        rows.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(rows, known, "{name}");
+        assert!(table.keys.iter().all(|key| !key.doc.is_empty()), "{name}");
+    }
+}
+
+/// A value of each kind beyond its range is refused with the range of its row.
+#[test]
+fn ranges_are_those_of_the_rows() {
+    use keys::{Kind, Shown};
+    for table in keys::TABLES.iter().filter(|table| table.shown == Shown::Once) {
+        for key in table.keys {
+            let beyond = match key.kind {
+                Kind::Number(_, high) => (u64::from(high) + 1).to_string(),
+                Kind::Duration(_, high) => format!("\"{}ms\"", high + 1),
+                Kind::Size(_, high) => format!("\"{}B\"", high + 1),
+                Kind::Share => String::from("1.1"),
+                Kind::Choice(_) => String::from("\"no such word\""),
+                Kind::Switch | Kind::Text(_) | Kind::List(_) => continue,
+            };
+            let line = format!("{} = {beyond}\n", key.name);
+            let heading = format!("[{}]\n", table.name);
+            let text = match LEAST.contains(&heading) {
+                true => LEAST.replace(&heading, &(heading.clone() + &line)),
+                false if table.name.is_empty() => line + LEAST,
+                false => format!("{LEAST}{heading}{line}"),
+            };
+            let report = parse(&text).unwrap_err().render(false);
+            assert!(report.contains(key.name), "{}.{}: {report}", table.name, key.name);
         }
-    }
-    for key in raw::Listen::KEYS {
-        assert!(document["listen"][0].get(key).is_some(), "listen.{key} is missing");
-    }
-    for key in raw::Pair::KEYS {
-        assert!(PACKAGED.contains(&format!("#  {key} = ")), "tls.also.{key} is missing");
-    }
-    for key in raw::Dnsbl::KEYS {
-        assert!(PACKAGED.contains(&format!("#  {key} = ")), "dnsbl.{key} is missing");
-    }
-    for key in raw::Blocklist::KEYS {
-        assert!(PACKAGED.contains(&format!("#  {key} = ")), "blocklist.{key} is missing");
-    }
-    for key in raw::Raw::KEYS {
-        // Empty by default, and shown as an example.
-        let absent = ["dnsbl", "blocklist"].contains(key);
-        assert_eq!(document.get(*key).is_none(), absent, "{key}");
     }
 }
 
