@@ -14,7 +14,6 @@ use super::values::Judge;
 const LISTS: usize = 64;
 /// Bytes of a list's name, which stands in log, metrics and `explain`.
 const NAME: usize = 64;
-const HOUR: Duration = Duration::from_secs(3600);
 
 /// A block list in a file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,7 +29,7 @@ pub(super) fn blocklist(raw: &[Spanned<raw::Blocklist>], whole: bool, judge: &mu
     let mut lists: Vec<Blocklist> = Vec::new();
     for entry in raw {
         let table = entry.get_ref();
-        let reload = judge.duration("blocklist.reload", &table.reload, HOUR);
+        let reload = judge.duration("blocklist.reload", &table.reload);
         for (key, text) in [("name", &table.name), ("file", &table.file)] {
             if text.is_none() && whole {
                 let message = format!("[[blocklist]] without {key}");

@@ -4,13 +4,12 @@
 //! missing: it may be what was taken out.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use toml::Spanned;
 
 use super::blocklist::blocklist;
 use super::checks::{checks, dns, dnsbl};
-use super::defaults::DRAIN;
+use super::keys;
 use super::raw::{self, List, Raw};
 use super::secure::{auth, tls};
 use super::together::{overlap, together};
@@ -22,7 +21,6 @@ use super::{
 use crate::addr::Ipv6Prefix;
 use crate::wire::host;
 
-pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// Bytes of a Unix socket's path: 108 with the final zero, less what the lock and the temporary name add.
 const SOCKET_PATH: usize = 100;
 /// Bytes of an interface's name: IFNAMSIZ with the final zero.
@@ -35,7 +33,7 @@ pub(super) fn check(raw: &Raw, whole: bool, machine: &Machine, judge: &mut Judge
     let checks = checks(&raw.checks, judge);
     let config = Config {
         hostname: hostname(raw, machine, judge),
-        drain: judge.duration("drain", &raw.drain, DRAIN),
+        drain: judge.duration("drain", &raw.drain),
         exempt: judge.networks("exempt", &raw.exempt),
         tls: tls(&raw.tls, judge),
         auth: auth(&raw.auth, judge),
@@ -91,7 +89,7 @@ fn listen(raw: &[Spanned<raw::Listen>], whole: bool, judge: &mut Judge) -> Vec<L
     let mut listen: Vec<Listen> = Vec::with_capacity(raw.len());
     for entry in raw {
         let table = entry.get_ref();
-        let role = judge.choice("listen.role", &table.role, &Role::NAMES, Role::default());
+        let role = judge.choice("listen.role", &table.role, &Role::NAMES);
         let balancers = judge.networks("listen.proxy_protocol", &table.proxy_protocol);
         let Some(text) = &table.address else {
             if whole {
@@ -112,8 +110,7 @@ fn listen(raw: &[Spanned<raw::Listen>], whole: bool, judge: &mut Judge) -> Vec<L
     listen
 }
 
-fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
-    let default = Backend::default();
+pub(super) fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
     let servers: Vec<_> = list(&raw.servers).filter_map(|server| judge.server("backend.servers", server)).collect();
     if whole && list(&raw.servers).next().is_none() {
         let help = "name your mail server: [backend] servers = [\"10.0.0.10:25\"]";
@@ -121,13 +118,13 @@ fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Backend {
     }
     Backend {
         servers,
-        tls: judge.choice("backend.tls", &raw.tls, &BackendTls::NAMES, default.tls),
+        tls: judge.choice("backend.tls", &raw.tls, &BackendTls::NAMES),
         tls_ca: filled(&raw.tls_ca).and_then(|_| judge.path("backend.tls_ca", &raw.tls_ca)),
         tls_name: filled(&raw.tls_name).and_then(|name| judge.domain("backend.tls_name", name)),
-        identity: judge.choice("backend.identity", &raw.identity, &Identity::NAMES, default.identity),
-        connect_timeout: judge.duration("backend.connect_timeout", &raw.connect_timeout, default.connect_timeout),
-        connections: judge.number("backend.connections", &raw.connections, default.connections),
-        profile: judge.choice("backend.profile", &raw.profile, &Profile::NAMES, default.profile),
+        identity: judge.choice("backend.identity", &raw.identity, &Identity::NAMES),
+        connect_timeout: judge.duration("backend.connect_timeout", &raw.connect_timeout),
+        connections: judge.number("backend.connections", &raw.connections),
+        profile: judge.choice("backend.profile", &raw.profile, &Profile::NAMES),
     }
 }
 
@@ -150,60 +147,34 @@ fn relay(raw: &raw::Relay, whole: bool, judge: &mut Judge) -> Relay {
     }
 }
 
-fn limits(raw: &raw::Limits, judge: &mut Judge) -> Limits {
-    let default = Limits::default();
-    let prefix = judge.number("limits.ipv6_prefix", &raw.ipv6_prefix, default.ipv6_prefix.length());
+pub(super) fn limits(raw: &raw::Limits, judge: &mut Judge) -> Limits {
+    let prefix = judge.number("limits.ipv6_prefix", &raw.ipv6_prefix);
     Limits {
         ipv6_prefix: Ipv6Prefix::new(prefix).unwrap_or_default(),
-        connections: judge.number("limits.connections", &raw.connections, default.connections),
-        connections_per_minute: judge.number(
-            "limits.connections_per_minute",
-            &raw.connections_per_minute,
-            default.connections_per_minute,
-        ),
-        messages_per_hour: judge.number("limits.messages_per_hour", &raw.messages_per_hour, default.messages_per_hour),
-        user_messages_per_hour: judge.number(
-            "limits.user_messages_per_hour",
-            &raw.user_messages_per_hour,
-            default.user_messages_per_hour,
-        ),
-        user_recipients_per_hour: judge.number(
-            "limits.user_recipients_per_hour",
-            &raw.user_recipients_per_hour,
-            default.user_recipients_per_hour,
-        ),
-        user_networks_per_day: judge.number(
-            "limits.user_networks_per_day",
-            &raw.user_networks_per_day,
-            default.user_networks_per_day,
-        ),
-        recipients: judge.number("limits.recipients", &raw.recipients, default.recipients),
-        message_size: judge.size("limits.message_size", &raw.message_size, default.message_size),
-        failed_commands: judge.number("limits.failed_commands", &raw.failed_commands, default.failed_commands),
-        junk_commands: judge.number("limits.junk_commands", &raw.junk_commands, default.junk_commands),
-        total_connections: judge.number("limits.total_connections", &raw.total_connections, default.total_connections),
-        network_connections: judge.number(
-            "limits.network_connections",
-            &raw.network_connections,
-            default.network_connections,
-        ),
-        session_time: judge.duration("limits.session_time", &raw.session_time, default.session_time),
+        connections: judge.number("limits.connections", &raw.connections),
+        connections_per_minute: judge.number("limits.connections_per_minute", &raw.connections_per_minute),
+        messages_per_hour: judge.number("limits.messages_per_hour", &raw.messages_per_hour),
+        user_messages_per_hour: judge.number("limits.user_messages_per_hour", &raw.user_messages_per_hour),
+        user_recipients_per_hour: judge.number("limits.user_recipients_per_hour", &raw.user_recipients_per_hour),
+        user_networks_per_day: judge.number("limits.user_networks_per_day", &raw.user_networks_per_day),
+        recipients: judge.number("limits.recipients", &raw.recipients),
+        message_size: judge.size("limits.message_size", &raw.message_size),
+        failed_commands: judge.number("limits.failed_commands", &raw.failed_commands),
+        junk_commands: judge.number("limits.junk_commands", &raw.junk_commands),
+        total_connections: judge.number("limits.total_connections", &raw.total_connections),
+        network_connections: judge.number("limits.network_connections", &raw.network_connections),
+        session_time: judge.duration("limits.session_time", &raw.session_time),
     }
 }
 
-fn harvest(raw: &raw::Harvest, judge: &mut Judge) -> Harvest {
-    let default = Harvest::default();
+pub(super) fn harvest(raw: &raw::Harvest, judge: &mut Judge) -> Harvest {
     let harvest = Harvest {
-        unknown_recipients: judge.number(
-            "harvest.unknown_recipients",
-            &raw.unknown_recipients,
-            default.unknown_recipients,
-        ),
-        unknown_share: judge.share("harvest.unknown_share", &raw.unknown_share, default.unknown_share),
-        window: judge.duration("harvest.window", &raw.window, default.window),
-        delay: judge.duration("harvest.delay", &raw.delay, default.delay),
-        ban: judge.duration("harvest.ban", &raw.ban, default.ban),
-        ban_max: judge.duration("harvest.ban_max", &raw.ban_max, default.ban_max),
+        unknown_recipients: judge.number("harvest.unknown_recipients", &raw.unknown_recipients),
+        unknown_share: judge.share("harvest.unknown_share", &raw.unknown_share),
+        window: judge.duration("harvest.window", &raw.window),
+        delay: judge.duration("harvest.delay", &raw.delay),
+        ban: judge.duration("harvest.ban", &raw.ban),
+        ban_max: judge.duration("harvest.ban_max", &raw.ban_max),
     };
     if harvest.ban_max < harvest.ban
         && let Some(span) = raw.ban_max.as_ref().or(raw.ban.as_ref()).map(Spanned::span)
@@ -214,8 +185,7 @@ fn harvest(raw: &raw::Harvest, judge: &mut Judge) -> Harvest {
     harvest
 }
 
-fn edge(raw: &raw::Edge, judge: &mut Judge) -> Edge {
-    let default = Edge::default();
+pub(super) fn edge(raw: &raw::Edge, judge: &mut Judge) -> Edge {
     let mut interfaces: Vec<String> = Vec::new();
     for interface in list(&raw.interfaces) {
         let name = interface.get_ref();
@@ -231,11 +201,12 @@ fn edge(raw: &raw::Edge, judge: &mut Judge) -> Edge {
     }
     Edge {
         interfaces,
-        mode: judge.choice("edge.mode", &raw.mode, &XdpMode::NAMES, default.mode),
-        connections: judge.number("edge.connections", &raw.connections, default.connections),
-        max_sources: judge.number("edge.max_sources", &raw.max_sources, default.max_sources),
-        pin_directory: pin_directory(&raw.pin_directory, judge).unwrap_or(default.pin_directory),
-        group: group(&raw.group, judge).unwrap_or(default.group),
+        mode: judge.choice("edge.mode", &raw.mode, &XdpMode::NAMES),
+        connections: judge.number("edge.connections", &raw.connections),
+        max_sources: judge.number("edge.max_sources", &raw.max_sources),
+        pin_directory: pin_directory(&raw.pin_directory, judge)
+            .unwrap_or_else(|| keys::text("edge.pin_directory").into()),
+        group: group(&raw.group, judge).unwrap_or_else(|| keys::text("edge.group").into()),
     }
 }
 
@@ -297,7 +268,7 @@ fn log(raw: &raw::Log, judge: &mut Judge) -> Log {
             level.get_ref().clone()
         }
     };
-    Log { format: judge.choice("log.format", &raw.format, &LogFormat::NAMES, default.format), level }
+    Log { format: judge.choice("log.format", &raw.format, &LogFormat::NAMES), level }
 }
 
 /// A filter takes any lone word for the name of a module, so that a misspelt level would turn everything on.

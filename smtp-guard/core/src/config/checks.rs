@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use toml::Spanned;
 
-use super::check::{SECOND, list};
+use super::check::list;
 use super::choices::{Granted, Mode};
 use super::raw;
 use super::show;
@@ -104,17 +104,7 @@ pub struct Dns {
 
 impl Default for Checks {
     fn default() -> Self {
-        Self {
-            sender_domain: Mode::Enforce,
-            ptr: Mode::Observe,
-            ptr_forward: Mode::Off,
-            early_talker: Mode::Enforce,
-            greeting_delay: 6 * SECOND,
-            dnsbl: Mode::Enforce,
-            dnsbl_threshold: 2,
-            bare_newline: Granted::Own,
-            success_notices: Granted::Own,
-        }
+        checks(&raw::Checks::default(), &mut Judge::default())
     }
 }
 
@@ -133,27 +123,21 @@ impl Checks {
 
 impl Default for Dns {
     fn default() -> Self {
-        Self { servers: Vec::new(), timeout: 5 * SECOND }
+        dns(&raw::Dns::default(), &mut Judge::default())
     }
 }
 
 pub(super) fn checks(raw: &raw::Checks, judge: &mut Judge) -> Checks {
-    let default = Checks::default();
     Checks {
-        sender_domain: judge.choice("checks.sender_domain", &raw.sender_domain, &Mode::NAMES, default.sender_domain),
-        ptr: judge.choice("checks.ptr", &raw.ptr, &Mode::NAMES, default.ptr),
-        ptr_forward: judge.choice("checks.ptr_forward", &raw.ptr_forward, &Mode::NAMES, default.ptr_forward),
-        early_talker: judge.choice("checks.early_talker", &raw.early_talker, &Mode::NAMES, default.early_talker),
-        greeting_delay: judge.duration("checks.greeting_delay", &raw.greeting_delay, default.greeting_delay),
-        dnsbl: judge.choice("checks.dnsbl", &raw.dnsbl, &Mode::NAMES, default.dnsbl),
-        dnsbl_threshold: judge.number("checks.dnsbl_threshold", &raw.dnsbl_threshold, default.dnsbl_threshold),
-        bare_newline: judge.choice("checks.bare_newline", &raw.bare_newline, &Granted::NAMES, default.bare_newline),
-        success_notices: judge.choice(
-            "checks.success_notices",
-            &raw.success_notices,
-            &Granted::NAMES,
-            default.success_notices,
-        ),
+        sender_domain: judge.choice("checks.sender_domain", &raw.sender_domain, &Mode::NAMES),
+        ptr: judge.choice("checks.ptr", &raw.ptr, &Mode::NAMES),
+        ptr_forward: judge.choice("checks.ptr_forward", &raw.ptr_forward, &Mode::NAMES),
+        early_talker: judge.choice("checks.early_talker", &raw.early_talker, &Mode::NAMES),
+        greeting_delay: judge.duration("checks.greeting_delay", &raw.greeting_delay),
+        dnsbl: judge.choice("checks.dnsbl", &raw.dnsbl, &Mode::NAMES),
+        dnsbl_threshold: judge.number("checks.dnsbl_threshold", &raw.dnsbl_threshold),
+        bare_newline: judge.choice("checks.bare_newline", &raw.bare_newline, &Granted::NAMES),
+        success_notices: judge.choice("checks.success_notices", &raw.success_notices, &Granted::NAMES),
     }
 }
 
@@ -161,7 +145,7 @@ pub(super) fn dnsbl(raw: &[Spanned<raw::Dnsbl>], threshold: u32, whole: bool, ju
     let mut zones: Vec<Dnsbl> = Vec::with_capacity(raw.len());
     for entry in raw {
         let table = entry.get_ref();
-        let weight = judge.number("dnsbl.weight", &table.weight, threshold);
+        let weight = table.weight.as_ref().map_or(threshold, |_| judge.number("dnsbl.weight", &table.weight));
         let replies = list(&table.replies).filter_map(|reply| range(reply, judge)).collect();
         let Some(text) = &table.zone else {
             if whole {
@@ -227,9 +211,8 @@ fn without_key(zone: &str) -> String {
 }
 
 pub(super) fn dns(raw: &raw::Dns, judge: &mut Judge) -> Dns {
-    let default = Dns::default();
     let servers = list(&raw.servers).filter_map(|server| resolver(server, judge)).collect();
-    Dns { servers, timeout: judge.duration("dns.timeout", &raw.timeout, default.timeout) }
+    Dns { servers, timeout: judge.duration("dns.timeout", &raw.timeout) }
 }
 
 /// `127.0.0.2` or `127.0.0.2-127.0.0.11`.

@@ -1,21 +1,21 @@
-//! The defaults, once. The packaged file is held against them by a test.
+//! The defaults, as the rows of [`super::keys`] have them, and the configuration without a file.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::secure::FAILURE_WINDOW;
-use super::values::own_name_fault;
+use super::check;
+use super::raw;
+use super::secure::auth;
+use super::values::{Judge, own_name_fault};
 use super::{
     Admin, Auth, AuthVia, Backend, BackendTls, Checks, Config, Dns, Edge, Harvest, Identity, Limits, Listen, Log,
-    LogFormat, Metrics, Profile, Recipients, Relay, Role, State, XdpMode,
+    LogFormat, Metrics, Recipients, Relay, Role, State,
 };
-use crate::addr::{Ipv6Prefix, NetSet};
+use crate::addr::NetSet;
 
-const SECOND: Duration = Duration::from_secs(1);
 /// A client whose message is cut off keeps it and comes back; this lets nearly all of them finish.
 pub(super) const DRAIN: Duration = Duration::from_secs(10);
-const HOUR: Duration = Duration::from_secs(3600);
 
 impl Config {
     /// For a first try without a file: the guard on 127.0.0.1:2525 in front of the built-in sink, whose address the
@@ -61,77 +61,35 @@ impl Config {
     }
 }
 
+// What no file says: the defaults of the rows in `keys`.
+
 impl Default for Backend {
     fn default() -> Self {
-        Self {
-            servers: Vec::new(),
-            tls: BackendTls::default(),
-            tls_ca: None,
-            tls_name: None,
-            identity: Identity::default(),
-            connect_timeout: 10 * SECOND,
-            connections: 90,
-            profile: Profile::default(),
-        }
+        check::backend(&raw::Backend::default(), false, &mut Judge::default())
     }
 }
 
 impl Default for Auth {
     fn default() -> Self {
-        Self {
-            via: AuthVia::default(),
-            dovecot_socket: PathBuf::from("/run/dovecot/auth-client"),
-            failures: 10,
-            failure_window: FAILURE_WINDOW,
-            ban: 300 * SECOND,
-        }
+        auth(&raw::Auth::default(), &mut Judge::default())
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            ipv6_prefix: Ipv6Prefix::default(),
-            connections: 20,
-            connections_per_minute: 0,
-            messages_per_hour: 0,
-            user_messages_per_hour: 0,
-            user_recipients_per_hour: 0,
-            user_networks_per_day: 0,
-            recipients: 100,
-            message_size: 25 << 20,
-            failed_commands: 20,
-            junk_commands: 100,
-            total_connections: 10_000,
-            network_connections: 500,
-            session_time: HOUR,
-        }
+        check::limits(&raw::Limits::default(), &mut Judge::default())
     }
 }
 
 impl Default for Harvest {
     fn default() -> Self {
-        Self {
-            unknown_recipients: 10,
-            unknown_share: 0.5,
-            window: HOUR,
-            delay: 5 * SECOND,
-            ban: HOUR,
-            ban_max: 7 * 24 * HOUR,
-        }
+        check::harvest(&raw::Harvest::default(), &mut Judge::default())
     }
 }
 
 impl Default for Edge {
     fn default() -> Self {
-        Self {
-            interfaces: Vec::new(),
-            mode: XdpMode::default(),
-            connections: 50,
-            max_sources: 1_000_000,
-            pin_directory: PathBuf::from("/sys/fs/bpf/smtp-guard"),
-            group: String::from("smtp-guard"),
-        }
+        check::edge(&raw::Edge::default(), &mut Judge::default())
     }
 }
 

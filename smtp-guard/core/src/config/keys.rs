@@ -2,7 +2,7 @@
 //!
 //! From it come the ranges that `check` holds a file against, what `reload` says of keys that need a restart, the packaged
 //! file and `docs/configuration.md` (`cargo xtask docs` writes both; a test says when they are out of date).
-//! [`super::raw`] has the same keys with their types, [`super::defaults`] the same defaults; tests hold all against this.
+//! [`super::raw`] has the same keys with their types, and [`super::defaults`] takes the defaults from here; tests hold all against this.
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
@@ -288,6 +288,11 @@ pub(super) fn sizes(name: &str) -> RangeInclusive<u64> {
         Some(Size(low, high)) => low..=high,
         _ => 0..=u64::MAX,
     }
+}
+
+/// The default as text, without quotes.
+pub(super) fn text(name: &str) -> &'static str {
+    row(name).map_or("", |row| row.default).trim_matches('"')
 }
 
 /// The packaged file.

@@ -1,10 +1,9 @@
 //! What has to do with secrets: certificate and key, and where credentials are judged.
 
-use std::time::Duration;
-
 use toml::Spanned;
 
 use super::check::list;
+use super::keys;
 use super::raw::{self, Raw};
 use super::values::Judge;
 use super::{Auth, AuthVia, BackendTls, Config, Pair, Role, Tls};
@@ -53,13 +52,14 @@ fn pair(names: [&str; 2], raw: [&raw::Text; 2], judge: &mut Judge) -> Option<Pai
 }
 
 pub(super) fn auth(raw: &raw::Auth, judge: &mut Judge) -> Auth {
-    let default = Auth::default();
     Auth {
-        via: judge.choice("auth.via", &raw.via, &AuthVia::NAMES, default.via),
-        dovecot_socket: judge.path("auth.dovecot_socket", &raw.dovecot_socket).unwrap_or(default.dovecot_socket),
-        failures: judge.number("auth.failures", &raw.failures, default.failures),
-        failure_window: judge.duration("auth.failure_window", &raw.failure_window, default.failure_window),
-        ban: judge.duration("auth.ban", &raw.ban, default.ban),
+        via: judge.choice("auth.via", &raw.via, &AuthVia::NAMES),
+        dovecot_socket: judge
+            .path("auth.dovecot_socket", &raw.dovecot_socket)
+            .unwrap_or_else(|| keys::text("auth.dovecot_socket").into()),
+        failures: judge.number("auth.failures", &raw.failures),
+        failure_window: judge.duration("auth.failure_window", &raw.failure_window),
+        ban: judge.duration("auth.ban", &raw.ban),
     }
 }
 
@@ -108,6 +108,3 @@ fn clear_text(raw: &Raw, config: &Config, judge: &mut Judge) {
         judge.wrong(server.span(), "passwords would go to the backend in clear text", "not on this host", help);
     }
 }
-
-/// The default of `auth.failure_window`.
-pub(super) const FAILURE_WINDOW: Duration = Duration::from_secs(60);

@@ -50,10 +50,12 @@ impl Judge {
         self.problems.push(Problem { span, message: message.into(), label: String::new(), help: help.into() });
     }
 
-    pub(super) fn number<T>(&mut self, key: &str, raw: &Number, default: T) -> T
+    pub(super) fn number<T>(&mut self, key: &str, raw: &Number) -> T
     where
-        T: TryFrom<i64>,
+        T: TryFrom<i64> + Default,
     {
+        let default = keys::text(key).replace('_', "").parse().ok().and_then(|number: i64| T::try_from(number).ok());
+        let default = default.unwrap_or_default();
         let Some(raw) = raw else { return default };
         let value = *raw.get_ref();
         let range = keys::numbers(key);
@@ -67,7 +69,8 @@ impl Judge {
         }
     }
 
-    pub(super) fn share(&mut self, key: &str, raw: &Share, default: f64) -> f64 {
+    pub(super) fn share(&mut self, key: &str, raw: &Share) -> f64 {
+        let default = keys::text(key).parse().unwrap_or_default();
         let Some(raw) = raw else { return default };
         if (0.0..=1.0).contains(raw.get_ref()) {
             return *raw.get_ref();
@@ -76,7 +79,8 @@ impl Judge {
         default
     }
 
-    pub(super) fn duration(&mut self, key: &str, raw: &Text, default: Duration) -> Duration {
+    pub(super) fn duration(&mut self, key: &str, raw: &Text) -> Duration {
+        let default = parse_duration(keys::text(key)).unwrap_or_default();
         let Some(raw) = raw else { return default };
         let range = keys::durations(key);
         match parse_duration(raw.get_ref()) {
@@ -90,7 +94,8 @@ impl Judge {
         default
     }
 
-    pub(super) fn size(&mut self, key: &str, raw: &Text, default: u64) -> u64 {
+    pub(super) fn size(&mut self, key: &str, raw: &Text) -> u64 {
+        let default = parse_size(keys::text(key)).unwrap_or_default();
         let Some(raw) = raw else { return default };
         let range = keys::sizes(key);
         match parse_size(raw.get_ref()) {
@@ -109,8 +114,9 @@ impl Judge {
         self.wrong(span, message, format!("{value} is out of range"), "leave the key out for its default");
     }
 
-    /// One of `choices`.
-    pub(super) fn choice<T: Copy>(&mut self, key: &str, raw: &Text, choices: &[(&str, T)], default: T) -> T {
+    /// One of `choices`, of which there are some.
+    pub(super) fn choice<T: Copy, const N: usize>(&mut self, key: &str, raw: &Text, choices: &[(&str, T); N]) -> T {
+        let default = choices.iter().find(|(name, _)| *name == keys::text(key)).unwrap_or(&choices[0]).1;
         let Some(raw) = raw else { return default };
         let word = raw.get_ref().as_str();
         if let Some((_, value)) = choices.iter().find(|(name, _)| *name == word) {
