@@ -17,9 +17,9 @@
 //! more than one place above what the waiting one holds. So whoever holds one place is never made to give it up, and whoever
 //! holds most can only harm himself.
 //!
-//! A client that sends a byte of data now and then is never idle. So where nobody idles, a stranger of such a network gives way that
-//! has had its place for [`TURN`] without a message that was accepted, at work or not; the one that has had it longest is
-//! first. A place is safe from the final dot to its answer: the message may have been taken.
+//! A client that sends a byte of data now and then is never idle. So where nobody idles, a stranger of such a network gives
+//! way that has had its place for [`TURN`] without a message that was accepted, at work or not; the one that has had it
+//! longest is first. A place is safe from the final dot to its answer: the message may have been taken.
 //!
 //! # Bounds
 //! As many wait as there are sessions. One lock; a change costs a look at each network that holds or waits, at most one for
@@ -42,6 +42,8 @@ use crate::ledger::networks::Network;
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a stranger may be at work without a message that was accepted, while somebody waits.
 const TURN: Duration = Duration::from_secs(60);
+/// Until it is tried again after that.
+const AGAIN: Duration = Duration::from_millis(250);
 /// The part of the places that is kept for sources with a history: one in ten.
 const RESERVE: u32 = 10;
 /// Places for the guard's own questions.
@@ -184,6 +186,7 @@ impl Places {
         let ticket = Ticket { places: self, who, number: self.table().queue(who, grant) };
         // One may have become free meanwhile.
         self.serve();
+        let mut pause = PATIENCE;
         loop {
             tokio::select! {
                 biased;
@@ -191,7 +194,11 @@ impl Places {
                     drop(ticket);
                     return place.ok();
                 }
-                () = tokio::time::sleep(PATIENCE) => self.press(who, crate::clock::now()),
+                () = tokio::time::sleep(pause) => {
+                    self.press(who, crate::clock::now());
+                    // Whoever was about to go may have begun to work: another one is found soon.
+                    pause = AGAIN;
+                }
             }
         }
     }
@@ -308,6 +315,11 @@ impl Table {
 
     /// The mark of the stranger who gives way to `who`, which is told so by it.
     fn victim(&self, who: Who, now: Instant) -> Option<Arc<Mark>> {
+        let leaving = self.leaving();
+        if leaving > 0 && leaving >= self.waiting.iter().sum() {
+            // They take a while to go; no more of them than are waited for.
+            return None;
+        }
         let held = self.networks.get(&Network::of(who.source)).map_or(0, |line| line.held);
         let marks = || {
             let lines = self.networks.values().filter(|line| line.held > held + 1);
@@ -322,10 +334,6 @@ impl Table {
             idle.then_some(((network, source, Reverse(since), Reverse(number)), since, mark))
         });
         let slow = || {
-            if self.leaving() >= self.waiting.iter().sum() {
-                // They take a while to go; no more of them than are waited for.
-                return None;
-            }
             let slow = marks().filter_map(|(network, source, number, mark)| {
                 let (state, since) = (mark.idle_since.load(Ordering::Relaxed), mark.earned.load(Ordering::Relaxed));
                 let slow = !matches!(state, CEDED | ENDING) && now.since(Instant::from_ns(since)) >= TURN;

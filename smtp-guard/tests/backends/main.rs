@@ -5,6 +5,7 @@ mod balancer;
 mod connections;
 mod faults;
 mod lax;
+mod logins;
 mod places;
 mod readers;
 mod smuggling;
