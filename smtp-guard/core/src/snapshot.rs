@@ -39,6 +39,8 @@ pub struct Learned {
     catch_alls: ArcSwap<BTreeSet<String>>,
     /// How each server says that a recipient is unknown, by its address.
     wordings: ArcSwap<BTreeMap<String, Wording>>,
+    /// In which words each server refuses a recipient that nobody has, recognised or not, by its address.
+    refusals: ArcSwap<BTreeMap<String, String>>,
 }
 
 impl Snapshot {
@@ -150,5 +152,20 @@ impl Learned {
     /// From the next recipient on, `wordings` count beside the profile.
     pub fn set_wordings(&self, wordings: BTreeMap<String, Wording>) {
         self.wordings.store(Arc::new(wordings));
+    }
+
+    /// In which words each server refuses a recipient that nobody has, to be shown.
+    pub fn refusals(&self) -> Guard<Arc<BTreeMap<String, String>>> {
+        self.refusals.load()
+    }
+
+    /// `server` refuses a recipient that nobody has in these words. `true`: that is new.
+    pub fn set_refusal(&self, server: &str, words: &str) -> bool {
+        let before = self.refusals.rcu(|refusals| {
+            let mut refusals = refusals.as_ref().clone();
+            refusals.insert(server.to_owned(), words.to_owned());
+            refusals
+        });
+        before.get(server).map(String::as_str) != Some(words)
     }
 }

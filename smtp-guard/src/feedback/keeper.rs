@@ -98,7 +98,6 @@ impl Keeper {
         self.snapshot = snapshot;
         let exempt: Vec<_> = self.decisions.keys().copied().filter(|key| self.is_exempt(*key)).collect();
         self.pardon(&exempt, Lifted::Exempt, Cause::State);
-        self.count_bans();
     }
 
     /// Puts store and kernel map together: unexpired bans of the store go into force, bans that only the kernel has are
@@ -114,7 +113,6 @@ impl Keeper {
         if matches!(self.kernel, Ok(Refreshed::Same | Refreshed::Anew)) {
             self.adopt(&both);
         }
-        self.count_bans();
         if !self.decisions.is_empty() {
             tracing::info!(bans = self.decisions.len(), "bans restored");
         }
@@ -291,10 +289,6 @@ impl Keeper {
         around.filter_map(|net| self.decisions.get(&net.into()))
     }
 
-    fn count_bans(&self) {
-        self.meter.bans_active(self.decisions.len(), self.table.networks());
-    }
-
     fn note(&mut self, ban: Ban) {
         self.latest.note(&ban, self.decisions.get(&ban.key));
         self.decisions.insert(ban.key, ban);
@@ -311,7 +305,6 @@ impl Keeper {
             self.decisions.remove(&displaced.into());
             tracing::warn!(source = self.text(displaced.into()), "the ban that ended soonest made room for a new one");
         }
-        self.count_bans();
     }
 
     /// Ends what is over, keeps the store in step, forgets what no longer counts.
@@ -333,7 +326,6 @@ impl Keeper {
         }
         // After it: what is over must not be put into a plane that was loaded.
         self.follow_kernel(&both);
-        self.count_bans();
         for key in std::mem::take(&mut self.unsaved) {
             match self.decisions.get(&key).cloned() {
                 Some(ban) => self.save(&ban),

@@ -49,8 +49,6 @@ pub trait Meter: Send + Sync + 'static {
     fn deferral(&self, reason: Reason);
     /// A user is held by the operator.
     fn user_held(&self, reason: Reason);
-    /// Bans in force, and how many of them are of networks.
-    fn bans_active(&self, bans: usize, networks: usize);
     /// Whether the store is written.
     fn store(&self, well: bool);
     /// A report that found the channel full.

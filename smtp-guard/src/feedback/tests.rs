@@ -38,7 +38,6 @@ impl Meter for Counted {
     fn user_held(&self, reason: Reason) {
         self.note(format!("held {}", reason.label()));
     }
-    fn bans_active(&self, _bans: usize, _networks: usize) {}
     fn store(&self, _well: bool) {}
     fn report_dropped(&self) {
         self.note("dropped");

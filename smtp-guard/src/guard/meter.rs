@@ -27,10 +27,6 @@ impl Meter for Counted {
         self.0.deferral(reason);
     }
 
-    fn bans_active(&self, bans: usize, networks: usize) {
-        self.0.bans_active(bans as u64, networks as u64);
-    }
-
     fn store(&self, well: bool) {
         self.0.store(well);
     }

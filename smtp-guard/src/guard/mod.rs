@@ -7,8 +7,11 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use smtp_guard_ebpf::abi::Family;
+use smtp_guard_ebpf::reason::Reason;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::blocklist::State;
 use crate::bound;
 use crate::clock::WallTime;
 use crate::config::{Change, Config, ConfigError};
@@ -21,8 +24,11 @@ use crate::observe::admin;
 use crate::observe::drops::Drops;
 use crate::observe::http::{Http, Ready};
 use crate::observe::log::{self, LogControl, Lost};
+use crate::observe::metrics::KernelStats;
 use crate::observe::metrics::Metrics;
-use crate::observe::status::{About, Certificate, Certificates, Configuration, LastReload, Running, Server};
+use crate::observe::status::{
+    About, Bans, Certificate, Configuration, Kernel, LastReload, Recipients, Running, Server,
+};
 use crate::relay::{self, Blocklists, Bound, Doors, Generation, Shared, Stop, Watchers};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -48,6 +54,7 @@ pub type Source = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 pub struct Guard {
     shared: Arc<Shared>,
     plane: Arc<KernelPlane>,
+    observed: Arc<kernel::Observed>,
     source: Source,
     log: LogControl,
     ready: Ready,
@@ -123,9 +130,8 @@ pub async fn serve<C: admin::Control>(
     let warnings: Vec<_> = snapshot.config().warnings().into_iter().chain(budget.warning()).collect();
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let shared = Shared::new(snapshot, feedback, metrics.clone(), bans, &budget.plan)?;
-    metrics.certificates(Arc::new(OfCurrent(Arc::downgrade(&shared))));
-    metrics.kernel(Box::new(kernel::Observed::new(Arc::clone(&plane), &shared)));
-    metrics.configuration(1, crate::clock::wall());
+    let observed = Arc::new(kernel::Observed::new(Arc::clone(&plane), &shared));
+    metrics.kernel(Arc::clone(&observed) as Arc<dyn KernelStats>);
     kernel::watch(&plane, &shared, &drops)?;
     let blocklists = Blocklists::new(Some(Arc::clone(&plane)));
     blocklists.apply(&shared).await;
@@ -142,6 +148,7 @@ pub async fn serve<C: admin::Control>(
     let guard = Arc::new(Guard {
         shared: Arc::clone(&shared),
         plane,
+        observed,
         source,
         log,
         ready: ready.clone(),
@@ -157,9 +164,11 @@ pub async fn serve<C: admin::Control>(
             earlier: Vec::new(),
         }),
     });
+    let running = Arc::clone(&guard) as Arc<dyn Running>;
+    metrics.mirror(Arc::downgrade(&running));
     let about = About {
         started: crate::clock::now(),
-        running: Arc::clone(&guard) as Arc<dyn Running>,
+        running,
         metrics: metrics.clone(),
         bounds: metrics.bounds().clone(),
         store: store_state,
@@ -226,6 +235,30 @@ impl Running for Guard {
         self.shared.servers()
     }
 
+    fn connections(&self) -> u64 {
+        self.shared.open()
+    }
+
+    fn bans(&self) -> Bans {
+        self.shared.bans_in_force()
+    }
+
+    fn recipients(&self) -> Recipients {
+        self.shared.recipients()
+    }
+
+    fn blocklists(&self) -> Vec<State> {
+        self.shared.blocklist_states()
+    }
+
+    fn kernel(&self) -> Kernel {
+        self.observed.state()
+    }
+
+    fn packets(&self) -> Vec<(Reason, Family, u64)> {
+        self.observed.counters()
+    }
+
     fn certificates(&self, now: WallTime) -> Vec<Certificate> {
         self.shared.certificates(now)
     }
@@ -250,16 +283,6 @@ impl Seen {
     /// Sessions that go by an earlier generation.
     fn earlier_sessions(&self) -> u64 {
         self.earlier.iter().filter_map(Weak::upgrade).map(|generation| generation.sessions()).sum()
-    }
-}
-
-/// The certificates of the current generation, as long as there is a guard.
-#[derive(Debug)]
-struct OfCurrent(Weak<Shared>);
-
-impl Certificates for OfCurrent {
-    fn certificates(&self, now: WallTime) -> Vec<Certificate> {
-        self.0.upgrade().map(|shared| shared.certificates(now)).unwrap_or_default()
     }
 }
 

@@ -235,7 +235,6 @@ impl Guard {
                     }
                 }
                 warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                self.shared.metrics.configuration(*generation, crate::clock::wall());
             }
             Err(_) => {
                 let error = error.as_deref().unwrap_or_default();

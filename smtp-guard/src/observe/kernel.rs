@@ -35,10 +35,10 @@ pub trait KernelStats: Send + Sync + 'static {
 }
 
 /// Reads the kernel plane when somebody scrapes, not before.
-pub(super) struct KernelCollector(Arc<OnceLock<Box<dyn KernelStats>>>);
+pub(super) struct KernelCollector(Arc<OnceLock<Arc<dyn KernelStats>>>);
 
 impl KernelCollector {
-    pub(super) fn new(stats: Arc<OnceLock<Box<dyn KernelStats>>>) -> Self {
+    pub(super) fn new(stats: Arc<OnceLock<Arc<dyn KernelStats>>>) -> Self {
         Self(stats)
     }
 }
@@ -94,7 +94,7 @@ pub(super) mod tests {
     fn check(line: &str) {
         let metrics = Metrics::new();
         assert!(!metrics.encode().contains("kernel"), "nothing is announced for nothing");
-        metrics.kernel(Box::new(Fake));
+        metrics.kernel(Arc::new(Fake));
         let text = metrics.encode();
         assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
     }

@@ -106,7 +106,7 @@ impl About {
     /// The snapshot of `both`. Reads the kernel's counters: not for a thread that must not wait for system calls.
     pub fn live(&self, both: &Both, bans: Vec<Decision>) -> Live {
         let uptime = both.instant.since(self.started);
-        let packets = self.metrics.kernel_packets().into_iter().map(|(reason, family, packets)| Packets {
+        let packets = self.running.packets().into_iter().map(|(reason, family, packets)| Packets {
             reason: reason.label().to_owned(),
             family: family.label().to_owned(),
             verdict: reason.verdict().to_owned(),

@@ -3,6 +3,8 @@
 //! A handle holds every counter of the hot path itself: counting is one atomic addition, without a lock or a look-up by
 //! text. Only labels that are in no table, and bounds that were reached, take the short read lock of their family.
 //!
+//! Counts live here. What is so now lives in the parts: `mirror` reads it at each scrape.
+//!
 //! The gauge of open connections is `smtp_guard_connections_active`, not `smtp_guard_connections`: OpenMetrics names the
 //! counter `smtp_guard_connections_total` by that family already, and two families of one name are invalid.
 
@@ -16,13 +18,12 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family as Labelled;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
 
 use super::bounds::Bounds;
-use super::certificates::Certificates;
 use super::kernel::KernelCollector;
 pub use super::kernel::KernelStats;
 use crate::bound::Bound;
@@ -31,6 +32,7 @@ use crate::session::Outcome;
 mod blocklists;
 mod configuration;
 mod drops;
+mod mirror;
 mod read;
 mod recipients;
 
@@ -41,7 +43,6 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     registry: Registry,
     connections: Counter,
-    active: Gauge,
     balancer_checks: Counter,
     messages: [Counter; Outcome::ALL.len()],
     rejections: ByReason,
@@ -51,8 +52,6 @@ struct Inner {
     observed: ByReason,
     user_holds: ByReason,
     lookups: Labelled<Labels, Counter>,
-    bans_active: Gauge,
-    networks_active: Gauge,
     store_up: Gauge,
     log_lines_lost: Counter,
     reports_dropped: Counter,
@@ -60,12 +59,12 @@ struct Inner {
     bounds: Bounds,
     backends: Labelled<Vec<(&'static str, String)>, Gauge>,
     handshakes_failed: Labelled<Labels, Counter>,
-    certificates: Arc<OnceLock<Arc<dyn Certificates>>>,
+    mirrored: mirror::Mirrored,
     configuration: configuration::Configuration,
     recipients: recipients::Recipients,
     blocklists: blocklists::Blocklists,
     drops: drops::Drops,
-    kernel: Arc<OnceLock<Box<dyn KernelStats>>>,
+    kernel: Arc<OnceLock<Arc<dyn KernelStats>>>,
 }
 
 impl Metrics {
@@ -78,8 +77,6 @@ impl Metrics {
         let mut registry = Registry::with_prefix("smtp_guard");
         let connections = Counter::default();
         registry.register("connections", "Connections accepted", connections.clone());
-        let active = Gauge::default();
-        registry.register("connections_active", "Connections open now", active.clone());
         let balancer_checks = Counter::default();
         let help = "Connections of balancers that closed without a byte: they look whether the port is open";
         registry.register("balancer_checks", help, balancer_checks.clone());
@@ -92,10 +89,6 @@ impl Metrics {
             labelled(&mut registry, "observed", "What checks that only observe would have refused, by reason");
         let user_holds = labelled(&mut registry, "user_holds", "Users that went over a limit or were held, by reason");
         let lookups = labelled(&mut registry, "dns_lookups", "Questions to DNS by kind and result");
-        let bans_active = Gauge::default();
-        registry.register("bans_active", "Bans in force now, of sources and networks", bans_active.clone());
-        let networks_active = Gauge::default();
-        registry.register("network_bans_active", "Bans of networks in force now", networks_active.clone());
         let store_up = Gauge::default();
         registry.register("store_up", "Whether decisions and counts are written to disk", store_up.clone());
         let log_lines_lost = Counter::default();
@@ -113,8 +106,8 @@ impl Metrics {
         registry.register("backend_up", "Whether the server answered when it was last looked at", backends.clone());
         let handshakes_failed =
             labelled(&mut registry, "tls_handshakes_failed", "TLS handshakes with clients that failed, by reason");
-        let certificates = Arc::new(OnceLock::new());
-        registry.register_collector(Box::new(CertificatesCollector(Arc::clone(&certificates))));
+        let mirrored = mirror::Mirrored::default();
+        registry.register_collector(Box::new(mirror::Mirror(Arc::clone(&mirrored))));
         let configuration = configuration::Configuration::register(&mut registry);
         let recipients = recipients::Recipients::register(&mut registry);
         let blocklists = blocklists::Blocklists::register(&mut registry);
@@ -124,7 +117,6 @@ impl Metrics {
         Self(Arc::new(Inner {
             registry,
             connections,
-            active,
             balancer_checks,
             messages: Outcome::ALL.map(|o| messages.get_or_create_owned(&vec![("outcome", o.label())])),
             rejections: ByReason::new(rejections, "reason", Reason::is_refusal),
@@ -134,8 +126,6 @@ impl Metrics {
             observed: ByReason::new(observed, "reason", Reason::is_check),
             user_holds: ByReason::new(user_holds, "reason", Reason::is_of_user),
             lookups,
-            bans_active,
-            networks_active,
             store_up,
             log_lines_lost,
             reports_dropped,
@@ -143,7 +133,7 @@ impl Metrics {
             bounds,
             backends,
             handshakes_failed,
-            certificates,
+            mirrored,
             configuration,
             recipients,
             blocklists,
@@ -155,22 +145,11 @@ impl Metrics {
     /// A client's connection was accepted.
     pub fn connection_opened(&self) {
         self.0.connections.inc();
-        self.0.active.inc();
-    }
-
-    /// It ended. To be called once for each [`Self::connection_opened`].
-    pub fn connection_closed(&self) {
-        self.0.active.dec();
     }
 
     /// A balancer connected to see whether somebody listens, and said nothing.
     pub fn balancer_check(&self) {
         self.0.balancer_checks.inc();
-    }
-
-    /// Connections open now.
-    pub fn connections(&self) -> u64 {
-        u64::try_from(self.0.active.get()).unwrap_or(0)
     }
 
     /// A message ended so.
@@ -221,12 +200,6 @@ impl Metrics {
         self.0.lookups.get_or_create(&vec![("kind", kind), ("result", result)]).inc();
     }
 
-    /// So many bans are in force, and so many of them are of networks.
-    pub fn bans_active(&self, bans: u64, networks: u64) {
-        self.0.networks_active.set(i64::try_from(networks).unwrap_or(i64::MAX));
-        self.0.bans_active.set(i64::try_from(bans).unwrap_or(i64::MAX));
-    }
-
     /// So many lines of the log were lost.
     pub fn log_lines_lost(&self, lines: u64) {
         self.0.log_lines_lost.inc_by(lines);
@@ -236,16 +209,6 @@ impl Metrics {
     /// Whether the store is written.
     pub fn store(&self, well: bool) {
         self.0.store_up.set(well.into());
-    }
-
-    /// Bans in force, as last told.
-    pub fn bans_in_force(&self) -> u64 {
-        u64::try_from(self.0.bans_active.get()).unwrap_or(0)
-    }
-
-    /// Those of them that are of networks.
-    pub fn networks_in_force(&self) -> u64 {
-        u64::try_from(self.0.networks_active.get()).unwrap_or(0)
     }
 
     /// A report found the ledger's channel full.
@@ -283,13 +246,8 @@ impl Metrics {
         self.0.handshakes_failed.get_or_create(&vec![("reason", reason)]).inc();
     }
 
-    /// Adds the certificates to what is scraped. Only the first call counts.
-    pub fn certificates(&self, certificates: Arc<dyn Certificates>) {
-        let _ = self.0.certificates.set(certificates);
-    }
-
     /// Adds the kernel plane to what is scraped. Only the first call counts.
-    pub fn kernel(&self, stats: Box<dyn KernelStats>) {
+    pub fn kernel(&self, stats: Arc<dyn KernelStats>) {
         if self.0.kernel.set(stats).is_err() {
             tracing::warn!("the kernel plane's metrics are registered already");
         }
@@ -351,23 +309,6 @@ impl Collector for BoundsCollector {
     }
 }
 
-/// Shows how long our certificates last.
-#[derive(Debug)]
-struct CertificatesCollector(Arc<OnceLock<Arc<dyn Certificates>>>);
-
-impl Collector for CertificatesCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(certificates) = self.0.get() else { return Ok(()) };
-        let help = "Whole days until our certificate ends; below zero it has ended";
-        let mut family = encoder.encode_descriptor("tls_certificate_days", help, None, MetricType::Gauge)?;
-        for certificate in certificates.certificates(crate::clock::wall()) {
-            let labels = [("file", certificate.file.as_str())];
-            ConstGauge::new(certificate.days).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-}
-
 /// One counter for each reason, found by the reason's number.
 struct ByReason {
     usual: [Option<Counter>; MAX_REASONS as usize],
@@ -401,6 +342,7 @@ impl ByReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::status::Running;
 
     #[track_caller]
     pub(super) fn check(count: impl FnOnce(&Metrics), line: &str) {
@@ -414,14 +356,6 @@ mod tests {
     #[test]
     fn each_call_counts_under_its_name() {
         check(|m| m.connection_opened(), "smtp_guard_connections_total 1");
-        check(|m| m.connection_opened(), "smtp_guard_connections_active 1");
-        check(
-            |m| {
-                m.connection_opened();
-                m.connection_closed();
-            },
-            "smtp_guard_connections_active 0",
-        );
         check(|m| m.balancer_check(), "smtp_guard_balancer_checks_total 1");
         for outcome in Outcome::ALL {
             let line = format!("smtp_guard_messages_total{{outcome=\"{}\"}} 1", outcome.label());
@@ -439,8 +373,6 @@ mod tests {
         check(|m| m.observed(Reason::NoPtr), "smtp_guard_observed_total{reason=\"no_ptr\"} 1");
         check(|m| m.user_held(Reason::UserNetworks), "smtp_guard_user_holds_total{reason=\"user_networks\"} 1");
         check(|m| m.dns_lookup("mx", "found"), "smtp_guard_dns_lookups_total{kind=\"mx\",result=\"found\"} 1");
-        check(|m| m.bans_active(7, 2), "smtp_guard_bans_active 7");
-        check(|m| m.bans_active(7, 2), "smtp_guard_network_bans_active 2");
         check(|m| m.log_lines_lost(3), "smtp_guard_log_lines_lost_total 3");
         check(|m| m.store(true), "smtp_guard_store_up 1");
         check(|m| m.report_dropped(), "smtp_guard_reports_dropped_total 1");
@@ -455,7 +387,9 @@ mod tests {
     #[test]
     fn no_family_is_announced_twice() {
         let metrics = Metrics::new();
-        metrics.kernel(Box::new(super::super::kernel::tests::Fake));
+        metrics.kernel(Arc::new(super::super::kernel::tests::Fake));
+        let running: Arc<dyn Running> = Arc::new(super::super::status::tests::Fake::default());
+        metrics.mirror(Arc::downgrade(&running));
         let text = metrics.encode();
         let mut names: Vec<_> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")).collect();
         let all = names.len();

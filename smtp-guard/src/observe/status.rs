@@ -5,9 +5,11 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smtp_guard_ebpf::abi::Family;
+use smtp_guard_ebpf::reason::Reason;
 
 use super::bounds::{Bounds, Reached};
-pub use super::certificates::{Certificate, Certificates};
+pub use super::certificates::Certificate;
 use super::drops::Drops;
 pub use super::kernel::Kernel;
 use super::metrics::Metrics;
@@ -55,12 +57,31 @@ pub struct Server {
     pub connections: u32,
 }
 
-/// Who knows what is in force now, of what can change while the guard runs.
+/// Bans in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bans {
+    pub all: u64,
+    /// Those of them that are of networks.
+    pub networks: u64,
+}
+
+/// Who knows what is in force now, of what can change while the guard runs. `status` and metrics ask, and keep nothing of it.
 pub trait Running: Debug + Send + Sync {
     /// The addresses that are listened on.
     fn listeners(&self) -> Vec<String>;
     /// All servers of the backend, in the order of the configuration.
     fn servers(&self) -> Vec<Server>;
+    /// Clients connected now.
+    fn connections(&self) -> u64;
+    /// Bans in force now.
+    fn bans(&self) -> Bans;
+    fn recipients(&self) -> Recipients;
+    /// The block lists as they were last looked at.
+    fn blocklists(&self) -> Vec<State>;
+    /// Whether the kernel plane enforces now. Takes system calls.
+    fn kernel(&self) -> Kernel;
+    /// Packets that the kernel plane judged since it was loaded; nothing without one. Takes system calls.
+    fn packets(&self) -> Vec<(Reason, Family, u64)>;
     /// Our certificates as they are at `now`.
     fn certificates(&self, now: WallTime) -> Vec<Certificate>;
     /// See [`Status::warnings`].
@@ -117,6 +138,7 @@ pub struct Messages {
 pub struct About {
     pub started: Instant,
     pub running: Arc<dyn Running>,
+    /// Counts since the start, which live there.
     pub metrics: Metrics,
     pub bounds: Bounds,
     pub store: store::State,
@@ -126,6 +148,7 @@ pub struct About {
 impl About {
     /// The snapshot of `now`. Looks at the kernel plane: not for a thread that must not wait for system calls.
     pub fn status(&self, now: Instant) -> Status {
+        let Bans { all, networks } = self.running.bans();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.since(self.started).as_secs(),
@@ -133,25 +156,89 @@ impl About {
             listeners: self.running.listeners(),
             backend: self.running.servers(),
             certificates: self.running.certificates(crate::clock::wall()),
-            connections: self.metrics.connections(),
-            recipients: Recipients {
-                known: self.metrics.known_recipients(),
-                catch_all: self.metrics.catch_all_domains(),
-                unknown_wordings: self.metrics.unknown_wordings(),
-            },
+            connections: self.running.connections(),
+            recipients: self.running.recipients(),
             messages: Messages {
                 accepted: self.metrics.messages(Outcome::Accepted),
                 rejected: self.metrics.messages(Outcome::Rejected),
                 deferred: self.metrics.messages(Outcome::Deferred),
                 ambiguous: self.metrics.messages(Outcome::Ambiguous),
             },
-            bans_active: self.metrics.bans_in_force(),
-            networks_active: self.metrics.networks_in_force(),
+            bans_active: all,
+            networks_active: networks,
             store_trouble: self.store.trouble(),
-            blocklists: self.metrics.blocklist_states(),
-            kernel: self.metrics.kernel_state(),
+            blocklists: self.running.blocklists(),
+            kernel: self.running.kernel(),
             warnings: self.running.warnings(),
             bounds: self.bounds.view(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// What a guard could say of itself.
+    #[derive(Clone, Debug, Default)]
+    pub(in crate::observe) struct Fake {
+        pub(in crate::observe) connections: u64,
+        pub(in crate::observe) bans: Bans,
+        pub(in crate::observe) known: Option<u64>,
+        pub(in crate::observe) catch_all: Vec<String>,
+        pub(in crate::observe) blocklists: Vec<State>,
+    }
+
+    impl Running for Fake {
+        fn listeners(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn servers(&self) -> Vec<Server> {
+            Vec::new()
+        }
+
+        fn connections(&self) -> u64 {
+            self.connections
+        }
+
+        fn bans(&self) -> Bans {
+            self.bans
+        }
+
+        fn recipients(&self) -> Recipients {
+            let (known, catch_all) = (self.known, self.catch_all.clone());
+            Recipients { known, catch_all, unknown_wordings: BTreeMap::new() }
+        }
+
+        fn blocklists(&self) -> Vec<State> {
+            self.blocklists.clone()
+        }
+
+        fn kernel(&self) -> Kernel {
+            Kernel { present: false, text: String::new() }
+        }
+
+        fn packets(&self) -> Vec<(Reason, Family, u64)> {
+            Vec::new()
+        }
+
+        fn certificates(&self, _now: WallTime) -> Vec<Certificate> {
+            vec![Certificate { file: "/c.pem".to_owned(), days: -1 }]
+        }
+
+        fn warnings(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn configuration(&self) -> Configuration {
+            Configuration {
+                generation: 1,
+                since: WallTime::from_ms(9500),
+                last_reload: None,
+                waiting: Vec::new(),
+                earlier_sessions: 0,
+            }
         }
     }
 }

@@ -146,7 +146,9 @@ impl Lists {
             tried = true;
         }
         if tried {
-            shared.metrics.blocklists(self.followers.iter().map(Follower::state).collect());
+            let states: Vec<_> = self.followers.iter().map(Follower::state).collect();
+            states.iter().for_each(|state| shared.metrics.blocklist(&state.name));
+            shared.blocklist_states.store(Arc::new(states));
         }
         if changed {
             let named = self.followers.iter().filter_map(Follower::named).collect();

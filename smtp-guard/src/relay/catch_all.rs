@@ -24,7 +24,6 @@ use super::{Generation, Shared, Stop};
 use crate::bound::Bound;
 use crate::config::Config;
 use crate::facts::unknown::Wording;
-use crate::observe::metrics::Metrics;
 use crate::session::Lost;
 use crate::snapshot::Snapshot;
 use crate::wire::address::Host;
@@ -65,7 +64,7 @@ pub(super) async fn watch(shared: Arc<Shared>, generation: Arc<Generation>, mut 
         let asked = tokio::select! {
             biased;
             () = stop.requested() => return,
-            asked = round(&generation.pool, &generation.snapshot, &shared.metrics, rounds[next], &mut suspects) => asked,
+            asked = round(&generation.pool, &generation.snapshot, rounds[next], &mut suspects) => asked,
         };
         pause = match asked {
             Ok(()) if !suspects.is_empty() => AGAIN,
@@ -90,7 +89,7 @@ impl Shared {
     pub(super) fn contradict(&self, recipient: &str) {
         let generation = self.current.load();
         if let Some(domain) = generation.snapshot.learned().contradict(recipient) {
-            tell(&generation.snapshot, &self.metrics, &domain, false);
+            tell(&domain, false);
             self.contradicted.notify_one();
         }
     }
@@ -105,26 +104,20 @@ pub(super) fn domains(config: &Config) -> Vec<String> {
 }
 
 /// Asks about each of `domains`, unless the backend is lost. `suspects`: those that were found to take any recipient once.
-async fn round(
-    pool: &Pool,
-    rules: &Snapshot,
-    metrics: &Metrics,
-    domains: &[String],
-    suspects: &mut BTreeSet<String>,
-) -> Result<(), Lost> {
+async fn round(pool: &Pool, rules: &Snapshot, domains: &[String], suspects: &mut BTreeSet<String>) -> Result<(), Lost> {
     for domain in domains {
         match ask(pool, domain).await? {
             Said::Takes if rules.learned().catch_alls().contains(domain) => {}
-            Said::Takes if suspects.remove(domain) => settle(rules, metrics, domain, true),
+            Said::Takes if suspects.remove(domain) => settle(rules, domain, true),
             Said::Takes => {
                 suspects.insert(domain.clone());
             }
             Said::Refuses(refusals) => {
                 suspects.remove(domain);
                 if refusals.iter().any(|(reply, _)| reply.code().class() == 5) {
-                    settle(rules, metrics, domain, false);
+                    settle(rules, domain, false);
                 }
-                learn(rules, metrics, &refusals);
+                learn(rules, &refusals);
             }
             Said::Unclear => {
                 suspects.remove(domain);
@@ -135,14 +128,14 @@ async fn round(
 }
 
 /// Takes down what was found out; says so if it is new.
-fn settle(rules: &Snapshot, metrics: &Metrics, domain: &str, takes_any: bool) {
+fn settle(rules: &Snapshot, domain: &str, takes_any: bool) {
     if rules.learned().set_catch_all(domain, takes_any) {
-        tell(rules, metrics, domain, takes_any);
+        tell(domain, takes_any);
     }
 }
 
 /// Says what is new of `domain`.
-fn tell(rules: &Snapshot, metrics: &Metrics, domain: &str, takes_any: bool) {
+fn tell(domain: &str, takes_any: bool) {
     if takes_any {
         tracing::warn!(
             domain,
@@ -152,11 +145,10 @@ fn tell(rules: &Snapshot, metrics: &Metrics, domain: &str, takes_any: bool) {
     } else {
         tracing::info!(domain, "the backend no longer takes any recipient of this domain");
     }
-    metrics.catch_alls(rules.learned().catch_alls().iter().cloned().collect());
 }
 
 /// Takes down in which words a server refuses a recipient that nobody has; says so if they are new, or can't be told.
-fn learn(rules: &Snapshot, metrics: &Metrics, Refusals { server, replies: [one, other], postmaster }: &Refusals) {
+fn learn(rules: &Snapshot, Refusals { server, replies: [one, other], postmaster }: &Refusals) {
     let both = [(&one.0, one.1.as_str()), (&other.0, other.1.as_str())];
     let known = both.iter().all(|(reply, recipient)| rules.says_unknown(reply, recipient));
     let wording = Wording::learn(both).filter(|_| *postmaster);
@@ -166,7 +158,7 @@ fn learn(rules: &Snapshot, metrics: &Metrics, Refusals { server, replies: [one, 
         (None, true) => one.0.to_string(),
         (None, false) => format!("not recognised: {}", one.0),
     };
-    let new = metrics.unknown_wording(server, &text);
+    let new = rules.learned().set_refusal(server, &text);
     match wording {
         Some(wording) => {
             learned.insert(server.clone(), wording);
@@ -266,6 +258,7 @@ mod tests {
     use super::*;
     use crate::addr::BackendAddr;
     use crate::config::{Config, Identity};
+    use crate::observe::metrics::Metrics;
     use crate::relay::connect::Connector;
 
     /// What the backend answers to MAIL and RCPT; nothing: it closes.
@@ -317,10 +310,9 @@ mod tests {
         let mut suspects = BTreeSet::new();
         for (mail, rcpt, there, catch_all) in answers {
             *backend.lock().unwrap() = Backend { mail, rcpt, postmaster: "250 ok" };
-            let done = round(&pool, &rules, &metrics, &["example.org".to_owned()], &mut suspects).await;
+            let done = round(&pool, &rules, &["example.org".to_owned()], &mut suspects).await;
             assert_eq!(done.is_ok(), *there, "{mail} {rcpt}");
             assert_eq!(rules.learned().catch_alls().contains("example.org"), *catch_all, "{mail} {rcpt}");
-            assert_eq!(metrics.catch_all_domains().len(), usize::from(*catch_all), "{mail} {rcpt}");
         }
         let mut asked = std::mem::take(&mut *asked.lock().unwrap());
         assert!(!asked.iter().any(|line| line.starts_with("DATA")));
@@ -374,15 +366,16 @@ mod tests {
 
     /// What is learned of a backend that answers so.
     fn check_learned(says: &'static str, postmaster: bool, recognised: bool, shown: &str) {
-        let (rules, metrics) = (Snapshot::new(Arc::new(Config::builtin()), None), Metrics::new());
+        let rules = Snapshot::new(Arc::new(Config::builtin()), None);
         let reply = |recipient: &str| {
             let mut bytes = bytes::BytesMut::from(format!("{}\r\n", says.replace("{r}", recipient)).as_bytes());
             crate::wire::reply::ReplyDecoder::new().next(&mut bytes).unwrap().unwrap()
         };
         let replies = ["qwertzui@example.org", "asdfghjk@example.org"].map(|r| (reply(r), r.to_owned()));
-        learn(&rules, &metrics, &Refusals { server: "192.0.2.1:25".to_owned(), replies, postmaster });
+        learn(&rules, &Refusals { server: "192.0.2.1:25".to_owned(), replies, postmaster });
         assert_eq!(rules.says_unknown(&reply("bob@example.org"), "bob@example.org"), recognised, "{says}");
-        let words = &metrics.unknown_wordings()["192.0.2.1:25"];
+        let said = rules.learned().refusals();
+        let words = &said["192.0.2.1:25"];
         assert!(words.contains(shown), "{says}: {words}");
     }
 

@@ -74,8 +74,9 @@ pub(super) fn warnings(certificates: &[Certificate], now: WallTime) -> Vec<Strin
     certificates.iter().filter_map(warning).collect()
 }
 
-impl status::Certificates for Certificates {
-    fn certificates(&self, now: WallTime) -> Vec<status::Certificate> {
+impl Certificates {
+    /// All of them as they are at `now`.
+    pub(super) fn certificates(&self, now: WallTime) -> Vec<status::Certificate> {
         let certificate = |certificate: &Certificate| status::Certificate {
             file: certificate.file.display().to_string(),
             days: certificate.validity.days(now),

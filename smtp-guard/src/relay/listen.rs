@@ -253,7 +253,7 @@ impl Entrance {
     /// Lets `stream` in by the generation that is the current one now. `room`: there are descriptors left.
     fn welcome(&mut self, stream: TcpStream, peer: SocketAddr, room: bool) {
         let shared = &self.shared;
-        shared.metrics.connection_opened();
+        shared.opened();
         window::start(&stream);
         let generation = shared.current();
         // One that is about to be closed is what it was.
@@ -304,7 +304,7 @@ fn behind_balancer(
             Err(HeaderError::Silent) => {
                 tracing::debug!(client = %peer.ip(), "a balancer looked whether the port is open");
                 shared.metrics.balancer_check();
-                shared.metrics.connection_closed();
+                shared.closed();
             }
             Err(error) => refuse(&stream, peer, &error.to_string(), &shared),
         }
@@ -315,7 +315,7 @@ fn behind_balancer(
 /// Resets a connection on a port for balancers: whoever it is speaks no SMTP yet.
 fn refuse(stream: &TcpStream, peer: ClientAddr, why: &str, shared: &Shared) {
     events::observe(shared, "", peer, Event::Refused { reason: Reason::ProxyHeader, about: About::note(why) });
-    shared.metrics.connection_closed();
+    shared.closed();
     // An error here only means that the end is less abrupt.
     let _ = stream.set_zero_linger();
 }
@@ -347,7 +347,7 @@ fn admit(
     let (shared, stop) = (Arc::clone(shared), stop.clone());
     tokio::spawn(async move {
         drive(guest, Arc::clone(&shared), stop).await;
-        shared.metrics.connection_closed();
+        shared.closed();
     });
 }
 
@@ -355,7 +355,7 @@ fn admit(
 /// in both planes: a socket that only we have closed would live on in the kernel for a minute.
 fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason, shared: &Arc<Shared>) {
     events::observe(shared, "", addr, Event::Ended { reason });
-    shared.metrics.connection_closed();
+    shared.closed();
     // An error here only means that an earlier end is less gentle.
     let _ = stream.set_zero_linger();
     if role == Role::Submissions {

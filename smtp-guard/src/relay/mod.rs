@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::addr::{ClientAddr, Ipv6Prefix};
-use crate::blocklist::Table;
+use crate::blocklist::{State, Table};
 use crate::clock::WallTime;
 use crate::descriptors::Plan;
 use crate::edge::bans::Fell;
@@ -16,7 +16,7 @@ use crate::feedback::Feedback;
 use crate::gate::{self, Known};
 use crate::marks::Mark;
 use crate::observe::metrics::Metrics;
-use crate::observe::status::{self, Certificate, Certificates as _};
+use crate::observe::status::{self, Bans, Certificate, Recipients};
 use crate::offence::Digest;
 use crate::policy::Client;
 use crate::rates::Room;
@@ -71,6 +71,10 @@ pub struct Shared {
     pub bans: Arc<crate::edge::bans::BanTable>,
     /// Replaced as a whole when one of the lists changes.
     pub blocklists: ArcSwap<Table>,
+    /// What has been seen of their files.
+    blocklist_states: ArcSwap<Vec<State>>,
+    /// Connections of clients now, those that speak no SMTP yet or no more included.
+    open: AtomicU64,
     unknowns: Mutex<Unknowns>,
     /// What was found out about a domain turned out to be wrong.
     contradicted: tokio::sync::Notify,
@@ -109,6 +113,8 @@ impl Shared {
             feedback,
             bans,
             blocklists: ArcSwap::default(),
+            blocklist_states: ArcSwap::default(),
+            open: AtomicU64::new(0),
             unknowns: Mutex::default(),
             contradicted: tokio::sync::Notify::new(),
             handshakes_told: handshakes::Told::default(),
@@ -172,6 +178,44 @@ impl Shared {
 }
 
 impl Shared {
+    /// A client's connection was accepted.
+    fn opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.metrics.connection_opened();
+    }
+
+    /// It ended. To be called once for each [`Self::opened`].
+    fn closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Connections of clients now.
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Bans in force now.
+    pub fn bans_in_force(&self) -> Bans {
+        let networks = self.bans.networks() as u64;
+        Bans { all: self.bans.len() as u64 + networks, networks }
+    }
+
+    /// What is known of recipients.
+    pub fn recipients(&self) -> Recipients {
+        let generation = self.current.load();
+        let learned = generation.snapshot.learned();
+        Recipients {
+            known: generation.snapshot.known().map(|known| known.len() as u64),
+            catch_all: learned.catch_alls().iter().cloned().collect(),
+            unknown_wordings: learned.refusals().as_ref().clone(),
+        }
+    }
+
+    /// The block lists as they were last looked at.
+    pub fn blocklist_states(&self) -> Vec<State> {
+        self.blocklist_states.load().to_vec()
+    }
+
     /// How the servers of the backend are now.
     pub fn servers(&self) -> Vec<status::Server> {
         self.current.load().pool.servers()

@@ -24,9 +24,8 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(super) async fn watch(shared: Arc<Shared>, generation: Arc<Generation>, mut stop: Stop) {
     let (path, known) = (generation.config().recipients.known.clone(), generation.snapshot.known_table());
     drop(generation);
-    let (Some(path), Some(known)) = (path, known) else { return shared.metrics.recipients_known(0) };
+    let (Some(path), Some(known)) = (path, known) else { return };
     let table = known.load_full();
-    shared.metrics.recipients_known(table.len());
     let mut follower = Follower { path, settled: table.stamp(), last: table.stamp() };
     drop(table);
     loop {
@@ -74,7 +73,6 @@ fn settle(known: &Known, metrics: &Metrics, result: Result<KnownRecipients, Reci
     metrics.recipients_reloaded(result.is_ok());
     match result {
         Ok(table) => {
-            metrics.recipients_known(table.len());
             tracing::info!(entries = table.len(), "recipient table read again");
             known.store(Arc::new(table));
         }

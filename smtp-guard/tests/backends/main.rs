@@ -70,7 +70,6 @@ impl Meter for Nobody {
     fn ban(&self, _: Reason) {}
     fn deferral(&self, _: Reason) {}
     fn user_held(&self, _: Reason) {}
-    fn bans_active(&self, _: usize, _: usize) {}
     fn store(&self, _: bool) {}
     fn report_dropped(&self) {}
     fn ban_latency(&self, _: Duration) {}

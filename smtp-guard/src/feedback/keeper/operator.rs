@@ -121,7 +121,6 @@ impl Keeper {
         let deferred = key.source().and_then(|source| self.marks.of(source, both.instant).deferred_until);
         let ban = self.decisions.get(&key).cloned();
         self.pardon(&[key], Lifted::Operator, Cause::Command(Some(who)));
-        self.count_bans();
         let lifted = match (ban, deferred) {
             (Some(ban), _) => Decision::of(&ban, self.prefix()),
             (None, Some(until)) => Decision::deferral(self.text(key), &both, until),
@@ -176,7 +175,6 @@ impl Keeper {
         let lifted = keys.len() + networks.len();
         self.pardon(&keys.into_iter().collect::<Vec<_>>(), Lifted::Operator, Cause::Command(None));
         self.marks.pardon_networks();
-        self.count_bans();
         tracing::info!(decisions = lifted, "all decisions lifted by the operator");
         lifted
     }

@@ -1,10 +1,8 @@
 //! What is read of the metrics by others than scrapers.
 
-use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::{ByReason, Metrics};
-use crate::observe::kernel::Kernel;
 
 impl Metrics {
     /// Connections accepted since the start.
@@ -15,17 +13,6 @@ impl Metrics {
     /// What was refused since the start, by reason; those that never were are left out unless they are usual.
     pub fn rejections(&self) -> Vec<(Reason, u64)> {
         self.0.rejections.all()
-    }
-
-    /// Packets that the kernel plane judged since it was loaded; nothing without one. Takes system calls.
-    pub fn kernel_packets(&self) -> Vec<(Reason, Family, u64)> {
-        self.0.kernel.get().map(|kernel| kernel.counters()).unwrap_or_default()
-    }
-
-    /// Whether the kernel plane enforces now. Takes system calls.
-    pub fn kernel_state(&self) -> Kernel {
-        let unwanted = || Kernel { present: false, text: "no [edge] interfaces are configured".to_owned() };
-        self.0.kernel.get().map_or_else(unwanted, |kernel| kernel.state())
     }
 }
 
@@ -42,12 +29,11 @@ impl ByReason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::kernel::tests::Fake;
 
     #[test]
     fn counts_are_read_back() {
         let metrics = Metrics::new();
-        assert_eq!((metrics.connections_accepted(), metrics.kernel_packets()), (0, vec![]));
+        assert_eq!(metrics.connections_accepted(), 0);
         assert!(
             metrics.rejections().contains(&(Reason::Relay, 0)) && metrics.rejections().iter().all(|(_, n)| *n == 0)
         );
@@ -55,11 +41,9 @@ mod tests {
         metrics.rejected(Reason::Relay);
         // Not one of the usual ones.
         metrics.rejected(Reason::Clean);
-        metrics.kernel(Box::new(Fake));
         for expected in [(Reason::Relay, 1), (Reason::Clean, 1), (Reason::Harvest, 0)] {
             assert!(metrics.rejections().contains(&expected), "{expected:?}");
         }
         assert_eq!(metrics.connections_accepted(), 1);
-        assert_eq!(metrics.kernel_packets().len(), 2);
     }
 }

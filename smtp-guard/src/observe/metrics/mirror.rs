@@ -1,0 +1,138 @@
+//! Gauges of what is so now: read out of the parts at each scrape, where `status` reads them as well.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::Metrics;
+use crate::blocklist::{Read, State};
+use crate::observe::status::{Bans, Running};
+
+/// Whoever knows the parts, once the guard is put together.
+pub(super) type Mirrored = Arc<OnceLock<Weak<dyn Running>>>;
+
+#[derive(Debug)]
+pub(super) struct Mirror(pub(super) Mirrored);
+
+impl Metrics {
+    /// Shows what `running` knows, as long as it is there. Only the first call counts.
+    pub fn mirror(&self, running: Weak<dyn Running>) {
+        let _ = self.0.mirrored.set(running);
+    }
+}
+
+impl Collector for Mirror {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(running) = self.0.get().and_then(Weak::upgrade) else { return Ok(()) };
+        let (Bans { all, networks }, recipients, configuration) =
+            (running.bans(), running.recipients(), running.configuration());
+        let since = configuration.since.as_ms() / 1000;
+        let gauges = [
+            ("connections_active", "Connections open now", number(running.connections())),
+            ("bans_active", "Bans in force now, of sources and networks", number(all)),
+            ("network_bans_active", "Bans of networks in force now", number(networks)),
+            ("recipients_known", "Entries of the recipient table", number(recipients.known.unwrap_or_default())),
+            (
+                "catch_all_domains",
+                "Domains of which the backend takes any recipient, so that unknown ones can't be told apart",
+                number(recipients.catch_all.len() as u64),
+            ),
+            (
+                "config_generation",
+                "Generation of the configuration in force, counted from 1 at the start",
+                number(configuration.generation),
+            ),
+            (
+                "config_applied_timestamp_seconds",
+                "When the configuration in force was applied, in seconds since 1970",
+                since,
+            ),
+        ];
+        for (name, help, value) in gauges {
+            ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let certificates = running.certificates(crate::clock::wall());
+        let days = certificates.iter().map(|certificate| (certificate.file.as_str(), certificate.days));
+        let help = "Whole days until our certificate ends; below zero it has ended";
+        family(&mut encoder, "tls_certificate_days", help, "file", days)?;
+        let states = running.blocklists();
+        let of = |value: fn(&Read) -> i64| {
+            states.iter().map(move |State { name, read, .. }| (name.as_str(), read.as_ref().map_or(0, value)))
+        };
+        let entries = of(|read| number(read.entries as u64));
+        family(&mut encoder, "blocklist_entries", "Entries in force, by block list", "list", entries)?;
+        let refused = of(|read| number(read.refused as u64));
+        family(&mut encoder, "blocklist_refused", "Entries of the file that were refused", "list", refused)?;
+        let help = "When the block list was last read, in seconds since 1970-01-01 UTC";
+        let last = of(|read| read.at.as_ms() / 1000);
+        family(&mut encoder, "blocklist_last_success_timestamp_seconds", help, "list", last)
+    }
+}
+
+/// One gauge for each of `values`, by its label; a family without any isn't announced.
+fn family<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: impl Iterator<Item = (&'a str, i64)>,
+) -> fmt::Result {
+    let mut values = values.peekable();
+    if values.peek().is_none() {
+        return Ok(());
+    }
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (value_of, value) in values {
+        ConstGauge::new(value).encode(family.encode_family(&[(label, value_of)])?)?;
+    }
+    Ok(())
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::WallTime;
+    use crate::observe::status::tests::Fake;
+
+    #[track_caller]
+    fn check(running: Fake, line: &str) {
+        let (metrics, running) = (Metrics::new(), Arc::new(running) as Arc<dyn Running>);
+        metrics.mirror(Arc::downgrade(&running));
+        let text = metrics.encode();
+        assert!(text.lines().any(|other| other == line), "no {line:?} in\n{text}");
+        drop(running);
+        assert!(!metrics.encode().contains(line), "nobody is there to say so");
+    }
+
+    #[test]
+    fn what_is_so_now_is_read_at_the_scrape() {
+        let read =
+            Read { at: WallTime::from_ms(7500), format: "netset".to_owned(), entries: 5, refused: 2, skipped: 0 };
+        let list = |read| Fake {
+            blocklists: vec![State { name: "drop".to_owned(), file: "/d".into(), read, error: None }],
+            ..Fake::default()
+        };
+        check(Fake { connections: 3, ..Fake::default() }, "smtp_guard_connections_active 3");
+        check(Fake { bans: Bans { all: 7, networks: 2 }, ..Fake::default() }, "smtp_guard_bans_active 7");
+        check(Fake { bans: Bans { all: 7, networks: 2 }, ..Fake::default() }, "smtp_guard_network_bans_active 2");
+        check(Fake { known: Some(7), ..Fake::default() }, "smtp_guard_recipients_known 7");
+        check(Fake::default(), "smtp_guard_recipients_known 0");
+        let catch_all = vec!["example.org".to_owned()];
+        check(Fake { catch_all, ..Fake::default() }, "smtp_guard_catch_all_domains 1");
+        check(Fake::default(), "smtp_guard_config_generation 1");
+        check(Fake::default(), "smtp_guard_config_applied_timestamp_seconds 9");
+        check(Fake::default(), "smtp_guard_tls_certificate_days{file=\"/c.pem\"} -1");
+        check(list(Some(read.clone())), "smtp_guard_blocklist_entries{list=\"drop\"} 5");
+        check(list(Some(read.clone())), "smtp_guard_blocklist_refused{list=\"drop\"} 2");
+        check(list(Some(read)), "smtp_guard_blocklist_last_success_timestamp_seconds{list=\"drop\"} 7");
+        check(list(None), "smtp_guard_blocklist_entries{list=\"drop\"} 0");
+    }
+}
