@@ -338,6 +338,7 @@ impl Keeper {
         }
         self.sweep_accounts(&both);
         self.ledger.sweep(both.instant);
+        self.count_evicted();
         self.sweeps = self.sweeps.wrapping_add(1);
         self.marks.sweep(both.instant, self.sweeps);
         if both.instant.since(self.written) >= persist::WRITE {

@@ -77,12 +77,16 @@ pub fn pardon(ledger: &mut Ledger, marks: &Marks, key: Key, why: Lifted) -> Effe
     Effect::Lift { key, why }
 }
 
-/// Takes the marks off sources that had to make room in `ledger` since the last call: how many those were, and how many reports
-/// found no room.
+/// Takes the marks off sources that had to make room in `ledger` since the last call, or whose history has lapsed: how many had
+/// to make room, and how many reports found none.
 pub fn clear(ledger: &mut Ledger, marks: &Marks) -> (usize, u64) {
     let evicted = ledger.take_evicted();
     for source in &evicted {
         marks.forget(*source, false);
+    }
+    // Its deferral goes on, and it may have a new history.
+    for source in ledger.take_lapsed() {
+        marks.history(source, ledger.is_familiar(source));
     }
     (evicted.len(), ledger.take_not_admitted())
 }
@@ -206,6 +210,35 @@ mod tests {
         let asked = report(&mut ledger, &marks, STRANGER, trap, later, false, |_| false);
         assert_eq!(banned(&asked), [Key::Source(STRANGER)]);
         assert!(!marks.of(STRANGER, later).familiar);
+    }
+
+    /// A message at 0, then `meanwhile`, a sweep of the ledger at `seconds`: whether the source is a friend still, and whether
+    /// the ledger knows it.
+    #[track_caller]
+    fn check_lapse(seconds: u64, meanwhile: impl FnOnce(&mut Ledger, &Marks), familiar: bool, known: bool) {
+        let (mut ledger, marks) = (ledger(10), Marks::default());
+        report(&mut ledger, &marks, STRANGER, Conduct::MessageAccepted, at(0), false, |_| false);
+        meanwhile(&mut ledger, &marks);
+        ledger.sweep(at(seconds));
+        assert_eq!(clear(&mut ledger, &marks), (0, 0), "nobody made room");
+        assert_eq!((marks.of(STRANGER, at(seconds)).familiar, !ledger.is_empty()), (familiar, known));
+        assert_eq!(ledger.take_lapsed(), []);
+    }
+
+    #[test]
+    fn a_history_that_lapses_in_silence_leaves_no_mark() {
+        const DAY: u64 = 24 * 3600;
+        let again = |conduct: Conduct, seconds| {
+            move |ledger: &mut Ledger, marks: &Marks| {
+                assert_eq!(report(ledger, marks, STRANGER, conduct, at(seconds), false, |_| false), []);
+            }
+        };
+        check_lapse(29 * DAY, |_, _| {}, true, true);
+        check_lapse(31 * DAY, |_, _| {}, false, false);
+        // It was there when it lapsed, and what it did is remembered.
+        check_lapse(31 * DAY, again(unknown(0), 31 * DAY), false, true);
+        check_lapse(31 * DAY, again(Conduct::MessageAccepted, 31 * DAY), true, true);
+        check_lapse(31 * DAY, |_, marks| marks.defer(STRANGER, at(32 * DAY)), false, false);
     }
 
     #[test]

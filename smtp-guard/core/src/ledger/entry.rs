@@ -118,9 +118,15 @@ impl History {
 }
 
 impl Entry {
-    /// Lets time pass: what is older than `window` is forgotten.
-    pub(super) fn expire(&mut self, now: Instant, window: Duration, ban_memory: Duration) {
+    /// Lets time pass: what is older than `window` is forgotten. `true`: its history has lapsed by that.
+    pub(super) fn expire(&mut self, now: Instant, window: Duration, ban_memory: Duration) -> bool {
+        let was_known = self.history.is_known();
         self.history.turn(now, window);
+        self.expire_record(now, window, ban_memory);
+        was_known && !self.history.is_known()
+    }
+
+    fn expire_record(&mut self, now: Instant, window: Duration, ban_memory: Duration) {
         let Some(record) = &mut self.record else { return };
         if now.since(self.last) >= window {
             record.offences.clear();

@@ -70,6 +70,8 @@ pub struct Ledger {
     networks: Networks,
     digests: Digests,
     evicted: Vec<Source>,
+    /// Whose history of accepted mail has lapsed, with its entry or without.
+    lapsed: Vec<Source>,
     not_admitted: u64,
     changed: HashSet<Source>,
 }
@@ -128,6 +130,7 @@ impl Ledger {
             networks: Networks::default(),
             digests: Digests::default(),
             evicted: Vec::new(),
+            lapsed: Vec::new(),
             not_admitted: 0,
             changed: HashSet::new(),
         }
@@ -336,6 +339,11 @@ impl Ledger {
         std::mem::take(&mut self.evicted)
     }
 
+    /// Sources whose history has lapsed since the last call. Some may have begun another one meanwhile.
+    pub fn take_lapsed(&mut self) -> Vec<Source> {
+        std::mem::take(&mut self.lapsed)
+    }
+
     /// Reports that found no room since the last call.
     pub fn take_not_admitted(&mut self) -> u64 {
         std::mem::take(&mut self.not_admitted)
@@ -389,7 +397,9 @@ impl Ledger {
         let entry = self.entries.entry(source).or_default();
         let place = (entry.class(limit), entry.last, source);
         leave(&mut self.order, &mut self.friends, place);
-        entry.expire(now, self.rule.window, self.rule.ban_max);
+        if entry.expire(now, self.rule.window, self.rule.ban_max) {
+            self.lapsed.push(source);
+        }
         entry.last = now.max(entry.last);
         true
     }
@@ -414,7 +424,9 @@ impl Ledger {
         let Some(entry) = self.entries.get_mut(&source) else { return };
         let place = (entry.class(limit), entry.last, source);
         leave(&mut self.order, &mut self.friends, place);
-        entry.expire(now, self.rule.window, self.rule.ban_max);
+        if entry.expire(now, self.rule.window, self.rule.ban_max) {
+            self.lapsed.push(source);
+        }
         if entry.record.is_none() && !entry.history.is_known() {
             self.entries.remove(&source);
             self.changed.insert(source);
