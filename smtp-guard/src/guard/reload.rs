@@ -12,6 +12,7 @@ use super::{EARLIER, Guard, kernel};
 use crate::config::{self, Change, Config, ConfigError};
 use crate::descriptors::Budget;
 use crate::edge::EdgeError;
+use crate::events::What;
 use crate::facts;
 use crate::facts::recipients::{KnownRecipients, RecipientsError};
 use crate::observe::attempt::Candidate;
@@ -222,7 +223,8 @@ impl Guard {
         let (known, renewed) = known(before, &config)?;
         let snapshot = Arc::new(before.snapshot.next(config, known));
         let budget = Budget::with_open(snapshot.config(), self.open);
-        let generation = Generation::build(snapshot, budget.plan, Some(before), &self.shared.metrics)?;
+        let generation =
+            Generation::build(snapshot, budget.plan, Some(before), &self.shared.metrics, &self.shared.events)?;
         Ok(Prepared { generation, budget, renewed, changes })
     }
 
@@ -261,6 +263,15 @@ impl Guard {
     /// Tells log, metrics and `status` what came of a reload.
     fn tell(&self, result: &Result<Reloaded, ReloadError>) {
         let error = result.as_ref().err().map(ReloadError::text);
+        let what = match result {
+            Ok(Reloaded { generation, changes, .. }) => {
+                let (waiting, live): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.restart.is_some());
+                let keys = |changes: Vec<&Change>| changes.into_iter().map(|change| change.key.clone()).collect();
+                What::Reloaded { generation: *generation, changed: keys(live), waiting: keys(waiting) }
+            }
+            Err(error) => What::ReloadRefused { error: error.text().lines().next().unwrap_or_default().to_owned() },
+        };
+        self.shared.events.publish(crate::clock::wall(), what);
         match result {
             Ok(Reloaded { generation, changes, warnings, .. }) => {
                 let live: Vec<_> =
