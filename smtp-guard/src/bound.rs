@@ -43,6 +43,8 @@ bounds! {
     DnsRecords = "dns_records", "records kept of one answer of DNS: the rest is left out";
     DropLines = "drop_lines", "log lines a second about dropped packets: lines are left out";
     DropSources = "drop_sources", "sources whose dropped packets are told apart: another source is forgotten";
+    EventBus = "event_bus", "events that are kept for followers: a follower that is too slow misses the oldest";
+    EventFollowers = "event_followers", "followers of events at once: the newcomer hears 503";
     Handshakes = "handshakes", "TLS handshakes under way: the client is closed";
     KernelBans = "kernel_bans", "bans in the kernel's map: the ban is in force in user space only";
     KernelLists = "kernel_lists", "entries of the kernel's block lists: the old lists stay";

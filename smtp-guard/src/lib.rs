@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod descriptors;
 pub mod edge;
+pub mod events;
 pub mod facts;
 pub mod feedback;
 pub mod file;

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,15 +13,18 @@ use std::time::Duration;
 
 use smtp_guard::addr::Ipv6Prefix;
 use smtp_guard::blocklist::State;
+use smtp_guard::bound::Bound;
 use smtp_guard::cli::admin_client::AdminClient;
 use smtp_guard::clock::{Instant, WallTime};
 use smtp_guard::config::{Config, Limits};
 use smtp_guard::decision::{Decision, Entry, Explanation, Imported, Kept};
 use smtp_guard::edge::events::Sample;
+use smtp_guard::events::{Bus, KEPT, What};
 use smtp_guard::key::Who;
 use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
 use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
 use smtp_guard::observe::drops::Drops;
+use smtp_guard::observe::follow::{FOLLOWERS, Follow, Line};
 use smtp_guard::observe::metrics::Metrics;
 use smtp_guard::observe::reload::Reloaded;
 use smtp_guard::observe::status::{About, Bans, Certificate, Configuration, Kernel, Recipients, Running, Server};
@@ -210,6 +213,7 @@ struct Guard {
     directory: tempfile::TempDir,
     metrics: Metrics,
     running: Arc<One>,
+    events: Bus,
     drops: Arc<Drops>,
     _runtime: tokio::runtime::Runtime,
 }
@@ -221,10 +225,13 @@ impl Guard {
         let metrics = Metrics::new();
         let drops = Arc::new(Drops::new(Ipv6Prefix::default(), metrics.clone()));
         let running = Arc::new(One::default());
+        let counted = metrics.clone();
+        let events = Bus::new(move || counted.bound_reached(Bound::EventBus));
         let about = About {
             started: smtp_guard::clock::now(),
             running: Arc::clone(&running) as Arc<dyn Running>,
             metrics: metrics.clone(),
+            events: events.clone(),
             bounds: metrics.bounds().clone(),
             store: smtp_guard::store::State::default(),
             drops: Arc::clone(&drops),
@@ -234,7 +241,7 @@ impl Guard {
             Socket::bind(&directory.path().join("admin.sock")).unwrap()
         };
         runtime.spawn(admin::serve(socket, Ledger::default(), about, 16));
-        Self { directory, metrics, running, drops, _runtime: runtime }
+        Self { directory, metrics, running, events, drops, _runtime: runtime }
     }
 
     fn socket(&self) -> PathBuf {
@@ -305,6 +312,85 @@ fn the_live_view_is_the_guards() {
     assert!(live.rejections.iter().any(|counted| counted.reason == "relay" && counted.count == 1), "{live:?}");
     assert_eq!((live.packets.as_slice(), live.bans[0].source.as_str()), ([].as_slice(), "192.0.2.1"));
     assert_eq!((live.drops.sources[0].reason.as_str(), live.drops.sources[0].packets), ("operator", 9));
+}
+
+/// The numbers of the events that `client` is shown by `asked`, at most `most`, and how many were missed.
+fn shown(client: &AdminClient, asked: Follow, most: usize) -> (Vec<u64>, u64) {
+    let (mut numbers, mut missed) = (Vec::new(), 0);
+    let enough = client.events(asked, |line| {
+        match line {
+            Line::Event(event) => numbers.push(event.number),
+            Line::Lost { lost } => missed += lost,
+        }
+        if numbers.len() < most { Ok(()) } else { Err(std::io::Error::other("enough").into()) }
+    });
+    assert!(enough.is_ok() || numbers.len() == most, "{enough:?}");
+    (numbers, missed)
+}
+
+fn happen(events: &Bus, times: u64) {
+    for _ in 0..times {
+        events.publish(WallTime::from_ms(0), What::UserReleased { user: String::from("ann") });
+    }
+}
+
+#[test]
+fn events_are_shown_and_followed() {
+    let guard = Guard::start();
+    let (client, kept) = (guard.client(), KEPT as u64);
+    let (now, all) = (Follow::default(), usize::MAX);
+    assert_eq!(shown(&client, now, all), (vec![], 0));
+    happen(&guard.events, kept + 5);
+    assert_eq!(shown(&client, now, all), ((6..=kept + 5).collect(), 0));
+    assert_eq!(shown(&client, Follow { after: Some(kept + 2), ..now }, all), ((kept + 3..=kept + 5).collect(), 0));
+    assert_eq!(shown(&client, Follow { after: Some(2), ..now }, 1), (vec![6], 3), "it came too late for some");
+    let follow = Follow { follow: true, after: None };
+    assert_eq!(shown(&client, follow, 10), ((kept - 4..=kept + 5).collect(), 0));
+    let after = Some(kept + 5);
+    let (follower, events) = (guard.client(), guard.events.clone());
+    let waiting = std::thread::spawn(move || shown(&follower, Follow { follow: true, after }, 3));
+    happen(&events, 3);
+    assert_eq!(waiting.join().unwrap(), (vec![kept + 6, kept + 7, kept + 8], 0));
+    check(&guard, "GET /events?after=x", "", 400, "");
+}
+
+/// Asks to follow and reads nothing yet.
+fn follow(guard: &Guard) -> UnixStream {
+    let mut stream = UnixStream::connect(guard.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(b"GET /events?follow=true&after=0 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    stream
+}
+
+#[test]
+fn a_follower_that_does_not_read_misses_events_and_there_are_only_a_few_followers() {
+    let guard = Guard::start();
+    let mut followers: Vec<_> = (0..FOLLOWERS).map(|_| follow(&guard)).collect();
+    check(&guard, "GET /events?follow=true", "", 503, "no room for more");
+    let times = 40 * KEPT as u64;
+    happen(&guard.events, times);
+    let (mut seen, mut lost, mut rest) = (0, 0, String::new());
+    let mut slow = std::io::BufReader::new(followers.remove(0));
+    while seen + lost < times {
+        rest.clear();
+        assert!(slow.read_line(&mut rest).unwrap() > 0, "{seen} {lost}");
+        // The rest is how HTTP says where a part begins.
+        match serde_json::from_str::<Line>(&rest) {
+            Ok(Line::Event(event)) => {
+                seen += 1;
+                assert_eq!(event.number, seen + lost);
+            }
+            Ok(Line::Lost { lost: more }) => lost += more,
+            Err(_) => {}
+        }
+    }
+    assert_eq!(seen + lost, times);
+    assert!(lost > 0);
+    let reached: Vec<_> = guard.metrics.bounds().view().into_iter().map(|bound| bound.name).collect();
+    assert_eq!(reached, ["event_bus", "event_followers"]);
 }
 
 /// What `client` would never send: `request` is answered with `status`, and with JSON whose error holds `error`.

@@ -111,6 +111,22 @@ const RULES: &[Rule] = &[
         reason: "a list's replies are judged without I/O",
     },
     Rule {
+        place: "smtp-guard/src/events/",
+        words: &[
+            "crate::session",
+            "crate::relay",
+            "crate::feedback",
+            "crate::edge",
+            "crate::store",
+            "crate::observe",
+            "crate::cli",
+            "tracing::",
+            "clock::now",
+            "clock::wall",
+        ],
+        reason: "the bus knows neither who tells nor who hears",
+    },
+    Rule {
         place: "smtp-guard/src/observe/",
         words: &["crate::feedback"],
         reason: "what is observed is a decision, not who makes it",

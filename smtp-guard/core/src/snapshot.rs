@@ -169,3 +169,34 @@ impl Learned {
         before.get(server).map(String::as_str) != Some(words)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a generation hands on to the next, and what it doesn't.
+    #[test]
+    fn what_was_found_out_stays_and_what_was_configured_changes() {
+        let digests = Digests::new([7; 16]);
+        let mut config = Config::builtin();
+        config.relay.domains = vec!["Example.org".to_owned()];
+        config.exempt = ["192.0.2.1/32".parse().unwrap()].into_iter().collect();
+        let known = KnownRecipients::read("a@example.org\n".as_bytes(), 100).unwrap();
+        let first = Snapshot::new(Arc::new(config.clone()), Some(known)).with_digests(digests);
+        first.learned().set_catch_alls(BTreeSet::from(["example.org".to_owned()]));
+        config.relay.domains = vec!["example.net".to_owned()];
+        config.exempt = NetSet::default();
+        let second = first.next(Arc::new(config), first.known_table());
+        assert_eq!([first.generation(), second.generation()], [1, 2]);
+        for snapshot in [&first, &second] {
+            assert_eq!(snapshot.digest("a@example.org"), digests.of("a@example.org"));
+            assert!(snapshot.learned().catch_alls().contains("example.org"));
+            assert_eq!(snapshot.known().map(|known| known.len()), Some(1));
+        }
+        assert!(first.domains.contains("example.org") && !second.domains.contains("example.org"));
+        let source = first.source([192, 0, 2, 1].into());
+        assert_eq!(source, Source::v4(0xc000_0201));
+        let exempt = |snapshot: &Snapshot| snapshot.untouchable().touches(source, Default::default());
+        assert_eq!([exempt(&first), exempt(&second)], [true, false]);
+    }
+}

@@ -18,6 +18,7 @@ use crate::decision::{Decision, Explanation, Imported, Kept};
 use crate::key::Who;
 use crate::observe::admin::{Add, Deleted, Failure, Hold, Import};
 use crate::observe::attempt::{Attempt, Rehearsal};
+use crate::observe::follow::{Follow, Line};
 use crate::observe::live::Live;
 use crate::observe::reload::{Reload, Reloaded};
 use crate::observe::status::Status;
@@ -31,6 +32,9 @@ const MANY: Duration = Duration::from_secs(60);
 const LOOKUPS: Duration = Duration::from_secs(125);
 /// Bytes of an answer: a million decisions take less.
 const ANSWER: usize = 512 << 20;
+
+/// Bytes of one event.
+const LINE: usize = 1 << 20;
 
 /// Asks the guard that listens on one socket.
 #[derive(Clone, Debug)]
@@ -124,6 +128,47 @@ impl AdminClient {
     /// POST /try
     pub fn attempt(&self, attempt: &Attempt) -> anyhow::Result<Rehearsal> {
         self.ask_within(LOOKUPS, Method::POST, "/try", Some(attempt))
+    }
+
+    /// GET /events: `each` gets the lines as they come, until the guard ends the answer. Waits for ever.
+    pub fn events(&self, asked: Follow, mut each: impl FnMut(Line) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let after = asked.after.map(|after| format!("&after={after}")).unwrap_or_default();
+        let request = Request::builder()
+            .uri(format!("/events?follow={}{after}", asked.follow))
+            .header(header::HOST, "smtp-guard")
+            .body(Full::new(Bytes::new()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            let _connection = tokio::spawn(connection);
+            let response = sender.send_request(request).await.context("the guard broke off")?;
+            let status = response.status();
+            let mut body = response.into_body();
+            if !status.is_success() {
+                let bytes = Limited::new(body, ANSWER).collect().await.map_err(|error| anyhow!("{error}"))?.to_bytes();
+                match serde_json::from_slice::<Failure>(&bytes) {
+                    Ok(failure) => bail!("{}", failure.error),
+                    Err(_) => bail!("the guard answered {status}"),
+                }
+            }
+            let mut rest = Vec::new();
+            // An error is how the end of a connection looks that the guard closes.
+            while let Some(Ok(frame)) = body.frame().await {
+                let Ok(part) = frame.into_data() else { continue };
+                rest.extend_from_slice(&part);
+                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<_> = rest.drain(..=end).collect();
+                    if line.len() > 1 {
+                        each(serde_json::from_slice(&line).context("the guard's answer isn't understood")?)?;
+                    }
+                }
+                if rest.len() > LINE {
+                    bail!("a line of the guard's answer is too long");
+                }
+            }
+            Ok(())
+        })
     }
 
     fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> anyhow::Result<T> {

@@ -79,6 +79,16 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What happened: bans, deferrals, refusals, messages, held users, reloads, backends, block lists, the kernel plane
+    ///
+    /// The guard keeps the last 1,024 events. With --follow at most four commands at once.
+    Events {
+        /// Show the last 10, and go on with what happens until interrupted
+        #[arg(long, short)]
+        follow: bool,
+        #[command(flatten)]
+        json: Json,
+    },
     /// What is known of an address or a user: whether and why it is blocked or held, until when, and how to lift it
     Explain {
         /// An IPv4 or IPv6 address, an IPv6 prefix as `decisions list` shows it, or the name of a user who logs in

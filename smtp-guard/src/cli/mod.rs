@@ -7,6 +7,7 @@ mod attempt;
 mod blocklists;
 mod desk;
 mod edge;
+mod events;
 mod explain;
 mod export;
 mod import;
@@ -146,6 +147,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             let status = client(file)?.status()?;
             Ok(output::show(json.json, &status, || output::status(&status))?)
         }
+        Command::Events { follow, json } => Ok(events::events(&client(file)?, follow, json.json)?),
         Command::Top { json: true, .. } => Ok(top::json(&client(file)?)?),
         Command::Top { interval, json: false } => Ok(top::view(client(file)?, interval)?),
         Command::Explain { subject: Subject::User(user), json } => {

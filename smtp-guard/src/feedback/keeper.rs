@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::decision::{Ban, Origin};
 use crate::edge::bans::{Applied, AppliedNetworks, BanTable};
 use crate::edge::{EdgeError, Refreshed};
+use crate::events::What;
 use crate::gate::{self, Lifted};
 use crate::key::{Key, Net};
 use crate::ledger::Ledger;
@@ -310,7 +311,9 @@ impl Keeper {
         }
         for displaced in displaced {
             self.meter.bound_reached(Bound::Bans);
-            self.decisions.remove(&displaced.into());
+            if let Some(ban) = self.decisions.remove(&displaced.into()) {
+                self.tell_ended(&[(ban, Lifted::Room)]);
+            }
             tracing::warn!(source = self.text(displaced.into()), "the ban that ended soonest made room for a new one");
         }
     }
@@ -327,11 +330,12 @@ impl Keeper {
         }
         self.take_from_store(&both);
         self.meter.store(self.store.trouble().is_none());
-        for key in self.table.sweep(both.instant) {
-            if let Some(ban) = self.decisions.remove(&key) {
-                tracing::info!(source = self.text(key), reason = ban.reason.label(), "ban ended");
-            }
+        let over = self.table.sweep(both.instant).into_iter();
+        let ended: Vec<_> = over.filter_map(|key| Some((self.decisions.remove(&key)?, Lifted::Over))).collect();
+        for (ban, _) in &ended {
+            tracing::info!(source = self.text(ban.key), reason = ban.reason.label(), "ban ended");
         }
+        self.tell_ended(&ended);
         // After it: what is over must not be put into a plane that was loaded.
         self.follow_kernel(&both);
         for key in std::mem::take(&mut self.unsaved) {
@@ -358,16 +362,23 @@ impl Keeper {
         match &self.kernel {
             Ok(Refreshed::Anew) => {
                 tracing::warn!(bans = self.decisions.len(), "the kernel plane was loaded: it gets the bans in force");
+                self.meter.tell(What::Kernel { loaded: true, text: "it gets the bans in force".to_owned() });
                 let bans = self.decisions.values().map(|ban| (ban.clone(), both.instant_at(ban.until)));
                 self.put_all(bans.collect(), both.instant);
                 self.adopt(both);
             }
             now if *now == before => {}
-            Ok(Refreshed::Gone) => tracing::warn!(
-                "the kernel plane is not loaded any more: bans are enforced in user space until it is loaded again"
-            ),
+            Ok(Refreshed::Gone) => {
+                tracing::warn!(
+                    "the kernel plane is not loaded any more: bans are enforced in user space until it is loaded again"
+                );
+                self.meter.tell(What::Kernel { loaded: false, text: "it is not loaded any more".to_owned() });
+            }
             Ok(Refreshed::Same) => {}
-            Err(error) => tracing::error!(error, "the kernel plane can't be used: bans are enforced in user space"),
+            Err(error) => {
+                tracing::error!(error, "the kernel plane can't be used: bans are enforced in user space");
+                self.meter.tell(What::Kernel { loaded: false, text: error.clone() });
+            }
         }
     }
 

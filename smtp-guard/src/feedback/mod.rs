@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use crate::bound::Bound;
 use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept};
 use crate::edge::bans::BanTable;
+use crate::events::What;
 use crate::key::Who;
 use crate::marks::Marks;
 use crate::offence::Report;
@@ -39,7 +40,7 @@ const DISK: Duration = Duration::from_secs(2);
 /// How often expired bans are swept and unsaved ones are tried again.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// What is counted, implemented over the metrics.
+/// What is counted and told, implemented over metrics and event bus.
 pub trait Meter: Send + Sync + 'static {
     /// A report, by its kind.
     fn offence(&self, label: &'static str);
@@ -49,6 +50,8 @@ pub trait Meter: Send + Sync + 'static {
     fn deferral(&self, reason: Reason);
     /// A user is held by the operator.
     fn user_held(&self, reason: Reason);
+    /// Something happened that subscribers want to know of.
+    fn tell(&self, what: What);
     /// Whether the store is written.
     fn store(&self, well: bool);
     /// A report that found the channel full.

@@ -41,6 +41,10 @@ impl Meter for Counted {
     fn user_held(&self, reason: Reason) {
         self.note(format!("held {}", reason.label()));
     }
+    fn tell(&self, what: What) {
+        let told = serde_json::to_value(&what).unwrap();
+        self.note(format!("told {}", told["event"].as_str().unwrap()));
+    }
     fn store(&self, _well: bool) {}
     fn report_dropped(&self) {
         self.note("dropped");

@@ -1,14 +1,15 @@
-//! What the ledger's task counts, in the metrics.
+//! What the ledger's task counts and tells, in metrics and event bus.
 
 use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
 use crate::bound::Bound;
+use crate::events::{Bus, What};
 use crate::feedback::Meter;
 use crate::observe::metrics::Metrics;
 
-pub(super) struct Counted(pub(super) Metrics);
+pub(super) struct Counted(pub(super) Metrics, pub(super) Bus);
 
 impl Meter for Counted {
     fn offence(&self, label: &'static str) {
@@ -25,6 +26,10 @@ impl Meter for Counted {
 
     fn deferral(&self, reason: Reason) {
         self.0.deferral(reason);
+    }
+
+    fn tell(&self, what: What) {
+        self.1.publish(crate::clock::wall(), what);
     }
 
     fn store(&self, well: bool) {

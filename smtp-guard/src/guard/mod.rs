@@ -18,6 +18,7 @@ use crate::config::{Change, Config, ConfigError};
 use crate::descriptors::{self, Budget};
 use crate::edge::KernelPlane;
 use crate::edge::bans::{BanTable, KernelBans};
+use crate::events::{self, Bus};
 use crate::facts;
 use crate::feedback;
 use crate::observe::admin;
@@ -116,20 +117,23 @@ pub async fn serve<C: admin::Control>(
     let plane = kernel::open(&config);
 
     let metrics = Metrics::new();
+    metrics.bounds().limit(bound::Bound::EventBus, events::KEPT as u64);
+    let counted = metrics.clone();
+    let events = Bus::new(move || counted.bound_reached(bound::Bound::EventBus));
     let drops = Arc::new(Drops::new(config.limits.ipv6_prefix, metrics.clone()));
     let mut side = JoinSet::new();
     side.spawn(kernel::sweep(Arc::clone(&plane)));
     let kernel_bans = Arc::clone(&plane) as Arc<dyn KernelBans>;
     let bans = Arc::new(BanTable::new(Some(kernel_bans), config.edge.max_sources as usize));
     let snapshot = Arc::new(Snapshot::new(Arc::new(config), known).with_digests(digests));
-    let meter = Arc::new(meter::Counted(metrics.clone()));
+    let meter = Arc::new(meter::Counted(metrics.clone(), events.clone()));
     let (feedback, feedback_task) = feedback::start(Arc::clone(&snapshot), Arc::clone(&bans), Box::new(store), meter);
     // What is open by now stays open.
     let open = descriptors::open();
     let budget = Budget::with_open(snapshot.config(), open);
     let warnings: Vec<_> = snapshot.config().warnings().into_iter().chain(budget.warning()).collect();
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let shared = Shared::new(snapshot, feedback, metrics.clone(), bans, &budget.plan)?;
+    let shared = Shared::new(snapshot, feedback, metrics.clone(), events.clone(), bans, &budget.plan)?;
     let observed = Arc::new(kernel::Observed::new(Arc::clone(&plane), &shared));
     metrics.kernel(Arc::clone(&observed) as Arc<dyn KernelStats>);
     kernel::watch(&plane, &shared, &drops)?;
@@ -170,6 +174,7 @@ pub async fn serve<C: admin::Control>(
         started: crate::clock::now(),
         running,
         metrics: metrics.clone(),
+        events,
         bounds: metrics.bounds().clone(),
         store: store_state,
         drops,
@@ -212,12 +217,8 @@ impl Guard {
 
     /// Waits for the sessions under way, as long as `drain` says. How many were cut off.
     async fn close(&self) -> usize {
-        let drain = self.shared.current().config().drain;
-        // A reload under way ends first: it may have opened doors.
-        let parts = self.parts.lock().await;
-        let cut_off = relay::drained(&self.shared, drain).await;
-        drop(parts);
-        cut_off
+        // A reload under way isn't waited for: a file may stall it, and what it opens finds that the guard stops.
+        relay::drained(&self.shared, self.shared.current().config().drain).await
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {

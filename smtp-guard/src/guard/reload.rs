@@ -12,13 +12,14 @@ use super::{EARLIER, Guard, kernel};
 use crate::config::{self, Change, Config, ConfigError};
 use crate::descriptors::Budget;
 use crate::edge::EdgeError;
+use crate::events::What;
 use crate::facts;
 use crate::facts::recipients::{KnownRecipients, RecipientsError};
 use crate::observe::attempt::Candidate;
 use crate::observe::http::{Http, HttpError};
 use crate::observe::reload::Reloaded;
 use crate::observe::status::LastReload;
-use crate::relay::{BindError, Bound, Generation, StartError};
+use crate::relay::{BindError, Generation, StartError};
 use crate::snapshot::Known;
 
 /// Why nothing has changed.
@@ -49,6 +50,16 @@ impl ReloadError {
             Self::Config(ConfigError::Bad(report)) => report.render(false),
             other => other.to_string(),
         }
+    }
+}
+
+/// The HTTP endpoint of `config`, if it is another one than that of `before`. One that is on the same port can't be bound beside
+/// that: it is, when that has ended.
+async fn bind_http(before: &Config, config: &Config) -> Result<Option<Http>, HttpError> {
+    let same_port = |address: &SocketAddr| before.metrics.listen.is_some_and(|old| old.port() == address.port());
+    match config.metrics.listen.filter(|_| config.metrics != before.metrics) {
+        Some(address) if !same_port(&address) => Http::bind(address).await.map(Some),
+        _ => Ok(None),
     }
 }
 
@@ -94,19 +105,33 @@ impl Guard {
         let mut warnings: Vec<_> = config.warnings().into_iter().chain(budget.warning()).collect();
         let is_new = |address: SocketAddr| !parts.doors.configured().any(|open| open == address);
         let new: Vec<_> = config.listen.iter().filter(|listen| is_new(listen.address)).cloned().collect();
-        let bound = Bound::bind(&new)?;
-        let http = match config.metrics.listen.filter(|_| config.metrics != before.config().metrics) {
-            Some(address) => Some(Http::bind(address).await?),
-            None => None,
+        let bound = parts.doors.bind(&new)?;
+        let http = match bind_http(before.config(), &config).await {
+            Ok(http) => http,
+            Err(error) => {
+                parts.doors.settle();
+                return Err(error.into());
+            }
         };
         if dry_run {
+            drop(bound);
+            parts.doors.settle();
             let generation = before.snapshot.generation();
             let earlier_sessions = self.seen().earlier_sessions();
             return Ok(Reloaded { generation, dry_run, changes, warnings, earlier_sessions });
         }
-        self.change_kernel(&before, &config).await?;
+        if let Err(error) = self.change_kernel(&before, &config).await {
+            parts.doors.settle();
+            return Err(error.into());
+        }
         // From here on nothing can fail but what is said and goes on.
-        let listeners = bound.listen()?;
+        let listeners = match bound.listen() {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                parts.doors.settle();
+                return Err(error.into());
+            }
+        };
         if let Some((known, table)) = renewed {
             known.store(table);
         }
@@ -118,11 +143,24 @@ impl Guard {
         parts.doors.add(listeners);
         let goes = |address| !config.listen.iter().any(|listen| listen.address == address);
         parts.doors.close(goes).await;
+        parts.doors.settle();
         parts.watchers.follow(&self.shared, &self.stop);
         if config.metrics != before.config().metrics {
             if let Some(old) = parts.http.take() {
                 old.abort();
+                // Its socket is closed then.
+                let _ = old.await;
             }
+            let http = match (http, config.metrics.listen) {
+                (None, Some(address)) => match Http::bind(address).await {
+                    Ok(http) => Some(http),
+                    Err(error) => {
+                        warnings.push(error.to_string());
+                        None
+                    }
+                },
+                (http, _) => http,
+            };
             let serve = |http: Http| http.serve(self.shared.metrics.clone(), self.ready.clone(), budget.plan.http);
             parts.http = http.map(|http| tokio::spawn(serve(http)));
         }
@@ -185,7 +223,8 @@ impl Guard {
         let (known, renewed) = known(before, &config)?;
         let snapshot = Arc::new(before.snapshot.next(config, known));
         let budget = Budget::with_open(snapshot.config(), self.open);
-        let generation = Generation::build(snapshot, budget.plan, Some(before), &self.shared.metrics)?;
+        let generation =
+            Generation::build(snapshot, budget.plan, Some(before), &self.shared.metrics, &self.shared.events)?;
         Ok(Prepared { generation, budget, renewed, changes })
     }
 
@@ -224,6 +263,15 @@ impl Guard {
     /// Tells log, metrics and `status` what came of a reload.
     fn tell(&self, result: &Result<Reloaded, ReloadError>) {
         let error = result.as_ref().err().map(ReloadError::text);
+        let what = match result {
+            Ok(Reloaded { generation, changes, .. }) => {
+                let (waiting, live): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.restart.is_some());
+                let keys = |changes: Vec<&Change>| changes.into_iter().map(|change| change.key.clone()).collect();
+                What::Reloaded { generation: *generation, changed: keys(live), waiting: keys(waiting) }
+            }
+            Err(error) => What::ReloadRefused { error: error.text().lines().next().unwrap_or_default().to_owned() },
+        };
+        self.shared.events.publish(crate::clock::wall(), what);
         match result {
             Ok(Reloaded { generation, changes, warnings, .. }) => {
                 let live: Vec<_> =

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | GET /status | [`super::status::Status`] |
 //! | GET /live | [`super::live::Live`] |
+//! | GET /events, [`Follow`] as query | [`super::follow::Line`]s, one a line |
 //! | GET /decisions | a list of [`Decision`] |
 //! | POST /decisions, [`Add`] | [`Kept`] with the [`Decision`] made |
 //! | POST /decisions/import, [`Import`] | [`Kept`] with [`Imported`] |
@@ -25,14 +26,15 @@ use std::time::Duration;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path as UrlPath, State};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{Attempt, Rehearsal};
+use super::follow::{self, FOLLOWERS, Follow, Followers};
 use super::reload::{Reload, Reloaded};
 pub use super::socket::{Socket, SocketError};
 use super::status::About;
@@ -169,6 +171,7 @@ impl From<ControlError> for Refusal {
 /// Serves the API on `socket`, at most `most` connections at once, until it is dropped, which removes the socket.
 pub async fn serve<C: Control>(socket: Socket, control: C, about: About, most: usize) {
     let metrics = about.metrics.clone();
+    metrics.bounds().limit(Bound::EventFollowers, FOLLOWERS as u64);
     let (listener, guard) = socket.into_parts();
     super::serve::serve(listener, router(control, about), Bound::AdminConnections, most, metrics).await;
     drop(guard);
@@ -178,12 +181,14 @@ pub async fn serve<C: Control>(socket: Socket, control: C, about: About, most: u
 struct Shared<C> {
     control: C,
     about: About,
+    followers: Followers,
 }
 
 fn router<C: Control>(control: C, about: About) -> Router {
     Router::new()
         .route("/status", get(status::<C>))
         .route("/live", get(live::<C>))
+        .route("/events", get(events::<C>))
         .route("/decisions", get(list::<C>).post(add::<C>).delete(delete_all::<C>))
         .route("/decisions/{*who}", axum::routing::delete(delete::<C>))
         .route("/explain/{ip}", get(explain::<C>))
@@ -200,7 +205,7 @@ fn router<C: Control>(control: C, about: About) -> Router {
                 .layer(DefaultBodyLimit::max(IMPORT_BODY))
                 .fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path")),
         )
-        .with_state(Shared { control, about })
+        .with_state(Shared { control, about, followers: Followers::default() })
 }
 
 async fn status<C: Control>(State(shared): State<Shared<C>>) -> Response {
@@ -213,6 +218,20 @@ async fn live<C: Control>(State(shared): State<Shared<C>>) -> Response {
         Err(refusal) => return refusal.into_response(),
     };
     look(move || shared.about.live(&crate::clock::both(), bans)).await
+}
+
+async fn events<C: Control>(State(shared): State<Shared<C>>, asked: Result<Query<Follow>, QueryRejection>) -> Response {
+    let Query(asked) = match asked {
+        Ok(asked) => asked,
+        Err(rejection) => return problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    };
+    follow::answer(&shared.about.events, &shared.followers, asked).unwrap_or_else(|| {
+        shared.about.metrics.bound_reached(Bound::EventFollowers);
+        problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &format!("{FOLLOWERS} others follow events: there is no room for more"),
+        )
+    })
 }
 
 /// Off the runtime's own threads: reading the kernel's maps takes system calls.

@@ -15,6 +15,7 @@ pub use super::kernel::Kernel;
 use super::metrics::Metrics;
 use crate::blocklist::State;
 use crate::clock::{Instant, WallTime};
+use crate::events::Bus;
 use crate::session::Outcome;
 use crate::store;
 
@@ -140,6 +141,7 @@ pub struct About {
     pub running: Arc<dyn Running>,
     /// Counts since the start, which live there.
     pub metrics: Metrics,
+    pub events: Bus,
     pub bounds: Bounds,
     pub store: store::State,
     pub drops: Arc<Drops>,

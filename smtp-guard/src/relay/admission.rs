@@ -99,7 +99,15 @@ mod tests {
         let bans = Arc::new(BanTable::new(None, 100));
         let feedback = crate::feedback::tests::alone(&config, &bans);
         let snapshot = Arc::new(Snapshot::new(config, None));
-        let shared = Shared::new(snapshot, feedback, Metrics::new(), bans, &Plan::whole(limits[2])).unwrap();
+        let shared = Shared::new(
+            snapshot,
+            feedback,
+            Metrics::new(),
+            crate::events::Bus::default(),
+            bans,
+            &Plan::whole(limits[2]),
+        )
+        .unwrap();
         let named = Named { name: "list".to_owned(), file: "/list".into(), list: Arc::new(list) };
         shared.blocklists.store(Arc::new(Table::new(vec![named])));
         shared

@@ -14,12 +14,13 @@ use smtp_guard_ebpf::reason::Reason;
 
 use self::follower::Follower;
 use super::{Shared, Stop};
-use crate::blocklist::{self, Protected, Span, Table};
+use crate::blocklist::{self, Protected, Span, State, Table};
 use crate::bound::Bound;
 use crate::clock::Instant;
 use crate::config::Config;
 use crate::edge::lists::{self, Entry};
 use crate::edge::{EdgeError, KernelPlane};
+use crate::events::What;
 
 /// How often the kernel plane is looked at: one that was loaded anew has no lists.
 const LOOK: Duration = Duration::from_secs(5);
@@ -142,7 +143,16 @@ impl Lists {
                 protected.get_or_insert_with(|| Protected::new(shared.current().config(), &blocklist::own_addresses()));
             let others = self.followers.iter().enumerate().filter(|(other, _)| *other != at);
             let others = others.filter_map(|(_, other)| other.list.as_ref()).map(|list| list.len()).sum();
-            changed |= self.followers[at].read(protected, others, &shared.metrics, now);
+            let follower = &mut self.followers[at];
+            let before = follower.state();
+            let is_new = follower.read(protected, others, &shared.metrics, now);
+            changed |= is_new;
+            let State { name: list, read, error, .. } = follower.state();
+            // A list that can't be read is told once.
+            if is_new || error != before.error {
+                let (entries, refused) = read.map_or((0, 0), |read| (read.entries as u64, read.refused as u64));
+                shared.events.publish(crate::clock::wall(), What::Blocklist { list, entries, refused, error });
+            }
             tried = true;
         }
         if tried {

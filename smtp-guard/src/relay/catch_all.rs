@@ -305,7 +305,12 @@ mod tests {
                 std::thread::spawn(move || serve(backend, &heard, stream));
             }
         });
-        let pool = Pool::new(Connector::new(Arc::clone(&config)).unwrap(), metrics.clone(), None);
+        let pool = Pool::new(
+            Connector::new(Arc::clone(&config)).unwrap(),
+            metrics.clone(),
+            crate::events::Bus::default(),
+            None,
+        );
         let rules = Snapshot::new(config, None);
         let mut suspects = BTreeSet::new();
         for (mail, rcpt, there, catch_all) in answers {

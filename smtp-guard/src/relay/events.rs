@@ -1,20 +1,21 @@
-//! What sessions tell log and metrics.
+//! What sessions tell log, metrics and event bus. Counts and lines are there before a session goes on.
 
 use smtp_guard_ebpf::reason::Reason;
 
 use super::Shared;
 use crate::addr::ClientAddr;
 use crate::bound::Bound;
+use crate::events::What;
 use crate::observe::budget::Budget;
 use crate::observe::log;
 use crate::observe::words::Refused;
 use crate::session::Outcome;
 use crate::session::{About, Event, Message};
 
-/// Lines a second about refusals: strangers cause them.
+/// Lines and events a second about refusals: strangers cause them.
 static REFUSALS: Budget = Budget::new(200);
 
-/// Counts and logs `event` of the session `id`.
+/// Counts, logs and publishes `event` of the session `id`.
 pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Event) {
     match event {
         Event::Refused { reason, about } => {
@@ -35,6 +36,8 @@ pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Even
             } else {
                 tracing::info!(session = id, client = %client.ip(), reason = reason.label(), "session ended");
             }
+            let (session, client) = (id.to_owned(), client.ip().to_string());
+            publish(shared, What::ConnectionRefused { session, client, reason: reason.label().into() });
         }
         Event::Authenticated { user } => {
             let user = log::printable(user.as_bytes());
@@ -46,12 +49,24 @@ pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Even
             let reply = log::printable(reply.as_bytes());
             let outcome_label = outcome.label();
             if outcome == Outcome::Ambiguous {
-                tracing::warn!(session = id, client = %client.ip(), outcome = outcome_label, sender, recipients, size, reply,
+                tracing::warn!(session = id, client = %client.ip(), outcome = outcome_label, sender = sender.as_str(), recipients, size, reply = reply.as_str(),
                     "message may have been delivered although the client heard no 250");
             } else {
-                tracing::info!(session = id, client = %client.ip(), outcome = outcome_label, sender, recipients, size, reply,
+                tracing::info!(session = id, client = %client.ip(), outcome = outcome_label, sender = sender.as_str(), recipients, size, reply = reply.as_str(),
                     "message");
             }
+            publish(
+                shared,
+                What::Message {
+                    session: id.to_owned(),
+                    client: client.ip().to_string(),
+                    outcome: outcome_label.into(),
+                    sender,
+                    recipients: recipients.into(),
+                    size,
+                    reply,
+                },
+            );
         }
     }
 }
@@ -69,6 +84,24 @@ fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, about:
         observed,
     };
     log::refused(shared.current.load().config().log.format, id, client, reason, &refused);
+    if !observed {
+        let word = |word: &str| log::printable(word.as_bytes());
+        publish(
+            shared,
+            What::CommandRefused {
+                session: id.to_owned(),
+                client: client.ip().to_string(),
+                reason: reason.label().into(),
+                sender: about.sender.as_deref().map(word),
+                recipient: about.recipient.as_deref().map(word),
+                reply: word(&reply),
+            },
+        );
+    }
+}
+
+fn publish(shared: &Shared, what: What) {
+    shared.events.publish(crate::clock::wall(), what);
 }
 
 fn within_budget(shared: &Shared) -> bool {

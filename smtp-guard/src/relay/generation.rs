@@ -11,6 +11,7 @@ use super::tls::{self, TlsError};
 use crate::bound::Bound;
 use crate::config::{Config, Listen};
 use crate::descriptors::Plan;
+use crate::events::Bus;
 use crate::facts::dns::{self, Resolver, Zone};
 use crate::observe::metrics::Metrics;
 use crate::rates::accounts::USERS;
@@ -53,6 +54,7 @@ impl Generation {
         plan: Plan,
         before: Option<&Self>,
         metrics: &Metrics,
+        events: &Bus,
     ) -> Result<Self, StartError> {
         let config = Arc::clone(snapshot.config());
         let tls = config.tls.as_ref().map(tls::Server::new).transpose()?.map(Arc::new);
@@ -60,7 +62,7 @@ impl Generation {
             Some(before) => Arc::clone(&before.pool),
             None => {
                 let earlier = before.map(|before| before.pool.as_ref());
-                Arc::new(Pool::new(Connector::new(Arc::clone(&config))?, metrics.clone(), earlier))
+                Arc::new(Pool::new(Connector::new(Arc::clone(&config))?, metrics.clone(), events.clone(), earlier))
             }
         };
         let resolver = match before.and_then(|before| before.resolver_of(&config)) {

@@ -56,7 +56,12 @@ pub struct BindError {
 impl Bound {
     /// Binds all addresses of the configuration, or none.
     pub fn bind(sockets: &[Listen]) -> Result<Self, BindError> {
-        let bind = |listen: &Listen| match bind(listen.address) {
+        Self::bind_where(sockets, |_| false)
+    }
+
+    /// Likewise; `beside`: where another socket of this process listens on the same port still, and was told to share it.
+    fn bind_where(sockets: &[Listen], beside: impl Fn(SocketAddr) -> bool) -> Result<Self, BindError> {
+        let bind = |listen: &Listen| match bind(listen.address, beside(listen.address)) {
             Ok(socket) => Ok((socket, listen.clone())),
             Err(error) => Err(BindError { address: listen.address, error }),
         };
@@ -113,11 +118,41 @@ struct Door {
     configured: SocketAddr,
     /// As it was bound.
     address: SocketAddr,
+    socket: Arc<TcpListener>,
     close: Stopper,
     task: JoinHandle<()>,
 }
 
+impl Door {
+    /// Whether nobody else can listen on `address` while this does.
+    fn is_in_the_way_of(&self, address: SocketAddr) -> bool {
+        let (mine, its) = (self.address, address);
+        let same = mine.ip() == its.ip() || mine.ip().is_unspecified() || its.ip().is_unspecified();
+        mine.is_ipv4() == its.is_ipv4() && mine.port() == its.port() && same
+    }
+}
+
 impl Doors {
+    /// Binds `sockets`, all or none, also beside doors that are in their way and will be closed: `0.0.0.0:25` in place of
+    /// `127.0.0.1:25`. [`Self::settle`] has to follow, once those are closed, or nothing comes of it.
+    pub fn bind(&self, sockets: &[Listen]) -> Result<Bound, BindError> {
+        for door in &self.open {
+            if sockets.iter().any(|listen| door.is_in_the_way_of(listen.address)) {
+                // An error shows when the other one is bound.
+                let _ = SockRef::from(&*door.socket).set_reuse_port(true);
+            }
+        }
+        let beside = |address| self.open.iter().any(|door| door.is_in_the_way_of(address));
+        Bound::bind_where(sockets, beside).inspect_err(|_| self.settle())
+    }
+
+    /// From here on no other socket of this user may listen on the same ports.
+    pub fn settle(&self) {
+        for door in &self.open {
+            let _ = SockRef::from(&*door.socket).set_reuse_port(false);
+        }
+    }
+
     /// Serves `listeners` as well.
     pub fn add(&mut self, listeners: Listeners) {
         for (listener, listen) in listeners.0 {
@@ -127,8 +162,9 @@ impl Doors {
             let configured = listen.address;
             let entrance =
                 Entrance { shared: Arc::clone(&self.shared), stop: self.stop.clone(), listen: Arc::new(listen) };
-            let task = tokio::spawn(entrance.accept(listener, closing));
-            self.open.push(Door { configured, address, close, task });
+            let socket = Arc::new(listener);
+            let task = tokio::spawn(entrance.accept(Arc::clone(&socket), closing));
+            self.open.push(Door { configured, address, socket, close, task });
         }
     }
 
@@ -176,13 +212,14 @@ pub async fn drained(shared: &Shared, drain: Duration) -> usize {
     shared.connections() as usize
 }
 
-fn bind(address: SocketAddr) -> io::Result<Socket> {
+fn bind(address: SocketAddr, beside: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // `[::]:25` and `0.0.0.0:25` stand side by side, each for its own family.
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(beside)?;
     socket.set_nonblocking(true)?;
     // What is accepted inherits it.
     socket.set_send_buffer_size(SEND_BUFFER)?;
@@ -212,7 +249,7 @@ struct Entrance {
 
 impl Entrance {
     /// Accepts until the guard stops, or until `closing`.
-    async fn accept(mut self, listener: TcpListener, mut closing: Stop) {
+    async fn accept(mut self, listener: Arc<TcpListener>, mut closing: Stop) {
         // Given up where descriptors run out all the same, so that one client at a time hears of it.
         let mut spare = spare();
         let mut stop = self.stop.clone();
@@ -240,10 +277,9 @@ impl Entrance {
             }
         }
         // Whom the kernel has connected already would be reset with the socket.
-        let Ok(listener) = listener.into_std() else { return };
-        while let Ok((stream, peer)) = listener.accept() {
-            if stream.set_nonblocking(true).is_ok()
-                && let Ok(stream) = TcpStream::from_std(stream)
+        while let Ok((socket, peer)) = SockRef::from(&*listener).accept() {
+            if socket.set_nonblocking(true).is_ok()
+                && let (Ok(stream), Some(peer)) = (TcpStream::from_std(socket.into()), peer.as_socket())
             {
                 self.welcome(stream, peer, true);
             }

@@ -11,6 +11,7 @@ use crate::blocklist::{State, Table};
 use crate::clock::WallTime;
 use crate::descriptors::Plan;
 use crate::edge::bans::Fell;
+use crate::events::Bus;
 use crate::facts::recipients::Unknowns;
 use crate::feedback::Feedback;
 use crate::gate::{self, Known};
@@ -68,6 +69,7 @@ pub struct Shared {
     prefix: Ipv6Prefix,
     pub feedback: Feedback,
     pub metrics: Metrics,
+    pub events: Bus,
     pub bans: Arc<crate::edge::bans::BanTable>,
     /// Replaced as a whole when one of the lists changes.
     pub blocklists: ArcSwap<Table>,
@@ -97,10 +99,11 @@ impl Shared {
         snapshot: Arc<Snapshot>,
         feedback: Feedback,
         metrics: Metrics,
+        events: Bus,
         bans: Arc<crate::edge::bans::BanTable>,
         plan: &Plan,
     ) -> Result<Arc<Self>, StartError> {
-        let generation = Generation::build(snapshot, *plan, None, &metrics)?;
+        let generation = Generation::build(snapshot, *plan, None, &metrics, &events)?;
         let sources = sources::Sources::new();
         let woken = Arc::clone(&sources);
         bans.on_ban(Box::new(move |fell| match fell {
@@ -122,6 +125,7 @@ impl Shared {
             headers: Arc::default(),
             windows: window::Windows::new(&metrics),
             metrics,
+            events,
             sources,
             turned_away: Arc::default(),
             epoch: crate::clock::wall().as_ms().unsigned_abs(),
@@ -275,7 +279,7 @@ mod tests {
         let bans = Arc::new(crate::edge::bans::BanTable::new(None, 10));
         let feedback = crate::feedback::tests::alone(&config, &bans);
         let rules = Arc::new(Snapshot::new(config, None));
-        Shared::new(rules, feedback, Metrics::new(), bans, &Plan::whole(100)).unwrap()
+        Shared::new(rules, feedback, Metrics::new(), Bus::default(), bans, &Plan::whole(100)).unwrap()
     }
 
     fn addr(ip: &str) -> ClientAddr {

@@ -25,6 +25,7 @@ use super::places::{Places, Room};
 use crate::addr::BackendAddr;
 use crate::bound::Bound;
 use crate::clock::Instant;
+use crate::events::{Bus, What};
 use crate::observe::budget::Budget;
 use crate::observe::metrics::Metrics;
 use crate::observe::status;
@@ -45,6 +46,7 @@ static FAILURES: Budget = Budget::new(10);
 pub(super) struct Pool {
     connector: Connector,
     metrics: Metrics,
+    events: Bus,
     servers: Vec<Arc<Server>>,
     /// What the servers that answered last have in common.
     capabilities: ArcSwap<Capabilities>,
@@ -119,12 +121,15 @@ impl Server {
         }
     }
 
-    fn ill(&self, complaint: String) {
+    /// Whether that is new.
+    fn ill(&self, complaint: String) -> bool {
         let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.set(Health::Ill) || *last != complaint {
+        let is_new = self.set(Health::Ill);
+        if is_new || *last != complaint {
             tracing::warn!(backend = %self.address, "backend {complaint}");
             *last = complaint;
         }
+        is_new
     }
 }
 
@@ -136,7 +141,7 @@ fn until_known() -> Capabilities {
 
 impl Pool {
     /// The servers of `connector`. What is known of those that were in `before` stays known.
-    pub(super) fn new(connector: Connector, metrics: Metrics, before: Option<&Self>) -> Self {
+    pub(super) fn new(connector: Connector, metrics: Metrics, events: Bus, before: Option<&Self>) -> Self {
         let server = |address: &BackendAddr| {
             let known = before.and_then(|before| before.servers.iter().find(|server| server.address == *address));
             let new = || Server {
@@ -155,7 +160,7 @@ impl Pool {
             Some(before) => ArcSwap::new(before.capabilities()),
             None => ArcSwap::from_pointee(until_known()),
         };
-        Self { connector, metrics, servers, capabilities, suspicion: Notify::new() }
+        Self { connector, metrics, events, servers, capabilities, suspicion: Notify::new() }
     }
 
     /// The servers have as many places as is configured.
@@ -233,8 +238,8 @@ impl Pool {
             }
             self.tell(server, caller, &ConnectError::Client(reply));
         } else if error.is_servers() {
-            server.ill(error.to_string());
-            self.show(server, false);
+            let is_new = server.ill(error.to_string());
+            self.show(server, false, is_new);
             self.suspicion.notify_one();
         } else {
             self.tell(server, caller, &error);
@@ -242,10 +247,15 @@ impl Pool {
         Ok(None)
     }
 
-    /// Whether `server` answers, for the metrics. Sessions of earlier generations may ask one that is retired.
-    fn show(&self, server: &Server, answers: bool) {
-        if !server.retired.load(Ordering::Relaxed) {
-            self.metrics.backend(server.address.to_string(), answers);
+    /// Tells metrics whether `server` answers, and subscribers where that is new. Sessions of earlier generations may ask one that
+    /// is retired.
+    fn show(&self, server: &Server, answers: bool, is_new: bool) {
+        if server.retired.load(Ordering::Relaxed) {
+            return;
+        }
+        self.metrics.backend(server.address.to_string(), answers);
+        if is_new {
+            self.events.publish(crate::clock::wall(), What::Backend { server: server.address.to_string(), answers });
         }
     }
 
@@ -328,15 +338,16 @@ impl Pool {
                 let found = channel.capabilities.clone();
                 channel.quit().await;
                 server.well_since.store(began.as_ns(), Ordering::Relaxed);
-                self.show(server, true);
-                if server.set(Health::Healthy) && self.servers.len() > 1 {
+                let is_new = server.set(Health::Healthy);
+                self.show(server, true, is_new);
+                if is_new && self.servers.len() > 1 {
                     tracing::info!(backend = %server.address, "backend server answers");
                 }
                 Some(found)
             }
             Err(error) => {
-                server.ill(error.to_string());
-                self.show(server, false);
+                let is_new = server.ill(error.to_string());
+                self.show(server, false, is_new);
                 None
             }
         }
@@ -396,7 +407,7 @@ mod tests {
         std::thread::spawn(move || serve(&listener));
         let mut config = Config::builtin();
         config.backend.servers = vec![BackendAddr::Name(name.into(), port)];
-        let pool = Pool::new(Connector::new(Arc::new(config)).unwrap(), Metrics::new(), None);
+        let pool = Pool::new(Connector::new(Arc::new(config)).unwrap(), Metrics::new(), Bus::default(), None);
         assert_eq!(pool.open(Caller::Probe).await.is_ok(), found, "{name}");
         assert_eq!(pool.probe().await.is_some(), found, "{name}");
         let server = pool.servers().remove(0);
@@ -413,7 +424,8 @@ mod tests {
 
     #[test]
     fn before_a_server_has_answered_nothing_is_withheld_that_a_sender_would_bounce_for() {
-        let pool = Pool::new(Connector::new(Arc::new(Config::builtin())).unwrap(), Metrics::new(), None);
+        let pool =
+            Pool::new(Connector::new(Arc::new(Config::builtin())).unwrap(), Metrics::new(), Bus::default(), None);
         assert!(pool.capabilities().takes(Uses { eight_bit_mime: true, smtputf8: true, dsn: true, ..Uses::default() }));
     }
 }

@@ -3,6 +3,7 @@
 use super::Shared;
 use crate::addr::{ClientAddr, Ipv6Prefix};
 use crate::config::Limits;
+use crate::events::What;
 use crate::gate::{self, Tally};
 use crate::ledger::networks::Network;
 use crate::observe::log;
@@ -71,7 +72,16 @@ impl Login {
         judged.map_err(|Over { reason, first }| {
             if first && self.tally == Tally::Count {
                 shared.metrics.user_held(reason);
-                log::held(self.user.name(), reason, &shared.text_of(addr));
+                let source = shared.text_of(addr);
+                log::held(self.user.name(), reason, &source);
+                let what = What::UserHeld {
+                    user: log::printable(self.user.name().as_bytes()),
+                    reason: reason.label().into(),
+                    source: Some(source),
+                    seconds: None,
+                    text: reason.text().to_owned(),
+                };
+                shared.events.publish(crate::clock::wall(), what);
             }
             reason
         })
@@ -162,7 +172,7 @@ mod tests {
         let bans = Arc::new(crate::edge::bans::BanTable::new(None, 10));
         let feedback = crate::feedback::tests::alone(&config, &bans);
         let rules = Arc::new(Snapshot::new(config, None));
-        Shared::new(rules, feedback, Metrics::new(), bans, &Plan::whole(100)).unwrap()
+        Shared::new(rules, feedback, Metrics::new(), crate::events::Bus::default(), bans, &Plan::whole(100)).unwrap()
     }
 
     fn addr(ip: &str) -> ClientAddr {

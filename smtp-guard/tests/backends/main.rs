@@ -20,6 +20,7 @@ use smtp_guard::addr::BackendAddr;
 use smtp_guard::config::Config;
 use smtp_guard::descriptors::Plan;
 use smtp_guard::edge::bans::BanTable;
+use smtp_guard::events::{Bus, What};
 use smtp_guard::feedback::{self, Meter};
 use smtp_guard::observe::metrics::Metrics;
 use smtp_guard::relay::{self, Bound, Shared};
@@ -55,7 +56,7 @@ fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::pat
     let listeners = bound.listen().unwrap();
     let plan = Plan::whole(config.limits.total_connections);
     let (stopper, stop) = relay::stop();
-    let shared = Shared::new(snapshot, feedback, Metrics::new(), bans, &plan).unwrap();
+    let shared = Shared::new(snapshot, feedback, Metrics::new(), Bus::default(), bans, &plan).unwrap();
     tokio::spawn(async move {
         listeners.serve(shared, stop, Duration::ZERO).await;
         drop(stopper);
@@ -71,6 +72,7 @@ impl Meter for Nobody {
     fn deferral(&self, _: Reason) {}
     fn user_held(&self, _: Reason) {}
     fn store(&self, _: bool) {}
+    fn tell(&self, _: What) {}
     fn report_dropped(&self) {}
     fn ban_latency(&self, _: Duration) {}
     fn bound_reached(&self, _: smtp_guard::bound::Bound) {}

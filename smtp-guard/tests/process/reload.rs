@@ -470,6 +470,32 @@ fn a_session_keeps_what_it_began_with_also_when_its_door_is_closed() {
     assert!(waiting.wait().unwrap().success());
 }
 
+#[test]
+fn an_address_may_take_the_place_of_another_on_the_same_port() {
+    let mut world = World::new("");
+    let port = world.guard.address.port();
+    for (address, other_hears) in [(format!("0.0.0.0:{port}"), true), (format!("127.0.0.1:{port}"), false)] {
+        let mut early = Dialogue::open(world.guard.address);
+        early.hear();
+        world.set("listen.0.address", Some(text(&address)));
+        assert!(!world.ask(&["reload", "--dry-run"]).stdout.is_empty());
+        assert_eq!(world.reload().len(), 2, "one goes, one comes");
+        assert!(early.say("NOOP").starts_with("250"), "{address}");
+        send(connect(world.guard.address), false);
+        let other = SocketAddr::from(([127, 0, 0, 2], port));
+        assert_eq!(TcpStream::connect(other).is_ok(), other_hears, "{address}");
+        let taken = TcpListener::bind(world.guard.address);
+        assert!(taken.is_err(), "nobody else can listen there");
+    }
+    let metrics = free();
+    let port = metrics.as_str().unwrap().rsplit(':').next().unwrap().to_owned();
+    for address in ["127.0.0.1", "0.0.0.0", "127.0.0.1"] {
+        world.set("metrics.listen", Some(text(&format!("{address}:{port}"))));
+        world.reload();
+        assert!(TcpStream::connect(format!("127.0.0.1:{port}")).is_ok(), "{address}");
+    }
+}
+
 /// What a session heard of its generation: the number in its greeting, and that in its answer to EHLO.
 fn generations(dialogue: &mut Dialogue) -> [u64; 2] {
     let number = |text: &str, before: &str, after: char| {

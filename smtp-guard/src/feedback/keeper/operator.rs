@@ -14,6 +14,7 @@ use crate::bound::Bound;
 use crate::clock::{Both, Instant};
 use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Origin};
 use crate::edge::bans::NETWORKS;
+use crate::events::What;
 use crate::gate::{Effect, Grounds, Lifted};
 use crate::key::{Key, Who};
 use crate::observe::log::{self, printable};
@@ -110,6 +111,8 @@ impl Keeper {
         bans.iter().for_each(|(ban, _)| self.meter.ban(ban.reason));
         self.save_all(bans.iter().map(|(ban, _)| ban.clone()).collect());
         self.put_all(bans, both.instant);
+        let (added, refused) = (done.added as u64, done.refused.len() as u64);
+        self.meter.tell(What::Imported { added, refused, text: printable(text.as_bytes()) });
         tracing::info!(added = done.added, refused = done.refused.len(), text, "decisions imported by the operator");
         done
     }
@@ -149,7 +152,15 @@ impl Keeper {
         self.counters.accounts.hold(user.clone(), hold).map_err(|_| ControlError::TooManyHolds)?;
         self.save_hold(user.clone(), &both);
         self.meter.user_held(Reason::UserHeld);
-        log::held_by_operator(user.name(), length.map(|length| length.as_secs()), &text);
+        let seconds = length.map(|length| length.as_secs());
+        log::held_by_operator(user.name(), seconds, &text);
+        self.meter.tell(What::UserHeld {
+            user: printable(user.name().as_bytes()),
+            reason: Reason::UserHeld.label().into(),
+            source: None,
+            seconds,
+            text: printable(text.as_bytes()),
+        });
         let view = self.counters.accounts.view(&self.snapshot.config().limits, &user, &both);
         view.map(|view| (view, self.store.written())).ok_or(ControlError::TooManyHolds)
     }
@@ -163,7 +174,9 @@ impl Keeper {
         if known {
             // Of a release, a crash must not cost more than of a hold.
             self.write_counters_now(&both);
-            tracing::info!(user = printable(user.name().as_bytes()), "user released by the operator");
+            let name = printable(user.name().as_bytes());
+            tracing::info!(user = name, "user released by the operator");
+            self.meter.tell(What::UserReleased { user: name });
         }
         view.map(|view| (view, self.store.written()))
     }
@@ -175,6 +188,7 @@ impl Keeper {
         let lifted = keys.len() + networks.len();
         self.pardon(&keys.into_iter().collect::<Vec<_>>(), Lifted::Operator, Cause::Command(None));
         self.marks.pardon_networks();
+        self.meter.tell(What::AllLifted { decisions: lifted as u64 });
         tracing::info!(decisions = lifted, "all decisions lifted by the operator");
         lifted
     }

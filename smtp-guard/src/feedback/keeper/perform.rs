@@ -9,9 +9,13 @@ use super::Keeper;
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
 use crate::decision::{Ban, Origin};
+use crate::events::What;
 use crate::gate::{Deferred, Effect, Grounds, Lifted};
 use crate::key::{Key, Who};
 use crate::observe::log::{SECURITY, printable};
+
+/// Bans that end together and are told one by one.
+const SINGLY: usize = 16;
 
 /// What effects follow from.
 #[derive(Clone, Copy, Debug)]
@@ -77,12 +81,27 @@ impl Keeper {
             let (first, keys) = (keys.first().map(|key| self.text(*key)), keys.len());
             tracing::error!(%error, first, keys, "bans can't be lifted in the kernel");
         }
+        let mut ended = Vec::new();
         for (key, why) in lifted {
             let ban = self.decisions.remove(key);
             if ban.is_some() && *why == Lifted::Exempt {
                 tracing::info!(source = self.text(*key), "ban lifted: the source is exempt now");
             }
+            ended.extend(ban.map(|ban| (ban, *why)));
             self.unsave(*key);
+        }
+        self.tell_ended(&ended);
+    }
+
+    /// Tells subscribers of bans that ended together: of the first ones each, and how many more there were.
+    pub(super) fn tell_ended(&self, ended: &[(Ban, Lifted)]) {
+        for (ban, why) in ended.iter().take(SINGLY) {
+            let (source, reason) = (self.text(ban.key), ban.reason.label().into());
+            self.meter.tell(What::Lifted { source, reason, why: why.label().into() });
+        }
+        if let Some((_, why)) = ended.get(SINGLY) {
+            let bans = (ended.len() - SINGLY) as u64;
+            self.meter.tell(What::LiftedMore { bans, why: why.label().into() });
         }
     }
 
@@ -109,6 +128,16 @@ impl Keeper {
             evidence = evidence(&ban.evidence),
             "SMTP connection from {who} rejected: {}", ban.reason.text()
         );
+        self.meter.tell(What::Banned {
+            source: self.text(ban.key),
+            reason: ban.reason.label().into(),
+            origin: ban.origin.label().into(),
+            text: printable(ban.text.as_bytes()),
+            seconds: length.as_secs(),
+            repeat: ban.repeat,
+            took_us: took.map(|took| took.as_micros() as u64),
+            evidence: escaped(&ban.evidence),
+        });
     }
 
     fn tell_deferral(&self, whom: Deferred, grounds: &Grounds, cause: Cause) {
@@ -128,10 +157,21 @@ impl Keeper {
             evidence = evidence(lines),
             "SMTP mail from {who} deferred: {}", reason.text()
         );
+        self.meter.tell(What::Deferred {
+            source: who,
+            reason: reason.label().into(),
+            seconds: length.as_secs(),
+            repeat: *repeat,
+            evidence: escaped(lines),
+        });
     }
 }
 
 /// Evidence as one line for the log.
 fn evidence(lines: &[String]) -> String {
-    lines.iter().map(|line| printable(line.as_bytes())).collect::<Vec<_>>().join("; ")
+    escaped(lines).join("; ")
+}
+
+fn escaped(lines: &[String]) -> Vec<String> {
+    lines.iter().map(|line| printable(line.as_bytes())).collect()
 }

@@ -1,0 +1,153 @@
+//! `smtp-guard events`: what happened and what happens, a line each.
+
+use super::admin_client::AdminClient;
+use super::{output, time};
+use crate::events::{Event, What};
+use crate::observe::follow::{Follow, Line};
+
+/// Shows the events that the guard has kept, or goes on with what happens until it is interrupted.
+pub(super) fn events(client: &AdminClient, follow: bool, json: bool) -> anyhow::Result<()> {
+    let mut last = None;
+    loop {
+        // A connection lives for a while only; the next one goes on where this one was.
+        client.events(Follow { follow, after: last }, |line| {
+            if let Line::Event(event) = &line {
+                last = Some(event.number);
+            }
+            output::line(&if json { serde_json::to_string(&line)? } else { text(&line) })?;
+            Ok(())
+        })?;
+        if !follow {
+            return Ok(());
+        }
+    }
+}
+
+fn text(line: &Line) -> String {
+    match line {
+        Line::Event(event) => event_text(event),
+        Line::Lost { lost } => format!("... {lost} events were missed"),
+    }
+}
+
+fn event_text(Event { at, what, .. }: &Event) -> String {
+    let told = match what {
+        What::Banned { source, text, seconds, evidence, reason, .. } => {
+            let evidence = if evidence.is_empty() { String::new() } else { format!("; {}", evidence.join("; ")) };
+            format!("{source} banned for {}: {text} ({reason}){evidence}", time::length(*seconds))
+        }
+        What::Lifted { source, reason, why } => format!("ban of {source} ({reason}) ended: {}", ended(why)),
+        What::LiftedMore { bans, why } => format!("{bans} more bans ended: {}", ended(why)),
+        What::Deferred { source, reason, seconds, .. } => {
+            format!("mail from {source} deferred for {}: {reason}", time::length(*seconds))
+        }
+        What::Imported { added, refused, text } => {
+            format!("{added} decisions imported by the operator, {refused} refused: {text}")
+        }
+        What::AllLifted { decisions } => format!("all {decisions} decisions lifted by the operator"),
+        What::ConnectionRefused { client, reason, .. } => format!("connection from {client} refused: {reason}"),
+        What::CommandRefused { client, reason, sender, recipient, reply, .. } => {
+            let from = sender.as_deref().map(|sender| format!(", from {sender}")).unwrap_or_default();
+            let to = recipient.as_deref().map(|recipient| format!(" to {recipient}")).unwrap_or_default();
+            format!("command from {client} refused: {reason}{from}{to}: {reply}")
+        }
+        What::Message { client, outcome, sender, recipients, size, reply, .. } => {
+            format!("message from {client} {outcome}: from {sender}, {recipients} recipients, {size} bytes: {reply}")
+        }
+        What::UserHeld { user, reason, source, text, .. } => {
+            let source = source.as_deref().map(|source| format!("; the last one from {source}")).unwrap_or_default();
+            format!("user {user} held ({reason}): {text}{source}")
+        }
+        What::UserReleased { user } => format!("user {user} released by the operator"),
+        What::Reloaded { generation, changed, waiting } => {
+            let list = |keys: &[String]| if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
+            let waits =
+                if waiting.is_empty() { String::new() } else { format!("; needs a restart: {}", list(waiting)) };
+            format!("configuration {generation} in force: {} changed{waits}", list(changed))
+        }
+        What::ReloadRefused { error } => format!("configuration not reloaded: {error}"),
+        What::Backend { server, answers: true } => format!("backend {server} answers"),
+        What::Backend { server, answers: false } => format!("backend {server} does not answer"),
+        What::Blocklist { list, entries, error: None, refused } => {
+            format!("block list {list} read: {entries} entries, {refused} refused")
+        }
+        What::Blocklist { list, error: Some(error), .. } => format!("block list {list} can't be read: {error}"),
+        What::Kernel { loaded: true, text } => format!("kernel plane loaded: {text}"),
+        What::Kernel { loaded: false, text } => format!("kernel plane gone: {text}"),
+    };
+    format!("{}  {told}", time::utc(*at))
+}
+
+fn ended(why: &str) -> &str {
+    match why {
+        "over" => "its time is over",
+        "exempt" => "the source is exempt now",
+        "operator" => "lifted by the operator",
+        "room" => "a newer ban needed its room",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::WallTime;
+
+    /// `what` as JSON and back, and its line.
+    #[track_caller]
+    fn check(what: What, json: &str, line: &str) {
+        let event = Line::Event(Event { number: 7, at: WallTime::from_ms(0), what }.into());
+        let written = serde_json::to_string(&event).unwrap();
+        assert!(written.contains(json), "{written}");
+        assert_eq!(serde_json::from_str::<Line>(&written).unwrap(), event);
+        assert_eq!(text(&event), format!("1970-01-01 00:00:00 UTC  {line}"));
+    }
+
+    #[test]
+    fn each_kind_is_a_line() {
+        let (source, reason) = (|| "192.0.2.1".to_owned(), || "harvest".into());
+        let banned = What::Banned {
+            source: source(),
+            reason: reason(),
+            origin: "ledger".into(),
+            text: "directory harvest attack".to_owned(),
+            seconds: 3600,
+            repeat: 0,
+            took_us: Some(90),
+            evidence: vec!["no1@example.org".to_owned()],
+        };
+        let line = "192.0.2.1 banned for 1h 00m: directory harvest attack (harvest); no1@example.org";
+        check(banned, "\"event\":\"banned\"", line);
+        let lifted = What::Lifted { source: source(), reason: reason(), why: "over".into() };
+        check(lifted, "\"why\":\"over\"", "ban of 192.0.2.1 (harvest) ended: its time is over");
+        let more = What::LiftedMore { bans: 9, why: "operator".into() };
+        check(more, "\"bans\":9", "9 more bans ended: lifted by the operator");
+        let refused = What::ConnectionRefused { session: "a-1".to_owned(), client: source(), reason: reason() };
+        check(refused, "\"session\":\"a-1\"", "connection from 192.0.2.1 refused: harvest");
+        let backend = |answers| What::Backend { server: "192.0.2.7:25".to_owned(), answers };
+        check(backend(true), "\"answers\":true", "backend 192.0.2.7:25 answers");
+        check(backend(false), "\"answers\":false", "backend 192.0.2.7:25 does not answer");
+        let list = |error: Option<&str>| What::Blocklist {
+            list: "drop".to_owned(),
+            entries: 5,
+            refused: 1,
+            error: error.map(str::to_owned),
+        };
+        check(list(None), "\"list\":\"drop\"", "block list drop read: 5 entries, 1 refused");
+        check(list(Some("gone")), "\"error\":\"gone\"", "block list drop can't be read: gone");
+        let reloaded = What::Reloaded {
+            generation: 2,
+            changed: vec!["limits.recipients".to_owned()],
+            waiting: vec!["state.directory".to_owned()],
+        };
+        let line = "configuration 2 in force: limits.recipients changed; needs a restart: state.directory";
+        check(reloaded, "\"generation\":2", line);
+    }
+
+    #[test]
+    fn what_was_missed_is_said() {
+        let lost = Line::Lost { lost: 3 };
+        assert_eq!(serde_json::from_str::<Line>("{\"lost\":3}").unwrap(), lost);
+        assert_eq!(text(&lost), "... 3 events were missed");
+    }
+}

@@ -1,0 +1,83 @@
+//! An event, as it is published and as it goes over the admin socket.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::WallTime;
+
+/// A word of a small, fixed set: a reason's label, an outcome.
+pub type Word = Cow<'static, str>;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counted from 1, the start of the guard, without a gap.
+    pub number: u64,
+    pub at: WallTime,
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened. Texts from the network are escaped and short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum What {
+    /// A source or a network is blocked.
+    Banned {
+        source: String,
+        reason: Word,
+        origin: Word,
+        text: String,
+        seconds: u64,
+        repeat: u32,
+        /// From the report to the ban in force.
+        took_us: Option<u64>,
+        evidence: Vec<String>,
+    },
+    /// A ban ended. `why`: `over`, `exempt`, `operator` or `room`.
+    Lifted { source: String, reason: Word, why: Word },
+    /// So many more bans ended at the same moment for the same reason.
+    LiftedMore { bans: u64, why: Word },
+    /// A source, a network or a sender hears 4xx.
+    Deferred { source: String, reason: Word, seconds: u64, repeat: u32, evidence: Vec<String> },
+    /// The operator imported decisions.
+    Imported { added: u64, refused: u64, text: String },
+    /// The operator lifted all decisions.
+    AllLifted { decisions: u64 },
+    /// A connection was refused, or ended by the guard. At most 200 a second of these and of refused commands together.
+    ConnectionRefused { session: String, client: String, reason: Word },
+    /// A command was refused.
+    CommandRefused {
+        session: String,
+        client: String,
+        reason: Word,
+        sender: Option<String>,
+        recipient: Option<String>,
+        reply: String,
+    },
+    /// What became of a message.
+    Message {
+        session: String,
+        client: String,
+        outcome: Word,
+        sender: String,
+        recipients: u64,
+        size: u64,
+        reply: String,
+    },
+    /// A user is held, by a limit or by the operator.
+    UserHeld { user: String, reason: Word, source: Option<String>, seconds: Option<u64>, text: String },
+    /// The operator released a user.
+    UserReleased { user: String },
+    /// Another configuration is in force.
+    Reloaded { generation: u64, changed: Vec<String>, waiting: Vec<String> },
+    /// The configuration was read again and can't be used.
+    ReloadRefused { error: String },
+    /// A server of the backend answers, or doesn't any more.
+    Backend { server: String, answers: bool },
+    /// A block list was read, or can't be.
+    Blocklist { list: String, entries: u64, refused: u64, error: Option<String> },
+    /// The kernel plane was loaded, or is gone and why.
+    Kernel { loaded: bool, text: String },
+}
