@@ -183,7 +183,7 @@ mod tests {
         config.exempt = ["192.0.2.1/32".parse().unwrap()].into_iter().collect();
         let known = KnownRecipients::read("a@example.org\n".as_bytes(), 100).unwrap();
         let first = Snapshot::new(Arc::new(config.clone()), Some(known)).with_digests(digests);
-        first.learned().set_catch_alls(BTreeSet::from(["example.org".to_owned()]));
+        assert!(first.learned().set_catch_all("example.org", true));
         config.relay.domains = vec!["example.net".to_owned()];
         config.exempt = NetSet::default();
         let second = first.next(Arc::new(config), first.known_table());
