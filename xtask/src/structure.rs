@@ -140,8 +140,11 @@ const RULES: &[Rule] = &[
             "crate::wire",
             "crate::observe::admin",
             "crate::observe::metrics",
+            "crate::store::sqlite",
+            "Sqlite",
+            "rusqlite",
         ],
-        reason: "feedback hears reports and makes bans; it knows no session",
+        reason: "feedback hears reports and makes bans; it knows no session, and no kind of store",
     },
     Rule {
         place: "smtp-guard/src/edge/",

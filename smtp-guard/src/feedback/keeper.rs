@@ -24,7 +24,7 @@ use crate::offence::{Conduct, Report};
 use crate::rates::Counters;
 use crate::rates::accounts::User;
 use crate::snapshot::Snapshot;
-use crate::store::Store;
+use crate::store::{Change, Store};
 
 mod explain;
 mod latest;
@@ -39,7 +39,7 @@ pub(super) struct Keeper {
     snapshot: Arc<Snapshot>,
     ledger: Ledger,
     table: Arc<BanTable>,
-    store: Store,
+    store: Box<dyn Store>,
     decisions: HashMap<Key, Ban>,
     latest: Latest,
     marks: Arc<Marks>,
@@ -62,7 +62,7 @@ impl Keeper {
     pub(super) fn new(
         snapshot: Arc<Snapshot>,
         table: Arc<BanTable>,
-        store: Store,
+        store: Box<dyn Store>,
         meter: Arc<dyn Meter>,
         marks: Arc<Marks>,
         counters: Arc<Counters>,
@@ -122,8 +122,16 @@ impl Keeper {
     /// What the store held when it was opened, which may have been late. What is in force already is newer.
     fn take_from_store(&mut self, both: &Both) {
         let Some(found) = self.store.take_found() else { return };
-        self.restore_counters(found.counters, both);
-        self.take_bans(found.bans, both);
+        let mut bans = Vec::new();
+        for change in found.changes {
+            match change {
+                Change::Save(ban) => bans.push(*ban),
+                Change::Count { kind, key, state: Some(state), .. } => self.restore_counter(&kind, key, &state, both),
+                // A store that tells what it holds has nothing to take back.
+                Change::Remove(_) | Change::Count { state: None, .. } | Change::Purge { .. } => {}
+            }
+        }
+        self.take_bans(bans, both);
         if found.begun {
             self.unsaved.extend(self.decisions.keys());
             self.unsave_holds(both);
@@ -321,7 +329,7 @@ impl Keeper {
             self.follow_wall(step, &both);
         }
         self.take_from_store(&both);
-        self.meter.store(self.store.state().trouble().is_none());
+        self.meter.store(self.store.trouble().is_none());
         let over = self.table.sweep(both.instant).into_iter();
         let ended: Vec<_> = over.filter_map(|key| Some((self.decisions.remove(&key)?, Lifted::Over))).collect();
         for (ban, _) in &ended {
@@ -382,24 +390,23 @@ impl Keeper {
     }
 
     fn save(&mut self, ban: &Ban) {
-        if self.store.save(ban).is_err() {
-            self.meter.bound_reached(Bound::Store);
-            self.unsaved.insert(ban.key);
-        }
+        self.save_all(vec![ban.clone()]);
     }
 
     fn save_all(&mut self, bans: Vec<Ban>) {
         let keys: Vec<_> = bans.iter().map(|ban| ban.key).collect();
-        if self.store.save_all(bans).is_err() {
-            self.meter.bound_reached(Bound::Store);
-            self.unsaved.extend(keys);
-        }
+        self.keep(bans.into_iter().map(|ban| Change::Save(Box::new(ban))).collect(), &keys);
     }
 
     fn unsave(&mut self, key: Key) {
-        if self.store.remove(key).is_err() {
+        self.keep(vec![Change::Remove(key)], &[key]);
+    }
+
+    /// Hands `changes`, about `keys`, to the store; where it has no room the next sweep does it.
+    fn keep(&mut self, changes: Vec<Change>, keys: &[Key]) {
+        if self.store.hand_over(changes, Duration::ZERO).is_err() {
             self.meter.bound_reached(Bound::Store);
-            self.unsaved.insert(key);
+            self.unsaved.extend(keys);
         }
     }
 

@@ -196,7 +196,7 @@ async fn on_disk((view, written): Done) -> AccountView {
 pub fn start(
     snapshot: Arc<Snapshot>,
     bans: Arc<BanTable>,
-    store: Store,
+    store: Box<dyn Store>,
     meter: Arc<dyn Meter>,
 ) -> (Feedback, JoinHandle<()>) {
     let (reports, report_queue) = mpsc::channel(REPORTS);

@@ -8,9 +8,12 @@ use crate::clock::{Both, Instant};
 use crate::config::Config;
 use crate::edge::bans::KernelBans as _;
 use crate::edge::bans::fake::{Fake, State};
+use crate::key::Key;
 use crate::ledger::networks::Network;
 use crate::offence::{Conduct, Digest};
 use crate::rates::{Room, Tally};
+use crate::store::Change;
+use crate::store::memory::Disk;
 
 #[derive(Default)]
 struct Counted(Mutex<Vec<String>>);
@@ -56,13 +59,12 @@ impl Meter for Counted {
 
 /// A ledger that nobody else looks at, for tests of other parts.
 pub(crate) fn alone(config: &Arc<Config>, bans: &Arc<BanTable>) -> Feedback {
-    let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path(), Ipv6Prefix::default()).unwrap();
+    let store = Disk::default().open();
     start(Arc::new(Snapshot::new(Arc::clone(config), None)), Arc::clone(bans), store, Arc::new(Counted::default())).0
 }
 
 struct World {
-    directory: tempfile::TempDir,
+    disk: Disk,
     config: Arc<Config>,
 }
 
@@ -70,11 +72,11 @@ impl World {
     fn new() -> Self {
         let mut config = Config::builtin();
         config.exempt = ["192.0.2.9/32".parse().unwrap()].into_iter().collect();
-        Self { directory: tempfile::tempdir().unwrap(), config: Arc::new(config) }
+        Self { disk: Disk::default(), config: Arc::new(config) }
     }
 
     fn start(&self) -> (Feedback, JoinHandle<()>, Arc<BanTable>, Arc<Counted>) {
-        let store = Store::open(self.directory.path(), Ipv6Prefix::default()).unwrap();
+        let store = self.disk.open();
         let table = Arc::new(BanTable::new(None, 100));
         let meter = Arc::new(Counted::default());
         let (feedback, task) =
@@ -89,7 +91,7 @@ impl World {
 
     /// Likewise, with `counters`.
     fn keeper_of(&self, kernel: Arc<Fake>, counters: Arc<Counters>) -> Keeper {
-        let store = Store::open(self.directory.path(), Ipv6Prefix::default()).unwrap();
+        let store = self.disk.open();
         let table = Arc::new(BanTable::new(Some(kernel), 100));
         let meter = Arc::new(Counted::default());
         Keeper::new(
@@ -388,11 +390,7 @@ async fn a_hold_outlives_a_crash_and_counts_a_restart() {
     let held = feedback.hold(bob.clone(), None, "stolen".to_owned()).await.unwrap();
     assert_eq!((held.held.unwrap().origin.as_str(), meter.count("held user_held")), ("operator", 1));
     // What is on disk now is what a guard finds that is started after kill -9.
-    let crashed = World::new();
-    for file in std::fs::read_dir(world.directory.path()).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), crashed.directory.path().join(file.file_name())).unwrap();
-    }
+    let crashed = World { disk: world.disk.copy(), ..World::new() };
     let text = |feedback: &Feedback, user: &User| {
         let view = feedback.counters().accounts.view(limits, user, &crate::clock::both())?;
         Some((view.held.map(|held| (held.text, held.until.as_ms())), view.counts[0].count, view.networks.len()))
@@ -441,4 +439,30 @@ fn a_hold_ends_and_is_written_anew_when_the_clock_is_set() {
     let mut keeper = world.keeper_of(Arc::new(Fake::default()), Arc::clone(&counters));
     keeper.restore_at(at(30, day_ms));
     assert_eq!(counters.accounts.hold_of(&bob, at(0, 0).instant), None, "the store has forgotten it, too");
+}
+
+/// The disk has no room for a while: what was decided meanwhile is saved once it has, as it is then.
+#[test]
+fn what_found_no_room_in_the_store_is_saved_later() {
+    let world = World::new();
+    let hour = Duration::from_secs(3600);
+    let who = |n: u8| format!("198.51.100.{n}").parse().unwrap();
+    let mut keeper = world.keeper(Arc::new(Fake::default()));
+    keeper.restore();
+    keeper.add(who(1), hour, String::new()).unwrap();
+    world.disk.fill(true);
+    keeper.delete(who(1)).unwrap();
+    (2..4).for_each(|n| drop(keeper.add(who(n), hour, String::new()).unwrap()));
+    keeper.delete(who(3)).unwrap();
+    assert!(keeper.hold(User::new("bob").unwrap(), None, String::new()).is_ok());
+    assert!(keeper.written().is_none());
+    keeper.sweep();
+    let found = |disk: &Disk| disk.copy().open().take_found().unwrap().changes;
+    assert_eq!(found(&world.disk).len(), 1, "the disk has the first one still");
+    world.disk.fill(false);
+    keeper.sweep();
+    let changes = found(&world.disk);
+    let [Change::Save(ban), Change::Count { state: Some(_), .. }] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!(ban.key, Key::of(who(2), Ipv6Prefix::default()).unwrap());
+    assert!(keeper.written().is_some());
 }

@@ -32,7 +32,7 @@ use crate::observe::status::{
 };
 use crate::relay::{self, Blocklists, Bound, Doors, Generation, Shared, Stop, Watchers};
 use crate::snapshot::Snapshot;
-use crate::store::Store;
+use crate::store::{Sqlite, Store as _};
 
 pub(crate) mod follow;
 mod kernel;
@@ -104,7 +104,7 @@ pub async fn serve<C: admin::Control>(
     console: impl FnOnce(Arc<Guard>) -> C,
 ) -> anyhow::Result<()> {
     // What can fail because of the operator comes first, before anything is begun.
-    let store = Store::open(&config.state.directory, config.limits.ipv6_prefix)?;
+    let store = Sqlite::open(&config.state.directory, config.limits.ipv6_prefix)?;
     let (store_state, digests) = (store.state().clone(), store.digests());
     let known = config.recipients.known.as_deref().map(facts::recipients::load).transpose()?;
     // Taken, but nobody can connect yet.
@@ -127,7 +127,7 @@ pub async fn serve<C: admin::Control>(
     let bans = Arc::new(BanTable::new(Some(kernel_bans), config.edge.max_sources as usize));
     let snapshot = Arc::new(Snapshot::new(Arc::new(config), known).with_digests(digests));
     let meter = Arc::new(meter::Counted(metrics.clone(), events.clone()));
-    let (feedback, feedback_task) = feedback::start(Arc::clone(&snapshot), Arc::clone(&bans), store, meter);
+    let (feedback, feedback_task) = feedback::start(Arc::clone(&snapshot), Arc::clone(&bans), Box::new(store), meter);
     // What is open by now stays open.
     let open = descriptors::open();
     let budget = Budget::with_open(snapshot.config(), open);

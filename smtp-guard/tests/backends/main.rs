@@ -25,7 +25,7 @@ use smtp_guard::feedback::{self, Meter};
 use smtp_guard::observe::metrics::Metrics;
 use smtp_guard::relay::{self, Bound, Shared};
 use smtp_guard::snapshot::Snapshot;
-use smtp_guard::store::Store;
+use smtp_guard::store::Sqlite;
 use smtp_guard_ebpf::reason::Reason;
 
 /// Runs a guard in front of `backend` for as long as `test` takes, which gets its address.
@@ -48,7 +48,7 @@ fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::pat
     change(&mut config);
     let config = Arc::new(config);
     let bans = Arc::new(BanTable::new(None, 10));
-    let store = Store::open(state, config.limits.ipv6_prefix).unwrap();
+    let store = Box::new(Sqlite::open(state, config.limits.ipv6_prefix).unwrap());
     let snapshot = Arc::new(Snapshot::new(Arc::clone(&config), None));
     let (feedback, _) = feedback::start(Arc::clone(&snapshot), Arc::clone(&bans), store, Arc::new(Nobody));
     let bound = Bound::bind(&config.listen).unwrap();

@@ -8,7 +8,7 @@ use crate::clock::{Both, WallTime};
 use crate::observe::log::printable;
 use crate::rates::Key;
 use crate::rates::accounts::{User, saved_hold};
-use crate::store::{Counter, HOLD, OF_USERS};
+use crate::store::{Change, HOLD, OF_USERS};
 
 /// How often what is counted is handed to the store: this much of it a crash costs.
 pub(super) const WRITE: Duration = Duration::from_secs(10);
@@ -27,29 +27,27 @@ const USER: &str = OF_USERS[0];
 
 impl Keeper {
     /// Takes back what an earlier guard counted.
-    pub(super) fn restore_counters(&mut self, counters: Vec<Counter>, both: &Both) {
-        for counter in counters {
-            let Counter { kind, key, state } = counter;
-            match key {
-                Key::Source(source) if kind == LEDGER => {
-                    self.ledger.restore(source, &state, both);
-                    self.marks.history(source, self.ledger.is_familiar(source));
-                }
-                Key::Source(source) => {
-                    if let Some((_, rates)) = self.counters.named().into_iter().find(|(name, _)| *name == kind) {
-                        rates.restore(source, &state, both);
-                    }
-                }
-                Key::User(user) if kind == HOLD => self.counters.accounts.restore_hold(user, &state, both),
-                Key::User(user) => self.counters.accounts.restore(user, &state, both),
+    pub(super) fn restore_counter(&mut self, kind: &str, key: Key, state: &str, both: &Both) {
+        match key {
+            Key::Source(source) if kind == LEDGER => {
+                self.ledger.restore(source, state, both);
+                self.marks.history(source, self.ledger.is_familiar(source));
             }
+            Key::Source(source) => {
+                if let Some((_, rates)) = self.counters.named().into_iter().find(|(name, _)| *name == kind) {
+                    rates.restore(source, state, both);
+                }
+            }
+            Key::User(user) if kind == HOLD => self.counters.accounts.restore_hold(user, state, both),
+            Key::User(user) => self.counters.accounts.restore(user, state, both),
         }
     }
 
     /// Brings the store's hold of `user` in step with the one in force.
     pub(super) fn save_hold(&mut self, user: User, both: &Both) {
         let state = self.counters.accounts.hold_of(&user, both.instant).map(|hold| saved_hold(&hold, both));
-        if self.store.count(HOLD, Key::User(user.clone()), state, both.wall, Duration::ZERO).is_err() {
+        let change = Change::Count { kind: HOLD.into(), key: Key::User(user.clone()), state, at: both.wall };
+        if self.store.hand_over(vec![change], Duration::ZERO).is_err() {
             self.meter.bound_reached(Bound::Store);
             self.unsaved_holds.insert(user);
         }
@@ -86,7 +84,9 @@ impl Keeper {
         if self.wall.since(both.instant) >= SETTLED {
             self.over.clear();
             // Purging is idle work: when the queue is full the next time does it.
-            let _ = self.store.purge(ago(self.snapshot.config().harvest.ban_max), ago(MEMORY));
+            let decisions = ago(self.snapshot.config().harvest.ban_max);
+            let purge = Change::Purge { decisions, counters: ago(MEMORY) };
+            let _ = self.store.hand_over(vec![purge], Duration::ZERO);
         }
     }
 
@@ -103,7 +103,8 @@ impl Keeper {
         changes.extend(users.map(|(user, state)| (USER, Key::User(user), state)));
         let some = !changes.is_empty();
         for (kind, key, state) in changes {
-            if self.store.count(kind, key, state, both.wall, patience).is_err() {
+            let change = Change::Count { kind: kind.into(), key, state, at: both.wall };
+            if self.store.hand_over(vec![change], patience).is_err() {
                 // Lost is only what a crash before the next change of this source would cost.
                 self.meter.bound_reached(Bound::StoreCounters);
             }

@@ -6,14 +6,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, Row, Transaction, params};
+use smtp_guard_ebpf::reason::Reason;
 
+use super::StoreError;
 use super::directory::{own_file, with_suffix};
-use super::{Ban, Batch, Change, Counter, HOLD, OF_USERS, Origin, Reason, StoreError, WallTime};
 use crate::addr::Ipv6Prefix;
+use crate::clock::WallTime;
+use crate::decision::{Ban, Origin};
 use crate::key;
 use crate::printable::printable;
 use crate::rates::Key;
 use crate::rates::accounts::User;
+use crate::store::{Change, HOLD, OF_USERS};
 
 /// Schema of this version, in `user_version`. 0 is a new file.
 /// 3: a decision may be about a network; for an older version its row would be that of one source.
@@ -46,7 +50,7 @@ const CREATE_COUNTERS: &str = "
 
 /// What is read of each table.
 const DECISIONS: &str = "SELECT source, reason, origin, made, until, repeat, text, evidence FROM decisions";
-const COUNTERS: &str = "SELECT kind, source, state FROM counters ORDER BY at DESC";
+const COUNTERS: &str = "SELECT kind, source, state, at FROM counters ORDER BY at DESC";
 
 /// An open database.
 pub(super) struct Database {
@@ -102,29 +106,32 @@ impl Database {
         Ok(Self { connection, prefix })
     }
 
-    /// All rows. One that doesn't make sense is left out and told.
-    pub(super) fn load(&mut self) -> Vec<Ban> {
-        match self.read() {
-            Ok(bans) => bans,
-            Err(error) => {
-                tracing::error!(%error, "decisions can't be read from the store");
-                Vec::new()
-            }
-        }
+    /// All rows as changes that make them: decisions, then counters, the latest first. A row that makes no sense is left out, which
+    /// is told.
+    pub(super) fn load(&self) -> Vec<Change> {
+        let bans = self.read("decisions", DECISIONS, |row| Some(Change::Save(Box::new(self.ban(row)?))));
+        let counters = self.read("counters", COUNTERS, |row| self.counter(row));
+        bans.into_iter().chain(counters).collect()
     }
 
-    fn read(&self) -> rusqlite::Result<Vec<Ban>> {
-        let mut statement = self.connection.prepare(DECISIONS)?;
-        let mut rows = statement.query([])?;
-        let (mut bans, mut senseless) = (Vec::new(), Senseless::default());
-        while let Some(row) = rows.next()? {
-            match self.ban(row) {
-                Some(ban) => bans.push(ban),
-                None => senseless.note(row),
+    fn read(&self, table: &str, select: &str, change: impl Fn(&Row<'_>) -> Option<Change>) -> Vec<Change> {
+        let (mut changes, mut senseless) = (Vec::new(), Senseless::default());
+        let mut read = || -> rusqlite::Result<()> {
+            let mut statement = self.connection.prepare(select)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                match change(row) {
+                    Some(change) => changes.push(change),
+                    None => senseless.note(row),
+                }
             }
+            Ok(())
+        };
+        if let Err(error) = read() {
+            tracing::error!(%error, table, "the store can't be read to its end: what is missing is lost");
         }
-        senseless.tell("decisions");
-        Ok(bans)
+        senseless.tell(table);
+        changes
     }
 
     /// The ban of a row; `None`: it makes no sense.
@@ -142,32 +149,7 @@ impl Database {
         })
     }
 
-    /// All counters that a restart brought over.
-    pub(super) fn load_counters(&mut self) -> Vec<Counter> {
-        match self.read_counters() {
-            Ok(counters) => counters,
-            Err(error) => {
-                tracing::error!(%error, "counters can't be read from the store: they begin anew");
-                Vec::new()
-            }
-        }
-    }
-
-    fn read_counters(&self) -> rusqlite::Result<Vec<Counter>> {
-        let mut statement = self.connection.prepare(COUNTERS)?;
-        let mut rows = statement.query([])?;
-        let (mut counters, mut senseless) = (Vec::new(), Senseless::default());
-        while let Some(row) = rows.next()? {
-            match self.counter(row) {
-                Some(counter) => counters.push(counter),
-                None => senseless.note(row),
-            }
-        }
-        senseless.tell("counters");
-        Ok(counters)
-    }
-
-    fn counter(&self, row: &Row<'_>) -> Option<Counter> {
+    fn counter(&self, row: &Row<'_>) -> Option<Change> {
         let text = |column| row.get::<_, String>(column).ok();
         let (kind, key) = (text(0)?, text(1)?);
         let key = if OF_USERS.contains(&kind.as_str()) {
@@ -175,19 +157,17 @@ impl Database {
         } else {
             Key::Source(self.prefix.source(address(&key)?))
         };
-        Some(Counter { kind, key, state: text(2)? })
+        let at = WallTime::from_ms(row.get(3).ok()?);
+        Some(Change::Count { kind: kind.into(), key, state: Some(text(2)?), at })
     }
 
     /// Writes all `changes`, or none.
-    pub(super) fn apply(&mut self, changes: &[Change]) -> rusqlite::Result<()> {
+    pub(super) fn apply<'a>(&mut self, changes: impl Iterator<Item = &'a Change>) -> rusqlite::Result<()> {
         let prefix = self.prefix;
         let transaction = self.connection.transaction()?;
         for change in changes {
             match change {
                 Change::Save(ban) => save(&transaction, prefix, ban)?,
-                Change::SaveAll(Batch { bans, .. }) => {
-                    bans.iter().try_for_each(|ban| save(&transaction, prefix, ban))?;
-                }
                 Change::Remove(key) => {
                     transaction
                         .prepare_cached("DELETE FROM decisions WHERE source = ?1")?
@@ -203,7 +183,6 @@ impl Database {
                         .prepare_cached("DELETE FROM counters WHERE kind = ?1 AND source = ?2")?
                         .execute(params![kind, named(key, prefix)])?;
                 }
-                Change::Mark(_) => {}
                 Change::Purge { decisions, counters } => {
                     transaction
                         .prepare_cached("DELETE FROM decisions WHERE until < ?1")?
