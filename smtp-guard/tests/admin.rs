@@ -60,6 +60,10 @@ impl Running for One {
         Recipients { known: None, catch_all: Vec::new(), unknown_wordings: BTreeMap::new() }
     }
 
+    fn store_trouble(&self) -> Option<String> {
+        None
+    }
+
     fn blocklists(&self) -> Vec<State> {
         Vec::new()
     }
@@ -234,7 +238,6 @@ impl Guard {
             metrics: metrics.clone(),
             events: events.clone(),
             bounds: metrics.bounds().clone(),
-            store: smtp_guard::store::State::default(),
             drops: Arc::clone(&drops),
         };
         let socket = {

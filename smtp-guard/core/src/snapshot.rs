@@ -114,6 +114,26 @@ impl Snapshot {
     pub fn learned(&self) -> &Learned {
         &self.learned
     }
+
+    /// Forgets what was found out about domains and servers that are none of this configuration's. For the generation that comes
+    /// into force.
+    pub fn forget_others(&self) {
+        let servers: HashSet<_> = self.config.backend.servers.iter().map(ToString::to_string).collect();
+        let served = |domain: &String| self.known.is_none() && self.domains.contains(domain);
+        self.learned
+            .catch_alls
+            .rcu(|domains| domains.iter().filter(|domain| served(domain)).cloned().collect::<BTreeSet<_>>());
+        self.learned.wordings.rcu(|all| of(&servers, all));
+        self.learned.refusals.rcu(|all| of(&servers, all));
+    }
+}
+
+/// What of `all` is said of `servers`.
+fn of<T: Clone>(servers: &HashSet<String>, all: &BTreeMap<String, T>) -> BTreeMap<String, T> {
+    all.iter()
+        .filter(|(server, _)| servers.contains(*server))
+        .map(|(server, said)| (server.clone(), said.clone()))
+        .collect()
 }
 
 impl Learned {
@@ -196,6 +216,9 @@ mod tests {
         assert!(first.domains.contains("example.org") && !second.domains.contains("example.org"));
         let source = first.source([192, 0, 2, 1].into());
         assert_eq!(source, Source::v4(0xc000_0201));
+        second.learned().set_refusal("192.0.2.7:25", "no such user");
+        second.forget_others();
+        assert!(second.learned().catch_alls().is_empty() && second.learned().refusals().is_empty());
         let exempt = |snapshot: &Snapshot| snapshot.untouchable().touches(source, Default::default());
         assert_eq!([exempt(&first), exempt(&second)], [true, false]);
     }

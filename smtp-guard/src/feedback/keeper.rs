@@ -332,7 +332,6 @@ impl Keeper {
             self.follow_wall(step, &both);
         }
         self.take_from_store(&both);
-        self.meter.store(self.store.trouble().is_none());
         let over = self.table.sweep(both.instant).into_iter();
         let ended: Vec<_> = over.filter_map(|key| Some((self.decisions.remove(&key)?, Lifted::Over))).collect();
         for (ban, _) in &ended {

@@ -52,8 +52,6 @@ pub trait Meter: Send + Sync + 'static {
     fn user_held(&self, reason: Reason);
     /// Something happened that subscribers want to know of.
     fn tell(&self, what: What);
-    /// Whether the store is written.
-    fn store(&self, well: bool);
     /// A report that found the channel full.
     fn report_dropped(&self);
     /// From the report that crossed the line to the ban in force in both planes.

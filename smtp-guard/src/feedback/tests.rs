@@ -45,7 +45,6 @@ impl Meter for Counted {
         let told = serde_json::to_value(&what).unwrap();
         self.note(format!("told {}", told["event"].as_str().unwrap()));
     }
-    fn store(&self, _well: bool) {}
     fn report_dropped(&self) {
         self.note("dropped");
     }

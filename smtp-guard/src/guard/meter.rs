@@ -32,10 +32,6 @@ impl Meter for Counted {
         self.1.publish(crate::clock::wall(), what);
     }
 
-    fn store(&self, well: bool) {
-        self.0.store(well);
-    }
-
     fn report_dropped(&self) {
         self.0.report_dropped();
     }

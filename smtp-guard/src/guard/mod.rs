@@ -32,7 +32,7 @@ use crate::observe::status::{
 };
 use crate::relay::{self, Blocklists, Bound, Doors, Generation, Shared, Stop, Watchers};
 use crate::snapshot::Snapshot;
-use crate::store::{Sqlite, Store as _};
+use crate::store::{self, Sqlite, Store as _};
 
 pub(crate) mod follow;
 mod kernel;
@@ -56,6 +56,7 @@ pub struct Guard {
     shared: Arc<Shared>,
     plane: Arc<KernelPlane>,
     observed: Arc<kernel::Observed>,
+    store: store::State,
     source: Source,
     log: LogControl,
     ready: Ready,
@@ -153,6 +154,7 @@ pub async fn serve<C: admin::Control>(
         shared: Arc::clone(&shared),
         plane,
         observed,
+        store: store_state,
         source,
         log,
         ready: ready.clone(),
@@ -176,7 +178,6 @@ pub async fn serve<C: admin::Control>(
         metrics: metrics.clone(),
         events,
         bounds: metrics.bounds().clone(),
-        store: store_state,
         drops,
     };
     announce(&shared, &guard.seen().listeners);
@@ -246,6 +247,10 @@ impl Running for Guard {
 
     fn recipients(&self) -> Recipients {
         self.shared.recipients()
+    }
+
+    fn store_trouble(&self) -> Option<String> {
+        self.store.trouble()
     }
 
     fn blocklists(&self) -> Vec<State> {

@@ -18,7 +18,6 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family as Labelled;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
@@ -52,12 +51,10 @@ struct Inner {
     observed: ByReason,
     user_holds: ByReason,
     lookups: Labelled<Labels, Counter>,
-    store_up: Gauge,
     log_lines_lost: Counter,
     reports_dropped: Counter,
     ban_seconds: Histogram,
     bounds: Bounds,
-    backends: Labelled<Vec<(&'static str, String)>, Gauge>,
     handshakes_failed: Labelled<Labels, Counter>,
     mirrored: mirror::Mirrored,
     configuration: configuration::Configuration,
@@ -89,8 +86,6 @@ impl Metrics {
             labelled(&mut registry, "observed", "What checks that only observe would have refused, by reason");
         let user_holds = labelled(&mut registry, "user_holds", "Users that went over a limit or were held, by reason");
         let lookups = labelled(&mut registry, "dns_lookups", "Questions to DNS by kind and result");
-        let store_up = Gauge::default();
-        registry.register("store_up", "Whether decisions and counts are written to disk", store_up.clone());
         let log_lines_lost = Counter::default();
         let help = "Lines of the log that were lost because standard error was not read";
         registry.register("log_lines_lost", help, log_lines_lost.clone());
@@ -102,8 +97,6 @@ impl Metrics {
         registry.register("ban_seconds", help, ban_seconds.clone());
         let bounds = Bounds::default();
         registry.register_collector(Box::new(BoundsCollector(bounds.clone())));
-        let backends = Labelled::<_, Gauge>::default();
-        registry.register("backend_up", "Whether the server answered when it was last looked at", backends.clone());
         let handshakes_failed =
             labelled(&mut registry, "tls_handshakes_failed", "TLS handshakes with clients that failed, by reason");
         let mirrored = mirror::Mirrored::default();
@@ -126,12 +119,10 @@ impl Metrics {
             observed: ByReason::new(observed, "reason", Reason::is_check),
             user_holds: ByReason::new(user_holds, "reason", Reason::is_of_user),
             lookups,
-            store_up,
             log_lines_lost,
             reports_dropped,
             ban_seconds,
             bounds,
-            backends,
             handshakes_failed,
             mirrored,
             configuration,
@@ -206,11 +197,6 @@ impl Metrics {
         self.bound_reached(Bound::LogLines);
     }
 
-    /// Whether the store is written.
-    pub fn store(&self, well: bool) {
-        self.0.store_up.set(well.into());
-    }
-
     /// A report found the ledger's channel full.
     pub fn report_dropped(&self) {
         self.0.reports_dropped.inc();
@@ -229,16 +215,6 @@ impl Metrics {
     /// What was reached: the state that the metric mirrors.
     pub fn bounds(&self) -> &Bounds {
         &self.0.bounds
-    }
-
-    /// Whether the server at `address` answers. The set of servers is that of the configuration.
-    pub fn backend(&self, address: String, answers: bool) {
-        self.0.backends.get_or_create(&vec![("server", address)]).set(i64::from(answers));
-    }
-
-    /// The server at `address` is none of the configuration's any more.
-    pub fn backend_gone(&self, address: String) {
-        self.0.backends.remove(&vec![("server", address)]);
     }
 
     /// A TLS handshake with a client failed. The set of reasons is small and fixed.
@@ -374,7 +350,6 @@ mod tests {
         check(|m| m.user_held(Reason::UserNetworks), "smtp_guard_user_holds_total{reason=\"user_networks\"} 1");
         check(|m| m.dns_lookup("mx", "found"), "smtp_guard_dns_lookups_total{kind=\"mx\",result=\"found\"} 1");
         check(|m| m.log_lines_lost(3), "smtp_guard_log_lines_lost_total 3");
-        check(|m| m.store(true), "smtp_guard_store_up 1");
         check(|m| m.report_dropped(), "smtp_guard_reports_dropped_total 1");
         check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0005\"} 1");
         check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0002\"} 0");

@@ -17,7 +17,6 @@ use crate::blocklist::State;
 use crate::clock::{Instant, WallTime};
 use crate::events::Bus;
 use crate::session::Outcome;
-use crate::store;
 
 /// A snapshot of the running guard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +76,8 @@ pub trait Running: Debug + Send + Sync {
     /// Bans in force now.
     fn bans(&self) -> Bans;
     fn recipients(&self) -> Recipients;
+    /// See [`Status::store_trouble`].
+    fn store_trouble(&self) -> Option<String>;
     /// The block lists as they were last looked at.
     fn blocklists(&self) -> Vec<State>;
     /// Whether the kernel plane enforces now. Takes system calls.
@@ -143,7 +144,6 @@ pub struct About {
     pub metrics: Metrics,
     pub events: Bus,
     pub bounds: Bounds,
-    pub store: store::State,
     pub drops: Arc<Drops>,
 }
 
@@ -168,7 +168,7 @@ impl About {
             },
             bans_active: all,
             networks_active: networks,
-            store_trouble: self.store.trouble(),
+            store_trouble: self.running.store_trouble(),
             blocklists: self.running.blocklists(),
             kernel: self.running.kernel(),
             warnings: self.running.warnings(),
@@ -197,7 +197,11 @@ pub(super) mod tests {
         }
 
         fn servers(&self) -> Vec<Server> {
-            Vec::new()
+            vec![Server { address: "192.0.2.7:25".to_owned(), answers: true, connections: 0 }]
+        }
+
+        fn store_trouble(&self) -> Option<String> {
+            Some("no space".to_owned())
         }
 
         fn connections(&self) -> u64 {

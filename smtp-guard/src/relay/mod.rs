@@ -143,6 +143,7 @@ impl Shared {
     /// From here on sessions begin with `generation`.
     pub fn adopt(&self, generation: Arc<Generation>) {
         self.current.store(Arc::clone(&generation));
+        generation.snapshot.forget_others();
         generation.settle(&self.metrics);
     }
 

@@ -171,14 +171,11 @@ impl Pool {
         }
     }
 
-    /// Takes servers out of the metrics that are none of `now`'s.
+    /// Says no more of servers that are none of `now`'s.
     pub(super) fn forget(&self, now: &Self) {
         let gone =
             self.servers.iter().filter(|server| !now.servers.iter().any(|other| other.address == server.address));
-        gone.for_each(|server| {
-            server.retired.store(true, Ordering::Relaxed);
-            self.metrics.backend_gone(server.address.to_string());
-        });
+        gone.for_each(|server| server.retired.store(true, Ordering::Relaxed));
     }
 
     /// What EHLO may offer.
@@ -247,14 +244,9 @@ impl Pool {
         Ok(None)
     }
 
-    /// Tells metrics whether `server` answers, and subscribers where that is new. Sessions of earlier generations may ask one that
-    /// is retired.
+    /// Tells subscribers whether `server` answers, where that is new. Sessions of earlier generations may ask one that is retired.
     fn show(&self, server: &Server, answers: bool, is_new: bool) {
-        if server.retired.load(Ordering::Relaxed) {
-            return;
-        }
-        self.metrics.backend(server.address.to_string(), answers);
-        if is_new {
+        if is_new && !server.retired.load(Ordering::Relaxed) {
             self.events.publish(crate::clock::wall(), What::Backend { server: server.address.to_string(), answers });
         }
     }

@@ -71,7 +71,6 @@ impl Meter for Nobody {
     fn ban(&self, _: Reason) {}
     fn deferral(&self, _: Reason) {}
     fn user_held(&self, _: Reason) {}
-    fn store(&self, _: bool) {}
     fn tell(&self, _: What) {}
     fn report_dropped(&self) {}
     fn ban_latency(&self, _: Duration) {}

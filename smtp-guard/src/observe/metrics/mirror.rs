@@ -35,6 +35,11 @@ impl Collector for Mirror {
             ("connections_active", "Connections open now", number(running.connections())),
             ("bans_active", "Bans in force now, of sources and networks", number(all)),
             ("network_bans_active", "Bans of networks in force now", number(networks)),
+            (
+                "store_up",
+                "Whether decisions and counts are written to disk",
+                i64::from(running.store_trouble().is_none()),
+            ),
             ("recipients_known", "Entries of the recipient table", number(recipients.known.unwrap_or_default())),
             (
                 "catch_all_domains",
@@ -55,6 +60,10 @@ impl Collector for Mirror {
         for (name, help, value) in gauges {
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
+        let servers = running.servers();
+        let up = servers.iter().map(|server| (server.address.as_str(), i64::from(server.answers)));
+        let help = "Whether the server answered when it was last looked at";
+        family(&mut encoder, "backend_up", help, "server", up)?;
         let certificates = running.certificates(crate::clock::wall());
         let days = certificates.iter().map(|certificate| (certificate.file.as_str(), certificate.days));
         let help = "Whole days until our certificate ends; below zero it has ended";
@@ -127,6 +136,8 @@ mod tests {
         check(Fake::default(), "smtp_guard_recipients_known 0");
         let catch_all = vec!["example.org".to_owned()];
         check(Fake { catch_all, ..Fake::default() }, "smtp_guard_catch_all_domains 1");
+        check(Fake::default(), "smtp_guard_store_up 0");
+        check(Fake::default(), "smtp_guard_backend_up{server=\"192.0.2.7:25\"} 1");
         check(Fake::default(), "smtp_guard_config_generation 1");
         check(Fake::default(), "smtp_guard_config_applied_timestamp_seconds 9");
         check(Fake::default(), "smtp_guard_tls_certificate_days{file=\"/c.pem\"} -1");
