@@ -17,7 +17,7 @@ use smtp_guard::bound::Bound;
 use smtp_guard::cli::admin_client::AdminClient;
 use smtp_guard::clock::{Instant, WallTime};
 use smtp_guard::config::{Config, Limits};
-use smtp_guard::decision::{Decision, Entry, Explanation, Imported, Kept};
+use smtp_guard::decision::{Decision, Entry, Explanation, Imported, Kept, Name};
 use smtp_guard::edge::events::Sample;
 use smtp_guard::events::{Bus, KEPT, What};
 use smtp_guard::key::Who;
@@ -126,6 +126,7 @@ impl Control for Ledger {
             reason: String::from("operator"),
             text,
             origin: String::from("operator"),
+            origin_name: None,
             made: WallTime::from_ms(0),
             until: WallTime::from_ms(i64::try_from(length.as_millis()).unwrap()),
             repeat: 1,
@@ -135,7 +136,7 @@ impl Control for Ledger {
         Ok(saved(decision))
     }
 
-    async fn import(&self, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, Refusal> {
+    async fn import(&self, _: Name, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, Refusal> {
         let mut done = Imported::default();
         for (place, Entry { who, seconds, text: own }) in entries.into_iter().enumerate() {
             let length = Duration::from_secs(seconds.unwrap_or_default());

@@ -1,6 +1,8 @@
 //! A ban as it is decided, kept and told: what ledger, store, observation and command line have in common.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use smtp_guard_ebpf::reason::Reason;
@@ -29,28 +31,98 @@ pub struct Ban {
     pub evidence: Vec<String>,
 }
 
-/// Who decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// Who decided. As text `ledger`, `operator`, `file:NAME` or `node:NAME`, as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The ledger, by its rule.
     Ledger,
     /// The operator, by `decisions add`.
     Operator,
+    /// A file of this name, by `decisions import`.
+    File(Name),
+    /// Another guard of this name.
+    Node(Name),
+}
+
+/// The name of a file or a node: one line of at most [`Name::BYTES`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name(Box<str>);
+
+impl Name {
+    pub const BYTES: usize = 128;
+
+    /// `text` as a name: control characters and what is too much are left out.
+    pub fn new(text: &str) -> Self {
+        Self(one_line(text, Self::BYTES).into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `text` on one line, and not more than `bytes` of it.
+pub(crate) fn one_line(text: &str, bytes: usize) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    line[..line.floor_char_boundary(bytes)].trim().to_owned()
 }
 
 impl Origin {
-    /// As the store and the API write it.
-    pub const fn label(self) -> &'static str {
+    /// What kind of origin it is, as metrics, logs and JSON say it.
+    pub const fn label(&self) -> &'static str {
         match self {
             Self::Ledger => "ledger",
             Self::Operator => "operator",
+            Self::File(_) => "file",
+            Self::Node(_) => "node",
         }
     }
 
-    /// The origin with this label.
-    pub fn from_label(label: &str) -> Option<Self> {
-        [Self::Ledger, Self::Operator].into_iter().find(|origin| origin.label() == label)
+    /// Which file or node.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Ledger | Self::Operator => None,
+            Self::File(name) | Self::Node(name) => Some(name.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())?;
+        self.name().map_or(Ok(()), |name| write!(f, ":{name}"))
+    }
+}
+
+impl FromStr for Origin {
+    type Err = UnknownOrigin;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            None if text == Self::Ledger.label() => Ok(Self::Ledger),
+            None if text == Self::Operator.label() => Ok(Self::Operator),
+            Some(("file", name)) => Ok(Self::File(Name::new(name))),
+            Some(("node", name)) => Ok(Self::Node(Name::new(name))),
+            _ => Err(UnknownOrigin),
+        }
+    }
+}
+
+/// No text of an [`Origin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("nobody decides under this name")]
+pub struct UnknownOrigin;
+
+impl Ban {
+    /// Whether this decision stays where `origin` decides about the same until `until`. The operator's last word stands against all
+    /// others; among others, whatever lasts longer.
+    pub fn stays(&self, origin: &Origin, until: WallTime) -> bool {
+        match (&self.origin, origin) {
+            (_, Origin::Operator) => false,
+            (Origin::Operator, _) => true,
+            _ => self.until >= until,
+        }
     }
 }
 
@@ -87,8 +159,11 @@ pub struct Decision {
     /// Label of the [`Reason`].
     pub reason: String,
     pub text: String,
-    /// `ledger` or `operator`.
+    /// `ledger`, `operator`, `file` or `node`.
     pub origin: String,
+    /// Which file or node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin_name: Option<String>,
     pub made: WallTime,
     pub until: WallTime,
     pub repeat: u32,
@@ -103,6 +178,7 @@ impl Decision {
             reason: Reason::Deferred.label().to_owned(),
             text: Reason::Deferred.text().to_owned(),
             origin: Origin::Ledger.label().to_owned(),
+            origin_name: None,
             made: both.wall,
             until: both.wall_at(until),
             repeat: 0,
@@ -117,10 +193,21 @@ impl Decision {
             reason: ban.reason.label().to_owned(),
             text: ban.text.clone(),
             origin: ban.origin.label().to_owned(),
+            origin_name: ban.origin.name().map(str::to_owned),
             made: ban.made,
             until: ban.until,
             repeat: ban.repeat,
             evidence: ban.evidence.clone(),
+        }
+    }
+}
+
+impl Decision {
+    /// Who decided, in words: `ledger`, `operator`, `file drop.txt` or `node mx2`.
+    pub fn by(&self) -> String {
+        match &self.origin_name {
+            Some(name) => format!("{} {name}", self.origin),
+            None => self.origin.clone(),
         }
     }
 }
@@ -226,4 +313,78 @@ pub struct Explanation {
     /// Established connections as the kernel plane counts them; `None` without one.
     pub connections: Option<u64>,
     pub notes: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Source;
+
+    fn ban(origin: &str, until: i64) -> Ban {
+        Ban {
+            key: Source::v4(1).into(),
+            reason: Reason::Harvest,
+            origin: origin.parse().unwrap(),
+            made: WallTime::from_ms(0),
+            until: WallTime::from_ms(until),
+            repeat: 0,
+            text: String::new(),
+            evidence: Vec::new(),
+        }
+    }
+
+    /// Who has decided about a source after `decisions` came in their order, and until when.
+    #[track_caller]
+    fn check(decisions: &[(&str, i64)], expected: (&str, i64)) {
+        let mut held: Option<Ban> = None;
+        for (origin, until) in decisions {
+            let new = ban(origin, *until);
+            held = held.filter(|held| held.stays(&new.origin, new.until)).or(Some(new));
+        }
+        let held = held.unwrap();
+        assert_eq!((held.origin.to_string().as_str(), held.until.as_ms()), expected, "{decisions:?}");
+    }
+
+    #[test]
+    fn the_operator_stands_over_all_and_among_others_the_longer_end() {
+        let others = ["ledger", "file:drop.txt", "node:mx2"];
+        for other in others {
+            check(&[("operator", 5), (other, 9)], ("operator", 5));
+            check(&[("operator", i64::MAX), (other, 9)], ("operator", i64::MAX));
+            check(&[(other, 9), ("operator", 5)], ("operator", 5));
+            for first in others {
+                check(&[(first, 5), (other, 9)], (other, 9));
+                check(&[(first, 9), (other, 5)], (first, 9));
+                check(&[(first, 9), (other, 9)], (first, 9));
+            }
+        }
+        check(&[("operator", 9), ("operator", 5)], ("operator", 5));
+        check(&[("ledger", 5), ("node:mx2", 9), ("operator", 3), ("file:drop.txt", i64::MAX)], ("operator", 3));
+    }
+
+    #[test]
+    fn an_origin_is_its_text() {
+        let long = "x".repeat(1000);
+        for (text, again) in [
+            ("ledger", Some("ledger")),
+            ("operator", Some("operator")),
+            ("file:drop.txt", Some("file:drop.txt")),
+            ("node:mx2.example.org:8025", Some("node:mx2.example.org:8025")),
+            ("file:", Some("file:")),
+            ("file:two\nlines ", Some("file:two lines")),
+            (&format!("node:{long}"), Some(&*format!("node:{}", &long[..Name::BYTES]))),
+            ("", None),
+            ("file", None),
+            ("node", None),
+            ("Operator", None),
+            ("operator:x", None),
+            ("ledger:", None),
+        ] {
+            let origin = text.parse::<Origin>();
+            assert_eq!(origin.as_ref().ok().map(ToString::to_string).as_deref(), again, "{text}");
+            if let Ok(origin) = origin {
+                assert_eq!(origin.to_string().parse(), Ok(origin));
+            }
+        }
+    }
 }

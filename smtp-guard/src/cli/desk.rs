@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decision::{Decision, Entry, Explanation, Imported, Kept};
+use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name};
 use crate::guard::{Guard, ReloadError};
 use crate::key::Who;
 use crate::observe::admin::{ACCOUNTS, Control, Refusal};
@@ -29,8 +29,8 @@ impl Control for Desk {
         Ok(self.0.shared().feedback.add(who, length, text).await?)
     }
 
-    async fn import(&self, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, Refusal> {
-        Ok(self.0.shared().feedback.import(entries, text).await?)
+    async fn import(&self, file: Name, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, Refusal> {
+        Ok(self.0.shared().feedback.import(file, entries, text).await?)
     }
 
     async fn delete(&self, who: Who) -> Result<Option<Kept<Decision>>, Refusal> {

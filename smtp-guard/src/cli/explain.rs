@@ -93,11 +93,14 @@ fn why(decision: &Decision, reason: &str, lines: &mut Vec<String>) {
     }
 }
 
-fn by(decision: &Decision) -> &str {
+fn by(decision: &Decision) -> String {
+    let name = printable(decision.origin_name.as_deref().unwrap_or_default().as_bytes());
     match decision.origin.as_str() {
-        "operator" => "the administrator",
-        "ledger" => "the guard itself",
-        other => other,
+        "operator" => "the administrator".to_owned(),
+        "ledger" => "the guard itself".to_owned(),
+        "file" => format!("the administrator, from {name}"),
+        "node" => format!("the guard {name}"),
+        other => printable(other.as_bytes()),
     }
 }
 
@@ -189,6 +192,7 @@ mod tests {
                 reason: String::from("harvest"),
                 text: String::from("directory harvest attack"),
                 origin: String::from("ledger"),
+                origin_name: None,
                 made: WallTime::from_ms(0),
                 until: WallTime::from_ms(3_600_000),
                 repeat: 1,
@@ -247,6 +251,7 @@ It has 1 connection now.",
             reason: String::from("operator"),
             text: String::from("spam of a whole network"),
             origin: String::from("operator"),
+            origin_name: None,
             made: WallTime::from_ms(0),
             until: WallTime::from_ms(3_600_000),
             repeat: 0,

@@ -209,6 +209,7 @@ mod tests {
             reason: String::from("operator"),
             text: String::from("a \"reason\", with a comma"),
             origin: String::from("operator"),
+            origin_name: None,
             made: WallTime::from_ms(0),
             until: seconds.map_or(WallTime::from_ms(i64::MAX), |seconds| NOW.later(seconds * 1000)),
             repeat: 0,

@@ -52,7 +52,7 @@ pub(super) fn import(
         parse_entries(&bytes, crate::clock::wall()).with_context(|| format!("{} can't be used", file.display()))?;
     drop(bytes);
     let said = reason.unwrap_or_else(|| fit(&format!("imported from {}", name(file))));
-    send(client, entries, length, &said)
+    send(client, &name(file), entries, length, &said)
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
@@ -75,7 +75,7 @@ fn name(file: &Path) -> String {
     }
 }
 
-fn send(client: &AdminClient, entries: Entries, length: Duration, reason: &str) -> anyhow::Result<Report> {
+fn send(client: &AdminClient, file: &str, entries: Entries, length: Duration, reason: &str) -> anyhow::Result<Report> {
     let Entries { format, entries, refused, refusals, skipped } = entries;
     let mut report = Report { format: format.label(), refused, refusals, skipped, saved: true, ..Report::default() };
     let all = entries.len();
@@ -98,7 +98,7 @@ fn send(client: &AdminClient, entries: Entries, length: Duration, reason: &str) 
         }
         done += entries.len();
         let named: Vec<Who> = entries.iter().map(|entry| entry.who).collect();
-        let answer = client.import(&Import { entries, reason: reason.to_owned() });
+        let answer = client.import(&Import { entries, reason: reason.to_owned(), file: file.to_owned() });
         let answer = answer
             .inspect_err(|_| progress.end())
             .with_context(|| format!("{} decisions are in force, and no more were made", report.added))?;

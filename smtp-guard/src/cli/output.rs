@@ -39,7 +39,7 @@ fn decisions_at(list: &[Decision], now: WallTime) -> String {
         [
             decision.source.clone(),
             decision.reason.clone(),
-            decision.origin.clone(),
+            printable(decision.by().as_bytes()),
             time::utc(decision.until),
             left(decision.until, now),
             decision.repeat.to_string(),
@@ -202,6 +202,7 @@ mod tests {
             reason: String::from("harvest"),
             text: text.to_owned(),
             origin: String::from("ledger"),
+            origin_name: None,
             made: WallTime::from_ms(0),
             until: WallTime::from_ms(until_ms),
             repeat: 1,

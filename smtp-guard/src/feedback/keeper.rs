@@ -146,7 +146,7 @@ impl Keeper {
             // By a clock that is behind it would last too long.
             let length = u64::try_from(ban.until.as_ms().saturating_sub(ban.made.as_ms())).unwrap_or_default();
             let until = both.instant_at(ban.until).min(both.instant.after(Duration::from_millis(length)));
-            if let (Origin::Ledger, Key::Source(source)) = (ban.origin, ban.key) {
+            if let (Origin::Ledger, Key::Source(source)) = (&ban.origin, ban.key) {
                 self.ledger.remember_ban(source, ban.repeat, until, both.instant);
             }
             if self.is_exempt(ban.key) {
@@ -227,7 +227,10 @@ impl Keeper {
         let banned = self.decisions.contains_key(&source.into()) || self.networks_of(source).next().is_some();
         let (snapshot, prefix) = (Arc::clone(&self.snapshot), self.prefix());
         let is_exempt = |target| snapshot.untouchable().touches(target, prefix);
-        let effects = gate::report(&mut self.ledger, &self.marks, source, conduct, at, banned, is_exempt);
+        let mut effects = gate::report(&mut self.ledger, &self.marks, source, conduct, at, banned, is_exempt);
+        if !effects.is_empty() {
+            gate::settle(&mut effects, &crate::clock::both(), |key| self.decisions.get(&key));
+        }
         self.perform(effects, Cause::Report(client, at));
         self.count_evicted();
     }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::bound::Bound;
-use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept};
+use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept, Name};
 use crate::edge::bans::BanTable;
 use crate::events::What;
 use crate::key::Who;
@@ -83,7 +83,7 @@ enum Control {
     Decisions(oneshot::Sender<Vec<Decision>>),
     Latest(oneshot::Sender<Vec<Decision>>),
     Add { who: Who, length: Duration, text: String, answer: oneshot::Sender<Result<Kept<Decision>, ControlError>> },
-    Import { entries: Vec<Entry>, text: String, answer: oneshot::Sender<Kept<Imported>> },
+    Import { file: Name, entries: Vec<Entry>, text: String, answer: oneshot::Sender<Kept<Imported>> },
     Delete { who: Who, answer: oneshot::Sender<Result<Option<Kept<Decision>>, ControlError>> },
     DeleteAll(oneshot::Sender<Kept<usize>>),
     Explain { ip: IpAddr, answer: oneshot::Sender<Explanation> },
@@ -128,9 +128,10 @@ impl Feedback {
         self.ask(|answer| Control::Add { who, length, text, answer }).await?
     }
 
-    /// Bans all that `entries` are about, `text` saying why where they don't. Meant for a few thousand at once: others wait.
-    pub async fn import(&self, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, ControlError> {
-        self.ask(|answer| Control::Import { entries, text, answer }).await
+    /// Bans all that `entries` of `file` are about, `text` saying why where they don't. Meant for a few thousand at once: others
+    /// wait.
+    pub async fn import(&self, file: Name, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, ControlError> {
+        self.ask(|answer| Control::Import { file, entries, text, answer }).await
     }
 
     /// Lifts the ban of `who` and forgets what was held against it.
@@ -242,8 +243,8 @@ fn answer(keeper: &mut Keeper, control: Control) {
             Ok(decision) => once_written(keeper, decision, move |kept| drop(answer.send(Ok(kept)))),
             Err(error) => answer.send(Err(error)).map_err(drop),
         },
-        Control::Import { entries, text, answer } => {
-            let imported = keeper.import(entries, &text);
+        Control::Import { file, entries, text, answer } => {
+            let imported = keeper.import(file, entries, &text);
             once_written(keeper, imported, move |kept| drop(answer.send(kept)))
         }
         Control::Delete { who, answer } => match keeper.delete(who) {

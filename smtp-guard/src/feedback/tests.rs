@@ -238,7 +238,8 @@ async fn many_come_in_at_once_and_none_pushes_out_or_shortens_another() {
     let entry = |who: &str, seconds| Entry { who: who.parse().unwrap(), seconds, text: None };
     feedback.add("20.0.2.1".parse().unwrap(), Duration::from_secs(7200), "first".to_owned()).await.unwrap();
     let entries = vec![
-        entry("20.0.2.1", Some(3600)),
+        // The operator's own word stands, however long this one would last.
+        entry("20.0.2.1", None),
         entry("20.0.2.2", Some(3600)),
         Entry { text: Some("its own".to_owned()), ..entry("20.0.2.2", Some(7200)) },
         entry("20.0.2.2", Some(60)),
@@ -250,7 +251,7 @@ async fn many_come_in_at_once_and_none_pushes_out_or_shortens_another() {
         entry("2001:db8:1::1", Some(60)),
     ];
     let Kept { what: Imported { added, outlasted, refused }, saved } =
-        feedback.import(entries, "a list".to_owned()).await.unwrap();
+        feedback.import(Name::new("drop.txt"), entries, "a list".to_owned()).await.unwrap();
     assert_eq!((added, outlasted, saved), (3, 2, true));
     let parts =
         ["20.0.2.9 is exempt", "20.0.100.25/32 is in use here", "20.0.113.7/32 is in use here", "edge.max_sources"];
@@ -258,10 +259,16 @@ async fn many_come_in_at_once_and_none_pushes_out_or_shortens_another() {
     assert_eq!(found, [4, 5, 7, 9]);
     assert!(refused.iter().zip(parts).all(|((_, why), part)| why.contains(part)), "{refused:?}");
     let decisions = feedback.decisions().await.unwrap();
-    let shown: Vec<_> = decisions.iter().map(|decision| (decision.source.as_str(), decision.text.as_str())).collect();
-    let expected =
-        [("2001:db8::/64", "a list"), ("20.0.2.1", "first"), ("20.0.2.2", "its own"), ("20.0.113.128/25", "a list")];
-    assert_eq!(BTreeSet::from_iter(shown), BTreeSet::from(expected));
+    let shown: BTreeSet<_> =
+        decisions.iter().map(|decision| (decision.source.as_str(), decision.text.as_str(), decision.by())).collect();
+    let by = |source, text, by: &str| (source, text, by.to_owned());
+    let expected = [
+        by("2001:db8::/64", "a list", "file drop.txt"),
+        by("20.0.2.1", "first", "operator"),
+        by("20.0.2.2", "its own", "file drop.txt"),
+        by("20.0.113.128/25", "a list", "file drop.txt"),
+    ];
+    assert_eq!(shown, BTreeSet::from(expected));
     assert_eq!(decisions[3].until.as_ms(), i64::MAX, "for ever");
     assert_eq!((table.len(), table.networks(), meter.count("bans")), (3, 1, 1));
 }

@@ -42,7 +42,7 @@ use crate::addr::{canonical, no_source};
 use crate::bound::Bound;
 use crate::config::FILE_BYTES;
 use crate::decision::ControlError;
-use crate::decision::{Decision, Entry, Explanation, Imported, Kept};
+use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name};
 use crate::key::Who;
 use crate::rates::accounts::{AccountList, AccountView, User};
 
@@ -93,6 +93,9 @@ pub struct Import {
     pub entries: Vec<Entry>,
     /// Where an entry has none of its own.
     pub reason: String,
+    /// What the entries were read from.
+    #[serde(default)]
+    pub file: String,
 }
 
 /// How many decisions were lifted.
@@ -121,8 +124,12 @@ pub trait Control: Clone + Send + Sync + 'static {
         text: String,
     ) -> impl Future<Output = Result<Kept<Decision>, Refusal>> + Send;
     /// Bans all that `entries` are about, at most [`IMPORT_ENTRIES`].
-    fn import(&self, entries: Vec<Entry>, text: String)
-    -> impl Future<Output = Result<Kept<Imported>, Refusal>> + Send;
+    fn import(
+        &self,
+        file: Name,
+        entries: Vec<Entry>,
+        text: String,
+    ) -> impl Future<Output = Result<Kept<Imported>, Refusal>> + Send;
     /// Lifts the decision on `who`.
     fn delete(&self, who: Who) -> impl Future<Output = Result<Option<Kept<Decision>>, Refusal>> + Send;
     /// Lifts all decisions.
@@ -263,7 +270,7 @@ async fn import<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes,
         Err(problem) => return problem,
     };
     match import.check() {
-        Ok(()) => answer(shared.control.import(import.entries, import.reason).await),
+        Ok(()) => answer(shared.control.import(Name::new(&import.file), import.entries, import.reason).await),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
     }
 }

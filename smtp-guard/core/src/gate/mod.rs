@@ -12,6 +12,6 @@ mod report;
 pub use admission::{Arrival, Door, Standing, admit};
 pub use effect::{Deferred, Effect, Grounds, Lifted};
 pub use message::{handshake, message, source_message};
-pub use report::{Known, clear, known, pardon, report};
+pub use report::{Known, clear, known, pardon, report, settle};
 
 pub use crate::rates::Tally;

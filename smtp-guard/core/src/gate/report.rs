@@ -5,7 +5,8 @@
 
 use super::{Deferred, Effect, Lifted};
 use crate::addr::Source;
-use crate::clock::Instant;
+use crate::clock::{Both, Instant};
+use crate::decision::Ban;
 use crate::key::Key;
 use crate::ledger::Ledger;
 use crate::marks::Marks;
@@ -68,6 +69,17 @@ pub fn report(
     effects
 }
 
+/// Takes bans out of `effects` that must give way to what is in force at `both`, as `held` knows it.
+pub fn settle<'a>(effects: &mut Vec<Effect>, both: &Both, held: impl Fn(Key) -> Option<&'a Ban>) {
+    effects.retain(|effect| match effect {
+        Effect::Ban { key, origin, grounds, .. } => {
+            let until = both.wall_at(both.instant.after(grounds.length));
+            !held(*key).is_some_and(|ban| ban.stays(origin, until))
+        }
+        Effect::Lift { .. } | Effect::Defer { .. } => true,
+    });
+}
+
 /// Forgets what was held against `key`, and lifts its ban, whether there is one or not.
 pub fn pardon(ledger: &mut Ledger, marks: &Marks, key: Key, why: Lifted) -> Effect {
     if let Key::Source(source) = key {
@@ -96,7 +108,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::WallTime;
     use crate::config::{Auth, Harvest};
+    use crate::decision::{Name, Origin};
+    use crate::ledger::{Target, Verdict};
     use smtp_guard_ebpf::reason::Reason;
 
     const STRANGER: Source = Source::v4(1);
@@ -140,6 +155,33 @@ mod tests {
     fn banned(effects: &[Effect]) -> Vec<Key> {
         let key = |effect: &Effect| if let Effect::Ban { key, .. } = effect { Some(*key) } else { None };
         effects.iter().filter_map(key).collect()
+    }
+
+    /// Neighbours of a source that trips are banned with it, and one of them may be the operator's already.
+    #[test]
+    fn what_the_operator_decided_is_not_decided_again() {
+        let both = Both { instant: at(0), wall: WallTime::from_ms(0) };
+        let effects = |n| Effect::from(verdict(Target::Ban(Source::v4(n))));
+        let held = |origin, until| {
+            let key = Source::v4(1).into();
+            let (made, until, evidence) = (both.wall, WallTime::from_ms(until), Vec::new());
+            Ban { key, reason: Reason::Operator, origin, made, until, repeat: 0, text: String::new(), evidence }
+        };
+        let hour = 3_600_000;
+        for (origin, until, left) in [
+            (Origin::Operator, 1, vec![2]),
+            (Origin::File(Name::new("x")), 2 * hour, vec![2]),
+            (Origin::Ledger, hour - 1, vec![1, 2]),
+        ] {
+            let (held, mut asked) = (held(origin, until), vec![effects(1), effects(2)]);
+            settle(&mut asked, &both, |key| (key == held.key).then_some(&held));
+            assert_eq!(banned(&asked), left.into_iter().map(|n| Key::from(Source::v4(n))).collect::<Vec<_>>());
+        }
+    }
+
+    fn verdict(target: Target) -> Verdict {
+        let length = Duration::from_secs(3600);
+        Verdict { target, reason: Reason::Harvest, length, repeat: 0, evidence: Vec::new() }
     }
 
     #[test]

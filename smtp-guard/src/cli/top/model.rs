@@ -202,7 +202,7 @@ pub(super) fn bans(live: &Live, wall: WallTime) -> Vec<BanRow> {
         reason: printable(ban.reason.as_bytes()),
         left: output::left(ban.until, wall),
         made: since(ban.made, wall),
-        by: printable(ban.origin.as_bytes()),
+        by: printable(ban.by().as_bytes()),
         text: printable(ban.text.as_bytes()),
     });
     rows.collect()

@@ -11,8 +11,8 @@ use super::Keeper;
 use super::perform::Cause;
 use crate::blocklist::{Protected, own_addresses};
 use crate::bound::Bound;
-use crate::clock::{Both, Instant};
-use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Origin};
+use crate::clock::Instant;
+use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Name, Origin};
 use crate::edge::bans::NETWORKS;
 use crate::events::What;
 use crate::gate::{Effect, Grounds, Lifted};
@@ -59,9 +59,10 @@ impl Keeper {
         }
     }
 
-    /// Puts `entries` in force together: the kernel's part is one batch, and so is the store's. None makes room by pushing out
-    /// another, and none ends what lasts longer.
-    pub(in crate::feedback) fn import(&mut self, entries: Vec<Entry>, text: &str) -> Imported {
+    /// Puts `entries` of `file` in force together: the kernel's part is one batch, and so is the store's. None makes room by
+    /// pushing out another, and none takes the place of one that [stays](Ban::stays).
+    pub(in crate::feedback) fn import(&mut self, file: Name, entries: Vec<Entry>, text: &str) -> Imported {
+        let origin = Origin::File(file);
         let both = crate::clock::both();
         let protected = self.protected();
         let mut done = Imported::default();
@@ -79,7 +80,7 @@ impl Keeper {
             let until =
                 entry.seconds.map_or(Instant::NEVER, |seconds| both.instant.after(Duration::from_secs(seconds)));
             let outlasted = wanted.get(&key).is_some_and(|(before, _)| *before >= until)
-                || self.decisions.get(&key).is_some_and(|ban| both.instant_at(ban.until) >= until);
+                || self.decisions.get(&key).is_some_and(|ban| ban.stays(&origin, both.wall_at(until)));
             if outlasted {
                 done.outlasted += 1;
                 continue;
@@ -105,7 +106,17 @@ impl Keeper {
         let bans: Vec<_> = wanted
             .into_iter()
             .map(|(key, (until, own))| {
-                (self.by_operator(key, &both, until, own.unwrap_or_else(|| text.to_owned())), until)
+                let ban = Ban {
+                    key,
+                    reason: Reason::Operator,
+                    origin: origin.clone(),
+                    made: both.wall,
+                    until: both.wall_at(until),
+                    repeat: 0,
+                    text: own.unwrap_or_else(|| text.to_owned()),
+                    evidence: Vec::new(),
+                };
+                (ban, until)
             })
             .collect();
         bans.iter().for_each(|(ban, _)| self.meter.ban(ban.reason));
@@ -191,19 +202,6 @@ impl Keeper {
         self.meter.tell(What::AllLifted { decisions: lifted as u64 });
         tracing::info!(decisions = lifted, "all decisions lifted by the operator");
         lifted
-    }
-
-    fn by_operator(&self, key: Key, both: &Both, until: Instant, text: String) -> Ban {
-        Ban {
-            key,
-            reason: Reason::Operator,
-            origin: Origin::Operator,
-            made: both.wall,
-            until: both.wall_at(until),
-            repeat: 0,
-            text,
-            evidence: Vec::new(),
-        }
     }
 
     /// The key of `who`, where a decision may be about that.

@@ -12,7 +12,7 @@ use super::StoreError;
 use super::directory::{own_file, with_suffix};
 use crate::addr::Ipv6Prefix;
 use crate::clock::WallTime;
-use crate::decision::{Ban, Origin};
+use crate::decision::Ban;
 use crate::key;
 use crate::printable::printable;
 use crate::rates::Key;
@@ -27,7 +27,7 @@ const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS decisions (
         source   TEXT PRIMARY KEY,    -- 192.0.2.1, 2001:db8::/64, or of a network 192.0.2.0/24
         reason   TEXT NOT NULL,       -- label, as in metrics and logs
-        origin   TEXT NOT NULL,       -- ledger | operator
+        origin   TEXT NOT NULL,       -- ledger | operator | file:NAME | node:NAME
         made     INTEGER NOT NULL,    -- ms since 1970-01-01 UTC
         until    INTEGER NOT NULL,    -- ms since 1970-01-01 UTC
         repeat   INTEGER NOT NULL,
@@ -140,7 +140,7 @@ impl Database {
         Some(Ban {
             key: key::Key::of(text(0)?.parse().ok()?, self.prefix).ok()?,
             reason: Reason::from_label(&text(1)?)?,
-            origin: Origin::from_label(&text(2)?)?,
+            origin: text(2)?.parse().ok()?,
             made: WallTime::from_ms(row.get(3).ok()?),
             until: WallTime::from_ms(row.get(4).ok()?),
             repeat: row.get(5).ok()?,
@@ -203,7 +203,7 @@ fn save(transaction: &Transaction<'_>, prefix: Ipv6Prefix, ban: &Ban) -> rusqlit
         params![
             ban.key.text(prefix),
             ban.reason.label(),
-            ban.origin.label(),
+            ban.origin.to_string(),
             ban.made.as_ms(),
             ban.until.as_ms(),
             ban.repeat,

@@ -65,6 +65,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
                 reason: String::from("harvest"),
                 text: String::from("directory harvest attack\x1b[2J"),
                 origin: String::from("ledger"),
+                origin_name: None,
                 made: WallTime::from_ms(at.as_ms() - ago * 1000),
                 until: WallTime::from_ms(at.as_ms() + left * 1000),
                 repeat: 0,
