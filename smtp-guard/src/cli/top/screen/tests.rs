@@ -121,8 +121,6 @@ LATEST BANS              REASON             MADE AGO    LEFT
 fn what_else_can_be_seen() {
     let wide = ["SAMPLES", "directory harvest attack  ", "BY", "ledger", "attack\\x1b[2J"];
     check_parts(&state(|_| {}), (120, 40), &wide);
-    check_parts(&state(|_| {}), (80, 30), &["LATEST EVENTS", "backend 10.0.0.11:25?[2J does not answer"]);
-    check_parts(&state(|live| live.events.clear()), (80, 30), &["nothing yet"]);
     let without = state(|live| {
         live.status.kernel.present = false;
         live.status.bans_active = 0;
