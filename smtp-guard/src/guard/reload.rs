@@ -176,7 +176,7 @@ impl Guard {
         }
         parts.blocklists.apply(&self.shared).await;
         let mut seen = self.seen();
-        seen.listeners = parts.doors.addresses().iter().map(ToString::to_string).collect();
+        seen.listeners = parts.doors.accepted();
         seen.warnings.clone_from(&warnings);
         seen.since = crate::clock::wall();
         seen.waiting = changes.iter().filter(|change| change.restart.is_some()).cloned().collect();

@@ -24,16 +24,17 @@ use super::sources::{Seat, Wake};
 use super::stream::Stream;
 use super::users::{self, Login};
 use super::window::Window;
-use super::{Generation, Shared, Stop, events, handshakes};
+use super::{Generation, Shared, Stop, events, handshakes, tls};
 use crate::addr::ClientAddr;
 use crate::bound::Bound;
+use crate::clock::Instant;
 use crate::config::Role;
 use crate::offence::{Digest, Report};
 use crate::policy::Client;
 use crate::policy::checks::Found;
 use crate::rates::Tally;
 use crate::session::Outcome;
-use crate::session::{Event, Input, Message, Opening, Output, Request, Secured, Session, Wants};
+use crate::session::{Event, Input, Message, Opening, Output, Request, Secured, Session, Upstream, Wants};
 use crate::wire::command;
 use crate::wire::data::{BodyDecoder, Chunk};
 use crate::wire::line::{Line, LineDecoder};
@@ -94,6 +95,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
     inquiry.about_client(&shared, &generation, addr, generation.snapshot.needs(&client, role));
     let session = Session::open(opening, &mut out);
     let mut driver = Driver {
+        began: crate::clock::now(),
         id,
         addr,
         backend: Backend::new(Arc::clone(&shared), Arc::clone(&generation), ends, &client, role),
@@ -144,7 +146,9 @@ async fn handshake(
             shared.metrics.bound_reached(Bound::Handshakes);
             return Err(io::ErrorKind::ResourceBusy.into());
         };
-        tls.accept(stream, proof).await
+        let accepted = tls.accept(stream, proof).await?;
+        shared.metrics.tls_session(accepted.1.version == tls::NEWEST);
+        Ok(accepted)
     };
     tokio::select! {
         biased;
@@ -154,8 +158,9 @@ async fn handshake(
 }
 
 fn handshake_failed(shared: &Shared, id: &str, addr: ClientAddr, error: &io::Error) {
-    let (reason, meaning) = handshakes::reason(error);
-    shared.metrics.handshake_failed(reason);
+    let failure = handshakes::reason(error);
+    let (reason, meaning) = (failure.label(), failure.text());
+    shared.metrics.handshake_failed(failure);
     match shared.handshakes_told.is_due(addr.source(shared.prefix), crate::clock::now()) {
         Some(left_out) => {
             tracing::info!(session = id, client = %addr.ip(), reason, %error, left_out, "TLS handshake failed: {meaning}");
@@ -185,6 +190,7 @@ fn settle(shared: &Shared, login: &mut Option<Login>, accepted: bool) {
 }
 
 struct Driver {
+    began: Instant,
     id: String,
     addr: ClientAddr,
     shared: Arc<Shared>,
@@ -230,6 +236,7 @@ impl Drop for Driver {
             }
         }
         settle(&self.shared, &mut self.login, false);
+        self.shared.metrics.session_ended(crate::clock::now().since(self.began));
     }
 }
 
@@ -279,7 +286,15 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input) {
-        self.session.step(input, crate::clock::now(), &mut self.out);
+        let is_command = matches!(input, Input::Command { .. });
+        if let Input::Upstream(Upstream::Auth(verdict)) = &input {
+            self.shared.metrics.auth_attempt(*verdict);
+        }
+        let now = crate::clock::now();
+        self.session.step(input, now, &mut self.out);
+        if is_command {
+            self.shared.metrics.decided(crate::clock::now().since(now));
+        }
     }
 
     /// Performs the outputs in their order.

@@ -45,6 +45,9 @@ pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Even
         }
         Event::Message(Message { outcome, sender, recipients, size, reply }) => {
             shared.metrics.message(outcome);
+            if size > 0 {
+                shared.metrics.message_size(size);
+            }
             let sender = log::printable(sender.as_bytes());
             let reply = log::printable(reply.as_bytes());
             let outcome_label = outcome.label();

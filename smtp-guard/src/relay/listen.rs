@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -22,6 +23,7 @@ use super::{Generation, Shared, Stop, Stopper, admission, balancer, events, stop
 use crate::addr::ClientAddr;
 use crate::bound;
 use crate::config::{Listen, Role};
+use crate::gate::Standing;
 use crate::session::{About, Event};
 use crate::wire::proxy::Ends;
 
@@ -121,6 +123,8 @@ struct Door {
     socket: Arc<TcpListener>,
     close: Stopper,
     task: JoinHandle<()>,
+    /// Connections that came in here.
+    accepted: Arc<AtomicU64>,
 }
 
 impl Door {
@@ -160,11 +164,16 @@ impl Doors {
             // An error means that the socket is no use, as accept will say.
             let address = listener.local_addr().unwrap_or(listen.address);
             let configured = listen.address;
-            let entrance =
-                Entrance { shared: Arc::clone(&self.shared), stop: self.stop.clone(), listen: Arc::new(listen) };
+            let accepted = Arc::<AtomicU64>::default();
+            let entrance = Entrance {
+                shared: Arc::clone(&self.shared),
+                stop: self.stop.clone(),
+                listen: Arc::new(listen),
+                accepted: Arc::clone(&accepted),
+            };
             let socket = Arc::new(listener);
             let task = tokio::spawn(entrance.accept(Arc::clone(&socket), closing));
-            self.open.push(Door { configured, address, socket, close, task });
+            self.open.push(Door { configured, address, socket, close, task, accepted });
         }
     }
 
@@ -183,6 +192,11 @@ impl Doors {
     /// The addresses as they were bound.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.open.iter().map(|door| door.address).collect()
+    }
+
+    /// The addresses as they were bound, and what counts the connections that come in there.
+    pub fn accepted(&self) -> Vec<(SocketAddr, Arc<AtomicU64>)> {
+        self.open.iter().map(|door| (door.address, Arc::clone(&door.accepted))).collect()
     }
 
     /// The addresses as they were configured.
@@ -245,6 +259,7 @@ struct Entrance {
     stop: Stop,
     /// As it was configured last.
     listen: Arc<Listen>,
+    accepted: Arc<AtomicU64>,
 }
 
 impl Entrance {
@@ -290,6 +305,7 @@ impl Entrance {
     fn welcome(&mut self, stream: TcpStream, peer: SocketAddr, room: bool) {
         let shared = &self.shared;
         shared.opened();
+        self.accepted.fetch_add(1, Ordering::Relaxed);
         window::start(&stream);
         let generation = shared.current();
         // One that is about to be closed is what it was.
@@ -367,6 +383,9 @@ fn admit(
 ) {
     let (addr, role, now) = (ClientAddr::new(ends.source), listen.role, crate::clock::now());
     let arrival = admission::arrival(shared, &generation, addr, [listen], now);
+    if arrival.standing == Standing::Exempt {
+        shared.metrics.exempt_connection();
+    }
     let admitted = admission::admit(shared, &generation, &arrival, now);
     match admitted.as_ref().map_or_else(|reason| Some(*reason), Seat::displaced) {
         Some(Reason::TotalConnections) => shared.metrics.bound_reached(bound::Bound::TotalConnections),

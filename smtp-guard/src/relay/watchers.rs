@@ -49,8 +49,8 @@ impl Watchers {
             self.pool = Task::spawn(async move { pool.watch(stop).await });
         }
         self.certificates = now.tls.clone().and_then(|tls| {
-            let stop = stop.clone();
-            Task::spawn(async move { tls.watch(stop).await })
+            let (metrics, stop) = (shared.metrics.clone(), stop.clone());
+            Task::spawn(async move { tls.watch(metrics, stop).await })
         });
         let table = |generation: &Generation| generation.snapshot.known_table();
         let same_table = before.is_some_and(|before| match (table(before), table(&now)) {
