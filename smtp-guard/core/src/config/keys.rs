@@ -232,7 +232,7 @@ pub const TABLES: &[Table] = &[
     Table { name: "blocklist", shown: Shown::Example, doc: "A file of addresses and networks that are dropped in the kernel, or hear 421 where there is no kernel plane; one [[blocklist]] each. netset, Spamhaus DROP (text or JSON lines), CrowdSec (CSV or JSON) or ipset save, told apart by content. It is looked at as often as reload says, and read again when it has changed, as a whole or not at all: best written under another name and renamed. Entries that touch an exempt, own or private network, or are wider than /8 (IPv6 /16), are refused; smtp-guard check and the log say which, by line.", keys: &[
         key("name", Text("word"), "\"drop\"", "What log, metrics and `explain` say.").example(),
         key("file", Text("path"), "\"/var/lib/smtp-guard/drop.netset\"", "The list.").example(),
-        key("reload", Time(SECOND, 7 * DAY), "\"1h\"", "How often the file is looked at."),
+        key("reload", Time(SECOND, 7 * DAY), "\"1m\"", "How often the file is looked at; `smtp-guard reload` looks at once."),
     ] },
     Table { name: "metrics", shown: Shown::Once, doc: "", keys: &[
         key("listen", Text("address and port"), "\"127.0.0.1:9925\"", "HTTP: /metrics, /livez, /readyz. Empty: none."),
