@@ -161,8 +161,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         Command::Accounts { command } => Ok(accounts::accounts(&client(file)?, command)?),
         Command::Try { ip, helo, mail_from, rcpt_to, user, role, tls, json } => {
             let user = user.map(|user| user.to_string());
-            let candidate =
-                |path: &Path| Ok::<_, ConfigError>(Candidate { path: path.to_owned(), text: config::text(path)? });
+            let candidate = |path: &Path| Ok::<_, ConfigError>(Candidate { files: config::files(path)? });
             let config = file.map(candidate).transpose()?;
             let attempt = Attempt { ip, helo, mail_from, rcpt_to, user, role, tls, config };
             let rehearsal = asker(file)?.attempt(&attempt)?;

@@ -6,6 +6,7 @@ mod checks;
 mod choices;
 mod defaults;
 mod difference;
+mod files;
 pub mod keys;
 mod raw;
 mod report;
@@ -30,18 +31,24 @@ pub use checks::{Checks, Dns, Dnsbl};
 pub use choices::{AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, XdpMode};
 pub use defaults::Machine;
 pub use difference::Change;
+pub use files::ConfigFile;
 pub use report::Report;
 
 impl Config {
     /// The configuration in `text`, for `machine`. `path` only names it in the report.
     pub fn parse(path: &Path, text: &str, machine: &Machine) -> Result<Self, Report> {
+        Self::merged(&[ConfigFile::new(path, text)], machine)
+    }
+
+    /// The configuration in `files`, for `machine`: each file is merged into those before it.
+    pub fn merged(files: &[ConfigFile], machine: &Machine) -> Result<Self, Report> {
         let mut judge = values::Judge::default();
-        let Some(raw) = raw::read(text, &mut judge.problems) else {
-            return Err(Report::new(path, text, judge.problems));
+        let Some(raw) = raw::read(files, &mut judge.problems) else {
+            return Err(Report::new(files, judge.problems));
         };
         let whole = judge.problems.is_empty();
         let config = check::check(&raw, whole, machine, &mut judge);
-        if judge.problems.is_empty() { Ok(config) } else { Err(Report::new(path, text, judge.problems)) }
+        if judge.problems.is_empty() { Ok(config) } else { Err(Report::new(files, judge.problems)) }
     }
 }
 
