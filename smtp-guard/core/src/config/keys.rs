@@ -38,7 +38,7 @@ pub struct Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
     Once,
-    /// One block for each entry, and one of them has to be there.
+    /// One block for each entry, and one of them has to be there; the packaged file has it commented out.
     Block,
     /// One block for each entry; the packaged file has an example that is commented out.
     Example,
@@ -53,7 +53,7 @@ pub struct Key {
     pub default: &'static str,
     /// There is no default, or it is the host's; the packaged file has `default` as an example.
     pub example: bool,
-    /// There is no default, and the packaged file sets it.
+    /// There is no default, and it has to be set; the packaged file has `default` as an example.
     pub must: bool,
     /// Why it keeps its value until the guard is started anew; `None`: it changes while the guard runs.
     pub restart: Option<&'static str>,
@@ -276,7 +276,7 @@ tables! {
     entry Blocklist("blocklist", Example, "A file of addresses and networks that are dropped in the kernel, or hear 421 where there is no kernel plane; one [[blocklist]] each. netset, Spamhaus DROP (text or JSON lines), CrowdSec (CSV or JSON) or ipset save, told apart by content. It is looked at as often as reload says, and read again when it has changed, as a whole or not at all: best written under another name and renamed. Entries that touch an exempt, own or private network, or are wider than /8 (IPv6 /16), are refused; smtp-guard check and the log say which, by line.") {
         name: raw::Text = key(Text("word"), "\"drop\"", "What log, metrics and `explain` say.").example(),
         file: raw::Text = key(Text("path"), "\"/var/lib/smtp-guard/drop.netset\"", "The list.").example(),
-        reload: raw::Text = key(Time(SECOND, 7 * DAY), "\"1h\"", "How often the file is looked at."),
+        reload: raw::Text = key(Time(SECOND, 7 * DAY), "\"1m\"", "How often the file is looked at; `smtp-guard reload` looks at once."),
     }
 
     /// The HTTP endpoint for metrics and health.
@@ -347,12 +347,14 @@ pub(super) fn text(name: &str) -> &'static str {
     row(name).map_or("", |row| row.default).trim_matches('"')
 }
 
-/// The packaged file.
+/// The packaged file. It sets nothing, so that a package can tell whether it was configured.
 pub fn packaged() -> String {
     let mut text = String::from(
         "# smtp-guard configuration. `smtp-guard check` says what is wrong with it, with line and column.\n#\n\
-         # What must be set: [[listen]], [backend].servers and [relay].domains. The three below are examples: make them yours.\n\
-         # Everything else stands here commented out, with its default. The reference is docs/configuration.md.\n#\n\
+         # Nothing is set here yet. What must be set: [[listen]] address, [backend] servers and [relay] domains.\n\
+         # All other keys stand here with their defaults. The reference is docs/configuration.md.\n#\n\
+         # The files smtp-guard.toml.d/*.toml are read after this one, in the order of their names. Tables are merged,\n\
+         # [[blocks]] are added, and of a key that is set twice the later value counts, lists included.\n#\n\
          # Sizes: \"25MiB\" (B, KiB, MiB, GiB). Durations: \"500ms\", \"6s\", \"5m\", \"1h\", \"7d\". Addresses: single or CIDR, IPv4 or IPv6.\n",
     );
     for table in TABLES {
@@ -366,15 +368,13 @@ pub fn packaged() -> String {
         _ = match table.shown {
             _ if table.name.is_empty() => Ok(()),
             Shown::Once => writeln!(text, "[{}]", table.name),
-            Shown::Block => writeln!(text, "[[{}]]", table.name),
-            Shown::Example => writeln!(text, "#[[{}]]", table.name),
+            Shown::Block | Shown::Example => writeln!(text, "#[[{}]]", table.name),
         };
         for key in table.keys {
             if says_more {
                 comment(&mut text, key.doc);
             }
-            let mark = if key.must { "" } else { "#" };
-            _ = writeln!(text, "{mark}{indent}{} = {}", key.name, key.default);
+            _ = writeln!(text, "#{indent}{} = {}", key.name, key.default);
         }
     }
     text
@@ -403,7 +403,14 @@ fn comment(text: &mut String, doc: &str) {
 pub fn reference() -> String {
     let mut text = String::from(
         "# Configuration\n\n`cargo xtask docs` writes this page from `smtp-guard/core/src/config/keys.rs`; don't edit it.\n\n\
-         Everything is applied by `smtp-guard reload` while mail flows, but for the keys that say \"restart\".\n",
+         Everything is applied by `smtp-guard reload` while mail flows, but for the keys that say \"restart\".\n\n\
+         # Several files\n\nAfter `/etc/smtp-guard/smtp-guard.toml`, or the file that `--config` names, the files in the directory of the same\n\
+         name with `.d` are read: `/etc/smtp-guard/smtp-guard.toml.d/*.toml`, at most 64, in the order of their names.\n\n\
+         - Tables are merged key by key.\n\
+         - Blocks (`[[listen]]`, `[[dnsbl]]`, `[[blocklist]]`, `[[tls.also]]`) are added to those that are there.\n\
+         - A key that is set twice takes its last value. A list counts as one value: it replaces the earlier list.\n\n\
+         `smtp-guard config show` shows what comes out. All files together have at most 1 MiB. The main file must exist; it may be empty.\n\n\
+         # Keys\n",
     );
     for table in TABLES {
         let heading = match (table.name, table.shown) {

@@ -7,6 +7,7 @@ mod checks;
 mod choices;
 mod defaults;
 mod difference;
+mod files;
 mod judge;
 pub mod keys;
 mod listen;
@@ -29,6 +30,7 @@ pub use checks::Dnsbl;
 pub use choices::{AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, XdpMode};
 pub use defaults::Machine;
 pub use difference::Change;
+pub use files::ConfigFile;
 pub use keys::{
     Admin, Auth, Backend, Checks, Config, Dns, Edge, Harvest, Limits, Log, Metrics, Recipients, Relay, State,
 };
@@ -40,13 +42,18 @@ use value::Value;
 impl Config {
     /// The configuration in `text`, for `machine`. `path` only names it in the report.
     pub fn parse(path: &Path, text: &str, machine: &Machine) -> Result<Self, Report> {
+        Self::merged(&[ConfigFile::new(path, text)], machine)
+    }
+
+    /// The configuration in `files`, for `machine`: each file is merged into those before it.
+    pub fn merged(files: &[ConfigFile], machine: &Machine) -> Result<Self, Report> {
         let mut judge = judge::Judge::new(machine);
-        let Some(raw) = raw::read(text, &mut judge.problems) else {
-            return Err(Report::new(path, text, judge.problems));
+        let Some(raw) = raw::read(files, &mut judge.problems) else {
+            return Err(Report::new(files, judge.problems));
         };
         judge.whole = judge.problems.is_empty();
         let config = Self::judged(&raw, &mut judge);
-        if judge.problems.is_empty() { Ok(config) } else { Err(Report::new(path, text, judge.problems)) }
+        if judge.problems.is_empty() { Ok(config) } else { Err(Report::new(files, judge.problems)) }
     }
 
     /// All defaults on `machine`. The three keys that a real file must set are empty here.

@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
 use super::Config;
+use super::files::{self, ConfigFile};
 use super::report::Problem;
 use super::value;
 
@@ -32,23 +33,19 @@ pub(super) fn list(raw: &List) -> impl Iterator<Item = &Spanned<String>> {
     raw.iter().flat_map(|list| list.get_ref())
 }
 
-/// Reads `text`; what is wrong with its form goes to `problems`. `None`: it is no TOML, so nothing more can be said.
-pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<Raw> {
-    let (mut document, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        // The parser goes on after an error and may stumble over its consequences: the first of each line is enough.
-        let line = |error: &&toml::de::Error| error.span().map(|span| text[..span.start].matches('\n').count());
-        let mut errors: Vec<_> = errors.iter().collect();
-        errors.sort_by_key(|error| error.span().map(|span| span.start));
-        errors.dedup_by_key(|error| line(error));
-        problems.extend(errors.into_iter().map(|error| Problem {
-            span: error.span(),
-            message: format!("not TOML: {}", error.message()),
-            label: String::new(),
-            help: String::from("text stands in double quotes, lists in [ ], one key = value on each line"),
-        }));
+/// Reads `files`, merged; what is wrong with their form goes to `problems`. `None`: one is no TOML, so nothing more can be said.
+pub(super) fn read(files: &[ConfigFile], problems: &mut Vec<Problem>) -> Option<Raw> {
+    let mut document = DeTable::new();
+    for (start, file) in files::starts(files) {
+        let (table, errors) = DeTable::parse_recoverable(&file.text);
+        problems.extend(not_toml(&file.text, start, errors));
+        files::merge(&mut document, files::moved(table.into_inner(), start));
+    }
+    if !problems.is_empty() {
         return None;
     }
+    let length = files.iter().map(|file| file.text.len() + 1).sum();
+    let mut document = Spanned::new(0..length, document);
     loop {
         let error = match Raw::deserialize(Deserializer::from(document.clone())) {
             Ok(raw) => return Some(raw),
@@ -60,6 +57,20 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<Raw> {
             return None;
         }
     }
+}
+
+/// The parser's errors in `text`, which begins at `start`.
+fn not_toml(text: &str, start: usize, mut errors: Vec<toml::de::Error>) -> impl Iterator<Item = Problem> {
+    // The parser goes on after an error and may stumble over its consequences: the first of each line is enough.
+    let line = |error: &toml::de::Error| error.span().map(|span| text[..span.start].matches('\n').count());
+    errors.sort_by_key(|error| error.span().map(|span| span.start));
+    errors.dedup_by_key(|error| line(error));
+    errors.into_iter().map(move |error| Problem {
+        span: error.span().map(|span| span.start + start..span.end + start),
+        message: format!("not TOML: {}", error.message()),
+        label: String::new(),
+        help: String::from("text stands in double quotes, lists in [ ], one key = value on each line"),
+    })
 }
 
 /// Serde's error in the user's words.
