@@ -18,6 +18,7 @@ mod signals;
 pub mod sink;
 mod time;
 mod top;
+mod watch;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -169,7 +170,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             Ok(output::show(json.json, &rehearsal, || attempt::text(&attempt, &rehearsal))?)
         }
         Command::Decisions { command } => decisions(&client(file)?, command),
-        Command::Edge { command } => Ok(edge::edge(config::find(file)?.0, command)?),
+        Command::Edge { command } => Ok(edge::edge(config::find(file)?.0, file.map(Path::to_owned), command)?),
         Command::Sink { listen, maildir } => Ok(sink::sink(listen, &maildir)?),
         Command::Man { directory: Some(directory) } => Ok(clap_mangen::generate_to(Arguments::command(), directory)?),
         Command::Man { directory: None } => {
