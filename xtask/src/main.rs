@@ -80,15 +80,15 @@ enum Command {
         #[command(subcommand)]
         what: Bench,
     },
-    /// Replay honest senders and attackers before the harvest detector, and print the table of README.md
+    /// Replay honest senders and attackers before the harvest detector, and print the table of docs/harvest-trial.md
     Trial {
-        /// Of the traffic; the table of README.md has the default
+        /// Of the traffic; the table of docs/harvest-trial.md has the default
         #[arg(long)]
         seed: Option<u64>,
         /// For programs
         #[arg(long)]
         json: bool,
-        /// Only compare with the table in README.md
+        /// Only compare with the table in docs/harvest-trial.md
         #[arg(long, conflicts_with_all = ["seed", "json"])]
         check: bool,
     },

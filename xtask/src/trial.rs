@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use crate::build::cargo;
 use crate::{root, step, target};
 
-/// Prints the tables; with `check`, compares them with those of README.md instead.
+/// Prints the tables; with `check`, compares them with those of docs/harvest-trial.md instead.
 pub(crate) fn trial(seed: Option<u64>, json: bool, check: bool) -> anyhow::Result<()> {
     let mut build = Command::new(cargo());
     build.current_dir(root()).env("CARGO_TARGET_DIR", target());
@@ -22,7 +22,7 @@ pub(crate) fn trial(seed: Option<u64>, json: bool, check: bool) -> anyhow::Resul
         command.arg("--json");
     }
     if check {
-        command.arg("--check").arg(root().join("README.md"));
+        command.arg("--check").arg(root().join("docs/harvest-trial.md"));
     }
     let status = command.status().with_context(|| format!("cannot start {}", binary.display()))?;
     if !status.success() {

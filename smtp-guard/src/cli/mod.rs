@@ -162,15 +162,21 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         Command::Accounts { command } => Ok(accounts::accounts(&client(file)?, command)?),
         Command::Try { ip, helo, mail_from, rcpt_to, user, role, tls, json } => {
             let user = user.map(|user| user.to_string());
-            let candidate =
-                |path: &Path| Ok::<_, ConfigError>(Candidate { path: path.to_owned(), text: config::text(path)? });
+            let candidate = |path: &Path| Ok::<_, ConfigError>(Candidate { files: config::files(path)? });
             let config = file.map(candidate).transpose()?;
             let attempt = Attempt { ip, helo, mail_from, rcpt_to, user, role, tls, config };
             let rehearsal = asker(file)?.attempt(&attempt)?;
             Ok(output::show(json.json, &rehearsal, || attempt::text(&attempt, &rehearsal))?)
         }
         Command::Decisions { command } => decisions(&client(file)?, command),
-        Command::Edge { command } => Ok(edge::edge(config::find(file)?.0, file.map(Path::to_owned), command)?),
+        Command::Edge { command } => {
+            let loads = matches!(command, args::Edge::Load { .. });
+            edge::edge(config::find(file)?.0, file.map(Path::to_owned), command)?;
+            if loads {
+                reload::warn_of_difference(file);
+            }
+            Ok(())
+        }
         Command::Sink { listen, maildir } => Ok(sink::sink(listen, &maildir)?),
         Command::Man { directory: Some(directory) } => Ok(clap_mangen::generate_to(Arguments::command(), directory)?),
         Command::Man { directory: None } => {
@@ -188,9 +194,14 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
 
 fn decisions(client: &AdminClient, command: Decisions) -> Result<(), Failure> {
     match command {
-        Decisions::List { json } => {
-            let list = client.decisions()?;
-            Ok(output::show(json.json, &list, || output::decisions(&list))?)
+        Decisions::List { all, json } => {
+            let decisions = client.decisions()?;
+            if json.json && !all {
+                return Ok(output::show(true, &decisions, String::new)?);
+            }
+            let blocklists = client.status()?.blocklists;
+            let blocked = output::Blocked { decisions: &decisions, blocklists: &blocklists };
+            Ok(output::show(json.json, &blocked, || output::blocked(&blocked))?)
         }
         Decisions::Add { who, length, reason } => {
             let made = client.add(&Add { ip: who, seconds: whole_seconds(length), reason })?;

@@ -1,7 +1,7 @@
 //! The guard between real programs: each server as the backend, each client in front of it.
 //!
 //! A [`Link`] says how client and backend are connected; logins are elsewhere. What is printed
-//! (`interop ...: NAME VERSION ok`) is the table of the README. Dovecot takes no mail from strangers but by LMTP, so it
+//! (`interop ...: NAME VERSION ok`) is the table of docs/tested-with.md. Dovecot takes no mail from strangers but by LMTP, so it
 //! is a backend behind Postfix.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 

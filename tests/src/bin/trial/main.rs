@@ -1,5 +1,5 @@
 //! The trial of the harvest detector: generated traffic of many senders, honest and not, in virtual time before the guard
-//! and before three rivals. `cargo xtask trial` builds and runs it; README.md shows what it prints.
+//! and before three rivals. `cargo xtask trial` builds and runs it; docs/harvest-trial.md shows what it prints.
 //!
 //! Nothing here reads a clock or chance: the same seed gives the same table everywhere.
 
@@ -23,7 +23,7 @@ use rivals::{Plain, RIVALS};
 use table::Row;
 use world::replay;
 
-/// Of the table in README.md.
+/// Of the table in docs/harvest-trial.md.
 const SEED: u64 = 1;
 /// What stands around that table.
 const MARKS: [&str; 2] = ["<!-- trial -->\n", "<!-- /trial -->\n"];
@@ -38,7 +38,7 @@ struct Arguments {
     #[arg(long)]
     json: bool,
     /// Only compare with the table in this file
-    #[arg(long, value_name = "README", conflicts_with_all = ["json", "seed"])]
+    #[arg(long, value_name = "PAGE", conflicts_with_all = ["json", "seed"])]
     check: Option<std::path::PathBuf>,
 }
 

@@ -1,4 +1,4 @@
-//! What the detector must hold, over many seeds; and that README.md shows what is so.
+//! What the detector must hold, over many seeds; and that docs/harvest-trial.md shows what is so.
 
 use smtp_guard_tests::long;
 
@@ -61,8 +61,8 @@ fn attack(scenario: &Scenario, outcome: &Outcome) -> Option<String> {
 }
 
 #[test]
-fn readme_shows_what_is_printed() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+fn the_page_shows_what_is_printed() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/harvest-trial.md");
     compare(&readme, &rows(SEED)).unwrap();
 }
 
