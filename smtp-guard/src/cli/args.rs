@@ -32,8 +32,9 @@ pub(super) enum Edge {
     },
     /// Load, then stay, and filter interfaces as soon as they come back (needs root)
     ///
-    /// What is loaded stays when this ends. A guard that runs as root does the same by itself; for one that doesn't, this is
-    /// the service beside it.
+    /// SIGHUP has it read the configuration again and load by it, without a gap. What is loaded stays when this ends:
+    /// `smtp-guard edge unload` removes it. A guard that runs as root does the same by itself; for one that doesn't, this is the
+    /// service beside it.
     Watch {
         #[command(flatten)]
         interfaces: Interfaces,
@@ -53,7 +54,7 @@ pub(super) enum Edge {
     Probe,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Interfaces {
     /// Network interface, in place of edge.interfaces; can be repeated
     #[arg(long = "interface", value_name = "INTERFACE")]

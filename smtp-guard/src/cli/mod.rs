@@ -19,6 +19,7 @@ mod signals;
 pub mod sink;
 mod time;
 mod top;
+mod watch;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -333,7 +334,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         Command::Decisions { command } => Ok(decisions::decisions(&client(file)?, command)?),
         Command::Edge { command } => {
             let loads = matches!(command, args::Edge::Load { .. });
-            edge::edge(config::find(file)?.0, command)?;
+            edge::edge(config::find(file)?.0, file.map(Path::to_owned), command)?;
             if loads {
                 reload::warn_of_difference(file);
             }
