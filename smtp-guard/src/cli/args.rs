@@ -178,8 +178,11 @@ pub(super) enum ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Decisions {
-    /// All decisions in force
+    /// All decisions in force, and the block lists with the number of their entries
     List {
+        /// With --json: an object with the decisions and the block lists, in place of a list of decisions
+        #[arg(long, short)]
+        all: bool,
         #[command(flatten)]
         json: Json,
     },

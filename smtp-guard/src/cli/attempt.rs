@@ -33,7 +33,7 @@ fn told(step: &Step, lines: &mut Vec<String>) {
             lines.push(format!("< the mail server's own reply{waits}"));
         }
         Some(heard) => lines.push(format!("< {}{waits}", printable(heard.as_bytes()))),
-        None => lines.push(format!("< nothing{waits}")),
+        None => lines.push(format!("< silence: the connection times out{waits}")),
     }
 }
 
@@ -57,6 +57,7 @@ mod tests {
             ledger: None,
             counts: Vec::new(),
             connections: None,
+            kernel: None,
             notes: Vec::new(),
         };
         let because =

@@ -168,7 +168,14 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             Ok(output::show(json.json, &rehearsal, || attempt::text(&attempt, &rehearsal))?)
         }
         Command::Decisions { command } => decisions(&client(file)?, command),
-        Command::Edge { command } => Ok(edge::edge(config::find(file)?.0, command)?),
+        Command::Edge { command } => {
+            let loads = matches!(command, args::Edge::Load { .. });
+            edge::edge(config::find(file)?.0, command)?;
+            if loads {
+                reload::warn_of_difference(file);
+            }
+            Ok(())
+        }
         Command::Sink { listen, maildir } => Ok(sink::sink(listen, &maildir)?),
         Command::Man { directory: Some(directory) } => Ok(clap_mangen::generate_to(Arguments::command(), directory)?),
         Command::Man { directory: None } => {
@@ -186,9 +193,14 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
 
 fn decisions(client: &AdminClient, command: Decisions) -> Result<(), Failure> {
     match command {
-        Decisions::List { json } => {
-            let list = client.decisions()?;
-            Ok(output::show(json.json, &list, || output::decisions(&list))?)
+        Decisions::List { all, json } => {
+            let decisions = client.decisions()?;
+            if json.json && !all {
+                return Ok(output::show(true, &decisions, String::new)?);
+            }
+            let blocklists = client.status()?.blocklists;
+            let blocked = output::Blocked { decisions: &decisions, blocklists: &blocklists };
+            Ok(output::show(json.json, &blocked, || output::blocked(&blocked))?)
         }
         Decisions::Add { who, length, reason } => {
             let made = client.add(&Add { ip: who, seconds: whole_seconds(length), reason })?;

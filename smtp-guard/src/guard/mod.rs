@@ -4,6 +4,7 @@
 //! (files are read, addresses are bound) while nothing has changed yet, and then applied as a whole. What can't change is
 //! [`crate::config::keys::needs_restart`].
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::blocklist::State;
 use crate::bound;
 use crate::clock::WallTime;
 use crate::config::{Change, Config, ConfigError};
+use crate::decision::KernelView;
 use crate::descriptors::{self, Budget};
 use crate::edge::KernelPlane;
 use crate::edge::bans::{BanTable, KernelBans};
@@ -214,6 +216,12 @@ impl Guard {
     /// What all sessions share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// What the kernel plane does with connections from `ip`; `None` where it filters nowhere, or can't be asked.
+    pub async fn kernel_view(&self, ip: IpAddr) -> Option<KernelView> {
+        let observed = Arc::clone(&self.observed);
+        tokio::task::spawn_blocking(move || observed.view(ip)).await.ok()?
     }
 
     /// Waits for the sessions under way, as long as `drain` says. How many were cut off.
