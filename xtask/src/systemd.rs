@@ -28,6 +28,10 @@ const QUICK: &str = "harvest.delay = \"0s\"\n";
 /// Where [`CONFIG`] is written.
 const DROP_IN: &str = "etc/smtp-guard/smtp-guard.toml.d/10-local.toml";
 
+/// What is changed later, and how it can be wrong.
+const MORE: &str = "etc/smtp-guard/smtp-guard.toml.d/20-more.toml";
+const BAD: &str = "limits.recipient = 7\n";
+
 /// The mail server: Postfix behind the guard.
 const MAIN_CF: &str = "compatibility_level = 3.6
 myhostname = backend.example.org
@@ -70,6 +74,7 @@ pub(crate) fn prepare() -> anyhow::Result<()> {
 pub(crate) fn test(long: bool, guard: &Path) -> anyhow::Result<()> {
     let started = Instant::now();
     let package = dist::quick(guard, &target().join("dist/first"), "1")?;
+    let newer = if long { Some(dist::quick(guard, &target().join("dist/second"), "2")?) } else { None };
     let mut machine = Machine::create()?;
     machine.write("etc/postfix/main.cf", MAIN_CF)?;
     let master = machine.root().join("etc/postfix/master.cf");
@@ -78,6 +83,7 @@ pub(crate) fn test(long: bool, guard: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(machine.root().join("var/mail/example"))?;
     fs::set_permissions(machine.root().join("var/mail/example"), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
     fs::copy(&package, machine.root().join("root/smtp-guard.deb"))?;
+    newer.map(|newer| fs::copy(newer, machine.root().join("root/newer.deb"))).transpose()?;
     timed("boot", || machine.boot())?;
     let stop = AtomicBool::new(false);
     let clients = machine.clients();
@@ -113,6 +119,16 @@ impl Run<'_> {
         );
         ensure!(mail < FIRST_MAIL, "the first mail took {:.1} s", mail.as_secs_f64());
         timed("explain and lift", || self.explain())?;
+        timed("restart under load", || self.restart())?;
+        if self.long {
+            timed("reload", || self.reload())?;
+            timed("upgrade under load", || self.upgrade())?;
+            timed("upgrade to a version that doesn't take the configuration", || self.upgrade_refused())?;
+            timed("restart with a bad configuration", || self.bad_restart())?;
+            timed("start with a full disk", || self.full_disk())?;
+            timed("a key that root alone may read", || self.private_key())?;
+            timed("reboot", || self.reboot())?;
+        }
         timed("remove", || self.remove())?;
         timed("purge", || self.purge())
     }
@@ -121,7 +137,7 @@ impl Run<'_> {
     fn install(&self) -> anyhow::Result<()> {
         let said = self.done("dpkg -i /root/smtp-guard.deb")?;
         ensure!(said.contains("smtp-guard setup"), "it doesn't say what comes next: {said}");
-        for unit in ["smtp-guard.service", "smtp-guard-edge.service"] {
+        for unit in ["smtp-guard.socket", "smtp-guard.service", "smtp-guard-edge.service"] {
             let (enabled, _) = self.machine.shell(&format!("systemctl is-enabled {unit}"))?;
             let (active, _) = self.machine.shell(&format!("systemctl is-active {unit}"))?;
             ensure!(!enabled && !active, "{unit} is on before anything is configured");
@@ -183,6 +199,177 @@ impl Run<'_> {
         self.done(&format!("smtp-guard decisions add {} --for 1h", dotted(client(BLOCKED))))?;
         ensure!(self.attempt(BLOCKED)? == Attempt::Silent, "what was added is not dropped");
         Ok(())
+    }
+
+    /// Neither unit has a gap: no connection is refused, nobody who is blocked gets through, and a message under way is accepted.
+    fn restart(&self) -> anyhow::Result<()> {
+        self.under_load(|| self.done("systemctl restart smtp-guard-edge smtp-guard").map(drop))
+    }
+
+    /// What is in force changes while mail flows; what is wrong changes nothing, and is said.
+    fn reload(&self) -> anyhow::Result<()> {
+        self.machine.write(MORE, "limits.recipients = 7\n")?;
+        self.under_load(|| self.done("systemctl reload smtp-guard-edge smtp-guard").map(drop))?;
+        let differs = self.done("smtp-guard config diff")?;
+        ensure!(!differs.contains("recipients"), "the reload changed nothing: {differs}");
+        self.machine.write(MORE, BAD)?;
+        let (reloaded, said) = self.machine.shell("systemctl reload smtp-guard")?;
+        ensure!(!reloaded, "a bad configuration is reloaded: {said}");
+        let (checked, said) = self.machine.shell("smtp-guard check")?;
+        ensure!(!checked && said.contains("20-more.toml:1:"), "the place of the error isn't named: {said}");
+        self.deliver()?;
+        self.mend()
+    }
+
+    fn upgrade(&self) -> anyhow::Result<()> {
+        self.under_load(|| self.done("dpkg -i /root/newer.deb").map(drop))?;
+        self.is_new()?;
+        let blocked = dotted(client(BLOCKED));
+        let decisions = self.done("smtp-guard decisions list")?;
+        ensure!(decisions.contains(&blocked), "{blocked} is forgotten: {decisions}");
+        self.deliver()
+    }
+
+    /// dpkg succeeds, and says what to do; the former version goes on.
+    fn upgrade_refused(&self) -> anyhow::Result<()> {
+        self.machine.write(MORE, BAD)?;
+        let before = self.processes()?;
+        let said = self.done("dpkg -i /root/smtp-guard.deb")?;
+        ensure!(
+            said.contains("20-more.toml:1:") && said.contains("smtp-guard check"),
+            "it doesn't say what is wrong: {said}"
+        );
+        ensure!(self.processes()? == before, "a version that was not checked was started");
+        self.deliver()?;
+        self.mend()?;
+        self.under_load(|| self.done("smtp-guard check && systemctl restart smtp-guard-edge smtp-guard").map(drop))?;
+        self.is_new()
+    }
+
+    /// Whoever restarts it sees that it failed; it is not tried again until a person has mended it.
+    fn bad_restart(&self) -> anyhow::Result<()> {
+        self.machine.write(MORE, BAD)?;
+        let (restarted, said) = self.machine.shell("systemctl restart smtp-guard")?;
+        ensure!(!restarted, "a restart with a bad configuration succeeds: {said}");
+        let shown = self.done("systemctl show smtp-guard -p Result -p ExecMainStatus -p NRestarts")?;
+        let expected = ["Result=exit-code", "ExecMainStatus=78", "NRestarts=0"];
+        ensure!(expected.iter().all(|line| shown.contains(line)), "it ended otherwise: {shown}");
+        ensure!(self.attempt(BLOCKED)? == Attempt::Silent, "without the proxy nothing is dropped any more");
+        self.mend()?;
+        self.done("systemctl restart smtp-guard")?;
+        self.deliver()
+    }
+
+    /// Mail flows and whoever was blocked stays so, as the kernel knows it; once there is room, what is decided is kept again.
+    fn full_disk(&self) -> anyhow::Result<()> {
+        let state = "/var/lib/smtp-guard";
+        self.done(&format!(
+            "systemctl stop smtp-guard.socket smtp-guard && mount -t tmpfs -o size=64k,mode=750 tmpfs {state} && \
+             chown smtp-guard: {state} && ! dd if=/dev/zero of={state}/full bs=4k 2>/dev/null && systemctl start smtp-guard"
+        ))?;
+        self.deliver()?;
+        ensure!(self.attempt(BLOCKED)? == Attempt::Silent, "a full disk lets blocked senders in");
+        let status = self.done("smtp-guard status")?;
+        ensure!(status.contains("disk") || status.contains("store"), "`status` doesn't say so: {status}");
+        self.done(&format!(
+            "systemctl stop smtp-guard.socket smtp-guard && umount {state} && systemctl start smtp-guard.socket smtp-guard"
+        ))?;
+        self.deliver()
+    }
+
+    /// As certbot leaves it: `check` says so although root runs it, a reload changes nothing, and the hook of the package mends it.
+    fn private_key(&self) -> anyhow::Result<()> {
+        let live = "/etc/letsencrypt/live/mx.example.org";
+        let folder = self.machine.root().join(&live[1..]);
+        fs::create_dir_all(&folder)?;
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "30",
+        ]);
+        openssl.args(["-subj", "/CN=mx.example.org", "-addext", "subjectAltName=DNS:mx.example.org", "-keyout"]);
+        openssl.arg(folder.join("privkey.pem")).arg("-out").arg(folder.join("fullchain.pem"));
+        step::run("certificate", "making a certificate", &mut openssl)?;
+        let tls =
+            |from: &str| format!("tls.certificate = \"{from}/fullchain.pem\"\ntls.key = \"{from}/privkey.pem\"\n");
+        self.done(&format!("chmod 600 {live}/privkey.pem && chmod 700 /etc/letsencrypt/live"))?;
+        self.machine.write(MORE, &tls(live))?;
+        let (checked, said) = self.machine.shell("runuser -u smtp-guard -- smtp-guard check")?;
+        ensure!(!checked && said.contains("ermission"), "a key that can't be read is fine: {said}");
+        let (reloaded, _) = self.machine.shell("systemctl reload smtp-guard")?;
+        ensure!(!reloaded, "a key that can't be read is reloaded");
+        self.deliver()?;
+        self.machine.write(MORE, &tls("/etc/smtp-guard/tls"))?;
+        let hook = "/usr/share/doc/smtp-guard/examples/certbot-deploy-hook";
+        self.done(&format!("RENEWED_LINEAGE={live} {hook} && smtp-guard check && systemctl reload smtp-guard"))?;
+        let offered = self.client(|| {
+            let mut client = Client::greeted(HONEST)?;
+            client.expect("EHLO client.example.net", "250")?;
+            client.say("STARTTLS")
+        })?;
+        ensure!(offered.starts_with("220"), "STARTTLS is answered {offered}");
+        Ok(())
+    }
+
+    /// Both units come up by themselves, and bans are in force again.
+    fn reboot(&mut self) -> anyhow::Result<()> {
+        self.machine.reboot()?;
+        self.deliver()?;
+        ensure!(self.attempt(BLOCKED)? == Attempt::Silent, "a reboot lets blocked senders in");
+        Ok(())
+    }
+
+    /// Does `action` while honest clients connect all the time, one of them is in the midst of a message, and a blocked one knocks.
+    fn under_load(&self, action: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let (namespace, ended, under_way) = (self.machine.clients(), AtomicBool::new(false), AtomicBool::new(false));
+        let goes_on = || !ended.load(Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let honest: Vec<_> =
+                (0..4).map(|_| talk::inside(scope, namespace.clone(), || talk::visits(HONEST, goes_on))).collect();
+            let blocked: Vec<_> =
+                (0..4).map(|_| talk::inside(scope, namespace.clone(), || talk::knocks(BLOCKED, goes_on))).collect();
+            let message = talk::inside(scope, namespace.clone(), || talk::long_message(HONEST, &under_way, goes_on));
+            let begun = until(|| under_way.load(Ordering::Relaxed) || message.is_finished());
+            let acted = begun.and_then(|()| action());
+            ended.store(true, Ordering::Relaxed);
+            let message =
+                message.join().unwrap_or_else(|_| bail!("it panicked")).context("a message that was under way");
+            let mut counts = [0, 0];
+            for (count, clients) in counts.iter_mut().zip([honest, blocked]) {
+                for client in clients {
+                    *count += client.join().unwrap_or_else(|_| bail!("it panicked"))?;
+                }
+            }
+            acted?;
+            message?;
+            println!(
+                "systemd: meanwhile {} connections, none refused, and {} attempts of a blocked source, none heard",
+                counts[0], counts[1]
+            );
+            Ok(())
+        })
+    }
+
+    /// Whether all that runs is of the package that is installed.
+    fn is_new(&self) -> anyhow::Result<()> {
+        let deleted = self.done("for id in $(pgrep -x smtp-guard); do readlink /proc/$id/exe; done")?;
+        ensure!(!deleted.contains("deleted") && !deleted.is_empty(), "the former program still runs: {deleted}");
+        Ok(())
+    }
+
+    fn processes(&self) -> anyhow::Result<String> {
+        self.done("pgrep -x smtp-guard")
+    }
+
+    fn mend(&self) -> anyhow::Result<()> {
+        self.machine.write(MORE, "")
     }
 
     /// Nothing runs and nothing is filtered any more; configuration and state stay.

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -17,6 +17,10 @@ use super::machine::{DNS, GUARD, client};
 
 /// Until a client gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two connections of a client.
+const BREATH: Duration = Duration::from_millis(10);
+/// How long the guard waits for messages that are under way, as it is configured by default.
+const DRAIN: Duration = Duration::from_secs(10);
 /// The DNS server looks so often whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -92,6 +96,52 @@ pub(super) fn deliver(last: u8) -> anyhow::Result<()> {
     client.write("From: a@example.net\r\nTo: user@example.org\r\nSubject: x\r\n\r\nx")?;
     client.expect(".", "250")?;
     client.expect("QUIT", "221")
+}
+
+/// Connects again and again from the address that ends in `last`, as long as `goes_on`; fails at the first that is refused, or that
+/// hears anything but a greeting. Returns how many there were.
+pub(super) fn visits(last: u8, goes_on: impl Fn() -> bool) -> anyhow::Result<u64> {
+    let mut count = 0;
+    while goes_on() {
+        let mut client = Client::greeted(last).with_context(|| format!("connection {count} of an honest client"))?;
+        // A guard that stops may have said 421 by then.
+        let reply = client.say("QUIT")?;
+        if !reply.starts_with("221") && !reply.starts_with("421") {
+            bail!("QUIT is answered {reply}");
+        }
+        count += 1;
+        std::thread::sleep(BREATH);
+    }
+    Ok(count)
+}
+
+/// Tries to connect again and again; fails at the first attempt that is answered. Returns how many there were.
+pub(super) fn knocks(last: u8, goes_on: impl Fn() -> bool) -> anyhow::Result<u64> {
+    let mut count = 0;
+    while goes_on() {
+        let found = attempt(last, Duration::from_millis(50))?;
+        if found != Attempt::Silent {
+            bail!("a packet of a blocked source gets through: {found:?} at attempt {count}");
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Delivers a message that takes as long as `goes_on`, but at most so long that the guard waits for it.
+pub(super) fn long_message(last: u8, under_way: &AtomicBool, goes_on: impl Fn() -> bool) -> anyhow::Result<()> {
+    let mut client = Client::greeted(last)?;
+    client.expect("EHLO client.example.net", "250")?;
+    client.expect("MAIL FROM:<a@example.net>", "250")?;
+    client.expect("RCPT TO:<user@example.org>", "250")?;
+    client.expect("DATA", "354")?;
+    under_way.store(true, Ordering::Relaxed);
+    let begun = Instant::now();
+    while goes_on() && begun.elapsed() < DRAIN / 2 {
+        client.write("a line")?;
+        std::thread::sleep(LOOK);
+    }
+    client.expect(".", "250")
 }
 
 /// What a connection attempt comes to.
