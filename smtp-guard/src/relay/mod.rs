@@ -48,6 +48,7 @@ mod recipients;
 mod rehearse;
 mod slots;
 mod sources;
+mod spare;
 mod stream;
 mod tls;
 mod users;

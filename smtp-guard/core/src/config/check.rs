@@ -124,6 +124,7 @@ pub(super) fn backend(raw: &raw::Backend, whole: bool, judge: &mut Judge) -> Bac
         identity: judge.choice("backend.identity", &raw.identity, &Identity::NAMES),
         connect_timeout: judge.duration("backend.connect_timeout", &raw.connect_timeout),
         connections: judge.number("backend.connections", &raw.connections),
+        reuse: raw.reuse.as_ref().is_none_or(|switch| *switch.get_ref()),
         profile: judge.choice("backend.profile", &raw.profile, &Profile::NAMES),
     }
 }

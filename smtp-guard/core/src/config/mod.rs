@@ -144,6 +144,8 @@ pub struct Backend {
     pub connect_timeout: Duration,
     /// To each server at once, on behalf of clients; a tenth is kept for sources with a history.
     pub connections: u32,
+    /// A connection that ended cleanly serves the next client.
+    pub reuse: bool,
     pub profile: Profile,
 }
 

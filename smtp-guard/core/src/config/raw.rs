@@ -68,6 +68,7 @@ tables! {
         profile: Text,
         connect_timeout: Text,
         connections: Number,
+        reuse: Switch,
     }
     Relay { domains: List, networks: List, authenticated: Switch }
     Auth { via: Text, dovecot_socket: Text, failures: Number, failure_window: Text, ban: Text }
