@@ -198,7 +198,8 @@ impl Backend {
     /// Leaves the connection to the next client, or closes it politely beside the session; its place is free once that is done.
     fn give_back(&mut self) {
         let Link::Open(connection) = std::mem::replace(&mut self.link, Link::None) else { return };
-        if let Some(channel) = connection.lend()
+        let stranger = self.who().standing == Standing::Stranger;
+        if let Some(channel) = connection.lend(stranger)
             && let Ok(runtime) = Handle::try_current()
         {
             runtime.spawn(channel.quit());
@@ -302,9 +303,10 @@ impl Connection {
     }
 
     /// Leaves the connection to the next client; else it is to be closed.
-    fn lend(self) -> Option<Channel> {
+    fn lend(self, stranger: bool) -> Option<Channel> {
         let Self { channel, rests, .. } = self;
-        let home = channel.home.clone().filter(|_| rests);
+        let useful = rests && (!stranger || channel.serves_anyone());
+        let home = channel.home.clone().filter(|_| useful);
         match home {
             Some(home) => home.lend(channel).err().map(|channel| *channel),
             None => Some(channel),

@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -43,7 +43,7 @@ const RECEIVE_BUFFER: u32 = 8 * 1024;
 /// Addresses of a server's name that are tried.
 const ADDRESSES: usize = 8;
 /// Whom the probe claims to be: an address for documentation (RFC 5737), which is nobody.
-const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 25);
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 25);
 
 /// What connecting needs beside the server's address.
 #[derive(Debug)]
@@ -80,6 +80,8 @@ pub(super) struct Channel {
     pub(super) reused: bool,
     /// A login, or a refusal: it ends with its client.
     pub(super) spoiled: bool,
+    /// Who the server takes the client for, where it was told by XCLIENT.
+    announced: Option<(IpAddr, Arc<Speaker>)>,
     /// Where it may wait for the next client.
     pub(super) home: Option<Arc<Spares>>,
     /// Given back after the socket is closed.
@@ -269,6 +271,9 @@ impl Connector {
     /// Makes a connection that has served another client this one's: nothing may be sent over it before.
     pub(super) async fn resume(&self, channel: &mut Channel, caller: &Caller) -> Result<(), ConnectError> {
         channel.reused = true;
+        if self.config.backend.identity != Identity::Xclient || channel.is_of(caller) {
+            return Ok(());
+        }
         let announced = timeout(self.config.backend.connect_timeout, self.announce(channel, caller));
         announced.await.map_err(|_| ConnectError::Late)?
     }
@@ -276,6 +281,12 @@ impl Connector {
     /// Whether a connection may serve another client after this one.
     pub(super) fn reuses(&self) -> bool {
         self.config.backend.reuse && !self.speaks_proxy()
+    }
+
+    /// Whether a connection that has served another client may serve this one. Postfix judges XCLIENT by the address that the
+    /// last one has named, so its connections serve one client only.
+    pub(super) fn suits(&self, channel: &Channel, caller: &Caller) -> bool {
+        self.config.backend.identity != Identity::Xclient || channel.capabilities.xclient.addr || channel.is_of(caller)
     }
 
     /// Says who the client is, on a connection that is otherwise ready.
@@ -338,6 +349,7 @@ impl Channel {
             messages: 0,
             reused: false,
             spoiled: false,
+            announced: None,
             home: None,
             room: None,
         }
@@ -391,6 +403,10 @@ impl Channel {
         self.unsent.extend_from_slice(command.as_bytes());
         self.unsent.extend_from_slice(b"\r\n");
         let answer = self.word().await?;
+        self.announced = match caller {
+            Caller::Probe => None,
+            Caller::Client { speaker, ends, .. } => Some((ends.source.ip(), Arc::clone(speaker))),
+        };
         match answer.code().get() {
             _ if xclient::is_taken(&answer) => Ok(()),
             // That it doesn't know the command or its parameters is no word on the client.
@@ -427,6 +443,21 @@ impl Channel {
             io::ErrorKind::TimedOut => Lost::Timeout,
             _ => Lost::Closed,
         })
+    }
+
+    /// Whether the server takes `caller` for the client already.
+    fn is_of(&self, caller: &Caller) -> bool {
+        match (caller, &self.announced) {
+            (Caller::Client { speaker, ends, .. }, Some((address, before))) => {
+                *address == ends.source.ip() && before == speaker
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether another client than this one can be served over it.
+    pub(super) fn serves_anyone(&self) -> bool {
+        self.announced.is_none() || self.capabilities.xclient.addr
     }
 
     /// Whether nothing speaks against another client's use of it, as far as can be seen without waiting.

@@ -230,6 +230,10 @@ impl Pool {
             self.metrics.backend_connection(true);
             return Ok(Some(channel));
         }
+        if let Some(spares) = spares {
+            let limit = self.connector.config.backend.connections;
+            spares.trim(limit.saturating_sub(server.places.held()) as usize);
+        }
         let asked = crate::clock::now();
         if server.addresses.load().is_empty() {
             // Nobody has looked yet. What is wrong with it the probe says.
@@ -274,7 +278,7 @@ impl Pool {
     /// A connection that waits for its next client, and knows this one by now. One that has become doubtful meanwhile ends.
     async fn spare(&self, spares: Option<&Arc<Spares>>, caller: &Caller) -> Option<Channel> {
         let spares = spares?;
-        while let Some(mut channel) = spares.take() {
+        while let Some(mut channel) = spares.take(|channel| self.connector.suits(channel, caller)) {
             if !channel.is_silent().await {
                 continue;
             }

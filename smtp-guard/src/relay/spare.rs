@@ -3,16 +3,21 @@
 //! A connection that is used again saves its handshake, greeting, EHLO and STARTTLS, and the server a process. No client may
 //! notice it by anything else. So only a connection without doubt is kept ([`Channel::is_clean`]): nothing unread or unsent, no
 //! login, no refusal by the server on it (servers count errors for each connection, and delay whoever has made many), the
-//! last answer a yes to the dot or to RSET. The next client is announced by XCLIENT before anything else; with `none` there is nothing to
-//! announce, and after a PROXY header there can't be a second one, so such connections end with their client.
+//! last answer a yes to the dot or to RSET.
+//!
+//! Which client may be the next depends on `backend.identity`. With `none` it is anyone. With `xclient` the server has to learn
+//! who it is: where the server takes another XCLIENT, that is said first. Postfix doesn't (it judges the right to XCLIENT by the address that the
+//! last one named, measured with 3.7.11); there the next client must have the same address and name, and only sources with a
+//! history leave their connection, since few strangers come back. After a PROXY header there can't be a second one, so
+//! such a connection ends with its client.
 //!
 //! A server that answers twice, the second time when the next client is served already, can't be told apart from one that is quick.
 //! It is out of step by one answer from then on, which shows when DATA isn't answered by 354: no message is lost by that.
 //!
 //! # Bounds
 //! A connection waits for [`IDLE`], and serves at most [`MESSAGES`] messages and [`LIFE`]. At most [`MOST`] wait for each
-//! server; others end. A waiting connection holds no place of `backend.connections`: whoever is given a place takes a
-//! waiting connection first, so both together are never more than these.
+//! server; others end. A waiting connection holds no place of `backend.connections`, but counts among them: whoever is given a
+//! place takes a waiting connection, or ends one where there would be too many.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -72,9 +77,21 @@ impl Spares {
         Ok(())
     }
 
-    /// The connection that waits for the shortest time: what isn't needed ends by itself.
-    pub(super) fn take(&self) -> Option<Channel> {
-        self.list().waiting.pop().map(|spare| spare.channel)
+    /// Of the connections that `suit`, the one that waits for the shortest time: what isn't needed ends by itself.
+    pub(super) fn take(&self, suits: impl Fn(&Channel) -> bool) -> Option<Channel> {
+        let mut list = self.list();
+        let found = list.waiting.iter().rposition(|spare| suits(&spare.channel))?;
+        Some(list.waiting.remove(found).channel)
+    }
+
+    /// Ends those that wait for longest, until at most `most` wait.
+    pub(super) fn trim(&self, most: usize) {
+        let mut list = self.list();
+        let surplus = list.waiting.len().saturating_sub(most);
+        let ended: Vec<_> = list.waiting.drain(..surplus).collect();
+        drop(list);
+        // Closed before another one is opened.
+        drop(ended);
     }
 
     /// Ends what waits. Nothing waits here from now on.

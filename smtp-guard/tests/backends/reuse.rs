@@ -27,6 +27,8 @@ enum Odd {
     RefusesXclient,
     /// Half a line, a while after it.
     Mumbles,
+    /// Takes one XCLIENT on a connection, as Postfix does.
+    OnceOnly,
 }
 
 /// What each connection that carried MAIL heard, in the order of their first MAIL.
@@ -48,7 +50,7 @@ fn backend(odd: Odd) -> (SocketAddr, Heard) {
 
 fn serve(mut stream: &TcpStream, odd: Odd, heard: &Heard) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let (mut early, mut number, mut taken) = (Vec::new(), None, 0);
+    let (mut early, mut number, mut taken, mut named) = (Vec::new(), None, 0, false);
     stream.write_all(b"220 x\r\n")?;
     while let Some(line) = lines.next().transpose()? {
         let verb = line.split([' ', ':']).next().unwrap_or_default().to_owned();
@@ -66,9 +68,13 @@ fn serve(mut stream: &TcpStream, odd: Odd, heard: &Heard) -> std::io::Result<()>
         }
         match verb.as_str() {
             "PROXY" => {}
+            "EHLO" if odd == Odd::OnceOnly && named => stream.write_all(b"250-x\r\n250 SIZE\r\n")?,
             "EHLO" => stream.write_all(b"250-x\r\n250 XCLIENT ADDR HELO\r\n")?,
             "XCLIENT" if odd == Odd::RefusesXclient && taken > 0 => stream.write_all(b"550 5.7.0 once only\r\n")?,
-            "XCLIENT" => stream.write_all(b"220 x\r\n")?,
+            "XCLIENT" => {
+                named = true;
+                stream.write_all(b"220 x\r\n")?;
+            }
             "MAIL" if odd == Odd::SaysGoodbye && taken > 0 => {
                 stream.write_all(b"421 4.4.2 you were idle\r\n")?;
                 return Ok(());
@@ -104,9 +110,24 @@ fn serve(mut stream: &TcpStream, odd: Odd, heard: &Heard) -> std::io::Result<()>
 /// How the first client goes on after its message.
 const QUIT: &[(&str, u16)] = &[("QUIT", 221)];
 
+/// Whom the two clients come from and what they call themselves.
+const TWO: [(&str, &str); 2] = [("192.0.2.1", "c0.example"), ("198.51.100.2", "c1.example")];
+
 /// Two clients, one after the other, each with a message; the first goes on as `first` says. The connections that the backend is
 /// asked over. Both messages are taken whatever the backend does.
 fn check(
+    name: &str,
+    odd: Odd,
+    change: impl Fn(&mut Config),
+    first: &[(&str, u16)],
+    pause: Duration,
+    expected: usize,
+) -> Vec<Vec<String>> {
+    check_of(TWO, name, odd, change, first, pause, expected)
+}
+
+fn check_of(
+    clients: [(&str, &str); 2],
     name: &str,
     odd: Odd,
     change: impl Fn(&mut Config),
@@ -121,9 +142,9 @@ fn check(
         change(config);
     };
     with_configured_guard(address, configure, |guard| {
-        for (n, address) in ["192.0.2.1", "198.51.100.2"].into_iter().enumerate() {
+        for (n, (address, helo)) in clients.into_iter().enumerate() {
             let mut client = Client::connect(guard, address);
-            assert_eq!((client.code(), client.say(&format!("EHLO c{n}.example"))), (220, 250), "{name}");
+            assert_eq!((client.code(), client.say(&format!("EHLO {helo}"))), (220, 250), "{name}");
             for (line, code) in [
                 (format!("MAIL FROM:<c{n}@client.example>"), 250),
                 ("RCPT TO:<b@example.org>".to_owned(), 250),
@@ -168,6 +189,17 @@ fn a_connection_serves_the_next_client_where_nothing_speaks_against_it() {
     check("in a transaction", Odd::No, none, &[("MAIL FROM:<x@client.example>", 250), ("QUIT", 221)], SOON, 2);
     let refused = [("MAIL FROM:<x@client.example>", 250), ("RCPT TO:<nobody@example.org>", 550), ("RSET", 250)];
     check("refusal", Odd::No, none, &refused, SOON, 2);
+}
+
+#[test]
+fn a_server_that_takes_one_xclient_serves_one_client() {
+    let set = |config: &mut Config| config.backend.identity = Identity::Xclient;
+    let same = [TWO[0], TWO[0]];
+    check("two clients", Odd::OnceOnly, set, QUIT, SOON, 2);
+    check_of(same, "one client", Odd::OnceOnly, set, QUIT, SOON, 1);
+    check_of([TWO[0], (TWO[0].0, "other.example")], "another name", Odd::OnceOnly, set, QUIT, SOON, 2);
+    let rset = [("MAIL FROM:<x@client.example>", 250), ("RSET", 250)];
+    check_of(same, "one client, RSET", Odd::OnceOnly, set, &rset, SOON, 1);
 }
 
 #[test]

@@ -159,7 +159,7 @@ pub const TABLES: &[Table] = &[
         key("profile", Choice(&names(&Profile::NAMES)), "\"generic\"", "Whose wording of \"unknown recipient\" to expect: postfix, exim, exchange, kerio, dovecot, stalwart, opensmtpd, or generic (550 5.1.1 and nothing else)."),
         key("connect_timeout", Time(100, 300 * SECOND), "\"10s\"", "How long a server may take until it is connected."),
         key("connections", Number(1, MILLION), "90", "Connections to each server at once. Keep it below what the server takes (Postfix: 100). A client that finds none free waits for its turn; after four minutes it hears 451."),
-        key("reuse", Switch, "true", "Whether a connection that ended cleanly serves the next client: it waits for two seconds, and ends after 100 messages or five minutes. With identity = \"xclient\" each client is announced by XCLIENT; with PROXY headers connections are never used again."),
+        key("reuse", Switch, "true", "Whether a connection that ended cleanly serves the next client: it waits for two seconds, and ends after 100 messages or five minutes. With identity = \"none\" it serves anyone; with xclient another client where the server takes another XCLIENT, else (Postfix) the same one again; with PROXY headers nobody."),
     ] },
     Table { name: "relay", shown: Shown::Once, doc: "Who may send where.", keys: &[
         key("domains", List("domains"), "[\"example.org\"]", "Mail to these domains is accepted from anyone. A subdomain is a domain of its own.").must(),
