@@ -204,6 +204,7 @@ impl Control for Ledger {
             ledger: None,
             counts: Vec::new(),
             connections: Some(2),
+            kernel: None,
             notes: Vec::new(),
         })
     }
