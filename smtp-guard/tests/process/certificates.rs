@@ -27,10 +27,19 @@ fn tls(directory: &Path, users: SocketAddr) -> String {
 /// Whether STARTTLS is offered on `address`.
 fn offers_starttls(address: SocketAddr) -> bool {
     let mut stream = BufReader::new(connect(address));
-    stream.get_mut().write_all(b"EHLO c\r\nQUIT\r\n").unwrap();
-    let lines: Vec<_> = stream.lines().map(Result::unwrap).collect();
-    assert!(lines.len() > 2, "{lines:?}");
-    lines.iter().any(|line| line.contains("STARTTLS"))
+    let mut line = String::new();
+    stream.read_line(&mut line).unwrap();
+    stream.get_mut().write_all(b"EHLO c\r\n").unwrap();
+    let mut offered = false;
+    loop {
+        line.clear();
+        stream.read_line(&mut line).unwrap();
+        assert!(line.starts_with("250"), "{line}");
+        offered |= line.contains("STARTTLS");
+        if line.starts_with("250 ") {
+            return offered;
+        }
+    }
 }
 
 fn free() -> SocketAddr {
