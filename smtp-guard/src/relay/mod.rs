@@ -229,6 +229,11 @@ impl Shared {
         self.current.load().pool.servers()
     }
 
+    /// See [`status::Status::tls_trouble`].
+    pub fn tls_trouble(&self) -> Option<String> {
+        self.current.load().tls.as_ref().and_then(|tls| tls.trouble())
+    }
+
     /// How our certificates are at `now`.
     pub fn certificates(&self, now: WallTime) -> Vec<Certificate> {
         self.current.load().tls.as_ref().map(|tls| tls.certificates().certificates(now)).unwrap_or_default()
