@@ -32,6 +32,7 @@ use crate::facts::dns::{Kind, Told};
 use crate::offence::ReportKind;
 use crate::session::{AuthVerdict, Outcome};
 
+mod backend;
 mod blocklists;
 mod configuration;
 mod drops;
@@ -76,6 +77,7 @@ struct Inner {
     mirrored: mirror::Mirrored,
     configuration: configuration::Configuration,
     recipients: recipients::Recipients,
+    backend: backend::Backend,
     blocklists: blocklists::Blocklists,
     drops: drops::Drops,
     kernel: Arc<OnceLock<Arc<dyn KernelStats>>>,
@@ -123,6 +125,7 @@ impl Metrics {
         registry.register_collector(Box::new(mirror::Mirror(Arc::clone(&mirrored))));
         let configuration = configuration::Configuration::register(&mut registry);
         let recipients = recipients::Recipients::register(&mut registry);
+        let backend = backend::Backend::register(&mut registry);
         let blocklists = blocklists::Blocklists::register(&mut registry);
         let drops = drops::Drops::register(&mut registry);
         let kernel = Arc::new(OnceLock::new());
@@ -150,6 +153,7 @@ impl Metrics {
             mirrored,
             configuration,
             recipients,
+            backend,
             blocklists,
             drops,
             kernel,

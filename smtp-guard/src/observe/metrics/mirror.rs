@@ -48,6 +48,11 @@ impl Collector for Mirror {
                 number(recipients.known.unwrap_or_default()),
             ),
             (
+                "tls_up",
+                "Whether our certificates can be used as they are in their files now",
+                i64::from(running.tls_trouble().is_none()),
+            ),
+            (
                 "catch_all_domains",
                 "Domains of which the backend takes any recipient, so that unknown ones can't be told apart",
                 number(recipients.catch_all.len() as u64),
@@ -186,6 +191,7 @@ mod tests {
         let catch_all = vec!["example.org".to_owned()];
         check(Fake { catch_all, ..Fake::default() }, "smtp_guard_catch_all_domains 1");
         check(Fake::default(), "smtp_guard_store_up 0");
+        check(Fake::default(), "smtp_guard_tls_up 0");
         check(Fake::default(), "smtp_guard_backend_up{server=\"192.0.2.7:25\"} 1");
         check(Fake::default(), "smtp_guard_config_generation 1");
         check(Fake::default(), "smtp_guard_config_applied_timestamp_seconds 9");
