@@ -221,6 +221,11 @@ impl ReplyDecoder {
         Self::default()
     }
 
+    /// Whether no part of a reply has been read.
+    pub fn is_between(&self) -> bool {
+        !self.failed && self.bytes == 0 && self.scanned == 0
+    }
+
     /// The next reply in `buf`, or `None` where more bytes are needed. After an error it is always `None`, and `buf` stays
     /// as it is.
     pub fn next(&mut self, buf: &mut BytesMut) -> Option<Result<Reply, ReplyError>> {
