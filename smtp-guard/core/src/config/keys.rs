@@ -34,7 +34,7 @@ pub struct Table {
     pub keys: &'static [Key],
 }
 
-/// How the packaged file shows a table.
+/// The way in which the packaged file shows a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
     Once,
@@ -60,7 +60,7 @@ pub struct Key {
     pub doc: &'static str,
 }
 
-/// What a key takes.
+/// The kind of value that a key takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Text of a form with this name.

@@ -173,7 +173,7 @@ fn clean(text: Cow<'static, str>) -> Cow<'static, str> {
     Cow::Owned(bytes.map(|byte| if is_clean(byte) { char::from(byte) } else { '?' }).collect())
 }
 
-/// Why the backend's bytes aren't a reply.
+/// The reason why the backend's bytes aren't a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
     #[error("a line of the reply doesn't end in CRLF")]
