@@ -109,6 +109,21 @@ impl FromStr for Origin {
     }
 }
 
+/// Who asks over the admin socket: the user that its peer runs as, as far as the kernel says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operator {
+    pub uid: Option<u32>,
+}
+
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.uid {
+            Some(uid) => write!(f, "operator (uid {uid})"),
+            None => f.write_str("operator"),
+        }
+    }
+}
+
 /// No text of an [`Origin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("nobody decides under this name")]

@@ -114,7 +114,7 @@ fn who_has_a_history_is_deferred_where_others_are_banned() {
     assert!(said.contains("450 4.7.1 Too many unknown recipients") && !said.contains("354"), "{said}");
     assert_eq!(guard.metric("smtp_guard_bans_active"), 0.0);
     assert_eq!(guard.metric("smtp_guard_deferrals_total{reason=\"harvest\"}"), 1.0);
-    assert!(guard.log().contains("SMTP mail from 10.77.2.2 deferred: directory harvest attack"), "{}", guard.log());
+    assert!(guard.log().contains("deferred mail from 10.77.2.2 for"), "{}", guard.log());
     // The operator can see and end it.
     assert_eq!(guard.json(&["decisions", "list"])[0]["reason"], "deferred");
     guard.command(&["decisions", "delete", World::CLIENT]).ok();
