@@ -16,10 +16,11 @@ use super::auth::Dialogue;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use super::connect::{Caller, Channel};
+use super::inquiry::{Called, Naming};
 use super::places::{Place, Room, Who};
 use super::pool::{Failure, Pool};
 use super::{Generation, Shared, dovecot};
-use crate::addr::ClientAddr;
+use crate::addr::{BackendAddr, ClientAddr};
 use crate::clock::Instant;
 use crate::config::{AuthVia, Role};
 use crate::gate::Standing;
@@ -55,6 +56,10 @@ pub(super) struct Backend {
     asking: Option<Asking>,
     /// The client has logged in over a connection: another one would be a stranger's.
     bound: bool,
+    /// What the client is called, where the backend shall hear it.
+    naming: Option<Naming>,
+    /// The server that was connected last.
+    server: Option<BackendAddr>,
 }
 
 enum Link {
@@ -90,6 +95,7 @@ impl Backend {
         ends: Ends,
         client: &Client,
         role: Role,
+        naming: Option<Naming>,
     ) -> Self {
         let known = !generation.snapshot.is_stranger(client, role);
         Self {
@@ -102,7 +108,14 @@ impl Backend {
             rests_until: None,
             asking: None,
             bound: false,
+            naming,
+            server: None,
         }
+    }
+
+    /// The server that was connected last.
+    pub(super) fn server(&self) -> Option<&BackendAddr> {
+        self.server.as_ref()
     }
 
     /// The client is no stranger any more.
@@ -183,8 +196,15 @@ impl Backend {
 
     fn open(&mut self, first: First, speaker: Arc<Speaker>) {
         let pool: Arc<Pool> = Arc::clone(&self.generation.pool);
-        let caller = Caller::Client { speaker, ends: self.ends, who: self.who() };
-        let opening = Box::pin(async move { pool.open(caller).await });
+        let (ends, who, naming) = (self.ends, self.who(), self.naming.clone());
+        let opening = Box::pin(async move {
+            // Before a place is taken: nobody else waits for it.
+            let called = match naming {
+                Some(naming) => naming.settle().await,
+                None => Called::Unknown,
+            };
+            pool.open(Caller::Client { speaker, ends, who, called }).await
+        });
         self.link = Link::Opening { opening, first: Some(first) };
     }
 
@@ -212,7 +232,8 @@ impl Backend {
                         self.link = Link::None;
                         return Upstream::Reply(reply);
                     }
-                    Ok(channel) => {
+                    Ok(mut channel) => {
+                        self.server = channel.server.take();
                         let mut connection = Connection { channel, encoder: None, auth: None, ending: false };
                         let begun = match first.take() {
                             Some(First::Mail(mail)) => connection.queue_mail(mail),

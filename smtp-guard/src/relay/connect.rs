@@ -14,6 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::inquiry::Called;
 use super::places::{Room, Who};
 use super::stream::Stream;
 use super::tls::{self, TlsError};
@@ -56,6 +57,7 @@ pub(super) enum Caller {
         speaker: Arc<Speaker>,
         ends: Ends,
         who: Who,
+        called: Called,
     },
 }
 
@@ -69,6 +71,8 @@ pub(super) struct Channel {
     pub(super) unsent: BytesMut,
     /// Given back after the socket is closed.
     pub(super) room: Option<Room>,
+    /// Which server it is.
+    pub(super) server: Option<BackendAddr>,
 }
 
 /// Why a server can't be used.
@@ -303,6 +307,7 @@ impl Channel {
             unread: BytesMut::new(),
             unsent: BytesMut::new(),
             room: None,
+            server: None,
         }
     }
 
@@ -338,9 +343,20 @@ impl Channel {
 
     async fn identify(&mut self, caller: &Caller) -> Result<(), ConnectError> {
         let identity = match caller {
-            Caller::Probe => xclient::Identity { client: NOBODY, helo: None, esmtp: true, login: None },
-            Caller::Client { speaker, ends, .. } => xclient::Identity {
+            Caller::Probe => xclient::Identity {
+                client: NOBODY,
+                name: xclient::Name::Unavailable,
+                helo: None,
+                esmtp: true,
+                login: None,
+            },
+            Caller::Client { speaker, ends, called, .. } => xclient::Identity {
                 client: ends.source,
+                name: match called {
+                    Called::Name(name) => xclient::Name::Known(name),
+                    Called::Nothing => xclient::Name::Unavailable,
+                    Called::Unknown => xclient::Name::TemporarilyUnavailable,
+                },
                 helo: Some(speaker.helo.as_str()),
                 esmtp: speaker.esmtp,
                 login: speaker.login.as_deref(),
@@ -431,7 +447,12 @@ mod tests {
         let connector = Connector::new(Arc::new(config)).unwrap();
         let speaker = Arc::new(Speaker { helo: Helo::new(helo).unwrap(), esmtp: true, login: None });
         let who = Who { source: Ipv6Prefix::default().source(NOBODY.ip()), standing: Standing::Stranger };
-        let caller = Caller::Client { speaker, ends: Ends { source: NOBODY, destination: NOBODY }, who };
+        let caller = Caller::Client {
+            speaker,
+            ends: Ends { source: NOBODY, destination: NOBODY },
+            who,
+            called: Called::Nothing,
+        };
         let addresses = connector.addresses(&server).await.unwrap();
         let found = connector.open(&server, &addresses, &caller).await.map(drop).map_err(|error| error.is_servers());
         assert_eq!(found, expected, "{helo}");

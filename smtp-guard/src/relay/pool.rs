@@ -222,6 +222,7 @@ impl Pool {
         let error = match self.connector.open(&server.address, &addresses, caller).await {
             Ok(mut channel) => {
                 channel.room = Some(room);
+                channel.server = Some(server.address.clone());
                 return Ok(Some(channel));
             }
             Err(error) => error,

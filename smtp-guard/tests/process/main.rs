@@ -3,6 +3,7 @@
 
 mod descriptors;
 mod events;
+mod logs;
 #[path = "../long/mod.rs"]
 mod long;
 mod places;

@@ -59,6 +59,57 @@ fn a_message_passes_and_250_is_the_backends() {
 }
 
 #[test]
+fn the_trace_header_has_the_name_that_leads_back() {
+    let named = DATA.replace("([192.0.2.1])", "(mail.client.example [192.0.2.1])");
+    check("named", |_| {}, &dialogue(&[HELLO, ENVELOPE, "N mail.client.example\n", &named]));
+}
+
+/// What the backend says stays as it is: that it is no prefix of more, the end of the line shows.
+#[test]
+fn refusals_of_ours_name_the_recipient_the_contact_and_the_session() {
+    let contact = |config: &mut Config| config.replies.contact = "postmaster@example.org".to_owned();
+    let mail = "
+        C MAIL FROM:<a@client.example>
+        > MAIL
+        B 250 2.1.0 Ok
+        < 250
+    ";
+    let relay = "
+        C RCPT TO:<x@elsewhere.example>
+        ! Offence(Relay)
+        # refused relay
+        < 554 5.7.1 Relay access denied; contact postmaster@example.org (session id-1)
+    ";
+    let unknown = "
+        C RCPT TO:<trap@example.org>
+        ! Trap
+        # refused trap
+        < 550 5.1.1 <trap@example.org>: Recipient address rejected: User unknown; contact postmaster@example.org (session id-1)
+        C NONSENSE
+        # refused protocol
+        < 500 5.5.2 Command not recognized (session id-1)
+    ";
+    let trap = |config: &mut Config| {
+        contact(config);
+        config.recipients.traps = vec!["trap@example.org".to_owned()];
+    };
+    check("ours", trap, &dialogue(&[HELLO, mail, relay, unknown]));
+    check(
+        "a ban",
+        contact,
+        "K\n # ended harvest\n < 421 4.7.0 Your address is blocked for now; contact postmaster@example.org (session id-1)\n .",
+    );
+    let backends = "
+        C RCPT TO:<b@example.org>
+        > RCPT TO:<b@example.org>|
+        B 554 5.7.1 go away
+        # refused backend
+        < 554 5.7.1 go away
+    ";
+    check("the backend's", contact, &dialogue(&[HELLO, mail, backends]));
+}
+
+#[test]
 fn order_of_commands() {
     let table = [
         ("MAIL before EHLO", "C MAIL FROM:<a@b.example>\n # refused protocol\n < 503 5.5.1"),

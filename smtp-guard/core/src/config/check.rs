@@ -16,7 +16,7 @@ use super::together::{overlap, together};
 use super::values::{Judge, own_name_fault};
 use super::{
     Admin, Backend, BackendTls, Config, Edge, Harvest, Identity, Limits, Listen, Log, LogFormat, Machine, Metrics,
-    Profile, Recipients, Relay, Role, State, XdpMode,
+    Profile, Recipients, Relay, Replies, Role, State, XdpMode,
 };
 use crate::addr::Ipv6Prefix;
 use crate::wire::host;
@@ -25,6 +25,8 @@ use crate::wire::host;
 const SOCKET_PATH: usize = 100;
 /// Bytes of an interface's name: IFNAMSIZ with the final zero.
 const INTERFACE: usize = 15;
+/// Bytes of `replies.contact`: with it and a recipient's address a reply is still one line.
+const CONTACT: usize = 128;
 /// Bytes of the name of a group.
 const GROUP: usize = 64;
 
@@ -39,6 +41,7 @@ pub(super) fn check(raw: &Raw, whole: bool, machine: &Machine, judge: &mut Judge
         auth: auth(&raw.auth, judge),
         listen: listen(&raw.listen, whole, judge),
         backend: backend(&raw.backend, whole, judge),
+        replies: Replies { contact: contact(&raw.replies.contact, judge) },
         relay: relay(&raw.relay, whole, judge),
         recipients: Recipients {
             known: match &raw.recipients.known {
@@ -280,6 +283,23 @@ fn level_fault(level: &str) -> Option<String> {
     }
     let parsed = tracing_subscriber::EnvFilter::builder().parse(level);
     parsed.err().map(|error| error.to_string())
+}
+
+/// It stands in replies, which are lines of ASCII.
+fn contact(raw: &raw::Text, judge: &mut Judge) -> String {
+    let Some(text) = filled(raw) else { return String::new() };
+    let contact = text.get_ref();
+    let fault = if contact.len() > CONTACT {
+        Some(format!("{} bytes", contact.len()))
+    } else {
+        let odd = |c: &char| !c.is_ascii_graphic() && *c != ' ';
+        contact.chars().find(odd).map(|c| format!("{c:?} can't stand in a reply"))
+    };
+    if let Some(fault) = fault {
+        let help = format!("at most {CONTACT} printable ASCII characters: a page, an address, or both");
+        judge.wrong(text.span(), "replies.contact can't stand in a reply", fault, help);
+    }
+    contact.clone()
 }
 
 /// A text that isn't empty: empty means not set.

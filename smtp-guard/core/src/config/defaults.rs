@@ -10,7 +10,7 @@ use super::secure::auth;
 use super::values::{Judge, own_name_fault};
 use super::{
     Admin, Auth, AuthVia, Backend, BackendTls, Checks, Config, Dns, Edge, Harvest, Identity, Limits, Listen, Log,
-    LogFormat, Metrics, Recipients, Relay, Role, State,
+    LogFormat, Metrics, Recipients, Relay, Replies, Role, State,
 };
 use crate::addr::NetSet;
 
@@ -45,6 +45,7 @@ impl Config {
                 networks: NetSet::default(),
                 authenticated: true,
             },
+            replies: Replies::default(),
             recipients: Recipients::default(),
             limits: Limits::default(),
             harvest: Harvest::default(),

@@ -160,6 +160,9 @@ pub const TABLES: &[Table] = &[
         key("connect_timeout", Time(100, 300 * SECOND), "\"10s\"", "How long a server may take until it is connected."),
         key("connections", Number(1, MILLION), "90", "Connections to each server at once. Keep it below what the server takes (Postfix: 100). A client that finds none free waits for its turn; after four minutes it hears 451."),
     ] },
+    Table { name: "replies", shown: Shown::Once, doc: "What clients hear beside the reason of a refusal. Refusals of ours end with the id of the session, which the log has in each line about it.", keys: &[
+        key("contact", Text("text"), "\"\"", "Whom a sender may ask who was refused by policy (421, 450, 550 and 554): a page, an address or both, as in \"https://example.org/blocked or postmaster@example.org\". At most 128 printable ASCII characters. Empty: nothing is said."),
+    ] },
     Table { name: "relay", shown: Shown::Once, doc: "Who may send where.", keys: &[
         key("domains", List("domains"), "[\"example.org\"]", "Mail to these domains is accepted from anyone. A subdomain is a domain of its own.").must(),
         key("networks", List("networks"), "[]", "These may send anywhere. A large part of the Internet in here would be an open relay, and is refused."),

@@ -69,6 +69,7 @@ pub struct Config {
     #[serde(serialize_with = "show::optional_tls")]
     pub tls: Option<Tls>,
     pub backend: Backend,
+    pub replies: Replies,
     pub relay: Relay,
     pub auth: Auth,
     pub recipients: Recipients,
@@ -145,6 +146,13 @@ pub struct Backend {
     /// To each server at once, on behalf of clients; a tenth is kept for sources with a history.
     pub connections: u32,
     pub profile: Profile,
+}
+
+/// What clients hear beside the reason of a refusal.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Replies {
+    /// Whom to ask; printable ASCII of at most 128 bytes. Empty: nothing is said.
+    pub contact: String,
 }
 
 /// Who may send where.

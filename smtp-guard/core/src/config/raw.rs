@@ -41,6 +41,7 @@ tables! {
         listen: Vec<Spanned<Listen>>,
         tls: Tls,
         backend: Backend,
+        replies: Replies,
         relay: Relay,
         auth: Auth,
         recipients: Recipients,
@@ -69,6 +70,7 @@ tables! {
         connect_timeout: Text,
         connections: Number,
     }
+    Replies { contact: Text }
     Relay { domains: List, networks: List, authenticated: Switch }
     Auth { via: Text, dovecot_socket: Text, failures: Number, failure_window: Text, ban: Text }
     Recipients { known: Text, traps: List }
