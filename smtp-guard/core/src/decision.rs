@@ -27,7 +27,7 @@ pub struct Ban {
     pub repeat: u32,
     /// In the words of who made it.
     pub text: String,
-    /// What it rests on, at most [`crate::ledger::SAMPLE`] entries.
+    /// What it rests on, at most [`crate::ledger::EVIDENCE`] lines.
     pub evidence: Vec<String>,
 }
 
@@ -327,7 +327,19 @@ pub struct Explanation {
     pub counts: Vec<CountView>,
     /// Established connections as the kernel plane counts them; `None` without one.
     pub connections: Option<u64>,
+    /// What the kernel plane does with a connection from it; `None` where none filters.
+    #[serde(default)]
+    pub kernel: Option<KernelView>,
     pub notes: Vec<String>,
+}
+
+/// What the kernel plane does with connections from an address, as its maps are now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelView {
+    /// Label of the reason why it drops them; `None`: it lets them pass.
+    pub drops: Option<String>,
+    /// It lets them pass only because its exempt list has the address.
+    pub exempt: bool,
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::{signals, sink};
 use crate::addr::BackendAddr;
 use crate::config::{self, Config};
 use crate::observe::log;
+use crate::relay::Inherited;
 use crate::{descriptors, guard, relay};
 
 /// How long threads that block are waited for at the end.
@@ -16,13 +17,19 @@ const STUCK: Duration = Duration::from_secs(1);
 
 /// Runs the guard by `config`, which was found in `file` or in its place.
 pub fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
+    // Before there are threads: the environment tells of them, and is changed.
+    let (inherited, errors) = Inherited::take();
     let logging = log::init(&config.log)?;
+    errors.iter().for_each(|error| tracing::warn!(%error, "the service manager handed over what is no use here"));
     let (stopper, stop) = relay::stop();
     // One that waits is as good as several.
     let (hang_up, hangup) = tokio::sync::mpsc::channel(1);
     // First of all: a signal during the start must not end it by accident.
     let end = move |name| {
-        tracing::info!(signal = name, "stopping: idle sessions hear 421, transactions may end");
+        tracing::info!(
+            signal = name,
+            "stopping: idle sessions are closed with 421, transactions under way may be completed"
+        );
         stopper.stop();
     };
     signals::watch(Some(Box::new(end)), Some(Box::new(move || _ = hang_up.try_send(()))))?;
@@ -38,7 +45,7 @@ pub fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
         };
         let first = with_sink(config);
         let source = Box::new(move || config::find(file.as_deref()).map(|(config, _)| with_sink(config)));
-        guard::serve(first, source, (logging.control(), logging.lost()), hangup, stop, Desk).await
+        guard::serve(first, source, (logging.control(), logging.lost()), hangup, stop, inherited, Desk).await
     });
     // A thread that waits for a file system which doesn't answer is not waited for.
     runtime.shutdown_timeout(STUCK);

@@ -49,8 +49,9 @@ impl Blocklists {
         Self(Arc::new(Mutex::new(Lists { followers: Vec::new(), kernel, protected: None, fewer: false })))
     }
 
-    /// Follows the lists of `shared`'s current configuration. Those that weren't followed before, and those that an address
-    /// touches which is protected now or no longer, are read and in force when this returns, as far as they can be read.
+    /// Follows the lists of `shared`'s current configuration. Those that weren't followed before, those whose files have
+    /// changed, and those that an address touches which is protected now or no longer, are read and in force when this
+    /// returns, as far as they can be read.
     pub async fn apply(&self, shared: &Arc<Shared>) {
         let config = Arc::clone(shared.current().config());
         self.aside(shared, move |lists, shared| {
@@ -111,8 +112,9 @@ impl Lists {
         for list in &config.blocklist {
             let mut earlier = before.iter_mut().filter(|follower| follower.as_ref().is_some_and(|old| old.is_of(list)));
             let follower = match earlier.next().and_then(Option::take) {
-                Some(follower) => {
+                Some(mut follower) => {
                     kept += 1;
+                    follower.hurry();
                     follower.every(list.reload)
                 }
                 None => Follower::new(list.clone()),
@@ -216,7 +218,9 @@ impl Kernel {
                         entries,
                         "block lists written to the kernel plane, without those that can't be read: what it had of them is gone"
                     ),
-                    Filled::Kept => tracing::warn!("not all block lists could be read: the kernel keeps those it has"),
+                    Filled::Kept => tracing::warn!(
+                        "not all block lists could be read: the kernel keeps the block lists of the last load until they can be"
+                    ),
                 }
             }
             Err(error) => {

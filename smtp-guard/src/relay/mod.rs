@@ -13,6 +13,7 @@ use crate::clock::WallTime;
 use crate::descriptors::Plan;
 use crate::edge::bans::Fell;
 use crate::events::Bus;
+use crate::facts::dns;
 use crate::facts::recipients::Unknowns;
 use crate::feedback::Feedback;
 use crate::gate::{self, Known};
@@ -41,6 +42,7 @@ mod events;
 mod farewell;
 mod generation;
 mod handshakes;
+mod inherited;
 mod inquiry;
 mod listen;
 mod places;
@@ -57,6 +59,7 @@ mod window;
 
 pub use blocklists::{Blocklists, Filled, fill};
 pub use generation::{Generation, StartError};
+pub use inherited::Inherited;
 pub use listen::{BindError, Bound, Doors, Listeners, drained};
 pub use tls::{TlsError, try_load};
 pub use watchers::Watchers;
@@ -221,6 +224,11 @@ impl Shared {
     /// The block lists as they were last looked at.
     pub fn blocklist_states(&self) -> Vec<State> {
         self.blocklist_states.load().to_vec()
+    }
+
+    /// Whether DNS doesn't answer, as far as is known. Without anything to ask, it is not known.
+    pub fn is_dns_silent(&self) -> bool {
+        self.current.load().resolver.as_ref().is_some_and(dns::Resolver::is_silent)
     }
 
     /// How the servers of the backend are now.

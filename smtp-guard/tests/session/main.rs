@@ -84,9 +84,11 @@ fn refusals_of_ours_name_the_recipient_the_contact_and_the_session() {
         C RCPT TO:<trap@example.org>
         ! Trap
         # refused trap
+        T
         < 550 5.1.1 <trap@example.org>: Recipient address rejected: User unknown; contact postmaster@example.org (session id-1)
         C NONSENSE
         # refused protocol
+        T
         < 500 5.5.2 Command not recognized (session id-1)
     ";
     let trap = |config: &mut Config| {
@@ -308,7 +310,7 @@ fn a_trap_is_told_to_the_ledger_and_looks_like_any_unknown_recipient() {
         config.harvest.delay = Duration::from_secs(5);
     };
     let mail = "C EHLO x\n < 250\n C MAIL FROM:<a@client.example>\n > MAIL\n B 250 2.1.0 Ok\n < 250\n";
-    let told = "C RCPT TO:<Trap@Example.org>\n ! Trap { recipient: \"trap@example.org\"\n # refused trap\n T\n < 550 5.1.1 Recipient address rejected: User unknown";
+    let told = "C RCPT TO:<Trap@Example.org>\n ! Trap { recipient: \"trap@example.org\"\n # refused trap\n T\n < 550 5.1.1 <Trap@Example.org>: Recipient address rejected: User unknown";
     check("a stranger", trapped, &format!("{mail}{told}"));
     let both = "C RCPT TO:<b@example.org>\n > RCPT\n B 250 2.1.5 Ok\n ! Known\n < 250\n";
     let refused = "C DATA\n > drop\n # refused trap\n W 0\n T\n < 550 5.7.1 Message refused";

@@ -39,6 +39,11 @@ impl Resolver {
         Ok(Self { asker: Arc::new(Asker::new(servers, meter)?), party: Party::own() })
     }
 
+    /// Whether no server answers, as far as is known.
+    pub fn is_silent(&self) -> bool {
+        self.asker.is_silent()
+    }
+
     /// The same resolver, asking on behalf of `party`, whose share of places and questions bounds it.
     #[must_use]
     pub fn on_behalf(&self, party: Party) -> Self {

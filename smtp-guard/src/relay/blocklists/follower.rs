@@ -61,6 +61,13 @@ impl Follower {
         Self { reload, due, ..self }
     }
 
+    /// Reads the file at the next look, as it is found, if it isn't what was read.
+    pub(super) fn hurry(&mut self) {
+        if self.error.is_some() || stamp::of(&self.file) != self.settled {
+            self.begin_again();
+        }
+    }
+
     /// Reads the file at the next look, as it is found.
     pub(super) fn begin_again(&mut self) {
         (self.begun, self.due) = (false, Instant::from_ns(0));
@@ -134,7 +141,11 @@ impl Follower {
         let text = error.to_string();
         // Said once, and again when something else is wrong with it.
         if self.error.as_ref() != Some(&text) {
-            let what = if self.list.is_some() { "its old version stays" } else { "nothing of it is in force" };
+            let what = if self.list.is_some() {
+                "its last version stays in force"
+            } else {
+                "no version of it was read before"
+            };
             tracing::error!(list = self.name, error = text, "block list {} can't be read, {what}", self.name);
         }
         self.error = Some(text);
