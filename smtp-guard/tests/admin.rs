@@ -64,6 +64,10 @@ impl Running for One {
         false
     }
 
+    fn tls_trouble(&self) -> Option<String> {
+        None
+    }
+
     fn store_trouble(&self) -> Option<String> {
         None
     }

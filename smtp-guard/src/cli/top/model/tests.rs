@@ -45,6 +45,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             bounds: Vec::new(),
             dns_silent: false,
             store_trouble: None,
+            tls_trouble: None,
         },
         connections: 5000 + 8 * seconds,
         packets: vec![
