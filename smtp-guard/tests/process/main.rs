@@ -4,6 +4,7 @@
 mod certificates;
 mod descriptors;
 mod events;
+mod logs;
 #[path = "../long/mod.rs"]
 mod long;
 mod places;
