@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auth::Dialogue;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use super::connect::{Caller, Channel};
@@ -81,6 +82,9 @@ struct Connection {
     auth: Option<Dialogue>,
     /// The final dot is sent, and its answer isn't there.
     ending: bool,
+    /// Whether the send queue was to grow, and the right to a longer one.
+    looked: bool,
+    queue: Option<OwnedSemaphorePermit>,
 }
 
 impl Backend {
@@ -102,6 +106,16 @@ impl Backend {
             rests_until: None,
             asking: None,
             bound: false,
+        }
+    }
+
+    /// The backend takes message data well: the kernel may hold more for it, if there is room.
+    pub(super) fn keeps_up(&mut self) {
+        if let Link::Open(connection) = &mut self.link
+            && !std::mem::replace(&mut connection.looked, true)
+            && let Some(stream) = connection.channel.stream.socket()
+        {
+            connection.queue = self.shared.windows.let_queue_grow(stream);
         }
     }
 
@@ -213,7 +227,7 @@ impl Backend {
                         return Upstream::Reply(reply);
                     }
                     Ok(channel) => {
-                        let mut connection = Connection { channel, encoder: None, auth: None, ending: false };
+                        let mut connection = Connection::new(channel);
                         let begun = match first.take() {
                             Some(First::Mail(mail)) => connection.queue_mail(mail),
                             Some(First::Auth(credentials)) => connection.queue_auth(credentials),
@@ -262,6 +276,10 @@ impl Backend {
 }
 
 impl Connection {
+    fn new(channel: Channel) -> Self {
+        Self { channel, encoder: None, auth: None, ending: false, looked: false, queue: None }
+    }
+
     fn place(&self) -> Option<&Place> {
         match &self.channel.room {
             Some(Room::Client(place)) => Some(place),

@@ -20,6 +20,7 @@ use super::backend::Backend;
 use super::farewell::{self, FAREWELL};
 use super::generation::Kept;
 use super::inquiry::Inquiry;
+use super::socket::Socket;
 use super::sources::{Seat, Wake};
 use super::stream::Stream;
 use super::users::{self, Login};
@@ -69,10 +70,11 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
     let Guest { stream, ends, role, mut seat, generation } = guest;
     let addr = ClientAddr::new(ends.source);
     let id = shared.next_id();
+    let socket = Socket::client(stream);
     let (stream, secured) = match role {
-        Role::Mx | Role::Submission => (Stream::clear(stream), None),
+        Role::Mx | Role::Submission => (Stream::clear(socket), None),
         Role::Submissions => {
-            match handshake(&shared, &generation, &mut seat, addr, stream, LineDecoder::new(), &BytesMut::new()).await {
+            match handshake(&shared, &generation, &mut seat, addr, socket, LineDecoder::new(), &BytesMut::new()).await {
                 Ok((stream, secured)) => (stream, Some(secured)),
                 Err(error) => return handshake_failed(&shared, &id, addr, &error),
             }
@@ -128,7 +130,7 @@ async fn handshake(
     generation: &Generation,
     seat: &mut Seat,
     addr: ClientAddr,
-    stream: TcpStream,
+    socket: Socket,
     lines: LineDecoder,
     unread: &BytesMut,
 ) -> io::Result<(Stream, Secured)> {
@@ -144,7 +146,7 @@ async fn handshake(
             shared.metrics.bound_reached(Bound::Handshakes);
             return Err(io::ErrorKind::ResourceBusy.into());
         };
-        tls.accept(stream, proof).await
+        tls.accept(socket, proof).await
     };
     tokio::select! {
         biased;
@@ -463,6 +465,9 @@ impl Driver {
             if let Some(bound) = bound {
                 self.shared.metrics.bound_reached(bound);
             }
+            if self.window.is_proved() {
+                self.backend.keeps_up();
+            }
         } else if !self.backend.is_live() {
             self.window.close(self.stream.socket());
         }
@@ -477,10 +482,10 @@ impl Driver {
     async fn secure(&mut self, seat: &mut Seat) -> bool {
         self.upgrade = false;
         let lines = std::mem::take(&mut self.lines);
-        let Some(stream) = self.stream.take_clear() else {
+        let Some(socket) = self.stream.take_clear() else {
             return false;
         };
-        match handshake(&self.shared, &self.generation, seat, self.addr, stream, lines, &self.unread).await {
+        match handshake(&self.shared, &self.generation, seat, self.addr, socket, lines, &self.unread).await {
             Ok((stream, secured)) => {
                 self.stream = stream;
                 self.step(Input::Secured(secured));

@@ -47,6 +47,7 @@ mod pool;
 mod recipients;
 mod rehearse;
 mod slots;
+mod socket;
 mod sources;
 mod stream;
 mod tls;
