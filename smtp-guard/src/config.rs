@@ -12,8 +12,10 @@ pub const CONFIG_VARIABLE: &str = "SMTP_GUARD_CONFIG";
 /// Where the configuration is when neither says.
 pub const DEFAULT_PATH: &str = "/etc/smtp-guard/smtp-guard.toml";
 
-/// Bytes of a configuration file.
+/// Bytes of a configuration, drop-ins included.
 pub const FILE_BYTES: u64 = 1 << 20;
+/// Drop-ins of a configuration.
+const DROP_INS: usize = 64;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -24,16 +26,57 @@ pub enum ConfigError {
     Bad(#[from] Report),
 }
 
-/// The configuration in the file `path`.
+/// The configuration in the file `path` and its drop-ins.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    Ok(Config::parse(path, &text(path)?, &machine())?)
+    Ok(Config::merged(&files(path)?, &machine())?)
 }
 
-/// The text of the file `path`, whatever it says.
-pub fn text(path: &Path) -> Result<String, ConfigError> {
-    let read = |source| ConfigError::Read { path: path.to_owned(), source };
-    let (bytes, _) = file::read(path, FILE_BYTES).map_err(read)?;
-    String::from_utf8(bytes).map_err(|error| read(io::Error::other(error.utf8_error()).into()))
+/// The file `path` and its drop-ins, whatever they say. The drop-ins are what [`drop_in_directory`] holds that ends in `.toml`, in the
+/// order of their names; what begins with a dot is left out.
+pub fn files(path: &Path) -> Result<Vec<ConfigFile>, ConfigError> {
+    let mut left = FILE_BYTES;
+    let mut read = |path: &Path| -> Result<ConfigFile, ConfigError> {
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        let (bytes, _) = file::read(path, left).map_err(failed)?;
+        left = left.saturating_sub(bytes.len() as u64);
+        let text = String::from_utf8(bytes).map_err(|error| failed(io::Error::other(error.utf8_error()).into()))?;
+        Ok(ConfigFile { path: path.to_owned(), text })
+    };
+    let main = read(path)?;
+    let drop_ins = drop_ins(path)?;
+    std::iter::once(Ok(main)).chain(drop_ins.iter().map(|path| read(path))).collect()
+}
+
+/// Where the drop-ins of the file `path` are: `/etc/smtp-guard/smtp-guard.toml.d`.
+pub fn drop_in_directory(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".d");
+    name.into()
+}
+
+/// The drop-ins of the file `path`, in their order.
+fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let directory = drop_in_directory(path);
+    let failed = |source: io::Error| ConfigError::Read { path: directory.clone(), source: source.into() };
+    let entries = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if hidden || path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        if found.len() == DROP_INS {
+            return Err(failed(io::Error::other(format!("it has more than {DROP_INS} drop-ins"))));
+        }
+        found.push(path);
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// The file that the command line or [`CONFIG_VARIABLE`] named, else [`DEFAULT_PATH`] if it is there, else
@@ -59,13 +102,12 @@ pub fn find_socket(path: Option<&Path>) -> Result<(PathBuf, Option<String>), Con
     match find(path) {
         Ok((config, origin)) => Ok((config.admin.socket, origin.missing())),
         Err(ConfigError::Bad(_)) => {
-            let (bytes, _) =
-                file::read(file, FILE_BYTES).map_err(|source| ConfigError::Read { path: file.to_owned(), source })?;
-            let text = String::from_utf8_lossy(&bytes);
-            let (document, _) = toml::de::DeTable::parse_recoverable(&text);
-            let admin = document.get_ref().get("admin").and_then(|admin| admin.get_ref().as_table());
-            let socket = admin.and_then(|admin| admin.get("socket")).and_then(|socket| socket.get_ref().as_str());
-            Ok((socket.map_or_else(|| Admin::default().socket, PathBuf::from), None))
+            let socket = files(file)?.iter().rev().find_map(|file| {
+                let (document, _) = toml::de::DeTable::parse_recoverable(&file.text);
+                let admin = document.get_ref().get("admin")?.get_ref().as_table()?;
+                admin.get("socket")?.get_ref().as_str().map(PathBuf::from)
+            });
+            Ok((socket.unwrap_or_else(|| Admin::default().socket), None))
         }
         Err(error) => Err(error),
     }
@@ -150,6 +192,8 @@ mod written {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -159,7 +203,66 @@ mod tests {
         let error = load(&missing).unwrap_err().to_string();
         assert!(error.contains("missing.toml") && error.contains("--config"), "{error}");
         let large = directory.path().join("large.toml");
-        std::fs::write(&large, "#".repeat(FILE_BYTES as usize + 1)).unwrap();
+        fs::write(&large, "#".repeat(FILE_BYTES as usize + 1)).unwrap();
         assert!(matches!(load(&large), Err(ConfigError::Read { source: FileError::TooLarge(_), .. })));
+    }
+
+    /// What `files` finds beside a main file, by name, where the directory of drop-ins has `names`.
+    #[track_caller]
+    fn check(names: &[&str], expected: Result<&[&str], &str>) {
+        let directory = tempfile::tempdir().unwrap();
+        let main = directory.path().join("guard.toml");
+        fs::write(&main, "").unwrap();
+        fs::create_dir(drop_in_directory(&main)).unwrap();
+        for name in names {
+            fs::write(drop_in_directory(&main).join(name), "").unwrap();
+        }
+        match (files(&main), expected) {
+            (Ok(found), Ok(expected)) => {
+                let found: Vec<_> = found.iter().map(|file| file.path.file_name().unwrap().to_str().unwrap()).collect();
+                assert_eq!(found[0], "guard.toml");
+                assert_eq!(found[1..], *expected);
+            }
+            (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
+            (found, expected) => panic!("{found:?}, {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn drop_ins_are_found_in_the_order_of_their_names() {
+        check(&[], Ok(&[]));
+        check(&["b.toml", "10-a.toml", "a.toml"], Ok(&["10-a.toml", "a.toml", "b.toml"]));
+        check(&["a.toml~", "b.toml.dpkg-old", ".c.toml", ".d.toml.swp", "e"], Ok(&[]));
+        let many: Vec<_> = (0..DROP_INS).map(|number| format!("{number:03}.toml")).collect();
+        let mut many: Vec<_> = many.iter().map(String::as_str).collect();
+        check(&many, Ok(&many));
+        many.push("one-more.toml");
+        check(&many, Err("more than 64 drop-ins"));
+    }
+
+    #[test]
+    fn drop_ins_are_bounded_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let main = directory.path().join("guard.toml");
+        fs::write(&main, "#".repeat(FILE_BYTES as usize - 10)).unwrap();
+        fs::create_dir(drop_in_directory(&main)).unwrap();
+        let drop_in = drop_in_directory(&main).join("a.toml");
+        fs::write(&drop_in, "#".repeat(10)).unwrap();
+        assert_eq!(files(&main).unwrap().len(), 2);
+        fs::write(&drop_in, "#".repeat(11)).unwrap();
+        let error = files(&main).unwrap_err();
+        assert!(error.to_string().contains("a.toml"), "{error}");
+        assert!(matches!(error, ConfigError::Read { source: FileError::TooLarge(_), .. }));
+    }
+
+    #[test]
+    fn a_socket_is_found_in_bad_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let main = directory.path().join("guard.toml");
+        fs::write(&main, "x = 1\nadmin.socket = \"/one\"\n").unwrap();
+        assert_eq!(find_socket(Some(&main)).unwrap().0, Path::new("/one"));
+        fs::create_dir(drop_in_directory(&main)).unwrap();
+        fs::write(drop_in_directory(&main).join("a.toml"), "[admin]\nsocket = \"/two\"\n[\n").unwrap();
+        assert_eq!(find_socket(Some(&main)).unwrap().0, Path::new("/two"));
     }
 }

@@ -1,7 +1,17 @@
 //! `try` in plain lines: what the client would hear, after how long, and why.
 
+use axum::http::Method;
+
+use super::admin_client::{AdminClient, LOOKUPS};
 use crate::observe::attempt::{Attempt, Rehearsal, Step};
 use crate::observe::log::printable;
+
+impl AdminClient {
+    /// POST /try
+    pub fn attempt(&self, attempt: &Attempt) -> anyhow::Result<Rehearsal> {
+        self.ask_within(LOOKUPS, Method::POST, "/try", Some(attempt))
+    }
+}
 
 /// What would happen to `attempt`.
 pub(super) fn text(attempt: &Attempt, rehearsal: &Rehearsal) -> String {
@@ -33,7 +43,7 @@ fn told(step: &Step, lines: &mut Vec<String>) {
             lines.push(format!("< the mail server's own reply{waits}"));
         }
         Some(heard) => lines.push(format!("< {}{waits}", printable(heard.as_bytes()))),
-        None => lines.push(format!("< nothing{waits}")),
+        None => lines.push(format!("< silence: the connection times out{waits}")),
     }
 }
 
@@ -57,6 +67,7 @@ mod tests {
             ledger: None,
             counts: Vec::new(),
             connections: None,
+            kernel: None,
             notes: Vec::new(),
         };
         let because =

@@ -43,7 +43,8 @@ impl Control for Desk {
 
     async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {
         let explanation = self.0.shared().feedback.explain(ip).await?;
-        Ok(Explanation { listed: self.0.shared().blocklists.load().listings(ip), ..explanation })
+        let kernel = self.0.kernel_view(ip).await;
+        Ok(Explanation { listed: self.0.shared().blocklists.load().listings(ip), kernel, ..explanation })
     }
 
     async fn reload(&self, dry_run: bool) -> Result<Reloaded, Refusal> {

@@ -2,13 +2,23 @@
 
 use std::net::IpAddr;
 
+use axum::http::Method;
+
+use super::admin_client::AdminClient;
 use super::output::left;
 use super::time;
 use crate::blocklist::Listing;
 use crate::clock::WallTime;
-use crate::decision::{Decision, Explanation, LedgerView};
+use crate::decision::{Decision, Explanation, KernelView, LedgerView};
 use crate::observe::log::printable;
 use smtp_guard_ebpf::reason::Reason;
+
+impl AdminClient {
+    /// GET /explain/{ip}
+    pub fn explain(&self, ip: IpAddr) -> anyhow::Result<Explanation> {
+        self.ask(Method::GET, &format!("/explain/{ip}"), None::<&()>)
+    }
+}
 
 /// What is known of `ip`.
 pub(super) fn text(ip: IpAddr, explanation: &Explanation) -> String {
@@ -23,12 +33,13 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
     match &explanation.decision {
         Some(decision) => blocked(ip, decision, now, &mut lines),
         None if explanation.listed.is_empty() && explanation.networks.is_empty() => {
-            lines.push(format!("{ip} is not blocked."))
+            unknown(ip, explanation, &mut lines)
         }
         None => {}
     }
     explanation.networks.iter().for_each(|decision| within(ip, decision, now, &mut lines));
-    listed(ip, &explanation.listed, &mut lines);
+    listed(ip, explanation, &mut lines);
+    enforced(explanation, &mut lines);
     if explanation.exempt {
         lines.push(String::from("It is exempt: it is never limited, checked, delayed or banned."));
     }
@@ -72,7 +83,7 @@ fn blocked(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<Strin
     lines.push(end(decision, now));
     lines.push(format!("To lift it now: smtp-guard decisions delete {ip}"));
     lines.push(String::from(
-        "To keep it from coming back: add the address to `exempt` in the configuration and start the guard anew.",
+        "To keep it from coming back: add the address to `exempt` in the configuration, then `smtp-guard reload`.",
     ));
 }
 
@@ -111,15 +122,49 @@ fn end(decision: &Decision, now: WallTime) -> String {
     format!("It ends by itself at {}, in {}.", time::utc(decision.until), left(decision.until, now))
 }
 
-fn listed(ip: IpAddr, listings: &[Listing], lines: &mut Vec<String>) {
-    for Listing { list, file, entry } in listings {
-        lines.push(format!("{ip} is blocked: the block list {list} has it by {entry}, in {}.", file.display()));
+/// Blocked by nothing that this guard knows of; the kernel may have something that somebody else wrote.
+fn unknown(ip: IpAddr, explanation: &Explanation, lines: &mut Vec<String>) {
+    let Some(reason) = explanation.kernel.as_ref().and_then(|kernel| kernel.drops.as_deref()) else {
+        return lines.push(format!("{ip} is not blocked."));
+    };
+    let words = Reason::from_label(reason).map_or(reason, |reason| reason.text());
+    lines.push(format!("{ip} is dropped in the kernel: {words}."));
+    match Reason::from_label(reason) {
+        Some(Reason::Listed) => lines.push(String::from(
+            "The kernel has block lists that this guard has not read: `smtp-guard reload` reads the files, and writes them to the kernel.",
+        )),
+        Some(Reason::Connections | Reason::ConnectionRate) => {
+            lines.push(String::from("It gets in again when it has fewer connections."));
+        }
+        _ => lines.push(String::from("The kernel has it from somebody else than this guard.")),
     }
-    if !listings.is_empty() {
-        let line = "To let it in: add the address to `exempt` in the configuration and start the guard anew; or take the entry out of the file, \
-                    which is read again within `reload`.";
-        lines.push(line.to_owned());
+}
+
+fn listed(ip: IpAddr, explanation: &Explanation, lines: &mut Vec<String>) {
+    for Listing { list, file, entry } in &explanation.listed {
+        lines.push(format!("{ip} is blocked by block list {list} (entry {entry} in {}).", file.display()));
     }
+    if !explanation.listed.is_empty() {
+        lines.push(String::from(
+            "To let it in: add the address to `exempt` in the configuration, or take the entry out of the file; then `smtp-guard reload`.",
+        ));
+    }
+}
+
+/// Where what was said is enforced.
+fn enforced(explanation: &Explanation, lines: &mut Vec<String>) {
+    let Explanation { decision, networks, listed, kernel, .. } = explanation;
+    if decision.is_none() && networks.is_empty() && listed.is_empty() {
+        return;
+    }
+    lines.push(String::from(match kernel {
+        Some(KernelView { drops: Some(_), .. }) => "The kernel drops its packets: it hears nothing.",
+        Some(KernelView { exempt: true, .. }) => {
+            "The kernel lets it in, as its exempt list has the address: it hears 421. `smtp-guard reload` makes both planes agree."
+        }
+        Some(KernelView { .. }) => "The kernel does not drop its packets: it hears 421.",
+        None => "No kernel plane drops its packets: it hears 421.",
+    }));
 }
 
 fn seen(ledger: &LedgerView, lines: &mut Vec<String>) {
@@ -166,6 +211,15 @@ mod tests {
         assert_eq!(text, expected);
     }
 
+    fn check_part(explanation: Explanation, part: &str) {
+        let text = text_at("192.0.2.1".parse().unwrap(), &explanation, WallTime::from_ms(0));
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+
+    fn kernel(drops: Option<&str>, exempt: bool) -> Option<KernelView> {
+        Some(KernelView { drops: drops.map(str::to_owned), exempt })
+    }
+
     fn nothing(source: &str) -> Explanation {
         Explanation {
             source: source.to_owned(),
@@ -179,6 +233,7 @@ mod tests {
             ledger: None,
             counts: Vec::new(),
             connections: None,
+            kernel: None,
             notes: Vec::new(),
         }
     }
@@ -218,6 +273,7 @@ mod tests {
                 }),
             }),
             familiar: true,
+            kernel: Some(KernelView { drops: Some(String::from("harvest")), exempt: false }),
             deferred_until: Some(WallTime::from_ms(3_600_000)),
             counts: vec![CountView { limit: String::from("messages_per_hour"), count: 7, most: 1000 }],
             connections: Some(1),
@@ -233,7 +289,8 @@ mod tests {
 Made 1970-01-01 00:00:00 UTC by the guard itself; ban number 2 of this source.
 It ends by itself at 1970-01-01 01:00:00 UTC, in 30m 00s.
 To lift it now: smtp-guard decisions delete 2001:db8::1
-To keep it from coming back: add the address to `exempt` in the configuration and start the guard anew.
+To keep it from coming back: add the address to `exempt` in the configuration, then `smtp-guard reload`.
+The kernel drops its packets: it hears nothing.
 It is deferred: recipients hear 450 until 1970-01-01 01:00:00 UTC, for 30m 00s.
 Since 1970-01-01 00:00:00 UTC: 10 unknown recipients of 12, 1 asked for without a message, 0 messages accepted.
 After what accepted mail forgives: 10 unknown recipients, 83 %.
@@ -266,17 +323,28 @@ Why: spam of a whole network
 Made 1970-01-01 00:00:00 UTC by the administrator.
 It ends by itself at 1970-01-01 01:00:00 UTC, in 30m 00s.
 To lift it now: smtp-guard decisions delete 192.0.2.0/24
+No kernel plane drops its packets: it hears 421.
 The ledger holds nothing of it.",
         );
         let entry = Listing { list: "drop".to_owned(), file: "/var/drop".into(), entry: "192.0.2.0/24".to_owned() };
         check(
             "192.0.2.1",
-            &Explanation { listed: vec![entry], ..nothing("192.0.2.1") },
+            &Explanation { listed: vec![entry.clone()], kernel: kernel(Some("listed"), false), ..nothing("192.0.2.1") },
             "\
-192.0.2.1 is blocked: the block list drop has it by 192.0.2.0/24, in /var/drop.
-To let it in: add the address to `exempt` in the configuration and start the guard anew; or take the entry out of the file, which is read again within `reload`.
+192.0.2.1 is blocked by block list drop (entry 192.0.2.0/24 in /var/drop).
+To let it in: add the address to `exempt` in the configuration, or take the entry out of the file; then `smtp-guard reload`.
+The kernel drops its packets: it hears nothing.
 The ledger holds nothing of it.",
         );
+        check_part(
+            Explanation { listed: vec![entry], kernel: kernel(None, true), ..nothing("192.0.2.1") },
+            "exempt list has the address",
+        );
+        let part = "is dropped in the kernel: on a block list.\nThe kernel has block lists that this guard has not read: `smtp-guard reload`";
+        check_part(Explanation { kernel: kernel(Some("listed"), false), ..nothing("192.0.2.1") }, part);
+        let part = "is dropped in the kernel: too many connections.\nIt gets in again";
+        check_part(Explanation { kernel: kernel(Some("connections"), false), ..nothing("192.0.2.1") }, part);
+        check_part(Explanation { kernel: kernel(None, false), ..nothing("192.0.2.1") }, "is not blocked");
         let exempt = Explanation { exempt: true, ..nothing("192.0.2.1") };
         check(
             "192.0.2.1",

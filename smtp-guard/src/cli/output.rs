@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::time;
+use crate::blocklist::State;
 use crate::clock::WallTime;
 use crate::decision::Decision;
 use crate::observe::bounds::Reached;
@@ -25,15 +26,43 @@ pub(super) fn show(json: bool, value: &impl Serialize, text: impl FnOnce() -> St
     Ok(line(&text)?)
 }
 
-/// The table of `decisions list`.
-pub(super) fn decisions(list: &[Decision]) -> String {
-    decisions_at(list, crate::clock::wall())
+/// What `decisions list --all` shows.
+#[derive(Serialize)]
+pub(super) struct Blocked<'a> {
+    pub(super) decisions: &'a [Decision],
+    pub(super) blocklists: &'a [State],
+}
+
+/// The text of `decisions list`: a table of decisions, and a line for each block list.
+pub(super) fn blocked(blocked: &Blocked<'_>) -> String {
+    blocked_at(blocked, crate::clock::wall())
+}
+
+fn blocked_at(Blocked { decisions, blocklists }: &Blocked<'_>, now: WallTime) -> String {
+    let lists: Vec<_> = blocklists.iter().map(blocklist).collect();
+    match (decisions.is_empty(), lists.is_empty()) {
+        (true, true) => String::from("nobody is blocked"),
+        (true, false) => format!("no decision is in force\n{}", lists.join("\n")),
+        (false, true) => decisions_at(decisions, now),
+        (false, false) => format!("{}\n{}", decisions_at(decisions, now), lists.join("\n")),
+    }
+}
+
+/// A block list, and how much of it is in force.
+fn blocklist(State { name, file, read, error }: &State) -> String {
+    let file = printable(file.to_string_lossy().as_bytes());
+    match (read, error) {
+        (Some(read), None) => format!("block list {name}: {} in {file}", entries(read.entries)),
+        (Some(read), Some(_)) => format!("block list {name}: {}, of an older version of {file}", entries(read.entries)),
+        (None, _) => format!("block list {name}: not in force, as {file} could not be read (`smtp-guard status`)"),
+    }
+}
+
+fn entries(entries: usize) -> String {
+    format!("{entries} {}", if entries == 1 { "entry" } else { "entries" })
 }
 
 fn decisions_at(list: &[Decision], now: WallTime) -> String {
-    if list.is_empty() {
-        return String::from("nobody is blocked");
-    }
     let mut rows = vec![["SOURCE", "REASON", "BY", "UNTIL", "LEFT", "REPEAT", "TEXT"].map(String::from)];
     rows.extend(list.iter().map(|decision| {
         [
@@ -118,6 +147,8 @@ pub(super) fn status(status: &Status) -> String {
         let ends = if *days < 0 { format!("expired {} days ago", -days) } else { format!("ends in {days} days") };
         [format!("certificate {file}"), ends]
     }));
+    let trouble = status.tls_trouble.iter();
+    rows.extend(trouble.map(|why| ["certificates".to_owned(), format!("last reload FAILED: {why}")]));
     rows.extend(status.blocklists.iter().map(|list| {
         let read = list.read.as_ref().map(|read| format!(", read at {}", time::utc(read.at)));
         [format!("block list {}", list.name), format!("{list}{}", read.unwrap_or_default())]
@@ -195,6 +226,7 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blocklist::Read;
 
     fn decision(source: &str, text: &str, until_ms: i64) -> Decision {
         Decision {
@@ -218,7 +250,38 @@ SOURCE         REASON   BY      UNTIL                    LEFT    REPEAT  TEXT
 192.0.2.1      harvest  ledger  1970-01-01 01:00:00 UTC  1h 00m  1       guessing
 2001:db8::/64  harvest  ledger  for ever                 -       1       \\x1b[2J";
         assert_eq!(decisions_at(&list, WallTime::from_ms(0)), expected);
-        assert_eq!(decisions_at(&[], WallTime::from_ms(0)), "nobody is blocked");
+    }
+
+    /// What is said of the block lists, each with its entries and whether the last try failed.
+    #[track_caller]
+    fn check_lists(lists: &[(Option<usize>, bool)], expected: &str) {
+        let read = |entries| Read { at: WallTime::from_ms(0), format: String::new(), entries, refused: 0, skipped: 0 };
+        let state = |(entries, failed): &(Option<usize>, bool)| State {
+            name: String::from("drop"),
+            file: "/var/drop".into(),
+            read: entries.map(read),
+            error: failed.then(|| String::from("x")),
+        };
+        let blocklists: Vec<_> = lists.iter().map(state).collect();
+        let text = blocked_at(&Blocked { decisions: &[], blocklists: &blocklists }, WallTime::from_ms(0));
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn that_a_list_drops_is_never_left_out() {
+        check_lists(&[], "nobody is blocked");
+        check_lists(
+            &[(Some(1523), false), (Some(1), true), (None, true)],
+            "\
+no decision is in force
+block list drop: 1523 entries in /var/drop
+block list drop: 1 entry, of an older version of /var/drop
+block list drop: not in force, as /var/drop could not be read (`smtp-guard status`)",
+        );
+        let decisions = [decision("192.0.2.1", "x", 0)];
+        let state = State { name: String::from("a"), file: "/a".into(), read: None, error: None };
+        let text = blocked_at(&Blocked { decisions: &decisions, blocklists: &[state] }, WallTime::from_ms(0));
+        assert!(text.starts_with("SOURCE") && text.lines().count() == 3, "{text}");
     }
 
     #[test]

@@ -1,14 +1,24 @@
 //! `reload` and `config diff`: asks the running guard, and shows what changed or would.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use super::admin_client::AdminClient;
+use axum::http::Method;
+
+use super::admin_client::{AdminClient, LOOKUPS};
 use super::output;
-use crate::config::Change;
+use crate::config::{self, Change};
 use crate::observe::log::printable;
 use crate::observe::reload::{Reload, Reloaded};
+
+impl AdminClient {
+    /// POST /reload
+    pub fn reload(&self, reload: Reload) -> anyhow::Result<Reloaded> {
+        self.ask_within(LOOKUPS, Method::POST, "/reload", Some(&reload))
+    }
+}
 
 /// How often is asked whether sessions of earlier generations are left.
 const LOOK: Duration = Duration::from_millis(500);
@@ -37,6 +47,23 @@ pub(super) fn difference(client: &AdminClient, json: bool) -> anyhow::Result<()>
         warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     }
     Ok(())
+}
+
+/// Says so where the guard that runs goes by another configuration than `file`, by which the kernel plane was just loaded.
+pub(super) fn warn_of_difference(file: Option<&Path>) {
+    let Ok((socket, _)) = config::find_socket(file) else { return };
+    let client = AdminClient::new(socket);
+    // Without a guard, or with one that doesn't answer, there is nothing to agree with.
+    let Ok(Reloaded { changes, .. }) = client.status().and_then(|_| client.reload(Reload { dry_run: true })) else {
+        return;
+    };
+    let keys: Vec<_> = changes.iter().filter(|change| change.restart.is_none()).map(|c| c.key.as_str()).collect();
+    if !keys.is_empty() {
+        let keys = keys.join(", ");
+        eprintln!(
+            "warning: the running guard goes by another configuration ({keys}); `smtp-guard reload` makes both planes agree"
+        );
+    }
 }
 
 fn wait_for_sessions(client: &AdminClient) -> anyhow::Result<u64> {

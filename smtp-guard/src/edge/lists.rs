@@ -23,7 +23,7 @@ use super::pins::Pins;
 use super::plane::KernelPlane;
 use super::{maps, sys};
 
-const MAP: &str = "LISTS";
+pub(super) const MAP: &str = "LISTS";
 /// Elements that are written at a call: 4 MiB.
 const BATCH: usize = 1024;
 

@@ -8,6 +8,7 @@
 //! - [`bans`] is the only writer of the ban map, and what user space enforces where there is no kernel plane.
 
 mod access;
+mod ask;
 mod attach;
 mod banned;
 pub mod bans;

@@ -2,14 +2,17 @@
 //!
 //! There is always a handle of it. While `edge.interfaces` is empty it isn't ours, and what is pinned there is left alone.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use smtp_guard_ebpf::abi::Family;
+use smtp_guard_ebpf::decide::Verdict;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::follow::{self, Unloaded};
 use crate::config::{Config, Edge};
+use crate::decision::KernelView;
 use crate::edge::events::Sample;
 use crate::edge::{self, EdgeError, KernelPlane};
 use crate::observe::drops::Drops;
@@ -100,6 +103,19 @@ impl Observed {
     fn ask<T>(&self, read: impl FnOnce(&KernelPlane) -> Result<T, EdgeError>) -> Option<T> {
         // A scrape that can't read it shows none; the reason stands in the log of whoever changed the plane.
         self.plane.is_current().then(|| read(&self.plane).ok())?
+    }
+}
+
+impl Observed {
+    /// What the plane does with connections from `ip`; `None`: it filters nowhere. Takes system calls.
+    pub(super) fn view(&self, ip: IpAddr) -> Option<KernelView> {
+        self.interfaces().iter().any(|(_, attached)| *attached).then_some(())?;
+        let verdict = self.ask(|plane| plane.verdict(ip))?;
+        Some(match verdict {
+            Verdict::Drop(reason, _) => KernelView { drops: Some(reason.label().to_owned()), exempt: false },
+            Verdict::Pass(reason, _) => KernelView { drops: None, exempt: reason == Reason::Exempt },
+            Verdict::Ignore => KernelView { drops: None, exempt: false },
+        })
     }
 }
 

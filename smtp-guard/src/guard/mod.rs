@@ -4,6 +4,7 @@
 //! (files are read, addresses are bound) while nothing has changed yet, and then applied as a whole. What can't change is
 //! [`crate::config::keys::needs_restart`].
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::blocklist::State;
 use crate::bound;
 use crate::clock::WallTime;
 use crate::config::{Change, Config, ConfigError};
+use crate::decision::KernelView;
 use crate::descriptors::{self, Budget};
 use crate::edge::KernelPlane;
 use crate::edge::bans::{BanTable, KernelBans};
@@ -30,12 +32,14 @@ use crate::observe::metrics::Metrics;
 use crate::observe::status::{
     About, Bans, Certificate, Configuration, Kernel, LastReload, Recipients, Running, Server,
 };
-use crate::relay::{self, Blocklists, Bound, Doors, Generation, Shared, Stop, Watchers};
+use crate::relay::{self, Blocklists, Bound, Doors, Generation, Inherited, Shared, Stop, Watchers};
 use crate::snapshot::Snapshot;
 use crate::store::{self, Sqlite, Store as _};
 
+mod certificates;
 pub(crate) mod follow;
 mod kernel;
+mod manager;
 mod meter;
 mod reload;
 
@@ -92,24 +96,28 @@ struct Seen {
     /// Differences of the file that wait for a restart.
     waiting: Vec<Change>,
     earlier: Vec<Weak<Generation>>,
+    /// Why the guard started without certificates that are configured, until they could be used.
+    without_tls: Option<String>,
 }
 
 /// Runs a guard by `config` until `stop`. It reads its configuration again from `source`, when it is asked to by `control` or
-/// by `hangup`. `console` makes the command line's side of a guard that runs.
+/// by `hangup`. `console` makes the command line's side of a guard that runs. Addresses that are among `inherited` are not bound.
 pub async fn serve<C: admin::Control>(
     config: Config,
     source: Source,
     (log, lost): (LogControl, Lost),
     mut hangup: tokio::sync::mpsc::Receiver<()>,
     stop: Stop,
+    inherited: Inherited,
     console: impl FnOnce(Arc<Guard>) -> C,
 ) -> anyhow::Result<()> {
+    let (config, missing) = tokio::task::spawn_blocking(move || certificates::usable(config)).await?;
     // What can fail because of the operator comes first, before anything is begun.
     let store = Sqlite::open(&config.state.directory, config.limits.ipv6_prefix)?;
     let (store_state, digests) = (store.state().clone(), store.digests());
     let known = config.recipients.known.as_deref().map(facts::recipients::load).transpose()?;
     // Taken, but nobody can connect yet.
-    let bound = Bound::bind(&config.listen)?;
+    let bound = Bound::bind_or_inherit(&config.listen, inherited)?;
     let admin_socket = admin::Socket::bind(&config.admin.socket)?;
     let http = match config.metrics.listen {
         Some(address) => Some(Http::bind(address).await?),
@@ -132,8 +140,7 @@ pub async fn serve<C: admin::Control>(
     // What is open by now stays open.
     let open = descriptors::open();
     let budget = Budget::with_open(snapshot.config(), open);
-    let warnings: Vec<_> = snapshot.config().warnings().into_iter().chain(budget.warning()).collect();
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let mut warnings: Vec<_> = snapshot.config().warnings().into_iter().chain(budget.warning()).collect();
     let shared = Shared::new(snapshot, feedback, metrics.clone(), events.clone(), bans, &budget.plan)?;
     let observed = Arc::new(kernel::Observed::new(Arc::clone(&plane), &shared));
     metrics.kernel(Arc::clone(&observed) as Arc<dyn KernelStats>);
@@ -142,6 +149,10 @@ pub async fn serve<C: admin::Control>(
     blocklists.apply(&shared).await;
     // Only now, with kernel plane, bans and block lists in place: nobody slips in before they count and drop.
     let doors = bound.listen()?.open(&shared, &stop);
+    if missing.is_none() {
+        warnings.extend(doors.warnings());
+    }
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let mut watchers = Watchers::default();
     watchers.follow(&shared, &stop);
 
@@ -168,6 +179,7 @@ pub async fn serve<C: admin::Control>(
             last: None,
             waiting: Vec::new(),
             earlier: Vec::new(),
+            without_tls: missing.as_ref().map(|missing| missing.why.clone()),
         }),
     });
     let running = Arc::clone(&guard) as Arc<dyn Running>;
@@ -183,6 +195,11 @@ pub async fn serve<C: admin::Control>(
     announce(&shared, &guard.seen().listeners);
     side.spawn(admin::serve(admin_socket, console(Arc::clone(&guard)), about, budget.plan.admin));
     ready.set(true);
+    manager::ready().await;
+    side.spawn(manager::watchdog(shared.feedback.clone()));
+    if let Some(missing) = missing {
+        side.spawn(certificates::wait_for(missing, Arc::clone(&guard)));
+    }
     let reloading = Arc::clone(&guard);
     side.spawn(async move {
         while hangup.recv().await.is_some() {
@@ -193,6 +210,7 @@ pub async fn serve<C: admin::Control>(
     let mut stopping = stop;
     stopping.requested().await;
     ready.set(false);
+    manager::stopping(shared.current().config().drain).await;
     let cut_off = guard.close().await;
     if cut_off > 0 {
         tracing::warn!(
@@ -214,6 +232,12 @@ impl Guard {
     /// What all sessions share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// What the kernel plane does with connections from `ip`; `None` where it filters nowhere, or can't be asked.
+    pub async fn kernel_view(&self, ip: IpAddr) -> Option<KernelView> {
+        let observed = Arc::clone(&self.observed);
+        tokio::task::spawn_blocking(move || observed.view(ip)).await.ok()?
     }
 
     /// Waits for the sessions under way, as long as `drain` says. How many were cut off.
@@ -267,6 +291,10 @@ impl Running for Guard {
 
     fn certificates(&self, now: WallTime) -> Vec<Certificate> {
         self.shared.certificates(now)
+    }
+
+    fn tls_trouble(&self) -> Option<String> {
+        self.seen().without_tls.clone().or_else(|| self.shared.tls_trouble())
     }
 
     fn warnings(&self) -> Vec<String> {

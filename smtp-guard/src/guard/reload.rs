@@ -144,6 +144,7 @@ impl Guard {
         let goes = |address| !config.listen.iter().any(|listen| listen.address == address);
         parts.doors.close(goes).await;
         parts.doors.settle();
+        warnings.extend(parts.doors.warnings());
         parts.watchers.follow(&self.shared, &self.stop);
         if config.metrics != before.config().metrics {
             if let Some(old) = parts.http.take() {
@@ -179,6 +180,8 @@ impl Guard {
         seen.listeners = parts.doors.addresses().iter().map(ToString::to_string).collect();
         seen.warnings.clone_from(&warnings);
         seen.since = crate::clock::wall();
+        // It could not have been built without them.
+        seen.without_tls = None;
         seen.waiting = changes.iter().filter(|change| change.restart.is_some()).cloned().collect();
         seen.earlier.retain(|generation| generation.strong_count() > 0);
         if seen.earlier.len() == EARLIER {
@@ -197,15 +200,16 @@ impl Guard {
     ) -> Result<(Arc<Generation>, Option<String>), ReloadError> {
         let guard = Arc::clone(self);
         let built = move || {
-            let Candidate { path, text } = candidate;
-            let file = Config::parse(&path, &text, &config::machine()).map_err(ConfigError::from)?;
+            let Candidate { files } = candidate;
+            let file = Config::merged(&files, &config::machine()).map_err(ConfigError::from)?;
             let before = guard.shared.current();
             if before.config().changes(&file).is_empty() {
                 return Ok((before, None));
             }
             let Prepared { generation, changes, .. } = guard.build(&before, file)?;
             let keys: Vec<_> = changes.into_iter().map(|change| change.key).collect();
-            let by = format!("{}, which is not in force: {}", path.display(), keys.join(", "));
+            let name = files.first().map(|file| file.path.display().to_string()).unwrap_or_default();
+            let by = format!("{name}, which is not in force: {}", keys.join(", "));
             Ok((Arc::new(generation), Some(by)))
         };
         tokio::task::spawn_blocking(built).await.map_err(|_| ReloadError::Broken)?

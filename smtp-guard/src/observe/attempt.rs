@@ -1,11 +1,10 @@
 //! What `smtp-guard try` asks and is told.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Role;
+use crate::config::{ConfigFile, Role};
 use crate::decision::Explanation;
 
 /// A client as it might come: what it says, without a connection.
@@ -35,10 +34,8 @@ pub struct Attempt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Candidate {
-    /// Names it in errors.
-    pub path: PathBuf,
-    /// At most [`crate::config::FILE_BYTES`].
-    pub text: String,
+    /// The main file, and its drop-ins; of at most [`crate::config::FILE_BYTES`] together.
+    pub files: Vec<ConfigFile>,
 }
 
 /// What would happen.

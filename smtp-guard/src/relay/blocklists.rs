@@ -49,8 +49,9 @@ impl Blocklists {
         Self(Arc::new(Mutex::new(Lists { followers: Vec::new(), kernel, protected: None, fewer: false })))
     }
 
-    /// Follows the lists of `shared`'s current configuration. Those that weren't followed before, and those that an address
-    /// touches which is protected now or no longer, are read and in force when this returns, as far as they can be read.
+    /// Follows the lists of `shared`'s current configuration. Those that weren't followed before, those whose files have
+    /// changed, and those that an address touches which is protected now or no longer, are read and in force when this
+    /// returns, as far as they can be read.
     pub async fn apply(&self, shared: &Arc<Shared>) {
         let config = Arc::clone(shared.current().config());
         self.aside(shared, move |lists, shared| {
@@ -111,8 +112,9 @@ impl Lists {
         for list in &config.blocklist {
             let mut earlier = before.iter_mut().filter(|follower| follower.as_ref().is_some_and(|old| old.is_of(list)));
             let follower = match earlier.next().and_then(Option::take) {
-                Some(follower) => {
+                Some(mut follower) => {
                     kept += 1;
+                    follower.hurry();
                     follower.every(list.reload)
                 }
                 None => Follower::new(list.clone()),

@@ -40,6 +40,7 @@ mod events;
 mod farewell;
 mod generation;
 mod handshakes;
+mod inherited;
 mod inquiry;
 mod listen;
 mod places;
@@ -49,6 +50,7 @@ mod rehearse;
 mod slots;
 mod socket;
 mod sources;
+mod spare;
 mod stream;
 mod tls;
 mod users;
@@ -57,6 +59,7 @@ mod window;
 
 pub use blocklists::{Blocklists, Filled, fill};
 pub use generation::{Generation, StartError};
+pub use inherited::Inherited;
 pub use listen::{BindError, Bound, Doors, Listeners, drained};
 pub use tls::{TlsError, try_load};
 pub use watchers::Watchers;
@@ -225,6 +228,11 @@ impl Shared {
     /// How the servers of the backend are now.
     pub fn servers(&self) -> Vec<status::Server> {
         self.current.load().pool.servers()
+    }
+
+    /// See [`status::Status::tls_trouble`].
+    pub fn tls_trouble(&self) -> Option<String> {
+        self.current.load().tls.as_ref().and_then(|tls| tls.trouble())
     }
 
     /// How our certificates are at `now`.

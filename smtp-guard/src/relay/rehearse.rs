@@ -57,6 +57,10 @@ async fn rehearse(
     // What is known is of the source; what it may do is this configuration's to say.
     let explanation = Explanation { exempt: client.exempt, may_relay: client.may_relay, ..explanation };
     let mut rehearsal = Rehearsal { by: None, rules, explanation, found: Vec::new(), steps: Vec::new() };
+    if let Some(because) = dropped(&rehearsal.explanation, attempt, generation.config()) {
+        rehearsal.steps.push(Step { because: vec![because], ..Step::default() });
+        return rehearsal;
+    }
     if let Err(reason) = admission::would_admit(shared, &generation, &arrival, now) {
         let heard = Some(admission::reply(reason).to_string());
         let step = Step { heard, because: vec![because(reason, false)], ..Step::default() };
@@ -232,6 +236,28 @@ fn note(reason: Reason, note: &str) -> String {
     if note.is_empty() { reason.text().to_owned() } else { format!("{} ({note})", reason.text()) }
 }
 
+/// Why the kernel would drop its packets, so that it hears nothing. `None` where it would not.
+fn dropped(explanation: &Explanation, attempt: &Attempt, config: &Config) -> Option<Because> {
+    let reason = Reason::from_label(explanation.kernel.as_ref()?.drops.as_deref()?)?;
+    // What is exempt in a file that isn't in force would be so in the kernel as well.
+    if explanation.exempt && attempt.config.is_some() {
+        return None;
+    }
+    // Behind a balancer the kernel sees the balancer's address.
+    let mut direct = config.listen.iter().filter(|listen| listen.role == attempt.role && listen.balancers.is_empty());
+    direct.next()?;
+    let by = match (explanation.listed.first(), explanation.networks.first()) {
+        (Some(Listing { list, entry, .. }), _) if reason == Reason::Listed => {
+            format!("dropped in the kernel by block list {list} (entry {entry})")
+        }
+        (_, Some(decision)) if explanation.decision.is_none() => {
+            format!("dropped in the kernel as a part of {}: {}", decision.source, reason.text())
+        }
+        _ => format!("dropped in the kernel: {}", reason.text()),
+    };
+    Some(Because { text: by, ..because(reason, false) })
+}
+
 /// How a client comes in at a port of the role that `attempt` names.
 fn doors(config: &Config, attempt: &Attempt) -> Vec<String> {
     let role = attempt.role.label();
@@ -305,7 +331,7 @@ fn rules(
         rules.push(format!("decisions: blocked as a part of {}: {}", decision.source, decision.text));
     }
     for Listing { list, entry, .. } in &explanation.listed {
-        rules.push(format!("blocklist {list}: has it by {entry}"));
+        rules.push(format!("blocklist {list}: entry {entry} matches"));
     }
     if let Some(ledger) = &explanation.ledger {
         let (left, share) = (ledger.unforgiven, ledger.share * 100.0);

@@ -121,10 +121,58 @@ fn listed_sources_are_dropped_and_everything_says_why() {
     assert_eq!(explained["listed"][0]["list"], "drop", "{explained:#}");
     assert_eq!(explained["listed"][0]["entry"], "2001:db8:7::/48", "{explained:#}");
     let explained = guard.command(&["explain", LISTED]).ok();
-    assert!(explained.contains(&format!("the block list drop has it by {LISTED}, in ")), "{explained}");
-    let tried = guard.command(&["try", "--from", LISTED]).ok();
-    assert!(tried.contains("blocklist drop: has it by") && tried.contains("421 4.7.0"), "{tried}");
+    assert!(explained.contains(&format!("is blocked by block list drop (entry {LISTED} in ")), "{explained}");
+    assert!(explained.contains("The kernel drops its packets: it hears nothing."), "{explained}");
+    let tried = guard.command(&["try", "--from", LISTED_V6]).ok();
+    assert!(tried.contains("dropped in the kernel by block list drop (entry 2001:db8:7::/48)"), "{tried}");
+    assert!(tried.trim_end().ends_with("< silence: the connection times out"), "{tried}");
     assert!(guard.command(&["explain", FREE]).ok().contains("is not blocked"));
+    let listed = guard.command(&["decisions", "list"]).ok();
+    assert!(listed.starts_with("no decision is in force\nblock list drop: 3 entries in "), "{listed}");
+    assert_eq!(guard.json(&["decisions", "list", "--all"])["blocklists"][0]["read"]["entries"], 3);
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn both_planes_say_the_same() {
+    let world = world();
+    let _postfix = Postfix::start(&world, "");
+    let list = List::new(&format!("{LISTED}\n"));
+    // Nobody looks at the file by itself.
+    let lines = list.lines().replace("\"1s\"", "\"7d\"");
+    let guard = Guard::start(&world, &[("+", &lines), (".exempt", &format!("[\"{EXEMPT}\"]"))]);
+    guard.command(&["decisions", "add", World::ATTACKER]).ok();
+    let tried = guard.command(&["try", "--from", World::ATTACKER]).ok();
+    assert!(tried.contains("dropped in the kernel: blocked by the administrator [operator]\n< silence"), "{tried}");
+    assert!(heard(&world, World::ATTACKER).starts_with("NOT CONNECTED"));
+
+    // `edge load` alone puts a list into the kernel that the proxy hasn't read.
+    list.replace(&format!("{LISTED}\n{FREE}\n"));
+    let loaded = guard.command(&["edge", "load"]).ok();
+    assert!(loaded.contains("entries of block lists in the kernel: 2"), "{loaded}");
+    let explained = guard.command(&["explain", FREE]).ok();
+    assert!(explained.starts_with(&format!("{FREE} is dropped in the kernel: on a block list.")), "{explained}");
+    assert!(explained.contains("`smtp-guard reload` reads the files"), "{explained}");
+    assert!(guard.command(&["try", "--from", FREE]).ok().contains("< silence"));
+    guard.command(&["reload"]).ok();
+    let explained = guard.command(&["explain", FREE]).ok();
+    assert!(explained.contains(&format!("is blocked by block list drop (entry {FREE} in ")), "{explained}");
+
+    // One command lets an address into both, whatever has it; `edge load` by another file says that it wasn't told the proxy.
+    let exempt = format!("[\"{EXEMPT}\", \"{FREE}\", \"{}\"]", World::ATTACKER);
+    guard.configure(&[("+", &lines), (".exempt", &exempt)]);
+    let loaded = guard.command(&["edge", "load"]);
+    assert!(loaded.stderr.contains("the running guard goes by another configuration (exempt)"), "{loaded:#?}");
+    let explained = guard.command(&["explain", World::ATTACKER]).ok();
+    assert!(explained.contains("The kernel lets it in, as its exempt list has the address"), "{explained}");
+    assert!(heard(&world, World::ATTACKER).starts_with("421"));
+    guard.command(&["reload"]).ok();
+    for from in [FREE, World::ATTACKER] {
+        assert!(heard(&world, from).starts_with("220"), "{from}");
+        assert!(guard.command(&["explain", from]).ok().contains("It is exempt"), "{from}");
+        assert!(!guard.command(&["try", "--from", from]).ok().contains("silence"), "{from}");
+    }
+    assert!(heard(&world, LISTED).starts_with("NOT CONNECTED"));
 }
 
 #[test]

@@ -121,6 +121,50 @@ fn an_ordinary_user_bans_in_the_kernel() {
 
 #[test]
 #[ignore = "needs root and BPF"]
+fn a_reload_without_rights_changes_both_planes() {
+    /// An address that no host has, on a list.
+    const LISTED: &str = "198.51.100.7";
+    let world = World::new();
+    let _postfix = Postfix::start(&world, "");
+    let (guard, program) = configured(&world, &[]);
+    guard.command(&["edge", "load"]).ok();
+    let proxy = start(&world, &guard, &program);
+    let list = guard.config().with_file_name("drop");
+    fs::write(&list, format!("{LISTED}\n")).unwrap();
+    let group = format!("\"{NOBODYS}\"");
+    let lines = format!("[[blocklist]]\nname = \"drop\"\nfile = \"{}\"", list.display());
+    let exempt = format!("[\"{}\"]", World::ATTACKER);
+    let changes = [("edge.group", group.as_str()), ("+", &lines)];
+    let edge = format!("{}:25", World::EDGE_FOR_ATTACKER);
+    let talk = || run(world.on(Host::Attacker, &netkit()).args(["dialogue", &edge]), "").ok();
+    let drops = |ip: &str| guard.json(&["explain", ip])["kernel"]["drops"].clone();
+
+    // A new list, a port less: settings, ports and lists.
+    guard.configure(&changes);
+    guard.command(&["reload"]).ok();
+    assert_eq!(drops(LISTED), "listed", "{}", proxy.output());
+    guard.command(&["decisions", "add", World::ATTACKER]).ok();
+    assert_eq!(drops(World::ATTACKER), "operator");
+    assert!(talk().contains("NOT CONNECTED"));
+    // The exempt list, and the ban that ends with it.
+    guard.configure(&[&changes[..], &[(".exempt", &exempt)]].concat());
+    guard.command(&["reload"]).ok();
+    assert!(talk().starts_with("220"), "{}", proxy.output());
+    assert_eq!(drops(World::ATTACKER), serde_json::Value::Null);
+    // Exempt no longer, and a list no more.
+    guard.configure(&changes[..1]);
+    guard.command(&["reload"]).ok();
+    guard.command(&["decisions", "add", World::ATTACKER]).ok();
+    assert!(talk().contains("NOT CONNECTED"));
+    assert_eq!(drops(LISTED), serde_json::Value::Null);
+    // What it may not: interfaces. It says who may.
+    guard.configure(&[&changes[..1], &[("edge.interfaces", "[\"att0\"]")]].concat());
+    let reloaded = guard.command(&["reload"]);
+    assert!(format!("{reloaded:?}").contains("edge.interfaces: they stay as they are"), "{reloaded:#?}");
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
 fn a_proxy_that_was_first_takes_the_kernel_plane_when_it_is_loaded() {
     let world = World::new();
     let _postfix = Postfix::start(&world, "");

@@ -1,4 +1,4 @@
-//! The file as it is written: every key that a configuration may hold, with its position, and no judgement but its type.
+//! The file as it is written: the keys of [`super::keys`] with their positions, and no judgement but their types.
 //!
 //! No `flatten` and no untagged enums: both lose the position.
 //!
@@ -9,7 +9,13 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
+use super::Config;
+use super::files::{self, ConfigFile};
 use super::report::Problem;
+use super::value;
+
+/// The whole file.
+type Raw = value::Raw<Config>;
 
 pub(super) type Text = Option<Spanned<String>>;
 pub(super) type List = Option<Spanned<Vec<Spanned<String>>>>;
@@ -17,123 +23,29 @@ pub(super) type Number = Option<Spanned<i64>>;
 pub(super) type Share = Option<Spanned<f64>>;
 pub(super) type Switch = Option<Spanned<bool>>;
 
-macro_rules! tables {
-    ($($(#[$doc:meta])* $name:ident { $($key:ident: $kind:ty),+ $(,)? })+) => {
-        $($(#[$doc])*
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(default, deny_unknown_fields)]
-        pub(super) struct $name { $(pub(super) $key: $kind),+ }
-
-        impl $name {
-            /// The keys, to be held against the packaged file.
-            #[cfg(test)]
-            pub(super) const KEYS: &[&str] = &[$(stringify!($key)),+];
-        })+
-    };
+/// A text that isn't empty: empty means not set.
+pub(super) fn filled(raw: &Text) -> Option<&Spanned<String>> {
+    raw.as_ref().filter(|text| !text.get_ref().is_empty())
 }
 
-tables! {
-    /// The whole file.
-    Raw {
-        hostname: Text,
-        drain: Text,
-        exempt: List,
-        listen: Vec<Spanned<Listen>>,
-        tls: Tls,
-        backend: Backend,
-        relay: Relay,
-        auth: Auth,
-        recipients: Recipients,
-        limits: Limits,
-        harvest: Harvest,
-        checks: Checks,
-        dnsbl: Vec<Spanned<Dnsbl>>,
-        dns: Dns,
-        edge: Edge,
-        blocklist: Vec<Spanned<Blocklist>>,
-        metrics: Metrics,
-        admin: Admin,
-        state: State,
-        log: Log,
-    }
-    Listen { address: Text, role: Text, proxy_protocol: List }
-    Tls { certificate: Text, key: Text, also: Vec<Spanned<Pair>> }
-    Pair { certificate: Text, key: Text }
-    Backend {
-        servers: List,
-        tls: Text,
-        tls_ca: Text,
-        tls_name: Text,
-        identity: Text,
-        profile: Text,
-        connect_timeout: Text,
-        connections: Number,
-    }
-    Relay { domains: List, networks: List, authenticated: Switch }
-    Auth { via: Text, dovecot_socket: Text, failures: Number, failure_window: Text, ban: Text }
-    Recipients { known: Text, traps: List }
-    Limits {
-        ipv6_prefix: Number,
-        connections: Number,
-        connections_per_minute: Number,
-        messages_per_hour: Number,
-        user_messages_per_hour: Number,
-        user_recipients_per_hour: Number,
-        user_networks_per_day: Number,
-        recipients: Number,
-        message_size: Text,
-        failed_commands: Number,
-        junk_commands: Number,
-        total_connections: Number,
-        network_connections: Number,
-        session_time: Text,
-    }
-    Harvest {
-        unknown_recipients: Number,
-        unknown_share: Share,
-        window: Text,
-        delay: Text,
-        ban: Text,
-        ban_max: Text,
-    }
-    Checks {
-        sender_domain: Text,
-        ptr: Text,
-        ptr_forward: Text,
-        early_talker: Text,
-        greeting_delay: Text,
-        dnsbl: Text,
-        dnsbl_threshold: Number,
-        bare_newline: Text,
-        success_notices: Text,
-    }
-    Dnsbl { zone: Text, name: Text, weight: Number, replies: List }
-    Dns { servers: List, timeout: Text }
-    Edge { interfaces: List, mode: Text, connections: Number, max_sources: Number, pin_directory: Text, group: Text }
-    Blocklist { name: Text, file: Text, reload: Text }
-    Metrics { listen: Text }
-    Admin { socket: Text }
-    State { directory: Text }
-    Log { format: Text, level: Text }
+/// The texts of a list.
+pub(super) fn list(raw: &List) -> impl Iterator<Item = &Spanned<String>> {
+    raw.iter().flat_map(|list| list.get_ref())
 }
 
-/// Reads `text`; what is wrong with its form goes to `problems`. `None`: it is no TOML, so nothing more can be said.
-pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<Raw> {
-    let (mut document, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        // The parser goes on after an error and may stumble over its consequences: the first of each line is enough.
-        let line = |error: &&toml::de::Error| error.span().map(|span| text[..span.start].matches('\n').count());
-        let mut errors: Vec<_> = errors.iter().collect();
-        errors.sort_by_key(|error| error.span().map(|span| span.start));
-        errors.dedup_by_key(|error| line(error));
-        problems.extend(errors.into_iter().map(|error| Problem {
-            span: error.span(),
-            message: format!("not TOML: {}", error.message()),
-            label: String::new(),
-            help: String::from("text stands in double quotes, lists in [ ], one key = value on each line"),
-        }));
+/// Reads `files`, merged; what is wrong with their form goes to `problems`. `None`: one is no TOML, so nothing more can be said.
+pub(super) fn read(files: &[ConfigFile], problems: &mut Vec<Problem>) -> Option<Raw> {
+    let mut document = DeTable::new();
+    for (start, file) in files::starts(files) {
+        let (table, errors) = DeTable::parse_recoverable(&file.text);
+        problems.extend(not_toml(&file.text, start, errors));
+        files::merge(&mut document, files::moved(table.into_inner(), start));
+    }
+    if !problems.is_empty() {
         return None;
     }
+    let length = files.iter().map(|file| file.text.len() + 1).sum();
+    let mut document = Spanned::new(0..length, document);
     loop {
         let error = match Raw::deserialize(Deserializer::from(document.clone())) {
             Ok(raw) => return Some(raw),
@@ -145,6 +57,20 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<Raw> {
             return None;
         }
     }
+}
+
+/// The parser's errors in `text`, which begins at `start`.
+fn not_toml(text: &str, start: usize, mut errors: Vec<toml::de::Error>) -> impl Iterator<Item = Problem> {
+    // The parser goes on after an error and may stumble over its consequences: the first of each line is enough.
+    let line = |error: &toml::de::Error| error.span().map(|span| text[..span.start].matches('\n').count());
+    errors.sort_by_key(|error| error.span().map(|span| span.start));
+    errors.dedup_by_key(|error| line(error));
+    errors.into_iter().map(move |error| Problem {
+        span: error.span().map(|span| span.start + start..span.end + start),
+        message: format!("not TOML: {}", error.message()),
+        label: String::new(),
+        help: String::from("text stands in double quotes, lists in [ ], one key = value on each line"),
+    })
 }
 
 /// Serde's error in the user's words.

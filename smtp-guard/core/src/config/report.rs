@@ -1,11 +1,12 @@
-//! What is wrong with a configuration file, all at once: file, line, column, caret, and what to do.
+//! The report of all that is wrong with a configuration: file, line, column, caret, and what to do.
 
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
+use super::files::{self, ConfigFile};
 
 /// Problems that are shown; what comes after them is usually their consequence.
 const SHOWN: usize = 50;
@@ -13,7 +14,7 @@ const SHOWN: usize = 50;
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
-    /// Bytes of the file; `None`: it is about something that the file doesn't hold.
+    /// Bytes of all files, one after the other; `None`: it is about something that no file holds.
     pub(super) span: Option<Range<usize>>,
     pub(super) message: String,
     /// Beside the caret; may be empty.
@@ -22,37 +23,49 @@ pub(super) struct Problem {
     pub(super) help: String,
 }
 
-/// All that is wrong with one file.
+/// All that is wrong with a configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Report {
-    path: PathBuf,
-    text: String,
-    /// Never empty; in the order of the file.
+    /// Never empty; the main file comes first.
+    files: Vec<ConfigFile>,
+    /// Never empty; in the order of the files.
     problems: Vec<Problem>,
 }
 
 impl Report {
-    pub(super) fn new(path: &Path, text: &str, mut problems: Vec<Problem>) -> Self {
+    pub(super) fn new(files: &[ConfigFile], mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|p| p.span.as_ref().map_or(usize::MAX, |s| s.start));
         problems.dedup();
-        Self { path: path.to_owned(), text: text.to_owned(), problems }
+        Self { files: files.to_vec(), problems }
     }
 
     /// The report as text, with colours for a terminal or without.
     pub fn render(&self, colours: bool) -> String {
         let renderer = if colours { Renderer::styled() } else { Renderer::plain() };
         let renderer = renderer.decor_style(DecorStyle::Ascii);
-        let path = self.path.to_string_lossy();
         let mut text = String::new();
-        for problem in self.problems.iter().take(SHOWN) {
-            let groups = problem.groups(&path, &self.text);
-            text.push_str(&renderer.render(&groups));
-            text.push_str("\n\n");
+        let mut counts: Vec<(&ConfigFile, usize)> = Vec::new();
+        for (shown, problem) in self.problems.iter().enumerate() {
+            let Some((start, file)) = files::holding(&self.files, problem.span.as_ref().map_or(0, |span| span.start))
+            else {
+                continue;
+            };
+            match counts.iter_mut().find(|(other, _)| other.path == file.path) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((file, 1)),
+            }
+            if shown < SHOWN {
+                let path = file.path.to_string_lossy();
+                text.push_str(&renderer.render(&problem.groups(&path, start, &file.text)));
+                text.push_str("\n\n");
+            }
         }
-        let count = self.problems.len();
-        let noun = if count == 1 { "error" } else { "errors" };
-        text.push_str(&format!("{path}: {count} {noun}"));
-        if count > SHOWN {
+        let counts = counts.into_iter().map(|(file, count)| {
+            let noun = if count == 1 { "error" } else { "errors" };
+            format!("{}: {count} {noun}", file.path.display())
+        });
+        text.push_str(&counts.collect::<Vec<_>>().join("; "));
+        if self.problems.len() > SHOWN {
             text.push_str(&format!(", the first {SHOWN} are shown"));
         }
         text
@@ -60,15 +73,16 @@ impl Report {
 }
 
 impl Problem {
-    fn groups<'a>(&'a self, path: &'a str, source: &'a str) -> Vec<Group<'a>> {
+    /// As it is shown; `source` is the file at `path`, whose first byte is byte `first` of all files.
+    fn groups<'a>(&'a self, path: &'a str, first: usize, source: &'a str) -> Vec<Group<'a>> {
         let title = Level::ERROR.primary_title(self.message.as_str());
         let group = match &self.span {
             None => title.element(Origin::path(path)),
             Some(span) => {
                 // A caret below an empty range would be invisible, and one past the end has no line.
                 let end = source.len();
-                let start = span.start.min(end);
-                let annotation = AnnotationKind::Primary.span(start..span.end.clamp(start, end));
+                let start = span.start.saturating_sub(first).min(end);
+                let annotation = AnnotationKind::Primary.span(start..span.end.saturating_sub(first).clamp(start, end));
                 let annotation = if self.label.is_empty() { annotation } else { annotation.label(self.label.as_str()) };
                 title.element(Snippet::source(source).path(path).annotation(annotation))
             }

@@ -67,6 +67,8 @@ impl Keeper {
                 })
                 .collect(),
             connections,
+            // The kernel plane is asked by whoever holds it.
+            kernel: None,
             notes,
         }
     }

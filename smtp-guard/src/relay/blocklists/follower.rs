@@ -61,6 +61,13 @@ impl Follower {
         Self { reload, due, ..self }
     }
 
+    /// Reads the file at the next look, as it is found, if it isn't what was read.
+    pub(super) fn hurry(&mut self) {
+        if self.error.is_some() || stamp::of(&self.file) != self.settled {
+            self.begin_again();
+        }
+    }
+
     /// Reads the file at the next look, as it is found.
     pub(super) fn begin_again(&mut self) {
         (self.begun, self.due) = (false, Instant::from_ns(0));
