@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::inquiry::Called;
 use super::places::{Room, Who};
 use super::spare::Spares;
 use super::stream::Stream;
@@ -61,6 +62,7 @@ pub(super) enum Caller {
         speaker: Arc<Speaker>,
         ends: Ends,
         who: Who,
+        called: Called,
     },
 }
 
@@ -81,11 +83,13 @@ pub(super) struct Channel {
     /// A login, or a refusal: it ends with its client.
     pub(super) spoiled: bool,
     /// Who the server takes the client for, where it was told by XCLIENT.
-    announced: Option<(IpAddr, Arc<Speaker>)>,
+    announced: Option<(IpAddr, Arc<Speaker>, Called)>,
     /// Where it may wait for the next client.
     pub(super) home: Option<Arc<Spares>>,
     /// Given back after the socket is closed.
     pub(super) room: Option<Room>,
+    /// Which server it is.
+    pub(super) server: Option<BackendAddr>,
 }
 
 /// Why a server can't be used.
@@ -352,6 +356,7 @@ impl Channel {
             announced: None,
             home: None,
             room: None,
+            server: None,
         }
     }
 
@@ -387,9 +392,20 @@ impl Channel {
 
     async fn identify(&mut self, caller: &Caller) -> Result<(), ConnectError> {
         let identity = match caller {
-            Caller::Probe => xclient::Identity { client: NOBODY, helo: None, esmtp: true, login: None },
-            Caller::Client { speaker, ends, .. } => xclient::Identity {
+            Caller::Probe => xclient::Identity {
+                client: NOBODY,
+                name: xclient::Name::Unavailable,
+                helo: None,
+                esmtp: true,
+                login: None,
+            },
+            Caller::Client { speaker, ends, called, .. } => xclient::Identity {
                 client: ends.source,
+                name: match called {
+                    Called::Name(name) => xclient::Name::Known(name),
+                    Called::Nothing => xclient::Name::Unavailable,
+                    Called::Unknown => xclient::Name::TemporarilyUnavailable,
+                },
                 helo: Some(speaker.helo.as_str()),
                 esmtp: speaker.esmtp,
                 login: speaker.login.as_deref(),
@@ -405,7 +421,9 @@ impl Channel {
         let answer = self.word().await?;
         self.announced = match caller {
             Caller::Probe => None,
-            Caller::Client { speaker, ends, .. } => Some((ends.source.ip(), Arc::clone(speaker))),
+            Caller::Client { speaker, ends, called, .. } => {
+                Some((ends.source.ip(), Arc::clone(speaker), called.clone()))
+            }
         };
         match answer.code().get() {
             _ if xclient::is_taken(&answer) => Ok(()),
@@ -448,8 +466,8 @@ impl Channel {
     /// Whether the server takes `caller` for the client already.
     fn is_of(&self, caller: &Caller) -> bool {
         match (caller, &self.announced) {
-            (Caller::Client { speaker, ends, .. }, Some((address, before))) => {
-                *address == ends.source.ip() && before == speaker
+            (Caller::Client { speaker, ends, called, .. }, Some((address, before, name))) => {
+                *address == ends.source.ip() && before == speaker && name == called
             }
             _ => false,
         }
@@ -512,7 +530,12 @@ mod tests {
         let connector = Connector::new(Arc::new(config)).unwrap();
         let speaker = Arc::new(Speaker { helo: Helo::new(helo).unwrap(), esmtp: true, login: None });
         let who = Who { source: Ipv6Prefix::default().source(NOBODY.ip()), standing: Standing::Stranger };
-        let caller = Caller::Client { speaker, ends: Ends { source: NOBODY, destination: NOBODY }, who };
+        let caller = Caller::Client {
+            speaker,
+            ends: Ends { source: NOBODY, destination: NOBODY },
+            who,
+            called: Called::Nothing,
+        };
         let addresses = connector.addresses(&server).await.unwrap();
         let found = connector.open(&server, &addresses, &caller).await.map(drop).map_err(|error| error.is_servers());
         assert_eq!(found, expected, "{helo}");
