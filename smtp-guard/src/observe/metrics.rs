@@ -69,6 +69,7 @@ struct Inner {
     user_holds: ByReason,
     auth: [Counter; AUTH.len()],
     lookups: [[Counter; Told::LABELS.len()]; Kind::ALL.len()],
+    foreign: Labelled<Labels, Counter>,
     log_lines_lost: Counter,
     reports_lost: Counter,
     bounds: Bounds,
@@ -113,6 +114,8 @@ impl Metrics {
         let lookups = Kind::ALL.map(|kind| {
             Told::LABELS.map(|told| lookups.get_or_create_owned(&vec![("kind", kind.label()), ("result", told)]))
         });
+        let foreign = Labelled::<Labels, Counter>::default();
+        registry.register("foreign_decisions", "Decisions of other guards by what became of them", foreign.clone());
         let help = "Lines of the log that were lost because standard error was not read";
         let log_lines_lost = counter(&mut registry, "log_lines_lost", help);
         let help = "Reports of sessions that the ledger's full channel had no room for";
@@ -145,6 +148,7 @@ impl Metrics {
             user_holds,
             auth,
             lookups,
+            foreign,
             log_lines_lost,
             reports_lost,
             bounds,
@@ -213,6 +217,11 @@ impl Metrics {
     /// A user went over a limit for the first time in a while, or was held by the operator.
     pub fn user_held(&self, reason: Reason) {
         self.0.user_holds.inc(reason);
+    }
+
+    /// A decision of another guard came in; the word is of a small, fixed set.
+    pub fn foreign(&self, outcome: &'static str) {
+        self.0.foreign.get_or_create(&vec![("outcome", outcome)]).inc();
     }
 
     /// An attempt to log in was judged.
@@ -391,6 +400,7 @@ mod tests {
         metrics.kernel(Arc::new(super::super::kernel::tests::Fake::default()));
         metrics.bounds().limit(Bound::TotalConnections, 500);
         metrics.blocklists(&["drop"]);
+        metrics.foreign("entered");
         let running: Arc<dyn Running> = Arc::new(super::super::status::tests::Fake::full());
         metrics.mirror(Arc::downgrade(&running));
         (metrics, running)
@@ -427,6 +437,7 @@ mod tests {
         check(|m| m.deferral(Reason::Trap), "smtp_guard_deferrals_total{reason=\"trap\"} 1");
         check(|m| m.observed(Reason::NoPtr), "smtp_guard_observed_total{reason=\"no_ptr\"} 1");
         check(|m| m.user_held(Reason::UserNetworks), "smtp_guard_user_holds_total{reason=\"user_networks\"} 1");
+        check(|m| m.foreign("exempt"), "smtp_guard_foreign_decisions_total{outcome=\"exempt\"} 1");
         for (verdict, result) in
             [AuthVerdict::Accepted, AuthVerdict::Rejected, AuthVerdict::Unavailable].into_iter().zip(AUTH)
         {
