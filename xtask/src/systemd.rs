@@ -270,7 +270,7 @@ impl Run<'_> {
         self.deliver()?;
         ensure!(self.attempt(BLOCKED)? == Attempt::Silent, "a full disk lets blocked senders in");
         let status = self.done("smtp-guard status")?;
-        ensure!(status.contains("disk") || status.contains("store"), "`status` doesn't say so: {status}");
+        ensure!(status.contains("not written"), "`status` doesn't say so: {status}");
         self.done(&format!(
             "systemctl stop smtp-guard.socket smtp-guard && umount {state} && systemctl start smtp-guard.socket smtp-guard"
         ))?;
