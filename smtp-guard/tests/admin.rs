@@ -60,6 +60,10 @@ impl Running for One {
         Recipients { known: None, catch_all: Vec::new(), unknown_wordings: BTreeMap::new() }
     }
 
+    fn tls_trouble(&self) -> Option<String> {
+        None
+    }
+
     fn store_trouble(&self) -> Option<String> {
         None
     }

@@ -2,32 +2,25 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
 use serde::Serialize;
 
 use super::output;
 use crate::blocklist::{self, List, ListError, Named, Protected, Read, State, Table};
-use crate::config::Config;
+use crate::config::{Blocklist, Config};
 use crate::edge::{KernelPlane, Loaded};
 use crate::observe::log::printable;
 use crate::relay::{self, Filled};
 
-/// Reads all lists and says what they hold; a list that can't be used is an error.
-pub(super) fn check(config: &Config) -> anyhow::Result<()> {
-    let mut failed = 0;
+/// Reads all lists and says what they hold; those that can't be used are returned.
+pub(super) fn check(config: &Config) -> anyhow::Result<Vec<(&Blocklist, ListError)>> {
+    let mut failed = Vec::new();
     for (list, result) in config.blocklist.iter().zip(read(config)) {
         match result {
             Ok(read) => output::line(&described(&list.name, &read))?,
-            Err(error) => {
-                failed += 1;
-                eprintln!("error: block list {}: {error}", list.name);
-            }
+            Err(error) => failed.push((list, error)),
         }
     }
-    if failed > 0 {
-        bail!("{failed} of {} block lists can't be used", config.blocklist.len());
-    }
-    Ok(())
+    Ok(failed)
 }
 
 fn read(config: &Config) -> impl Iterator<Item = Result<List, ListError>> {

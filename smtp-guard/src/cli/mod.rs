@@ -5,6 +5,7 @@ pub mod admin_client;
 mod args;
 mod attempt;
 mod blocklists;
+mod check;
 mod decisions;
 mod desk;
 mod edge;
@@ -33,12 +34,9 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{self, CONFIG_VARIABLE, Config, ConfigError, DEFAULT_PATH, Role};
-use crate::descriptors::Budget;
-use crate::facts::recipients;
+use crate::config::{self, CONFIG_VARIABLE, Config, ConfigError, Role};
 use crate::observe::attempt::{Attempt, Candidate};
 use crate::rates::accounts::User;
-use crate::relay;
 
 /// `EX_CONFIG` of sysexits.h.
 const BAD_CONFIGURATION: u8 = 78;
@@ -72,8 +70,14 @@ struct Global {
 enum Command {
     /// Run the guard in the foreground
     Run,
-    /// Check the configuration: every error with its line, column and what to do
-    Check,
+    /// Check the configuration and what it names: every error with its line, column and what to do
+    ///
+    /// Run by root, it says what user smtp-guard may read, where there is such a user: the guard runs as that one.
+    Check {
+        /// Whom the guard runs as; only root can name another one
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+    },
     /// Have the running guard read its configuration again, while mail flows
     ///
     /// A bad file changes nothing. A good one applies as a whole; sessions under way go on by the configuration that they began
@@ -280,22 +284,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             }
             Ok(run::run(config, file.map(Path::to_owned))?)
         }
-        Command::Check => {
-            let path = file.unwrap_or(Path::new(DEFAULT_PATH));
-            let config = config::load(path)?;
-            // What the file names must be there as well: better said now than at the next start.
-            if let Some(tls) = &config.tls {
-                let warnings = relay::try_load(tls, crate::clock::wall()).map_err(anyhow::Error::from)?;
-                warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-            }
-            config.recipients.known.as_deref().map(recipients::load).transpose().map_err(anyhow::Error::from)?;
-            blocklists::check(&config)?;
-            let objections = crate::edge::objections(&config).into_iter().map(|objection| objection.to_string());
-            for warning in config.warnings().into_iter().chain(Budget::of(&config).warning()).chain(objections) {
-                eprintln!("warning: {warning}");
-            }
-            Ok(output::line(&format!("{}: the configuration is valid", path.display()))?)
-        }
+        Command::Check { user } => check::check(file, user.as_deref()),
         Command::Config { command: ConfigCommand::Show { defaults, json } } => {
             let config = if defaults { Config::defaults(&config::machine()) } else { config::find(file)?.0 };
             let text = if json.json {

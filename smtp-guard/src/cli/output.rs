@@ -147,6 +147,8 @@ pub(super) fn status(status: &Status) -> String {
         let ends = if *days < 0 { format!("expired {} days ago", -days) } else { format!("ends in {days} days") };
         [format!("certificate {file}"), ends]
     }));
+    let trouble = status.tls_trouble.iter();
+    rows.extend(trouble.map(|why| ["certificates".to_owned(), format!("last reload FAILED: {why}")]));
     rows.extend(status.blocklists.iter().map(|list| {
         let read = list.read.as_ref().map(|read| format!(", read at {}", time::utc(read.at)));
         [format!("block list {}", list.name), format!("{list}{}", read.unwrap_or_default())]

@@ -180,6 +180,8 @@ impl Guard {
         seen.listeners = parts.doors.addresses().iter().map(ToString::to_string).collect();
         seen.warnings.clone_from(&warnings);
         seen.since = crate::clock::wall();
+        // It could not have been built without them.
+        seen.without_tls = None;
         seen.waiting = changes.iter().filter(|change| change.restart.is_some()).cloned().collect();
         seen.earlier.retain(|generation| generation.strong_count() > 0);
         if seen.earlier.len() == EARLIER {

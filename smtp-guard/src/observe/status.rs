@@ -39,6 +39,9 @@ pub struct Status {
     pub networks_active: u64,
     /// Why decisions and counts are not written to disk; `None`: they are.
     pub store_trouble: Option<String>,
+    /// Why our certificates can't be used as they are in their files now; `None`: they can.
+    #[serde(default)]
+    pub tls_trouble: Option<String>,
     pub blocklists: Vec<State>,
     pub kernel: Kernel,
     /// What the operator should know: limits of this host, and settings that are probably not meant so.
@@ -86,6 +89,8 @@ pub trait Running: Debug + Send + Sync {
     fn packets(&self) -> Vec<(Reason, Family, u64)>;
     /// Our certificates as they are at `now`.
     fn certificates(&self, now: WallTime) -> Vec<Certificate>;
+    /// See [`Status::tls_trouble`].
+    fn tls_trouble(&self) -> Option<String>;
     /// See [`Status::warnings`].
     fn warnings(&self) -> Vec<String>;
     fn configuration(&self) -> Configuration;
@@ -169,6 +174,7 @@ impl About {
             bans_active: all,
             networks_active: networks,
             store_trouble: self.running.store_trouble(),
+            tls_trouble: self.running.tls_trouble(),
             blocklists: self.running.blocklists(),
             kernel: self.running.kernel(),
             warnings: self.running.warnings(),
@@ -231,6 +237,10 @@ pub(super) mod tests {
 
         fn certificates(&self, _now: WallTime) -> Vec<Certificate> {
             vec![Certificate { file: "/c.pem".to_owned(), days: -1 }]
+        }
+
+        fn tls_trouble(&self) -> Option<String> {
+            Some("its key can't be read".to_owned())
         }
 
         fn warnings(&self) -> Vec<String> {

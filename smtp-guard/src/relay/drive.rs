@@ -33,12 +33,9 @@ use crate::policy::Client;
 use crate::policy::checks::Found;
 use crate::rates::Tally;
 use crate::session::Outcome;
-use crate::session::{Event, Input, Message, Opening, Output, Request, Secured, Session, Wants};
-use crate::wire::command;
-use crate::wire::data::{BodyDecoder, Chunk};
-use crate::wire::line::{Line, LineDecoder};
+use crate::session::{Event, Input, Intake, Message, Opening, Output, Request, Secured, Session, Wants};
+use crate::wire::line::LineDecoder;
 use crate::wire::proxy::Ends;
-use crate::wire::sasl::Secret;
 
 /// Bytes read from the client at once while it sends commands, and while it sends message data.
 const COMMAND_READ: usize = 2 * 1024;
@@ -104,9 +101,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         session,
         out,
         read: 0,
-        lines: LineDecoder::new(),
-        body: None,
-        unread: BytesMut::new(),
+        intake: Intake::default(),
         unsent: BytesMut::new(),
         told_stop: false,
         upgrade: false,
@@ -197,9 +192,7 @@ struct Driver {
     session: Session,
     backend: Backend,
     out: Vec<Output>,
-    lines: LineDecoder,
-    body: Option<BodyDecoder>,
-    unread: BytesMut,
+    intake: Intake,
     unsent: BytesMut,
     /// The guard's stop is told once: the session remembers it.
     told_stop: bool,
@@ -357,33 +350,7 @@ impl Driver {
         if self.unsent.len() > WRITE_CHUNK {
             return None;
         }
-        match self.session.wants() {
-            Wants::Command => {
-                self.body = None;
-                let command = match self.lines.next(&mut self.unread)? {
-                    Line::Text(line) => command::parse(&line),
-                    Line::Flawed(flaw) => Err(flaw.into()),
-                };
-                Some(Input::Command { command, more: !self.unread.is_empty() })
-            }
-            Wants::Response => Some(Input::Response(match self.lines.next_response(&mut self.unread)? {
-                Line::Text(line) => Ok(Secret::new(&line)),
-                Line::Flawed(flaw) => Err(flaw),
-            })),
-            Wants::Body => {
-                let repairs = self.session.repairs_newlines();
-                let decoder = self.body.get_or_insert_with(|| BodyDecoder::for_client(repairs));
-                let before = decoder.size();
-                match decoder.next(&mut self.unread) {
-                    Some(Chunk::Body(body)) => Some(Input::Body(body)),
-                    Some(Chunk::End(end)) => Some(Input::BodyEnd(end)),
-                    // Data of a flawed message: nothing comes out, but it counts.
-                    None => (decoder.size() > before).then(|| Input::Swallowed(decoder.size())),
-                }
-            }
-            Wants::Silence if !self.unread.is_empty() => Some(Input::EarlyTalk),
-            Wants::Silence | Wants::Nothing | Wants::Closed => None,
-        }
+        self.intake.next(&self.session)
     }
 
     fn feed_facts(&mut self, found: Option<Found>) {
@@ -409,12 +376,12 @@ impl Driver {
         };
         let reading = matches!(wants, Wants::Command | Wants::Silence | Wants::Response | Wants::Body);
         let consulted = self.consulted.is_some();
-        if wants == Wants::Command && self.unread.is_empty() && self.unread.capacity() > BODY_READ {
+        if wants == Wants::Command && self.intake.unread.is_empty() && self.intake.unread.capacity() > BODY_READ {
             // An idle session doesn't keep what message data needed.
-            (self.unread, self.unsent) = (BytesMut::new(), BytesMut::new());
+            (self.intake.unread, self.unsent) = (BytesMut::new(), BytesMut::new());
         }
         if reading {
-            self.unread.reserve(read);
+            self.intake.unread.reserve(read);
         }
         self.follow_window(wants);
         let open = self.session.is_under_way();
@@ -440,7 +407,7 @@ impl Driver {
                 None
             }
             word = self.backend.word(), if self.backend.is_live() => Some(Input::Upstream(word)),
-            read = self.stream.read_buf(&mut self.unread), if reading => match read {
+            read = self.stream.read_buf(&mut self.intake.unread), if reading => match read {
                 Ok(0) | Err(_) => Some(Input::ClientGone),
                 Ok(read) => {
                     self.read += if wants == Wants::Body { read as u64 } else { 0 };
@@ -476,11 +443,11 @@ impl Driver {
     /// Makes the TLS handshake after our 220 was sent. `false`: it failed, and there is no client any more.
     async fn secure(&mut self, seat: &mut Seat) -> bool {
         self.upgrade = false;
-        let lines = std::mem::take(&mut self.lines);
+        let lines = std::mem::take(&mut self.intake.lines);
         let Some(stream) = self.stream.take_clear() else {
             return false;
         };
-        match handshake(&self.shared, &self.generation, seat, self.addr, stream, lines, &self.unread).await {
+        match handshake(&self.shared, &self.generation, seat, self.addr, stream, lines, &self.intake.unread).await {
             Ok((stream, secured)) => {
                 self.stream = stream;
                 self.step(Input::Secured(secured));

@@ -49,6 +49,7 @@ mod recipients;
 mod rehearse;
 mod slots;
 mod sources;
+mod spare;
 mod stream;
 mod tls;
 mod users;
@@ -226,6 +227,11 @@ impl Shared {
     /// How the servers of the backend are now.
     pub fn servers(&self) -> Vec<status::Server> {
         self.current.load().pool.servers()
+    }
+
+    /// See [`status::Status::tls_trouble`].
+    pub fn tls_trouble(&self) -> Option<String> {
+        self.current.load().tls.as_ref().and_then(|tls| tls.trouble())
     }
 
     /// How our certificates are at `now`.

@@ -4,8 +4,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -28,6 +29,8 @@ use crate::wire::line::NothingUnread;
 
 /// How often the files of the certificate are looked at.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often it is complained that they can't be used.
+const REMIND: Duration = Duration::from_secs(3600);
 /// Bytes of a PEM file.
 const MAX_FILE: u64 = 1 << 20;
 /// Bytes of clear text that the TLS layer may hold before it has sent them.
@@ -54,6 +57,8 @@ pub(super) struct Server {
     /// The files as they were before they were read.
     read: Vec<Option<Stamp>>,
     config: Arc<ServerConfig>,
+    /// Why the files can't be used as they are now.
+    trouble: ArcSwapOption<String>,
 }
 
 pub(super) fn provider() -> Arc<CryptoProvider> {
@@ -69,12 +74,18 @@ impl Server {
             .map_err(|reason| TlsError::Backend(reason.to_string()))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
-        Ok(Self { files: files.clone(), certificates, read, config: Arc::new(config) })
+        let trouble = ArcSwapOption::empty();
+        Ok(Self { files: files.clone(), certificates, read, config: Arc::new(config), trouble })
     }
 
     /// The certificates that are shown.
     pub(super) fn certificates(&self) -> Arc<Certificates> {
         Arc::clone(&self.certificates)
+    }
+
+    /// Why the files can't be used as they are now; those that were read before stay in use.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.load().as_deref().cloned()
     }
 
     /// The handshake with a client, within [`HANDSHAKE_WAIT`]. `_proof`: what came in clear text is used up.
@@ -93,10 +104,12 @@ impl Server {
         Ok((Stream::tls(TlsStream::Server(stream)), secured))
     }
 
-    /// Reads the certificate again whenever its files change, until `stop`. A pair that can't be used changes nothing.
+    /// Reads the certificate again whenever its files change, until `stop`. A pair that can't be used changes nothing, is complained
+    /// about every [`REMIND`], and tried again: a mode that is put right changes no stamp.
     pub(super) async fn watch(&self, mut stop: Stop) {
         let mut seen = self.read.clone();
         let mut told = Vec::new();
+        let mut reminded = Instant::now();
         loop {
             // Said once a day: the days stand in it.
             let warnings = self.certificates.warnings(crate::clock::wall());
@@ -108,10 +121,11 @@ impl Server {
                 () = tokio::time::sleep(LOOK) => {}
             }
             // A file system that stalls must not take a runtime thread along.
-            let (files, before) = (self.files.clone(), seen.clone());
+            let (files, before, failed) = (self.files.clone(), seen.clone(), self.trouble());
+            let again = failed.is_some();
             let looked = tokio::task::spawn_blocking(move || {
                 let now = stamp(&files);
-                let found = (now != before).then(|| certificate::load(&files));
+                let found = (again || now != before).then(|| certificate::load(&files));
                 (now, found)
             });
             let (now, found) = tokio::select! {
@@ -125,10 +139,18 @@ impl Server {
             match found {
                 Ok(certificate) => {
                     self.certificates.replace(certificate);
+                    self.trouble.store(None);
                     tracing::info!(certificate = %self.files.certificate.display(), "certificate read again");
                 }
                 // The two files are seldom written at once: the next look may find them together.
-                Err(error) => tracing::warn!(%error, "the changed certificate can't be used; the old one stays"),
+                Err(error) => {
+                    let why = format!("{error}; the one that was read before stays in use");
+                    if failed.as_ref() != Some(&why) || reminded.elapsed() >= REMIND {
+                        reminded = Instant::now();
+                        tracing::warn!(%error, "the changed certificate can't be used; the old one stays");
+                    }
+                    self.trouble.store(Some(Arc::new(why)));
+                }
             }
             seen = now;
         }

@@ -11,6 +11,7 @@ mod files;
 mod judge;
 pub mod keys;
 mod listen;
+mod named;
 mod raw;
 mod report;
 mod secure;
@@ -35,6 +36,7 @@ pub use keys::{
     Admin, Auth, Backend, Checks, Config, Dns, Edge, Harvest, Limits, Log, Metrics, Recipients, Relay, State,
 };
 pub use listen::Listen;
+pub use named::Unusable;
 pub use report::Report;
 pub use secure::{Pair, Tls};
 use value::Value;

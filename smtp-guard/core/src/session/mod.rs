@@ -31,14 +31,18 @@ mod body;
 mod command;
 mod ending;
 mod greeting;
+mod intake;
 mod io;
 mod judge;
 mod outcome;
 mod received;
 pub mod replies;
 mod secure;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod upstream;
 
+pub use intake::Intake;
 pub use io::{
     About, AuthVerdict, Event, Facts, Heard, Input, Lost, Message, Opening, Output, Request, Secured, Speaker,
     Upstream, Wants,

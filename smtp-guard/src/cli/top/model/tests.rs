@@ -44,6 +44,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             warnings: Vec::new(),
             bounds: Vec::new(),
             store_trouble: None,
+            tls_trouble: None,
         },
         connections: 5000 + 8 * seconds,
         packets: vec![
