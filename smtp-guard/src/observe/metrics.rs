@@ -28,6 +28,7 @@ pub use super::kernel::KernelStats;
 use crate::bound::Bound;
 use crate::session::Outcome;
 
+mod backend;
 mod blocklists;
 mod configuration;
 mod drops;
@@ -59,6 +60,7 @@ struct Inner {
     mirrored: mirror::Mirrored,
     configuration: configuration::Configuration,
     recipients: recipients::Recipients,
+    backend: backend::Backend,
     blocklists: blocklists::Blocklists,
     drops: drops::Drops,
     kernel: Arc<OnceLock<Arc<dyn KernelStats>>>,
@@ -103,6 +105,7 @@ impl Metrics {
         registry.register_collector(Box::new(mirror::Mirror(Arc::clone(&mirrored))));
         let configuration = configuration::Configuration::register(&mut registry);
         let recipients = recipients::Recipients::register(&mut registry);
+        let backend = backend::Backend::register(&mut registry);
         let blocklists = blocklists::Blocklists::register(&mut registry);
         let drops = drops::Drops::register(&mut registry);
         let kernel = Arc::new(OnceLock::new());
@@ -127,6 +130,7 @@ impl Metrics {
             mirrored,
             configuration,
             recipients,
+            backend,
             blocklists,
             drops,
             kernel,

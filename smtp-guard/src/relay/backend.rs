@@ -3,7 +3,9 @@
 //! Requests go out as typed values; answers come back through [`Backend::word`], which is cancel safe. A connection
 //! whose state is in doubt is closed, never repaired; another server is tried only before MAIL was accepted.
 //!
-//! Between two transactions a connection is kept for [`REST`] and then given back, unless the client has logged in over it.
+//! Between two transactions a connection is kept for [`REST`] and then given back, unless the client has logged in over it. One
+//! that is given back serves the next client where nothing speaks against it ([`super::spare`]). Where it turns out to be gone at
+//! that client's MAIL, a new one is opened: nobody has answered yet.
 //! A stranger's place may also be needed while the client is idle within a transaction ([`super::places`]).
 
 use std::future::Future;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auth::Dialogue;
+use tokio::runtime::Handle;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use super::connect::{Caller, Channel};
@@ -62,6 +65,7 @@ enum Link {
     Opening {
         opening: Opening,
         first: Option<First>,
+        speaker: Arc<Speaker>,
     },
     Open(Box<Connection>),
     /// A write failed: the loss is told once.
@@ -81,6 +85,12 @@ struct Connection {
     auth: Option<Dialogue>,
     /// The final dot is sent, and its answer isn't there.
     ending: bool,
+    /// RSET is sent, and its answer isn't there.
+    resetting: bool,
+    /// Nothing is under way on it: the last word was a yes to the dot or to RSET.
+    rests: bool,
+    /// What a new connection is opened for if this one, which has served others, is lost before its first word.
+    retry: Option<Box<(MailFrom, Arc<Speaker>)>>,
 }
 
 impl Backend {
@@ -162,15 +172,12 @@ impl Backend {
                 self.asking = Some(Box::pin(dovecot::ask(socket, credentials, source, destination)));
             }
             (Request::Mail(..), Link::None) if self.bound => self.link = Link::Broken(Lost::Closed),
-            (Request::Mail(mail, _, speaker), Link::None) => self.open(First::Mail(mail), speaker),
-            (Request::Auth(credentials, speaker), Link::None) => self.open(First::Auth(credentials), speaker),
+            (Request::Mail(mail, _, speaker), Link::None) => self.open(First::Mail(mail), speaker, false),
+            (Request::Auth(credentials, speaker), Link::None) => self.open(First::Auth(credentials), speaker, true),
+            (Request::Quit, Link::Open(_)) => self.give_back(),
             (request, Link::Open(connection)) => {
-                let quit = matches!(request, Request::Quit);
                 if let Err(lost) = connection.send(request).await {
                     self.link = Link::Broken(lost);
-                }
-                if quit {
-                    self.link = Link::None;
                 }
             }
             (Request::Quit, _) => self.link = Link::None,
@@ -181,17 +188,21 @@ impl Backend {
         }
     }
 
-    fn open(&mut self, first: First, speaker: Arc<Speaker>) {
+    fn open(&mut self, first: First, speaker: Arc<Speaker>, fresh: bool) {
         let pool: Arc<Pool> = Arc::clone(&self.generation.pool);
-        let caller = Caller::Client { speaker, ends: self.ends, who: self.who() };
-        let opening = Box::pin(async move { pool.open(caller).await });
-        self.link = Link::Opening { opening, first: Some(first) };
+        let caller = Caller::Client { speaker: Arc::clone(&speaker), ends: self.ends, who: self.who() };
+        let opening = Box::pin(async move { pool.open(caller, fresh).await });
+        self.link = Link::Opening { opening, first: Some(first), speaker };
     }
 
-    /// Closes the connection politely, beside the session. Its place is free once that is done.
+    /// Leaves the connection to the next client, or closes it politely beside the session; its place is free once that is done.
     fn give_back(&mut self) {
-        if let Link::Open(connection) = std::mem::replace(&mut self.link, Link::None) {
-            tokio::spawn(connection.channel.quit());
+        let Link::Open(connection) = std::mem::replace(&mut self.link, Link::None) else { return };
+        let stranger = self.who().standing == Standing::Stranger;
+        if let Some(channel) = connection.lend(stranger)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(channel.quit());
         }
     }
 
@@ -206,16 +217,21 @@ impl Backend {
             match &mut self.link {
                 Link::None => std::future::pending().await,
                 Link::Broken(lost) => return Upstream::Lost(*lost),
-                Link::Opening { opening, first } => match opening.as_mut().await {
+                Link::Opening { opening, first, speaker } => match opening.as_mut().await {
                     Err(Failure::Lost(lost)) => self.link = Link::Broken(lost),
                     Err(Failure::Refused(reply)) => {
                         self.link = Link::None;
                         return Upstream::Reply(reply);
                     }
                     Ok(channel) => {
-                        let mut connection = Connection { channel, encoder: None, auth: None, ending: false };
+                        let mut connection = Connection::new(channel);
                         let begun = match first.take() {
-                            Some(First::Mail(mail)) => connection.queue_mail(mail),
+                            Some(First::Mail(mail)) => {
+                                if connection.channel.reused {
+                                    connection.retry = Some(Box::new((mail.clone(), Arc::clone(speaker))));
+                                }
+                                connection.queue_mail(mail)
+                            }
                             Some(First::Auth(credentials)) => connection.queue_auth(credentials),
                             None => Ok(()),
                         };
@@ -253,7 +269,13 @@ impl Backend {
                             self.bound |= matches!(word, Upstream::Auth(AuthVerdict::Accepted));
                             return word;
                         }
-                        Err(lost) => self.link = Link::Broken(lost),
+                        Err(lost) => match connection.retry.take().filter(|_| is_gone(lost)) {
+                            Some(first) => {
+                                let (mail, speaker) = *first;
+                                self.open(First::Mail(mail), speaker, true);
+                            }
+                            None => self.link = Link::Broken(lost),
+                        },
                     }
                 }
             }
@@ -261,7 +283,36 @@ impl Backend {
     }
 }
 
+/// A client that leaves without QUIT leaves its connection to the next all the same.
+impl Drop for Backend {
+    fn drop(&mut self) {
+        if matches!(&self.link, Link::Open(connection) if connection.rests) {
+            self.give_back();
+        }
+    }
+}
+
+/// Whether the server may have closed the connection while it waited, or said something then.
+fn is_gone(lost: Lost) -> bool {
+    matches!(lost, Lost::Closed | Lost::Protocol)
+}
+
 impl Connection {
+    fn new(channel: Channel) -> Self {
+        Self { channel, encoder: None, auth: None, ending: false, resetting: false, rests: false, retry: None }
+    }
+
+    /// Leaves the connection to the next client; else it is to be closed.
+    fn lend(self, stranger: bool) -> Option<Channel> {
+        let Self { channel, rests, .. } = self;
+        let useful = rests && (!stranger || channel.serves_anyone());
+        let home = channel.home.clone().filter(|_| useful);
+        match home {
+            Some(home) => home.lend(channel).err().map(|channel| *channel),
+            None => Some(channel),
+        }
+    }
+
     fn place(&self) -> Option<&Place> {
         match &self.channel.room {
             Some(Room::Client(place)) => Some(place),
@@ -293,6 +344,7 @@ impl Connection {
             // A reply that nobody asked for would be taken for the answer to this.
             return Err(if matches!(request, Request::End(_)) { Lost::BeforeDot } else { Lost::Protocol });
         }
+        (self.rests, self.resetting) = (false, matches!(request, Request::Reset));
         let unsent = &mut self.channel.unsent;
         match request {
             Request::Mail(mail, ..) => self.queue_mail(mail)?,
@@ -305,7 +357,6 @@ impl Connection {
             }
             Request::Data => Command::Data.encode(unsent),
             Request::Reset => Command::Rset.encode(unsent),
-            Request::Quit => Command::Quit.encode(unsent),
             Request::Body(body) => {
                 let encoder = self.encoder.get_or_insert_with(BodyEncoder::new);
                 encoder.encode(&body, unsent);
@@ -322,7 +373,7 @@ impl Connection {
                 // A flawed end never comes here: the session drops the connection instead. If it did, so do we.
                 encoder.finish(end, unsent).map_err(|_| Lost::Protocol)?;
             }
-            Request::Drop => return Err(Lost::Closed),
+            Request::Drop | Request::Quit => return Err(Lost::Closed),
         }
         self.channel.flush().await
     }
@@ -343,17 +394,27 @@ impl Connection {
     fn queue_auth(&mut self, credentials: Credentials) -> Result<(), Lost> {
         let dialogue = Dialogue::begin(&self.channel.capabilities, credentials, &mut self.channel.unsent);
         self.auth = Some(dialogue.ok_or(Lost::Protocol)?);
+        self.channel.spoiled = true;
         Ok(())
     }
 
     async fn word(&mut self) -> Result<Upstream, Lost> {
         loop {
             let reply = self.channel.word().await?;
-            if std::mem::take(&mut self.ending)
-                && reply.code().class() == 2
-                && let Some(place) = self.place()
-            {
-                place.earned(crate::clock::now());
+            if self.retry.is_some() && reply.code().get() == 421 {
+                // It had waited for too long.
+                return Err(Lost::Closed);
+            }
+            self.retry = None;
+            let yes = reply.code().class() == 2;
+            self.channel.spoiled |= !matches!(reply.code().class(), 2 | 3);
+            let (ended, reset) = (std::mem::take(&mut self.ending), std::mem::take(&mut self.resetting));
+            self.rests = yes && (ended || reset);
+            if yes && ended {
+                self.channel.messages += 1;
+                if let Some(place) = self.place() {
+                    place.earned(crate::clock::now());
+                }
             }
             let Some(dialogue) = self.auth.take() else {
                 return Ok(Upstream::Reply(reply));

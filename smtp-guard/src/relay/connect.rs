@@ -4,20 +4,25 @@
 //! Fails closed: a backend that doesn't learn who the client is would take it for us, the trusted proxy; one that must
 //! speak TLS and doesn't isn't used. What was learned in clear text is forgotten after the handshake.
 
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::places::{Room, Who};
+use super::spare::Spares;
 use super::stream::Stream;
 use super::tls::{self, TlsError};
 use crate::addr::BackendAddr;
+use crate::clock::Instant;
 use crate::config::{BackendTls, Config, Identity};
 use crate::session::{Lost, Speaker};
 use crate::wire::command::{Command, Helo};
@@ -38,7 +43,7 @@ const RECEIVE_BUFFER: u32 = 8 * 1024;
 /// Addresses of a server's name that are tried.
 const ADDRESSES: usize = 8;
 /// Whom the probe claims to be: an address for documentation (RFC 5737), which is nobody.
-const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 25);
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 25);
 
 /// What connecting needs beside the server's address.
 #[derive(Debug)]
@@ -67,6 +72,18 @@ pub(super) struct Channel {
     replies: ReplyDecoder,
     pub(super) unread: BytesMut,
     pub(super) unsent: BytesMut,
+    secured: bool,
+    pub(super) opened: Instant,
+    /// Messages that the server has taken over it.
+    pub(super) messages: u32,
+    /// Another client was served over it before.
+    pub(super) reused: bool,
+    /// A login, or a refusal: it ends with its client.
+    pub(super) spoiled: bool,
+    /// Who the server takes the client for, where it was told by XCLIENT.
+    announced: Option<(IpAddr, Arc<Speaker>)>,
+    /// Where it may wait for the next client.
+    pub(super) home: Option<Arc<Spares>>,
     /// Given back after the socket is closed.
     pub(super) room: Option<Room>,
 }
@@ -239,22 +256,47 @@ impl Connector {
         }
         let knows_client = self.speaks_proxy();
         self.hello(channel, caller, knows_client).await?;
-        let mut secured = false;
         if let Some(tls) = tls.filter(|_| channel.capabilities.starttls) {
-            secured = channel.secure(tls, server.name()).await?;
-            if secured {
+            channel.secured = channel.secure(tls, server.name()).await?;
+            if channel.secured {
                 self.hello(channel, caller, knows_client).await?;
             }
         }
-        if !secured && matches!(self.config.backend.tls, BackendTls::Required | BackendTls::Verified) {
+        if !channel.secured && matches!(self.config.backend.tls, BackendTls::Required | BackendTls::Verified) {
             return Err(ConnectError::NoStartTls);
         }
-        if identity == Identity::Xclient {
+        self.announce(channel, caller).await
+    }
+
+    /// Makes a connection that has served another client this one's: nothing may be sent over it before.
+    pub(super) async fn resume(&self, channel: &mut Channel, caller: &Caller) -> Result<(), ConnectError> {
+        channel.reused = true;
+        if self.config.backend.identity != Identity::Xclient || channel.is_of(caller) {
+            return Ok(());
+        }
+        let announced = timeout(self.config.backend.connect_timeout, self.announce(channel, caller));
+        announced.await.map_err(|_| ConnectError::Late)?
+    }
+
+    /// Whether a connection may serve another client after this one.
+    pub(super) fn reuses(&self) -> bool {
+        self.config.backend.reuse && !self.speaks_proxy()
+    }
+
+    /// Whether a connection that has served another client may serve this one. Postfix judges XCLIENT by the address that the
+    /// last one has named, so its connections serve one client only.
+    pub(super) fn suits(&self, channel: &Channel, caller: &Caller) -> bool {
+        self.config.backend.identity != Identity::Xclient || channel.capabilities.xclient.addr || channel.is_of(caller)
+    }
+
+    /// Says who the client is, on a connection that is otherwise ready.
+    async fn announce(&self, channel: &mut Channel, caller: &Caller) -> Result<(), ConnectError> {
+        if self.config.backend.identity == Identity::Xclient {
             channel.identify(caller).await?;
             self.hello(channel, caller, true).await.map_err(|error| error.for_client(caller))?;
         }
         let peer = channel.stream.socket().and_then(|socket| socket.peer_addr().ok());
-        if !secured && !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
+        if !channel.secured && !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
             // Passwords don't go this way.
             channel.capabilities.auth_plain = false;
             channel.capabilities.auth_login = false;
@@ -302,6 +344,13 @@ impl Channel {
             replies: ReplyDecoder::new(),
             unread: BytesMut::new(),
             unsent: BytesMut::new(),
+            secured: false,
+            opened: crate::clock::now(),
+            messages: 0,
+            reused: false,
+            spoiled: false,
+            announced: None,
+            home: None,
             room: None,
         }
     }
@@ -354,6 +403,10 @@ impl Channel {
         self.unsent.extend_from_slice(command.as_bytes());
         self.unsent.extend_from_slice(b"\r\n");
         let answer = self.word().await?;
+        self.announced = match caller {
+            Caller::Probe => None,
+            Caller::Client { speaker, ends, .. } => Some((ends.source.ip(), Arc::clone(speaker))),
+        };
         match answer.code().get() {
             _ if xclient::is_taken(&answer) => Ok(()),
             // That it doesn't know the command or its parameters is no word on the client.
@@ -390,6 +443,34 @@ impl Channel {
             io::ErrorKind::TimedOut => Lost::Timeout,
             _ => Lost::Closed,
         })
+    }
+
+    /// Whether the server takes `caller` for the client already.
+    fn is_of(&self, caller: &Caller) -> bool {
+        match (caller, &self.announced) {
+            (Caller::Client { speaker, ends, .. }, Some((address, before))) => {
+                *address == ends.source.ip() && before == speaker
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether another client than this one can be served over it.
+    pub(super) fn serves_anyone(&self) -> bool {
+        self.announced.is_none() || self.capabilities.xclient.addr
+    }
+
+    /// Whether nothing speaks against another client's use of it, as far as can be seen without waiting.
+    pub(super) fn is_clean(&mut self) -> bool {
+        !self.spoiled && self.unread.is_empty() && self.unsent.is_empty() && self.replies.is_between()
+    }
+
+    /// Whether the server has neither spoken nor closed meanwhile.
+    pub(super) async fn is_silent(&mut self) -> bool {
+        let mut byte = [0; 1];
+        let mut read = ReadBuf::new(&mut byte);
+        let stream = &mut self.stream;
+        poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut read).is_pending())).await
     }
 
     /// Says QUIT and closes; how the server takes it doesn't matter.

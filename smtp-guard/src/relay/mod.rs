@@ -49,6 +49,7 @@ mod recipients;
 mod rehearse;
 mod slots;
 mod sources;
+mod spare;
 mod stream;
 mod tls;
 mod users;

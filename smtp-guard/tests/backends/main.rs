@@ -8,9 +8,13 @@ mod lax;
 mod logins;
 mod places;
 mod readers;
+mod reuse;
 mod smuggling;
 mod stalls;
 mod unknowns;
+
+#[path = "../long/mod.rs"]
+mod long;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -194,6 +194,7 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("backend.profile", text("exim"), InForce),
         ("backend.connect_timeout", text("3s"), InForce),
         ("backend.connections", number(7), InForce),
+        ("backend.reuse", Value::Boolean(false), InForce),
         ("relay.domains", list(&["example.net"]), Try(mail, "Relay access denied")),
         ("relay.networks", list(&["192.0.2.0/24"]), Try(first, "relay.networks: may send anywhere")),
         (

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use smtp_guard_tests::postfix::header;
+use smtp_guard_tests::talk::Talk;
 use smtp_guard_tests::{Guard, Host, Postfix, Run, World, guard::netkit, run, wait_for};
 
 const TRUSTS_XCLIENT: &str = "smtpd_authorized_xclient_hosts = 10.77.3.1\n";
@@ -115,4 +116,56 @@ fn behind_a_balancer_the_client_is_whom_the_header_names() {
     assert!(proxied(&world, Host::Client, &server, other, &hello).starts_with("220"), "others pass");
     let refused = guard.command(&["decisions", "add", World::CLIENT, "--for", "1h", "--reason", "test"]);
     assert_ne!(refused.code(), 0, "nobody bans the balancer: {refused:#?}");
+}
+
+/// Sends a message from one of the client's addresses; the reply at the dot, or the refusal before it.
+fn message(world: &World, from: &str) -> String {
+    let lines = ["EHLO client.example", "MAIL FROM:<a@client.example>", "RCPT TO:<alice@example.org>", "DATA"];
+    let mut talk = Talk::begin_from(world, Host::Client, &format!("{}:25", World::EDGE_FOR_CLIENT), from);
+    for line in lines.into_iter().chain(["."]) {
+        let said = talk.say(line);
+        if said.starts_with(['4', '5']) {
+            return said;
+        }
+        if line == "." {
+            talk.say("QUIT");
+            return said;
+        }
+    }
+    String::new()
+}
+
+/// Postfix counts messages and recipients of each client, also where one connection serves several of them.
+#[test]
+#[ignore = "needs root and BPF"]
+fn a_connection_that_is_used_again_is_each_clients_own_to_postfix() {
+    let world = World::new();
+    let others: Vec<_> = (10..14).map(|n| format!("10.77.2.{n}")).collect();
+    for address in &others {
+        world.ip(Host::Client, &["addr", "add", &format!("{address}/24"), "dev", "eth0"]);
+    }
+    let extra = format!(
+        "{TRUSTS_XCLIENT}smtpd_client_message_rate_limit = 2\nsmtpd_client_recipient_rate_limit = 100\nsmtpd_client_event_limit_exceptions =\n"
+    );
+    let postfix = Postfix::start(&world, &extra);
+    let guard = Guard::start(&world, &[("backend.identity", "\"xclient\""), ("checks.greeting_delay", "\"0s\"")]);
+    for address in others.iter().flat_map(|address| [address; 2]) {
+        let said = message(&world, address);
+        assert!(said.starts_with("250"), "{address}: {said}");
+    }
+    // The third message of each is over Postfix' limit, and no other's counts towards it.
+    for address in &others {
+        let said = message(&world, address);
+        assert!(said.starts_with("450 4.7.1"), "{address}: {said}\n{}", postfix.log());
+    }
+    let messages = postfix.expect(8);
+    for address in &others {
+        let noted = format!("from client.example (unknown [{address}])");
+        let own =
+            messages.iter().filter_map(|message| header(message, "Received")).filter(|line| line.starts_with(&noted));
+        assert_eq!(own.count(), 2, "{address}: {messages:#?}");
+    }
+    // The second and the third of each, unless the machine took longer than a connection waits.
+    let reused = guard.metric("smtp_guard_backend_connections_total{how=\"reused\"}");
+    assert!((1.0..=8.0).contains(&reused), "{reused} of 12\n{}", guard.log());
 }

@@ -34,7 +34,7 @@ pub struct Table {
     pub keys: &'static [Key],
 }
 
-/// How the packaged file shows a table.
+/// The way in which the packaged file shows a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
     Once,
@@ -60,7 +60,7 @@ pub struct Key {
     pub doc: &'static str,
 }
 
-/// What a key takes.
+/// The kind of value that a key takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Text of a form with this name.
@@ -181,6 +181,7 @@ tables! {
         profile: Profile = key(Choice(&names(&Profile::NAMES)), "\"generic\"", "Whose wording of \"unknown recipient\" to expect: postfix, exim, exchange, kerio, dovecot, stalwart, opensmtpd, or generic (550 5.1.1 and nothing else)."),
         connect_timeout: Duration = key(Time(100, 300 * SECOND), "\"10s\"", "How long a server may take until it is connected."),
         connections: u32 = key(Number(1, MILLION), "90", "Connections to each server at once. Keep it below what the server takes (Postfix: 100). A client that finds none free waits for its turn; after four minutes it hears 451."),
+        reuse: bool = key(Switch, "true", "Whether a connection that ended cleanly serves the next client: it waits for two seconds, and ends after 100 messages or five minutes. With identity = \"none\" it serves anyone; with xclient another client where the server takes another XCLIENT, else (Postfix) the same one again; with PROXY headers nobody."),
     }
 
     /// Who may send where.

@@ -76,7 +76,7 @@ pub struct Ledger {
     changed: HashSet<Source>,
 }
 
-/// What follows.
+/// The verdict on a source: what follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub target: Target,
@@ -99,7 +99,7 @@ pub enum Target {
     DeferSender(Source, Digest),
 }
 
-/// What is known of a source.
+/// A view of what is known of a source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
     pub evidence: Evidence,

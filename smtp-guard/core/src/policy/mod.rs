@@ -1,4 +1,4 @@
-//! What is permitted. Pure: facts and rules in, a decision out; no I/O, no session, no clock of its own.
+//! Policy. Pure: facts and rules in, a decision out; no I/O, no session, no clock of its own.
 //!
 //! A [`Permit`] can only be made here, and the session can't forward without one: a check that was forgotten doesn't
 //! compile. The exempt list is asked first in every decision and always wins.
@@ -26,14 +26,14 @@ pub enum Decision<T = Permit> {
 #[derive(Debug)]
 pub struct Permit(());
 
-/// Why not, and what the client hears.
+/// A refusal: why, and what the client hears.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub reason: Reason,
     pub reply: Reply,
 }
 
-/// Who the client is, settled once at connect.
+/// The client, settled once at connect.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
     pub ip: IpAddr,
@@ -58,7 +58,7 @@ impl Client {
     }
 }
 
-/// What a recipient turned out to be, for the ledger.
+/// The standing of a recipient, for the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// In the recipient table, or nothing is known of it: the backend decides.

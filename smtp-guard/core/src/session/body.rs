@@ -20,7 +20,7 @@ const MIN_RATE: u64 = 500;
 /// ... after this time, which a short pause or a slow start may take.
 const RATE_GRACE: Duration = Duration::from_secs(180);
 
-/// What is known of the message while its data comes in.
+/// The message while its data comes in.
 #[derive(Debug, Default)]
 pub(super) struct Body {
     size: u64,

@@ -1,4 +1,4 @@
-//! From the client's bytes to inputs: what a session wants next decides how they are read.
+//! The intake of the client's bytes: what a session wants next decides how they are read.
 
 use bytes::BytesMut;
 
@@ -8,7 +8,7 @@ use crate::wire::data::{BodyDecoder, Chunk};
 use crate::wire::line::{Line, LineDecoder};
 use crate::wire::sasl::Secret;
 
-/// What a client has sent and the session hasn't taken yet.
+/// The bytes that a client has sent and the session hasn't taken yet.
 #[derive(Debug, Default)]
 pub struct Intake {
     pub lines: LineDecoder,

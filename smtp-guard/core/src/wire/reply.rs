@@ -173,7 +173,7 @@ fn clean(text: Cow<'static, str>) -> Cow<'static, str> {
     Cow::Owned(bytes.map(|byte| if is_clean(byte) { char::from(byte) } else { '?' }).collect())
 }
 
-/// Why the backend's bytes aren't a reply.
+/// The reason why the backend's bytes aren't a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
     #[error("a line of the reply doesn't end in CRLF")]
@@ -219,6 +219,11 @@ impl ReplyDecoder {
     /// A decoder at the start of a reply.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Whether no part of a reply has been read.
+    pub fn is_between(&self) -> bool {
+        !self.failed && self.bytes == 0 && self.scanned == 0
     }
 
     /// The next reply in `buf`, or `None` where more bytes are needed. After an error it is always `None`, and `buf` stays
