@@ -247,7 +247,7 @@ impl Asker {
         if self.silence().is_suspected(now) {
             let asker = Arc::clone(self);
             tokio::spawn(async move {
-                match timeout(SIGN, asker.servers.is_alive()).await {
+                match timeout(SIGN, asker.servers.load_full().is_alive()).await {
                     Ok(true) => asker.answered(),
                     Ok(false) | Err(_) => asker.tell_silence(Instant::now()),
                 }
