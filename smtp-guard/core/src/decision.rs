@@ -27,7 +27,7 @@ pub struct Ban {
     pub repeat: u32,
     /// In the words of who made it.
     pub text: String,
-    /// What it rests on, at most [`crate::ledger::SAMPLE`] entries.
+    /// What it rests on, at most [`crate::ledger::EVIDENCE`] lines.
     pub evidence: Vec<String>,
 }
 
@@ -105,6 +105,21 @@ impl FromStr for Origin {
             Some(("file", name)) => Ok(Self::File(Name::new(name))),
             Some(("node", name)) => Ok(Self::Node(Name::new(name))),
             _ => Err(UnknownOrigin),
+        }
+    }
+}
+
+/// Who asks over the admin socket: the user that its peer runs as, as far as the kernel says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operator {
+    pub uid: Option<u32>,
+}
+
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.uid {
+            Some(uid) => write!(f, "operator (uid {uid})"),
+            None => f.write_str("operator"),
         }
     }
 }

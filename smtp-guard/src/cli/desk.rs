@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name};
+use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
 use crate::guard::{Guard, ReloadError};
 use crate::key::Who;
 use crate::observe::admin::{ACCOUNTS, Control, Refusal};
@@ -25,20 +25,26 @@ impl Control for Desk {
         Ok(self.0.shared().feedback.latest().await?)
     }
 
-    async fn add(&self, who: Who, length: Duration, text: String) -> Result<Kept<Decision>, Refusal> {
-        Ok(self.0.shared().feedback.add(who, length, text).await?)
+    async fn add(&self, who: Who, length: Duration, text: String, by: Operator) -> Result<Kept<Decision>, Refusal> {
+        Ok(self.0.shared().feedback.add(who, length, text, by).await?)
     }
 
-    async fn import(&self, file: Name, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, Refusal> {
-        Ok(self.0.shared().feedback.import(file, entries, text).await?)
+    async fn import(
+        &self,
+        file: Name,
+        entries: Vec<Entry>,
+        text: String,
+        by: Operator,
+    ) -> Result<Kept<Imported>, Refusal> {
+        Ok(self.0.shared().feedback.import(file, entries, text, by).await?)
     }
 
-    async fn delete(&self, who: Who) -> Result<Option<Kept<Decision>>, Refusal> {
-        Ok(self.0.shared().feedback.delete(who).await?)
+    async fn delete(&self, who: Who, by: Operator) -> Result<Option<Kept<Decision>>, Refusal> {
+        Ok(self.0.shared().feedback.delete(who, by).await?)
     }
 
-    async fn delete_all(&self) -> Result<Kept<usize>, Refusal> {
-        Ok(self.0.shared().feedback.delete_all().await?)
+    async fn delete_all(&self, by: Operator) -> Result<Kept<usize>, Refusal> {
+        Ok(self.0.shared().feedback.delete_all(by).await?)
     }
 
     async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {
@@ -47,7 +53,10 @@ impl Control for Desk {
         Ok(Explanation { listed: self.0.shared().blocklists.load().listings(ip), kernel, ..explanation })
     }
 
-    async fn reload(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
+    async fn reload(&self, dry_run: bool, by: Operator) -> Result<Reloaded, Refusal> {
+        if !dry_run {
+            tracing::info!(uid = by.uid, "{by} asks for the configuration to be read again");
+        }
         self.0.reload(dry_run).await.map_err(refusal)
     }
 
@@ -59,12 +68,18 @@ impl Control for Desk {
         Ok(self.0.shared().account(&user))
     }
 
-    async fn hold(&self, user: User, length: Option<Duration>, text: String) -> Result<AccountView, Refusal> {
-        Ok(self.0.shared().feedback.hold(user, length, text).await?)
+    async fn hold(
+        &self,
+        user: User,
+        length: Option<Duration>,
+        text: String,
+        by: Operator,
+    ) -> Result<AccountView, Refusal> {
+        Ok(self.0.shared().feedback.hold(user, length, text, by).await?)
     }
 
-    async fn release(&self, user: User) -> Result<Option<AccountView>, Refusal> {
-        Ok(self.0.shared().feedback.release(user).await?)
+    async fn release(&self, user: User, by: Operator) -> Result<Option<AccountView>, Refusal> {
+        Ok(self.0.shared().feedback.release(user, by).await?)
     }
 
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {

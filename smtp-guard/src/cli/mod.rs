@@ -36,6 +36,7 @@ use clap_complete::Shell;
 
 use crate::config::{self, CONFIG_VARIABLE, Config, ConfigError, Role};
 use crate::observe::attempt::{Attempt, Candidate};
+use crate::observe::journal;
 use crate::rates::accounts::User;
 
 /// `EX_CONFIG` of sysexits.h.
@@ -227,8 +228,8 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Config(error)) => {
             match error {
-                ConfigError::Bad(report) => eprintln!("{}", report.render(io::stderr().is_terminal())),
-                error => eprintln!("error: {error}"),
+                ConfigError::Bad(report) => complain(&report.render(io::stderr().is_terminal())),
+                error => complain(&format!("error: {error}")),
             }
             ExitCode::from(BAD_CONFIGURATION)
         }
@@ -236,16 +237,25 @@ pub fn main() -> ExitCode {
         Err(Failure::Other(error)) if error.is::<BadConfiguration>() => {
             let text = error.to_string();
             let prefix = if text.starts_with("error") { "" } else { "error: " };
-            eprintln!("{prefix}{text}");
+            complain(&format!("{prefix}{text}"));
             ExitCode::from(BAD_CONFIGURATION)
         }
         // `smtp-guard decisions list | head -1` is no failure.
         Err(Failure::Other(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(Failure::Other(error)) => {
-            eprintln!("error: {error:#}");
+            complain(&format!("error: {error:#}"));
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Says on standard error why the command failed; the journal hears that it is an error.
+fn complain(text: &str) {
+    if !journal::is_standard_error() {
+        return eprintln!("{text}");
+    }
+    let priority = journal::priority(tracing::Level::ERROR);
+    text.lines().for_each(|line| eprintln!("{priority}{line}"));
 }
 
 /// What a command failed with.

@@ -155,6 +155,7 @@ pub(super) fn status(status: &Status) -> String {
     }));
     let wordings = status.recipients.unknown_wordings.iter();
     rows.extend(wordings.map(|(server, words)| [format!("unknown at {server}"), printable(words.as_bytes())]));
+    rows.extend(status.dns_silent.then(|| ["DNS".to_owned(), "does not answer".to_owned()]));
     rows.extend(status.store_trouble.iter().map(|trouble| ["store".to_owned(), format!("not written: {trouble}")]));
     rows.extend(status.bounds.iter().map(bound));
     rows.extend(status.warnings.iter().map(|warning| ["warning".to_owned(), warning.clone()]));

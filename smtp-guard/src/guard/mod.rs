@@ -273,6 +273,10 @@ impl Running for Guard {
         self.shared.recipients()
     }
 
+    fn is_dns_silent(&self) -> bool {
+        self.shared.is_dns_silent()
+    }
+
     fn store_trouble(&self) -> Option<String> {
         self.store.trouble()
     }

@@ -11,14 +11,18 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::metrics::Metrics;
 use crate::bound::Bound;
+use crate::decision::Operator;
 
 /// Until the head of a request is there.
 const HEAD: Duration = Duration::from_secs(5);
@@ -27,10 +31,12 @@ const LIFE: Duration = Duration::from_secs(60);
 /// How often to look for a connection that is idle, while all are being answered.
 const PACE: Duration = Duration::from_millis(20);
 
-/// Serves until it is dropped, at most `most` connections at once. `bound` names the endpoint where they are all taken.
+/// Serves until it is dropped, at most `most` connections at once. `bound` names the endpoint where they are all taken. Each
+/// request carries what [`Peer::identify`] makes of its connection.
 pub(super) async fn serve<L>(mut listener: L, router: Router, bound: Bound, most: usize, metrics: Metrics)
 where
     L: Listener,
+    L::Io: Peer,
 {
     metrics.bounds().limit(bound, most as u64);
     // Dropping the set ends the connections together with the server.
@@ -38,6 +44,7 @@ where
     let mut open: HashMap<Id, Connection> = HashMap::new();
     loop {
         let (io, _) = listener.accept().await;
+        let peer = io.identify();
         let mut told = false;
         loop {
             while let Some(ended) = tasks.try_join_next_with_id() {
@@ -56,8 +63,9 @@ where
         }
         let idle = Arc::new(Idle::new());
         let (service, seen) = (TowerToHyperService::new(router.clone()), Arc::clone(&idle));
-        let service = service_fn(move |request| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
             seen.ends();
+            request.extensions_mut().insert(peer);
             let (answer, seen) = (service.call(request), Arc::clone(&seen));
             async move {
                 let answer = answer.await;
@@ -78,6 +86,25 @@ where
             }
         });
         open.insert(task.id(), Connection { task, idle });
+    }
+}
+
+/// What is known of whoever connects.
+pub(super) trait Peer {
+    fn identify(&self) -> Operator;
+}
+
+impl Peer for TcpStream {
+    /// Nobody in particular: the way is open to the whole host.
+    fn identify(&self) -> Operator {
+        Operator::default()
+    }
+}
+
+impl Peer for UnixStream {
+    /// The user that the peer ran as when it connected (`SO_PEERCRED`).
+    fn identify(&self) -> Operator {
+        Operator { uid: self.peer_cred().ok().map(|peer| peer.uid()) }
     }
 }
 

@@ -37,6 +37,9 @@ pub struct Status {
     /// Those of them that are of networks.
     #[serde(default)]
     pub networks_active: u64,
+    /// No DNS server answers, as far as is known.
+    #[serde(default)]
+    pub dns_silent: bool,
     /// Why decisions and counts are not written to disk; `None`: they are.
     pub store_trouble: Option<String>,
     /// Why our certificates can't be used as they are in their files now; `None`: they can.
@@ -79,6 +82,8 @@ pub trait Running: Debug + Send + Sync {
     /// Bans in force now.
     fn bans(&self) -> Bans;
     fn recipients(&self) -> Recipients;
+    /// See [`Status::dns_silent`].
+    fn is_dns_silent(&self) -> bool;
     /// See [`Status::store_trouble`].
     fn store_trouble(&self) -> Option<String>;
     /// The block lists as they were last looked at.
@@ -173,6 +178,7 @@ impl About {
             },
             bans_active: all,
             networks_active: networks,
+            dns_silent: self.running.is_dns_silent(),
             store_trouble: self.running.store_trouble(),
             tls_trouble: self.running.tls_trouble(),
             blocklists: self.running.blocklists(),
@@ -204,6 +210,10 @@ pub(super) mod tests {
 
         fn servers(&self) -> Vec<Server> {
             vec![Server { address: "192.0.2.7:25".to_owned(), answers: true, connections: 0 }]
+        }
+
+        fn is_dns_silent(&self) -> bool {
+            true
         }
 
         fn store_trouble(&self) -> Option<String> {

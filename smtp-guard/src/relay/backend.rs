@@ -19,10 +19,11 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use super::connect::{Caller, Channel};
+use super::inquiry::{Called, Naming};
 use super::places::{Place, Room, Who};
 use super::pool::{Failure, Pool};
 use super::{Generation, Shared, dovecot};
-use crate::addr::ClientAddr;
+use crate::addr::{BackendAddr, ClientAddr};
 use crate::clock::Instant;
 use crate::config::{AuthVia, Role};
 use crate::gate::Standing;
@@ -58,6 +59,10 @@ pub(super) struct Backend {
     asking: Option<Asking>,
     /// The client has logged in over a connection: another one would be a stranger's.
     bound: bool,
+    /// What the client is called, where the backend shall hear it.
+    naming: Option<Naming>,
+    /// The server that was connected last.
+    server: Option<BackendAddr>,
 }
 
 enum Link {
@@ -100,6 +105,7 @@ impl Backend {
         ends: Ends,
         client: &Client,
         role: Role,
+        naming: Option<Naming>,
     ) -> Self {
         let known = !generation.snapshot.is_stranger(client, role);
         Self {
@@ -112,7 +118,24 @@ impl Backend {
             rests_until: None,
             asking: None,
             bound: false,
+            naming,
+            server: None,
         }
+    }
+
+    /// The backend takes message data well: the kernel may hold more for it, if there is room.
+    pub(super) fn keeps_up(&mut self) {
+        if let Link::Open(connection) = &mut self.link
+            && !std::mem::replace(&mut connection.channel.looked, true)
+            && let Some(stream) = connection.channel.stream.socket()
+        {
+            connection.channel.queue = self.shared.windows.let_queue_grow(stream);
+        }
+    }
+
+    /// The server that was connected last.
+    pub(super) fn server(&self) -> Option<&BackendAddr> {
+        self.server.as_ref()
     }
 
     /// The client is no stranger any more.
@@ -190,8 +213,16 @@ impl Backend {
 
     fn open(&mut self, first: First, speaker: Arc<Speaker>, fresh: bool) {
         let pool: Arc<Pool> = Arc::clone(&self.generation.pool);
-        let caller = Caller::Client { speaker: Arc::clone(&speaker), ends: self.ends, who: self.who() };
-        let opening = Box::pin(async move { pool.open(caller, fresh).await });
+        let (ends, who, naming) = (self.ends, self.who(), self.naming.clone());
+        let asked = Arc::clone(&speaker);
+        let opening = Box::pin(async move {
+            // Before a place is taken: nobody else waits for it.
+            let called = match naming {
+                Some(naming) => naming.settle().await,
+                None => Called::Unknown,
+            };
+            pool.open(Caller::Client { speaker: asked, ends, who, called }, fresh).await
+        });
         self.link = Link::Opening { opening, first: Some(first), speaker };
     }
 
@@ -224,6 +255,7 @@ impl Backend {
                         return Upstream::Reply(reply);
                     }
                     Ok(channel) => {
+                        self.server.clone_from(&channel.server);
                         let mut connection = Connection::new(channel);
                         let begun = match first.take() {
                             Some(First::Mail(mail)) => {

@@ -15,9 +15,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::inquiry::Called;
 use super::places::{Room, Who};
+use super::socket::{self, Socket};
 use super::spare::Spares;
 use super::stream::Stream;
 use super::tls::{self, TlsError};
@@ -36,9 +39,7 @@ use crate::wire::xclient;
 const GREETING_WAIT: Duration = Duration::from_secs(60);
 /// How long one write may make no progress.
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(180);
-/// Bytes that the kernel may hold for a server that doesn't read, and of its answers; it takes twice as much for its own
-/// records. Together at most 64 KiB a session.
-const SEND_BUFFER: u32 = 20 * 1024;
+/// Bytes that the kernel may hold of a server's answers; it takes twice as much for its own records.
 const RECEIVE_BUFFER: u32 = 8 * 1024;
 /// Addresses of a server's name that are tried.
 const ADDRESSES: usize = 8;
@@ -61,6 +62,7 @@ pub(super) enum Caller {
         speaker: Arc<Speaker>,
         ends: Ends,
         who: Who,
+        called: Called,
     },
 }
 
@@ -81,11 +83,16 @@ pub(super) struct Channel {
     /// A login, or a refusal: it ends with its client.
     pub(super) spoiled: bool,
     /// Who the server takes the client for, where it was told by XCLIENT.
-    announced: Option<(IpAddr, Arc<Speaker>)>,
+    announced: Option<(IpAddr, Arc<Speaker>, Called)>,
     /// Where it may wait for the next client.
     pub(super) home: Option<Arc<Spares>>,
+    /// Whether the send queue was to grow, and the right to a longer one.
+    pub(super) looked: bool,
+    pub(super) queue: Option<OwnedSemaphorePermit>,
     /// Given back after the socket is closed.
     pub(super) room: Option<Room>,
+    /// Which server it is.
+    pub(super) server: Option<BackendAddr>,
 }
 
 /// Why a server can't be used.
@@ -162,7 +169,7 @@ fn is_refusal(reply: &Reply) -> bool {
 /// A socket whose buffers are bounded before the handshake tells the other end of them.
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_send_buffer_size(socket::NEAR as u32 / 2)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     let stream = socket.connect(address).await?;
     // A reply must not wait for more to be sent; failing to set it costs time, nothing else.
@@ -224,7 +231,7 @@ impl Connector {
             }
         }
         let stream = connected?;
-        let mut channel = Channel::new(Stream::clear(stream));
+        let mut channel = Channel::new(Stream::clear(Socket::backend(stream)));
         timeout(GREETING_WAIT, self.greet(&mut channel, server, caller, tls))
             .await
             .map_err(|_| ConnectError::Late)??;
@@ -351,7 +358,10 @@ impl Channel {
             spoiled: false,
             announced: None,
             home: None,
+            looked: false,
+            queue: None,
             room: None,
+            server: None,
         }
     }
 
@@ -387,9 +397,20 @@ impl Channel {
 
     async fn identify(&mut self, caller: &Caller) -> Result<(), ConnectError> {
         let identity = match caller {
-            Caller::Probe => xclient::Identity { client: NOBODY, helo: None, esmtp: true, login: None },
-            Caller::Client { speaker, ends, .. } => xclient::Identity {
+            Caller::Probe => xclient::Identity {
+                client: NOBODY,
+                name: xclient::Name::Unavailable,
+                helo: None,
+                esmtp: true,
+                login: None,
+            },
+            Caller::Client { speaker, ends, called, .. } => xclient::Identity {
                 client: ends.source,
+                name: match called {
+                    Called::Name(name) => xclient::Name::Known(name),
+                    Called::Nothing => xclient::Name::Unavailable,
+                    Called::Unknown => xclient::Name::TemporarilyUnavailable,
+                },
                 helo: Some(speaker.helo.as_str()),
                 esmtp: speaker.esmtp,
                 login: speaker.login.as_deref(),
@@ -405,7 +426,9 @@ impl Channel {
         let answer = self.word().await?;
         self.announced = match caller {
             Caller::Probe => None,
-            Caller::Client { speaker, ends, .. } => Some((ends.source.ip(), Arc::clone(speaker))),
+            Caller::Client { speaker, ends, called, .. } => {
+                Some((ends.source.ip(), Arc::clone(speaker), called.clone()))
+            }
         };
         match answer.code().get() {
             _ if xclient::is_taken(&answer) => Ok(()),
@@ -448,8 +471,8 @@ impl Channel {
     /// Whether the server takes `caller` for the client already.
     fn is_of(&self, caller: &Caller) -> bool {
         match (caller, &self.announced) {
-            (Caller::Client { speaker, ends, .. }, Some((address, before))) => {
-                *address == ends.source.ip() && before == speaker
+            (Caller::Client { speaker, ends, called, .. }, Some((address, before, name))) => {
+                *address == ends.source.ip() && before == speaker && name == called
             }
             _ => false,
         }
@@ -512,7 +535,12 @@ mod tests {
         let connector = Connector::new(Arc::new(config)).unwrap();
         let speaker = Arc::new(Speaker { helo: Helo::new(helo).unwrap(), esmtp: true, login: None });
         let who = Who { source: Ipv6Prefix::default().source(NOBODY.ip()), standing: Standing::Stranger };
-        let caller = Caller::Client { speaker, ends: Ends { source: NOBODY, destination: NOBODY }, who };
+        let caller = Caller::Client {
+            speaker,
+            ends: Ends { source: NOBODY, destination: NOBODY },
+            who,
+            called: Called::Nothing,
+        };
         let addresses = connector.addresses(&server).await.unwrap();
         let found = connector.open(&server, &addresses, &caller).await.map(drop).map_err(|error| error.is_servers());
         assert_eq!(found, expected, "{helo}");
@@ -524,7 +552,7 @@ mod tests {
         let stream = connect(listener.local_addr().unwrap()).await.unwrap();
         let socket = socket2::SockRef::from(&stream);
         let held = socket.send_buffer_size().unwrap() + socket.recv_buffer_size().unwrap();
-        assert!(held <= 64 * 1024, "{held}");
+        assert!(held <= 32 * 1024, "{held}");
     }
 
     #[tokio::test]

@@ -246,6 +246,7 @@ impl Pool {
         let error = match self.connector.open(&server.address, &addresses, caller).await {
             Ok(mut channel) => {
                 channel.room = Some(room);
+                channel.server = Some(server.address.clone());
                 channel.home = spares.cloned();
                 self.metrics.backend_connection(false);
                 return Ok(Some(channel));

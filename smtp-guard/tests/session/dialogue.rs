@@ -224,6 +224,7 @@ impl World {
                 let reason = if what.is_empty() { "message_rate" } else { what };
                 self.step(Input::OverRate(Reason::from_label(reason).unwrap()));
             }
+            "N" => self.session.set_name(what),
             "X" => self.step(Input::ClientGone),
             "K" => self.step(Input::Banned(Reason::Harvest)),
             "G" => self.step(Input::GiveWay),

@@ -33,7 +33,7 @@ pub use defaults::Machine;
 pub use difference::Change;
 pub use files::ConfigFile;
 pub use keys::{
-    Admin, Auth, Backend, Checks, Config, Dns, Edge, Harvest, Limits, Log, Metrics, Recipients, Relay, State,
+    Admin, Auth, Backend, Checks, Config, Dns, Edge, Harvest, Limits, Log, Metrics, Recipients, Relay, Replies, State,
 };
 pub use listen::Listen;
 pub use named::Unusable;

@@ -32,7 +32,7 @@ pub struct Grounds {
     pub length: Duration,
     /// How many came before it without a pause.
     pub repeat: u32,
-    /// At most [`crate::ledger::SAMPLE`] entries.
+    /// At most [`crate::ledger::EVIDENCE`] lines.
     pub evidence: Vec<String>,
 }
 

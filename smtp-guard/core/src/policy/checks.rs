@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::Client;
-use crate::config::{Mode, Role};
+use crate::config::{Identity, Mode, Role};
 use crate::facts::dns::{Failure, Forward, Reverse, SenderDomain};
 use crate::snapshot::Snapshot;
 use crate::wire::address::{Host, ReversePath};
@@ -77,6 +77,12 @@ impl Snapshot {
             forward: checks.ptr_forward.is_on(),
             lists: checks.dnsbl.is_on() && !self.config.dnsbl.is_empty(),
         }
+    }
+
+    /// Whether the name of a client on a port of `role` shall be found out, from the moment it connects: for the backend, or where it is
+    /// looked up anyway.
+    pub fn names_client(&self, client: &Client, role: Role) -> bool {
+        self.config.backend.identity == Identity::Xclient || self.needs(client, role).forward
     }
 
     /// The key of a sender's domain that shall be looked up: not of bounces, of address literals, or of a domain of ours.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smtp_guard_ebpf::reason::Reason;
 
 use crate::addr::ClientAddr;
-use crate::clock::Both;
+use crate::clock::{Both, Instant};
 use crate::config::Role;
 use crate::offence::{Conduct, Digest};
 use crate::policy::Permit;
@@ -121,7 +121,7 @@ impl Upstream {
     pub(super) fn usable(self) -> Result<Reply, Lost> {
         match self {
             Self::Reply(reply) if reply.code().get() == 421 => Err(Lost::Closed),
-            Self::Reply(reply) => Ok(reply.with_enhanced()),
+            Self::Reply(reply) => Ok(reply.with_enhanced().passed_on()),
             Self::Auth(_) => Err(Lost::Protocol),
             Self::Lost(lost) => Err(lost),
         }
@@ -247,6 +247,9 @@ impl About {
     }
 }
 
+/// Recipients of a message that its line in the log names.
+pub const LISTED: usize = 16;
+
 /// The end of a message whose data was taken.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Message {
@@ -254,10 +257,14 @@ pub struct Message {
     pub sender: String,
     /// Recipients that the backend had accepted.
     pub recipients: u32,
+    /// The first of them, at most [`LISTED`].
+    pub listed: Vec<String>,
     /// Decoded bytes, without our header.
     pub size: u64,
     /// The reply at the dot.
-    pub reply: String,
+    pub reply: Reply,
+    /// When the backend took its sender.
+    pub began: Instant,
 }
 
 /// The kind of bytes that the driver may read from the client now.

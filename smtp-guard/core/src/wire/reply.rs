@@ -65,6 +65,8 @@ pub struct Reply {
     enhanced: Option<Enhanced>,
     first: Cow<'static, str>,
     more: Vec<Cow<'static, str>>,
+    /// It is the backend's.
+    passed_on: bool,
 }
 
 impl Reply {
@@ -74,7 +76,7 @@ impl Reply {
     pub fn new(code: u16, enhanced: Option<(u8, u16, u16)>, text: impl Into<Cow<'static, str>>) -> Self {
         let code = Code(if (200..600).contains(&code) { code } else { 451 });
         let enhanced = enhanced.and_then(|(class, subject, detail)| Enhanced::of(code, class, subject, detail));
-        Self { code, enhanced, first: clean(text.into()), more: Vec::new() }
+        Self { code, enhanced, first: clean(text.into()), more: Vec::new(), passed_on: false }
     }
 
     /// The reply with one line more.
@@ -82,6 +84,28 @@ impl Reply {
     pub fn and(mut self, text: impl Into<Cow<'static, str>>) -> Self {
         self.more.push(clean(text.into()));
         self
+    }
+
+    /// The same as the backend's own, which is passed on and not ours to add to.
+    #[must_use]
+    pub fn passed_on(mut self) -> Self {
+        self.passed_on = true;
+        self
+    }
+
+    /// Whether it is ours, and not the backend's.
+    pub fn is_ours(&self) -> bool {
+        !self.passed_on
+    }
+
+    /// Appends `text` to the last line, or as a line of its own where that would become longer than [`MAX_TEXT`].
+    pub fn append(&mut self, text: &str) {
+        let last = self.more.last_mut().unwrap_or(&mut self.first);
+        if last.len() + text.len() <= MAX_TEXT {
+            *last = clean(Cow::Owned(format!("{last}{text}")));
+        } else {
+            self.more.push(clean(Cow::Owned(text.trim_start_matches([' ', ';']).to_owned())));
+        }
     }
 
     /// The code of all its lines.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use smtp_guard_core::facts::dns::{Forward, Reverse, SenderDomain};
 use tokio::time::Instant;
@@ -16,6 +17,9 @@ use super::shares::Party;
 use super::zone::{Judgement, Zone, has_lie};
 use super::{Error, Failure, Flaw};
 use crate::bound::Bound;
+
+/// How often is looked whether the system names other servers.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Finds out what DNS says. Cheap to clone; belongs to the tokio runtime it is first used in.
 #[derive(Clone)]
@@ -37,6 +41,27 @@ impl Resolver {
     /// Asks `servers`, or those of `/etc/resolv.conf` if there are none. Nothing is sent yet.
     pub fn new(servers: &[SocketAddr], meter: Arc<dyn Meter>) -> Result<Self, Error> {
         Ok(Self { asker: Arc::new(Asker::new(servers, meter)?), party: Party::own() })
+    }
+
+    /// Whether the servers are those of the system, which may change.
+    pub fn is_of_system(&self) -> bool {
+        self.asker.is_of_system()
+    }
+
+    /// Looks again and again whether the system names other servers, and asks those from then on. Never ends.
+    pub async fn follow_system(self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let asker = Arc::clone(&self.asker);
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || asker.look_again()).await {
+                tracing::warn!(%error, "the system's DNS servers can't be used; the former ones are asked");
+            }
+        }
+    }
+
+    /// Whether no server answers, as far as is known.
+    pub fn is_silent(&self) -> bool {
+        self.asker.is_silent()
     }
 
     /// The same resolver, asking on behalf of `party`, whose share of places and questions bounds it.
@@ -76,6 +101,34 @@ impl Resolver {
         };
         let forward = if confirm { Some(self.confirm(client, &names, deadline).await) } else { None };
         Ok(Reverse::Names { names: names.to_vec(), forward })
+    }
+
+    /// What `client` is called: one of its names that leads back to it. `None`: there is none.
+    pub async fn name(&self, client: IpAddr, deadline: Instant) -> Result<Option<Box<str>>, Failure> {
+        let client = client.to_canonical();
+        if client.is_loopback() {
+            return Ok(Some("localhost".into()));
+        }
+        let Answer::Names(names) = self.ask(Question::new(Kind::Ptr, names::pointer(client)), deadline).await? else {
+            return Ok(None);
+        };
+        let kind = if client.is_ipv4() { Kind::A } else { Kind::Aaaa };
+        let asked =
+            names.iter().map(|name| async move { (name, self.ask(Question::new(kind, name.clone()), deadline).await) });
+        let mut failed = None;
+        let found = race(asked.collect(), |(name, answer)| match answer {
+            Ok(Answer::Addresses(found)) if found.contains(&client) => Some(name.clone()),
+            Ok(_) => None,
+            Err(failure) => {
+                failed = Some(failure);
+                None
+            }
+        });
+        match (found.await, failed) {
+            (Some(name), _) => Ok(Some(name)),
+            (None, Some(failure)) => Err(failure),
+            (None, None) => Ok(None),
+        }
     }
 
     async fn confirm(&self, client: IpAddr, names: &[Box<str>], deadline: Instant) -> Forward {
