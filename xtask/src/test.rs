@@ -15,7 +15,7 @@ use crate::{deny, fuzz, kernels, object, root, setup, step, structure, systemd, 
 /// Tells the tests to do all there is: a million traces, a hundred kills, all seeds of the trial.
 const LONG: &str = "SMTP_GUARD_LONG";
 /// The binary of the tests of the whole; and how many of them run at once. Many measure something, and print it.
-const WHOLE: (&str, &str) = ("smtp-guard-tests: whole", "3");
+const WHOLE: (&str, &str) = ("smtp-guard-tests: whole", "4");
 /// Of what runs beside them. They have peers that wait for an answer.
 const NICE: &str = "10";
 
