@@ -56,6 +56,8 @@ pub trait Meter: Send + Sync + 'static {
     fn report_dropped(&self);
     /// From the report that crossed the line to the ban in force in both planes.
     fn ban_latency(&self, time: Duration);
+    /// What became of a decision of another guard: `entered`, or why it is ignored.
+    fn foreign(&self, outcome: &'static str);
     /// A bound was reached.
     fn bound_reached(&self, bound: Bound);
 }
@@ -95,6 +97,11 @@ enum Control {
         text: String,
         by: Operator,
         answer: oneshot::Sender<Kept<Imported>>,
+    },
+    Foreign {
+        node: Name,
+        decisions: Vec<Decision>,
+        answer: oneshot::Sender<usize>,
     },
     Delete {
         who: Who,
@@ -180,6 +187,12 @@ impl Feedback {
         by: Operator,
     ) -> Result<Kept<Imported>, ControlError> {
         self.ask(|answer| Control::Import { file, entries, text, by, answer }).await
+    }
+
+    /// Follows `decisions` of the guard `node`, where nothing here is against them; how many those are. Meant for a few thousand
+    /// at once: others wait.
+    pub async fn hear_of(&self, node: Name, decisions: Vec<Decision>) -> Result<usize, ControlError> {
+        self.ask(|answer| Control::Foreign { node, decisions, answer }).await
     }
 
     /// Lifts the ban of `who` and forgets what was held against it.
@@ -306,6 +319,7 @@ fn answer(keeper: &mut Keeper, control: Control) {
             let imported = keeper.import(file, entries, &text, by);
             once_written(keeper, imported, move |kept| drop(answer.send(kept)))
         }
+        Control::Foreign { node, decisions, answer } => answer.send(keeper.hear_of(&node, &decisions)).map_err(drop),
         Control::Delete { who, by, answer } => match keeper.delete(who, by) {
             Ok(Some(lifted)) => once_written(keeper, lifted, move |kept| drop(answer.send(Ok(Some(kept))))),
             Ok(None) => answer.send(Ok(None)).map_err(drop),

@@ -40,6 +40,9 @@ impl Meter for Counted {
     fn deferral(&self, reason: Reason) {
         self.note(format!("deferral {}", reason.label()));
     }
+    fn foreign(&self, outcome: &'static str) {
+        self.note(format!("foreign {outcome}"));
+    }
     fn user_held(&self, reason: Reason) {
         self.note(format!("held {}", reason.label()));
     }
@@ -447,6 +450,28 @@ fn a_hold_ends_and_is_written_anew_when_the_clock_is_set() {
     let mut keeper = world.keeper_of(Arc::new(Fake::default()), Arc::clone(&counters));
     keeper.restore_at(at(30, day_ms));
     assert_eq!(counters.accounts.hold_of(&bob, at(0, 0).instant), None, "the store has forgotten it, too");
+}
+
+#[tokio::test]
+async fn decisions_of_another_guard_are_followed_told_apart_and_kept() {
+    let world = guarded();
+    let (there, _there, _, _) = guarded().start();
+    let hour = Duration::from_secs(3600);
+    for who in ["20.0.2.1", "20.0.3.0/24", "2001:db8::1"] {
+        there.add(who.parse().unwrap(), hour, "by hand".to_owned(), BY).await.unwrap();
+    }
+    let mut heard = there.decisions().await.unwrap();
+    heard.push(Decision { source: "20.0.2.9".to_owned(), ..heard[0].clone() });
+    let (here, task, table, meter) = world.start();
+    here.add("20.0.2.1".parse().unwrap(), hour, "ours".to_owned(), BY).await.unwrap();
+    assert_eq!(here.hear_of(Name::new("mx2"), heard).await.unwrap(), 2);
+    let counted = ["entered", "outlasted", "exempt"].map(|outcome| meter.count(&format!("foreign {outcome}")));
+    assert_eq!((counted, table.len(), table.networks()), ([2, 1, 1], 2, 1));
+    here.close().await;
+    task.await.unwrap();
+    let (here, _task, _, _) = world.start();
+    let by = here.decisions().await.unwrap().iter().map(Decision::by).collect::<BTreeSet<_>>();
+    assert_eq!(by, BTreeSet::from(["node mx2".to_owned(), "operator".to_owned()]));
 }
 
 /// The disk has no room for a while: what was decided meanwhile is saved once it has, as it is then.

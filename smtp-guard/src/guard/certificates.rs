@@ -50,11 +50,12 @@ pub(super) async fn wait_for(missing: Missing, guard: Arc<Guard>) {
         let tls = missing.tls.clone();
         let read = tokio::task::spawn_blocking(move || relay::try_load(&tls, crate::clock::wall())).await;
         match read {
-            Ok(Ok(_)) => match guard.reload(false).await {
-                Ok(_) => return tracing::info!("the certificate can be used: TLS is offered now"),
-                // It stands in the log.
-                Err(_) => {}
-            },
+            // Where it is refused the log says so.
+            Ok(Ok(_)) => {
+                if guard.reload(false).await.is_ok() {
+                    return tracing::info!("the certificate can be used: TLS is offered now");
+                }
+            }
             Ok(Err(error)) if told.elapsed() >= REMIND => {
                 told = Instant::now();
                 tracing::error!(%error, "still WITHOUT TLS: the certificate can't be used");

@@ -123,6 +123,16 @@ impl Backend {
         }
     }
 
+    /// The backend takes message data well: the kernel may hold more for it, if there is room.
+    pub(super) fn keeps_up(&mut self) {
+        if let Link::Open(connection) = &mut self.link
+            && !std::mem::replace(&mut connection.channel.looked, true)
+            && let Some(stream) = connection.channel.stream.socket()
+        {
+            connection.channel.queue = self.shared.windows.let_queue_grow(stream);
+        }
+    }
+
     /// The server that was connected last.
     pub(super) fn server(&self) -> Option<&BackendAddr> {
         self.server.as_ref()

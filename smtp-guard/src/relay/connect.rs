@@ -15,10 +15,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::inquiry::Called;
 use super::places::{Room, Who};
+use super::socket::{self, Socket};
 use super::spare::Spares;
 use super::stream::Stream;
 use super::tls::{self, TlsError};
@@ -37,9 +39,7 @@ use crate::wire::xclient;
 const GREETING_WAIT: Duration = Duration::from_secs(60);
 /// How long one write may make no progress.
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(180);
-/// Bytes that the kernel may hold for a server that doesn't read, and of its answers; it takes twice as much for its own
-/// records. Together at most 64 KiB a session.
-const SEND_BUFFER: u32 = 20 * 1024;
+/// Bytes that the kernel may hold of a server's answers; it takes twice as much for its own records.
 const RECEIVE_BUFFER: u32 = 8 * 1024;
 /// Addresses of a server's name that are tried.
 const ADDRESSES: usize = 8;
@@ -86,6 +86,9 @@ pub(super) struct Channel {
     announced: Option<(IpAddr, Arc<Speaker>, Called)>,
     /// Where it may wait for the next client.
     pub(super) home: Option<Arc<Spares>>,
+    /// Whether the send queue was to grow, and the right to a longer one.
+    pub(super) looked: bool,
+    pub(super) queue: Option<OwnedSemaphorePermit>,
     /// Given back after the socket is closed.
     pub(super) room: Option<Room>,
     /// Which server it is.
@@ -166,7 +169,7 @@ fn is_refusal(reply: &Reply) -> bool {
 /// A socket whose buffers are bounded before the handshake tells the other end of them.
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_send_buffer_size(socket::NEAR as u32 / 2)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     let stream = socket.connect(address).await?;
     // A reply must not wait for more to be sent; failing to set it costs time, nothing else.
@@ -228,7 +231,7 @@ impl Connector {
             }
         }
         let stream = connected?;
-        let mut channel = Channel::new(Stream::clear(stream));
+        let mut channel = Channel::new(Stream::clear(Socket::backend(stream)));
         timeout(GREETING_WAIT, self.greet(&mut channel, server, caller, tls))
             .await
             .map_err(|_| ConnectError::Late)??;
@@ -355,6 +358,8 @@ impl Channel {
             spoiled: false,
             announced: None,
             home: None,
+            looked: false,
+            queue: None,
             room: None,
             server: None,
         }
@@ -547,7 +552,7 @@ mod tests {
         let stream = connect(listener.local_addr().unwrap()).await.unwrap();
         let socket = socket2::SockRef::from(&stream);
         let held = socket.send_buffer_size().unwrap() + socket.recv_buffer_size().unwrap();
-        assert!(held <= 64 * 1024, "{held}");
+        assert!(held <= 32 * 1024, "{held}");
     }
 
     #[tokio::test]

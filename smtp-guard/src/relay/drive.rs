@@ -22,6 +22,7 @@ use super::events::{Subject, Sum};
 use super::farewell::{self, FAREWELL};
 use super::generation::Kept;
 use super::inquiry::{Inquiry, Naming};
+use super::socket::Socket;
 use super::sources::{Seat, Wake};
 use super::stream::Stream;
 use super::users::{self, Login};
@@ -70,10 +71,11 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
     let addr = ClientAddr::new(ends.source);
     let (id, began) = (shared.next_id(), crate::clock::now());
     tracing::debug!(session = id, client = %addr.ip(), port = addr.port(), listener = %ends.destination, "session began");
+    let socket = Socket::client(stream);
     let (stream, secured) = match role {
-        Role::Mx | Role::Submission => (Stream::clear(stream), None),
+        Role::Mx | Role::Submission => (Stream::clear(socket), None),
         Role::Submissions => {
-            match handshake(&shared, &generation, &mut seat, addr, stream, LineDecoder::new(), &BytesMut::new()).await {
+            match handshake(&shared, &generation, &mut seat, addr, socket, LineDecoder::new(), &BytesMut::new()).await {
                 Ok((stream, secured)) => (stream, Some(secured)),
                 Err(error) => {
                     let subject = Subject::at_the_door(&id, addr, ends.destination).inside();
@@ -145,7 +147,7 @@ async fn handshake(
     generation: &Generation,
     seat: &mut Seat,
     addr: ClientAddr,
-    stream: TcpStream,
+    socket: Socket,
     lines: LineDecoder,
     unread: &BytesMut,
 ) -> io::Result<(Stream, Secured)> {
@@ -161,7 +163,7 @@ async fn handshake(
             shared.metrics.bound_reached(Bound::Handshakes);
             return Err(io::ErrorKind::ResourceBusy.into());
         };
-        tls.accept(stream, proof).await
+        tls.accept(socket, proof).await
     };
     tokio::select! {
         biased;
@@ -493,6 +495,9 @@ impl Driver {
             if let Some(bound) = bound {
                 self.shared.metrics.bound_reached(bound);
             }
+            if self.window.is_proved() {
+                self.backend.keeps_up();
+            }
         } else if !self.backend.is_live() {
             self.window.close(self.stream.socket());
         }
@@ -507,10 +512,10 @@ impl Driver {
     async fn secure(&mut self, seat: &mut Seat) -> bool {
         self.upgrade = false;
         let lines = std::mem::take(&mut self.intake.lines);
-        let Some(stream) = self.stream.take_clear() else {
+        let Some(socket) = self.stream.take_clear() else {
             return false;
         };
-        match handshake(&self.shared, &self.generation, seat, self.addr, stream, lines, &self.intake.unread).await {
+        match handshake(&self.shared, &self.generation, seat, self.addr, socket, lines, &self.intake.unread).await {
             Ok((stream, secured)) => {
                 self.stream = stream;
                 self.step(Input::Secured(secured));

@@ -50,6 +50,7 @@ mod pool;
 mod recipients;
 mod rehearse;
 mod slots;
+mod socket;
 mod sources;
 mod spare;
 mod stream;

@@ -13,12 +13,12 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ResolvesServerCert;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::Stop;
 use super::certificate::{self, Certificates};
+use super::socket::Socket;
 use super::stream::Stream;
 use crate::clock::WallTime;
 use crate::config::{Backend, BackendTls, Tls};
@@ -89,9 +89,9 @@ impl Server {
     }
 
     /// The handshake with a client, within [`HANDSHAKE_WAIT`]. `_proof`: what came in clear text is used up.
-    pub(super) async fn accept(&self, stream: TcpStream, _proof: NothingUnread) -> io::Result<(Stream, Secured)> {
+    pub(super) async fn accept(&self, socket: Socket, _proof: NothingUnread) -> io::Result<(Stream, Secured)> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
-        let accepting = acceptor.accept_with(stream, |connection| connection.set_buffer_limit(Some(BUFFER)));
+        let accepting = acceptor.accept_with(socket, |connection| connection.set_buffer_limit(Some(BUFFER)));
         let stream = timeout(HANDSHAKE_WAIT, accepting).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let connection = stream.get_ref().1;
         let secured = Secured {
@@ -236,17 +236,17 @@ impl Client {
     /// `name`: what the server is called in the configuration, if by a name.
     pub(super) async fn connect(
         &self,
-        stream: TcpStream,
+        socket: Socket,
         name: Option<&str>,
         _proof: NothingUnread,
     ) -> io::Result<Stream> {
         let called = name.and_then(|name| ServerName::try_from(name.to_owned()).ok());
         let name = match self.name.clone().or(called) {
             Some(name) => name,
-            None => ServerName::IpAddress(stream.peer_addr()?.ip().to_canonical().into()),
+            None => ServerName::IpAddress(socket.get().peer_addr()?.ip().to_canonical().into()),
         };
         let connecting =
-            self.connector.connect_with(name, stream, |connection| connection.set_buffer_limit(Some(BUFFER)));
+            self.connector.connect_with(name, socket, |connection| connection.set_buffer_limit(Some(BUFFER)));
         let stream = timeout(HANDSHAKE_WAIT, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
         Ok(Stream::tls(TlsStream::Client(stream)))
     }

@@ -71,6 +71,7 @@ fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::pat
 struct Nobody;
 
 impl Meter for Nobody {
+    fn foreign(&self, _: &'static str) {}
     fn offence(&self, _: &'static str) {}
     fn ban(&self, _: Reason) {}
     fn deferral(&self, _: Reason) {}

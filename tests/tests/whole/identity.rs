@@ -3,7 +3,7 @@
 
 use smtp_guard_tests::postfix::header;
 use smtp_guard_tests::talk::Talk;
-use smtp_guard_tests::{Guard, Host, Postfix, Run, World, guard::netkit, run, wait_for};
+use smtp_guard_tests::{Guard, Host, Postfix, Run, World, guard::netkit, run, two_at_a_time, wait_for};
 
 const TRUSTS_XCLIENT: &str = "smtpd_authorized_xclient_hosts = 10.77.3.1\n";
 const TAKES_PROXY: &str = "smtpd_upstream_proxy_protocol = haproxy\n";
@@ -47,13 +47,16 @@ fn check(identity: &str, postfix: &str, expected: Result<(), &str>) {
 #[test]
 #[ignore = "needs root and BPF"]
 fn postfix_learns_who_the_client_is_or_gets_no_mail() {
-    check("xclient", TRUSTS_XCLIENT, Ok(()));
-    check("proxy-v1", TAKES_PROXY, Ok(()));
-    check("proxy-v2", TAKES_PROXY, Ok(()));
-    check("xclient", "", Err("smtpd_authorized_xclient_hosts"));
-    // A PROXY header is no SMTP to a server that doesn't know of it.
-    check("proxy-v1", "", Err("smtpd_upstream_proxy_protocol"));
-    check("proxy-v2", "", Err("smtpd_upstream_proxy_protocol"));
+    let table = [
+        ("xclient", TRUSTS_XCLIENT, Ok(())),
+        ("proxy-v1", TAKES_PROXY, Ok(())),
+        ("proxy-v2", TAKES_PROXY, Ok(())),
+        ("xclient", "", Err("smtpd_authorized_xclient_hosts")),
+        // A PROXY header is no SMTP to a server that doesn't know of it.
+        ("proxy-v1", "", Err("smtpd_upstream_proxy_protocol")),
+        ("proxy-v2", "", Err("smtpd_upstream_proxy_protocol")),
+    ];
+    two_at_a_time(&table, |(identity, postfix, expected)| check(identity, postfix, *expected));
 }
 
 /// A guard whose port 24 is for the balancer, which is the client's host; port 25 is for everybody.

@@ -6,11 +6,13 @@
 
 mod admission;
 mod effect;
+mod foreign;
 mod message;
 mod report;
 
 pub use admission::{Arrival, Door, Standing, admit};
 pub use effect::{Deferred, Effect, Grounds, Lifted};
+pub use foreign::{Ignored, foreign};
 pub use message::{handshake, message, source_message};
 pub use report::{Known, clear, known, pardon, report, settle};
 

@@ -15,7 +15,7 @@ use crate::clock::Instant;
 use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Name, Operator, Origin};
 use crate::edge::bans::NETWORKS;
 use crate::events::What;
-use crate::gate::{Effect, Grounds, Lifted};
+use crate::gate::{self, Effect, Grounds, Ignored, Lifted};
 use crate::key::{Key, Who};
 use crate::observe::log::{self, printable};
 use crate::rates::accounts::{AccountView, Hold, User};
@@ -142,6 +142,45 @@ impl Keeper {
         );
         self.meter.tell(What::Imported { added, refused, text });
         done
+    }
+
+    /// Follows `decisions` of the guard `node`, as far as the gate lets them in and there is room; how many those are.
+    pub(in crate::feedback) fn hear_of(&mut self, node: &Name, decisions: &[Decision]) -> usize {
+        let (protected, mut entered) = (self.protected(), 0);
+        for decision in decisions {
+            let both = crate::clock::both();
+            let held = |key| self.decisions.get(&key);
+            let effect = gate::foreign(&self.snapshot, &protected, node, decision, &both, held);
+            match effect.and_then(|effect| self.has_room(&effect).then_some(effect).ok_or(Ignored::Full)) {
+                Ok(effect) => {
+                    self.perform(vec![effect], Cause::State);
+                    self.meter.foreign("entered");
+                    entered += 1;
+                }
+                Err(why) => self.meter.foreign(why.label()),
+            }
+        }
+        tracing::info!(
+            node = node.as_str(),
+            entered,
+            ignored = decisions.len() - entered,
+            "decisions of another guard"
+        );
+        entered
+    }
+
+    /// Whether a ban can come in force without pushing out another.
+    fn has_room(&self, effect: &Effect) -> bool {
+        let Effect::Ban { key, .. } = effect else { return true };
+        let is_there = self.decisions.contains_key(key);
+        let (room, bound) = match key {
+            Key::Source(_) => (is_there || self.table.len() < self.most_sources(), Bound::Bans),
+            Key::Network(_) => (self.has_room_for_networks(*key, 0), Bound::Networks),
+        };
+        if !room {
+            self.meter.bound_reached(bound);
+        }
+        room
     }
 
     pub(in crate::feedback) fn delete(&mut self, who: Who, by: Operator) -> Result<Option<Decision>, ControlError> {
