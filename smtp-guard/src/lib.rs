@@ -18,6 +18,8 @@ pub mod observe;
 pub mod relay;
 pub mod stamp;
 pub mod store;
+#[cfg(test)]
+mod written;
 
 pub use smtp_guard_core::{
     addr, decision, gate, key, ledger, marks, offence, policy, printable, rates, session, snapshot, wire,

@@ -177,7 +177,7 @@ impl Guard {
         }
         parts.blocklists.apply(&self.shared).await;
         let mut seen = self.seen();
-        seen.listeners = parts.doors.addresses().iter().map(ToString::to_string).collect();
+        seen.listeners = parts.doors.accepted();
         seen.warnings.clone_from(&warnings);
         seen.since = crate::clock::wall();
         // It could not have been built without them.
