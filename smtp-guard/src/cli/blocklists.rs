@@ -1,8 +1,8 @@
 //! Block lists where no guard runs: what `check` says of them, and what `edge load` fills the kernel with.
 
+use std::io;
 use std::sync::Arc;
 
-use anyhow::bail;
 use serde::Serialize;
 
 use super::output;
@@ -12,22 +12,16 @@ use crate::edge::{KernelPlane, Loaded};
 use crate::observe::log::printable;
 use crate::relay::{self, Filled};
 
-/// Reads all lists and says what they hold; a list that can't be used is an error.
-pub(super) fn check(config: &Config) -> anyhow::Result<()> {
-    let mut failed = 0;
+/// Reads all lists and says what they hold; the errors of those that can't be used.
+pub(super) fn check(config: &Config) -> io::Result<Vec<String>> {
+    let mut errors = Vec::new();
     for (list, result) in config.blocklist.iter().zip(read(config)) {
         match result {
             Ok(read) => output::line(&described(&list.name, &read))?,
-            Err(error) => {
-                failed += 1;
-                eprintln!("error: block list {}: {error}", list.name);
-            }
+            Err(error) => errors.push(format!("block list {}: {error}", list.name)),
         }
     }
-    if failed > 0 {
-        bail!("{failed} of {} block lists can't be used", config.blocklist.len());
-    }
-    Ok(())
+    Ok(errors)
 }
 
 fn read(config: &Config) -> impl Iterator<Item = Result<List, ListError>> {

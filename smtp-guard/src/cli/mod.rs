@@ -5,6 +5,7 @@ pub mod admin_client;
 mod args;
 mod attempt;
 mod blocklists;
+mod check;
 mod desk;
 mod edge;
 mod events;
@@ -30,11 +31,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::config::{self, Config, ConfigError, DEFAULT_PATH};
-use crate::descriptors::Budget;
-use crate::facts::recipients;
 use crate::observe::admin::Add;
 use crate::observe::attempt::{Attempt, Candidate};
-use crate::relay;
 
 /// `EX_CONFIG` of sysexits.h.
 const BAD_CONFIGURATION: u8 = 78;
@@ -116,22 +114,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             }
             Ok(run::run(config, file.map(Path::to_owned))?)
         }
-        Command::Check => {
-            let path = file.unwrap_or(Path::new(DEFAULT_PATH));
-            let config = config::load(path)?;
-            // What the file names must be there as well: better said now than at the next start.
-            if let Some(tls) = &config.tls {
-                let warnings = relay::try_load(tls, crate::clock::wall()).map_err(anyhow::Error::from)?;
-                warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-            }
-            config.recipients.known.as_deref().map(recipients::load).transpose().map_err(anyhow::Error::from)?;
-            blocklists::check(&config)?;
-            let objections = crate::edge::objections(&config).into_iter().map(|objection| objection.to_string());
-            for warning in config.warnings().into_iter().chain(Budget::of(&config).warning()).chain(objections) {
-                eprintln!("warning: {warning}");
-            }
-            Ok(output::line(&format!("{}: the configuration is valid", path.display()))?)
-        }
+        Command::Check => check::check(file.unwrap_or(Path::new(DEFAULT_PATH))),
         Command::Config { command: ConfigCommand::Show { defaults, json } } => {
             let config = if defaults { Config::defaults(&config::machine()) } else { config::find(file)?.0 };
             let text = if json.json {

@@ -153,6 +153,13 @@ pub(super) fn status(status: &Status) -> String {
     }));
     let wordings = status.recipients.unknown_wordings.iter();
     rows.extend(wordings.map(|(server, words)| [format!("unknown at {server}"), printable(words.as_bytes())]));
+    rows.extend(status.recipients.trouble.iter().map(|trouble| {
+        let trouble = printable(trouble.as_bytes());
+        [
+            "recipient table".to_owned(),
+            format!("the changed file is not used: {trouble}; `smtp-guard check` looks at it"),
+        ]
+    }));
     rows.extend(status.store_trouble.iter().map(|trouble| ["store".to_owned(), format!("not written: {trouble}")]));
     rows.extend(status.bounds.iter().map(bound));
     rows.extend(status.warnings.iter().map(|warning| ["warning".to_owned(), warning.clone()]));

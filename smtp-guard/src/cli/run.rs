@@ -38,7 +38,7 @@ pub fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
         };
         let first = with_sink(config);
         let source = Box::new(move || config::find(file.as_deref()).map(|(config, _)| with_sink(config)));
-        guard::serve(first, source, (logging.control(), logging.lost()), hangup, stop, Desk).await
+        guard::serve(first, source, (logging.control(), logging.lost()), hangup, stop, Desk::new).await
     });
     // A thread that waits for a file system which doesn't answer is not waited for.
     runtime.shutdown_timeout(STUCK);

@@ -35,7 +35,12 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
                 .into(),
             connections: 12,
             certificates: Vec::new(),
-            recipients: Recipients { known: None, catch_all: Vec::new(), unknown_wordings: Default::default() },
+            recipients: Recipients {
+                known: None,
+                catch_all: Vec::new(),
+                unknown_wordings: Default::default(),
+                trouble: None,
+            },
             messages: Messages { accepted: 1000 + 3 * seconds, rejected: 20, deferred: 7, ambiguous: 0 },
             blocklists: Vec::new(),
             bans_active: 3,
