@@ -57,7 +57,7 @@ impl Running for One {
     }
 
     fn recipients(&self) -> Recipients {
-        Recipients { known: None, catch_all: Vec::new(), unknown_wordings: BTreeMap::new() }
+        Recipients { known: None, catch_all: Vec::new(), unknown_wordings: BTreeMap::new(), trouble: None }
     }
 
     fn store_trouble(&self) -> Option<String> {

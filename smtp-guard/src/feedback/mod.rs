@@ -82,14 +82,46 @@ type Done = (AccountView, oneshot::Receiver<()>);
 enum Control {
     Decisions(oneshot::Sender<Vec<Decision>>),
     Latest(oneshot::Sender<Vec<Decision>>),
-    Add { who: Who, length: Duration, text: String, answer: oneshot::Sender<Result<Kept<Decision>, ControlError>> },
-    Import { file: Name, entries: Vec<Entry>, text: String, answer: oneshot::Sender<Kept<Imported>> },
-    Delete { who: Who, answer: oneshot::Sender<Result<Option<Kept<Decision>>, ControlError>> },
-    DeleteAll(oneshot::Sender<Kept<usize>>),
-    Explain { ip: IpAddr, answer: oneshot::Sender<Explanation> },
-    Hold { user: User, length: Option<Duration>, text: String, answer: oneshot::Sender<Result<Done, ControlError>> },
-    Release { user: User, answer: oneshot::Sender<Option<Done>> },
-    Apply { snapshot: Arc<Snapshot>, answer: oneshot::Sender<()> },
+    Add {
+        who: Who,
+        length: Duration,
+        text: String,
+        by: Option<u32>,
+        answer: oneshot::Sender<Result<Kept<Decision>, ControlError>>,
+    },
+    Import {
+        file: Name,
+        entries: Vec<Entry>,
+        text: String,
+        answer: oneshot::Sender<Kept<Imported>>,
+    },
+    Delete {
+        who: Who,
+        by: Option<u32>,
+        answer: oneshot::Sender<Result<Option<Kept<Decision>>, ControlError>>,
+    },
+    DeleteAll {
+        by: Option<u32>,
+        answer: oneshot::Sender<Kept<usize>>,
+    },
+    Explain {
+        ip: IpAddr,
+        answer: oneshot::Sender<Explanation>,
+    },
+    Hold {
+        user: User,
+        length: Option<Duration>,
+        text: String,
+        answer: oneshot::Sender<Result<Done, ControlError>>,
+    },
+    Release {
+        user: User,
+        answer: oneshot::Sender<Option<Done>>,
+    },
+    Apply {
+        snapshot: Arc<Snapshot>,
+        answer: oneshot::Sender<()>,
+    },
     Close,
 }
 
@@ -123,9 +155,15 @@ impl Feedback {
     }
 
     /// Bans `who` for `length`, in place of a ban that it has. The answer comes once the decision is on disk, or after
-    /// [`DISK`].
-    pub async fn add(&self, who: Who, length: Duration, text: String) -> Result<Kept<Decision>, ControlError> {
-        self.ask(|answer| Control::Add { who, length, text, answer }).await?
+    /// [`DISK`]. `by`: the operator's user id, where that is known.
+    pub async fn add(
+        &self,
+        who: Who,
+        length: Duration,
+        text: String,
+        by: Option<u32>,
+    ) -> Result<Kept<Decision>, ControlError> {
+        self.ask(|answer| Control::Add { who, length, text, by, answer }).await?
     }
 
     /// Bans all that `entries` of `file` are about, `text` saying why where they don't. Meant for a few thousand at once: others
@@ -135,13 +173,13 @@ impl Feedback {
     }
 
     /// Lifts the ban of `who` and forgets what was held against it.
-    pub async fn delete(&self, who: Who) -> Result<Option<Kept<Decision>>, ControlError> {
-        self.ask(|answer| Control::Delete { who, answer }).await?
+    pub async fn delete(&self, who: Who, by: Option<u32>) -> Result<Option<Kept<Decision>>, ControlError> {
+        self.ask(|answer| Control::Delete { who, by, answer }).await?
     }
 
     /// Lifts all bans; how many there were.
-    pub async fn delete_all(&self) -> Result<Kept<usize>, ControlError> {
-        self.ask(Control::DeleteAll).await
+    pub async fn delete_all(&self, by: Option<u32>) -> Result<Kept<usize>, ControlError> {
+        self.ask(|answer| Control::DeleteAll { by, answer }).await
     }
 
     /// All that is known of `ip`.
@@ -239,7 +277,7 @@ fn answer(keeper: &mut Keeper, control: Control) {
     let _ = match control {
         Control::Decisions(answer) => answer.send(keeper.decisions()).map_err(drop),
         Control::Latest(answer) => answer.send(keeper.latest()).map_err(drop),
-        Control::Add { who, length, text, answer } => match keeper.add(who, length, text) {
+        Control::Add { who, length, text, by, answer } => match keeper.add(who, length, text, by) {
             Ok(decision) => once_written(keeper, decision, move |kept| drop(answer.send(Ok(kept)))),
             Err(error) => answer.send(Err(error)).map_err(drop),
         },
@@ -247,13 +285,13 @@ fn answer(keeper: &mut Keeper, control: Control) {
             let imported = keeper.import(file, entries, &text);
             once_written(keeper, imported, move |kept| drop(answer.send(kept)))
         }
-        Control::Delete { who, answer } => match keeper.delete(who) {
+        Control::Delete { who, by, answer } => match keeper.delete(who, by) {
             Ok(Some(lifted)) => once_written(keeper, lifted, move |kept| drop(answer.send(Ok(Some(kept))))),
             Ok(None) => answer.send(Ok(None)).map_err(drop),
             Err(error) => answer.send(Err(error)).map_err(drop),
         },
-        Control::DeleteAll(answer) => {
-            let lifted = keeper.delete_all();
+        Control::DeleteAll { by, answer } => {
+            let lifted = keeper.delete_all(by);
             once_written(keeper, lifted, move |kept| drop(answer.send(kept)))
         }
         Control::Explain { ip, answer } => answer.send(keeper.explain(ip)).map_err(drop),

@@ -70,7 +70,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut config = Config::builtin();
-        config.exempt = ["192.0.2.9/32".parse().unwrap()].into_iter().collect();
+        config.exempt = ["20.0.2.9/32".parse().unwrap()].into_iter().collect();
         Self { disk: Disk::default(), config: Arc::new(config) }
     }
 
@@ -124,27 +124,27 @@ async fn settled(feedback: &Feedback, meter: &Counted, reports: usize) {
 async fn a_harvest_is_banned_explained_lifted_and_survives_a_restart() {
     let world = World::new();
     let (feedback, task, table, meter) = world.start();
-    harvest(&feedback, "192.0.2.1");
+    harvest(&feedback, "20.0.2.1");
     harvest(&feedback, "2001:db8::1");
-    harvest(&feedback, "192.0.2.9");
+    harvest(&feedback, "20.0.2.9");
     settled(&feedback, &meter, 30).await;
     let decisions = feedback.decisions().await.unwrap();
     let sources: BTreeSet<_> = decisions.iter().map(|decision| decision.source.as_str()).collect();
-    assert_eq!(sources, BTreeSet::from(["192.0.2.1", "2001:db8::/64"]), "the exempt one is not banned");
+    assert_eq!(sources, BTreeSet::from(["20.0.2.1", "2001:db8::/64"]), "the exempt one is not banned");
     assert_eq!((meter.count("ban harvest"), meter.count("latency")), (2, 2));
     let explained = feedback.explain("2001:db8::2".parse().unwrap()).await.unwrap();
     let decision = explained.decision.unwrap();
     assert_eq!((decision.reason.as_str(), decision.repeat), ("harvest", 0));
     assert!(decision.evidence[0].contains("10 distinct unknown recipients of 10"), "{decision:?}");
-    assert!(feedback.delete("2001:db8::3".parse().unwrap()).await.unwrap().is_some());
+    assert!(feedback.delete("2001:db8::3".parse().unwrap(), None).await.unwrap().is_some());
     assert_eq!(table.len(), 1);
     drop(feedback);
     task.await.unwrap();
 
     let (feedback, _task, table, _) = world.start();
     assert_eq!(table.len(), 1, "in force before anything else");
-    assert_eq!(feedback.decisions().await.unwrap()[0].source, "192.0.2.1");
-    assert_eq!(feedback.delete_all().await.unwrap(), Kept { what: 1, saved: true });
+    assert_eq!(feedback.decisions().await.unwrap()[0].source, "20.0.2.1");
+    assert_eq!(feedback.delete_all(None).await.unwrap(), Kept { what: 1, saved: true });
     assert!(table.is_empty());
 }
 
@@ -153,14 +153,14 @@ async fn the_operator_bans_all_but_the_exempt() {
     let world = World::new();
     let (feedback, _task, table, _) = world.start();
     let hour = Duration::from_secs(3600);
-    let exempt = feedback.add("192.0.2.9".parse().unwrap(), hour, String::new()).await;
+    let exempt = feedback.add("20.0.2.9".parse().unwrap(), hour, String::new(), None).await;
     assert!(matches!(exempt, Err(ControlError::Exempt { .. })));
     let Kept { what: decision, saved } =
-        feedback.add("192.0.2.1".parse().unwrap(), hour, "by hand".to_owned()).await.unwrap();
+        feedback.add("20.0.2.1".parse().unwrap(), hour, "by hand".to_owned(), None).await.unwrap();
     assert!(saved);
     assert_eq!((decision.origin.as_str(), decision.until.as_ms() - decision.made.as_ms()), ("operator", 3_600_000));
     assert_eq!(table.len(), 1);
-    assert!(feedback.delete("192.0.2.2".parse().unwrap()).await.unwrap().is_none());
+    assert!(feedback.delete("20.0.2.2".parse().unwrap(), None).await.unwrap().is_none());
 }
 
 /// A world with everything that a network must not touch. (The addresses of documentation may be this host's.)
@@ -187,11 +187,13 @@ async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
         ("20.0.100.0/24", "20.0.100.25/32 is in use here (backend.servers)"),
         ("20.0.113.0/29", "20.0.113.7/32 is in use here (listen.proxy_protocol)"),
         ("127.0.0.0/8", "127.0.0.1/32 is in use here"),
+        ("127.0.0.1", "127.0.0.1/32 is in use here (this host, or its gateway): give the networks beside"),
+        ("20.0.100.25", "20.0.100.25/32 is in use here (backend.servers)"),
         ("224.0.0.0/8", "224.0.0.0/4 is no address of the Internet (multicast)"),
         ("10.0.0.0/7", "10.0.0.0/7 is wider than /8"),
         ("2001:db8::/80", "a part of one source"),
     ] {
-        let error = feedback.add(net.parse().unwrap(), hour, String::new()).await.unwrap_err().to_string();
+        let error = feedback.add(net.parse().unwrap(), hour, String::new(), None).await.unwrap_err().to_string();
         assert!(error.contains(objection), "{net}: {error}");
     }
     for (net, shown) in [
@@ -200,7 +202,7 @@ async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
         ("2001:db8::/32", "2001:db8::/32"),
         ("2001:db9::/64", "2001:db9::/64"),
     ] {
-        let made = feedback.add(net.parse().unwrap(), hour, "by hand".to_owned()).await.unwrap();
+        let made = feedback.add(net.parse().unwrap(), hour, "by hand".to_owned(), None).await.unwrap();
         assert_eq!((made.what.source.as_str(), made.saved), (shown, true));
     }
     assert_eq!((table.networks(), table.len()), (3, 1), "a /64 is a source");
@@ -209,13 +211,13 @@ async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
     assert_eq!(by(explained("20.0.2.200").await.unwrap()), ["20.0.2.192/26", "20.0.2.128/25"]);
     assert_eq!(by(explained("20.0.2.1").await.unwrap()), [""; 0]);
     assert_eq!(by(explained("2001:db8:5::1").await.unwrap()), ["2001:db8::/32"]);
-    let within = feedback.delete("20.0.2.200".parse().unwrap()).await.unwrap_err().to_string();
+    let within = feedback.delete("20.0.2.200".parse().unwrap(), None).await.unwrap_err().to_string();
     assert_eq!(
         within,
         "20.0.2.200 is blocked as a part of 20.0.2.192/26; to lift that: smtp-guard decisions delete 20.0.2.192/26"
     );
-    assert!(feedback.delete("20.0.2.0/24".parse().unwrap()).await.unwrap().is_none());
-    let lifted = feedback.delete("20.0.2.192/26".parse().unwrap()).await.unwrap().unwrap();
+    assert!(feedback.delete("20.0.2.0/24".parse().unwrap(), None).await.unwrap().is_none());
+    let lifted = feedback.delete("20.0.2.192/26".parse().unwrap(), None).await.unwrap().unwrap();
     assert_eq!((lifted.what.source.as_str(), lifted.saved), ("20.0.2.192/26", true));
     drop(feedback);
     task.await.unwrap();
@@ -224,7 +226,7 @@ async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
     assert_eq!((table.networks(), table.len()), (2, 1), "in force before anything else");
     let source = Ipv6Prefix::default().source("20.0.2.200".parse().unwrap());
     assert_eq!(table.banned(source, crate::clock::now()).unwrap().0, Reason::Operator);
-    assert_eq!(feedback.delete_all().await.unwrap(), Kept { what: 3, saved: true });
+    assert_eq!(feedback.delete_all(None).await.unwrap(), Kept { what: 3, saved: true });
     assert_eq!((table.networks(), table.len()), (0, 0));
 }
 
@@ -236,7 +238,7 @@ async fn many_come_in_at_once_and_none_pushes_out_or_shortens_another() {
     world.config = Arc::new(config);
     let (feedback, _task, table, meter) = world.start();
     let entry = |who: &str, seconds| Entry { who: who.parse().unwrap(), seconds, text: None };
-    feedback.add("20.0.2.1".parse().unwrap(), Duration::from_secs(7200), "first".to_owned()).await.unwrap();
+    feedback.add("20.0.2.1".parse().unwrap(), Duration::from_secs(7200), "first".to_owned(), None).await.unwrap();
     let entries = vec![
         // The operator's own word stands, however long this one would last.
         entry("20.0.2.1", None),
@@ -280,7 +282,7 @@ async fn what_was_under_way_when_the_ban_fell_does_not_double_the_next_one() {
     config.harvest.ban = Duration::from_millis(1);
     world.config = Arc::new(config);
     let (feedback, _task, table, meter) = world.start();
-    let client = ClientAddr::new(("192.0.2.1".parse::<IpAddr>().unwrap(), 4000).into());
+    let client = ClientAddr::new(("20.0.2.1".parse::<IpAddr>().unwrap(), 4000).into());
     let trapped = || {
         let conduct = Conduct::Trap { recipient: "trap@example.org".into(), sender: Digest::of("") };
         feedback.report(Report { client, at: crate::clock::now(), conduct });
@@ -318,10 +320,10 @@ async fn a_loaded_plane_gets_the_bans_in_force_and_its_own_are_taken_over_but_no
         keeper.restore();
         if !loaded_first {
             let ban = |keeper: &mut Keeper, ip: &str, length| {
-                keeper.add(ip.parse().unwrap(), length, String::new()).unwrap();
+                keeper.add(ip.parse().unwrap(), length, String::new(), None).unwrap();
             };
-            ban(&mut keeper, "192.0.2.1", Duration::from_secs(3600));
-            ban(&mut keeper, "192.0.2.2", Duration::from_millis(1));
+            ban(&mut keeper, "20.0.2.1", Duration::from_secs(3600));
+            ban(&mut keeper, "20.0.2.2", Duration::from_millis(1));
             std::thread::sleep(Duration::from_millis(2));
             load();
             keeper.sweep();
@@ -331,8 +333,8 @@ async fn a_loaded_plane_gets_the_bans_in_force_and_its_own_are_taken_over_but_no
         let decisions = keeper.decisions().into_iter().map(|decision| decision.source);
         assert_eq!(decisions.collect::<BTreeSet<_>>(), sources(expected));
     };
-    check(true, &["192.0.2.3"]);
-    check(false, &["192.0.2.1", "192.0.2.3"]);
+    check(true, &["20.0.2.3"]);
+    check(false, &["20.0.2.1", "20.0.2.3"]);
 }
 
 /// The wall clock of a machine that starts with a wrong one, or has it set: bans end when they should.
@@ -342,7 +344,7 @@ fn d8_ends_and_purges_survive_a_clock_that_is_set() {
     let world = World::new();
     let mut keeper = world.keeper(Arc::new(Fake::default()));
     keeper.restore();
-    keeper.add("192.0.2.1".parse().unwrap(), Duration::from_secs(3600), String::new()).unwrap();
+    keeper.add("20.0.2.1".parse().unwrap(), Duration::from_secs(3600), String::new(), None).unwrap();
     let begun = crate::clock::both();
     let at = |seconds: u64, ahead_ms: i64| {
         let instant = begun.instant.after(Duration::from_secs(seconds));
@@ -375,7 +377,7 @@ fn d8_ends_and_purges_survive_a_clock_that_is_set() {
 async fn d7_a_stop_saves_what_was_reported_although_sessions_hold_on() {
     let world = World::new();
     let (feedback, task, _, _) = world.start();
-    harvest(&feedback, "192.0.2.1");
+    harvest(&feedback, "20.0.2.1");
     feedback.close().await;
     task.await.unwrap();
     assert!(matches!(feedback.decisions().await, Err(ControlError::Unavailable(_))));
@@ -390,7 +392,7 @@ async fn a_hold_outlives_a_crash_and_counts_a_restart() {
     let (feedback, task, _, meter) = world.start();
     let (bob, ann) = (User::new("bob").unwrap(), User::new("ann").unwrap());
     let limits = &world.config.limits;
-    let network = Network::of(Ipv6Prefix::default().source("192.0.2.1".parse().unwrap()));
+    let network = Network::of(Ipv6Prefix::default().source("20.0.2.1".parse().unwrap()));
     let accounts = &feedback.counters().accounts;
     accounts.message(limits, &ann, network, crate::clock::now(), Tally::Count, || Room::Free).unwrap();
     let held = feedback.hold(bob.clone(), None, "stolen".to_owned()).await.unwrap();
@@ -455,11 +457,11 @@ fn what_found_no_room_in_the_store_is_saved_later() {
     let who = |n: u8| format!("198.51.100.{n}").parse().unwrap();
     let mut keeper = world.keeper(Arc::new(Fake::default()));
     keeper.restore();
-    keeper.add(who(1), hour, String::new()).unwrap();
+    keeper.add(who(1), hour, String::new(), None).unwrap();
     world.disk.fill(true);
-    keeper.delete(who(1)).unwrap();
-    (2..4).for_each(|n| drop(keeper.add(who(n), hour, String::new()).unwrap()));
-    keeper.delete(who(3)).unwrap();
+    keeper.delete(who(1), None).unwrap();
+    (2..4).for_each(|n| drop(keeper.add(who(n), hour, String::new(), None).unwrap()));
+    keeper.delete(who(3), None).unwrap();
     assert!(keeper.hold(User::new("bob").unwrap(), None, String::new()).is_ok());
     assert!(keeper.written().is_none());
     keeper.sweep();

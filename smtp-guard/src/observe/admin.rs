@@ -23,6 +23,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
@@ -32,10 +33,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
+use tokio::net::UnixStream;
 
 use super::attempt::{Attempt, Rehearsal};
 use super::follow::{self, FOLLOWERS, Follow, Followers};
 use super::reload::{Reload, Reloaded};
+use super::serve::Peer;
 pub use super::socket::{Socket, SocketError};
 use super::status::About;
 use crate::addr::{canonical, no_source};
@@ -112,6 +115,10 @@ pub struct Failure {
 
 /// What the API acts on: the guard, or a stand-in where the API itself is tested.
 pub trait Control: Clone + Send + Sync + 'static {
+    /// The same, for a question of the user `uid`.
+    fn asked_by(self, _uid: Option<u32>) -> Self {
+        self
+    }
     /// All decisions in force.
     fn decisions(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
     /// The latest bans in force, the last one first, at most [`crate::decision::LATEST`]; cheap whatever there is.
@@ -180,8 +187,13 @@ pub async fn serve<C: Control>(socket: Socket, control: C, about: About, most: u
     let metrics = about.metrics.clone();
     metrics.bounds().limit(Bound::EventFollowers, FOLLOWERS as u64);
     let (listener, guard) = socket.into_parts();
-    super::serve::serve(listener, router(control, about), Bound::AdminConnections, most, metrics).await;
+    super::serve::serve(listener, router(control, about), Bound::AdminConnections, most, metrics, uid).await;
     drop(guard);
+}
+
+/// The user who is at the other end of `stream`.
+fn uid(stream: &UnixStream) -> Option<u32> {
+    stream.peer_cred().ok().map(|peer| peer.uid())
 }
 
 #[derive(Clone)]
@@ -253,13 +265,17 @@ async fn list<C: Control>(State(shared): State<Shared<C>>) -> Response {
     answer(shared.control.decisions().await)
 }
 
-async fn add<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
+async fn add<C: Control>(
+    State(shared): State<Shared<C>>,
+    Extension(Peer(uid)): Extension<Peer>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
     let add: Add = match read(body, "ban") {
         Ok(add) => add,
         Err(problem) => return problem,
     };
     match add.check() {
-        Ok((who, length, text)) => answer(shared.control.add(who, length, text).await),
+        Ok((who, length, text)) => answer(shared.control.asked_by(uid).add(who, length, text).await),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
     }
 }
@@ -275,20 +291,24 @@ async fn import<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes,
     }
 }
 
-async fn delete<C: Control>(State(shared): State<Shared<C>>, UrlPath(who): UrlPath<String>) -> Response {
+async fn delete<C: Control>(
+    State(shared): State<Shared<C>>,
+    Extension(Peer(uid)): Extension<Peer>,
+    UrlPath(who): UrlPath<String>,
+) -> Response {
     let Ok(who) = who.parse::<Who>() else {
         let shown = super::log::printable(who.as_bytes());
         return problem(StatusCode::BAD_REQUEST, &format!("{shown:?} is no address or network"));
     };
-    match shared.control.delete(who).await {
+    match shared.control.asked_by(uid).delete(who).await {
         Ok(None) => problem(StatusCode::NOT_FOUND, &format!("{who} is not blocked")),
         Ok(Some(decision)) => Json(decision).into_response(),
         Err(refusal) => refusal.into_response(),
     }
 }
 
-async fn delete_all<C: Control>(State(shared): State<Shared<C>>) -> Response {
-    let deleted = shared.control.delete_all().await;
+async fn delete_all<C: Control>(State(shared): State<Shared<C>>, Extension(Peer(uid)): Extension<Peer>) -> Response {
+    let deleted = shared.control.asked_by(uid).delete_all().await;
     answer(deleted.map(|Kept { what: deleted, saved }| Kept { what: Deleted { deleted }, saved }))
 }
 

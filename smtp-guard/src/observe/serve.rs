@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,9 +29,20 @@ const LIFE: Duration = Duration::from_secs(60);
 /// How often to look for a connection that is idle, while all are being answered.
 const PACE: Duration = Duration::from_millis(20);
 
-/// Serves until it is dropped, at most `most` connections at once. `bound` names the endpoint where they are all taken.
-pub(super) async fn serve<L>(mut listener: L, router: Router, bound: Bound, most: usize, metrics: Metrics)
-where
+/// The user at the other end of a request's connection, as an extension of the request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) Option<u32>);
+
+/// Serves until it is dropped, at most `most` connections at once. `bound` names the endpoint where they are all taken; `uid` knows
+/// whose a connection is.
+pub(super) async fn serve<L>(
+    mut listener: L,
+    router: Router,
+    bound: Bound,
+    most: usize,
+    metrics: Metrics,
+    uid: impl Fn(&L::Io) -> Option<u32>,
+) where
     L: Listener,
 {
     metrics.bounds().limit(bound, most as u64);
@@ -56,8 +69,10 @@ where
         }
         let idle = Arc::new(Idle::new());
         let (service, seen) = (TowerToHyperService::new(router.clone()), Arc::clone(&idle));
-        let service = service_fn(move |request| {
+        let peer = Peer(uid(&io));
+        let service = service_fn(move |mut request: Request<Incoming>| {
             seen.ends();
+            request.extensions_mut().insert(peer);
             let (answer, seen) = (service.call(request), Arc::clone(&seen));
             async move {
                 let answer = answer.await;
@@ -127,7 +142,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::new();
         let router = Router::new().route("/", get(async || "here"));
-        let server = tokio::spawn(serve(listener, router, Bound::MetricsConnections, MOST, metrics.clone()));
+        let server = tokio::spawn(serve(listener, router, Bound::MetricsConnections, MOST, metrics.clone(), |_| None));
         let mut held = Vec::new();
         for _ in 0..others {
             let mut stream = TcpStream::connect(address).await.unwrap();

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 use crate::addr::{ClientAddr, Ipv6Prefix};
@@ -78,6 +78,8 @@ pub struct Shared {
     /// Connections of clients now, those that speak no SMTP yet or no more included.
     open: AtomicU64,
     unknowns: Mutex<Unknowns>,
+    /// Why the recipient table's file isn't used as it is now.
+    recipients_trouble: ArcSwapOption<String>,
     /// What was found out about a domain turned out to be wrong.
     contradicted: tokio::sync::Notify,
     handshakes: Arc<Slots>,
@@ -119,6 +121,7 @@ impl Shared {
             blocklist_states: ArcSwap::default(),
             open: AtomicU64::new(0),
             unknowns: Mutex::default(),
+            recipients_trouble: ArcSwapOption::empty(),
             contradicted: tokio::sync::Notify::new(),
             handshakes_told: handshakes::Told::default(),
             handshakes: Arc::default(),
@@ -213,7 +216,18 @@ impl Shared {
             known: generation.snapshot.known().map(|known| known.len() as u64),
             catch_all: learned.catch_alls().iter().cloned().collect(),
             unknown_wordings: learned.refusals().as_ref().clone(),
+            trouble: self.recipients_trouble.load().as_deref().cloned(),
         }
+    }
+
+    /// What the operator should know of the recipient table, as it is now.
+    pub fn recipient_warnings(&self) -> Vec<String> {
+        crate::facts::recipients::warnings(&self.current.load().snapshot.domains_without_recipients())
+    }
+
+    /// The recipient table was read with a configuration: nothing is wrong with its file.
+    pub fn recipients_read(&self) {
+        self.recipients_trouble.store(None);
     }
 
     /// The block lists as they were last looked at.

@@ -43,15 +43,16 @@ impl Keeper {
         who: Who,
         length: Duration,
         text: String,
+        by: Option<u32>,
     ) -> Result<Decision, ControlError> {
-        let key = self.judge(who, &self.protected())?;
+        let key = self.judge_by_hand(who)?;
         if !self.has_room_for_networks(key, 0) {
             self.meter.bound_reached(Bound::Networks);
             return Err(ControlError::NoRoom { most: NETWORKS });
         }
         let grounds = Grounds { reason: Reason::Operator, length, repeat: 0, evidence: Vec::new() };
         let ban = Effect::Ban { key, origin: Origin::Operator, text, grounds };
-        self.perform(vec![ban], Cause::Command(Some(who)));
+        self.perform(vec![ban], Cause::Command(Some(who), by));
         match self.decisions.get(&key) {
             Some(ban) => Ok(Decision::of(ban, self.prefix())),
             // The table refused it after all.
@@ -128,13 +129,13 @@ impl Keeper {
         done
     }
 
-    pub(in crate::feedback) fn delete(&mut self, who: Who) -> Result<Option<Decision>, ControlError> {
+    pub(in crate::feedback) fn delete(&mut self, who: Who, by: Option<u32>) -> Result<Option<Decision>, ControlError> {
         // What can't be blocked isn't.
         let Ok(key) = Key::of(who, self.prefix()) else { return Ok(None) };
         let both = crate::clock::both();
         let deferred = key.source().and_then(|source| self.marks.of(source, both.instant).deferred_until);
         let ban = self.decisions.get(&key).cloned();
-        self.pardon(&[key], Lifted::Operator, Cause::Command(Some(who)));
+        self.pardon(&[key], Lifted::Operator, Cause::Command(Some(who), by));
         let lifted = match (ban, deferred) {
             (Some(ban), _) => Decision::of(&ban, self.prefix()),
             (None, Some(until)) => Decision::deferral(self.text(key), &both, until),
@@ -146,7 +147,7 @@ impl Keeper {
                 };
             }
         };
-        tracing::info!(source = lifted.source, reason = lifted.reason, "decision lifted by the operator");
+        tracing::info!(source = lifted.source, reason = lifted.reason, uid = by, "decision lifted by the operator");
         Ok(Some(lifted))
     }
 
@@ -192,15 +193,15 @@ impl Keeper {
         view.map(|view| (view, self.store.written()))
     }
 
-    pub(in crate::feedback) fn delete_all(&mut self) -> usize {
+    pub(in crate::feedback) fn delete_all(&mut self, by: Option<u32>) -> usize {
         let (deferred, networks) = self.marks.deferred(crate::clock::now());
         let deferred = deferred.iter().map(|(source, _)| Key::from(*source));
         let keys: HashSet<_> = self.decisions.keys().copied().chain(deferred).collect();
         let lifted = keys.len() + networks.len();
-        self.pardon(&keys.into_iter().collect::<Vec<_>>(), Lifted::Operator, Cause::Command(None));
+        self.pardon(&keys.into_iter().collect::<Vec<_>>(), Lifted::Operator, Cause::Command(None, by));
         self.marks.pardon_networks();
         self.meter.tell(What::AllLifted { decisions: lifted as u64 });
-        tracing::info!(decisions = lifted, "all decisions lifted by the operator");
+        tracing::info!(decisions = lifted, uid = by, "all decisions lifted by the operator");
         lifted
     }
 
@@ -211,6 +212,18 @@ impl Keeper {
             Key::Source(_) if self.is_exempt(key) => Err(ControlError::Exempt { ip: who.net().addr() }),
             Key::Source(_) => Ok(key),
             Key::Network(net) => self.unprotected(key, net.net(), protected),
+        }
+    }
+
+    /// Likewise of a decision by hand: one address may be a host of ours that misbehaves, but none that the guard needs.
+    fn judge_by_hand(&self, who: Who) -> Result<Key, ControlError> {
+        match self.judge(who, &self.protected())? {
+            key @ Key::Source(source) => {
+                let length = if source.network().is_ipv4() { 32 } else { self.prefix().length() };
+                let needed = Protected::of_addresses(self.snapshot.config(), &own_addresses());
+                self.unprotected(key, IpNet::new_assert(source.network(), length), &needed)
+            }
+            key @ Key::Network(_) => Ok(key),
         }
     }
 

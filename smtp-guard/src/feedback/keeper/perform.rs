@@ -22,8 +22,8 @@ const SINGLY: usize = 16;
 pub(super) enum Cause {
     /// A report about this client, which came at this moment.
     Report(ClientAddr, Instant),
-    /// An operator's command about this one, or about all.
-    Command(Option<Who>),
+    /// An operator's command about this one, or about all, and the operator's user id.
+    Command(Option<Who>, Option<u32>),
     /// The configuration, or the store as it is read.
     State,
 }
@@ -64,13 +64,17 @@ impl Keeper {
                 self.meter.ban_latency(took);
                 Some(took)
             }
-            Cause::Command(_) | Cause::State => None,
+            Cause::Command(..) | Cause::State => None,
         };
         // The table had no room for it, and has said so.
         if !self.decisions.contains_key(&key) {
             return;
         }
-        self.tell_ban(&ban, &self.called(key, cause), length, took);
+        let uid = match cause {
+            Cause::Command(_, uid) => uid,
+            Cause::Report(..) | Cause::State => None,
+        };
+        self.tell_ban(&ban, &self.called(key, cause), length, took, uid);
         self.save(&ban);
     }
 
@@ -109,12 +113,12 @@ impl Keeper {
     fn called(&self, key: Key, cause: Cause) -> String {
         match cause {
             Cause::Report(client, _) if key == Key::Source(client.source(self.prefix())) => client.ip().to_string(),
-            Cause::Command(Some(who)) => who.to_string(),
+            Cause::Command(Some(who), _) => who.to_string(),
             _ => self.text(key),
         }
     }
 
-    fn tell_ban(&self, ban: &Ban, who: &str, length: Duration, took: Option<Duration>) {
+    fn tell_ban(&self, ban: &Ban, who: &str, length: Duration, took: Option<Duration>, uid: Option<u32>) {
         self.meter.ban(ban.reason);
         tracing::warn!(
             target: SECURITY,
@@ -122,6 +126,8 @@ impl Keeper {
             source = self.text(ban.key),
             reason = ban.reason.label(),
             origin = ban.origin.label(),
+            why = printable(ban.text.as_bytes()),
+            uid,
             seconds = length.as_secs(),
             repeat = ban.repeat,
             took_us = took.map(|took| took.as_micros() as u64),
@@ -136,6 +142,7 @@ impl Keeper {
             seconds: length.as_secs(),
             repeat: ban.repeat,
             took_us: took.map(|took| took.as_micros() as u64),
+            uid,
             evidence: escaped(&ban.evidence),
         });
     }
