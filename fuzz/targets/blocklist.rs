@@ -1,15 +1,19 @@
-//! Files of block lists, of any format.
+//! Files of block lists, of any format, and the same files read as decisions (`decisions import`).
 //!
 //! - Nothing panics, whatever stands in the file.
 //! - What is taken is sorted and apart, no wider than allowed, and touches nothing that is protected.
 //! - Written as a netset, it is read as the same.
+//! - Decisions are what a list would be, but for what is over, each with its line and a text that can be shown.
 #![no_main]
 
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use smtp_guard::blocklist::{Format, List, MAX_REFUSALS, Named, Protected, Table, parse};
+use smtp_guard::blocklist::{
+    Format, List, MAX_ENTRY_REFUSALS, MAX_REFUSALS, Named, Protected, Refusal, Table, parse, parse_entries,
+};
+use smtp_guard::clock::WallTime;
 use smtp_guard::config::Config;
 
 static PROTECTED: LazyLock<Protected> = LazyLock::new(|| {
@@ -19,9 +23,10 @@ static PROTECTED: LazyLock<Protected> = LazyLock::new(|| {
 });
 
 fuzz_target!(|data: &[u8]| {
+    decisions(data);
     let Ok(list) = parse(data, &PROTECTED) else { return };
     assert!(list.refusals.len() <= MAX_REFUSALS.min(list.refused));
-    assert!(list.refusals.iter().all(|refusal| refusal.line > 0 && !refusal.to_string().chars().any(char::is_control)));
+    assert!(list.refusals.iter().all(can_be_shown));
     let spans: Vec<_> = list.spans().collect();
     assert!(spans.windows(2).all(|pair| pair[0].ends().1 < pair[1].ends().0), "{spans:?}");
     assert!(spans.iter().all(|span| !span.is_too_wide()));
@@ -42,3 +47,24 @@ fuzz_target!(|data: &[u8]| {
         assert!(table.has(first) && table.has(last) && table.listings(first).len() == 1);
     }
 });
+
+/// The file as decisions that end when it says.
+fn decisions(data: &[u8]) {
+    let Ok(entries) = parse_entries(data, WallTime::from_ms(1_795_518_000_000)) else { return };
+    assert!(entries.refusals.len() <= MAX_ENTRY_REFUSALS.min(entries.refused));
+    assert!(entries.refusals.iter().all(can_be_shown));
+    assert!(entries.entries.iter().all(|entry| entry.line > 0 && !entry.span.is_too_wide()));
+    if entries.format == Format::Decisions {
+        return;
+    }
+    let list = parse(data, &Protected::internet()).expect("what makes decisions makes a list");
+    let spans: Vec<_> = list.spans().collect();
+    for entry in &entries.entries {
+        let (first, last) = entry.span.ends();
+        assert!(spans.iter().any(|span| span.ends().0 <= first && last <= span.ends().1), "{entry:?}");
+    }
+}
+
+fn can_be_shown(refusal: &Refusal) -> bool {
+    refusal.line > 0 && !refusal.to_string().chars().any(char::is_control)
+}

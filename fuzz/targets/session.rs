@@ -32,6 +32,9 @@ mod readers;
 mod watch;
 
 const SECURED: Secured = Secured { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384" };
+/// What a message or a recipient can be too many for.
+const OVER: [Reason; 5] =
+    [Reason::MessageRate, Reason::UserMessageRate, Reason::UserRecipientRate, Reason::UserNetworks, Reason::UserHeld];
 /// Acts of a trace.
 const LONGEST: usize = 200;
 
@@ -205,6 +208,8 @@ impl Trace {
                 self.step(Input::Deadline);
             }
             b'S' => self.step(Input::Shutdown),
+            // Source or user has sent its share.
+            b'R' if self.watch.is_counted() => self.step(Input::OverRate(OVER[usize::from(number()) % OVER.len()])),
             // What was looked up, by its number.
             b'F' if self.consulted => {
                 self.consulted = false;

@@ -50,6 +50,8 @@ pub(crate) struct Watch {
     /// The backend judges credentials.
     auth_by_backend: bool,
     link: Link,
+    /// There was no connection before the MAIL that is asked.
+    fresh: bool,
     /// Somebody else judges credentials now.
     judging: bool,
     /// The client sent its dot and has no answer yet: whether the backend got one, and whether it said yes.
@@ -64,7 +66,16 @@ impl Watch {
     /// `waits`: the greeting is still to come, and owed.
     pub(crate) fn new(auth_by_backend: bool, waits: bool) -> Self {
         let owed = i32::from(waits);
-        Self { auth_by_backend, link: Link::None, judging: false, dot: None, owed, gone: false, closed: false }
+        Self {
+            auth_by_backend,
+            link: Link::None,
+            fresh: false,
+            judging: false,
+            dot: None,
+            owed,
+            gone: false,
+            closed: false,
+        }
     }
 
     /// Whether the backend can say something. It isn't listened to while somebody else is asked.
@@ -74,6 +85,11 @@ impl Watch {
 
     pub(crate) fn is_judging(&self) -> bool {
         self.judging
+    }
+
+    /// Whether a message or recipient is asked for, which source or user may have too many of.
+    pub(crate) fn is_counted(&self) -> bool {
+        matches!(self.link, Link::Asked(Asked::Mail | Asked::Rcpt))
     }
 
     /// A reply of the backend as the driver tells it: within AUTH it is a verdict.
@@ -95,6 +111,9 @@ impl Watch {
                 self.dot = Some((false, false));
             }
             Input::ClientGone => self.gone = true,
+            // The backend was never asked.
+            Input::OverRate(_) if self.fresh && matches!(self.link, Link::Asked(Asked::Mail)) => self.link = Link::None,
+            Input::OverRate(_) => self.link = Link::Idle,
             Input::Upstream(Upstream::Lost(_)) => self.link = Link::Lost,
             Input::Upstream(Upstream::Auth(_)) if self.judging => self.judging = false,
             Input::Upstream(Upstream::Auth(_)) => self.link = Link::Idle,
@@ -155,6 +174,7 @@ impl Watch {
 
     fn request(&mut self, request: Request) {
         let link = std::mem::replace(&mut self.link, Link::None);
+        self.fresh = matches!(link, Link::None);
         self.link = match (request, link) {
             (Request::Drop, _) => Link::None,
             (Request::Quit, Link::None | Link::Idle) => Link::None,

@@ -1,32 +1,98 @@
 //! `accounts`, and `explain` of a user: in a table, and in plain sentences.
 
+use std::time::Duration;
+
+use axum::http::Method;
+use clap::Subcommand;
+
 use super::admin_client::AdminClient;
-use super::args::Accounts;
+use super::args::{Json, duration, reason, user};
 use super::output::{left, line, show, table};
-use super::{time, whole_seconds};
+use super::time;
 use crate::clock::WallTime;
 use crate::decision::CountView;
 use crate::observe::admin::Hold;
 use crate::observe::log::printable;
-use crate::rates::accounts::{AccountList, AccountView, HoldView};
+use crate::rates::accounts::{AccountList, AccountView, HoldView, User};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Users that sent something lately, against the limits, and who is held since when
+    List {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Hold a user: 450 from the next message on, wherever from; sessions under way included
+    Hold {
+        /// The name that the user logs in by, in any case
+        #[arg(value_parser = user)]
+        user: User,
+        /// How long: 30s, 10m, 1h, 7d; without it until the user is released
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        length: Option<Duration>,
+        /// Why; `explain` and the log say it again
+        #[arg(long, value_name = "TEXT", default_value = "no reason given", value_parser = reason)]
+        reason: String,
+    },
+    /// Forget what is counted of a user, and the hold
+    Release {
+        /// The name that the user logs in by, in any case
+        #[arg(value_parser = user)]
+        user: User,
+    },
+}
 
 /// Performs `command`.
-pub(super) fn accounts(client: &AdminClient, command: Accounts) -> anyhow::Result<()> {
+pub(super) fn accounts(client: &AdminClient, command: Command) -> anyhow::Result<()> {
     match command {
-        Accounts::List { json } => {
+        Command::List { json } => {
             let list = client.accounts()?;
             show(json.json, &list, || listed(&list))
         }
-        Accounts::Hold { user, length, reason } => {
-            let hold = Hold { user: user.to_string(), seconds: length.map(whole_seconds), reason };
+        Command::Hold { user, length, reason } => {
+            let hold = Hold { user: user.to_string(), seconds: length.map(time::whole_seconds), reason };
             let view = client.hold(&hold)?;
             Ok(line(&format!("{} is held{}", name(&view), view.held.as_ref().map(ends).unwrap_or_default()))?)
         }
-        Accounts::Release { user } => {
+        Command::Release { user } => {
             let view = client.release(&user)?;
             Ok(line(&format!("{} is released: what was counted is forgotten", name(&view)))?)
         }
     }
+}
+
+impl AdminClient {
+    /// GET /accounts
+    pub fn accounts(&self) -> anyhow::Result<AccountList> {
+        self.ask(Method::GET, "/accounts", None::<&()>)
+    }
+
+    /// GET /accounts/{user}
+    pub fn account(&self, user: &User) -> anyhow::Result<AccountView> {
+        self.ask(Method::GET, &path_of(user), None::<&()>)
+    }
+
+    /// POST /accounts
+    pub fn hold(&self, hold: &Hold) -> anyhow::Result<AccountView> {
+        self.ask(Method::POST, "/accounts", Some(hold))
+    }
+
+    /// DELETE /accounts/{user}
+    pub fn release(&self, user: &User) -> anyhow::Result<AccountView> {
+        self.ask(Method::DELETE, &path_of(user), None::<&()>)
+    }
+}
+
+/// The path of `user`, with all but letters and digits as `%xx`.
+fn path_of(user: &User) -> String {
+    let mut path = String::from("/accounts/");
+    for byte in user.name().bytes() {
+        match byte {
+            b if b.is_ascii_alphanumeric() => path.push(char::from(b)),
+            b => path.push_str(&format!("%{b:02X}")),
+        }
+    }
+    path
 }
 
 fn name(view: &AccountView) -> String {

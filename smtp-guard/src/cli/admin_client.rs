@@ -1,7 +1,7 @@
-//! The command line's side of the admin API: one request over one connection, and 5 seconds for all of it.
+//! The command line's side of the admin API: one request over one connection, and 5 seconds for all of it. The requests of a
+//! command stand in its module.
 
 use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,22 +14,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::decision::{Decision, Explanation, Imported, Kept};
-use crate::key::Who;
-use crate::observe::admin::{Add, Deleted, Failure, Hold, Import};
-use crate::observe::attempt::{Attempt, Rehearsal};
+use crate::observe::admin::Failure;
 use crate::observe::follow::{Follow, Line};
 use crate::observe::live::Live;
-use crate::observe::reload::{Reload, Reloaded};
 use crate::observe::status::Status;
-use crate::rates::accounts::{AccountList, AccountView, User};
 
 /// For connecting, the request and its answer together.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The same where it is about many decisions: the ledger may be busy with other many ones.
-const MANY: Duration = Duration::from_secs(60);
+pub(super) const MANY: Duration = Duration::from_secs(60);
 /// The same where the guard has to look things up: the longest `dns.timeout`, twice.
-const LOOKUPS: Duration = Duration::from_secs(125);
+pub(super) const LOOKUPS: Duration = Duration::from_secs(125);
 /// Bytes of an answer: a million decisions take less.
 const ANSWER: usize = 512 << 20;
 
@@ -68,66 +63,6 @@ impl AdminClient {
     /// GET /live
     pub fn live(&self) -> anyhow::Result<Live> {
         self.ask(Method::GET, "/live", None::<&()>)
-    }
-
-    /// GET /decisions
-    pub fn decisions(&self) -> anyhow::Result<Vec<Decision>> {
-        self.ask_within(MANY, Method::GET, "/decisions", None::<&()>)
-    }
-
-    /// POST /decisions
-    pub fn add(&self, add: &Add) -> anyhow::Result<Kept<Decision>> {
-        self.ask(Method::POST, "/decisions", Some(add))
-    }
-
-    /// POST /decisions/import
-    pub fn import(&self, import: &Import) -> anyhow::Result<Kept<Imported>> {
-        self.ask_within(MANY, Method::POST, "/decisions/import", Some(import))
-    }
-
-    /// DELETE /decisions/{who}
-    pub fn delete(&self, who: Who) -> anyhow::Result<Kept<Decision>> {
-        self.ask(Method::DELETE, &format!("/decisions/{who}"), None::<&()>)
-    }
-
-    /// DELETE /decisions
-    pub fn delete_all(&self) -> anyhow::Result<Kept<Deleted>> {
-        self.ask(Method::DELETE, "/decisions", None::<&()>)
-    }
-
-    /// GET /explain/{ip}
-    pub fn explain(&self, ip: IpAddr) -> anyhow::Result<Explanation> {
-        self.ask(Method::GET, &format!("/explain/{ip}"), None::<&()>)
-    }
-
-    /// GET /accounts
-    pub fn accounts(&self) -> anyhow::Result<AccountList> {
-        self.ask(Method::GET, "/accounts", None::<&()>)
-    }
-
-    /// GET /accounts/{user}
-    pub fn account(&self, user: &User) -> anyhow::Result<AccountView> {
-        self.ask(Method::GET, &path_of(user), None::<&()>)
-    }
-
-    /// POST /accounts
-    pub fn hold(&self, hold: &Hold) -> anyhow::Result<AccountView> {
-        self.ask(Method::POST, "/accounts", Some(hold))
-    }
-
-    /// DELETE /accounts/{user}
-    pub fn release(&self, user: &User) -> anyhow::Result<AccountView> {
-        self.ask(Method::DELETE, &path_of(user), None::<&()>)
-    }
-
-    /// POST /reload
-    pub fn reload(&self, reload: Reload) -> anyhow::Result<Reloaded> {
-        self.ask_within(LOOKUPS, Method::POST, "/reload", Some(&reload))
-    }
-
-    /// POST /try
-    pub fn attempt(&self, attempt: &Attempt) -> anyhow::Result<Rehearsal> {
-        self.ask_within(LOOKUPS, Method::POST, "/try", Some(attempt))
     }
 
     /// GET /events: `each` gets the lines as they come, until the guard ends the answer. Waits for ever.
@@ -171,11 +106,18 @@ impl AdminClient {
         })
     }
 
-    fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> anyhow::Result<T> {
+    /// Sends one request; the answer is expected within [`TIMEOUT`].
+    pub(super) fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> anyhow::Result<T> {
         self.ask_within(TIMEOUT, method, path, body)
     }
 
-    fn ask_within<T: DeserializeOwned>(
+    /// The same, within `wait`.
+    pub(super) fn ask_within<T: DeserializeOwned>(
         &self,
         wait: Duration,
         method: Method,
@@ -235,16 +177,4 @@ impl AdminClient {
             _ => anyhow!("{socket}: {error}"),
         }
     }
-}
-
-/// The path of `user`, with all but letters and digits as `%xx`.
-fn path_of(user: &User) -> String {
-    let mut path = String::from("/accounts/");
-    for byte in user.name().bytes() {
-        match byte {
-            b if b.is_ascii_alphanumeric() => path.push(char::from(b)),
-            b => path.push_str(&format!("%{b:02X}")),
-        }
-    }
-    path
 }

@@ -1,264 +1,18 @@
-//! The arguments, as clap reads them. What each command does stands in the module of its name.
+//! The values of arguments: what they may be, and what is said where they are not. The commands stand in the module above, those
+//! of a group in the module of its name.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
-use clap_complete::Shell;
+use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
 use crate::addr::{Ipv6Prefix, canonical, no_source};
+use crate::config::Role;
 use crate::config::units::{DURATION_HELP, parse_duration};
-use crate::config::{CONFIG_VARIABLE, Role};
 use crate::key::Who;
 use crate::observe::admin::{LONGEST, REASON_BYTES};
 use crate::rates::accounts::User;
-use smtp_guard_ebpf::reason::Reason;
-
-/// An SMTP edge filter: policy in the session, enforcement in the kernel.
-///
-/// Results go to standard output, everything else to standard error.
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 78 bad configuration.
-#[derive(Debug, Parser)]
-#[command(name = "smtp-guard", version, max_term_width = 100)]
-pub(super) struct Arguments {
-    #[command(subcommand)]
-    pub(super) command: Command,
-    #[command(flatten)]
-    pub(super) global: Global,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Global {
-    /// Configuration file [default: /etc/smtp-guard/smtp-guard.toml where it exists, else built-in values for a first try]
-    ///
-    /// A file in the current folder is never read unasked: a command of root would obey whoever may write there.
-    #[arg(long, global = true, value_name = "FILE", env = CONFIG_VARIABLE, hide_env_values = true)]
-    pub(super) config: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Command {
-    /// Run the guard in the foreground
-    Run,
-    /// Check the configuration: every error with its line, column and what to do
-    Check,
-    /// Have the running guard read its configuration again, while mail flows
-    ///
-    /// A bad file changes nothing. A good one applies as a whole; sessions under way go on by the configuration that they began
-    /// with. What can't change while the guard runs is named: it waits for a restart.
-    Reload {
-        /// Only say what would change
-        #[arg(long)]
-        dry_run: bool,
-        /// Return when no session goes by an earlier configuration any more
-        #[arg(long, conflicts_with = "dry_run")]
-        wait: bool,
-        #[command(flatten)]
-        json: Json,
-    },
-    /// Look at the configuration
-    Config {
-        #[command(subcommand)]
-        command: ConfigCommand,
-    },
-    /// What the running guard does now
-    Status {
-        #[command(flatten)]
-        json: Json,
-    },
-    /// The running guard on a full screen: packets, refusals and messages a second, who is dropped, who was banned
-    ///
-    /// Keys: q quits, p pauses, s sorts the dropped sources another way. NO_COLOR is respected.
-    Top {
-        /// How often the guard is asked: 200ms to 60s
-        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
-        interval: Duration,
-        /// One snapshot as JSON, without a terminal
-        #[arg(long)]
-        json: bool,
-    },
-    /// What happened: bans, deferrals, refusals, messages, held users, reloads, backends, block lists, the kernel plane
-    ///
-    /// The guard keeps the last 1,024 events. With --follow at most four commands at once.
-    Events {
-        /// Show the last 10, and go on with what happens until interrupted
-        #[arg(long, short)]
-        follow: bool,
-        #[command(flatten)]
-        json: Json,
-    },
-    /// What is known of an address or a user: whether and why it is blocked or held, until when, and how to lift it
-    Explain {
-        /// An IPv4 or IPv6 address, an IPv6 prefix as `decisions list` shows it, or the name of a user who logs in
-        #[arg(value_name = "IP or USER", value_parser = subject)]
-        subject: Subject,
-        #[command(flatten)]
-        json: Json,
-    },
-    /// Who is blocked
-    Decisions {
-        #[command(subcommand)]
-        command: Decisions,
-    },
-    /// Users who have logged in: what they sent, and who is held
-    Accounts {
-        #[command(subcommand)]
-        command: Accounts,
-    },
-    /// Say what would happen to a client, without a connection and without counting it
-    ///
-    /// Where --config names a file that says otherwise than what is in force, that file is judged by.
-    Try {
-        /// The client's address
-        #[arg(long = "from", value_name = "IP", value_parser = client)]
-        ip: IpAddr,
-        /// Its name in EHLO
-        #[arg(long, value_name = "NAME", default_value = "client.example")]
-        helo: String,
-        /// The sender; empty for a bounce
-        #[arg(long, value_name = "ADDRESS")]
-        mail_from: Option<String>,
-        /// A recipient; can be repeated
-        #[arg(long, value_name = "ADDRESS", requires = "mail_from")]
-        rcpt_to: Vec<String>,
-        /// As if this user had logged in; no password is asked for
-        #[arg(long, value_name = "NAME", value_parser = user)]
-        user: Option<User>,
-        /// The port that it connects to: mx, submission or submissions
-        #[arg(long, value_name = "ROLE", default_value = "mx", value_parser = role)]
-        role: Role,
-        /// After STARTTLS
-        #[arg(long)]
-        tls: bool,
-        #[command(flatten)]
-        json: Json,
-    },
-    /// The kernel plane
-    Edge {
-        #[command(subcommand)]
-        command: Edge,
-    },
-    /// A small mail server for trying the guard out: takes all mail into a Maildir
-    ///
-    /// It refuses recipients that begin with `unknown`, and runs of more than 15 letters and digits, which nobody is called.
-    Sink {
-        /// Address and port, such as 127.0.0.1:2526
-        #[arg(long)]
-        listen: SocketAddr,
-        /// Made where it is missing
-        #[arg(long, value_name = "DIRECTORY")]
-        maildir: PathBuf,
-    },
-    /// Write the manual page to standard output, or the pages of all commands into a directory
-    #[command(hide = true)]
-    Man { directory: Option<PathBuf> },
-    /// Write the completions of a shell to standard output
-    #[command(hide = true)]
-    Completions { shell: Shell },
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum ConfigCommand {
-    /// Show the configuration as it is in force, defaults included, as a file that `check` reads
-    Show {
-        /// The defaults, whatever the file says
-        #[arg(long)]
-        defaults: bool,
-        #[command(flatten)]
-        json: Json,
-    },
-    /// Show what the file says otherwise than what is in force in the running guard
-    Diff {
-        #[command(flatten)]
-        json: Json,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Decisions {
-    /// All decisions in force, and the block lists with the number of their entries
-    List {
-        /// With --json: an object with the decisions and the block lists, in place of a list of decisions
-        #[arg(long, short)]
-        all: bool,
-        #[command(flatten)]
-        json: Json,
-    },
-    /// Block an address or a network; what must not be blocked is refused
-    ///
-    /// Networks may be /8 to /31, of IPv6 /16 to limits.ipv6_prefix. One that holds an exempt network, a balancer, a mail server
-    /// or an address of this host is refused.
-    Add {
-        /// 192.0.2.1, 192.0.2.0/24, 2001:db8::1 or 2001:db8::/32; of an IPv6 address its whole prefix is blocked
-        #[arg(value_name = "ADDRESS|NETWORK", value_parser = somebody)]
-        who: Who,
-        /// How long: 30s, 10m, 1h, 7d
-        #[arg(long = "for", value_name = "DURATION", value_parser = duration, default_value = "4h")]
-        length: Duration,
-        /// Why; `explain` and the log say it again
-        #[arg(long, value_name = "TEXT", value_parser = reason, default_value = Reason::Operator.text())]
-        reason: String,
-    },
-    /// Block what a file holds: addresses and networks a line, Spamhaus DROP, CrowdSec CSV or JSON, ipset save, or an export
-    ///
-    /// An entry ends when the file says, else after --for. A decision that lasts longer stays. Refused entries are listed with
-    /// their lines; what is private, exempt or our own is refused. For lists that others keep up to date there is [[blocklist]].
-    Import {
-        /// The file; - for standard input
-        file: PathBuf,
-        /// How long entries last that don't say so themselves: 30s, 10m, 1h, 7d
-        #[arg(long = "for", value_name = "DURATION", value_parser = duration, default_value = "4h")]
-        length: Duration,
-        /// Why [default: the name of the file]
-        #[arg(long, value_name = "TEXT", value_parser = reason)]
-        reason: Option<String>,
-        #[command(flatten)]
-        json: Json,
-    },
-    /// Write all bans in force, for a backup or for another program
-    Export {
-        #[arg(long, value_enum)]
-        format: super::export::Format,
-    },
-    /// Lift the decision on an address or a network, or all
-    Delete {
-        /// An address or a network, as `decisions list` shows it
-        #[arg(value_name = "ADDRESS|NETWORK", required_unless_present = "all")]
-        who: Option<Who>,
-        /// Lift all decisions
-        #[arg(long, conflicts_with = "who")]
-        all: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Accounts {
-    /// Users that sent something lately, against the limits, and who is held since when
-    List {
-        #[command(flatten)]
-        json: Json,
-    },
-    /// Hold a user: 450 from the next message on, wherever from; sessions under way included
-    Hold {
-        /// The name that the user logs in by, in any case
-        #[arg(value_parser = user)]
-        user: User,
-        /// How long: 30s, 10m, 1h, 7d; without it until the user is released
-        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
-        length: Option<Duration>,
-        /// Why; `explain` and the log say it again
-        #[arg(long, value_name = "TEXT", default_value = "no reason given", value_parser = reason)]
-        reason: String,
-    },
-    /// Forget what is counted of a user, and the hold
-    Release {
-        /// The name that the user logs in by, in any case
-        #[arg(value_parser = user)]
-        user: User,
-    },
-}
 
 /// Whom `explain` is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,8 +32,9 @@ pub(super) enum Edge {
     },
     /// Load, then stay, and filter interfaces as soon as they come back (needs root)
     ///
-    /// What is loaded stays when this ends. A guard that runs as root does the same by itself; for one that doesn't, this is
-    /// the service beside it.
+    /// SIGHUP has it read the configuration again and load by it, without a gap. What is loaded stays when this ends:
+    /// `smtp-guard edge unload` removes it. A guard that runs as root does the same by itself; for one that doesn't, this is the
+    /// service beside it.
     Watch {
         #[command(flatten)]
         interfaces: Interfaces,
@@ -299,7 +54,7 @@ pub(super) enum Edge {
     Probe,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Interfaces {
     /// Network interface, in place of edge.interfaces; can be repeated
     #[arg(long = "interface", value_name = "INTERFACE")]
@@ -314,7 +69,7 @@ pub(super) struct Json {
 }
 
 /// An address, or an IPv6 prefix that can be one source.
-fn address(text: &str) -> Result<IpAddr, String> {
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(canonical(ip));
     }
@@ -329,18 +84,18 @@ fn address(text: &str) -> Result<IpAddr, String> {
 }
 
 /// An address, or else a user: whatever can't be meant for an address.
-fn subject(text: &str) -> Result<Subject, String> {
+pub(super) fn subject(text: &str) -> Result<Subject, String> {
     let is_like_ip = !text.contains('@')
         && (text.contains(':') || text.contains(['.', '/']) && !text.contains(|c: char| c.is_alphabetic()));
     if is_like_ip { address(text).map(Subject::Address) } else { user(text).map(Subject::User) }
 }
 
-fn user(text: &str) -> Result<User, String> {
+pub(super) fn user(text: &str) -> Result<User, String> {
     User::new(text).ok_or_else(|| String::from("give the name that the user logs in by"))
 }
 
 /// An address, or a prefix, that a connection can come from.
-fn client(text: &str) -> Result<IpAddr, String> {
+pub(super) fn client(text: &str) -> Result<IpAddr, String> {
     let ip = address(text)?;
     match no_source(ip) {
         Some(kind) => Err(format!("that is {kind}: no connection comes from it")),
@@ -349,13 +104,13 @@ fn client(text: &str) -> Result<IpAddr, String> {
 }
 
 /// An address or a network. What can't be blocked because of the configuration, the guard knows.
-fn somebody(text: &str) -> Result<Who, String> {
+pub(super) fn somebody(text: &str) -> Result<Who, String> {
     let who = text.parse::<Who>()?;
     who.address().map_or(Ok(()), |ip| client(&ip.to_string()).map(drop))?;
     Ok(who)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let length = parse_duration(text).ok_or(DURATION_HELP)?;
     if (Duration::from_secs(1)..=LONGEST).contains(&length) {
         Ok(length)
@@ -364,7 +119,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text).ok_or(DURATION_HELP)?;
     if (Duration::from_millis(200)..=Duration::from_secs(60)).contains(&interval) {
         Ok(interval)
@@ -373,12 +128,12 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn role(text: &str) -> Result<Role, String> {
+pub(super) fn role(text: &str) -> Result<Role, String> {
     let found = Role::NAMES.iter().find(|(name, _)| *name == text).map(|(_, role)| *role);
     found.ok_or_else(|| String::from("give mx, submission or submissions"))
 }
 
-fn reason(text: &str) -> Result<String, String> {
+pub(super) fn reason(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err(String::from("say why, so that the next one knows")),
         text if text.len() > REASON_BYTES => Err(format!("at most {REASON_BYTES} bytes")),
@@ -389,8 +144,9 @@ fn reason(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
+
+    use crate::cli::Arguments;
 
     #[test]
     fn the_definition_is_sound() {

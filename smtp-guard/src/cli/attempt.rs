@@ -1,7 +1,17 @@
 //! `try` in plain lines: what the client would hear, after how long, and why.
 
+use axum::http::Method;
+
+use super::admin_client::{AdminClient, LOOKUPS};
 use crate::observe::attempt::{Attempt, Rehearsal, Step};
 use crate::observe::log::printable;
+
+impl AdminClient {
+    /// POST /try
+    pub fn attempt(&self, attempt: &Attempt) -> anyhow::Result<Rehearsal> {
+        self.ask_within(LOOKUPS, Method::POST, "/try", Some(attempt))
+    }
+}
 
 /// What would happen to `attempt`.
 pub(super) fn text(attempt: &Attempt, rehearsal: &Rehearsal) -> String {

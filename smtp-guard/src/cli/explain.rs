@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+use axum::http::Method;
+
+use super::admin_client::AdminClient;
 use super::output::left;
 use super::time;
 use crate::blocklist::Listing;
@@ -9,6 +12,13 @@ use crate::clock::WallTime;
 use crate::decision::{Decision, Explanation, KernelView, LedgerView};
 use crate::observe::log::printable;
 use smtp_guard_ebpf::reason::Reason;
+
+impl AdminClient {
+    /// GET /explain/{ip}
+    pub fn explain(&self, ip: IpAddr) -> anyhow::Result<Explanation> {
+        self.ask(Method::GET, &format!("/explain/{ip}"), None::<&()>)
+    }
+}
 
 /// What is known of `ip`.
 pub(super) fn text(ip: IpAddr, explanation: &Explanation) -> String {

@@ -127,7 +127,7 @@ fn seconds(left: Left, length: Duration) -> Option<u64> {
         Left::For(length) => length,
         Left::Ever => return None,
     };
-    Some(super::whole_seconds(length).clamp(1, LONGEST.as_secs()))
+    Some(super::time::whole_seconds(length).clamp(1, LONGEST.as_secs()))
 }
 
 /// `text` as the guard takes it.

@@ -1,4 +1,4 @@
-//! The command line: which command, its exit code, and where its words go.
+//! The command line: the commands as clap reads them, their exit codes, and where their words go.
 
 mod accounts;
 pub mod admin_client;
@@ -6,6 +6,7 @@ mod args;
 mod attempt;
 mod blocklists;
 mod check;
+mod decisions;
 mod desk;
 mod edge;
 mod events;
@@ -19,26 +20,189 @@ mod signals;
 pub mod sink;
 mod time;
 mod top;
+mod watch;
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use admin_client::{AdminClient, BadConfiguration};
-use args::{Arguments, Command, ConfigCommand, Decisions, Subject};
+use args::{Json, Subject, client as client_address, interval, role, subject, user};
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser as _};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::config::{self, Config, ConfigError, DEFAULT_PATH};
-use crate::observe::admin::Add;
+use crate::config::{self, CONFIG_VARIABLE, Config, ConfigError, DEFAULT_PATH, Role};
 use crate::observe::attempt::{Attempt, Candidate};
+use crate::rates::accounts::User;
 
 /// `EX_CONFIG` of sysexits.h.
 const BAD_CONFIGURATION: u8 = 78;
 /// As clap and most tools have it.
 const USAGE: u8 = 2;
 const FAILED: u8 = 1;
+
+/// An SMTP edge filter: policy in the session, enforcement in the kernel.
+///
+/// Results go to standard output, everything else to standard error.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 78 bad configuration.
+#[derive(Debug, Parser)]
+#[command(name = "smtp-guard", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Configuration file [default: /etc/smtp-guard/smtp-guard.toml where it exists, else built-in values for a first try]
+    ///
+    /// A file in the current folder is never read unasked: a command of root would obey whoever may write there.
+    #[arg(long, global = true, value_name = "FILE", env = CONFIG_VARIABLE, hide_env_values = true)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the guard in the foreground
+    Run,
+    /// Check the configuration: every error with its line, column and what to do
+    Check,
+    /// Have the running guard read its configuration again, while mail flows
+    ///
+    /// A bad file changes nothing. A good one applies as a whole; sessions under way go on by the configuration that they began
+    /// with. What can't change while the guard runs is named: it waits for a restart.
+    Reload {
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+        /// Return when no session goes by an earlier configuration any more
+        #[arg(long, conflicts_with = "dry_run")]
+        wait: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Look at the configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// What the running guard does now
+    Status {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// The running guard on a full screen: packets, refusals and messages a second, who is dropped, who was banned
+    ///
+    /// Keys: q quits, p pauses, s sorts the dropped sources another way. NO_COLOR is respected.
+    Top {
+        /// How often the guard is asked: 200ms to 60s
+        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+        interval: Duration,
+        /// One snapshot as JSON, without a terminal
+        #[arg(long)]
+        json: bool,
+    },
+    /// What happened: bans, deferrals, refusals, messages, held users, reloads, backends, block lists, the kernel plane
+    ///
+    /// The guard keeps the last 1,024 events. With --follow at most four commands at once.
+    Events {
+        /// Show the last 10, and go on with what happens until interrupted
+        #[arg(long, short)]
+        follow: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// What is known of an address or a user: whether and why it is blocked or held, until when, and how to lift it
+    Explain {
+        /// An IPv4 or IPv6 address, an IPv6 prefix as `decisions list` shows it, or the name of a user who logs in
+        #[arg(value_name = "IP or USER", value_parser = subject)]
+        subject: Subject,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Who is blocked
+    Decisions {
+        #[command(subcommand)]
+        command: decisions::Command,
+    },
+    /// Users who have logged in: what they sent, and who is held
+    Accounts {
+        #[command(subcommand)]
+        command: accounts::Command,
+    },
+    /// Say what would happen to a client, without a connection and without counting it
+    ///
+    /// Where --config names a file that says otherwise than what is in force, that file is judged by.
+    Try {
+        /// The client's address
+        #[arg(long = "from", value_name = "IP", value_parser = client_address)]
+        ip: IpAddr,
+        /// Its name in EHLO
+        #[arg(long, value_name = "NAME", default_value = "client.example")]
+        helo: String,
+        /// The sender; empty for a bounce
+        #[arg(long, value_name = "ADDRESS")]
+        mail_from: Option<String>,
+        /// A recipient; can be repeated
+        #[arg(long, value_name = "ADDRESS", requires = "mail_from")]
+        rcpt_to: Vec<String>,
+        /// As if this user had logged in; no password is asked for
+        #[arg(long, value_name = "NAME", value_parser = user)]
+        user: Option<User>,
+        /// The port that it connects to: mx, submission or submissions
+        #[arg(long, value_name = "ROLE", default_value = "mx", value_parser = role)]
+        role: Role,
+        /// After STARTTLS
+        #[arg(long)]
+        tls: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// The kernel plane
+    Edge {
+        #[command(subcommand)]
+        command: args::Edge,
+    },
+    /// A small mail server for trying the guard out: takes all mail into a Maildir
+    ///
+    /// It refuses recipients that begin with `unknown`, and runs of more than 15 letters and digits, which nobody is called.
+    Sink {
+        /// Address and port, such as 127.0.0.1:2526
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Made where it is missing
+        #[arg(long, value_name = "DIRECTORY")]
+        maildir: PathBuf,
+    },
+    /// Write the manual page to standard output, or the pages of all commands into a directory
+    #[command(hide = true)]
+    Man { directory: Option<PathBuf> },
+    /// Write the completions of a shell to standard output
+    #[command(hide = true)]
+    Completions { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Show the configuration as it is in force, defaults included, as a file that `check` reads
+    Show {
+        /// The defaults, whatever the file says
+        #[arg(long)]
+        defaults: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show what the file says otherwise than what is in force in the running guard
+    Diff {
+        #[command(flatten)]
+        json: Json,
+    },
+}
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
@@ -150,10 +314,10 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             let rehearsal = asker(file)?.attempt(&attempt)?;
             Ok(output::show(json.json, &rehearsal, || attempt::text(&attempt, &rehearsal))?)
         }
-        Command::Decisions { command } => decisions(&client(file)?, command),
+        Command::Decisions { command } => Ok(decisions::decisions(&client(file)?, command)?),
         Command::Edge { command } => {
             let loads = matches!(command, args::Edge::Load { .. });
-            edge::edge(config::find(file)?.0, command)?;
+            edge::edge(config::find(file)?.0, file.map(Path::to_owned), command)?;
             if loads {
                 reload::warn_of_difference(file);
             }
@@ -174,54 +338,6 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-fn decisions(client: &AdminClient, command: Decisions) -> Result<(), Failure> {
-    match command {
-        Decisions::List { all, json } => {
-            let decisions = client.decisions()?;
-            if json.json && !all {
-                return Ok(output::show(true, &decisions, String::new)?);
-            }
-            let blocklists = client.status()?.blocklists;
-            let blocked = output::Blocked { decisions: &decisions, blocklists: &blocklists };
-            Ok(output::show(json.json, &blocked, || output::blocked(&blocked))?)
-        }
-        Decisions::Add { who, length, reason } => {
-            let made = client.add(&Add { ip: who, seconds: whole_seconds(length), reason })?;
-            let until = time::utc(made.what.until);
-            output::line(&format!("{} is blocked until {until}", made.what.source))?;
-            warn_unsaved(made.saved);
-            Ok(())
-        }
-        Decisions::Import { file, length, reason, json } => {
-            let report = import::import(client, &file, length, reason)?;
-            output::show(json.json, &report, || report.text())?;
-            warn_unsaved(report.saved);
-            Ok(())
-        }
-        Decisions::Export { format } => {
-            Ok(output::line(&export::text(format, &client.decisions()?, crate::clock::wall())?)?)
-        }
-        Decisions::Delete { who: Some(who), .. } => {
-            let lifted = client.delete(who)?;
-            output::line(&format!("{} is no longer blocked", lifted.what.source))?;
-            warn_unsaved(lifted.saved);
-            Ok(())
-        }
-        Decisions::Delete { who: None, .. } => {
-            let lifted = client.delete_all()?;
-            output::line(&format!("{} decisions lifted", lifted.what.deleted))?;
-            warn_unsaved(lifted.saved);
-            Ok(())
-        }
-    }
-}
-
-fn warn_unsaved(saved: bool) {
-    if !saved {
-        eprintln!("warning: this is in force, but not on disk yet; `smtp-guard status` says why");
-    }
-}
-
 fn client(file: Option<&Path>) -> Result<AdminClient, Failure> {
     let (config, origin) = config::find(file)?;
     Ok(AdminClient::new(config.admin.socket).without(origin.missing()))
@@ -231,11 +347,6 @@ fn client(file: Option<&Path>) -> Result<AdminClient, Failure> {
 fn asker(file: Option<&Path>) -> Result<AdminClient, Failure> {
     let (socket, missing) = config::find_socket(file)?;
     Ok(AdminClient::new(socket).without(missing))
-}
-
-/// Rounded up: a ban never ends before it was asked to.
-fn whole_seconds(length: Duration) -> u64 {
-    length.as_secs() + u64::from(length.subsec_nanos() > 0)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -5,11 +5,20 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use super::admin_client::AdminClient;
+use axum::http::Method;
+
+use super::admin_client::{AdminClient, LOOKUPS};
 use super::output;
 use crate::config::{self, Change};
 use crate::observe::log::printable;
 use crate::observe::reload::{Reload, Reloaded};
+
+impl AdminClient {
+    /// POST /reload
+    pub fn reload(&self, reload: Reload) -> anyhow::Result<Reloaded> {
+        self.ask_within(LOOKUPS, Method::POST, "/reload", Some(&reload))
+    }
+}
 
 /// How often is asked whether sessions of earlier generations are left.
 const LOOK: Duration = Duration::from_millis(500);

@@ -9,6 +9,7 @@ use super::{signals, sink};
 use crate::addr::BackendAddr;
 use crate::config::{self, Config};
 use crate::observe::log;
+use crate::relay::Inherited;
 use crate::{descriptors, guard, relay};
 
 /// How long threads that block are waited for at the end.
@@ -16,7 +17,10 @@ const STUCK: Duration = Duration::from_secs(1);
 
 /// Runs the guard by `config`, which was found in `file` or in its place.
 pub fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
+    // Before there are threads: the environment tells of them, and is changed.
+    let (inherited, errors) = Inherited::take();
     let logging = log::init(&config.log)?;
+    errors.iter().for_each(|error| tracing::warn!(%error, "the service manager handed over what is no use here"));
     let (stopper, stop) = relay::stop();
     // One that waits is as good as several.
     let (hang_up, hangup) = tokio::sync::mpsc::channel(1);
@@ -38,7 +42,7 @@ pub fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
         };
         let first = with_sink(config);
         let source = Box::new(move || config::find(file.as_deref()).map(|(config, _)| with_sink(config)));
-        guard::serve(first, source, (logging.control(), logging.lost()), hangup, stop, Desk::new).await
+        guard::serve(first, source, (logging.control(), logging.lost()), hangup, stop, inherited, Desk::new).await
     });
     // A thread that waits for a file system which doesn't answer is not waited for.
     runtime.shutdown_timeout(STUCK);

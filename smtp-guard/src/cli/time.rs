@@ -1,5 +1,7 @@
 //! Wall time and lengths of time for people. UTC throughout, so that hosts and their logs compare.
 
+use std::time::Duration;
+
 use crate::clock::WallTime;
 
 const DAY_MS: i64 = 86_400_000;
@@ -41,6 +43,11 @@ fn date(days: i64) -> (i64, i64, i64) {
     let month = (month_from_march + 2) % 12 + 1;
     let year = days.div_euclid(DAYS_400_YEARS) * 400 + year_of_era + i64::from(month <= 2);
     (year, month, day)
+}
+
+/// Rounded up: a ban never ends before it was asked to.
+pub(super) fn whole_seconds(length: Duration) -> u64 {
+    length.as_secs() + u64::from(length.subsec_nanos() > 0)
 }
 
 #[cfg(test)]

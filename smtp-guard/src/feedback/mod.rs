@@ -122,6 +122,7 @@ enum Control {
         snapshot: Arc<Snapshot>,
         answer: oneshot::Sender<()>,
     },
+    Alive(oneshot::Sender<()>),
     Close,
 }
 
@@ -204,6 +205,11 @@ impl Feedback {
     /// Judges by `snapshot` from here on. Bans of whom it exempts are lifted in both planes when this returns.
     pub async fn apply(&self, snapshot: Arc<Snapshot>) -> Result<(), ControlError> {
         self.ask(|answer| Control::Apply { snapshot, answer }).await
+    }
+
+    /// Whether the task answers. Waits for what it was asked before.
+    pub async fn is_alive(&self) -> bool {
+        self.ask(Control::Alive).await.is_ok()
     }
 
     /// Ends the task, whoever still holds a handle: what was counted is saved. Reports after it are dropped.
@@ -301,6 +307,7 @@ fn answer(keeper: &mut Keeper, control: Control) {
             keeper.adopt_snapshot(snapshot);
             answer.send(()).map_err(drop)
         }
+        Control::Alive(answer) => answer.send(()),
         Control::Close => Ok(()),
     };
 }

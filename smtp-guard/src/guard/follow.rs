@@ -42,7 +42,7 @@ fn awaited(config: &Config) -> Vec<String> {
 
 /// Puts the program on the interfaces of `config` that are missing or go, as soon as they are there; until there is none. Where this process may
 /// not, says which are unfiltered. Blocks; see [`Unloaded`].
-pub(crate) fn interfaces(config: impl Fn() -> Option<Arc<Config>>, unloaded: Unloaded) -> Result<(), EdgeError> {
+pub(crate) fn interfaces(mut config: impl FnMut() -> Option<Arc<Config>>, unloaded: Unloaded) -> Result<(), EdgeError> {
     let mut told: Option<(Vec<String>, Vec<String>)> = None;
     let changes = Changes::new();
     if let Err(error) = &changes {

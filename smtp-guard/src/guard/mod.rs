@@ -32,12 +32,13 @@ use crate::observe::metrics::Metrics;
 use crate::observe::status::{
     About, Bans, Certificate, Configuration, Kernel, LastReload, Recipients, Running, Server,
 };
-use crate::relay::{self, Blocklists, Bound, Doors, Generation, Shared, Stop, Watchers};
+use crate::relay::{self, Blocklists, Bound, Doors, Generation, Inherited, Shared, Stop, Watchers};
 use crate::snapshot::Snapshot;
 use crate::store::{self, Sqlite, Store as _};
 
 pub(crate) mod follow;
 mod kernel;
+mod manager;
 mod meter;
 mod reload;
 
@@ -97,13 +98,14 @@ struct Seen {
 }
 
 /// Runs a guard by `config` until `stop`. It reads its configuration again from `source`, when it is asked to by `control` or
-/// by `hangup`. `console` makes the command line's side of a guard that runs.
+/// by `hangup`. `console` makes the command line's side of a guard that runs. Addresses that are among `inherited` are not bound.
 pub async fn serve<C: admin::Control>(
     config: Config,
     source: Source,
     (log, lost): (LogControl, Lost),
     mut hangup: tokio::sync::mpsc::Receiver<()>,
     stop: Stop,
+    inherited: Inherited,
     console: impl FnOnce(Arc<Guard>) -> C,
 ) -> anyhow::Result<()> {
     // What can fail because of the operator comes first, before anything is begun.
@@ -111,7 +113,7 @@ pub async fn serve<C: admin::Control>(
     let (store_state, digests) = (store.state().clone(), store.digests());
     let known = config.recipients.known.as_deref().map(facts::recipients::load).transpose()?;
     // Taken, but nobody can connect yet.
-    let bound = Bound::bind(&config.listen)?;
+    let bound = Bound::bind_or_inherit(&config.listen, inherited)?;
     let admin_socket = admin::Socket::bind(&config.admin.socket)?;
     let http = match config.metrics.listen {
         Some(address) => Some(Http::bind(address).await?),
@@ -134,8 +136,7 @@ pub async fn serve<C: admin::Control>(
     // What is open by now stays open.
     let open = descriptors::open();
     let budget = Budget::with_open(snapshot.config(), open);
-    let warnings: Vec<_> = snapshot.config().warnings().into_iter().chain(budget.warning()).collect();
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let mut warnings: Vec<_> = snapshot.config().warnings().into_iter().chain(budget.warning()).collect();
     let shared = Shared::new(snapshot, feedback, metrics.clone(), events.clone(), bans, &budget.plan)?;
     shared.recipient_warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let observed = Arc::new(kernel::Observed::new(Arc::clone(&plane), &shared));
@@ -145,6 +146,8 @@ pub async fn serve<C: admin::Control>(
     blocklists.apply(&shared).await;
     // Only now, with kernel plane, bans and block lists in place: nobody slips in before they count and drop.
     let doors = bound.listen()?.open(&shared, &stop);
+    warnings.extend(doors.warnings());
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let mut watchers = Watchers::default();
     watchers.follow(&shared, &stop);
 
@@ -186,6 +189,8 @@ pub async fn serve<C: admin::Control>(
     announce(&shared, &guard.seen().listeners);
     side.spawn(admin::serve(admin_socket, console(Arc::clone(&guard)), about, budget.plan.admin));
     ready.set(true);
+    manager::ready().await;
+    side.spawn(manager::watchdog(shared.feedback.clone()));
     let reloading = Arc::clone(&guard);
     side.spawn(async move {
         while hangup.recv().await.is_some() {
@@ -196,6 +201,7 @@ pub async fn serve<C: admin::Control>(
     let mut stopping = stop;
     stopping.requested().await;
     ready.set(false);
+    manager::stopping(shared.current().config().drain).await;
     let cut_off = guard.close().await;
     if cut_off > 0 {
         tracing::warn!(

@@ -149,6 +149,7 @@ impl Guard {
         let goes = |address| !config.listen.iter().any(|listen| listen.address == address);
         parts.doors.close(goes).await;
         parts.doors.settle();
+        warnings.extend(parts.doors.warnings());
         parts.watchers.follow(&self.shared, &self.stop);
         if config.metrics != before.config().metrics {
             if let Some(old) = parts.http.take() {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::balancer::HeaderError;
 use super::drive::{Guest, drive};
+use super::inherited::Inherited;
 use super::sources::Seat;
 use super::watchers::Watchers;
 use super::{Generation, Shared, Stop, Stopper, admission, balancer, events, stop, window};
@@ -37,59 +38,99 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// The addresses of the configuration, taken, while nobody can connect to them yet.
 ///
 /// Between [`Self::bind`] and [`Self::listen`] the kernel plane and the block lists are put in place: a connection that the
-/// kernel takes before would be in although a ceiling, a ban or a list is against it.
+/// kernel takes before would be in although a ceiling, a ban or a list is against it. (At a socket that a service manager
+/// listens on, clients wait until then; whoever is banned or listed by then isn't let in.)
 #[derive(Debug)]
-pub struct Bound(Vec<(Socket, Listen)>);
+pub struct Bound {
+    sockets: Vec<Taken<Socket>>,
+    inherited: Arc<Inherited>,
+}
 
 /// The listening sockets, before any client is served.
 #[derive(Debug)]
-pub struct Listeners(Vec<(TcpListener, Listen)>);
+pub struct Listeners {
+    sockets: Vec<Taken<TcpListener>>,
+    inherited: Arc<Inherited>,
+}
+
+/// A socket for one of the addresses.
+#[derive(Debug)]
+struct Taken<S> {
+    socket: S,
+    listen: Listen,
+    /// It listens on when we don't.
+    inherited: bool,
+}
 
 /// A socket that can't be bound: which, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {error}{}", hint(.error))]
+#[error("cannot listen on {address}: {error}{advice}")]
 pub struct BindError {
     address: SocketAddr,
     error: io::Error,
+    advice: String,
 }
 
 impl Bound {
     /// Binds all addresses of the configuration, or none.
     pub fn bind(sockets: &[Listen]) -> Result<Self, BindError> {
-        Self::bind_where(sockets, |_| false)
+        Self::bind_or_inherit(sockets, Inherited::default())
+    }
+
+    /// Likewise, but for those that are among `inherited`.
+    pub fn bind_or_inherit(sockets: &[Listen], inherited: Inherited) -> Result<Self, BindError> {
+        Self::bind_where(sockets, &Arc::new(inherited), |_| false)
     }
 
     /// Likewise; `beside`: where another socket of this process listens on the same port still, and was told to share it.
-    fn bind_where(sockets: &[Listen], beside: impl Fn(SocketAddr) -> bool) -> Result<Self, BindError> {
-        let bind = |listen: &Listen| match bind(listen.address, beside(listen.address)) {
-            Ok(socket) => Ok((socket, listen.clone())),
-            Err(error) => Err(BindError { address: listen.address, error }),
+    fn bind_where(
+        sockets: &[Listen],
+        inherited: &Arc<Inherited>,
+        beside: impl Fn(SocketAddr) -> bool,
+    ) -> Result<Self, BindError> {
+        let take = |listen: &Listen| {
+            let (address, handed) = (listen.address, inherited.on(listen.address));
+            let (is_inherited, socket) = match handed {
+                Some(socket) => (true, socket),
+                None => (false, bind(address, beside(address))),
+            };
+            match socket.and_then(|socket| prepare(&socket).map(|()| socket)) {
+                Ok(socket) => Ok(Taken { socket, listen: listen.clone(), inherited: is_inherited }),
+                Err(error) => Err(BindError { address, advice: advice(address, &error, inherited), error }),
+            }
         };
-        sockets.iter().map(bind).collect::<Result<_, _>>().map(Self)
+        let sockets = sockets.iter().map(take).collect::<Result<_, _>>()?;
+        Ok(Self { sockets, inherited: Arc::clone(inherited) })
     }
 
     /// The addresses that were bound.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().filter_map(|(socket, _)| socket.local_addr().ok()?.as_socket()).collect()
+        self.sockets.iter().filter_map(|taken| taken.socket.local_addr().ok()?.as_socket()).collect()
     }
 
     /// Lets clients connect, to all addresses or none. To be called inside the tokio runtime.
     pub fn listen(self) -> Result<Listeners, BindError> {
-        let listen = |(socket, listen): (Socket, Listen)| {
+        let Self { sockets, inherited } = self;
+        let listen = |Taken { socket, listen, inherited: is_inherited }: Taken<Socket>| {
             let listening = socket.listen(BACKLOG).and_then(|()| TcpListener::from_std(socket.into()));
             match listening {
-                Ok(listener) => Ok((listener, listen)),
-                Err(error) => Err(BindError { address: listen.address, error }),
+                Ok(socket) => Ok(Taken { socket, listen, inherited: is_inherited }),
+                Err(error) => {
+                    let address = listen.address;
+                    Err(BindError { address, advice: advice(address, &error, &inherited), error })
+                }
             }
         };
-        self.0.into_iter().map(listen).collect::<Result<_, _>>().map(Listeners)
+        let sockets = sockets.into_iter().map(listen).collect::<Result<_, _>>()?;
+        Ok(Listeners { sockets, inherited })
     }
 }
 
 impl Listeners {
     /// Begins to accept, until `stop`.
     pub fn open(self, shared: &Arc<Shared>, stop: &Stop) -> Doors {
-        let mut doors = Doors { shared: Arc::clone(shared), stop: stop.clone(), open: Vec::new() };
+        let inherited = Arc::clone(&self.inherited);
+        let mut doors = Doors { shared: Arc::clone(shared), stop: stop.clone(), open: Vec::new(), inherited };
         doors.add(self);
         doors
     }
@@ -109,16 +150,18 @@ pub struct Doors {
     shared: Arc<Shared>,
     stop: Stop,
     open: Vec<Door>,
+    inherited: Arc<Inherited>,
 }
 
-/// One of them. Its socket closes with it.
+/// One of them.
 #[derive(Debug)]
 struct Door {
     /// As it was configured.
     configured: SocketAddr,
     /// As it was bound.
     address: SocketAddr,
-    socket: Arc<TcpListener>,
+    /// Its task has it, and closes it when it ends.
+    socket: Weak<TcpListener>,
     close: Stopper,
     task: JoinHandle<()>,
 }
@@ -130,6 +173,14 @@ impl Door {
         let same = mine.ip() == its.ip() || mine.ip().is_unspecified() || its.ip().is_unspecified();
         mine.is_ipv4() == its.is_ipv4() && mine.port() == its.port() && same
     }
+
+    /// Whether other sockets of this user may listen on the same port.
+    fn share(&self, with_others: bool) {
+        if let Some(socket) = self.socket.upgrade() {
+            // An error shows when the other one is bound.
+            let _ = SockRef::from(&*socket).set_reuse_port(with_others);
+        }
+    }
 }
 
 impl Doors {
@@ -138,32 +189,32 @@ impl Doors {
     pub fn bind(&self, sockets: &[Listen]) -> Result<Bound, BindError> {
         for door in &self.open {
             if sockets.iter().any(|listen| door.is_in_the_way_of(listen.address)) {
-                // An error shows when the other one is bound.
-                let _ = SockRef::from(&*door.socket).set_reuse_port(true);
+                door.share(true);
             }
         }
         let beside = |address| self.open.iter().any(|door| door.is_in_the_way_of(address));
-        Bound::bind_where(sockets, beside).inspect_err(|_| self.settle())
+        Bound::bind_where(sockets, &self.inherited, beside).inspect_err(|_| self.settle())
     }
 
     /// From here on no other socket of this user may listen on the same ports.
     pub fn settle(&self) {
         for door in &self.open {
-            let _ = SockRef::from(&*door.socket).set_reuse_port(false);
+            door.share(false);
         }
     }
 
     /// Serves `listeners` as well.
     pub fn add(&mut self, listeners: Listeners) {
-        for (listener, listen) in listeners.0 {
+        for Taken { socket, listen, inherited } in listeners.sockets {
             let (close, closing) = stop();
             // An error means that the socket is no use, as accept will say.
-            let address = listener.local_addr().unwrap_or(listen.address);
+            let address = socket.local_addr().unwrap_or(listen.address);
             let configured = listen.address;
-            let entrance =
-                Entrance { shared: Arc::clone(&self.shared), stop: self.stop.clone(), listen: Arc::new(listen) };
-            let socket = Arc::new(listener);
-            let task = tokio::spawn(entrance.accept(Arc::clone(&socket), closing));
+            let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
+            let entrance = Entrance { shared, stop, listen: Arc::new(listen), inherited };
+            let listener = Arc::new(socket);
+            let socket = Arc::downgrade(&listener);
+            let task = tokio::spawn(entrance.accept(listener, closing));
             self.open.push(Door { configured, address, socket, close, task });
         }
     }
@@ -178,6 +229,18 @@ impl Doors {
             // An error means that it has ended by a panic.
             let _ = door.task.await;
         }
+    }
+
+    /// What to say of sockets that the service manager listens on, and that nobody serves.
+    pub fn warnings(&self) -> Vec<String> {
+        let unserved = |address: &SocketAddr| !self.configured().any(|configured| configured == *address);
+        let warning = |address| {
+            format!(
+                "the service manager listens on {address}, and no [[listen]] has that address: clients there wait for nothing; \
+                 add one and reload, or take ListenStream={address} out of smtp-guard.socket (`systemctl edit --full`)"
+            )
+        };
+        self.inherited.addresses().filter(unserved).map(warning).collect()
     }
 
     /// The addresses as they were bound.
@@ -220,22 +283,35 @@ fn bind(address: SocketAddr, beside: bool) -> io::Result<Socket> {
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(beside)?;
-    socket.set_nonblocking(true)?;
-    // What is accepted inherits it.
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    window::listens(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
-fn hint(error: &io::Error) -> &'static str {
+/// Sets what is accepted inherits.
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    window::listens(socket)
+}
+
+/// What to do where `address` can't be had for `error`, as the end of a sentence.
+fn advice(address: SocketAddr, error: &io::Error, inherited: &Inherited) -> String {
     match error.kind() {
+        io::ErrorKind::AddrInUse if inherited.covers(address) => format!(
+            "; the socket [::]:{} of the service manager takes IPv4 as well: set BindIPv6Only=ipv6-only in \
+             smtp-guard.socket, and ListenStream={address}",
+            address.port()
+        ),
         io::ErrorKind::AddrInUse => {
-            "; another program holds it (`ss -ltnp` shows which): stop that, or change [[listen]]"
+            "; another program holds it (`ss -ltnp` shows which): stop that, or change [[listen]]".to_owned()
         }
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
-        io::ErrorKind::AddrNotAvailable => "; no interface has that address (`ip address` shows them)",
-        _ => "",
+        io::ErrorKind::PermissionDenied => format!(
+            "; systemd has to listen on ports below 1024: add ListenStream={address} (`systemctl edit smtp-guard.socket`, below \
+             [Socket]) and `systemctl restart smtp-guard.socket smtp-guard.service`; without systemd they need root or \
+             CAP_NET_BIND_SERVICE"
+        ),
+        io::ErrorKind::AddrNotAvailable => "; no interface has that address (`ip address` shows them)".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -245,6 +321,8 @@ struct Entrance {
     stop: Stop,
     /// As it was configured last.
     listen: Arc<Listen>,
+    /// The next process accepts whoever has connected when this one stops.
+    inherited: bool,
 }
 
 impl Entrance {
@@ -256,7 +334,12 @@ impl Entrance {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = stop.requested() => return,
+                () = stop.requested() => {
+                    if self.inherited {
+                        return;
+                    }
+                    break;
+                }
                 () = closing.requested() => break,
                 accepted = listener.accept() => accepted,
             };
@@ -276,7 +359,7 @@ impl Entrance {
                 }
             }
         }
-        // Whom the kernel has connected already would be reset with the socket.
+        // Whom the kernel has connected already would be reset with the socket. (Where the guard stops they hear 421.)
         while let Ok((socket, peer)) = SockRef::from(&*listener).accept() {
             if socket.set_nonblocking(true).is_ok()
                 && let (Ok(stream), Some(peer)) = (TcpStream::from_std(socket.into()), peer.as_socket())
@@ -428,7 +511,7 @@ mod tests {
         let address = bound.addresses()[0];
         let listeners = bound.listen().unwrap();
         let _client = TcpStream::connect(address).await.unwrap();
-        let (server, _) = listeners.0[0].0.accept().await.unwrap();
+        let (server, _) = listeners.sockets[0].socket.accept().await.unwrap();
         let held = socket2::SockRef::from(&server).send_buffer_size().unwrap();
         // The kernel takes twice as much, for its own records.
         assert!(held <= 2 * SEND_BUFFER, "{held}");

@@ -40,6 +40,7 @@ mod events;
 mod farewell;
 mod generation;
 mod handshakes;
+mod inherited;
 mod inquiry;
 mod listen;
 mod places;
@@ -56,6 +57,7 @@ mod window;
 
 pub use blocklists::{Blocklists, Filled, fill};
 pub use generation::{Generation, StartError};
+pub use inherited::Inherited;
 pub use listen::{BindError, Bound, Doors, Listeners, drained};
 pub use tls::{TlsError, try_load};
 pub use watchers::Watchers;

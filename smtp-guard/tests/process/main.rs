@@ -7,6 +7,7 @@ mod events;
 mod long;
 mod places;
 mod reload;
+mod restart;
 mod troubles;
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -32,17 +33,7 @@ impl Guard {
     fn start(directory: &Path, more: &str, shell: &str, stderr: Stdio) -> Self {
         // Free now; nobody else is told of it.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let (backend, folder) = (backend(), directory.display());
-        let state =
-            if more.contains("[state]") { String::new() } else { format!("[state]\ndirectory = \"{folder}/state\"\n") };
-        let text = format!(
-            "hostname = \"mx.example.org\"\n[[listen]]\naddress = \"{address}\"\n[backend]\nservers = [\"{backend}\"]\n\
-             identity = \"none\"\ntls = \"off\"\n[relay]\ndomains = [\"example.org\"]\n[auth]\nvia = \"off\"\n[checks]\n\
-             sender_domain = \"off\"\nptr = \"off\"\ngreeting_delay = \"0s\"\n[metrics]\nlisten = \"\"\n[admin]\n\
-             socket = \"{folder}/admin.sock\"\n{state}{more}"
-        );
-        let config = directory.join("smtp-guard.toml");
-        std::fs::write(&config, text).unwrap();
+        let config = configure(directory, address, more);
         let run = format!("{shell} exec {BINARY} --config {} run", config.display());
         let child = Command::new("sh").args(["-c", &run]).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
         let mut guard = Self { child, address, config };
@@ -87,6 +78,22 @@ impl Drop for Guard {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writes a configuration into `directory` by which a guard listens on `address`; `more` is appended to it.
+fn configure(directory: &Path, address: SocketAddr, more: &str) -> PathBuf {
+    let (backend, folder) = (backend(), directory.display());
+    let state =
+        if more.contains("[state]") { String::new() } else { format!("[state]\ndirectory = \"{folder}/state\"\n") };
+    let text = format!(
+        "hostname = \"mx.example.org\"\n[[listen]]\naddress = \"{address}\"\n[backend]\nservers = [\"{backend}\"]\n\
+         identity = \"none\"\ntls = \"off\"\n[relay]\ndomains = [\"example.org\"]\n[auth]\nvia = \"off\"\n[checks]\n\
+         sender_domain = \"off\"\nptr = \"off\"\ngreeting_delay = \"0s\"\n[metrics]\nlisten = \"\"\n[admin]\n\
+         socket = \"{folder}/admin.sock\"\n{state}{more}"
+    );
+    let config = directory.join("smtp-guard.toml");
+    std::fs::write(&config, text).unwrap();
+    config
 }
 
 /// A command with the configuration `config`.

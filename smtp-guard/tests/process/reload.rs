@@ -27,9 +27,43 @@ struct World {
 impl World {
     fn new(more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let guard = Guard::start(directory.path(), more, "", Stdio::null());
+        let log = fs::File::create(directory.path().join("log")).unwrap();
+        let guard = Guard::start(directory.path(), more, "", log.into());
         let file = fs::read_to_string(&guard.config).unwrap().parse().unwrap();
         Self { directory, guard, file }
+    }
+
+    /// What the command with these words says.
+    fn said(&self, words: &[&str]) -> String {
+        let output = self.ask(words);
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+
+    /// What a session at `address`, or `try`, says where `effect` would show.
+    fn shows(&self, effect: &Effect, address: SocketAddr) -> String {
+        match effect {
+            Effect::Session(said, _) => {
+                let mut dialogue = Dialogue::open(address);
+                let greeting = dialogue.hear();
+                said.iter().map(|line| dialogue.say(line)).last().unwrap_or(greeting)
+            }
+            Effect::Try(words, _) => self.said(&["try"].into_iter().chain(words.split(' ')).collect::<Vec<_>>()),
+            _ => String::new(),
+        }
+    }
+
+    /// What the guard wrote to its log.
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    /// Waits until what comes after the first `seen` bytes of the log has `expected`; sessions come and go meanwhile.
+    fn wait_for_log(&mut self, seen: usize, expected: &str) {
+        let (address, log) = (self.guard.address, self.directory.path().join("log"));
+        self.guard.wait(&format!("{expected:?} stands in the log"), || {
+            Dialogue::open(address).say("QUIT");
+            fs::read_to_string(&log).unwrap()[seen..].contains(expected)
+        });
     }
 
     fn config(&self) -> PathBuf {
@@ -114,6 +148,10 @@ enum Effect {
     /// `try` with these words says so.
     Try(&'static str, &'static str),
     Status(&'static str),
+    /// A line of the log from here on says so, while a session comes and goes.
+    Log(&'static str),
+    /// The address answers `GET /livez`.
+    Http,
     /// All parts read it from the generation in force: the file says nothing else any more.
     InForce,
     Restart,
@@ -129,7 +167,7 @@ fn list(entries: &[&str]) -> Value {
 
 /// Every key, a value that it didn't have, and where that shows.
 fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
-    use Effect::{InForce, Restart, Session, Status, Try};
+    use Effect::{Http, InForce, Log, Restart, Session, Status, Try};
     let file = |name: &str, content: &str| {
         let path = world.directory.path().join(name);
         fs::write(&path, content).unwrap();
@@ -139,6 +177,8 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
     let first = "--from 192.0.2.1";
     let mail = "--from 192.0.2.1 --mail-from a@b.example --rcpt-to u@example.org";
     let two = "--from 192.0.2.1 --mail-from a@b.example --rcpt-to u@example.org --rcpt-to v@example.org";
+    let nobody = "--from 192.0.2.1 --mail-from a@b.example --rcpt-to nobody@example.org";
+    let bare = &["HELO c", "MAIL FROM:<a@b.example>", "RCPT TO:<u@example.org>", "DATA", "bare\nnewline\r\n."];
     let sent = Session(&["HELO c", "MAIL FROM:<a@b.example>"], "250");
     let put_off = || Session(&["HELO c", "MAIL FROM:<a@b.example>"], "451");
     vec![
@@ -156,7 +196,14 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("backend.connections", number(7), InForce),
         ("relay.domains", list(&["example.net"]), Try(mail, "Relay access denied")),
         ("relay.networks", list(&["192.0.2.0/24"]), Try(first, "relay.networks: may send anywhere")),
-        ("relay.authenticated", Value::Boolean(false), InForce),
+        (
+            "relay.authenticated",
+            Value::Boolean(false),
+            Try(
+                "--from 192.0.2.1 --user bob --mail-from a@b.example --rcpt-to u@elsewhere.example",
+                "Relay access denied",
+            ),
+        ),
         ("auth.via", text("backend"), InForce),
         ("auth.dovecot_socket", text("/run/elsewhere"), InForce),
         ("auth.failures", number(3), InForce),
@@ -190,10 +237,10 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("limits.total_connections", number(50), Try(first, " of 50; ")),
         ("limits.network_connections", number(40), Try(first, "limits.network_connections: 0 of 40")),
         ("limits.session_time", text("2m"), InForce),
-        ("harvest.unknown_recipients", number(77), InForce),
-        ("harvest.unknown_share", Value::Float(0.75), InForce),
+        ("harvest.unknown_recipients", number(77), Try("--from 127.0.0.1", "unknown recipients of 77")),
+        ("harvest.unknown_share", Value::Float(0.75), Try("--from 127.0.0.1", " % of 75 %")),
         ("harvest.window", text("11m"), InForce),
-        ("harvest.delay", text("1s"), InForce),
+        ("harvest.delay", text("1s"), Try(nobody, "(after 1 s)")),
         ("harvest.ban", text("11m"), InForce),
         ("harvest.ban_max", text("9d"), InForce),
         ("checks.sender_domain", text("observe"), Try(first, "checks.sender_domain: observe")),
@@ -203,7 +250,7 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("checks.greeting_delay", text("1s"), Try(first, "checks.greeting_delay: 1 s")),
         ("checks.dnsbl", text("observe"), InForce),
         ("checks.dnsbl_threshold", number(3), InForce),
-        ("checks.bare_newline", text("none"), InForce),
+        ("checks.bare_newline", text("none"), Session(bare, "550")),
         ("checks.success_notices", text("none"), InForce),
         ("dns.servers", list(&["127.0.0.1:5353"]), InForce),
         ("dns.timeout", text("2s"), InForce),
@@ -212,10 +259,10 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("edge.max_sources", number(5000), Restart),
         ("edge.pin_directory", text("/sys/fs/bpf/elsewhere"), Restart),
         ("edge.group", text("nobody"), Restart),
-        ("metrics.listen", free(), InForce),
+        ("metrics.listen", free(), Http),
         ("state.directory", text("/nowhere"), Restart),
-        ("log.format", text("kerio"), InForce),
-        ("log.level", text("warn"), InForce),
+        ("log.format", text("kerio"), Log(" smtp-guard[")),
+        ("log.level", text("trace"), Log("\"TRACE\"")),
     ]
 }
 
@@ -240,6 +287,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
 #[test]
 fn every_key_changes_while_the_guard_runs_or_says_that_it_needs_a_restart() {
     let mut world = World::new("");
+    // A source with a history; recipients that are known, and nobody else.
+    send(connect(world.guard.address), false);
+    let known = world.directory.path().join("users");
+    fs::write(&known, "b@example.org\nu@example.org\nv@example.org\n").unwrap();
+    world.set("recipients.known", Some(text(known.to_str().unwrap())));
+    world.set("relay.networks", Some(list(&["127.0.0.1"])));
     // Submission needs it.
     let [pem, key] = certificate(&world, "one.example");
     world.set("tls.certificate", Some(pem));
@@ -251,6 +304,8 @@ fn every_key_changes_while_the_guard_runs_or_says_that_it_needs_a_restart() {
     for (key, value, effect) in keys(&world) {
         tried.insert(key.replace(".0.", "."));
         let before = world.file.clone();
+        let before_log = world.log().len();
+        let earlier = world.shows(&effect, world.guard.address);
         world.set(key, Some(value.clone()));
         assert_ne!(before, world.file, "{key} has that value already");
         let changed = world.reload();
@@ -262,27 +317,27 @@ fn every_key_changes_while_the_guard_runs_or_says_that_it_needs_a_restart() {
             "listen.0.address" => value.as_str().unwrap().parse().unwrap(),
             _ => world.guard.address,
         };
-        let shown = |words: &[&str]| {
-            let output = world.ask(words);
-            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-        };
+        let now = world.shows(&effect, address);
         match effect {
-            Effect::Session(said, expected) => {
-                let mut dialogue = Dialogue::open(address);
-                let mut heard = dialogue.hear();
-                said.iter().for_each(|line| heard = dialogue.say(line));
-                assert!(heard.contains(expected), "{key}: no {expected:?} in {heard:?}");
+            Effect::Session(_, expected) | Effect::Try(_, expected) => {
+                assert!(now.contains(expected), "{key}: no {expected:?} in {now}");
+                // Where the role or the server is another, the same is said.
+                let same = matches!(key, "listen.0.role" | "backend.servers");
+                assert!(same || !earlier.contains(expected), "{key}: {expected:?} was there before, in {earlier}");
             }
-            Effect::Try(words, expected) => {
-                let words: Vec<_> = ["try"].into_iter().chain(words.split(' ')).collect();
-                let text = shown(&words);
-                assert!(text.contains(expected), "{key}: no {expected:?} in {text}");
+            Effect::Log(expected) => world.wait_for_log(before_log, expected),
+            Effect::Http => {
+                let mut http = connect(value.as_str().unwrap().parse().unwrap());
+                http.write_all(b"GET /livez HTTP/1.0\r\n\r\n").unwrap();
+                let mut line = String::new();
+                BufReader::new(http).read_line(&mut line).unwrap();
+                assert!(line.contains(" 200 "), "{key}: {line}");
             }
-            Effect::Status(expected) => assert!(shown(&["status"]).contains(expected), "{key}"),
+            Effect::Status(expected) => assert!(status(&world.config()).contains(expected), "{key}"),
             Effect::InForce => {
-                assert_eq!(shown(&["config", "diff"]).lines().next(), Some("the file says what is in force"))
+                assert_eq!(world.said(&["config", "diff"]).lines().next(), Some("the file says what is in force"))
             }
-            Effect::Restart => assert!(shown(&["status"]).contains(&format!("needs a restart: {key}")), "{key}"),
+            Effect::Restart => assert!(status(&world.config()).contains(&format!("needs a restart: {key}")), "{key}"),
         }
         if key == "listen.0.address" {
             assert!(TcpStream::connect(world.guard.address).is_err(), "the old door is closed");

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use toml::Spanned;
 
-use super::raw;
-use super::show;
-use super::values::Judge;
+use super::judge::Judge;
+use super::value::{self, RawEntry, Value};
 
 /// Lists; a connection is held against each of them.
 const LISTS: usize = 64;
@@ -21,17 +20,29 @@ pub struct Blocklist {
     pub name: String,
     pub file: PathBuf,
     /// How often the file is looked at.
-    #[serde(serialize_with = "show::duration")]
+    #[serde(serialize_with = "value::show")]
     pub reload: Duration,
 }
 
-pub(super) fn blocklist(raw: &[Spanned<raw::Blocklist>], whole: bool, judge: &mut Judge) -> Vec<Blocklist> {
+impl Value for Vec<Blocklist> {
+    type Raw = Vec<Spanned<RawEntry<Blocklist>>>;
+
+    fn judge(_: &str, raw: &Self::Raw, judge: &mut Judge) -> Self {
+        blocklist(raw, judge)
+    }
+
+    fn show<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        self.serialize(out)
+    }
+}
+
+fn blocklist(raw: &[Spanned<RawEntry<Blocklist>>], judge: &mut Judge) -> Vec<Blocklist> {
     let mut lists: Vec<Blocklist> = Vec::new();
     for entry in raw {
         let table = entry.get_ref();
         let reload = judge.duration("blocklist.reload", &table.reload);
         for (key, text) in [("name", &table.name), ("file", &table.file)] {
-            if text.is_none() && whole {
+            if text.is_none() && judge.whole {
                 let message = format!("[[blocklist]] without {key}");
                 let help = "add name = \"drop\" and file = \"/var/lib/smtp-guard/drop.netset\"";
                 judge.missing(Some(entry.span()), message, help);

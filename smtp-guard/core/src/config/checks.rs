@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use toml::Spanned;
 
-use super::check::list;
-use super::choices::{Granted, Mode};
-use super::raw;
-use super::show;
-use super::values::{Judge, domain_fault};
+use super::choices::Mode;
+use super::judge::{Judge, domain_fault};
+use super::raw::{List, list};
+use super::value::{RawEntry, Value};
+use super::{Checks, Config};
 
 /// The least answer that can mean "listed" (RFC 5782 section 5).
 const FIRST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -22,31 +22,10 @@ const DNS_PORT: u16 = 53;
 const ZONES: usize = 16;
 /// Bytes of a list's name, which stands in replies, log and metrics.
 const NAME: usize = 64;
+/// The weight of a list that has none of its own; no list can be given this one.
+const UNWEIGHED: u32 = 0;
 /// Letters and digits of a zone's first label above which it is taken for a key. Keys have 25 and more.
 const KEY: usize = 20;
-
-/// What is checked of clients that are strangers: not exempt, not in `relay.networks`, not logged in.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Checks {
-    /// The sender's domain has MX, A or AAAA.
-    pub sender_domain: Mode,
-    /// The client has a reverse DNS entry ...
-    pub ptr: Mode,
-    /// ... that points back to it.
-    pub ptr_forward: Mode,
-    /// The client speaks before the greeting.
-    pub early_talker: Mode,
-    /// Before the greeting, for sources without accepted mail so far.
-    #[serde(serialize_with = "show::duration")]
-    pub greeting_delay: Duration,
-    /// The client's address is in block lists whose weights reach `dnsbl_threshold`.
-    pub dnsbl: Mode,
-    pub dnsbl_threshold: u32,
-    /// Whose bare LF in message data comes out as CRLF. For anybody else it is a flaw, and the message is refused.
-    pub bare_newline: Granted,
-    /// Who may ask for notices of delivery (RFC 3461 NOTIFY=SUCCESS): a stranger's go to whomever the sender names.
-    pub success_notices: Granted,
-}
 
 /// A block list in DNS.
 #[derive(Clone, PartialEq)]
@@ -74,11 +53,11 @@ impl Serialize for Dnsbl {
             zone: &'a str,
             name: &'a str,
             weight: u32,
-            #[serde(serialize_with = "show::ranges")]
-            replies: &'a [RangeInclusive<Ipv4Addr>],
+            replies: Vec<String>,
         }
         let Self { zone, name, weight, replies } = self;
         let zone = if zone == name { zone } else { Self::HIDDEN };
+        let replies = replies.iter().map(|range| format!("{}-{}", range.start(), range.end())).collect();
         Shown { zone, name, weight: *weight, replies }.serialize(out)
     }
 }
@@ -88,23 +67,6 @@ impl fmt::Debug for Dnsbl {
         let Self { zone: _, name, weight, replies } = self;
         let mut all = f.debug_struct("Dnsbl");
         all.field("name", name).field("weight", weight).field("replies", replies).finish_non_exhaustive()
-    }
-}
-
-/// Who is asked.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Dns {
-    /// Empty: the system's.
-    #[serde(serialize_with = "show::resolvers")]
-    pub servers: Vec<SocketAddr>,
-    /// For all look-ups of one decision together.
-    #[serde(serialize_with = "show::duration")]
-    pub timeout: Duration,
-}
-
-impl Default for Checks {
-    fn default() -> Self {
-        checks(&raw::Checks::default(), &mut Judge::default())
     }
 }
 
@@ -121,34 +83,33 @@ impl Checks {
     }
 }
 
-impl Default for Dns {
-    fn default() -> Self {
-        dns(&raw::Dns::default(), &mut Judge::default())
+impl Value for Vec<Dnsbl> {
+    type Raw = Vec<Spanned<RawEntry<Dnsbl>>>;
+
+    fn judge(_: &str, raw: &Self::Raw, judge: &mut Judge) -> Self {
+        dnsbl(raw, judge)
+    }
+
+    fn show<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        self.serialize(out)
     }
 }
 
-pub(super) fn checks(raw: &raw::Checks, judge: &mut Judge) -> Checks {
-    Checks {
-        sender_domain: judge.choice("checks.sender_domain", &raw.sender_domain, &Mode::NAMES),
-        ptr: judge.choice("checks.ptr", &raw.ptr, &Mode::NAMES),
-        ptr_forward: judge.choice("checks.ptr_forward", &raw.ptr_forward, &Mode::NAMES),
-        early_talker: judge.choice("checks.early_talker", &raw.early_talker, &Mode::NAMES),
-        greeting_delay: judge.duration("checks.greeting_delay", &raw.greeting_delay),
-        dnsbl: judge.choice("checks.dnsbl", &raw.dnsbl, &Mode::NAMES),
-        dnsbl_threshold: judge.number("checks.dnsbl_threshold", &raw.dnsbl_threshold),
-        bare_newline: judge.choice("checks.bare_newline", &raw.bare_newline, &Granted::NAMES),
-        success_notices: judge.choice("checks.success_notices", &raw.success_notices, &Granted::NAMES),
+/// Lists without a weight get that of the threshold.
+pub(super) fn weigh(config: &mut Config) {
+    for list in config.dnsbl.iter_mut().filter(|list| list.weight == UNWEIGHED) {
+        list.weight = config.checks.dnsbl_threshold;
     }
 }
 
-pub(super) fn dnsbl(raw: &[Spanned<raw::Dnsbl>], threshold: u32, whole: bool, judge: &mut Judge) -> Vec<Dnsbl> {
+fn dnsbl(raw: &[Spanned<RawEntry<Dnsbl>>], judge: &mut Judge) -> Vec<Dnsbl> {
     let mut zones: Vec<Dnsbl> = Vec::with_capacity(raw.len());
     for entry in raw {
         let table = entry.get_ref();
-        let weight = table.weight.as_ref().map_or(threshold, |_| judge.number("dnsbl.weight", &table.weight));
+        let weight = table.weight.as_ref().map_or(UNWEIGHED, |_| judge.number("dnsbl.weight", &table.weight));
         let replies = list(&table.replies).filter_map(|reply| range(reply, judge)).collect();
         let Some(text) = &table.zone else {
-            if whole {
+            if judge.whole {
                 judge.missing(Some(entry.span()), "[[dnsbl]] without zone", "add zone = \"bl.example.net\"");
             }
             continue;
@@ -210,9 +171,8 @@ fn without_key(zone: &str) -> String {
     }
 }
 
-pub(super) fn dns(raw: &raw::Dns, judge: &mut Judge) -> Dns {
-    let servers = list(&raw.servers).filter_map(|server| resolver(server, judge)).collect();
-    Dns { servers, timeout: judge.duration("dns.timeout", &raw.timeout) }
+pub(super) fn resolvers(_: &str, raw: &List, judge: &mut Judge) -> Vec<SocketAddr> {
+    list(raw).filter_map(|server| resolver(server, judge)).collect()
 }
 
 /// `127.0.0.2` or `127.0.0.2-127.0.0.11`.

@@ -49,19 +49,6 @@ impl Config {
         }
         changes
     }
-
-    /// This configuration with what needs a restart as `running` has it.
-    #[must_use]
-    pub fn with_fixed_of(mut self, running: &Self) -> Self {
-        self.admin.socket.clone_from(&running.admin.socket);
-        self.edge.group.clone_from(&running.edge.group);
-        self.edge.max_sources = running.edge.max_sources;
-        self.edge.mode = running.edge.mode;
-        self.edge.pin_directory.clone_from(&running.edge.pin_directory);
-        self.limits.ipv6_prefix = running.limits.ipv6_prefix;
-        self.state.directory.clone_from(&running.state.directory);
-        self
-    }
 }
 
 /// All keys with their values as text.
@@ -162,10 +149,6 @@ mod tests {
         check(|config| config.edge.pin_directory = "/a".into(), &["!edge.pin_directory"]);
         check(|config| config.limits.ipv6_prefix = crate::addr::Ipv6Prefix::new(56).unwrap(), &["!limits.ipv6_prefix"]);
         check(|config| config.state.directory = "/a".into(), &["!state.directory"]);
-        assert_eq!(
-            keys::fixed().count(),
-            7,
-            "a key that needs a restart is kept by `with_fixed_of`, and has its line here"
-        );
+        assert_eq!(keys::fixed().count(), 7, "a key that needs a restart has its line here");
     }
 }

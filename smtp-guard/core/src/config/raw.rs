@@ -1,4 +1,4 @@
-//! The file as it is written: every key that a configuration may hold, with its position, and no judgement but its type.
+//! The file as it is written: the keys of [`super::keys`] with their positions, and no judgement but their types.
 //!
 //! No `flatten` and no untagged enums: both lose the position.
 //!
@@ -9,8 +9,13 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
+use super::Config;
 use super::files::{self, ConfigFile};
 use super::report::Problem;
+use super::value;
+
+/// The whole file.
+type Raw = value::Raw<Config>;
 
 pub(super) type Text = Option<Spanned<String>>;
 pub(super) type List = Option<Spanned<Vec<Spanned<String>>>>;
@@ -18,104 +23,14 @@ pub(super) type Number = Option<Spanned<i64>>;
 pub(super) type Share = Option<Spanned<f64>>;
 pub(super) type Switch = Option<Spanned<bool>>;
 
-macro_rules! tables {
-    ($($(#[$doc:meta])* $name:ident { $($key:ident: $kind:ty),+ $(,)? })+) => {
-        $($(#[$doc])*
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(default, deny_unknown_fields)]
-        pub(super) struct $name { $(pub(super) $key: $kind),+ }
-
-        impl $name {
-            /// The keys, to be held against the packaged file.
-            #[cfg(test)]
-            pub(super) const KEYS: &[&str] = &[$(stringify!($key)),+];
-        })+
-    };
+/// A text that isn't empty: empty means not set.
+pub(super) fn filled(raw: &Text) -> Option<&Spanned<String>> {
+    raw.as_ref().filter(|text| !text.get_ref().is_empty())
 }
 
-tables! {
-    /// The whole file.
-    Raw {
-        hostname: Text,
-        drain: Text,
-        exempt: List,
-        listen: Vec<Spanned<Listen>>,
-        tls: Tls,
-        backend: Backend,
-        relay: Relay,
-        auth: Auth,
-        recipients: Recipients,
-        limits: Limits,
-        harvest: Harvest,
-        checks: Checks,
-        dnsbl: Vec<Spanned<Dnsbl>>,
-        dns: Dns,
-        edge: Edge,
-        blocklist: Vec<Spanned<Blocklist>>,
-        metrics: Metrics,
-        admin: Admin,
-        state: State,
-        log: Log,
-    }
-    Listen { address: Text, role: Text, proxy_protocol: List }
-    Tls { certificate: Text, key: Text, also: Vec<Spanned<Pair>> }
-    Pair { certificate: Text, key: Text }
-    Backend {
-        servers: List,
-        tls: Text,
-        tls_ca: Text,
-        tls_name: Text,
-        identity: Text,
-        profile: Text,
-        connect_timeout: Text,
-        connections: Number,
-    }
-    Relay { domains: List, networks: List, authenticated: Switch }
-    Auth { via: Text, dovecot_socket: Text, failures: Number, failure_window: Text, ban: Text }
-    Recipients { known: Text, traps: List }
-    Limits {
-        ipv6_prefix: Number,
-        connections: Number,
-        connections_per_minute: Number,
-        messages_per_hour: Number,
-        user_messages_per_hour: Number,
-        user_recipients_per_hour: Number,
-        user_networks_per_day: Number,
-        recipients: Number,
-        message_size: Text,
-        failed_commands: Number,
-        junk_commands: Number,
-        total_connections: Number,
-        network_connections: Number,
-        session_time: Text,
-    }
-    Harvest {
-        unknown_recipients: Number,
-        unknown_share: Share,
-        window: Text,
-        delay: Text,
-        ban: Text,
-        ban_max: Text,
-    }
-    Checks {
-        sender_domain: Text,
-        ptr: Text,
-        ptr_forward: Text,
-        early_talker: Text,
-        greeting_delay: Text,
-        dnsbl: Text,
-        dnsbl_threshold: Number,
-        bare_newline: Text,
-        success_notices: Text,
-    }
-    Dnsbl { zone: Text, name: Text, weight: Number, replies: List }
-    Dns { servers: List, timeout: Text }
-    Edge { interfaces: List, mode: Text, connections: Number, max_sources: Number, pin_directory: Text, group: Text }
-    Blocklist { name: Text, file: Text, reload: Text }
-    Metrics { listen: Text }
-    Admin { socket: Text }
-    State { directory: Text }
-    Log { format: Text, level: Text }
+/// The texts of a list.
+pub(super) fn list(raw: &List) -> impl Iterator<Item = &Spanned<String>> {
+    raw.iter().flat_map(|list| list.get_ref())
 }
 
 /// Reads `files`, merged; what is wrong with their form goes to `problems`. `None`: one is no TOML, so nothing more can be said.

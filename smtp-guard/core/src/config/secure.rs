@@ -1,17 +1,52 @@
 //! What has to do with secrets: certificate and key, and where credentials are judged.
 
+use std::path::PathBuf;
+
+use serde::{Serialize, Serializer};
 use toml::Spanned;
 
-use super::check::list;
-use super::keys;
-use super::raw::{self, Raw};
-use super::values::Judge;
-use super::{Auth, AuthVia, BackendTls, Config, Pair, Role, Tls};
+use super::judge::Judge;
+use super::raw::{Text, filled, list};
+use super::value::{Raw, RawEntry, Value};
+use super::{AuthVia, BackendTls, Config, Role};
 
 /// Kinds of keys: RSA, ECDSA, Ed25519.
 const KINDS: usize = 3;
 
-pub(super) fn tls(raw: &raw::Tls, judge: &mut Judge) -> Option<Tls> {
+/// Our certificate.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tls {
+    /// PEM: our certificate first, then what leads to its root.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+    /// Certificates with keys of other kinds.
+    pub also: Vec<Pair>,
+}
+
+/// A certificate and its key, as in [`Tls`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Pair {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// `None`: STARTTLS isn't offered.
+impl Value for Option<Tls> {
+    type Raw = RawEntry<Tls>;
+
+    fn judge(_: &str, raw: &Self::Raw, judge: &mut Judge) -> Self {
+        tls(raw, judge)
+    }
+
+    /// Nothing is a pair of empty texts.
+    fn show<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let none = || Tls { certificate: PathBuf::new(), key: PathBuf::new(), also: Vec::new() };
+        self.clone().unwrap_or_else(none).serialize(out)
+    }
+}
+
+fn tls(raw: &RawEntry<Tls>, judge: &mut Judge) -> Option<Tls> {
     let first = pair(["tls.certificate", "tls.key"], [&raw.certificate, &raw.key], judge);
     let mut also = Vec::new();
     for entry in &raw.also {
@@ -34,9 +69,8 @@ pub(super) fn tls(raw: &raw::Tls, judge: &mut Judge) -> Option<Tls> {
 }
 
 /// Two files that belong together; `None` where both are empty, or one of them is wrong.
-fn pair(names: [&str; 2], raw: [&raw::Text; 2], judge: &mut Judge) -> Option<Pair> {
-    let set = |text: &raw::Text| text.as_ref().is_some_and(|text| !text.get_ref().is_empty());
-    match raw.map(set) {
+fn pair(names: [&str; 2], raw: [&Text; 2], judge: &mut Judge) -> Option<Pair> {
+    match raw.map(|text| filled(text).is_some()) {
         [false, false] => None,
         [true, true] => {
             let [certificate, key] = [0, 1].map(|n| judge.path(names[n], raw[n]));
@@ -51,20 +85,8 @@ fn pair(names: [&str; 2], raw: [&raw::Text; 2], judge: &mut Judge) -> Option<Pai
     }
 }
 
-pub(super) fn auth(raw: &raw::Auth, judge: &mut Judge) -> Auth {
-    Auth {
-        via: judge.choice("auth.via", &raw.via, &AuthVia::NAMES),
-        dovecot_socket: judge
-            .path("auth.dovecot_socket", &raw.dovecot_socket)
-            .unwrap_or_else(|| keys::text("auth.dovecot_socket").into()),
-        failures: judge.number("auth.failures", &raw.failures),
-        failure_window: judge.duration("auth.failure_window", &raw.failure_window),
-        ban: judge.duration("auth.ban", &raw.ban),
-    }
-}
-
 /// What would let a password or a login go where it must not.
-pub(super) fn together(raw: &Raw, config: &Config, judge: &mut Judge) {
+pub(super) fn together(raw: &Raw<Config>, config: &Config, judge: &mut Judge) {
     // Where one of them was refused they don't stand side by side; then that comes first.
     let whole = raw.listen.len() == config.listen.len();
     for (entry, listen) in raw.listen.iter().zip(&config.listen).filter(|_| whole) {
@@ -81,7 +103,7 @@ pub(super) fn together(raw: &Raw, config: &Config, judge: &mut Judge) {
     }
     clear_text(raw, config, judge);
     for (key, text) in [("backend.tls_ca", &raw.backend.tls_ca), ("backend.tls_name", &raw.backend.tls_name)] {
-        if let Some(text) = text.as_ref().filter(|text| !text.get_ref().is_empty())
+        if let Some(text) = filled(text)
             && config.backend.tls != BackendTls::Verified
         {
             let message = format!("{key} has no effect: the backend's certificate is not verified");
@@ -91,7 +113,7 @@ pub(super) fn together(raw: &Raw, config: &Config, judge: &mut Judge) {
 }
 
 /// Credentials that are passed on to the backend must not cross a network in clear text.
-fn clear_text(raw: &Raw, config: &Config, judge: &mut Judge) {
+fn clear_text(raw: &Raw<Config>, config: &Config, judge: &mut Judge) {
     let asked = raw.auth.via.is_some() || config.listen.iter().any(|listen| listen.role != Role::Mx);
     if config.backend.tls != BackendTls::Off || config.auth.via != AuthVia::Backend || !asked {
         return;

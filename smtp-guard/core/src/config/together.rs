@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use toml::Spanned;
 
 use super::Config;
-use super::check::list;
-use super::raw::Raw;
-use super::values::Judge;
+use super::judge::Judge;
+use super::raw::list;
+use super::value::Raw;
 
 /// Holds the valid values of `config` against each other; `raw` has their positions.
-pub(super) fn together(raw: &Raw, config: &Config, judge: &mut Judge) {
+pub(super) fn together(raw: &Raw<Config>, config: &Config, judge: &mut Judge) {
     if config.edge.connections <= config.limits.connections {
         let key = raw.edge.connections.as_ref().or(raw.limits.connections.as_ref());
         if let Some(span) = key.map(Spanned::span) {
@@ -18,6 +18,12 @@ pub(super) fn together(raw: &Raw, config: &Config, judge: &mut Judge) {
             let help = "raise edge.connections: an honest sender must hear 421 before the kernel goes silent";
             judge.wrong(span, "edge.connections must be above limits.connections", label, help);
         }
+    }
+    if config.harvest.ban_max < config.harvest.ban
+        && let Some(span) = raw.harvest.ban_max.as_ref().or(raw.harvest.ban.as_ref()).map(Spanned::span)
+    {
+        let help = "ban is the first one, ban_max what it doubles up to: raise ban_max";
+        judge.wrong(span, "harvest.ban_max is below harvest.ban", "", help);
     }
     for text in list(&raw.backend.servers) {
         let Some(server) = parsed(text) else { continue };

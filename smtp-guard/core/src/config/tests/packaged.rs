@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::addr::BackendAddr;
 
 const PACKAGED: &str = include_str!("../../../../../packaging/smtp-guard.toml");
 
@@ -47,60 +48,9 @@ fn the_packaged_file_sets_nothing() {
 }
 
 #[test]
-fn every_key_has_one_row() {
-    let tables: &[(&str, &[&str], &[&str])] = &[
-        (
-            "",
-            raw::Raw::KEYS,
-            // Tables, not keys.
-            &[
-                "listen",
-                "tls",
-                "backend",
-                "relay",
-                "auth",
-                "recipients",
-                "limits",
-                "harvest",
-                "checks",
-                "dnsbl",
-                "dns",
-                "edge",
-                "blocklist",
-                "metrics",
-                "admin",
-                "state",
-                "log",
-            ],
-        ),
-        ("listen", raw::Listen::KEYS, &[]),
-        ("tls", raw::Tls::KEYS, &["also"]),
-        ("tls.also", raw::Pair::KEYS, &[]),
-        ("backend", raw::Backend::KEYS, &[]),
-        ("relay", raw::Relay::KEYS, &[]),
-        ("auth", raw::Auth::KEYS, &[]),
-        ("recipients", raw::Recipients::KEYS, &[]),
-        ("limits", raw::Limits::KEYS, &[]),
-        ("harvest", raw::Harvest::KEYS, &[]),
-        ("checks", raw::Checks::KEYS, &[]),
-        ("dnsbl", raw::Dnsbl::KEYS, &[]),
-        ("dns", raw::Dns::KEYS, &[]),
-        ("edge", raw::Edge::KEYS, &[]),
-        ("blocklist", raw::Blocklist::KEYS, &[]),
-        ("metrics", raw::Metrics::KEYS, &[]),
-        ("admin", raw::Admin::KEYS, &[]),
-        ("state", raw::State::KEYS, &[]),
-        ("log", raw::Log::KEYS, &[]),
-    ];
-    assert_eq!(tables.len(), keys::TABLES.len());
-    for (name, known, not_keys) in tables {
-        let table = keys::TABLES.iter().find(|table| table.name == *name).unwrap();
-        let mut rows: Vec<_> = table.keys.iter().map(|key| key.name).chain(not_keys.iter().copied()).collect();
-        let mut known = known.to_vec();
-        rows.sort_unstable();
-        known.sort_unstable();
-        assert_eq!(rows, known, "{name}");
-        assert!(table.keys.iter().all(|key| !key.doc.is_empty()), "{name}");
+fn every_row_has_a_sentence() {
+    for table in keys::TABLES {
+        assert!(table.keys.iter().all(|key| !key.doc.is_empty()), "[{}]", table.name);
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::Spanned;
 
+use super::Machine;
 use super::keys;
 use super::raw::{List, Number, Share, Text};
 use super::report::Problem;
@@ -27,9 +28,17 @@ const WIDEST_V6: u8 = 19;
 #[derive(Debug, Default)]
 pub(super) struct Judge {
     pub(super) problems: Vec<Problem>,
+    /// The form of the file is good, and nothing was taken out of it. Else nothing is missing: it may be what was taken out.
+    pub(super) whole: bool,
+    pub(super) machine: Machine,
 }
 
 impl Judge {
+    /// For `machine`; it judges no whole file yet.
+    pub(super) fn new(machine: &Machine) -> Self {
+        Self { machine: machine.clone(), ..Self::default() }
+    }
+
     pub(super) fn wrong(
         &mut self,
         span: Range<usize>,

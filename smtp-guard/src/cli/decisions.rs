@@ -1,0 +1,148 @@
+//! `decisions`: who is blocked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::http::Method;
+use clap::Subcommand;
+
+use super::admin_client::{AdminClient, MANY};
+use super::args::{Json, duration, reason, somebody};
+use super::{export, import, output, time};
+use crate::decision::{Decision, Imported, Kept};
+use crate::key::Who;
+use crate::observe::admin::{Add, Deleted, Import};
+use smtp_guard_ebpf::reason::Reason;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// All decisions in force, and the block lists with the number of their entries
+    List {
+        /// With --json: an object with the decisions and the block lists, in place of a list of decisions
+        #[arg(long, short)]
+        all: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Block an address or a network; what must not be blocked is refused
+    ///
+    /// Networks may be /8 to /31, of IPv6 /16 to limits.ipv6_prefix. One that holds an exempt network, a balancer, a mail server
+    /// or an address of this host is refused.
+    Add {
+        /// 192.0.2.1, 192.0.2.0/24, 2001:db8::1 or 2001:db8::/32; of an IPv6 address its whole prefix is blocked
+        #[arg(value_name = "ADDRESS|NETWORK", value_parser = somebody)]
+        who: Who,
+        /// How long: 30s, 10m, 1h, 7d
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration, default_value = "4h")]
+        length: Duration,
+        /// Why; `explain` and the log say it again
+        #[arg(long, value_name = "TEXT", value_parser = reason, default_value = Reason::Operator.text())]
+        reason: String,
+    },
+    /// Block what a file holds: addresses and networks a line, Spamhaus DROP, CrowdSec CSV or JSON, ipset save, or an export
+    ///
+    /// An entry ends when the file says, else after --for. A decision that lasts longer stays. Refused entries are listed with
+    /// their lines; what is private, exempt or our own is refused. For lists that others keep up to date there is [[blocklist]].
+    Import {
+        /// The file; - for standard input
+        file: PathBuf,
+        /// How long entries last that don't say so themselves: 30s, 10m, 1h, 7d
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration, default_value = "4h")]
+        length: Duration,
+        /// Why [default: the name of the file]
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: Option<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Write all bans in force, for a backup or for another program
+    Export {
+        #[arg(long, value_enum)]
+        format: super::export::Format,
+    },
+    /// Lift the decision on an address or a network, or all
+    Delete {
+        /// An address or a network, as `decisions list` shows it
+        #[arg(value_name = "ADDRESS|NETWORK", required_unless_present = "all")]
+        who: Option<Who>,
+        /// Lift all decisions
+        #[arg(long, conflicts_with = "who")]
+        all: bool,
+    },
+}
+
+/// Performs `command`.
+pub(super) fn decisions(client: &AdminClient, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::List { all, json } => {
+            let decisions = client.decisions()?;
+            if json.json && !all {
+                return output::show(true, &decisions, String::new);
+            }
+            let blocklists = client.status()?.blocklists;
+            let blocked = output::Blocked { decisions: &decisions, blocklists: &blocklists };
+            output::show(json.json, &blocked, || output::blocked(&blocked))
+        }
+        Command::Add { who, length, reason } => {
+            let made = client.add(&Add { ip: who, seconds: time::whole_seconds(length), reason })?;
+            let until = time::utc(made.what.until);
+            output::line(&format!("{} is blocked until {until}", made.what.source))?;
+            warn_unsaved(made.saved);
+            Ok(())
+        }
+        Command::Import { file, length, reason, json } => {
+            let report = import::import(client, &file, length, reason)?;
+            output::show(json.json, &report, || report.text())?;
+            warn_unsaved(report.saved);
+            Ok(())
+        }
+        Command::Export { format } => {
+            Ok(output::line(&export::text(format, &client.decisions()?, crate::clock::wall())?)?)
+        }
+        Command::Delete { who: Some(who), .. } => {
+            let lifted = client.delete(who)?;
+            output::line(&format!("{} is no longer blocked", lifted.what.source))?;
+            warn_unsaved(lifted.saved);
+            Ok(())
+        }
+        Command::Delete { who: None, .. } => {
+            let lifted = client.delete_all()?;
+            output::line(&format!("{} decisions lifted", lifted.what.deleted))?;
+            warn_unsaved(lifted.saved);
+            Ok(())
+        }
+    }
+}
+
+fn warn_unsaved(saved: bool) {
+    if !saved {
+        eprintln!("warning: this is in force, but not on disk yet; `smtp-guard status` says why");
+    }
+}
+
+impl AdminClient {
+    /// GET /decisions
+    pub fn decisions(&self) -> anyhow::Result<Vec<Decision>> {
+        self.ask_within(MANY, Method::GET, "/decisions", None::<&()>)
+    }
+
+    /// POST /decisions
+    pub fn add(&self, add: &Add) -> anyhow::Result<Kept<Decision>> {
+        self.ask(Method::POST, "/decisions", Some(add))
+    }
+
+    /// POST /decisions/import
+    pub fn import(&self, import: &Import) -> anyhow::Result<Kept<Imported>> {
+        self.ask_within(MANY, Method::POST, "/decisions/import", Some(import))
+    }
+
+    /// DELETE /decisions/{who}
+    pub fn delete(&self, who: Who) -> anyhow::Result<Kept<Decision>> {
+        self.ask(Method::DELETE, &format!("/decisions/{who}"), None::<&()>)
+    }
+
+    /// DELETE /decisions
+    pub fn delete_all(&self) -> anyhow::Result<Kept<Deleted>> {
+        self.ask(Method::DELETE, "/decisions", None::<&()>)
+    }
+}
