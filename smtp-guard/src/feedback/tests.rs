@@ -187,7 +187,7 @@ async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
         ("20.0.100.0/24", "20.0.100.25/32 is in use here (backend.servers)"),
         ("20.0.113.0/29", "20.0.113.7/32 is in use here (listen.proxy_protocol)"),
         ("127.0.0.0/8", "127.0.0.1/32 is in use here"),
-        ("127.0.0.1", "127.0.0.1/32 is in use here (this host, or its gateway): give the networks beside"),
+        ("127.0.0.1", "127.0.0.1/32 is in use here"),
         ("20.0.100.25", "20.0.100.25/32 is in use here (backend.servers)"),
         ("224.0.0.0/8", "224.0.0.0/4 is no address of the Internet (multicast)"),
         ("10.0.0.0/7", "10.0.0.0/7 is wider than /8"),
@@ -306,10 +306,10 @@ async fn a_loaded_plane_gets_the_bans_in_force_and_its_own_are_taken_over_but_no
     let check = |loaded_first: bool, expected: &[&str]| {
         let (world, kernel) = (World::new(), Arc::new(Fake::default()));
         let load = || {
-            kernel.put(Source::v4(0xc000_0203), Instant::NEVER, Reason::Harvest);
-            kernel.put(Source::v4(0xc000_0204), Instant::from_ns(1), Reason::Harvest);
+            kernel.put(Source::v4(0x1400_0203), Instant::NEVER, Reason::Harvest);
+            kernel.put(Source::v4(0x1400_0204), Instant::from_ns(1), Reason::Harvest);
             // Exempt.
-            kernel.put(Source::v4(0xc000_0209), Instant::NEVER, Reason::Harvest);
+            kernel.put(Source::v4(0x1400_0209), Instant::NEVER, Reason::Harvest);
             kernel.set(State::Loaded);
         };
         kernel.set(State::NotLoaded);
