@@ -85,7 +85,7 @@ fn block_lists_are_read_by_check() {
     check_list(&("198.51.100.7\n".to_owned() + &"10.0.0.1\n".repeat(25)), 0, "\n  and 5 more\n", "");
     check_list("<html>", 1, "", "error: block list drop: the block list /");
     check_list("<html>", 1, "", "fetch it again");
-    check_list("", 1, "", "a file that it names can't be used");
+    check_list("", 1, "", "what it names can't be used");
     check_list("{\"cidr\":\"198.51.100.0/24\"}", 1, "", "without its count of records");
 }
 

@@ -4,27 +4,51 @@ use std::path::Path;
 
 use anyhow::anyhow;
 
-use super::{Failure, blocklists, output};
+use super::{Failure, blocklists, output, setup};
 use crate::config::{self, Config};
 use crate::descriptors::Budget;
 use crate::facts::recipients;
+use crate::relay::probe;
 use crate::{edge, relay};
 
 /// Checks the configuration in `path` and the files that it names: better said now than at the next start.
-pub(super) fn check(path: &Path) -> Result<(), Failure> {
+pub(super) fn check(path: &Path, connects: bool) -> Result<(), Failure> {
     let config = config::load(path)?;
-    let (errors, warnings) = examine(&config)?;
+    let (mut errors, mut warnings) = examine(&config)?;
+    if connects {
+        connect(&config, &mut errors, &mut warnings)?;
+    }
     warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     errors.iter().for_each(|error| eprintln!("error: {error}"));
     match errors.len() {
         0 => Ok(output::line(&format!("{}: the configuration is valid", path.display()))?),
-        1 => Err(anyhow!("{}: a file that it names can't be used", path.display()).into()),
-        count => Err(anyhow!("{}: {count} files that it names can't be used", path.display()).into()),
+        1 => Err(anyhow!("{}: what it names can't be used", path.display()).into()),
+        count => Err(anyhow!("{}: {count} of what it names can't be used", path.display()).into()),
     }
 }
 
+/// Tries all servers of the backend as the guard does; says what was found.
+fn connect(config: &Config, errors: &mut Vec<String>, warnings: &mut Vec<String>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for server in &config.backend.servers {
+        match runtime.block_on(probe::look(config, server)) {
+            Ok(found) => {
+                let tls = if found.secured { "after STARTTLS" } else { "in clear text" };
+                output::line(&format!("{server}: takes the guard, {tls}; greets with {:?}", found.greeting))?;
+                warnings.extend(
+                    setup::doubts(&found, config.backend.identity)
+                        .into_iter()
+                        .map(|doubt| format!("{server}: {doubt}")),
+                );
+            }
+            Err(why) => errors.push(format!("{server} {why}")),
+        }
+    }
+    Ok(())
+}
+
 /// What is wrong with the files that `config` names, all of it, and what is probably not meant so.
-fn examine(config: &Config) -> Result<(Vec<String>, Vec<String>), Failure> {
+pub(super) fn examine(config: &Config) -> Result<(Vec<String>, Vec<String>), Failure> {
     let (mut errors, mut warnings) = (Vec::new(), config.warnings());
     if let Some(tls) = &config.tls {
         match relay::try_load(tls, crate::clock::wall()) {

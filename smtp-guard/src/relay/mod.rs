@@ -45,6 +45,7 @@ mod inquiry;
 mod listen;
 mod places;
 mod pool;
+pub mod probe;
 mod recipients;
 mod rehearse;
 mod slots;
@@ -56,6 +57,7 @@ mod watchers;
 mod window;
 
 pub use blocklists::{Blocklists, Filled, fill};
+pub use catch_all::nobody;
 pub use generation::{Generation, StartError};
 pub use inherited::Inherited;
 pub use listen::{BindError, Bound, Doors, Listeners, drained};
