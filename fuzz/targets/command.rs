@@ -94,6 +94,7 @@ fn name(name: &str) {
     let all = Attributes { name: true, addr: true, port: true, proto: true, helo: true, login: true };
     let identity = Identity {
         client: ([192, 0, 2, 1], 5000).into(),
+        name: xclient::Name::Known(name),
         helo: Some(name),
         esmtp: true,
         login: XText::new(name).map(|_| name),

@@ -10,18 +10,15 @@ use std::time::Duration;
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use smtp_guard::addr::ClientAddr;
-use smtp_guard::clock::{Both, Instant, WallTime};
-use smtp_guard::config::{AuthVia, Checks, Config, Role, Tls};
+use smtp_guard::clock::Instant;
+use smtp_guard::config::{AuthVia, Checks, Role};
 use smtp_guard::facts::dns::{Failure, Reverse, SenderDomain};
 use smtp_guard::policy::checks::Found;
-use smtp_guard::session::{AuthVerdict, Facts, Input, Lost, Opening, Output, Secured, Session, Upstream, Wants};
+use smtp_guard::session::testing::{self, SECURED};
+use smtp_guard::session::{AuthVerdict, Facts, Input, Intake, Lost, Opening, Output, Session, Upstream, Wants};
 use smtp_guard::snapshot::Snapshot;
-use smtp_guard::wire::command;
-use smtp_guard::wire::data::{BodyDecoder, Chunk};
 use smtp_guard::wire::ehlo::Capabilities;
-use smtp_guard::wire::line::{Line, LineDecoder};
 use smtp_guard::wire::reply::ReplyDecoder;
-use smtp_guard::wire::sasl::Secret;
 use smtp_guard_ebpf::reason::Reason;
 use watch::Watch;
 
@@ -31,7 +28,6 @@ mod readers;
 #[path = "session/watch.rs"]
 mod watch;
 
-const SECURED: Secured = Secured { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384" };
 /// What a message or a recipient can be too many for.
 const OVER: [Reason; 5] =
     [Reason::MessageRate, Reason::UserMessageRate, Reason::UserRecipientRate, Reason::UserNetworks, Reason::UserHeld];
@@ -86,18 +82,16 @@ impl Options {
 static RULES: LazyLock<[Arc<Snapshot>; 2]> = LazyLock::new(|| [AuthVia::Dovecot, AuthVia::Backend].map(rules));
 
 fn rules(via: AuthVia) -> Arc<Snapshot> {
-    let mut config = Config::builtin();
-    "mx.example.org".clone_into(&mut config.hostname);
-    config.relay.domains = vec!["example.org".to_owned()];
-    config.limits.message_size = 200;
-    config.limits.recipients = 3;
-    config.limits.failed_commands = 8;
-    config.limits.session_time = Duration::from_secs(3600);
-    config.checks = Checks::default();
-    config.auth.via = via;
-    config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into(), also: Vec::new() });
-    config.exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
-    Arc::new(Snapshot::new(Arc::new(config), None))
+    testing::snapshot(|config| {
+        config.limits.message_size = 200;
+        config.limits.recipients = 3;
+        config.limits.failed_commands = 8;
+        config.limits.session_time = Duration::from_secs(3600);
+        config.checks = Checks::default();
+        config.auth.via = via;
+        config.tls = testing::certificate();
+        config.exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
+    })
 }
 
 /// A session and both its peers, driven as `relay::drive` drives it.
@@ -106,9 +100,7 @@ struct Trace {
     watch: Watch,
     now: Instant,
     out: Vec<Output>,
-    lines: LineDecoder,
-    body: Option<BodyDecoder>,
-    unread: BytesMut,
+    intake: Intake,
     replies: ReplyDecoder,
     /// Of the backend.
     unheard: BytesMut,
@@ -121,7 +113,6 @@ struct Trace {
 
 impl Trace {
     fn open(options: &Options) -> Self {
-        let clock = Both { instant: Instant::from_ns(0), wall: WallTime::from_ms(0) };
         let ip = if options.exempt { [192, 0, 2, 1] } else { [198, 51, 100, 1] };
         let everything = Capabilities {
             size: Some(Some(100_000)),
@@ -132,16 +123,16 @@ impl Trace {
             ..Capabilities::default()
         };
         let mut out = Vec::new();
+        let rules = Arc::clone(&RULES[usize::from(options.via == AuthVia::Backend)]);
         let opening = Opening {
-            id: "1".to_owned(),
             addr: ClientAddr::new((ip, 40_000).into()),
             role: options.role,
             secured: options.secured.then_some(SECURED),
-            rules: Arc::clone(&RULES[usize::from(options.via == AuthVia::Backend)]),
             backend: Arc::new(if options.plain { Capabilities::default() } else { everything }),
             familiar: !options.waits,
-            clock,
+            ..testing::opening(rules)
         };
+        let now = opening.clock.instant;
         let session = Session::open(opening, &mut out);
         match &out[..] {
             [] => assert!(options.waits && session.wants() == Wants::Silence),
@@ -152,11 +143,9 @@ impl Trace {
         Self {
             session,
             watch: Watch::new(options.via == AuthVia::Backend, options.waits),
-            now: clock.instant,
+            now,
             out,
-            lines: LineDecoder::new(),
-            body: None,
-            unread: BytesMut::new(),
+            intake: Intake::default(),
             replies: ReplyDecoder::new(),
             unheard: BytesMut::new(),
             securing: false,
@@ -177,8 +166,8 @@ impl Trace {
             b'G' => self.step(Input::ClientGone),
             _ if self.securing => {}
             // The client sends a line, or bytes.
-            b'C' => self.unread.extend_from_slice(&[&unescape(text), b"\r\n".as_slice()].concat()),
-            b'D' => self.unread.extend_from_slice(&unescape(text)),
+            b'C' => self.intake.unread.extend_from_slice(&[&unescape(text), b"\r\n".as_slice()].concat()),
+            b'D' => self.intake.unread.extend_from_slice(&unescape(text)),
             // The backend sends a line, or is lost, or whoever judges credentials has done so.
             b'B' => self.backend(&[&unescape(text), b"\r\n".as_slice()].concat()),
             b'L' if self.watch.is_live() => {
@@ -221,35 +210,7 @@ impl Trace {
 
     /// Takes what the client has sent, as far as the session wants it.
     fn client(&mut self) {
-        loop {
-            let input = match self.session.wants() {
-                Wants::Command => {
-                    self.body = None;
-                    let Some(line) = self.lines.next(&mut self.unread) else { return };
-                    let command = match line {
-                        Line::Text(line) => command::parse(&line),
-                        Line::Flawed(flaw) => Err(flaw.into()),
-                    };
-                    Input::Command { command, more: !self.unread.is_empty() }
-                }
-                Wants::Response => match self.lines.next_response(&mut self.unread) {
-                    Some(Line::Text(line)) => Input::Response(Ok(Secret::new(&line))),
-                    Some(Line::Flawed(flaw)) => Input::Response(Err(flaw)),
-                    None => return,
-                },
-                Wants::Body => {
-                    let decoder = self.body.get_or_insert_with(BodyDecoder::new);
-                    let before = decoder.size();
-                    match decoder.next(&mut self.unread) {
-                        Some(Chunk::Body(body)) => Input::Body(body),
-                        Some(Chunk::End(end)) => Input::BodyEnd(end),
-                        None if decoder.size() > before => Input::Swallowed(decoder.size()),
-                        None => return,
-                    }
-                }
-                Wants::Silence if !self.unread.is_empty() => Input::EarlyTalk,
-                Wants::Silence | Wants::Nothing | Wants::Closed => return,
-            };
+        while let Some(input) = self.intake.next(&self.session) {
             self.step(input);
         }
     }
@@ -275,7 +236,7 @@ impl Trace {
         self.session.step(input, self.now, &mut self.out);
         if self.out.iter().any(|output| matches!(output, Output::StartTls)) {
             self.securing = true;
-            self.unread.clear();
+            self.intake.unread.clear();
         }
         self.consulted |= self.out.iter().any(|output| matches!(output, Output::Consult { .. }));
         self.watch.after(&mut self.out, self.session.wants());

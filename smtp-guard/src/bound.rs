@@ -52,6 +52,7 @@ bounds! {
     Ledger = "ledger", "sources in the ledger: an idle source is forgotten";
     LedgerOffenders = "ledger_offenders", "sources in the ledger, all of them active: the newcomer is not counted";
     LogBackend = "log_backend", "log lines a second about failed connections to the backend: lines are left out";
+    LogEnds = "log_ends", "log lines a second about sessions that ended: lines are left out";
     LogLines = "log_lines", "log lines that wait to be written: lines are lost and counted";
     LogRefusals = "log_refusals", "log lines a second about refusals: lines are left out";
     MetricsConnections = "metrics_connections", "connections to the HTTP endpoint: the longest idle is closed";

@@ -17,7 +17,7 @@ use smtp_guard::bound::Bound;
 use smtp_guard::cli::admin_client::AdminClient;
 use smtp_guard::clock::{Instant, WallTime};
 use smtp_guard::config::{Config, Limits};
-use smtp_guard::decision::{Decision, Entry, Explanation, Imported, Kept, Name};
+use smtp_guard::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
 use smtp_guard::edge::events::Sample;
 use smtp_guard::events::{Bus, KEPT, What};
 use smtp_guard::key::Who;
@@ -58,6 +58,14 @@ impl Running for One {
 
     fn recipients(&self) -> Recipients {
         Recipients { known: None, catch_all: Vec::new(), unknown_wordings: BTreeMap::new(), trouble: None }
+    }
+
+    fn is_dns_silent(&self) -> bool {
+        false
+    }
+
+    fn tls_trouble(&self) -> Option<String> {
+        None
     }
 
     fn store_trouble(&self) -> Option<String> {
@@ -115,7 +123,8 @@ impl Control for Ledger {
         self.decisions().await
     }
 
-    async fn add(&self, ip: Who, length: Duration, text: String) -> Result<Kept<Decision>, Refusal> {
+    async fn add(&self, ip: Who, length: Duration, text: String, by: Operator) -> Result<Kept<Decision>, Refusal> {
+        assert_eq!(by, Operator { uid: Some(rustix::process::getuid().as_raw()) }, "whoever runs the client");
         match ip.to_string().as_str() {
             EXEMPT => return Err(Refusal::Refused(format!("{ip} is exempt"))),
             GONE => return Err(Refusal::Unavailable(String::from("the ledger has stopped"))),
@@ -136,11 +145,17 @@ impl Control for Ledger {
         Ok(saved(decision))
     }
 
-    async fn import(&self, _: Name, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, Refusal> {
+    async fn import(
+        &self,
+        _: Name,
+        entries: Vec<Entry>,
+        text: String,
+        by: Operator,
+    ) -> Result<Kept<Imported>, Refusal> {
         let mut done = Imported::default();
         for (place, Entry { who, seconds, text: own }) in entries.into_iter().enumerate() {
             let length = Duration::from_secs(seconds.unwrap_or_default());
-            match self.add(who, length, own.unwrap_or_else(|| text.clone())).await {
+            match self.add(who, length, own.unwrap_or_else(|| text.clone()), by).await {
                 Ok(_) => done.added += 1,
                 Err(Refusal::Refused(why)) => done.refused.push((place, why)),
                 Err(unavailable) => return Err(unavailable),
@@ -149,11 +164,11 @@ impl Control for Ledger {
         Ok(saved(done))
     }
 
-    async fn delete(&self, ip: Who) -> Result<Option<Kept<Decision>>, Refusal> {
+    async fn delete(&self, ip: Who, _: Operator) -> Result<Option<Kept<Decision>>, Refusal> {
         Ok(self.0.lock().unwrap().remove(&ip).map(saved))
     }
 
-    async fn delete_all(&self) -> Result<Kept<usize>, Refusal> {
+    async fn delete_all(&self, _: Operator) -> Result<Kept<usize>, Refusal> {
         Ok(saved(std::mem::take(&mut *self.0.lock().unwrap()).len()))
     }
 
@@ -165,20 +180,26 @@ impl Control for Ledger {
         Ok(self.1.view(&limits(), &user, &smtp_guard::clock::both()))
     }
 
-    async fn hold(&self, user: User, length: Option<Duration>, text: String) -> Result<AccountView, Refusal> {
+    async fn hold(
+        &self,
+        user: User,
+        length: Option<Duration>,
+        text: String,
+        _: Operator,
+    ) -> Result<AccountView, Refusal> {
         let since = smtp_guard::clock::now();
         let until = length.map_or(Instant::NEVER, |length| since.after(length));
         self.1.hold(user.clone(), Hold { since, until, text }).unwrap();
         Ok(self.account(user).await?.unwrap())
     }
 
-    async fn release(&self, user: User) -> Result<Option<AccountView>, Refusal> {
+    async fn release(&self, user: User, _: Operator) -> Result<Option<AccountView>, Refusal> {
         let view = self.account(user.clone()).await?;
         self.1.release(&user);
         Ok(view)
     }
 
-    async fn reload(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
+    async fn reload(&self, dry_run: bool, _: Operator) -> Result<Reloaded, Refusal> {
         if !dry_run {
             return Err(Refusal::Bad(String::from("error: limits.recipients must be 1 to 100000")));
         }

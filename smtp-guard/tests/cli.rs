@@ -83,10 +83,80 @@ fn block_lists_are_read_by_check() {
     let text = "198.51.100.0/24\n10.0.0.1\n127.0.0.1 # backend\n";
     check_list(text, 0, "block list drop: netset, 1 entry, 2 refused\n  refused: line 2: 10.0.0.1: 10.0.0.0/8 is", "");
     check_list(&("198.51.100.7\n".to_owned() + &"10.0.0.1\n".repeat(25)), 0, "\n  and 5 more\n", "");
-    check_list("<html>", 1, "", "error: block list drop: the block list /");
-    check_list("<html>", 1, "", "fetch it again");
-    check_list("", 1, "", "what it names can't be used");
-    check_list("{\"cidr\":\"198.51.100.0/24\"}", 1, "", "without its count of records");
+    check_list("<html>", 78, "", "error: blocklist.file: the block list /");
+    check_list("<html>", 78, "", "fetch it again");
+    check_list("", 78, "", "list.toml:16:8");
+    check_list("{\"cidr\":\"198.51.100.0/24\"}", 78, "", "without its count of records");
+}
+
+/// The configuration `text` with what is beside it in the directory: what `check` with `more` says, and its exit code.
+fn check_files(directory: &Path, text: &str, more: &str) -> (Option<i32>, String) {
+    let text = text.replace("{dir}", directory.to_str().unwrap());
+    std::fs::write(directory.join("named.toml"), good(directory) + &text).unwrap();
+    let output = guard(directory, &format!("check --config {{dir}}/named.toml {more}"));
+    (output.status.code(), [output.stdout, output.stderr].map(|out| String::from_utf8(out).unwrap()).concat())
+}
+
+#[test]
+fn all_that_is_missing_is_said_at_once_where_it_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "[tls]\ncertificate = \"{dir}/c\"\nkey = \"{dir}/k\"\n[recipients]\nknown = \"{dir}/r\"\n\
+                [[blocklist]]\nname = \"a\"\nfile = \"{dir}/a\"\n";
+    let (code, said) = check_files(directory.path(), text, "");
+    assert_eq!(code, Some(78), "{said}");
+    for part in [
+        "tls.certificate: cannot read",
+        "named.toml:15:15",
+        "tls.key: cannot read",
+        "named.toml:16:7",
+        "recipients.known: ",
+        "named.toml:18:9",
+        "blocklist.file: ",
+        "named.toml:21:8",
+        "named.toml: 4 errors",
+    ] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    let (code, said) = check_files(directory.path(), "", "");
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn check_by_root_goes_by_what_the_guards_user_may_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let mode = |name: &str, mode| {
+        std::fs::set_permissions(directory.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(".", 0o755);
+    let (code, said) = check_files(directory.path(), "", "--user no-such-user");
+    assert!(code == Some(1) && said.contains("there is no user no-such-user"), "{said}");
+    if !rustix::process::geteuid().is_root() {
+        let (code, said) = check_files(directory.path(), "", "--user root");
+        assert!(code == Some(1) && said.contains("only root can check for user root"), "{said}");
+        return;
+    }
+    let made = rcgen::generate_simple_self_signed(["mx.example.org".to_owned()]).unwrap();
+    std::fs::write(directory.path().join("c"), made.cert.pem()).unwrap();
+    std::fs::write(directory.path().join("k"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::create_dir(directory.path().join("state")).unwrap();
+    let text = "[tls]\ncertificate = \"{dir}/c\"\nkey = \"{dir}/k\"\n[state]\ndirectory = \"{dir}/state\"\n";
+    mode("k", 0o600);
+    let (code, said) = check_files(directory.path(), text, "--user nobody");
+    assert_eq!(code, Some(78), "{said}");
+    for part in [
+        "tls.key: cannot read",
+        "Permission denied",
+        "user nobody has to be able to read it",
+        "state.directory: user nobody cannot write to",
+        "2 errors",
+    ] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    mode("k", 0o644);
+    mode("state", 0o777);
+    let (code, said) = check_files(directory.path(), text, "--user nobody");
+    assert!(code == Some(0) && said.contains("user nobody can use what it names"), "{said}");
 }
 
 #[test]

@@ -12,24 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use smtp_guard::addr::ClientAddr;
-use smtp_guard::clock::{Both, Instant, WallTime};
-use smtp_guard::config::{AuthVia, Checks, Config, Mode, Role, Tls};
+use smtp_guard::config::{AuthVia, Checks, Mode, Role};
 use smtp_guard::facts::dns::{Failure, Reverse, SenderDomain};
 use smtp_guard::policy::checks::Found;
 use smtp_guard::session::Outcome;
-use smtp_guard::session::{
-    AuthVerdict, Event, Facts, Input, Lost, Opening, Output, Request, Secured, Session, Upstream, Wants,
-};
+use smtp_guard::session::testing::{self, SECURED};
+use smtp_guard::session::{AuthVerdict, Event, Facts, Input, Lost, Opening, Output, Request, Session, Upstream, Wants};
 use smtp_guard::snapshot::Snapshot;
-use smtp_guard::wire::command;
 use smtp_guard::wire::data::{BodyDecoder, Chunk};
 use smtp_guard::wire::ehlo::Capabilities;
-use smtp_guard::wire::reply::Reply;
 use smtp_guard::wire::sasl::Secret;
 use smtp_guard_ebpf::reason::Reason;
 
-const SECURED: Secured = Secured { version: "TLSv1.3", cipher: "x" };
 /// Traces of a short run, and of a long one.
 const TRACES: [u64; 2] = [100_000, 1_000_000];
 /// Steps of a trace at most.
@@ -232,31 +226,26 @@ impl Seen {
 }
 
 fn rules() -> Arc<Snapshot> {
-    let mut config = Config::builtin();
-    config.relay.domains = vec!["example.org".to_owned()];
-    config.limits.message_size = 200;
-    config.checks = Checks { ptr: Mode::Enforce, ..Checks::default() };
-    config.auth.via = AuthVia::Dovecot;
-    config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into(), also: Vec::new() });
-    Arc::new(Snapshot::new(Arc::new(config), None))
+    testing::snapshot(|config| {
+        config.limits.message_size = 200;
+        config.checks = Checks { ptr: Mode::Enforce, ..Checks::default() };
+        config.auth.via = AuthVia::Dovecot;
+        config.tls = testing::certificate();
+    })
 }
 
 /// What came of one trace.
 fn run(random: &mut Random, rules: &Arc<Snapshot>, backend: &Arc<Capabilities>) -> Seen {
-    let clock = Both { instant: Instant::from_ns(0), wall: WallTime::from_ms(0) };
-    let mut now = clock.instant;
     let mut out = Vec::new();
     let secured = random.below(2) == 0;
     let opening = Opening {
-        id: String::new(),
-        addr: ClientAddr::new("[2001:db8::1]:40000".parse().unwrap()),
         role: random.pick(&[Role::Mx, Role::Mx, Role::Submission]),
         secured: secured.then_some(SECURED),
-        rules: Arc::clone(rules),
         backend: Arc::clone(backend),
         familiar: random.below(2) == 0,
-        clock,
+        ..testing::opening(Arc::clone(rules))
     };
+    let mut now = opening.clock.instant;
     let mut session = Session::open(opening, &mut out);
     let mut seen = Seen::default();
     let mut decoder = BodyDecoder::new();
@@ -273,8 +262,7 @@ fn run(random: &mut Random, rules: &Arc<Snapshot>, backend: &Arc<Capabilities>) 
                     _ => seen.stage,
                 };
                 decoder = BodyDecoder::new();
-                let command = command::parse(line.as_bytes());
-                session.step(Input::Command { command, more }, now, &mut out);
+                session.step(testing::line(line, more), now, &mut out);
             }
             Act::Response(bytes) => session.step(Input::Response(Ok(Secret::new(bytes))), now, &mut out),
             Act::Data(bytes) => {
@@ -295,7 +283,7 @@ fn run(random: &mut Random, rules: &Arc<Snapshot>, backend: &Arc<Capabilities>) 
             }
             Act::Backend(code) => {
                 word = Some(code / 100);
-                session.step(Input::Upstream(Upstream::Reply(Reply::new(code, None, "text"))), now, &mut out);
+                session.step(testing::reply(code), now, &mut out);
             }
             Act::Auth(verdict) => {
                 word = Some(0);

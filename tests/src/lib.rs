@@ -40,7 +40,7 @@ pub use named::Named;
 pub use netns::{Host, World};
 pub use opensmtpd::Opensmtpd;
 pub use postfix::Postfix;
-pub use process::{Program, Run, run, wait_for, wait_up_to};
+pub use process::{Program, Run, run, two_at_a_time, wait_for, wait_up_to};
 pub use room::Room;
 pub use standin::StandIn;
 pub use terminal::Terminal;

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -86,6 +87,20 @@ pub fn wait_up_to<T>(
         }
         std::thread::sleep(LOOK);
     }
+}
+
+/// Does `check` for each row of `table`, two at a time: rows that have a world of their own mostly wait.
+pub fn two_at_a_time<T: Sync>(table: &[T], check: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(row) = table.get(next.fetch_add(1, Ordering::Relaxed)) {
+            check(row);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        scope.spawn(work);
+    });
 }
 
 /// A program in the background, with its output in a file.

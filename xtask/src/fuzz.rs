@@ -46,8 +46,11 @@ pub(crate) fn fuzz(name: Option<&str>, bounds: Bounds) -> anyhow::Result<()> {
     }
     format()?;
     let binaries = build()?;
-    for target in wanted {
-        run(target, &binaries.join(target), bounds)?;
+    // Each has its turn, whatever was found before.
+    let run = |target: &&String| run(target, &binaries.join(target), bounds).err();
+    let faults: Vec<_> = wanted.iter().filter_map(run).map(|error| format!("{error:#}")).collect();
+    if !faults.is_empty() {
+        bail!("{}", faults.join("; "));
     }
     Ok(())
 }

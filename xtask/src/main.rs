@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod build;
 mod deny;
+mod dist;
 mod fuzz;
 mod kernels;
 mod object;
@@ -18,6 +19,7 @@ mod run;
 mod setup;
 mod step;
 mod structure;
+mod systemd;
 mod test;
 mod trial;
 
@@ -98,6 +100,14 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Install the package on a Debian with systemd, in a container: first mail, first ban, removal
+    Systemd {
+        /// Also reload, upgrade, mistakes and faults
+        #[arg(long)]
+        all: bool,
+    },
+    /// Build the release and make a Debian package of it
+    Dist,
     /// Check that dependencies between the parts run one way
     Structure,
     /// Write what comes from tables in the code: packaging/smtp-guard.toml and docs/configuration.md
@@ -136,6 +146,8 @@ fn main() -> ExitCode {
         Command::Bench { what: Bench::Stress { connections, seed } } => bench::stress(connections, seed),
         Command::Trial { seed, json, check } => trial::trial(seed, json, check),
         Command::Kernels { all } => kernels::kernels(all),
+        Command::Systemd { all } => systemd::systemd(all),
+        Command::Dist => dist::dist(),
         Command::Structure => structure::check(&root()),
         Command::Docs => build::docs(),
     };

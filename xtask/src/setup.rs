@@ -86,6 +86,17 @@ const KERNELS: &[(&str, &str)] = &[
     ("debian-archive-keyring", "signs the lists of other releases"),
 ];
 
+/// Debian packages that a package is made with.
+const DIST: &[(&str, &str)] = &[
+    ("binutils", "strip and objcopy, for debug symbols apart"),
+    ("dpkg-dev", "finds which libraries the package depends on"),
+    ("lintian", "judges the package"),
+];
+
+/// Debian packages that the package is tested with under a real systemd.
+const SYSTEMD: &[(&str, &str)] =
+    &[("systemd-container", "the container"), ("mmdebstrap", "its file system"), ("iproute2", "its network")];
+
 /// Debian packages that the tests run without installing them, because each would remove Postfix or begin a service; and
 /// the program in each. What they need stands in [`TEST`].
 const UNPACKED: &[(&str, &str, &str)] = &[
@@ -95,6 +106,7 @@ const UNPACKED: &[(&str, &str, &str)] = &[
 ];
 
 const LINKER_VERSION: &str = "0.13.0";
+const DEB_VERSION: &str = "3.8.0";
 const LLVM: &str = "/usr/lib/llvm-22";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -127,13 +139,31 @@ pub(crate) fn toolchain() -> anyhow::Result<Toolchain> {
 
 /// Everything that the tests need besides, and the kernels that they boot. Installs what is missing.
 pub(crate) fn test() -> anyhow::Result<()> {
-    install(TEST.iter().chain(KERNELS), "test")?;
+    install(TEST.iter().chain(KERNELS).chain(SYSTEMD).chain(DIST), "test")?;
+    deb()?;
     UNPACKED.iter().try_for_each(|(package, program, reason)| unpack(package, program, reason))
 }
 
 /// Everything that the bench needs besides a build. Installs what is missing.
 pub(crate) fn bench() -> anyhow::Result<()> {
     install(BENCH.iter(), "bench")
+}
+
+/// Everything that a package is made with. Installs what is missing.
+pub(crate) fn dist() -> anyhow::Result<()> {
+    install(DIST.iter(), "dist")?;
+    deb()
+}
+
+/// Everything that the package is tested with. Installs what is missing.
+pub(crate) fn systemd() -> anyhow::Result<()> {
+    install(SYSTEMD.iter().chain(DIST), "systemd")?;
+    deb()
+}
+
+/// Where cargo-deb is.
+pub(crate) fn deb_path() -> PathBuf {
+    target().join("tools/bin/cargo-deb")
 }
 
 /// Where bpf-linker is.
@@ -224,6 +254,20 @@ fn unpack(package: &str, program: &str, reason: &str) -> anyhow::Result<()> {
     fs::rename(&fresh, &folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
+/// The suite and the mirror of Debian that this machine uses.
+pub(crate) fn own_mirror() -> anyhow::Result<(String, String)> {
+    let arguments =
+        ["indextargets", "--format", "$(ORIGIN)|$(COMPONENT)|$(CODENAME)|$(REPO_URI)", "Created-By: Packages"];
+    let targets = Command::new("apt-get").args(arguments).output()?;
+    let targets = String::from_utf8_lossy(&targets.stdout).into_owned();
+    let found = targets.lines().find_map(|line| match line.split('|').collect::<Vec<_>>()[..] {
+        // Updates, of security and others, come from another place or suite.
+        ["Debian", "main", suite, uri] if !suite.contains('-') => Some((suite.to_owned(), uri.to_owned())),
+        _ => None,
+    });
+    found.context("apt has no list of Debian's packages: apt-get update")
+}
+
 /// Fetches the machine's list of packages anew.
 pub(crate) fn refresh() -> anyhow::Result<()> {
     let root = root_command().context("the list of packages is missing or old; run as root: apt-get update")?;
@@ -294,20 +338,37 @@ fn has_nightly_source() -> bool {
 
 /// bpf-linker, built against Debian's LLVM.
 pub(crate) fn linker() -> anyhow::Result<()> {
-    let linker = linker_path();
-    let version = Command::new(&linker).arg("--version").output();
-    if version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(LINKER_VERSION)) {
+    let features = ["--no-default-features", "--features", "llvm-22"];
+    tool(&linker_path(), "bpf-linker", LINKER_VERSION, &features, &[("LLVM_PREFIX", LLVM)])
+}
+
+/// cargo-deb.
+fn deb() -> anyhow::Result<()> {
+    tool(&deb_path(), "cargo-deb", DEB_VERSION, &[], &[])
+}
+
+/// Builds the tool `name` from its registry, unless it is there in this version.
+fn tool(
+    path: &Path,
+    name: &str,
+    version: &str,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> anyhow::Result<()> {
+    let found = Command::new(path).arg("--version").output();
+    if found.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(version)) {
         return Ok(());
     }
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
-        .env("LLVM_PREFIX", LLVM)
-        .args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force"])
-        .args(["--no-default-features", "--features", "llvm-22", "--root"])
+        .envs(environment.iter().copied())
+        .args(["install", name, "--version", version, "--locked", "--force"])
+        .args(arguments)
+        .arg("--root")
         .arg(target().join("tools"))
         .arg("--target-dir")
         .arg(target().join("tools/build"));
-    step::run("bpf-linker", "building bpf-linker (a minute or two, once)", &mut command)
+    step::run(name, &format!("building {name} (a minute or two, once)"), &mut command)
 }
 
 /// Points `command` at the compiler of `toolchain`, with the arguments that come first.

@@ -13,6 +13,8 @@ use crate::target;
 
 const LOOK: Duration = Duration::from_millis(50);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+/// After this a step is killed: nothing that is run takes half as long.
+const LONGEST: Duration = Duration::from_secs(2 * 3600);
 const TAIL: usize = 40;
 
 /// What was done so far, in the order of its end: what, and how many seconds it took.
@@ -80,6 +82,10 @@ fn finish(name: &str, what: &str, command: &mut Command) -> anyhow::Result<Ended
         if said.elapsed() >= SIGN_OF_LIFE {
             said = Instant::now();
             eprintln!("xtask: {what} ... {} s so far ({})", started.elapsed().as_secs(), log.display());
+        }
+        if started.elapsed() > LONGEST {
+            eprintln!("xtask: {what}: killed after {} s", LONGEST.as_secs());
+            child.kill()?;
         }
         std::thread::sleep(LOOK);
     };

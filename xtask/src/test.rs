@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 
 use crate::build::{self, Binary, Tests, workspace};
-use crate::{deny, fuzz, kernels, object, root, setup, step, structure, target};
+use crate::{deny, fuzz, kernels, object, root, setup, step, structure, systemd, target};
 
 /// Tells the tests to do all there is: a million traces, a hundred kills, all seeds of the trial.
 const LONG: &str = "SMTP_GUARD_LONG";
@@ -82,6 +82,7 @@ pub(crate) fn test(scope: &Scope<'_>) -> anyhow::Result<()> {
         }
         if all && !scope.host && permitted.is_ok() {
             also(kernels::test(scope.long, &tests));
+            also(systemd::test(scope.long, &tests.guard));
         }
     });
     if all && !scope.host && scope.long {
@@ -99,11 +100,11 @@ pub(crate) fn test(scope: &Scope<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Installs and builds what the tests need. Packages come beside what is built.
+/// Installs and builds what the tests need. Packages, and the file system of a machine, come beside what is built.
 fn prepare(scope: &Scope<'_>) -> anyhow::Result<Tests> {
     let toolchain = setup::toolchain()?;
     thread::scope(|lanes| {
-        let packages = (!scope.host).then(|| lanes.spawn(setup::test));
+        let packages = (!scope.host).then(|| lanes.spawn(|| setup::test().and_then(|()| systemd::prepare())));
         setup::linker()?;
         object::build(&toolchain)?;
         let tests = build::tests()?;

@@ -11,14 +11,11 @@ mod memory;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
-use smtp_guard::addr::ClientAddr;
-use smtp_guard::config::{Checks, Config, Mode, Role};
+use smtp_guard::config::{Checks, Mode};
 use smtp_guard::facts::dns::{Reverse, SenderDomain};
 use smtp_guard::policy::checks::Found;
-use smtp_guard::session::{Facts, Input, Opening, Output, Session, Upstream};
-use smtp_guard::snapshot::Snapshot;
+use smtp_guard::session::{Facts, Input, Output, Session, testing};
 use smtp_guard::wire::command;
-use smtp_guard::wire::reply::Reply;
 
 const DECISIONS: u32 = 200_000;
 const ROUNDS: usize = 9;
@@ -35,32 +32,15 @@ fn main() {
 
 /// The mean time of a recipient.
 fn decisions() -> Duration {
-    let mut config = Config::builtin();
-    config.relay.domains = vec!["example.org".to_owned()];
-    config.limits.recipients = u32::MAX;
-    config.checks = Checks { ptr: Mode::Enforce, ptr_forward: Mode::Enforce, ..Checks::default() };
-    let rules = Arc::new(Snapshot::new(Arc::new(config), None));
-    let clock = smtp_guard::clock::both();
-    let mut out = Vec::new();
-    let opening = Opening {
-        id: "bench".to_owned(),
-        addr: ClientAddr::new("192.0.2.1:25".parse().unwrap()),
-        role: Role::Mx,
-        secured: None,
-        rules,
-        backend: Arc::default(),
-        familiar: true,
-        clock,
-    };
+    let opening = testing::opening(testing::snapshot(|config| {
+        config.limits.recipients = u32::MAX;
+        config.checks = Checks { ptr: Mode::Enforce, ptr_forward: Mode::Enforce, ..Checks::default() };
+    }));
+    let (now, mut out) = (opening.clock.instant, Vec::new());
     let mut session = Session::open(opening, &mut out);
-    let now = clock.instant;
-    let yes = || Input::Upstream(Upstream::Reply(Reply::new(250, None, "Ok")));
-    let line = |session: &mut Session, line: &str, out: &mut Vec<Output>| {
-        session.step(Input::Command { command: command::parse(line.as_bytes()), more: false }, now, out);
-    };
-    line(&mut session, "EHLO client.example", &mut out);
-    line(&mut session, "MAIL FROM:<a@client.example>", &mut out);
-    session.step(yes(), now, &mut out);
+    session.step(testing::line("EHLO client.example", false), now, &mut out);
+    session.step(testing::line("MAIL FROM:<a@client.example>", false), now, &mut out);
+    session.step(testing::reply(250), now, &mut out);
     let found = Arc::new(Found {
         sender: Some(Ok(SenderDomain::Exists)),
         reverse: Some(Ok(Reverse::Names { names: vec!["client.example".into()], forward: None })),
@@ -77,7 +57,7 @@ fn decisions() -> Duration {
         session.step(Input::Facts(facts), now, &mut out);
         spent += started.elapsed();
         assert!(matches!(out.last(), Some(Output::Request(_))), "{out:?}");
-        session.step(yes(), now, &mut out);
+        session.step(testing::reply(250), now, &mut out);
     }
     spent / DECISIONS
 }

@@ -82,7 +82,7 @@ impl Both {
     }
 }
 
-/// Whether the wall clock goes on evenly: a machine that starts with a wrong clock has it set later, in one step.
+/// A watch on whether the wall clock goes on evenly: a machine that starts with a wrong clock has it set later, in one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Steady {
     last: Both,

@@ -27,11 +27,11 @@ pub struct Ban {
     pub repeat: u32,
     /// In the words of who made it.
     pub text: String,
-    /// What it rests on, at most [`crate::ledger::SAMPLE`] entries.
+    /// What it rests on, at most [`crate::ledger::EVIDENCE`] lines.
     pub evidence: Vec<String>,
 }
 
-/// Who decided. As text `ledger`, `operator`, `file:NAME` or `node:NAME`, as the store keeps it.
+/// The origin of a decision. As text `ledger`, `operator`, `file:NAME` or `node:NAME`, as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The ledger, by its rule.
@@ -109,6 +109,21 @@ impl FromStr for Origin {
     }
 }
 
+/// Who asks over the admin socket: the user that its peer runs as, as far as the kernel says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operator {
+    pub uid: Option<u32>,
+}
+
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.uid {
+            Some(uid) => write!(f, "operator (uid {uid})"),
+            None => f.write_str("operator"),
+        }
+    }
+}
+
 /// No text of an [`Origin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("nobody decides under this name")]
@@ -126,7 +141,7 @@ impl Ban {
     }
 }
 
-/// Why a question has no answer, or a decision was refused.
+/// The reason why a question has no answer, or a decision was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     #[error("the ledger does not answer: {0}")]
@@ -225,7 +240,7 @@ pub struct Entry {
     pub text: Option<String>,
 }
 
-/// What became of many decisions.
+/// The result of importing many decisions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Imported {
     /// In force now, each key once.
@@ -244,7 +259,7 @@ pub struct Kept<T> {
     pub saved: bool,
 }
 
-/// What the ledger knows of a source.
+/// The ledger's knowledge of a source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LedgerView {
     /// Distinct unknown recipients in the window.
@@ -271,7 +286,7 @@ pub struct LedgerView {
     pub network: Option<NetworkView>,
 }
 
-/// What the ledger knows of a source's network.
+/// The ledger's knowledge of a source's network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetworkView {
     /// `192.0.2.0/24` or `2001:db8::/48`.
@@ -318,7 +333,7 @@ pub struct Explanation {
     pub notes: Vec<String>,
 }
 
-/// What the kernel plane does with connections from an address, as its maps are now.
+/// The kernel plane's view of an address, as its maps are now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelView {
     /// Label of the reason why it drops them; `None`: it lets them pass.

@@ -1,4 +1,4 @@
-//! Whom a decision is about.
+//! The key of a decision: whom it is about.
 //!
 //! A [`Key`] is what decisions are kept, stored and enforced by. An operator names a [`Who`], of which the length of IPv6
 //! prefixes makes a key. Users and domains would be further kinds of keys.
@@ -16,7 +16,7 @@ use crate::addr::{Ipv6Prefix, Source, canonical, canonical_net, no_source};
 const WIDEST_V4: u8 = 8;
 const WIDEST_V6: u8 = 16;
 
-/// Whom a decision is about.
+/// The key of a decision: whom it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     Source(Source),
@@ -32,7 +32,7 @@ pub struct Net(IpNet);
 #[serde(into = "String", try_from = "String")]
 pub struct Who(IpNet);
 
-/// Why nobody can be blocked by a name. The texts say what to give instead.
+/// The reason why nobody can be blocked by a name. The texts say what to give instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoKey {
     #[error("{0} is wider than /{WIDEST_V4} (IPv6: /{WIDEST_V6}): give the networks in it that are meant")]

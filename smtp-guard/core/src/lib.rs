@@ -1,4 +1,4 @@
-//! What smtp-guard decides, and by what: bytes to tokens, rules, the session, the ledger.
+//! The pure part of smtp-guard, which decides everything: bytes to tokens, rules, the session, the ledger.
 //!
 //! Nothing here reads a file, a socket or a clock: facts and time are passed in, and what is to be done is returned. The
 //! compiler holds that: no crate that does I/O is among the dependencies, and `clippy.toml` beside `Cargo.toml` forbids

@@ -1,4 +1,4 @@
-//! What sessions may know of the ledger: whether mail of a source was accepted before, and whether it is deferred.
+//! Marks, which sessions may know of the ledger: whether mail of a source was accepted before, and whether it is deferred.
 //!
 //! One task writes, any number of sessions look, at connect and at RCPT. A look is one short lock of one shard.
 //!
@@ -43,7 +43,7 @@ struct Kept {
 /// Who is deferred, and until when.
 type Until<T> = Vec<(T, Instant)>;
 
-/// What is known of a source now.
+/// The mark of a source: what is known of it now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     /// Mail of it was accepted before.

@@ -1,4 +1,4 @@
-//! What sessions tell the ledger. Reports go one way, through a bounded channel; sessions never hear back.
+//! Reports of sessions to the ledger. They go one way, through a bounded channel; sessions never hear back.
 
 use siphasher::sip::SipHasher13;
 
@@ -14,7 +14,7 @@ pub struct Report {
     pub conduct: Conduct,
 }
 
-/// What the ledger reckons with: the bad and, to judge a share, the good.
+/// Conduct that the ledger reckons with: the bad and, to judge a share, the good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conduct {
     /// A recipient that exists.

@@ -1,4 +1,4 @@
-//! What came from outside, made fit to be shown: in a log, on a terminal, in an error.
+//! Text from outside, made fit to be shown: in a log, on a terminal, in an error.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! How often a source did something in a trailing time: connections in a minute, messages in an hour.
+//! Rates of sources in a trailing time: connections in a minute, messages in an hour.
 //!
 //! # The count
 //! A window is twelve slices ([`window`]). What happened counts for the whole window and up to one slice longer, never
@@ -62,7 +62,7 @@ impl Counters {
     }
 }
 
-/// Who something is counted of, as the store knows him.
+/// The source or user that something is counted of, as the store knows them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     Source(Source),
@@ -76,14 +76,14 @@ pub struct Rates<K = Source> {
     pace: Pace,
 }
 
-/// Whether there was room.
+/// The answer whether there was room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
     Free,
     Full,
 }
 
-/// Whether a judgement counts what it lets through.
+/// The mode of a judgement: whether it counts what it lets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tally {
     Count,

@@ -32,7 +32,7 @@ pub struct Snapshot {
     pub(crate) learned: Arc<Learned>,
 }
 
-/// What the probe found out about the backend.
+/// Knowledge of the backend that the probe found out.
 #[derive(Debug, Default)]
 pub struct Learned {
     /// Domains of which it takes any recipient.

@@ -1,6 +1,6 @@
-//! What a file was when it was read.
+//! The stamp of a file when it was read.
 
-/// What changes when a file is written or replaced.
+/// The marks of a file that change when it is written or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     pub inode: u64,

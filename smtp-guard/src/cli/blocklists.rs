@@ -1,27 +1,26 @@
 //! Block lists where no guard runs: what `check` says of them, and what `edge load` fills the kernel with.
 
-use std::io;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::output;
 use crate::blocklist::{self, List, ListError, Named, Protected, Read, State, Table};
-use crate::config::Config;
+use crate::config::{Blocklist, Config};
 use crate::edge::{KernelPlane, Loaded};
 use crate::observe::log::printable;
 use crate::relay::{self, Filled};
 
-/// Reads all lists and says what they hold; the errors of those that can't be used.
-pub(super) fn check(config: &Config) -> io::Result<Vec<String>> {
-    let mut errors = Vec::new();
+/// Reads all lists and says what they hold; those that can't be used are returned.
+pub(super) fn check(config: &Config) -> anyhow::Result<Vec<(&Blocklist, ListError)>> {
+    let mut failed = Vec::new();
     for (list, result) in config.blocklist.iter().zip(read(config)) {
         match result {
             Ok(read) => output::line(&described(&list.name, &read))?,
-            Err(error) => errors.push(format!("block list {}: {error}", list.name)),
+            Err(error) => failed.push((list, error)),
         }
     }
-    Ok(errors)
+    Ok(failed)
 }
 
 fn read(config: &Config) -> impl Iterator<Item = Result<List, ListError>> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name};
+use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
 use crate::guard::{Guard, ReloadError};
 use crate::key::Who;
 use crate::observe::admin::{ACCOUNTS, Control, Refusal};
@@ -14,80 +14,81 @@ use crate::rates::accounts::{AccountList, AccountView, User};
 
 /// Answers the admin API. Holds the guard's shared state for as long as it lives.
 #[derive(Clone, Debug)]
-pub(super) struct Desk {
-    guard: Arc<Guard>,
-    /// Who asks.
-    uid: Option<u32>,
-}
-
-impl Desk {
-    pub(super) fn new(guard: Arc<Guard>) -> Self {
-        Self { guard, uid: None }
-    }
-}
+pub(super) struct Desk(pub(super) Arc<Guard>);
 
 impl Control for Desk {
-    fn asked_by(self, uid: Option<u32>) -> Self {
-        Self { uid, ..self }
-    }
-
     async fn decisions(&self) -> Result<Vec<Decision>, Refusal> {
-        Ok(self.guard.shared().feedback.decisions().await?)
+        Ok(self.0.shared().feedback.decisions().await?)
     }
 
     async fn latest(&self) -> Result<Vec<Decision>, Refusal> {
-        Ok(self.guard.shared().feedback.latest().await?)
+        Ok(self.0.shared().feedback.latest().await?)
     }
 
-    async fn add(&self, who: Who, length: Duration, text: String) -> Result<Kept<Decision>, Refusal> {
-        Ok(self.guard.shared().feedback.add(who, length, text, self.uid).await?)
+    async fn add(&self, who: Who, length: Duration, text: String, by: Operator) -> Result<Kept<Decision>, Refusal> {
+        Ok(self.0.shared().feedback.add(who, length, text, by).await?)
     }
 
-    async fn import(&self, file: Name, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, Refusal> {
-        Ok(self.guard.shared().feedback.import(file, entries, text).await?)
+    async fn import(
+        &self,
+        file: Name,
+        entries: Vec<Entry>,
+        text: String,
+        by: Operator,
+    ) -> Result<Kept<Imported>, Refusal> {
+        Ok(self.0.shared().feedback.import(file, entries, text, by).await?)
     }
 
-    async fn delete(&self, who: Who) -> Result<Option<Kept<Decision>>, Refusal> {
-        Ok(self.guard.shared().feedback.delete(who, self.uid).await?)
+    async fn delete(&self, who: Who, by: Operator) -> Result<Option<Kept<Decision>>, Refusal> {
+        Ok(self.0.shared().feedback.delete(who, by).await?)
     }
 
-    async fn delete_all(&self) -> Result<Kept<usize>, Refusal> {
-        Ok(self.guard.shared().feedback.delete_all(self.uid).await?)
+    async fn delete_all(&self, by: Operator) -> Result<Kept<usize>, Refusal> {
+        Ok(self.0.shared().feedback.delete_all(by).await?)
     }
 
     async fn explain(&self, ip: IpAddr) -> Result<Explanation, Refusal> {
-        let explanation = self.guard.shared().feedback.explain(ip).await?;
-        let kernel = self.guard.kernel_view(ip).await;
-        Ok(Explanation { listed: self.guard.shared().blocklists.load().listings(ip), kernel, ..explanation })
+        let explanation = self.0.shared().feedback.explain(ip).await?;
+        let kernel = self.0.kernel_view(ip).await;
+        Ok(Explanation { listed: self.0.shared().blocklists.load().listings(ip), kernel, ..explanation })
     }
 
-    async fn reload(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
-        self.guard.reload(dry_run).await.map_err(refusal)
+    async fn reload(&self, dry_run: bool, by: Operator) -> Result<Reloaded, Refusal> {
+        if !dry_run {
+            tracing::info!(uid = by.uid, "{by} asks for the configuration to be read again");
+        }
+        self.0.reload(dry_run).await.map_err(refusal)
     }
 
     async fn accounts(&self) -> Result<AccountList, Refusal> {
-        Ok(self.guard.shared().accounts(ACCOUNTS))
+        Ok(self.0.shared().accounts(ACCOUNTS))
     }
 
     async fn account(&self, user: User) -> Result<Option<AccountView>, Refusal> {
-        Ok(self.guard.shared().account(&user))
+        Ok(self.0.shared().account(&user))
     }
 
-    async fn hold(&self, user: User, length: Option<Duration>, text: String) -> Result<AccountView, Refusal> {
-        Ok(self.guard.shared().feedback.hold(user, length, text).await?)
+    async fn hold(
+        &self,
+        user: User,
+        length: Option<Duration>,
+        text: String,
+        by: Operator,
+    ) -> Result<AccountView, Refusal> {
+        Ok(self.0.shared().feedback.hold(user, length, text, by).await?)
     }
 
-    async fn release(&self, user: User) -> Result<Option<AccountView>, Refusal> {
-        Ok(self.guard.shared().feedback.release(user).await?)
+    async fn release(&self, user: User, by: Operator) -> Result<Option<AccountView>, Refusal> {
+        Ok(self.0.shared().feedback.release(user, by).await?)
     }
 
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {
         let (generation, by) = match &attempt.config {
-            Some(candidate) => self.guard.candidate(candidate.clone()).await.map_err(refusal)?,
-            None => (self.guard.shared().current(), None),
+            Some(candidate) => self.0.candidate(candidate.clone()).await.map_err(refusal)?,
+            None => (self.0.shared().current(), None),
         };
         let explanation = self.explain(attempt.ip).await?;
-        Ok(Rehearsal { by, ..self.guard.shared().rehearse(&attempt, generation, explanation).await })
+        Ok(Rehearsal { by, ..self.0.shared().rehearse(&attempt, generation, explanation).await })
     }
 }
 

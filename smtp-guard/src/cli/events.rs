@@ -114,7 +114,6 @@ mod tests {
             seconds: 3600,
             repeat: 0,
             took_us: Some(90),
-            uid: None,
             evidence: vec!["no1@example.org".to_owned()],
         };
         let line = "192.0.2.1 banned for 1h 00m: directory harvest attack (harvest); no1@example.org";

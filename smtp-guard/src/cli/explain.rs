@@ -53,7 +53,7 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
         lines.push(format!("It is deferred: recipients hear 450 until {}, for {left}.", time::utc(until)));
     }
     match &explanation.ledger {
-        Some(ledger) => seen(ledger, &mut lines),
+        Some(ledger) => seen(ledger, explanation.decision.is_some(), &mut lines),
         None => lines.push(String::from("The ledger holds nothing of it.")),
     }
     if explanation.familiar {
@@ -167,15 +167,22 @@ fn enforced(explanation: &Explanation, lines: &mut Vec<String>) {
     }));
 }
 
-fn seen(ledger: &LedgerView, lines: &mut Vec<String>) {
+/// `blocked`: by a decision about it.
+fn seen(ledger: &LedgerView, blocked: bool, lines: &mut Vec<String>) {
     let all = ledger.unknown_recipients.saturating_add(ledger.known_recipients);
-    lines.push(format!(
-        "Since {}: {} unknown recipients of {all}, {} asked for without a message, {} messages accepted.",
-        time::utc(ledger.window_started),
-        ledger.unknown_recipients,
-        ledger.probed_recipients,
-        ledger.accepted
-    ));
+    let restarted = blocked && all == 0 && ledger.probed_recipients == 0;
+    if restarted {
+        // Zeroes would read as if nothing had been held against it.
+        lines.push(format!("Counting restarted at {}, with the ban.", time::utc(ledger.window_started)));
+    } else {
+        lines.push(format!(
+            "Since {}: {} unknown recipients of {all}, {} asked for without a message, {} messages accepted.",
+            time::utc(ledger.window_started),
+            ledger.unknown_recipients,
+            ledger.probed_recipients,
+            ledger.accepted
+        ));
+    }
     if ledger.unknown_recipients > 0 {
         let (left, share) = (ledger.unforgiven, ledger.share * 100.0);
         lines.push(format!("After what accepted mail forgives: {left} unknown recipients, {share:.0} %."));
@@ -195,8 +202,12 @@ fn seen(ledger: &LedgerView, lines: &mut Vec<String>) {
     }
     if let Some(network) = &ledger.network {
         lines.push(format!(
-            "Its network {}: {} unknown recipients from {} sources, {} known ones.",
-            network.network, network.unforgiven, network.sources, network.known_recipients
+            "Its network {}: {} unknown recipients from {} source{}, {} known ones.",
+            network.network,
+            network.unforgiven,
+            network.sources,
+            if network.sources == 1 { "" } else { "s" },
+            network.known_recipients
         ));
     }
 }
@@ -236,6 +247,47 @@ mod tests {
             kernel: None,
             notes: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_was_counted_before_a_ban_is_not_forgotten_in_words() {
+        let decision = Decision {
+            source: String::from("192.0.2.1"),
+            reason: String::from("harvest"),
+            text: String::new(),
+            origin: String::from("ledger"),
+            origin_name: None,
+            made: WallTime::from_ms(0),
+            until: WallTime::from_ms(3_600_000),
+            repeat: 0,
+            evidence: Vec::new(),
+        };
+        let ledger = LedgerView {
+            unknown_recipients: 0,
+            unforgiven: 0,
+            known_recipients: 0,
+            probed_recipients: 0,
+            share: 0.0,
+            accepted: 0,
+            trusted: false,
+            window_started: WallTime::from_ms(0),
+            sample: Vec::new(),
+            failed_logins: 0,
+            trips: 1,
+            network: Some(NetworkView {
+                network: String::from("192.0.2.0/24"),
+                unforgiven: 9,
+                known_recipients: 0,
+                sources: 1,
+            }),
+        };
+        let banned = Explanation { decision: Some(decision), ledger: Some(ledger.clone()), ..nothing("192.0.2.1") };
+        check_part(banned.clone(), "Counting restarted at 1970-01-01 00:00:00 UTC, with the ban.\n");
+        check_part(banned, "9 unknown recipients from 1 source, 0 known ones.");
+        check_part(
+            Explanation { ledger: Some(ledger), ..nothing("192.0.2.1") },
+            "Since 1970-01-01 00:00:00 UTC: 0 unknown recipients of 0, 0 asked for without a message, 0 messages accepted.",
+        );
     }
 
     #[test]

@@ -36,8 +36,9 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{self, CONFIG_VARIABLE, Config, ConfigError, DEFAULT_PATH, Role};
+use crate::config::{self, CONFIG_VARIABLE, Config, ConfigError, Role};
 use crate::observe::attempt::{Attempt, Candidate};
+use crate::observe::journal;
 use crate::rates::accounts::User;
 
 /// `EX_CONFIG` of sysexits.h.
@@ -72,8 +73,13 @@ struct Global {
 enum Command {
     /// Run the guard in the foreground
     Run,
-    /// Check the configuration: every error with its line, column and what to do
+    /// Check the configuration and what it names: every error with its line, column and what to do
+    ///
+    /// Run by root, it says what user smtp-guard may read, where there is such a user: the guard runs as that one.
     Check {
+        /// Whom the guard runs as; only root can name another one
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
         /// Connect to the mail server as well: whether it takes the guard, and what it says of unknown recipients
         #[arg(long)]
         connect: bool,
@@ -237,8 +243,8 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Config(error)) => {
             match error {
-                ConfigError::Bad(report) => eprintln!("{}", report.render(io::stderr().is_terminal())),
-                error => eprintln!("error: {error}"),
+                ConfigError::Bad(report) => complain(&report.render(io::stderr().is_terminal())),
+                error => complain(&format!("error: {error}")),
             }
             ExitCode::from(BAD_CONFIGURATION)
         }
@@ -246,16 +252,25 @@ pub fn main() -> ExitCode {
         Err(Failure::Other(error)) if error.is::<BadConfiguration>() => {
             let text = error.to_string();
             let prefix = if text.starts_with("error") { "" } else { "error: " };
-            eprintln!("{prefix}{text}");
+            complain(&format!("{prefix}{text}"));
             ExitCode::from(BAD_CONFIGURATION)
         }
         // `smtp-guard decisions list | head -1` is no failure.
         Err(Failure::Other(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(Failure::Other(error)) => {
-            eprintln!("error: {error:#}");
+            complain(&format!("error: {error:#}"));
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Says on standard error why the command failed; the journal hears that it is an error.
+fn complain(text: &str) {
+    if !journal::is_standard_error() {
+        return eprintln!("{text}");
+    }
+    let priority = journal::priority(tracing::Level::ERROR);
+    text.lines().for_each(|line| eprintln!("{priority}{line}"));
 }
 
 /// What a command failed with.
@@ -294,7 +309,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             }
             Ok(run::run(config, file.map(Path::to_owned))?)
         }
-        Command::Check { connect } => check::check(file.unwrap_or(Path::new(DEFAULT_PATH)), connect),
+        Command::Check { user, connect } => check::check(file, user.as_deref(), connect),
         Command::Setup(arguments) => setup::setup(arguments, file),
         Command::Config { command: ConfigCommand::Show { defaults, json } } => {
             let config = if defaults { Config::defaults(&config::machine()) } else { config::find(file)?.0 };

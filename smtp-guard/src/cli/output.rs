@@ -147,6 +147,8 @@ pub(super) fn status(status: &Status) -> String {
         let ends = if *days < 0 { format!("expired {} days ago", -days) } else { format!("ends in {days} days") };
         [format!("certificate {file}"), ends]
     }));
+    let trouble = status.tls_trouble.iter();
+    rows.extend(trouble.map(|why| ["certificates".to_owned(), format!("last reload FAILED: {why}")]));
     rows.extend(status.blocklists.iter().map(|list| {
         let read = list.read.as_ref().map(|read| format!(", read at {}", time::utc(read.at)));
         [format!("block list {}", list.name), format!("{list}{}", read.unwrap_or_default())]
@@ -160,6 +162,7 @@ pub(super) fn status(status: &Status) -> String {
             format!("the changed file is not used: {trouble}; `smtp-guard check` looks at it"),
         ]
     }));
+    rows.extend(status.dns_silent.then(|| ["DNS".to_owned(), "does not answer".to_owned()]));
     rows.extend(status.store_trouble.iter().map(|trouble| ["store".to_owned(), format!("not written: {trouble}")]));
     rows.extend(status.bounds.iter().map(bound));
     rows.extend(status.warnings.iter().map(|warning| ["warning".to_owned(), warning.clone()]));

@@ -26,7 +26,10 @@ pub fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
     let (hang_up, hangup) = tokio::sync::mpsc::channel(1);
     // First of all: a signal during the start must not end it by accident.
     let end = move |name| {
-        tracing::info!(signal = name, "stopping: idle sessions hear 421, transactions may end");
+        tracing::info!(
+            signal = name,
+            "stopping: idle sessions are closed with 421, transactions under way may be completed"
+        );
         stopper.stop();
     };
     signals::watch(Some(Box::new(end)), Some(Box::new(move || _ = hang_up.try_send(()))))?;
@@ -42,7 +45,7 @@ pub fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
         };
         let first = with_sink(config);
         let source = Box::new(move || config::find(file.as_deref()).map(|(config, _)| with_sink(config)));
-        guard::serve(first, source, (logging.control(), logging.lost()), hangup, stop, inherited, Desk::new).await
+        guard::serve(first, source, (logging.control(), logging.lost()), hangup, stop, inherited, Desk).await
     });
     // A thread that waits for a file system which doesn't answer is not waited for.
     runtime.shutdown_timeout(STUCK);

@@ -201,8 +201,7 @@ fn find_out(wanted: Wanted, path: &Path) -> Result<Report, Failure> {
     let found = if ready { look(&config).unwrap_or(first) } else { judged_by(&config, &look, first) };
     let (to_do, mut doubts) = (to_do(&server, profile, identity, ready, &found), doubts(&found, identity));
     doubts.extend(of_this_host(&config, &server));
-    let (errors, warnings) = check::examine(&config)?;
-    doubts.extend(errors.into_iter().chain(warnings));
+    doubts.extend(check::warnings(&config));
     Ok(Report { wanted, found, software: profile, identity, ready, to_do, doubts, configuration, written: None })
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
+use std::time::Duration;
 
 use aya::maps::{MapData, MapError, MapType};
 
@@ -393,6 +394,27 @@ pub(crate) fn let_receive_buffer_grow(socket: BorrowedFd<'_>) -> io::Result<()> 
 pub(crate) fn let_window_grow(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     set_option(socket, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, bytes)
+}
+
+/// The shortest time that a segment of `socket` and its acknowledgement took.
+pub(crate) fn shortest_round_trip(socket: BorrowedFd<'_>) -> io::Result<Duration> {
+    // The head of `struct tcp_info`, as far as it concerns us, in words; the last is `tcpi_min_rtt`, in us.
+    let mut info = [0u32; 38];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the socket is open; `info` is writable for `length` bytes, any bytes are valid in it, and both live over the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Duration::from_micros(info[37].into()))
 }
 
 fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {

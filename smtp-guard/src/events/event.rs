@@ -33,9 +33,6 @@ pub enum What {
         repeat: u32,
         /// From the report to the ban in force.
         took_us: Option<u64>,
-        /// Of the operator who made it by a command.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        uid: Option<u32>,
         evidence: Vec<String>,
     },
     /// A ban ended. `why`: `over`, `exempt`, `operator` or `room`.

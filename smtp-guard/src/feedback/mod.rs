@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::bound::Bound;
-use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept, Name};
+use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept, Name, Operator};
 use crate::edge::bans::BanTable;
 use crate::events::What;
 use crate::key::Who;
@@ -56,6 +56,8 @@ pub trait Meter: Send + Sync + 'static {
     fn report_dropped(&self);
     /// From the report that crossed the line to the ban in force in both planes.
     fn ban_latency(&self, time: Duration);
+    /// What became of a decision of another guard: `entered`, or why it is ignored.
+    fn foreign(&self, outcome: &'static str);
     /// A bound was reached.
     fn bound_reached(&self, bound: Bound);
 }
@@ -86,22 +88,28 @@ enum Control {
         who: Who,
         length: Duration,
         text: String,
-        by: Option<u32>,
+        by: Operator,
         answer: oneshot::Sender<Result<Kept<Decision>, ControlError>>,
     },
     Import {
         file: Name,
         entries: Vec<Entry>,
         text: String,
+        by: Operator,
         answer: oneshot::Sender<Kept<Imported>>,
+    },
+    Foreign {
+        node: Name,
+        decisions: Vec<Decision>,
+        answer: oneshot::Sender<usize>,
     },
     Delete {
         who: Who,
-        by: Option<u32>,
+        by: Operator,
         answer: oneshot::Sender<Result<Option<Kept<Decision>>, ControlError>>,
     },
     DeleteAll {
-        by: Option<u32>,
+        by: Operator,
         answer: oneshot::Sender<Kept<usize>>,
     },
     Explain {
@@ -112,10 +120,12 @@ enum Control {
         user: User,
         length: Option<Duration>,
         text: String,
+        by: Operator,
         answer: oneshot::Sender<Result<Done, ControlError>>,
     },
     Release {
         user: User,
+        by: Operator,
         answer: oneshot::Sender<Option<Done>>,
     },
     Apply {
@@ -156,30 +166,42 @@ impl Feedback {
     }
 
     /// Bans `who` for `length`, in place of a ban that it has. The answer comes once the decision is on disk, or after
-    /// [`DISK`]. `by`: the operator's user id, where that is known.
+    /// [`DISK`].
     pub async fn add(
         &self,
         who: Who,
         length: Duration,
         text: String,
-        by: Option<u32>,
+        by: Operator,
     ) -> Result<Kept<Decision>, ControlError> {
         self.ask(|answer| Control::Add { who, length, text, by, answer }).await?
     }
 
     /// Bans all that `entries` of `file` are about, `text` saying why where they don't. Meant for a few thousand at once: others
     /// wait.
-    pub async fn import(&self, file: Name, entries: Vec<Entry>, text: String) -> Result<Kept<Imported>, ControlError> {
-        self.ask(|answer| Control::Import { file, entries, text, answer }).await
+    pub async fn import(
+        &self,
+        file: Name,
+        entries: Vec<Entry>,
+        text: String,
+        by: Operator,
+    ) -> Result<Kept<Imported>, ControlError> {
+        self.ask(|answer| Control::Import { file, entries, text, by, answer }).await
+    }
+
+    /// Follows `decisions` of the guard `node`, where nothing here is against them; how many those are. Meant for a few thousand
+    /// at once: others wait.
+    pub async fn hear_of(&self, node: Name, decisions: Vec<Decision>) -> Result<usize, ControlError> {
+        self.ask(|answer| Control::Foreign { node, decisions, answer }).await
     }
 
     /// Lifts the ban of `who` and forgets what was held against it.
-    pub async fn delete(&self, who: Who, by: Option<u32>) -> Result<Option<Kept<Decision>>, ControlError> {
+    pub async fn delete(&self, who: Who, by: Operator) -> Result<Option<Kept<Decision>>, ControlError> {
         self.ask(|answer| Control::Delete { who, by, answer }).await?
     }
 
     /// Lifts all bans; how many there were.
-    pub async fn delete_all(&self, by: Option<u32>) -> Result<Kept<usize>, ControlError> {
+    pub async fn delete_all(&self, by: Operator) -> Result<Kept<usize>, ControlError> {
         self.ask(|answer| Control::DeleteAll { by, answer }).await
     }
 
@@ -189,14 +211,20 @@ impl Feedback {
     }
 
     /// Holds `user` for `length`, or until he is released. When this returns it is on disk, or the disk takes its time.
-    pub async fn hold(&self, user: User, length: Option<Duration>, text: String) -> Result<AccountView, ControlError> {
-        let done = self.ask(|answer| Control::Hold { user, length, text, answer }).await?;
+    pub async fn hold(
+        &self,
+        user: User,
+        length: Option<Duration>,
+        text: String,
+        by: Operator,
+    ) -> Result<AccountView, ControlError> {
+        let done = self.ask(|answer| Control::Hold { user, length, text, by, answer }).await?;
         Ok(on_disk(done?).await)
     }
 
     /// Forgets what is counted of `user`, and his hold; what it was.
-    pub async fn release(&self, user: User) -> Result<Option<AccountView>, ControlError> {
-        match self.ask(|answer| Control::Release { user, answer }).await? {
+    pub async fn release(&self, user: User, by: Operator) -> Result<Option<AccountView>, ControlError> {
+        match self.ask(|answer| Control::Release { user, by, answer }).await? {
             Some(done) => Ok(Some(on_disk(done).await)),
             None => Ok(None),
         }
@@ -287,10 +315,11 @@ fn answer(keeper: &mut Keeper, control: Control) {
             Ok(decision) => once_written(keeper, decision, move |kept| drop(answer.send(Ok(kept)))),
             Err(error) => answer.send(Err(error)).map_err(drop),
         },
-        Control::Import { file, entries, text, answer } => {
-            let imported = keeper.import(file, entries, &text);
+        Control::Import { file, entries, text, by, answer } => {
+            let imported = keeper.import(file, entries, &text, by);
             once_written(keeper, imported, move |kept| drop(answer.send(kept)))
         }
+        Control::Foreign { node, decisions, answer } => answer.send(keeper.hear_of(&node, &decisions)).map_err(drop),
         Control::Delete { who, by, answer } => match keeper.delete(who, by) {
             Ok(Some(lifted)) => once_written(keeper, lifted, move |kept| drop(answer.send(Ok(Some(kept))))),
             Ok(None) => answer.send(Ok(None)).map_err(drop),
@@ -301,8 +330,10 @@ fn answer(keeper: &mut Keeper, control: Control) {
             once_written(keeper, lifted, move |kept| drop(answer.send(kept)))
         }
         Control::Explain { ip, answer } => answer.send(keeper.explain(ip)).map_err(drop),
-        Control::Hold { user, length, text, answer } => answer.send(keeper.hold(user, length, text)).map_err(drop),
-        Control::Release { user, answer } => answer.send(keeper.release(&user)).map_err(drop),
+        Control::Hold { user, length, text, by, answer } => {
+            answer.send(keeper.hold(user, length, text, by)).map_err(drop)
+        }
+        Control::Release { user, by, answer } => answer.send(keeper.release(&user, by)).map_err(drop),
         Control::Apply { snapshot, answer } => {
             keeper.adopt_snapshot(snapshot);
             answer.send(()).map_err(drop)

@@ -15,6 +15,8 @@ use crate::rates::{Room, Tally};
 use crate::store::Change;
 use crate::store::memory::Disk;
 
+const BY: crate::decision::Operator = crate::decision::Operator { uid: Some(0) };
+
 #[derive(Default)]
 struct Counted(Mutex<Vec<String>>);
 
@@ -37,6 +39,9 @@ impl Meter for Counted {
     }
     fn deferral(&self, reason: Reason) {
         self.note(format!("deferral {}", reason.label()));
+    }
+    fn foreign(&self, outcome: &'static str) {
+        self.note(format!("foreign {outcome}"));
     }
     fn user_held(&self, reason: Reason) {
         self.note(format!("held {}", reason.label()));
@@ -136,7 +141,7 @@ async fn a_harvest_is_banned_explained_lifted_and_survives_a_restart() {
     let decision = explained.decision.unwrap();
     assert_eq!((decision.reason.as_str(), decision.repeat), ("harvest", 0));
     assert!(decision.evidence[0].contains("10 distinct unknown recipients of 10"), "{decision:?}");
-    assert!(feedback.delete("2001:db8::3".parse().unwrap(), None).await.unwrap().is_some());
+    assert!(feedback.delete("2001:db8::3".parse().unwrap(), BY).await.unwrap().is_some());
     assert_eq!(table.len(), 1);
     drop(feedback);
     task.await.unwrap();
@@ -144,7 +149,7 @@ async fn a_harvest_is_banned_explained_lifted_and_survives_a_restart() {
     let (feedback, _task, table, _) = world.start();
     assert_eq!(table.len(), 1, "in force before anything else");
     assert_eq!(feedback.decisions().await.unwrap()[0].source, "20.0.2.1");
-    assert_eq!(feedback.delete_all(None).await.unwrap(), Kept { what: 1, saved: true });
+    assert_eq!(feedback.delete_all(BY).await.unwrap(), Kept { what: 1, saved: true });
     assert!(table.is_empty());
 }
 
@@ -153,14 +158,14 @@ async fn the_operator_bans_all_but_the_exempt() {
     let world = World::new();
     let (feedback, _task, table, _) = world.start();
     let hour = Duration::from_secs(3600);
-    let exempt = feedback.add("20.0.2.9".parse().unwrap(), hour, String::new(), None).await;
+    let exempt = feedback.add("20.0.2.9".parse().unwrap(), hour, String::new(), BY).await;
     assert!(matches!(exempt, Err(ControlError::Exempt { .. })));
     let Kept { what: decision, saved } =
-        feedback.add("20.0.2.1".parse().unwrap(), hour, "by hand".to_owned(), None).await.unwrap();
+        feedback.add("20.0.2.1".parse().unwrap(), hour, "by hand".to_owned(), BY).await.unwrap();
     assert!(saved);
     assert_eq!((decision.origin.as_str(), decision.until.as_ms() - decision.made.as_ms()), ("operator", 3_600_000));
     assert_eq!(table.len(), 1);
-    assert!(feedback.delete("20.0.2.2".parse().unwrap(), None).await.unwrap().is_none());
+    assert!(feedback.delete("20.0.2.2".parse().unwrap(), BY).await.unwrap().is_none());
 }
 
 /// A world with everything that a network must not touch. (The addresses of documentation may be this host's.)
@@ -193,7 +198,7 @@ async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
         ("10.0.0.0/7", "10.0.0.0/7 is wider than /8"),
         ("2001:db8::/80", "a part of one source"),
     ] {
-        let error = feedback.add(net.parse().unwrap(), hour, String::new(), None).await.unwrap_err().to_string();
+        let error = feedback.add(net.parse().unwrap(), hour, String::new(), BY).await.unwrap_err().to_string();
         assert!(error.contains(objection), "{net}: {error}");
     }
     for (net, shown) in [
@@ -202,7 +207,7 @@ async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
         ("2001:db8::/32", "2001:db8::/32"),
         ("2001:db9::/64", "2001:db9::/64"),
     ] {
-        let made = feedback.add(net.parse().unwrap(), hour, "by hand".to_owned(), None).await.unwrap();
+        let made = feedback.add(net.parse().unwrap(), hour, "by hand".to_owned(), BY).await.unwrap();
         assert_eq!((made.what.source.as_str(), made.saved), (shown, true));
     }
     assert_eq!((table.networks(), table.len()), (3, 1), "a /64 is a source");
@@ -211,13 +216,13 @@ async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
     assert_eq!(by(explained("20.0.2.200").await.unwrap()), ["20.0.2.192/26", "20.0.2.128/25"]);
     assert_eq!(by(explained("20.0.2.1").await.unwrap()), [""; 0]);
     assert_eq!(by(explained("2001:db8:5::1").await.unwrap()), ["2001:db8::/32"]);
-    let within = feedback.delete("20.0.2.200".parse().unwrap(), None).await.unwrap_err().to_string();
+    let within = feedback.delete("20.0.2.200".parse().unwrap(), BY).await.unwrap_err().to_string();
     assert_eq!(
         within,
         "20.0.2.200 is blocked as a part of 20.0.2.192/26; to lift that: smtp-guard decisions delete 20.0.2.192/26"
     );
-    assert!(feedback.delete("20.0.2.0/24".parse().unwrap(), None).await.unwrap().is_none());
-    let lifted = feedback.delete("20.0.2.192/26".parse().unwrap(), None).await.unwrap().unwrap();
+    assert!(feedback.delete("20.0.2.0/24".parse().unwrap(), BY).await.unwrap().is_none());
+    let lifted = feedback.delete("20.0.2.192/26".parse().unwrap(), BY).await.unwrap().unwrap();
     assert_eq!((lifted.what.source.as_str(), lifted.saved), ("20.0.2.192/26", true));
     drop(feedback);
     task.await.unwrap();
@@ -226,7 +231,7 @@ async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
     assert_eq!((table.networks(), table.len()), (2, 1), "in force before anything else");
     let source = Ipv6Prefix::default().source("20.0.2.200".parse().unwrap());
     assert_eq!(table.banned(source, crate::clock::now()).unwrap().0, Reason::Operator);
-    assert_eq!(feedback.delete_all(None).await.unwrap(), Kept { what: 3, saved: true });
+    assert_eq!(feedback.delete_all(BY).await.unwrap(), Kept { what: 3, saved: true });
     assert_eq!((table.networks(), table.len()), (0, 0));
 }
 
@@ -238,7 +243,7 @@ async fn many_come_in_at_once_and_none_pushes_out_or_shortens_another() {
     world.config = Arc::new(config);
     let (feedback, _task, table, meter) = world.start();
     let entry = |who: &str, seconds| Entry { who: who.parse().unwrap(), seconds, text: None };
-    feedback.add("20.0.2.1".parse().unwrap(), Duration::from_secs(7200), "first".to_owned(), None).await.unwrap();
+    feedback.add("20.0.2.1".parse().unwrap(), Duration::from_secs(7200), "first".to_owned(), BY).await.unwrap();
     let entries = vec![
         // The operator's own word stands, however long this one would last.
         entry("20.0.2.1", None),
@@ -253,7 +258,7 @@ async fn many_come_in_at_once_and_none_pushes_out_or_shortens_another() {
         entry("2001:db8:1::1", Some(60)),
     ];
     let Kept { what: Imported { added, outlasted, refused }, saved } =
-        feedback.import(Name::new("drop.txt"), entries, "a list".to_owned()).await.unwrap();
+        feedback.import(Name::new("drop.txt"), entries, "a list".to_owned(), BY).await.unwrap();
     assert_eq!((added, outlasted, saved), (3, 2, true));
     let parts =
         ["20.0.2.9 is exempt", "20.0.100.25/32 is in use here", "20.0.113.7/32 is in use here", "edge.max_sources"];
@@ -320,7 +325,7 @@ async fn a_loaded_plane_gets_the_bans_in_force_and_its_own_are_taken_over_but_no
         keeper.restore();
         if !loaded_first {
             let ban = |keeper: &mut Keeper, ip: &str, length| {
-                keeper.add(ip.parse().unwrap(), length, String::new(), None).unwrap();
+                keeper.add(ip.parse().unwrap(), length, String::new(), BY).unwrap();
             };
             ban(&mut keeper, "20.0.2.1", Duration::from_secs(3600));
             ban(&mut keeper, "20.0.2.2", Duration::from_millis(1));
@@ -344,7 +349,7 @@ fn d8_ends_and_purges_survive_a_clock_that_is_set() {
     let world = World::new();
     let mut keeper = world.keeper(Arc::new(Fake::default()));
     keeper.restore();
-    keeper.add("20.0.2.1".parse().unwrap(), Duration::from_secs(3600), String::new(), None).unwrap();
+    keeper.add("20.0.2.1".parse().unwrap(), Duration::from_secs(3600), String::new(), BY).unwrap();
     let begun = crate::clock::both();
     let at = |seconds: u64, ahead_ms: i64| {
         let instant = begun.instant.after(Duration::from_secs(seconds));
@@ -395,7 +400,7 @@ async fn a_hold_outlives_a_crash_and_counts_a_restart() {
     let network = Network::of(Ipv6Prefix::default().source("20.0.2.1".parse().unwrap()));
     let accounts = &feedback.counters().accounts;
     accounts.message(limits, &ann, network, crate::clock::now(), Tally::Count, || Room::Free).unwrap();
-    let held = feedback.hold(bob.clone(), None, "stolen".to_owned()).await.unwrap();
+    let held = feedback.hold(bob.clone(), None, "stolen".to_owned(), BY).await.unwrap();
     assert_eq!((held.held.unwrap().origin.as_str(), meter.count("held user_held")), ("operator", 1));
     // What is on disk now is what a guard finds that is started after kill -9.
     let crashed = World { disk: world.disk.copy(), ..World::new() };
@@ -411,8 +416,8 @@ async fn a_hold_outlives_a_crash_and_counts_a_restart() {
     let (feedback, task, _, _) = world.start();
     assert_eq!((text(&feedback, &bob), text(&feedback, &ann)), (stolen, Some((None, 1, 1))));
     for user in [bob.clone(), ann.clone()] {
-        assert!(feedback.release(user.clone()).await.unwrap().is_some());
-        assert!(feedback.release(user).await.unwrap().is_none());
+        assert!(feedback.release(user.clone(), BY).await.unwrap().is_some());
+        assert!(feedback.release(user, BY).await.unwrap().is_none());
     }
     feedback.close().await;
     task.await.unwrap();
@@ -431,7 +436,7 @@ fn a_hold_ends_and_is_written_anew_when_the_clock_is_set() {
     let counters = Arc::new(Counters::new(&world.config));
     let mut keeper = world.keeper_of(Arc::new(Fake::default()), counters);
     keeper.restore_at(at(0, 0));
-    let held = keeper.hold(bob.clone(), Some(Duration::from_secs(3600)), "stolen".to_owned());
+    let held = keeper.hold(bob.clone(), Some(Duration::from_secs(3600)), "stolen".to_owned(), BY);
     assert!(held.is_ok());
     keeper.sweep_at(at(20, day_ms));
     keeper.sweep_at(at(21, day_ms));
@@ -449,6 +454,28 @@ fn a_hold_ends_and_is_written_anew_when_the_clock_is_set() {
     assert_eq!(counters.accounts.hold_of(&bob, at(0, 0).instant), None, "the store has forgotten it, too");
 }
 
+#[tokio::test]
+async fn decisions_of_another_guard_are_followed_told_apart_and_kept() {
+    let world = guarded();
+    let (there, _there, _, _) = guarded().start();
+    let hour = Duration::from_secs(3600);
+    for who in ["20.0.2.1", "20.0.3.0/24", "2001:db8::1"] {
+        there.add(who.parse().unwrap(), hour, "by hand".to_owned(), BY).await.unwrap();
+    }
+    let mut heard = there.decisions().await.unwrap();
+    heard.push(Decision { source: "20.0.2.9".to_owned(), ..heard[0].clone() });
+    let (here, task, table, meter) = world.start();
+    here.add("20.0.2.1".parse().unwrap(), hour, "ours".to_owned(), BY).await.unwrap();
+    assert_eq!(here.hear_of(Name::new("mx2"), heard).await.unwrap(), 2);
+    let counted = ["entered", "outlasted", "exempt"].map(|outcome| meter.count(&format!("foreign {outcome}")));
+    assert_eq!((counted, table.len(), table.networks()), ([2, 1, 1], 2, 1));
+    here.close().await;
+    task.await.unwrap();
+    let (here, _task, _, _) = world.start();
+    let by = here.decisions().await.unwrap().iter().map(Decision::by).collect::<BTreeSet<_>>();
+    assert_eq!(by, BTreeSet::from(["node mx2".to_owned(), "operator".to_owned()]));
+}
+
 /// The disk has no room for a while: what was decided meanwhile is saved once it has, as it is then.
 #[test]
 fn what_found_no_room_in_the_store_is_saved_later() {
@@ -457,12 +484,12 @@ fn what_found_no_room_in_the_store_is_saved_later() {
     let who = |n: u8| format!("198.51.100.{n}").parse().unwrap();
     let mut keeper = world.keeper(Arc::new(Fake::default()));
     keeper.restore();
-    keeper.add(who(1), hour, String::new(), None).unwrap();
+    keeper.add(who(1), hour, String::new(), BY).unwrap();
     world.disk.fill(true);
-    keeper.delete(who(1), None).unwrap();
-    (2..4).for_each(|n| drop(keeper.add(who(n), hour, String::new(), None).unwrap()));
-    keeper.delete(who(3), None).unwrap();
-    assert!(keeper.hold(User::new("bob").unwrap(), None, String::new()).is_ok());
+    keeper.delete(who(1), BY).unwrap();
+    (2..4).for_each(|n| drop(keeper.add(who(n), hour, String::new(), BY).unwrap()));
+    keeper.delete(who(3), BY).unwrap();
+    assert!(keeper.hold(User::new("bob").unwrap(), None, String::new(), BY).is_ok());
     assert!(keeper.written().is_none());
     keeper.sweep();
     let found = |disk: &Disk| disk.copy().open().take_found().unwrap().changes;

@@ -54,7 +54,9 @@ fn take_over(config: &Config) -> Result<KernelPlane, EdgeError> {
     match loaded {
         Ok(loaded) => loaded.to_string().lines().for_each(|line| tracing::info!("{line}")),
         Err(error) => {
-            tracing::info!(directory = %directory.display(), why = %error, "kernel plane taken over as it was loaded");
+            // The usual case: the proxy's user may use the maps, and not load programs.
+            tracing::info!(directory = %directory.display(), "using the kernel filter loaded by smtp-guard edge");
+            tracing::debug!(%error, "the kernel filter can't be loaded anew by this user");
         }
     }
     Ok(plane)

@@ -20,6 +20,10 @@ impl Meter for Counted {
         self.0.ban(reason);
     }
 
+    fn foreign(&self, outcome: &'static str) {
+        self.0.foreign(outcome);
+    }
+
     fn user_held(&self, reason: Reason) {
         self.0.user_held(reason);
     }

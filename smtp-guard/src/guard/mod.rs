@@ -36,6 +36,7 @@ use crate::relay::{self, Blocklists, Bound, Doors, Generation, Inherited, Shared
 use crate::snapshot::Snapshot;
 use crate::store::{self, Sqlite, Store as _};
 
+mod certificates;
 pub(crate) mod follow;
 mod kernel;
 mod manager;
@@ -95,6 +96,8 @@ struct Seen {
     /// Differences of the file that wait for a restart.
     waiting: Vec<Change>,
     earlier: Vec<Weak<Generation>>,
+    /// Why the guard started without certificates that are configured, until they could be used.
+    without_tls: Option<String>,
 }
 
 /// Runs a guard by `config` until `stop`. It reads its configuration again from `source`, when it is asked to by `control` or
@@ -108,6 +111,7 @@ pub async fn serve<C: admin::Control>(
     inherited: Inherited,
     console: impl FnOnce(Arc<Guard>) -> C,
 ) -> anyhow::Result<()> {
+    let (config, missing) = tokio::task::spawn_blocking(move || certificates::usable(config)).await?;
     // What can fail because of the operator comes first, before anything is begun.
     let store = Sqlite::open(&config.state.directory, config.limits.ipv6_prefix)?;
     let (store_state, digests) = (store.state().clone(), store.digests());
@@ -146,7 +150,9 @@ pub async fn serve<C: admin::Control>(
     blocklists.apply(&shared).await;
     // Only now, with kernel plane, bans and block lists in place: nobody slips in before they count and drop.
     let doors = bound.listen()?.open(&shared, &stop);
-    warnings.extend(doors.warnings());
+    if missing.is_none() {
+        warnings.extend(doors.warnings());
+    }
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let mut watchers = Watchers::default();
     watchers.follow(&shared, &stop);
@@ -174,6 +180,7 @@ pub async fn serve<C: admin::Control>(
             last: None,
             waiting: Vec::new(),
             earlier: Vec::new(),
+            without_tls: missing.as_ref().map(|missing| missing.why.clone()),
         }),
     });
     let running = Arc::clone(&guard) as Arc<dyn Running>;
@@ -191,6 +198,9 @@ pub async fn serve<C: admin::Control>(
     ready.set(true);
     manager::ready().await;
     side.spawn(manager::watchdog(shared.feedback.clone()));
+    if let Some(missing) = missing {
+        side.spawn(certificates::wait_for(missing, Arc::clone(&guard)));
+    }
     let reloading = Arc::clone(&guard);
     side.spawn(async move {
         while hangup.recv().await.is_some() {
@@ -264,6 +274,10 @@ impl Running for Guard {
         self.shared.recipients()
     }
 
+    fn is_dns_silent(&self) -> bool {
+        self.shared.is_dns_silent()
+    }
+
     fn store_trouble(&self) -> Option<String> {
         self.store.trouble()
     }
@@ -282,6 +296,10 @@ impl Running for Guard {
 
     fn certificates(&self, now: WallTime) -> Vec<Certificate> {
         self.shared.certificates(now)
+    }
+
+    fn tls_trouble(&self) -> Option<String> {
+        self.seen().without_tls.clone().or_else(|| self.shared.tls_trouble())
     }
 
     fn warnings(&self) -> Vec<String> {

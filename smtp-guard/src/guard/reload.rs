@@ -187,6 +187,8 @@ impl Guard {
         seen.warnings.clone_from(&warnings);
         warnings.extend(recipients);
         seen.since = crate::clock::wall();
+        // It could not have been built without them.
+        seen.without_tls = None;
         seen.waiting = changes.iter().filter(|change| change.restart.is_some()).cloned().collect();
         seen.earlier.retain(|generation| generation.strong_count() > 0);
         if seen.earlier.len() == EARLIER {

@@ -33,19 +33,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixStream;
 
 use super::attempt::{Attempt, Rehearsal};
 use super::follow::{self, FOLLOWERS, Follow, Followers};
 use super::reload::{Reload, Reloaded};
-use super::serve::Peer;
 pub use super::socket::{Socket, SocketError};
 use super::status::About;
 use crate::addr::{canonical, no_source};
 use crate::bound::Bound;
 use crate::config::FILE_BYTES;
 use crate::decision::ControlError;
-use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name};
+use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
 use crate::key::Who;
 use crate::rates::accounts::{AccountList, AccountView, User};
 
@@ -115,10 +113,6 @@ pub struct Failure {
 
 /// What the API acts on: the guard, or a stand-in where the API itself is tested.
 pub trait Control: Clone + Send + Sync + 'static {
-    /// The same, for a question of the user `uid`.
-    fn asked_by(self, _uid: Option<u32>) -> Self {
-        self
-    }
     /// All decisions in force.
     fn decisions(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
     /// The latest bans in force, the last one first, at most [`crate::decision::LATEST`]; cheap whatever there is.
@@ -129,6 +123,7 @@ pub trait Control: Clone + Send + Sync + 'static {
         who: Who,
         length: Duration,
         text: String,
+        by: Operator,
     ) -> impl Future<Output = Result<Kept<Decision>, Refusal>> + Send;
     /// Bans all that `entries` are about, at most [`IMPORT_ENTRIES`].
     fn import(
@@ -136,11 +131,12 @@ pub trait Control: Clone + Send + Sync + 'static {
         file: Name,
         entries: Vec<Entry>,
         text: String,
+        by: Operator,
     ) -> impl Future<Output = Result<Kept<Imported>, Refusal>> + Send;
     /// Lifts the decision on `who`.
-    fn delete(&self, who: Who) -> impl Future<Output = Result<Option<Kept<Decision>>, Refusal>> + Send;
+    fn delete(&self, who: Who, by: Operator) -> impl Future<Output = Result<Option<Kept<Decision>>, Refusal>> + Send;
     /// Lifts all decisions.
-    fn delete_all(&self) -> impl Future<Output = Result<Kept<usize>, Refusal>> + Send;
+    fn delete_all(&self, by: Operator) -> impl Future<Output = Result<Kept<usize>, Refusal>> + Send;
     /// All that is known of `ip`.
     fn explain(&self, ip: IpAddr) -> impl Future<Output = Result<Explanation, Refusal>> + Send;
     /// Users that sent something lately or are held, at most [`ACCOUNTS`].
@@ -153,11 +149,12 @@ pub trait Control: Clone + Send + Sync + 'static {
         user: User,
         length: Option<Duration>,
         text: String,
+        by: Operator,
     ) -> impl Future<Output = Result<AccountView, Refusal>> + Send;
     /// Forgets what is counted of `user`, and his hold.
-    fn release(&self, user: User) -> impl Future<Output = Result<Option<AccountView>, Refusal>> + Send;
+    fn release(&self, user: User, by: Operator) -> impl Future<Output = Result<Option<AccountView>, Refusal>> + Send;
     /// Reads the configuration again and applies it, or says what that would change.
-    fn reload(&self, dry_run: bool) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
+    fn reload(&self, dry_run: bool, by: Operator) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
     /// What would happen to a client.
     fn attempt(&self, attempt: Attempt) -> impl Future<Output = Result<Rehearsal, Refusal>> + Send;
 }
@@ -187,13 +184,8 @@ pub async fn serve<C: Control>(socket: Socket, control: C, about: About, most: u
     let metrics = about.metrics.clone();
     metrics.bounds().limit(Bound::EventFollowers, FOLLOWERS as u64);
     let (listener, guard) = socket.into_parts();
-    super::serve::serve(listener, router(control, about), Bound::AdminConnections, most, metrics, uid).await;
+    super::serve::serve(listener, router(control, about), Bound::AdminConnections, most, metrics).await;
     drop(guard);
-}
-
-/// The user who is at the other end of `stream`.
-fn uid(stream: &UnixStream) -> Option<u32> {
-    stream.peer_cred().ok().map(|peer| peer.uid())
 }
 
 #[derive(Clone)]
@@ -267,7 +259,7 @@ async fn list<C: Control>(State(shared): State<Shared<C>>) -> Response {
 
 async fn add<C: Control>(
     State(shared): State<Shared<C>>,
-    Extension(Peer(uid)): Extension<Peer>,
+    Extension(by): Extension<Operator>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let add: Add = match read(body, "ban") {
@@ -275,40 +267,44 @@ async fn add<C: Control>(
         Err(problem) => return problem,
     };
     match add.check() {
-        Ok((who, length, text)) => answer(shared.control.asked_by(uid).add(who, length, text).await),
+        Ok((who, length, text)) => answer(shared.control.add(who, length, text, by).await),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
     }
 }
 
-async fn import<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
+async fn import<C: Control>(
+    State(shared): State<Shared<C>>,
+    Extension(by): Extension<Operator>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
     let import: Import = match read(body, "import") {
         Ok(import) => import,
         Err(problem) => return problem,
     };
     match import.check() {
-        Ok(()) => answer(shared.control.import(Name::new(&import.file), import.entries, import.reason).await),
+        Ok(()) => answer(shared.control.import(Name::new(&import.file), import.entries, import.reason, by).await),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
     }
 }
 
 async fn delete<C: Control>(
     State(shared): State<Shared<C>>,
-    Extension(Peer(uid)): Extension<Peer>,
+    Extension(by): Extension<Operator>,
     UrlPath(who): UrlPath<String>,
 ) -> Response {
     let Ok(who) = who.parse::<Who>() else {
         let shown = super::log::printable(who.as_bytes());
         return problem(StatusCode::BAD_REQUEST, &format!("{shown:?} is no address or network"));
     };
-    match shared.control.asked_by(uid).delete(who).await {
+    match shared.control.delete(who, by).await {
         Ok(None) => problem(StatusCode::NOT_FOUND, &format!("{who} is not blocked")),
         Ok(Some(decision)) => Json(decision).into_response(),
         Err(refusal) => refusal.into_response(),
     }
 }
 
-async fn delete_all<C: Control>(State(shared): State<Shared<C>>, Extension(Peer(uid)): Extension<Peer>) -> Response {
-    let deleted = shared.control.asked_by(uid).delete_all().await;
+async fn delete_all<C: Control>(State(shared): State<Shared<C>>, Extension(by): Extension<Operator>) -> Response {
+    let deleted = shared.control.delete_all(by).await;
     answer(deleted.map(|Kept { what: deleted, saved }| Kept { what: Deleted { deleted }, saved }))
 }
 
@@ -330,20 +326,28 @@ async fn account<C: Control>(State(shared): State<Shared<C>>, UrlPath(name): Url
     }
 }
 
-async fn hold<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
+async fn hold<C: Control>(
+    State(shared): State<Shared<C>>,
+    Extension(by): Extension<Operator>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
     let hold: Hold = match read(body, "hold") {
         Ok(hold) => hold,
         Err(problem) => return problem,
     };
     match hold.check() {
-        Ok((user, length, text)) => answer(shared.control.hold(user, length, text).await),
+        Ok((user, length, text)) => answer(shared.control.hold(user, length, text, by).await),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
     }
 }
 
-async fn release<C: Control>(State(shared): State<Shared<C>>, UrlPath(name): UrlPath<String>) -> Response {
+async fn release<C: Control>(
+    State(shared): State<Shared<C>>,
+    Extension(by): Extension<Operator>,
+    UrlPath(name): UrlPath<String>,
+) -> Response {
     match user(&name) {
-        Ok(user) => known(&user, shared.control.release(user.clone()).await),
+        Ok(user) => known(&user, shared.control.release(user.clone(), by).await),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
     }
 }
@@ -359,9 +363,13 @@ fn known(user: &User, found: Result<Option<AccountView>, Refusal>) -> Response {
     }
 }
 
-async fn reload<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
+async fn reload<C: Control>(
+    State(shared): State<Shared<C>>,
+    Extension(by): Extension<Operator>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
     match read::<Reload>(body, "reload") {
-        Ok(Reload { dry_run }) => answer(shared.control.reload(dry_run).await),
+        Ok(Reload { dry_run }) => answer(shared.control.reload(dry_run, by).await),
         Err(problem) => problem,
     }
 }

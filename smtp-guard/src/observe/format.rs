@@ -2,7 +2,8 @@
 //!
 //! Text: `2026-11-25T00:36:15.123Z smtp-guard[4711]: message name=value ...`, as a syslog file has it; a level above info
 //! stands before the message. Kerio: security lines as Kerio Connect writes them, `[25/Nov/2026 00:36:15] message`, with
-//! nothing behind the message; all others as text.
+//! nothing behind the message; all others as text. Lines for the journal begin with their priority, and of text only the message and
+//! what follows it is left: `<4>warning: message name=value`.
 
 use std::fmt;
 
@@ -13,12 +14,36 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::journal::priority;
 use super::log::SECURITY;
 
 /// Writes lines of text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lines {
     pub(super) kerio: bool,
+    /// The journal has time and process of each line itself.
+    pub(super) journal: bool,
+}
+
+/// Writes lines of another format, with their priority for the journal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prioritised<F> {
+    pub(super) format: F,
+    pub(super) journal: bool,
+}
+
+impl<S, N, F> FormatEvent<S, N> for Prioritised<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        if self.journal {
+            out.write_str(priority(*event.metadata().level()))?;
+        }
+        self.format.format_event(context, out, event)
+    }
 }
 
 impl<S, N> FormatEvent<S, N> for Lines
@@ -42,6 +67,9 @@ where
             Level::DEBUG => "debug: ",
             Level::TRACE => "trace: ",
         };
+        if self.journal {
+            return writeln!(out, "{level}{}{}", seen.message, seen.fields);
+        }
         let (stamp, pid) = (now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ"), std::process::id());
         writeln!(out, "{stamp} smtp-guard[{pid}]: {level}{}{}", seen.message, seen.fields)
     }

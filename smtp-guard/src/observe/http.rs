@@ -80,7 +80,7 @@ impl Http {
             .route("/readyz", get(readyz))
             .layer(from_fn_with_state(only_loopback, only_loopback_names))
             .with_state(Shared { metrics: metrics.clone(), ready, scrapes });
-        super::serve::serve(self.0, router, Bound::MetricsConnections, most, metrics, |_| None).await;
+        super::serve::serve(self.0, router, Bound::MetricsConnections, most, metrics).await;
     }
 }
 

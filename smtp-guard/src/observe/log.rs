@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 use tracing::Dispatch;
@@ -14,10 +15,15 @@ use tracing_subscriber::layer::{Layered, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
-use super::format::Lines;
+use super::format::{Lines, Prioritised};
+use super::journal;
+pub(crate) use super::words::one_word;
 use super::words::{self, Refused};
 use crate::addr::ClientAddr;
+use crate::config::units::show_duration;
 use crate::config::{Log, LogFormat};
+use crate::decision::{Ban, Operator};
+use crate::gate::Grounds;
 pub use crate::printable::{PRINTABLE_BYTES, printable};
 
 /// The target of security lines, to be filtered by: `warn,security=info`.
@@ -107,7 +113,7 @@ impl Lost {
 pub fn init(log: &Log) -> Result<Logging, LogError> {
     let (writer, guard) = queued(io::stderr());
     let lost = writer.error_counter();
-    let (dispatch, control) = subscriber(log, writer)?;
+    let (dispatch, control) = subscriber(log, writer, journal::is_standard_error())?;
     dispatch.try_init()?;
     Ok(Logging { _writer: guard, lost, control })
 }
@@ -116,11 +122,12 @@ fn queued(to: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).thread_name("log").finish(to)
 }
 
-fn subscriber<W>(log: &Log, writer: W) -> Result<(Dispatch, LogControl), LogError>
+/// `journal`: lines carry their priority.
+fn subscriber<W>(log: &Log, writer: W, journal: bool) -> Result<(Dispatch, LogControl), LogError>
 where
     W: for<'a> MakeWriter<'a> + Clone + Send + Sync + 'static,
 {
-    let layer = move |format| layer(format, writer.clone());
+    let layer = move |format| layer(format, writer.clone(), journal);
     let (level, filter) = reload::Layer::new(filter(&log.level)?);
     let (lines, format) = reload::Layer::new(layer(log.format));
     let dispatch = Dispatch::new(tracing_subscriber::registry().with(level).with(lines));
@@ -128,15 +135,19 @@ where
 }
 
 /// What writes lines of `format`.
-fn layer<W>(format: LogFormat, writer: W) -> Format
+fn layer<W>(format: LogFormat, writer: W, journal: bool) -> Format
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
     match format {
-        LogFormat::Json => layer.json().flatten_event(true).boxed(),
-        LogFormat::Text => layer.event_format(Lines { kerio: false }).boxed(),
-        LogFormat::Kerio => layer.event_format(Lines { kerio: true }).boxed(),
+        LogFormat::Json => {
+            layer.json().flatten_event(true).map_event_format(|format| Prioritised { format, journal }).boxed()
+        }
+        LogFormat::Text | LogFormat::Kerio => {
+            let format = Lines { kerio: format == LogFormat::Kerio, journal };
+            layer.event_format(Prioritised { format, journal }).boxed()
+        }
     }
 }
 
@@ -149,17 +160,81 @@ pub fn filter(level: &str) -> Result<EnvFilter, LogError> {
         .map_err(|source| LogError::Level { level: level.to_owned(), source })
 }
 
-/// The security line of a refused client: `SMTP connection from 192.0.2.1 rejected: directory harvest attack`.
+/// The security line of a client that was turned away or whose session the guard ended: `connection from 192.0.2.1 rejected: too
+/// many connections`.
 ///
-/// `detail` is for the structured field only and is escaped here; it may hold what the client sent.
-pub fn rejected(client: ClientAddr, reason: Reason, detail: &str) {
-    tracing::info!(
+/// `under_way`: it was let in before. In the `kerio` format the line is as Kerio Connect writes it, `SMTP connection from 192.0.2.1
+/// rejected: too many connections`.
+pub fn rejected(format: LogFormat, session: &str, client: ClientAddr, reason: Reason, under_way: bool) {
+    let (ip, port, label, why) = (client.ip(), client.port(), reason.label(), reason.text());
+    if format == LogFormat::Kerio {
+        return tracing::info!(target: SECURITY, "{}", rejection(&ip, reason));
+    }
+    let what = if under_way { "ended" } else { "rejected" };
+    tracing::info!(target: SECURITY, session, client = %ip, port, reason = label, "connection from {ip} {what}: {why}");
+}
+
+/// A ban that was made, for the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Banned<'a> {
+    pub ban: &'a Ban,
+    /// As the client or the operator knows it.
+    pub who: &'a str,
+    /// As bans are keyed.
+    pub source: &'a str,
+    pub length: Duration,
+    /// From the report to the ban in force.
+    pub took: Option<Duration>,
+    /// The operator, where it was made by hand.
+    pub by: Option<Operator>,
+}
+
+/// The security line of a ban: `banned 198.51.100.77 for 1h: directory harvest attack (10 distinct unknown recipients of 10)`, or
+/// `operator (uid 0) blocked 192.0.2.0/24 for 4h: spam run`. In the `kerio` format as in [`rejected`].
+pub fn banned(format: LogFormat, banned: &Banned<'_>) {
+    let Banned { ban, who, source, length, took, by } = *banned;
+    if format == LogFormat::Kerio {
+        return tracing::warn!(target: SECURITY, "{}", rejection(&who, ban.reason));
+    }
+    let evidence: Vec<_> = ban.evidence.iter().map(|line| printable(line.as_bytes())).collect();
+    let text = printable(ban.text.as_bytes());
+    let sentence = match by {
+        Some(by) if text.is_empty() => format!("{by} blocked {who} for {}", show_duration(length)),
+        Some(by) => format!("{by} blocked {who} for {}: {text}", show_duration(length)),
+        None => {
+            let grounds = evidence.first().map(|grounds| format!(" ({grounds})")).unwrap_or_default();
+            format!("banned {who} for {}: {}{grounds}", show_duration(length), ban.reason.text())
+        }
+    };
+    tracing::warn!(
         target: SECURITY,
-        client = %client.ip(),
-        port = client.port(),
-        reason = reason.label(),
-        detail = printable(detail.as_bytes()),
-        "{}", rejection(client, reason)
+        client = who,
+        source,
+        reason = ban.reason.label(),
+        origin = ban.origin.label(),
+        uid = by.and_then(|by| by.uid),
+        text,
+        seconds = length.as_secs(),
+        repeat = ban.repeat,
+        took_us = took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+        evidence = evidence.join("; "),
+        "{sentence}"
+    );
+}
+
+/// The security line of a deferral: `deferred mail from 198.51.100.77 for 10m: directory harvest attack (...)`; in the `kerio`
+/// format `SMTP mail from 198.51.100.77 deferred: directory harvest attack`.
+pub fn deferred(format: LogFormat, who: &str, grounds: &Grounds) {
+    let Grounds { reason, length, repeat, evidence } = grounds;
+    if format == LogFormat::Kerio {
+        return tracing::warn!(target: SECURITY, "SMTP mail from {who} deferred: {}", reason.text());
+    }
+    let evidence: Vec<_> = evidence.iter().map(|line| printable(line.as_bytes())).collect();
+    let shown = evidence.first().map(|grounds| format!(" ({grounds})")).unwrap_or_default();
+    let (seconds, length, why) = (length.as_secs(), show_duration(*length), reason.text());
+    let (reason, evidence) = (reason.label(), evidence.join("; "));
+    tracing::warn!(
+        target: SECURITY, client = who, reason, seconds, repeat, evidence, "deferred mail from {who} for {length}: {why}{shown}"
     );
 }
 
@@ -173,10 +248,13 @@ pub fn held(user: &str, reason: Reason, source: &str) {
     tracing::warn!(target: SECURITY, user, source, reason, "user {user} held: {why}; the last one from {source}");
 }
 
-/// Likewise of one who is held by the operator, for `seconds` or until he is released: `user bob held by the administrator: why`.
-pub fn held_by_operator(user: &str, seconds: Option<u64>, text: &str) {
-    let (user, why, reason) = (words::one_word(user), printable(text.as_bytes()), Reason::UserHeld.label());
-    tracing::warn!(target: SECURITY, user, reason, seconds, "user {user} held by the administrator: {why}");
+/// Likewise of one who is held by the operator, for `length` or until he is released: `operator (uid 0) held user bob for 1h: why`.
+pub fn held_by_operator(by: Operator, user: &str, length: Option<Duration>, text: &str) {
+    let (user, text, reason) = (words::one_word(user), printable(text.as_bytes()), Reason::UserHeld.label());
+    let seconds = length.map(|length| length.as_secs());
+    let end = length.map(|length| format!(" for {}", show_duration(length))).unwrap_or_default();
+    let why = if text.is_empty() { String::new() } else { format!(": {text}") };
+    tracing::warn!(target: SECURITY, user, reason, uid = by.uid, seconds, text, "{by} held user {user}{end}{why}");
 }
 
 /// The line of a command that was refused, or would have been, in the words that `format` speaks.
@@ -209,25 +287,108 @@ pub fn refused(format: LogFormat, session: &str, client: ClientAddr, reason: Rea
     );
 }
 
-/// The words of [`rejected`].
-fn rejection(client: ClientAddr, reason: Reason) -> String {
-    format!("SMTP connection from {} rejected: {}", client.ip(), reason.text())
+/// Kerio's words for a client that is turned away.
+fn rejection(client: &dyn std::fmt::Display, reason: Reason) -> String {
+    format!("SMTP connection from {client} rejected: {}", reason.text())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::WallTime;
+    use crate::decision::Origin;
+
+    /// What `tell` logs in each format: whether it is one line that ends in these words, or in `kerio` those.
+    #[track_caller]
+    fn check(words: &str, kerio: &str, tell: impl Fn(LogFormat)) {
+        let text = written(LogFormat::Text, || tell(LogFormat::Text));
+        assert!(text.contains(&format!(": {words} ")) && text.lines().count() == 1, "{text}");
+        let json: serde_json::Value =
+            serde_json::from_str(&written(LogFormat::Json, || tell(LogFormat::Json))).unwrap();
+        assert_eq!(json["message"], words, "{json}");
+        let line = written(LogFormat::Kerio, || tell(LogFormat::Kerio));
+        assert!(
+            line.starts_with('[') && line.ends_with(&format!("] {kerio}\n")) && line.lines().count() == 1,
+            "{line}"
+        );
+    }
+
+    fn ban(reason: Reason, origin: Origin, text: &str, evidence: &[&str]) -> Ban {
+        Ban {
+            key: crate::addr::Source::v4(0xc633_644d).into(),
+            reason,
+            origin,
+            made: WallTime::from_ms(0),
+            until: WallTime::from_ms(3_600_000),
+            repeat: 0,
+            text: text.to_owned(),
+            evidence: evidence.iter().map(|line| (*line).to_owned()).collect(),
+        }
+    }
 
     #[test]
-    fn the_security_line_is_in_the_users_words() {
-        for (addr, line) in [
-            ("192.0.2.1:4711", "SMTP connection from 192.0.2.1 rejected: directory harvest attack"),
-            ("[::ffff:192.0.2.1]:1", "SMTP connection from 192.0.2.1 rejected: directory harvest attack"),
-            ("[2001:db8::1]:25", "SMTP connection from 2001:db8::1 rejected: directory harvest attack"),
-        ] {
-            let client = ClientAddr::new(addr.parse().unwrap());
-            assert_eq!(rejection(client, Reason::Harvest), line);
+    fn a_ban_a_refusal_and_an_operators_change_are_three_sentences() {
+        let who = "198.51.100.77";
+        let hour = Duration::from_secs(3600);
+        let by_rule = ban(Reason::Harvest, Origin::Ledger, "", &["10 distinct unknown recipients of 10", "<a\n@x>"]);
+        check(
+            "banned 198.51.100.77 for 1h: directory harvest attack (10 distinct unknown recipients of 10)",
+            "SMTP connection from 198.51.100.77 rejected: directory harvest attack",
+            |format| {
+                let took = Some(Duration::from_micros(90));
+                banned(format, &Banned { ban: &by_rule, who, source: who, length: hour, took, by: None });
+            },
+        );
+        let by_hand = ban(Reason::Operator, Origin::Operator, "spam run", &[]);
+        let by = Some(Operator { uid: Some(0) });
+        check(
+            "operator (uid 0) blocked 192.0.2.0/24 for 4h: spam run",
+            "SMTP connection from 192.0.2.0/24 rejected: blocked by the administrator",
+            |format| {
+                let who = "192.0.2.0/24";
+                banned(format, &Banned { ban: &by_hand, who, source: who, length: hour * 4, took: None, by });
+            },
+        );
+        for (under_way, words) in [(false, "rejected"), (true, "ended")] {
+            for (addr, ip) in [("[::ffff:192.0.2.1]:1", "192.0.2.1"), ("[2001:db8::1]:25", "2001:db8::1")] {
+                let client = ClientAddr::new(addr.parse().unwrap());
+                check(
+                    &format!("connection from {ip} {words}: directory harvest attack"),
+                    &format!("SMTP connection from {ip} rejected: directory harvest attack"),
+                    |format| rejected(format, "id-1", client, Reason::Harvest, under_way),
+                );
+            }
         }
+        let evidence = vec!["3 distinct unknown recipients of 5".to_owned()];
+        let grounds = Grounds { reason: Reason::Harvest, length: hour / 6, repeat: 0, evidence };
+        check(
+            "deferred mail from 198.51.100.77 for 10m: directory harvest attack (3 distinct unknown recipients of 5)",
+            "SMTP mail from 198.51.100.77 deferred: directory harvest attack",
+            |format| deferred(format, who, &grounds),
+        );
+    }
+
+    /// Reason, evidence, the operator's words and who he is are fields of their own.
+    #[test]
+    fn what_a_ban_rests_on_is_in_its_fields() {
+        let by_hand = ban(Reason::Operator, Origin::Operator, "spam\u{9b} run", &["one\n", "two"]);
+        let by = Some(Operator { uid: Some(1000) });
+        let line = written(LogFormat::Json, || {
+            let length = Duration::from_secs(60);
+            banned(LogFormat::Json, &Banned { ban: &by_hand, who: "a", source: "b", length, took: None, by });
+        });
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        for (key, value) in [
+            ("reason", "operator"),
+            ("origin", "operator"),
+            ("text", "spam\\x9b run"),
+            ("evidence", "one\\x0a; two"),
+            ("client", "a"),
+            ("source", "b"),
+        ] {
+            assert_eq!(json[key], value, "{line}");
+        }
+        assert_eq!((&json["uid"], &json["seconds"]), (&1000.into(), &60.into()), "{line}");
     }
 
     #[test]
@@ -239,23 +400,29 @@ mod tests {
         }
     }
 
-    /// What a log of `format` and `level` holds after one rejection with a nasty detail.
+    /// What a log of `format` and `level` holds after a ban for a nasty reason.
     fn logged(format: LogFormat, level: &str) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         let level = level.to_owned();
-        let (dispatch, _) = subscriber(&Log { format, level }, Arc::new(file.reopen().unwrap())).unwrap();
+        let (dispatch, _) = subscriber(&Log { format, level }, Arc::new(file.reopen().unwrap()), false).unwrap();
         tracing::dispatcher::with_default(&dispatch, || {
-            let client = ClientAddr::new("192.0.2.1:4711".parse().unwrap());
-            rejected(client, Reason::Harvest, "RCPT TO:<a\u{9b}31m\r\n\x1b[2J>");
+            let ban = ban(Reason::Operator, Origin::Operator, "RCPT TO:<a\u{9b}31m\r\n\x1b[2J>", &[]);
+            let (who, by) = ("192.0.2.1", Some(Operator::default()));
+            banned(format, &Banned { ban: &ban, who, source: who, length: Duration::from_secs(60), took: None, by });
         });
         std::fs::read_to_string(file.path()).unwrap()
     }
 
     /// What a log of `format` holds after `log`.
     fn written(format: LogFormat, log: impl FnOnce()) -> String {
+        written_for(false, format, log)
+    }
+
+    /// Likewise; `journal`: as the journal gets it.
+    fn written_for(journal: bool, format: LogFormat, log: impl FnOnce()) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let log_to = Log { format, level: "info".to_owned() };
-        let (dispatch, _) = subscriber(&log_to, Arc::new(file.reopen().unwrap())).unwrap();
+        let log_to = Log { format, level: "trace".to_owned() };
+        let (dispatch, _) = subscriber(&log_to, Arc::new(file.reopen().unwrap()), journal).unwrap();
         tracing::dispatcher::with_default(&dispatch, log);
         std::fs::read_to_string(file.path()).unwrap()
     }
@@ -282,8 +449,10 @@ mod tests {
                 "{line}"
             );
             assert!(!line.contains("]: SASL LOGIN"), "{line}");
-            let line = written(format, || held_by_operator("bob", Some(60), "stolen\npassword"));
-            assert!(line.contains("user bob held by the administrator: stolen\\"), "{line}");
+            let line = written(format, || {
+                held_by_operator(Operator { uid: Some(0) }, "bob", Some(Duration::from_secs(60)), "stolen\npassword");
+            });
+            assert!(line.contains("operator (uid 0) held user bob for 1m: stolen\\"), "{line}");
             assert_eq!(line.lines().count(), 1, "{line}");
         }
     }
@@ -308,7 +477,7 @@ mod tests {
         let (writer, guard) = queued(Stuck(stuck));
         let counter = writer.error_counter();
         let (dispatch, control) =
-            subscriber(&Log { format: LogFormat::Text, level: "info".to_owned() }, writer).unwrap();
+            subscriber(&Log { format: LogFormat::Text, level: "info".to_owned() }, writer, false).unwrap();
         let logging = Logging { lost: counter, _writer: guard, control };
         let mut lost = logging.lost();
         let lines = QUEUE as u64 + 1_000;
@@ -324,7 +493,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let log = |format, level: &str| Log { format, level: level.to_owned() };
         let text = log(LogFormat::Text, "info");
-        let (dispatch, control) = subscriber(&text, Arc::new(file.reopen().unwrap())).unwrap();
+        let (dispatch, control) = subscriber(&text, Arc::new(file.reopen().unwrap()), false).unwrap();
         tracing::dispatcher::with_default(&dispatch, || {
             tracing::info!("one");
             control.apply(&log(LogFormat::Json, "warn")).unwrap();
@@ -345,25 +514,58 @@ mod tests {
         }
     }
 
+    /// What is left of a line when the journal has taken its priority off.
+    #[test]
+    fn the_journal_hears_how_grave_a_line_is_in_each_format() {
+        for format in [LogFormat::Json, LogFormat::Text, LogFormat::Kerio] {
+            let written = written_for(true, format, || {
+                tracing::error!(n = 1, "one");
+                tracing::warn!("two");
+                tracing::info!(target: SECURITY, "three");
+                tracing::debug!("four");
+                tracing::trace!("five");
+            });
+            let lines: Vec<_> = written.lines().map(|line| line.split_at(3)).collect();
+            assert_eq!(
+                lines.iter().map(|line| line.0).collect::<Vec<_>>(),
+                ["<3>", "<4>", "<6>", "<7>", "<7>"],
+                "{written}"
+            );
+            for (line, word) in lines.iter().map(|line| line.1).zip(["one", "two", "three", "four", "five"]) {
+                match format {
+                    LogFormat::Json => {
+                        let json: serde_json::Value = serde_json::from_str(line).unwrap();
+                        assert_eq!(json["message"], word);
+                    }
+                    LogFormat::Kerio if word == "three" => assert!(line.starts_with('[') && line.ends_with("] three")),
+                    LogFormat::Text | LogFormat::Kerio => {
+                        let text = ["error: one n=1", "warning: two", "three", "debug: four", "trace: five"];
+                        assert!(text.contains(&line), "no time and no process, which the journal has: {line}");
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn both_formats_hold_the_line_and_nothing_unescaped() {
         let json = logged(LogFormat::Json, "info");
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         for (key, expected) in [
             ("target", "security"),
-            ("level", "INFO"),
-            ("message", "SMTP connection from 192.0.2.1 rejected: directory harvest attack"),
+            ("level", "WARN"),
+            ("message", "operator blocked 192.0.2.1 for 1m: RCPT TO:<a\\x9b31m\\x0d\\x0a\\x1b[2J>"),
             ("client", "192.0.2.1"),
-            ("reason", "harvest"),
-            ("detail", "RCPT TO:<a\\x9b31m\\x0d\\x0a\\x1b[2J>"),
+            ("reason", "operator"),
+            ("text", "RCPT TO:<a\\x9b31m\\x0d\\x0a\\x1b[2J>"),
         ] {
             assert_eq!(value[key], expected, "{json}");
         }
-        let text = logged(LogFormat::Text, "warn,security=info");
-        assert!(text.contains("]: SMTP connection from 192.0.2.1 rejected: directory harvest attack"), "{text}");
+        let text = logged(LogFormat::Text, "error,security=warn");
+        assert!(text.contains("]: warning: operator blocked 192.0.2.1 for 1m: RCPT TO:"), "{text}");
         for log in [json, text] {
             assert_eq!(log.chars().filter(|c| c.is_control()).collect::<String>(), "\n", "{log:?}");
         }
-        assert_eq!(logged(LogFormat::Text, "warn"), "");
+        assert_eq!(logged(LogFormat::Text, "error"), "");
     }
 }

@@ -28,6 +28,7 @@ pub use super::kernel::KernelStats;
 use crate::bound::Bound;
 use crate::session::Outcome;
 
+mod backend;
 mod blocklists;
 mod configuration;
 mod drops;
@@ -51,6 +52,7 @@ struct Inner {
     observed: ByReason,
     user_holds: ByReason,
     lookups: Labelled<Labels, Counter>,
+    foreign: Labelled<Labels, Counter>,
     log_lines_lost: Counter,
     reports_dropped: Counter,
     ban_seconds: Histogram,
@@ -59,6 +61,7 @@ struct Inner {
     mirrored: mirror::Mirrored,
     configuration: configuration::Configuration,
     recipients: recipients::Recipients,
+    backend: backend::Backend,
     blocklists: blocklists::Blocklists,
     drops: drops::Drops,
     kernel: Arc<OnceLock<Arc<dyn KernelStats>>>,
@@ -85,6 +88,7 @@ impl Metrics {
         let observed =
             labelled(&mut registry, "observed", "What checks that only observe would have refused, by reason");
         let user_holds = labelled(&mut registry, "user_holds", "Users that went over a limit or were held, by reason");
+        let foreign = labelled(&mut registry, "foreign_decisions", "Decisions of other guards by what became of them");
         let lookups = labelled(&mut registry, "dns_lookups", "Questions to DNS by kind and result");
         let log_lines_lost = Counter::default();
         let help = "Lines of the log that were lost because standard error was not read";
@@ -103,6 +107,7 @@ impl Metrics {
         registry.register_collector(Box::new(mirror::Mirror(Arc::clone(&mirrored))));
         let configuration = configuration::Configuration::register(&mut registry);
         let recipients = recipients::Recipients::register(&mut registry);
+        let backend = backend::Backend::register(&mut registry);
         let blocklists = blocklists::Blocklists::register(&mut registry);
         let drops = drops::Drops::register(&mut registry);
         let kernel = Arc::new(OnceLock::new());
@@ -119,6 +124,7 @@ impl Metrics {
             observed: ByReason::new(observed, "reason", Reason::is_check),
             user_holds: ByReason::new(user_holds, "reason", Reason::is_of_user),
             lookups,
+            foreign,
             log_lines_lost,
             reports_dropped,
             ban_seconds,
@@ -127,6 +133,7 @@ impl Metrics {
             mirrored,
             configuration,
             recipients,
+            backend,
             blocklists,
             drops,
             kernel,
@@ -184,6 +191,11 @@ impl Metrics {
     /// A user went over a limit for the first time in a while, or was held by the operator.
     pub fn user_held(&self, reason: Reason) {
         self.0.user_holds.inc(reason);
+    }
+
+    /// A decision of another guard came in; the word is of a small, fixed set.
+    pub fn foreign(&self, outcome: &'static str) {
+        self.0.foreign.get_or_create(&vec![("outcome", outcome)]).inc();
     }
 
     /// A question to DNS has its result. Both words are of small, fixed sets.
@@ -348,6 +360,7 @@ mod tests {
         check(|m| m.deferral(Reason::Trap), "smtp_guard_deferrals_total{reason=\"trap\"} 1");
         check(|m| m.observed(Reason::NoPtr), "smtp_guard_observed_total{reason=\"no_ptr\"} 1");
         check(|m| m.user_held(Reason::UserNetworks), "smtp_guard_user_holds_total{reason=\"user_networks\"} 1");
+        check(|m| m.foreign("exempt"), "smtp_guard_foreign_decisions_total{outcome=\"exempt\"} 1");
         check(|m| m.dns_lookup("mx", "found"), "smtp_guard_dns_lookups_total{kind=\"mx\",result=\"found\"} 1");
         check(|m| m.log_lines_lost(3), "smtp_guard_log_lines_lost_total 3");
         check(|m| m.report_dropped(), "smtp_guard_reports_dropped_total 1");

@@ -8,6 +8,7 @@ pub mod drops;
 pub mod follow;
 mod format;
 pub mod http;
+pub(crate) mod journal;
 mod kernel;
 pub mod live;
 pub mod log;

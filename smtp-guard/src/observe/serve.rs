@@ -17,10 +17,12 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::metrics::Metrics;
 use crate::bound::Bound;
+use crate::decision::Operator;
 
 /// Until the head of a request is there.
 const HEAD: Duration = Duration::from_secs(5);
@@ -29,21 +31,12 @@ const LIFE: Duration = Duration::from_secs(60);
 /// How often to look for a connection that is idle, while all are being answered.
 const PACE: Duration = Duration::from_millis(20);
 
-/// The user at the other end of a request's connection, as an extension of the request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) Option<u32>);
-
-/// Serves until it is dropped, at most `most` connections at once. `bound` names the endpoint where they are all taken; `uid` knows
-/// whose a connection is.
-pub(super) async fn serve<L>(
-    mut listener: L,
-    router: Router,
-    bound: Bound,
-    most: usize,
-    metrics: Metrics,
-    uid: impl Fn(&L::Io) -> Option<u32>,
-) where
+/// Serves until it is dropped, at most `most` connections at once. `bound` names the endpoint where they are all taken. Each
+/// request carries what [`Peer::identify`] makes of its connection.
+pub(super) async fn serve<L>(mut listener: L, router: Router, bound: Bound, most: usize, metrics: Metrics)
+where
     L: Listener,
+    L::Io: Peer,
 {
     metrics.bounds().limit(bound, most as u64);
     // Dropping the set ends the connections together with the server.
@@ -51,6 +44,7 @@ pub(super) async fn serve<L>(
     let mut open: HashMap<Id, Connection> = HashMap::new();
     loop {
         let (io, _) = listener.accept().await;
+        let peer = io.identify();
         let mut told = false;
         loop {
             while let Some(ended) = tasks.try_join_next_with_id() {
@@ -69,7 +63,6 @@ pub(super) async fn serve<L>(
         }
         let idle = Arc::new(Idle::new());
         let (service, seen) = (TowerToHyperService::new(router.clone()), Arc::clone(&idle));
-        let peer = Peer(uid(&io));
         let service = service_fn(move |mut request: Request<Incoming>| {
             seen.ends();
             request.extensions_mut().insert(peer);
@@ -93,6 +86,25 @@ pub(super) async fn serve<L>(
             }
         });
         open.insert(task.id(), Connection { task, idle });
+    }
+}
+
+/// What is known of whoever connects.
+pub(super) trait Peer {
+    fn identify(&self) -> Operator;
+}
+
+impl Peer for TcpStream {
+    /// Nobody in particular: the way is open to the whole host.
+    fn identify(&self) -> Operator {
+        Operator::default()
+    }
+}
+
+impl Peer for UnixStream {
+    /// The user that the peer ran as when it connected (`SO_PEERCRED`).
+    fn identify(&self) -> Operator {
+        Operator { uid: self.peer_cred().ok().map(|peer| peer.uid()) }
     }
 }
 
@@ -142,7 +154,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::new();
         let router = Router::new().route("/", get(async || "here"));
-        let server = tokio::spawn(serve(listener, router, Bound::MetricsConnections, MOST, metrics.clone(), |_| None));
+        let server = tokio::spawn(serve(listener, router, Bound::MetricsConnections, MOST, metrics.clone()));
         let mut held = Vec::new();
         for _ in 0..others {
             let mut stream = TcpStream::connect(address).await.unwrap();

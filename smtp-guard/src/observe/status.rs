@@ -37,8 +37,14 @@ pub struct Status {
     /// Those of them that are of networks.
     #[serde(default)]
     pub networks_active: u64,
+    /// No DNS server answers, as far as is known.
+    #[serde(default)]
+    pub dns_silent: bool,
     /// Why decisions and counts are not written to disk; `None`: they are.
     pub store_trouble: Option<String>,
+    /// Why our certificates can't be used as they are in their files now; `None`: they can.
+    #[serde(default)]
+    pub tls_trouble: Option<String>,
     pub blocklists: Vec<State>,
     pub kernel: Kernel,
     /// What the operator should know: limits of this host, and settings that are probably not meant so.
@@ -76,6 +82,8 @@ pub trait Running: Debug + Send + Sync {
     /// Bans in force now.
     fn bans(&self) -> Bans;
     fn recipients(&self) -> Recipients;
+    /// See [`Status::dns_silent`].
+    fn is_dns_silent(&self) -> bool;
     /// See [`Status::store_trouble`].
     fn store_trouble(&self) -> Option<String>;
     /// The block lists as they were last looked at.
@@ -86,6 +94,8 @@ pub trait Running: Debug + Send + Sync {
     fn packets(&self) -> Vec<(Reason, Family, u64)>;
     /// Our certificates as they are at `now`.
     fn certificates(&self, now: WallTime) -> Vec<Certificate>;
+    /// See [`Status::tls_trouble`].
+    fn tls_trouble(&self) -> Option<String>;
     /// See [`Status::warnings`].
     fn warnings(&self) -> Vec<String>;
     fn configuration(&self) -> Configuration;
@@ -171,7 +181,9 @@ impl About {
             },
             bans_active: all,
             networks_active: networks,
+            dns_silent: self.running.is_dns_silent(),
             store_trouble: self.running.store_trouble(),
+            tls_trouble: self.running.tls_trouble(),
             blocklists: self.running.blocklists(),
             kernel: self.running.kernel(),
             warnings: self.running.warnings(),
@@ -201,6 +213,10 @@ pub(super) mod tests {
 
         fn servers(&self) -> Vec<Server> {
             vec![Server { address: "192.0.2.7:25".to_owned(), answers: true, connections: 0 }]
+        }
+
+        fn is_dns_silent(&self) -> bool {
+            true
         }
 
         fn store_trouble(&self) -> Option<String> {
@@ -234,6 +250,10 @@ pub(super) mod tests {
 
         fn certificates(&self, _now: WallTime) -> Vec<Certificate> {
             vec![Certificate { file: "/c.pem".to_owned(), days: -1 }]
+        }
+
+        fn tls_trouble(&self) -> Option<String> {
+            Some("its key can't be read".to_owned())
         }
 
         fn warnings(&self) -> Vec<String> {

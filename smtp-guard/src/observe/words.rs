@@ -75,8 +75,19 @@ pub fn kerio(client: IpAddr, reason: Reason, refused: &Refused<'_>) -> Option<St
 }
 
 /// `text` without a space or anything that isn't printable.
-pub(super) fn one_word(text: &str) -> String {
+pub(crate) fn one_word(text: &str) -> String {
     printable(text.as_bytes()).replace(' ', "\\x20")
+}
+
+/// The backend's own name for a message, where it says one in `reply` as Postfix, Exim or OpenSMTPD do.
+pub fn queue_id(reply: &str) -> Option<&str> {
+    let after = |mark: &str| reply.split_once(mark).map(|(_, rest)| rest);
+    let word = after("queued as ").or_else(|| after(" id=")).or_else(|| {
+        let rest = reply.strip_suffix(" Message accepted for delivery")?;
+        rest.rsplit(' ').next()
+    })?;
+    let end = word.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(word.len());
+    (end > 0).then(|| &word[..end])
 }
 
 #[cfg(test)]
@@ -116,6 +127,19 @@ mod tests {
         let login = Refused { note: "user=bob", ..Refused::default() };
         let line = "warning: unknown[192.0.2.1]: SASL LOGIN authentication failed: user=bob";
         check(Reason::AuthFailures, &login, line, Some("Failed SMTP login from 192.0.2.1"));
+    }
+
+    #[test]
+    fn backends_say_what_they_call_a_message() {
+        for (reply, id) in [
+            ("250 2.0.0 Ok: queued as 4XyZ0k3Bcdz9", Some("4XyZ0k3Bcdz9")),
+            ("250 2.0.0 OK id=1tGfXy-0000000012B-3abc", Some("1tGfXy-0000000012B-3abc")),
+            ("250 2.0.0 7c1a0e5f Message accepted for delivery", Some("7c1a0e5f")),
+            ("250 2.0.0 Ok: queued as ", None),
+            ("250 2.0.0 Ok", None),
+        ] {
+            assert_eq!(queue_id(reply), id, "{reply}");
+        }
     }
 
     #[test]

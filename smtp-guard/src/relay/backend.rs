@@ -3,7 +3,9 @@
 //! Requests go out as typed values; answers come back through [`Backend::word`], which is cancel safe. A connection
 //! whose state is in doubt is closed, never repaired; another server is tried only before MAIL was accepted.
 //!
-//! Between two transactions a connection is kept for [`REST`] and then given back, unless the client has logged in over it.
+//! Between two transactions a connection is kept for [`REST`] and then given back, unless the client has logged in over it. One
+//! that is given back serves the next client where nothing speaks against it ([`super::spare`]). Where it turns out to be gone at
+//! that client's MAIL, a new one is opened: nobody has answered yet.
 //! A stranger's place may also be needed while the client is idle within a transaction ([`super::places`]).
 
 use std::future::Future;
@@ -13,13 +15,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auth::Dialogue;
+use tokio::runtime::Handle;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use super::connect::{Caller, Channel};
+use super::inquiry::{Called, Naming};
 use super::places::{Place, Room, Who};
 use super::pool::{Failure, Pool};
 use super::{Generation, Shared, dovecot};
-use crate::addr::ClientAddr;
+use crate::addr::{BackendAddr, ClientAddr};
 use crate::clock::Instant;
 use crate::config::{AuthVia, Role};
 use crate::gate::Standing;
@@ -55,6 +59,10 @@ pub(super) struct Backend {
     asking: Option<Asking>,
     /// The client has logged in over a connection: another one would be a stranger's.
     bound: bool,
+    /// What the client is called, where the backend shall hear it.
+    naming: Option<Naming>,
+    /// The server that was connected last.
+    server: Option<BackendAddr>,
 }
 
 enum Link {
@@ -62,6 +70,7 @@ enum Link {
     Opening {
         opening: Opening,
         first: Option<First>,
+        speaker: Arc<Speaker>,
     },
     Open(Box<Connection>),
     /// A write failed: the loss is told once.
@@ -81,6 +90,12 @@ struct Connection {
     auth: Option<Dialogue>,
     /// The final dot is sent, and its answer isn't there.
     ending: bool,
+    /// RSET is sent, and its answer isn't there.
+    resetting: bool,
+    /// Nothing is under way on it: the last word was a yes to the dot or to RSET.
+    rests: bool,
+    /// What a new connection is opened for if this one, which has served others, is lost before its first word.
+    retry: Option<Box<(MailFrom, Arc<Speaker>)>>,
 }
 
 impl Backend {
@@ -90,6 +105,7 @@ impl Backend {
         ends: Ends,
         client: &Client,
         role: Role,
+        naming: Option<Naming>,
     ) -> Self {
         let known = !generation.snapshot.is_stranger(client, role);
         Self {
@@ -102,7 +118,24 @@ impl Backend {
             rests_until: None,
             asking: None,
             bound: false,
+            naming,
+            server: None,
         }
+    }
+
+    /// The backend takes message data well: the kernel may hold more for it, if there is room.
+    pub(super) fn keeps_up(&mut self) {
+        if let Link::Open(connection) = &mut self.link
+            && !std::mem::replace(&mut connection.channel.looked, true)
+            && let Some(stream) = connection.channel.stream.socket()
+        {
+            connection.channel.queue = self.shared.windows.let_queue_grow(stream);
+        }
+    }
+
+    /// The server that was connected last.
+    pub(super) fn server(&self) -> Option<&BackendAddr> {
+        self.server.as_ref()
     }
 
     /// The client is no stranger any more.
@@ -162,15 +195,12 @@ impl Backend {
                 self.asking = Some(Box::pin(dovecot::ask(socket, credentials, source, destination)));
             }
             (Request::Mail(..), Link::None) if self.bound => self.link = Link::Broken(Lost::Closed),
-            (Request::Mail(mail, _, speaker), Link::None) => self.open(First::Mail(mail), speaker),
-            (Request::Auth(credentials, speaker), Link::None) => self.open(First::Auth(credentials), speaker),
+            (Request::Mail(mail, _, speaker), Link::None) => self.open(First::Mail(mail), speaker, false),
+            (Request::Auth(credentials, speaker), Link::None) => self.open(First::Auth(credentials), speaker, true),
+            (Request::Quit, Link::Open(_)) => self.give_back(),
             (request, Link::Open(connection)) => {
-                let quit = matches!(request, Request::Quit);
                 if let Err(lost) = connection.send(request).await {
                     self.link = Link::Broken(lost);
-                }
-                if quit {
-                    self.link = Link::None;
                 }
             }
             (Request::Quit, _) => self.link = Link::None,
@@ -181,17 +211,29 @@ impl Backend {
         }
     }
 
-    fn open(&mut self, first: First, speaker: Arc<Speaker>) {
+    fn open(&mut self, first: First, speaker: Arc<Speaker>, fresh: bool) {
         let pool: Arc<Pool> = Arc::clone(&self.generation.pool);
-        let caller = Caller::Client { speaker, ends: self.ends, who: self.who() };
-        let opening = Box::pin(async move { pool.open(caller).await });
-        self.link = Link::Opening { opening, first: Some(first) };
+        let (ends, who, naming) = (self.ends, self.who(), self.naming.clone());
+        let asked = Arc::clone(&speaker);
+        let opening = Box::pin(async move {
+            // Before a place is taken: nobody else waits for it.
+            let called = match naming {
+                Some(naming) => naming.settle().await,
+                None => Called::Unknown,
+            };
+            pool.open(Caller::Client { speaker: asked, ends, who, called }, fresh).await
+        });
+        self.link = Link::Opening { opening, first: Some(first), speaker };
     }
 
-    /// Closes the connection politely, beside the session. Its place is free once that is done.
+    /// Leaves the connection to the next client, or closes it politely beside the session; its place is free once that is done.
     fn give_back(&mut self) {
-        if let Link::Open(connection) = std::mem::replace(&mut self.link, Link::None) {
-            tokio::spawn(connection.channel.quit());
+        let Link::Open(connection) = std::mem::replace(&mut self.link, Link::None) else { return };
+        let stranger = self.who().standing == Standing::Stranger;
+        if let Some(channel) = connection.lend(stranger)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(channel.quit());
         }
     }
 
@@ -206,16 +248,22 @@ impl Backend {
             match &mut self.link {
                 Link::None => std::future::pending().await,
                 Link::Broken(lost) => return Upstream::Lost(*lost),
-                Link::Opening { opening, first } => match opening.as_mut().await {
+                Link::Opening { opening, first, speaker } => match opening.as_mut().await {
                     Err(Failure::Lost(lost)) => self.link = Link::Broken(lost),
                     Err(Failure::Refused(reply)) => {
                         self.link = Link::None;
                         return Upstream::Reply(reply);
                     }
                     Ok(channel) => {
-                        let mut connection = Connection { channel, encoder: None, auth: None, ending: false };
+                        self.server.clone_from(&channel.server);
+                        let mut connection = Connection::new(channel);
                         let begun = match first.take() {
-                            Some(First::Mail(mail)) => connection.queue_mail(mail),
+                            Some(First::Mail(mail)) => {
+                                if connection.channel.reused {
+                                    connection.retry = Some(Box::new((mail.clone(), Arc::clone(speaker))));
+                                }
+                                connection.queue_mail(mail)
+                            }
                             Some(First::Auth(credentials)) => connection.queue_auth(credentials),
                             None => Ok(()),
                         };
@@ -253,7 +301,13 @@ impl Backend {
                             self.bound |= matches!(word, Upstream::Auth(AuthVerdict::Accepted));
                             return word;
                         }
-                        Err(lost) => self.link = Link::Broken(lost),
+                        Err(lost) => match connection.retry.take().filter(|_| is_gone(lost)) {
+                            Some(first) => {
+                                let (mail, speaker) = *first;
+                                self.open(First::Mail(mail), speaker, true);
+                            }
+                            None => self.link = Link::Broken(lost),
+                        },
                     }
                 }
             }
@@ -261,7 +315,36 @@ impl Backend {
     }
 }
 
+/// A client that leaves without QUIT leaves its connection to the next all the same.
+impl Drop for Backend {
+    fn drop(&mut self) {
+        if matches!(&self.link, Link::Open(connection) if connection.rests) {
+            self.give_back();
+        }
+    }
+}
+
+/// Whether the server may have closed the connection while it waited, or said something then.
+fn is_gone(lost: Lost) -> bool {
+    matches!(lost, Lost::Closed | Lost::Protocol)
+}
+
 impl Connection {
+    fn new(channel: Channel) -> Self {
+        Self { channel, encoder: None, auth: None, ending: false, resetting: false, rests: false, retry: None }
+    }
+
+    /// Leaves the connection to the next client; else it is to be closed.
+    fn lend(self, stranger: bool) -> Option<Channel> {
+        let Self { channel, rests, .. } = self;
+        let useful = rests && (!stranger || channel.serves_anyone());
+        let home = channel.home.clone().filter(|_| useful);
+        match home {
+            Some(home) => home.lend(channel).err().map(|channel| *channel),
+            None => Some(channel),
+        }
+    }
+
     fn place(&self) -> Option<&Place> {
         match &self.channel.room {
             Some(Room::Client(place)) => Some(place),
@@ -293,6 +376,7 @@ impl Connection {
             // A reply that nobody asked for would be taken for the answer to this.
             return Err(if matches!(request, Request::End(_)) { Lost::BeforeDot } else { Lost::Protocol });
         }
+        (self.rests, self.resetting) = (false, matches!(request, Request::Reset));
         let unsent = &mut self.channel.unsent;
         match request {
             Request::Mail(mail, ..) => self.queue_mail(mail)?,
@@ -305,7 +389,6 @@ impl Connection {
             }
             Request::Data => Command::Data.encode(unsent),
             Request::Reset => Command::Rset.encode(unsent),
-            Request::Quit => Command::Quit.encode(unsent),
             Request::Body(body) => {
                 let encoder = self.encoder.get_or_insert_with(BodyEncoder::new);
                 encoder.encode(&body, unsent);
@@ -322,7 +405,7 @@ impl Connection {
                 // A flawed end never comes here: the session drops the connection instead. If it did, so do we.
                 encoder.finish(end, unsent).map_err(|_| Lost::Protocol)?;
             }
-            Request::Drop => return Err(Lost::Closed),
+            Request::Drop | Request::Quit => return Err(Lost::Closed),
         }
         self.channel.flush().await
     }
@@ -343,17 +426,27 @@ impl Connection {
     fn queue_auth(&mut self, credentials: Credentials) -> Result<(), Lost> {
         let dialogue = Dialogue::begin(&self.channel.capabilities, credentials, &mut self.channel.unsent);
         self.auth = Some(dialogue.ok_or(Lost::Protocol)?);
+        self.channel.spoiled = true;
         Ok(())
     }
 
     async fn word(&mut self) -> Result<Upstream, Lost> {
         loop {
             let reply = self.channel.word().await?;
-            if std::mem::take(&mut self.ending)
-                && reply.code().class() == 2
-                && let Some(place) = self.place()
-            {
-                place.earned(crate::clock::now());
+            if self.retry.is_some() && reply.code().get() == 421 {
+                // It had waited for too long.
+                return Err(Lost::Closed);
+            }
+            self.retry = None;
+            let yes = reply.code().class() == 2;
+            self.channel.spoiled |= !matches!(reply.code().class(), 2 | 3);
+            let (ended, reset) = (std::mem::take(&mut self.ending), std::mem::take(&mut self.resetting));
+            self.rests = yes && (ended || reset);
+            if yes && ended {
+                self.channel.messages += 1;
+                if let Some(place) = self.place() {
+                    place.earned(crate::clock::now());
+                }
             }
             let Some(dialogue) = self.auth.take() else {
                 return Ok(Upstream::Reply(reply));

@@ -218,7 +218,9 @@ impl Kernel {
                         entries,
                         "block lists written to the kernel plane, without those that can't be read: what it had of them is gone"
                     ),
-                    Filled::Kept => tracing::warn!("not all block lists could be read: the kernel keeps those it has"),
+                    Filled::Kept => tracing::warn!(
+                        "not all block lists could be read: the kernel keeps the block lists of the last load until they can be"
+                    ),
                 }
             }
             Err(error) => {

@@ -205,7 +205,7 @@ impl Refusals {
 
 /// What is said of `domain`.
 async fn ask(pool: &Pool, domain: &str) -> Result<Said, Lost> {
-    let mut channel = pool.open(Caller::Probe).await?;
+    let mut channel = pool.open(Caller::Probe, false).await?;
     let asking = async {
         let answer = inquire(&mut channel, domain).await?;
         channel.quit().await;

@@ -4,20 +4,28 @@
 //! Fails closed: a backend that doesn't learn who the client is would take it for us, the trusted proxy; one that must
 //! speak TLS and doesn't isn't used. What was learned in clear text is forgotten after the handshake.
 
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::inquiry::Called;
 use super::places::{Room, Who};
+use super::socket::{self, Socket};
+use super::spare::Spares;
 use super::stream::Stream;
 use super::tls::{self, TlsError};
 use crate::addr::BackendAddr;
+use crate::clock::Instant;
 use crate::config::{BackendTls, Config, Identity};
 use crate::session::{Lost, Speaker};
 use crate::wire::command::{Command, Helo};
@@ -31,16 +39,14 @@ use crate::wire::xclient;
 const GREETING_WAIT: Duration = Duration::from_secs(60);
 /// How long one write may make no progress.
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(180);
-/// Bytes that the kernel may hold for a server that doesn't read, and of its answers; it takes twice as much for its own
-/// records. Together at most 64 KiB a session.
-const SEND_BUFFER: u32 = 20 * 1024;
+/// Bytes that the kernel may hold of a server's answers; it takes twice as much for its own records.
 const RECEIVE_BUFFER: u32 = 8 * 1024;
 /// Characters of a greeting that are kept.
 const GREETING: usize = 200;
 /// Addresses of a server's name that are tried.
 const ADDRESSES: usize = 8;
 /// Whom the probe claims to be: an address for documentation (RFC 5737), which is nobody.
-const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 25);
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 25);
 
 /// What connecting needs beside the server's address.
 #[derive(Debug)]
@@ -58,6 +64,7 @@ pub(super) enum Caller {
         speaker: Arc<Speaker>,
         ends: Ends,
         who: Who,
+        called: Called,
     },
 }
 
@@ -68,13 +75,28 @@ pub(super) struct Channel {
     pub(super) capabilities: Capabilities,
     /// What the server greeted us with.
     pub(super) greeting: String,
-    /// After STARTTLS.
-    pub(super) secured: bool,
     replies: ReplyDecoder,
     pub(super) unread: BytesMut,
     pub(super) unsent: BytesMut,
+    pub(super) secured: bool,
+    pub(super) opened: Instant,
+    /// Messages that the server has taken over it.
+    pub(super) messages: u32,
+    /// Another client was served over it before.
+    pub(super) reused: bool,
+    /// A login, or a refusal: it ends with its client.
+    pub(super) spoiled: bool,
+    /// Who the server takes the client for, where it was told by XCLIENT.
+    announced: Option<(IpAddr, Arc<Speaker>, Called)>,
+    /// Where it may wait for the next client.
+    pub(super) home: Option<Arc<Spares>>,
+    /// Whether the send queue was to grow, and the right to a longer one.
+    pub(super) looked: bool,
+    pub(super) queue: Option<OwnedSemaphorePermit>,
     /// Given back after the socket is closed.
     pub(super) room: Option<Room>,
+    /// Which server it is.
+    pub(super) server: Option<BackendAddr>,
 }
 
 /// Why a server can't be used.
@@ -151,7 +173,7 @@ fn is_refusal(reply: &Reply) -> bool {
 /// A socket whose buffers are bounded before the handshake tells the other end of them.
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_send_buffer_size(socket::NEAR as u32 / 2)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     let stream = socket.connect(address).await?;
     // A reply must not wait for more to be sent; failing to set it costs time, nothing else.
@@ -213,7 +235,7 @@ impl Connector {
             }
         }
         let stream = connected?;
-        let mut channel = Channel::new(Stream::clear(stream));
+        let mut channel = Channel::new(Stream::clear(Socket::backend(stream)));
         timeout(GREETING_WAIT, self.greet(&mut channel, server, caller, tls))
             .await
             .map_err(|_| ConnectError::Late)??;
@@ -245,28 +267,52 @@ impl Connector {
         }
         let knows_client = self.speaks_proxy();
         self.hello(channel, caller, knows_client).await?;
-        let mut secured = false;
         if let Some(tls) = tls.filter(|_| channel.capabilities.starttls) {
-            secured = channel.secure(tls, server.name()).await?;
-            if secured {
+            channel.secured = channel.secure(tls, server.name()).await?;
+            if channel.secured {
                 self.hello(channel, caller, knows_client).await?;
             }
         }
-        if !secured && matches!(self.config.backend.tls, BackendTls::Required | BackendTls::Verified) {
+        if !channel.secured && matches!(self.config.backend.tls, BackendTls::Required | BackendTls::Verified) {
             return Err(ConnectError::NoStartTls);
         }
-        if identity == Identity::Xclient {
+        self.announce(channel, caller).await
+    }
+
+    /// Makes a connection that has served another client this one's: nothing may be sent over it before.
+    pub(super) async fn resume(&self, channel: &mut Channel, caller: &Caller) -> Result<(), ConnectError> {
+        channel.reused = true;
+        if self.config.backend.identity != Identity::Xclient || channel.is_of(caller) {
+            return Ok(());
+        }
+        let announced = timeout(self.config.backend.connect_timeout, self.announce(channel, caller));
+        announced.await.map_err(|_| ConnectError::Late)?
+    }
+
+    /// Whether a connection may serve another client after this one.
+    pub(super) fn reuses(&self) -> bool {
+        self.config.backend.reuse && !self.speaks_proxy()
+    }
+
+    /// Whether a connection that has served another client may serve this one. Postfix judges XCLIENT by the address that the
+    /// last one has named, so its connections serve one client only.
+    pub(super) fn suits(&self, channel: &Channel, caller: &Caller) -> bool {
+        self.config.backend.identity != Identity::Xclient || channel.capabilities.xclient.addr || channel.is_of(caller)
+    }
+
+    /// Says who the client is, on a connection that is otherwise ready.
+    async fn announce(&self, channel: &mut Channel, caller: &Caller) -> Result<(), ConnectError> {
+        if self.config.backend.identity == Identity::Xclient {
             channel.identify(caller).await?;
             self.hello(channel, caller, true).await.map_err(|error| error.for_client(caller))?;
         }
         let peer = channel.stream.socket().and_then(|socket| socket.peer_addr().ok());
-        if !secured && !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
+        if !channel.secured && !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
             // Passwords don't go this way.
             channel.capabilities.auth_plain = false;
             channel.capabilities.auth_login = false;
         }
         channel.capabilities.starttls = false;
-        channel.secured = secured;
         Ok(())
     }
 
@@ -307,11 +353,20 @@ impl Channel {
             stream,
             capabilities: Capabilities::default(),
             greeting: String::new(),
-            secured: false,
             replies: ReplyDecoder::new(),
             unread: BytesMut::new(),
             unsent: BytesMut::new(),
+            secured: false,
+            opened: crate::clock::now(),
+            messages: 0,
+            reused: false,
+            spoiled: false,
+            announced: None,
+            home: None,
+            looked: false,
+            queue: None,
             room: None,
+            server: None,
         }
     }
 
@@ -347,9 +402,20 @@ impl Channel {
 
     async fn identify(&mut self, caller: &Caller) -> Result<(), ConnectError> {
         let identity = match caller {
-            Caller::Probe => xclient::Identity { client: NOBODY, helo: None, esmtp: true, login: None },
-            Caller::Client { speaker, ends, .. } => xclient::Identity {
+            Caller::Probe => xclient::Identity {
+                client: NOBODY,
+                name: xclient::Name::Unavailable,
+                helo: None,
+                esmtp: true,
+                login: None,
+            },
+            Caller::Client { speaker, ends, called, .. } => xclient::Identity {
                 client: ends.source,
+                name: match called {
+                    Called::Name(name) => xclient::Name::Known(name),
+                    Called::Nothing => xclient::Name::Unavailable,
+                    Called::Unknown => xclient::Name::TemporarilyUnavailable,
+                },
                 helo: Some(speaker.helo.as_str()),
                 esmtp: speaker.esmtp,
                 login: speaker.login.as_deref(),
@@ -363,6 +429,12 @@ impl Channel {
         self.unsent.extend_from_slice(command.as_bytes());
         self.unsent.extend_from_slice(b"\r\n");
         let answer = self.word().await?;
+        self.announced = match caller {
+            Caller::Probe => None,
+            Caller::Client { speaker, ends, called, .. } => {
+                Some((ends.source.ip(), Arc::clone(speaker), called.clone()))
+            }
+        };
         match answer.code().get() {
             _ if xclient::is_taken(&answer) => Ok(()),
             // That it doesn't know the command or its parameters is no word on the client.
@@ -408,6 +480,34 @@ impl Channel {
         })
     }
 
+    /// Whether the server takes `caller` for the client already.
+    fn is_of(&self, caller: &Caller) -> bool {
+        match (caller, &self.announced) {
+            (Caller::Client { speaker, ends, called, .. }, Some((address, before, name))) => {
+                *address == ends.source.ip() && before == speaker && name == called
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether another client than this one can be served over it.
+    pub(super) fn serves_anyone(&self) -> bool {
+        self.announced.is_none() || self.capabilities.xclient.addr
+    }
+
+    /// Whether nothing speaks against another client's use of it, as far as can be seen without waiting.
+    pub(super) fn is_clean(&mut self) -> bool {
+        !self.spoiled && self.unread.is_empty() && self.unsent.is_empty() && self.replies.is_between()
+    }
+
+    /// Whether the server has neither spoken nor closed meanwhile.
+    pub(super) async fn is_silent(&mut self) -> bool {
+        let mut byte = [0; 1];
+        let mut read = ReadBuf::new(&mut byte);
+        let stream = &mut self.stream;
+        poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut read).is_pending())).await
+    }
+
     /// Says QUIT and closes; how the server takes it doesn't matter.
     pub(super) async fn quit(mut self) {
         Command::Quit.encode(&mut self.unsent);
@@ -447,7 +547,12 @@ mod tests {
         let connector = Connector::new(Arc::new(config)).unwrap();
         let speaker = Arc::new(Speaker { helo: Helo::new(helo).unwrap(), esmtp: true, login: None });
         let who = Who { source: Ipv6Prefix::default().source(NOBODY.ip()), standing: Standing::Stranger };
-        let caller = Caller::Client { speaker, ends: Ends { source: NOBODY, destination: NOBODY }, who };
+        let caller = Caller::Client {
+            speaker,
+            ends: Ends { source: NOBODY, destination: NOBODY },
+            who,
+            called: Called::Nothing,
+        };
         let addresses = connector.addresses(&server).await.unwrap();
         let found = connector.open(&server, &addresses, &caller).await.map(drop).map_err(|error| error.is_servers());
         assert_eq!(found, expected, "{helo}");
@@ -459,7 +564,7 @@ mod tests {
         let stream = connect(listener.local_addr().unwrap()).await.unwrap();
         let socket = socket2::SockRef::from(&stream);
         let held = socket.send_buffer_size().unwrap() + socket.recv_buffer_size().unwrap();
-        assert!(held <= 64 * 1024, "{held}");
+        assert!(held <= 32 * 1024, "{held}");
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 //! while there is something that can't be passed on.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +18,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant as TokioInstant, Sleep, timeout};
 
 use super::backend::Backend;
+use super::events::{Subject, Sum};
 use super::farewell::{self, FAREWELL};
 use super::generation::Kept;
-use super::inquiry::Inquiry;
+use super::inquiry::{Inquiry, Naming};
+use super::socket::Socket;
 use super::sources::{Seat, Wake};
 use super::stream::Stream;
 use super::users::{self, Login};
@@ -27,18 +30,16 @@ use super::window::Window;
 use super::{Generation, Shared, Stop, events, handshakes};
 use crate::addr::ClientAddr;
 use crate::bound::Bound;
-use crate::config::Role;
+use crate::clock::Instant;
+use crate::config::{Identity, Role};
 use crate::offence::{Digest, Report};
 use crate::policy::Client;
 use crate::policy::checks::Found;
 use crate::rates::Tally;
 use crate::session::Outcome;
-use crate::session::{Event, Input, Message, Opening, Output, Request, Secured, Session, Wants};
-use crate::wire::command;
-use crate::wire::data::{BodyDecoder, Chunk};
-use crate::wire::line::{Line, LineDecoder};
+use crate::session::{Event, Input, Intake, Message, Opening, Output, Request, Secured, Session, Wants};
+use crate::wire::line::LineDecoder;
 use crate::wire::proxy::Ends;
-use crate::wire::sasl::Secret;
 
 /// Bytes read from the client at once while it sends commands, and while it sends message data.
 const COMMAND_READ: usize = 2 * 1024;
@@ -68,13 +69,18 @@ pub(super) struct Guest {
 pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
     let Guest { stream, ends, role, mut seat, generation } = guest;
     let addr = ClientAddr::new(ends.source);
-    let id = shared.next_id();
+    let (id, began) = (shared.next_id(), crate::clock::now());
+    tracing::debug!(session = id, client = %addr.ip(), port = addr.port(), listener = %ends.destination, "session began");
+    let socket = Socket::client(stream);
     let (stream, secured) = match role {
-        Role::Mx | Role::Submission => (Stream::clear(stream), None),
+        Role::Mx | Role::Submission => (Stream::clear(socket), None),
         Role::Submissions => {
-            match handshake(&shared, &generation, &mut seat, addr, stream, LineDecoder::new(), &BytesMut::new()).await {
+            match handshake(&shared, &generation, &mut seat, addr, socket, LineDecoder::new(), &BytesMut::new()).await {
                 Ok((stream, secured)) => (stream, Some(secured)),
-                Err(error) => return handshake_failed(&shared, &id, addr, &error),
+                Err(error) => {
+                    let subject = Subject::at_the_door(&id, addr, ends.destination).inside();
+                    return handshake_failed(&shared, &subject, &error);
+                }
             }
         }
     };
@@ -92,11 +98,26 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
     let client = generation.snapshot.client(addr.ip());
     let mut inquiry = Inquiry::default();
     inquiry.about_client(&shared, &generation, addr, generation.snapshot.needs(&client, role));
+    if generation.snapshot.names_client(&client, role) {
+        inquiry.about_name(&shared, &generation, addr);
+    }
     let session = Session::open(opening, &mut out);
+    let tells_name = generation.config().backend.identity == Identity::Xclient;
     let mut driver = Driver {
         id,
         addr,
-        backend: Backend::new(Arc::clone(&shared), Arc::clone(&generation), ends, &client, role),
+        listener: ends.destination,
+        began,
+        name: None,
+        sum: Sum::default(),
+        backend: Backend::new(
+            Arc::clone(&shared),
+            Arc::clone(&generation),
+            ends,
+            &client,
+            role,
+            inquiry.naming().filter(|_| tells_name).cloned(),
+        ),
         window: Window::new(Arc::clone(&shared.windows)),
         shared,
         generation,
@@ -104,9 +125,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         session,
         out,
         read: 0,
-        lines: LineDecoder::new(),
-        body: None,
-        unread: BytesMut::new(),
+        intake: Intake::default(),
         unsent: BytesMut::new(),
         told_stop: false,
         upgrade: false,
@@ -128,7 +147,7 @@ async fn handshake(
     generation: &Generation,
     seat: &mut Seat,
     addr: ClientAddr,
-    stream: TcpStream,
+    socket: Socket,
     lines: LineDecoder,
     unread: &BytesMut,
 ) -> io::Result<(Stream, Secured)> {
@@ -144,7 +163,7 @@ async fn handshake(
             shared.metrics.bound_reached(Bound::Handshakes);
             return Err(io::ErrorKind::ResourceBusy.into());
         };
-        tls.accept(stream, proof).await
+        tls.accept(socket, proof).await
     };
     tokio::select! {
         biased;
@@ -153,7 +172,8 @@ async fn handshake(
     }
 }
 
-fn handshake_failed(shared: &Shared, id: &str, addr: ClientAddr, error: &io::Error) {
+fn handshake_failed(shared: &Shared, subject: &Subject<'_>, error: &io::Error) {
+    let (id, addr) = (subject.id, subject.client);
     let (reason, meaning) = handshakes::reason(error);
     shared.metrics.handshake_failed(reason);
     match shared.handshakes_told.is_due(addr.source(shared.prefix), crate::clock::now()) {
@@ -162,7 +182,7 @@ fn handshake_failed(shared: &Shared, id: &str, addr: ClientAddr, error: &io::Err
         }
         None => tracing::debug!(session = id, client = %addr.ip(), reason, %error, "TLS handshake failed"),
     }
-    events::observe(shared, id, addr, Event::Ended { reason: Reason::Tls });
+    events::observe(shared, subject, Event::Ended { reason: Reason::Tls });
 }
 
 fn woken(wake: Wake) -> Input {
@@ -184,9 +204,31 @@ fn settle(shared: &Shared, login: &mut Option<Login>, accepted: bool) {
     }
 }
 
+/// What is known of the session of a driver. (A function would borrow all of it, also what is being drained.)
+macro_rules! subject {
+    ($driver:ident) => {
+        Subject {
+            id: &$driver.id,
+            client: $driver.addr,
+            listener: $driver.listener,
+            under_way: true,
+            speaker: $driver.session.speaker(),
+            secured: $driver.session.secured(),
+            name: $driver.name.as_deref(),
+            server: $driver.backend.server(),
+        }
+    };
+}
+
 struct Driver {
     id: String,
     addr: ClientAddr,
+    /// What the client connected to.
+    listener: SocketAddr,
+    began: Instant,
+    /// What it is called, once that is known.
+    name: Option<Arc<str>>,
+    sum: Sum,
     shared: Arc<Shared>,
     /// The one that the session began with.
     generation: Kept,
@@ -197,9 +239,7 @@ struct Driver {
     session: Session,
     backend: Backend,
     out: Vec<Output>,
-    lines: LineDecoder,
-    body: Option<BodyDecoder>,
-    unread: BytesMut,
+    intake: Intake,
     unsent: BytesMut,
     /// The guard's stop is told once: the session remembers it.
     told_stop: bool,
@@ -222,14 +262,19 @@ struct Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.session.cut_off(&mut self.out);
-        for output in self.out.drain(..) {
+        self.learn_name();
+        for output in std::mem::take(&mut self.out) {
             match output {
-                Output::Event(event) => events::observe(&self.shared, &self.id, self.addr, event),
+                Output::Event(event) => {
+                    self.sum.add(&event);
+                    events::observe(&self.shared, &subject!(self), event);
+                }
                 Output::Settled { accepted } => settle(&self.shared, &mut self.login, accepted),
                 _ => {}
             }
         }
         settle(&self.shared, &mut self.login, false);
+        events::ended(&self.shared, &subject!(self), self.role, &self.sum, self.began);
     }
 }
 
@@ -282,8 +327,15 @@ impl Driver {
         self.session.step(input, crate::clock::now(), &mut self.out);
     }
 
+    fn learn_name(&mut self) {
+        if self.name.is_none() {
+            self.name = self.inquiry.naming().and_then(Naming::now);
+        }
+    }
+
     /// Performs the outputs in their order.
     async fn perform(&mut self, seat: &Seat) {
+        self.learn_name();
         for output in self.out.drain(..) {
             match output {
                 Output::Reply(reply) => {
@@ -330,7 +382,12 @@ impl Driver {
                     self.inquiry.about_sender(domain);
                     self.backend.perform(Request::Mail(mail, permit, speaker)).await;
                 }
-                Output::Request(request) => self.backend.perform(request).await,
+                Output::Request(request) => {
+                    if let (Request::Data, Some(name)) = (&request, &self.name) {
+                        self.session.set_name(name);
+                    }
+                    self.backend.perform(request).await
+                }
                 Output::Report(conduct) => {
                     let report = Report { client: self.addr, at: crate::clock::now(), conduct };
                     self.shared.feedback.report(report);
@@ -345,7 +402,8 @@ impl Driver {
                         seat.trust();
                         self.backend.trust();
                     }
-                    events::observe(&self.shared, &self.id, self.addr, event);
+                    self.sum.add(&event);
+                    events::observe(&self.shared, &subject!(self), event);
                 }
                 Output::Close => {}
             }
@@ -357,33 +415,7 @@ impl Driver {
         if self.unsent.len() > WRITE_CHUNK {
             return None;
         }
-        match self.session.wants() {
-            Wants::Command => {
-                self.body = None;
-                let command = match self.lines.next(&mut self.unread)? {
-                    Line::Text(line) => command::parse(&line),
-                    Line::Flawed(flaw) => Err(flaw.into()),
-                };
-                Some(Input::Command { command, more: !self.unread.is_empty() })
-            }
-            Wants::Response => Some(Input::Response(match self.lines.next_response(&mut self.unread)? {
-                Line::Text(line) => Ok(Secret::new(&line)),
-                Line::Flawed(flaw) => Err(flaw),
-            })),
-            Wants::Body => {
-                let repairs = self.session.repairs_newlines();
-                let decoder = self.body.get_or_insert_with(|| BodyDecoder::for_client(repairs));
-                let before = decoder.size();
-                match decoder.next(&mut self.unread) {
-                    Some(Chunk::Body(body)) => Some(Input::Body(body)),
-                    Some(Chunk::End(end)) => Some(Input::BodyEnd(end)),
-                    // Data of a flawed message: nothing comes out, but it counts.
-                    None => (decoder.size() > before).then(|| Input::Swallowed(decoder.size())),
-                }
-            }
-            Wants::Silence if !self.unread.is_empty() => Some(Input::EarlyTalk),
-            Wants::Silence | Wants::Nothing | Wants::Closed => None,
-        }
+        self.intake.next(&self.session)
     }
 
     fn feed_facts(&mut self, found: Option<Found>) {
@@ -409,12 +441,12 @@ impl Driver {
         };
         let reading = matches!(wants, Wants::Command | Wants::Silence | Wants::Response | Wants::Body);
         let consulted = self.consulted.is_some();
-        if wants == Wants::Command && self.unread.is_empty() && self.unread.capacity() > BODY_READ {
+        if wants == Wants::Command && self.intake.unread.is_empty() && self.intake.unread.capacity() > BODY_READ {
             // An idle session doesn't keep what message data needed.
-            (self.unread, self.unsent) = (BytesMut::new(), BytesMut::new());
+            (self.intake.unread, self.unsent) = (BytesMut::new(), BytesMut::new());
         }
         if reading {
-            self.unread.reserve(read);
+            self.intake.unread.reserve(read);
         }
         self.follow_window(wants);
         let open = self.session.is_under_way();
@@ -440,7 +472,7 @@ impl Driver {
                 None
             }
             word = self.backend.word(), if self.backend.is_live() => Some(Input::Upstream(word)),
-            read = self.stream.read_buf(&mut self.unread), if reading => match read {
+            read = self.stream.read_buf(&mut self.intake.unread), if reading => match read {
                 Ok(0) | Err(_) => Some(Input::ClientGone),
                 Ok(read) => {
                     self.read += if wants == Wants::Body { read as u64 } else { 0 };
@@ -463,6 +495,9 @@ impl Driver {
             if let Some(bound) = bound {
                 self.shared.metrics.bound_reached(bound);
             }
+            if self.window.is_proved() {
+                self.backend.keeps_up();
+            }
         } else if !self.backend.is_live() {
             self.window.close(self.stream.socket());
         }
@@ -476,18 +511,19 @@ impl Driver {
     /// Makes the TLS handshake after our 220 was sent. `false`: it failed, and there is no client any more.
     async fn secure(&mut self, seat: &mut Seat) -> bool {
         self.upgrade = false;
-        let lines = std::mem::take(&mut self.lines);
-        let Some(stream) = self.stream.take_clear() else {
+        let lines = std::mem::take(&mut self.intake.lines);
+        let Some(socket) = self.stream.take_clear() else {
             return false;
         };
-        match handshake(&self.shared, &self.generation, seat, self.addr, stream, lines, &self.unread).await {
+        match handshake(&self.shared, &self.generation, seat, self.addr, socket, lines, &self.intake.unread).await {
             Ok((stream, secured)) => {
                 self.stream = stream;
                 self.step(Input::Secured(secured));
                 true
             }
             Err(error) => {
-                handshake_failed(&self.shared, &self.id, self.addr, &error);
+                self.sum.reason = Some(Reason::Tls);
+                handshake_failed(&self.shared, &subject!(self), &error);
                 false
             }
         }

@@ -1,22 +1,88 @@
 //! What sessions tell log, metrics and event bus. Counts and lines are there before a session goes on.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use smtp_guard_ebpf::reason::Reason;
 
 use super::Shared;
-use crate::addr::ClientAddr;
+use crate::addr::{BackendAddr, ClientAddr};
 use crate::bound::Bound;
+use crate::clock::Instant;
+use crate::config::{LogFormat, Role};
 use crate::events::What;
 use crate::observe::budget::Budget;
-use crate::observe::log;
-use crate::observe::words::Refused;
+use crate::observe::log::{self, printable};
+use crate::observe::words::{Refused, queue_id};
 use crate::session::Outcome;
-use crate::session::{About, Event, Message};
+use crate::session::{About, Event, Message, Secured, Speaker};
 
 /// Lines and events a second about refusals: strangers cause them.
 static REFUSALS: Budget = Budget::new(200);
+/// Lines a second about sessions that ended, likewise.
+static ENDS: Budget = Budget::new(200);
 
-/// Counts, logs and publishes `event` of the session `id`.
-pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Event) {
+/// A session, as its lines in the log name it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<'a> {
+    pub(super) id: &'a str,
+    pub(super) client: ClientAddr,
+    /// What the client connected to.
+    pub(super) listener: SocketAddr,
+    /// It was let in.
+    pub(super) under_way: bool,
+    pub(super) speaker: Option<&'a Speaker>,
+    pub(super) secured: Option<Secured>,
+    /// The client's name in DNS, where it leads back.
+    pub(super) name: Option<&'a str>,
+    /// The server that was connected last.
+    pub(super) server: Option<&'a BackendAddr>,
+}
+
+impl<'a> Subject<'a> {
+    /// Of a client of which nothing more is known.
+    pub(super) fn at_the_door(id: &'a str, client: ClientAddr, listener: SocketAddr) -> Self {
+        Self { id, client, listener, under_way: false, speaker: None, secured: None, name: None, server: None }
+    }
+
+    /// The same of a client that was let in.
+    pub(super) fn inside(self) -> Self {
+        Self { under_way: true, ..self }
+    }
+
+    fn helo(&self) -> Option<String> {
+        self.speaker.map(|speaker| printable(speaker.helo.as_str().as_bytes()))
+    }
+
+    fn user(&self) -> Option<String> {
+        self.speaker.and_then(|speaker| speaker.login.as_deref()).map(|user| printable(user.as_bytes()))
+    }
+}
+
+/// What a session came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sum {
+    pub(super) messages: u32,
+    pub(super) refused: u32,
+    /// Why the guard ended it.
+    pub(super) reason: Option<Reason>,
+}
+
+impl Sum {
+    /// Takes `event` into account.
+    pub(super) fn add(&mut self, event: &Event) {
+        match event {
+            Event::Message(Message { outcome: Outcome::Accepted, .. }) => self.messages += 1,
+            Event::Refused { .. } => self.refused = self.refused.saturating_add(1),
+            Event::Ended { reason } => self.reason = Some(*reason),
+            Event::Message(_) | Event::Observed { .. } | Event::Authenticated { .. } => {}
+        }
+    }
+}
+
+/// Counts, logs and publishes `event` of `subject`.
+pub(super) fn observe(shared: &Shared, subject: &Subject<'_>, event: Event) {
+    let Subject { id, client, .. } = *subject;
     match event {
         Event::Refused { reason, about } => {
             shared.metrics.rejected(reason);
@@ -31,44 +97,84 @@ pub(super) fn observe(shared: &Shared, id: &str, client: ClientAddr, event: Even
             if !within_budget(shared) {
                 return;
             }
-            if reason.is_offence() {
-                log::rejected(client, reason, id);
-            } else {
-                tracing::info!(session = id, client = %client.ip(), reason = reason.label(), "session ended");
+            // Why a session ended stands in the line about its end; what is held against the client has one of its own.
+            if reason.is_offence() || !subject.under_way {
+                log::rejected(format(shared), id, client, reason, subject.under_way);
             }
             let (session, client) = (id.to_owned(), client.ip().to_string());
             publish(shared, What::ConnectionRefused { session, client, reason: reason.label().into() });
         }
         Event::Authenticated { user } => {
-            let user = log::printable(user.as_bytes());
+            let user = printable(user.as_bytes());
             tracing::info!(session = id, client = %client.ip(), user, "authenticated");
         }
-        Event::Message(Message { outcome, sender, recipients, size, reply }) => {
-            shared.metrics.message(outcome);
-            let sender = log::printable(sender.as_bytes());
-            let reply = log::printable(reply.as_bytes());
-            let outcome_label = outcome.label();
-            if outcome == Outcome::Ambiguous {
-                tracing::warn!(session = id, client = %client.ip(), outcome = outcome_label, sender = sender.as_str(), recipients, size, reply = reply.as_str(),
-                    "message may have been delivered although the client heard no 250");
-            } else {
-                tracing::info!(session = id, client = %client.ip(), outcome = outcome_label, sender = sender.as_str(), recipients, size, reply = reply.as_str(),
-                    "message");
-            }
-            publish(
-                shared,
-                What::Message {
-                    session: id.to_owned(),
-                    client: client.ip().to_string(),
-                    outcome: outcome_label.into(),
-                    sender,
-                    recipients: recipients.into(),
-                    size,
-                    reply,
-                },
-            );
-        }
+        Event::Message(message) => self::message(shared, subject, message),
     }
+}
+
+fn message(shared: &Shared, subject: &Subject<'_>, message: Message) {
+    let Message { outcome, sender, recipients, listed, size, reply, began } = message;
+    let Subject { id, client, listener, secured, name, server, .. } = *subject;
+    shared.metrics.message(outcome);
+    let code = reply.code().get();
+    let [sender, reply] = [sender, reply.to_string()].map(|text| printable(text.as_bytes()));
+    let more = (recipients as usize).saturating_sub(listed.len());
+    let mut to: Vec<_> = listed.iter().map(|path| printable(path.as_bytes())).collect();
+    to.extend((more > 0).then(|| format!("and {more} more")));
+    let (helo, user, ip, port) = (subject.helo(), subject.user(), client.ip(), client.port());
+    let queue_id = (outcome == Outcome::Accepted).then(|| queue_id(&reply)).flatten();
+    let duration_ms = milliseconds(crate::clock::now().since(began));
+    macro_rules! line {
+        ($level:ident, $words:literal) => {
+            tracing::$level!(
+                session = id, client = %ip, port, name, helo, tls = secured.map(|tls| tls.version),
+                cipher = secured.map(|tls| tls.cipher), user, outcome = outcome.label(), sender = sender.as_str(),
+                to = to.join(" "), recipients, size, code, reply = reply.as_str(), queue_id, %listener,
+                backend = server.map(tracing::field::display), duration_ms, $words
+            )
+        };
+    }
+    match outcome {
+        Outcome::Ambiguous => line!(warn, "message may have been delivered although the client heard no 250"),
+        _ => line!(info, "message"),
+    }
+    publish(
+        shared,
+        What::Message {
+            session: id.to_owned(),
+            client: ip.to_string(),
+            outcome: outcome.label().into(),
+            sender,
+            recipients: recipients.into(),
+            size,
+            reply,
+        },
+    );
+}
+
+/// The line about a session that is over, and how it was counted.
+pub(super) fn ended(shared: &Shared, subject: &Subject<'_>, role: Role, sum: &Sum, began: Instant) {
+    let now = crate::clock::now();
+    let Some(left_out) = ENDS.take(now) else {
+        return shared.metrics.bound_reached(Bound::LogEnds);
+    };
+    let Subject { id, client, listener, secured, name, .. } = *subject;
+    let Sum { messages, refused, reason } = *sum;
+    let (helo, user) = (subject.helo(), subject.user());
+    tracing::info!(
+        session = id, client = %client.ip(), port = client.port(), name, helo, tls = secured.map(|tls| tls.version),
+        cipher = secured.map(|tls| tls.cipher), user, %listener, role = role.label(), messages, refused,
+        reason = reason.map(Reason::label), duration_ms = milliseconds(now.since(began)),
+        left_out = (left_out > 0).then_some(left_out), "session ended"
+    );
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn format(shared: &Shared) -> LogFormat {
+    shared.current.load().config().log.format
 }
 
 fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, about: &About, observed: bool) {
@@ -83,9 +189,9 @@ fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, about:
         note: &about.note,
         observed,
     };
-    log::refused(shared.current.load().config().log.format, id, client, reason, &refused);
+    log::refused(format(shared), id, client, reason, &refused);
     if !observed {
-        let word = |word: &str| log::printable(word.as_bytes());
+        let word = |word: &str| printable(word.as_bytes());
         publish(
             shared,
             What::CommandRefused {

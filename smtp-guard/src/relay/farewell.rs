@@ -48,6 +48,7 @@ pub(super) async fn linger(stream: &mut Stream, unsent: &mut BytesMut, wait: Dur
 mod tests {
     use tokio::net::TcpListener;
 
+    use super::super::socket::Socket;
     use super::*;
 
     #[tokio::test]
@@ -57,7 +58,7 @@ mod tests {
         let (server, _) = listener.accept().await.unwrap();
         // More than both kernels' buffers hold.
         let mut unsent = BytesMut::zeroed(64 << 20);
-        let mut stream = Stream::clear(server);
+        let mut stream = Stream::clear(Socket::client(server));
         let waited = linger(&mut stream, &mut unsent, Duration::from_millis(100));
         timeout(Duration::from_secs(10), waited).await.expect("it is not waited for").unwrap();
         drop(client);

@@ -9,7 +9,7 @@ use super::pool::Pool;
 use super::sources::Limits;
 use super::tls::{self, TlsError};
 use crate::bound::Bound;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Identity, Listen};
 use crate::descriptors::Plan;
 use crate::events::Bus;
 use crate::facts::dns::{self, Resolver, Zone};
@@ -68,7 +68,14 @@ impl Generation {
         let resolver = match before.and_then(|before| before.resolver_of(&config)) {
             Some(resolver) => needs_resolver(&config).then_some(resolver),
             None if needs_resolver(&config) => {
-                Some(Resolver::new(&config.dns.servers, Arc::new(DnsMeter(metrics.clone())))?)
+                let resolver = Resolver::new(&config.dns.servers, Arc::new(DnsMeter(metrics.clone())));
+                match resolver {
+                    Err(error) if !checks_dns(&config) => {
+                        tracing::warn!(%error, "clients' names can't be looked up: the backend hears [TEMPUNAVAIL] in XCLIENT");
+                        None
+                    }
+                    resolver => Some(resolver?),
+                }
             }
             None => None,
         };
@@ -160,6 +167,11 @@ impl Drop for Kept {
 
 /// Whether anything is to be asked.
 fn needs_resolver(config: &Config) -> bool {
+    checks_dns(config) || config.backend.identity == Identity::Xclient
+}
+
+/// Whether clients or senders are judged by what DNS says.
+fn checks_dns(config: &Config) -> bool {
     let checks = &config.checks;
     let lists = checks.dnsbl.is_on() && !config.dnsbl.is_empty();
     lists || checks.sender_domain.is_on() || checks.ptr.is_on() || checks.ptr_forward.is_on()

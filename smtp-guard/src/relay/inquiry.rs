@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{Generation, Shared};
 use crate::addr::ClientAddr;
@@ -24,9 +25,47 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What is asked about a client: its reverse names, and what the lists say.
 type AboutClient = (Option<Result<Reverse, Failure>>, Vec<Listing>);
 
+/// How long opening a connection to the backend waits for the client's name, which has been looked for since the client connected.
+const NAME_WAIT: Duration = Duration::from_secs(1);
+
+/// What a client is called, as far as DNS says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Called {
+    /// A name that leads back to it.
+    Name(Arc<str>),
+    Nothing,
+    /// DNS couldn't say.
+    Unknown,
+}
+
+/// A client's name, once it is found out. Clones wait for the same.
+#[derive(Clone, Debug)]
+pub(super) struct Naming(watch::Receiver<Option<Called>>);
+
+impl Naming {
+    /// The name, if it is there.
+    pub(super) fn now(&self) -> Option<Arc<str>> {
+        match &*self.0.borrow() {
+            Some(Called::Name(name)) => Some(Arc::clone(name)),
+            _ => None,
+        }
+    }
+
+    /// What the client is called, after [`NAME_WAIT`] at the latest.
+    pub(super) async fn settle(mut self) -> Called {
+        match timeout(NAME_WAIT, self.0.wait_for(Option::is_some)).await {
+            Ok(Ok(called)) => called.clone().unwrap_or(Called::Unknown),
+            // In time there is no answer, or whoever asked is gone.
+            Ok(Err(_)) | Err(_) => Called::Unknown,
+        }
+    }
+}
+
 /// The look-ups of one session.
 #[derive(Debug, Default)]
 pub(super) struct Inquiry {
+    name: Lookup<()>,
+    naming: Option<Naming>,
     client: Lookup<AboutClient>,
     /// The domain of the last MAIL, until it is looked up.
     domain: Option<String>,
@@ -63,6 +102,28 @@ impl Inquiry {
             };
             tokio::join!(reverse, lists)
         });
+    }
+
+    /// Begins to find out what `client` is called. Nobody waits for that but who opens a connection to the backend.
+    pub(super) fn about_name(&mut self, shared: &Shared, generation: &Generation, client: ClientAddr) {
+        let Some(resolver) = resolver(shared, generation, client) else { return };
+        let deadline = Instant::now() + generation.config().dns.timeout;
+        let (told, naming) = watch::channel(None);
+        self.naming = Some(Naming(naming));
+        let client = client.ip();
+        self.name.begin(async move {
+            let called = match patiently(deadline, || resolver.name(client, deadline)).await {
+                Ok(Some(name)) => Called::Name(name.into()),
+                Ok(None) => Called::Nothing,
+                Err(_) => Called::Unknown,
+            };
+            told.send_replace(Some(called));
+        });
+    }
+
+    /// What the client is called, if that is looked for.
+    pub(super) fn naming(&self) -> Option<&Naming> {
+        self.naming.as_ref()
     }
 
     /// The `domain` of a sender, if there is one to look up, in place of that of an earlier one. Nothing is asked yet: a

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::balancer::HeaderError;
 use super::drive::{Guest, drive};
+use super::events::Subject;
 use super::inherited::Inherited;
 use super::sources::Seat;
 use super::watchers::Watchers;
@@ -23,7 +24,7 @@ use super::{Generation, Shared, Stop, Stopper, admission, balancer, events, stop
 use crate::addr::ClientAddr;
 use crate::bound;
 use crate::config::{Listen, Role};
-use crate::session::{About, Event};
+use crate::session::{About, Event, replies};
 use crate::wire::proxy::Ends;
 
 /// Connections that the kernel may hold before we accept them.
@@ -384,7 +385,7 @@ impl Entrance {
         let destination = stream.local_addr().unwrap_or(listen.address);
         let ends = Ends { source: peer, destination };
         if !room {
-            return turn_away(stream, ClientAddr::new(peer), listen.role, Reason::TotalConnections, shared);
+            return turn_away(stream, ends, listen.role, Reason::TotalConnections, shared);
         }
         if listen.balancers.is_empty() {
             admit(stream, ends, listen, shared, generation, &self.stop);
@@ -410,11 +411,11 @@ fn behind_balancer(
 ) {
     let peer = ClientAddr::new(itself.source);
     if !listen.balancers.contains(peer.ip()) {
-        return refuse(&stream, peer, "not one of the balancers", shared);
+        return refuse(&stream, itself, "not one of the balancers", shared);
     }
     let Some(room) = shared.headers.take(generation.plan.closing) else {
         shared.metrics.bound_reached(bound::Bound::ProxyHeaders);
-        return refuse(&stream, peer, "too many connections without a header", shared);
+        return refuse(&stream, itself, "too many connections without a header", shared);
     };
     let (listen, shared, stop) = (Arc::clone(listen), Arc::clone(shared), stop.clone());
     tokio::spawn(async move {
@@ -425,15 +426,17 @@ fn behind_balancer(
                 shared.metrics.balancer_check();
                 shared.closed();
             }
-            Err(error) => refuse(&stream, peer, &error.to_string(), &shared),
+            Err(error) => refuse(&stream, itself, &error.to_string(), &shared),
         }
         drop(room);
     });
 }
 
 /// Resets a connection on a port for balancers: whoever it is speaks no SMTP yet.
-fn refuse(stream: &TcpStream, peer: ClientAddr, why: &str, shared: &Shared) {
-    events::observe(shared, "", peer, Event::Refused { reason: Reason::ProxyHeader, about: About::note(why) });
+fn refuse(stream: &TcpStream, ends: Ends, why: &str, shared: &Shared) {
+    let id = shared.next_id();
+    let subject = Subject::at_the_door(&id, ClientAddr::new(ends.source), ends.destination);
+    events::observe(shared, &subject, Event::Refused { reason: Reason::ProxyHeader, about: About::note(why) });
     shared.closed();
     // An error here only means that the end is less abrupt.
     let _ = stream.set_zero_linger();
@@ -458,7 +461,7 @@ fn admit(
     }
     let seat = match admitted {
         Ok(seat) => seat,
-        Err(reason) => return turn_away(stream, addr, role, reason, shared),
+        Err(reason) => return turn_away(stream, ends, role, reason, shared),
     };
     // See `Connector::open`.
     let _ = stream.set_nodelay(true);
@@ -472,8 +475,10 @@ fn admit(
 
 /// Says 421 and closes. A client that doesn't take the hint is cut off after [`LINGER`], so that its slot is free again
 /// in both planes: a socket that only we have closed would live on in the kernel for a minute.
-fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason, shared: &Arc<Shared>) {
-    events::observe(shared, "", addr, Event::Ended { reason });
+fn turn_away(mut stream: TcpStream, ends: Ends, role: Role, reason: Reason, shared: &Arc<Shared>) {
+    let id = shared.next_id();
+    let subject = Subject::at_the_door(&id, ClientAddr::new(ends.source), ends.destination);
+    events::observe(shared, &subject, Event::Ended { reason });
     shared.closed();
     // An error here only means that an earlier end is less gentle.
     let _ = stream.set_zero_linger();
@@ -482,7 +487,9 @@ fn turn_away(mut stream: TcpStream, addr: ClientAddr, role: Role, reason: Reason
         return;
     }
     let mut bytes = BytesMut::new();
-    admission::reply(reason).encode(&mut bytes);
+    let mut reply = admission::reply(reason);
+    replies::sign(&mut reply, &shared.current.load().config().replies.contact, &id);
+    reply.encode(&mut bytes);
     // Nothing was sent yet, so the kernel takes it at once; where it doesn't there is nobody to be told.
     let _ = SockRef::from(&stream).send(&bytes);
     let Some(seat) = shared.turned_away.take(shared.current.load().plan.closing) else {

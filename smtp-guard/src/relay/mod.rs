@@ -1,5 +1,6 @@
 //! The I/O around sessions: accept, drive, connect to the backend, stop.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +13,7 @@ use crate::clock::WallTime;
 use crate::descriptors::Plan;
 use crate::edge::bans::Fell;
 use crate::events::Bus;
+use crate::facts::dns;
 use crate::facts::recipients::Unknowns;
 use crate::feedback::Feedback;
 use crate::gate::{self, Known};
@@ -49,7 +51,9 @@ pub mod probe;
 mod recipients;
 mod rehearse;
 mod slots;
+mod socket;
 mod sources;
+mod spare;
 mod stream;
 mod tls;
 mod users;
@@ -93,8 +97,9 @@ pub struct Shared {
     sources: Arc<sources::Sources>,
     /// Room for clients that were turned away and haven't closed yet.
     turned_away: Arc<Slots>,
-    /// Session ids: the start of this guard and a number, so that they stay unique over restarts.
-    epoch: u64,
+    /// Session ids are the number of the session under this secret of the process: clients read them, and shall learn neither how
+    /// many others there are nor since when.
+    ids: RandomState,
     sessions: AtomicU64,
 }
 
@@ -135,7 +140,7 @@ impl Shared {
             events,
             sources,
             turned_away: Arc::default(),
-            epoch: crate::clock::wall().as_ms().unsigned_abs(),
+            ids: RandomState::new(),
             sessions: AtomicU64::new(0),
         });
         shared.current.load().settle(&shared.metrics);
@@ -155,7 +160,7 @@ impl Shared {
     }
 
     fn next_id(&self) -> String {
-        format!("{:x}-{:x}", self.epoch, self.sessions.fetch_add(1, Ordering::Relaxed))
+        session_id(self.ids.hash_one(self.sessions.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// The client's source as text.
@@ -239,15 +244,32 @@ impl Shared {
         self.blocklist_states.load().to_vec()
     }
 
+    /// Whether DNS doesn't answer, as far as is known. Without anything to ask, it is not known.
+    pub fn is_dns_silent(&self) -> bool {
+        self.current.load().resolver.as_ref().is_some_and(dns::Resolver::is_silent)
+    }
+
     /// How the servers of the backend are now.
     pub fn servers(&self) -> Vec<status::Server> {
         self.current.load().pool.servers()
+    }
+
+    /// See [`status::Status::tls_trouble`].
+    pub fn tls_trouble(&self) -> Option<String> {
+        self.current.load().tls.as_ref().and_then(|tls| tls.trouble())
     }
 
     /// How our certificates are at `now`.
     pub fn certificates(&self, now: WallTime) -> Vec<Certificate> {
         self.current.load().tls.as_ref().map(|tls| tls.certificates().certificates(now)).unwrap_or_default()
     }
+}
+
+/// `number` in 13 letters and digits that aren't taken for one another.
+fn session_id(number: u64) -> String {
+    const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let letter = |at: u32| char::from(LETTERS[(number >> (5 * at)) as usize & 31]);
+    (0..13).rev().map(letter).collect()
 }
 
 /// Tells sessions that the guard wants to stop.
@@ -299,6 +321,18 @@ mod tests {
         let feedback = crate::feedback::tests::alone(&config, &bans);
         let rules = Arc::new(Snapshot::new(config, None));
         Shared::new(rules, feedback, Metrics::new(), Bus::default(), bans, &Plan::whole(100)).unwrap()
+    }
+
+    #[test]
+    fn ids_of_sessions_differ_and_tell_nothing() {
+        assert_eq!(
+            [session_id(0), session_id(31), session_id(u64::MAX)],
+            ["0000000000000", "000000000000z", "fzzzzzzzzzzzz"]
+        );
+        let ids = RandomState::new();
+        let all: std::collections::HashSet<_> = (0..10_000u64).map(|n| session_id(ids.hash_one(n))).collect();
+        assert_eq!(all.len(), 10_000);
+        assert_ne!(session_id(ids.hash_one(0u64)), session_id(RandomState::new().hash_one(0u64)), "another process");
     }
 
     fn addr(ip: &str) -> ClientAddr {

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::Stop;
 use super::connect::{Caller, Channel, ConnectError, Connector};
 use super::places::{Places, Room};
+use super::spare::Spares;
 use crate::addr::BackendAddr;
 use crate::bound::Bound;
 use crate::clock::Instant;
@@ -48,6 +49,8 @@ pub(super) struct Pool {
     metrics: Metrics,
     events: Bus,
     servers: Vec<Arc<Server>>,
+    /// Of each of them, connections that wait for their next client.
+    spares: Vec<Arc<Spares>>,
     /// What the servers that answered last have in common.
     capabilities: ArcSwap<Capabilities>,
     /// A session found a server ill: look at once.
@@ -155,12 +158,13 @@ impl Pool {
             };
             known.map_or_else(|| Arc::new(new()), Arc::clone)
         };
-        let servers = connector.config.backend.servers.iter().map(server).collect();
+        let servers: Vec<_> = connector.config.backend.servers.iter().map(server).collect();
+        let spares = servers.iter().map(|_| Arc::default()).collect();
         let capabilities = match before {
             Some(before) => ArcSwap::new(before.capabilities()),
             None => ArcSwap::from_pointee(until_known()),
         };
-        Self { connector, metrics, events, servers, capabilities, suspicion: Notify::new() }
+        Self { connector, metrics, events, servers, spares, capabilities, suspicion: Notify::new() }
     }
 
     /// The servers have as many places as is configured.
@@ -171,8 +175,9 @@ impl Pool {
         }
     }
 
-    /// Says no more of servers that are none of `now`'s.
+    /// Says no more of servers that are none of `now`'s, and keeps no connection for another client.
     pub(super) fn forget(&self, now: &Self) {
+        self.spares.iter().for_each(|spares| spares.close());
         let gone =
             self.servers.iter().filter(|server| !now.servers.iter().any(|other| other.address == server.address));
         gone.for_each(|server| server.retired.store(true, Ordering::Relaxed));
@@ -183,8 +188,8 @@ impl Pool {
         self.capabilities.load_full()
     }
 
-    /// A connection to the first server that takes it, healthy ones first.
-    pub(super) async fn open(&self, caller: Caller) -> Result<Channel, Failure> {
+    /// A connection to the first server that takes it, healthy ones first. `fresh`: one that nobody has used.
+    pub(super) async fn open(&self, caller: Caller, fresh: bool) -> Result<Channel, Failure> {
         let (healthy, others): (Vec<_>, Vec<_>) = self.servers.iter().partition(|server| !server.is(Health::Ill));
         let mut full = Vec::new();
         for server in healthy.into_iter().chain(others) {
@@ -194,7 +199,7 @@ impl Pool {
             }
             match server.room(&caller) {
                 Some(room) => {
-                    if let Some(found) = self.attempt(server, &caller, room).await? {
+                    if let Some(found) = self.attempt(server, &caller, fresh, room).await? {
                         return Ok(found);
                     }
                 }
@@ -205,11 +210,30 @@ impl Pool {
         self.metrics.bound_reached(Bound::BackendConnections);
         let room = timeout(WAIT, server.wait_for_room(&caller)).await.ok().flatten();
         let room = room.ok_or(Failure::Lost(Lost::Busy))?;
-        self.attempt(server, &caller, room).await?.ok_or(Failure::Lost(Lost::Unreachable))
+        self.attempt(server, &caller, fresh, room).await?.ok_or(Failure::Lost(Lost::Unreachable))
     }
 
     /// A connection to `server`; `None`: there is none, and the next server may be tried.
-    async fn attempt(&self, server: &Server, caller: &Caller, room: Room) -> Result<Option<Channel>, Failure> {
+    async fn attempt(
+        &self,
+        server: &Server,
+        caller: &Caller,
+        fresh: bool,
+        room: Room,
+    ) -> Result<Option<Channel>, Failure> {
+        let spares = match caller {
+            Caller::Client { .. } if self.connector.reuses() => self.spares(server),
+            _ => None,
+        };
+        if let Some(mut channel) = self.spare(spares.filter(|_| !fresh), caller).await {
+            channel.room = Some(room);
+            self.metrics.backend_connection(true);
+            return Ok(Some(channel));
+        }
+        if let Some(spares) = spares {
+            let limit = self.connector.config.backend.connections;
+            spares.trim(limit.saturating_sub(server.places.held()) as usize);
+        }
         let asked = crate::clock::now();
         if server.addresses.load().is_empty() {
             // Nobody has looked yet. What is wrong with it the probe says.
@@ -222,6 +246,9 @@ impl Pool {
         let error = match self.connector.open(&server.address, &addresses, caller).await {
             Ok(mut channel) => {
                 channel.room = Some(room);
+                channel.server = Some(server.address.clone());
+                channel.home = spares.cloned();
+                self.metrics.backend_connection(false);
                 return Ok(Some(channel));
             }
             Err(error) => error,
@@ -242,6 +269,30 @@ impl Pool {
             self.tell(server, caller, &error);
         }
         Ok(None)
+    }
+
+    fn spares(&self, server: &Server) -> Option<&Arc<Spares>> {
+        let mut pairs = self.servers.iter().zip(&self.spares);
+        pairs.find(|(other, _)| std::ptr::eq(&***other, server)).map(|(_, spares)| spares)
+    }
+
+    /// A connection that waits for its next client, and knows this one by now. One that has become doubtful meanwhile ends.
+    async fn spare(&self, spares: Option<&Arc<Spares>>, caller: &Caller) -> Option<Channel> {
+        let spares = spares?;
+        while let Some(mut channel) = spares.take(|channel| self.connector.suits(channel, caller)) {
+            if !channel.is_silent().await {
+                continue;
+            }
+            match self.connector.resume(&mut channel, caller).await {
+                Ok(()) => return Some(channel),
+                // Whatever it is, a new connection tells it better.
+                Err(error) => {
+                    tracing::debug!(%error, "a connection to the backend can't be used again");
+                    return None;
+                }
+            }
+        }
+        None
     }
 
     /// Tells subscribers whether `server` answers, where that is new. Sessions of earlier generations may ask one that is retired.
@@ -349,12 +400,12 @@ impl Pool {
 impl Pool {
     /// How all servers are now, in the order of the configuration.
     pub(super) fn servers(&self) -> Vec<status::Server> {
-        let server = |server: &Arc<Server>| status::Server {
+        let server = |(server, spares): (&Arc<Server>, &Arc<Spares>)| status::Server {
             address: server.address.to_string(),
             answers: server.is(Health::Healthy),
-            connections: server.places.held(),
+            connections: server.places.held() + u32::try_from(spares.waiting()).unwrap_or(u32::MAX),
         };
-        self.servers.iter().map(server).collect()
+        self.servers.iter().zip(&self.spares).map(server).collect()
     }
 }
 
@@ -400,7 +451,7 @@ mod tests {
         let mut config = Config::builtin();
         config.backend.servers = vec![BackendAddr::Name(name.into(), port)];
         let pool = Pool::new(Connector::new(Arc::new(config)).unwrap(), Metrics::new(), Bus::default(), None);
-        assert_eq!(pool.open(Caller::Probe).await.is_ok(), found, "{name}");
+        assert_eq!(pool.open(Caller::Probe, false).await.is_ok(), found, "{name}");
         assert_eq!(pool.probe().await.is_some(), found, "{name}");
         let server = pool.servers().remove(0);
         assert_eq!((server.address, server.answers), (format!("{name}:{port}"), found));

@@ -23,7 +23,7 @@ use crate::policy::Client;
 use crate::policy::checks::Found;
 use crate::rates::Tally;
 use crate::rates::accounts::User;
-use crate::session::{AuthVerdict, Event, Input, Opening, Output, Request, Secured, Session, Upstream, Wants};
+use crate::session::{AuthVerdict, Event, Input, Opening, Output, Request, Secured, Session, Upstream, Wants, replies};
 use crate::wire::command;
 use crate::wire::reply::Reply;
 
@@ -62,7 +62,9 @@ async fn rehearse(
         return rehearsal;
     }
     if let Err(reason) = admission::would_admit(shared, &generation, &arrival, now) {
-        let heard = Some(admission::reply(reason).to_string());
+        let mut reply = admission::reply(reason);
+        replies::sign(&mut reply, &generation.config().replies.contact, "");
+        let heard = Some(reply.to_string());
         let step = Step { heard, because: vec![because(reason, false)], ..Step::default() };
         rehearsal.steps.push(step);
         return rehearsal;
@@ -132,7 +134,8 @@ impl Stage {
         inquiry.about_client(shared, &generation, addr, generation.snapshot.needs(&client, role));
         let clock = crate::clock::both();
         let opening = Opening {
-            id: "try".to_owned(),
+            // There is no session that a reply could name.
+            id: String::new(),
             addr,
             role,
             secured: is_secure.then_some(Secured { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384" }),

@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsStream;
 
+use super::socket::Socket;
+
 /// One side of a connection.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -21,25 +23,25 @@ pub(super) struct Stream {
 
 #[derive(Debug)]
 enum Layer {
-    Clear(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Clear(Socket),
+    Tls(Box<TlsStream<Socket>>),
     /// Between the two, and after a handshake that failed.
     None,
 }
 
 impl Stream {
-    pub(super) fn clear(stream: TcpStream) -> Self {
-        Self { layer: Layer::Clear(stream), unflushed: false }
+    pub(super) fn clear(socket: Socket) -> Self {
+        Self { layer: Layer::Clear(socket), unflushed: false }
     }
 
-    pub(super) fn tls(stream: TlsStream<TcpStream>) -> Self {
+    pub(super) fn tls(stream: TlsStream<Socket>) -> Self {
         Self { layer: Layer::Tls(Box::new(stream)), unflushed: false }
     }
 
     /// Takes the socket out for a TLS handshake; nothing but a new [`Stream`] can follow. `None`: it isn't in clear text.
-    pub(super) fn take_clear(&mut self) -> Option<TcpStream> {
+    pub(super) fn take_clear(&mut self) -> Option<Socket> {
         match std::mem::replace(&mut self.layer, Layer::None) {
-            Layer::Clear(stream) => Some(stream),
+            Layer::Clear(socket) => Some(socket),
             layer => {
                 self.layer = layer;
                 None
@@ -50,8 +52,8 @@ impl Stream {
     /// The socket.
     pub(super) fn socket(&self) -> Option<&TcpStream> {
         match &self.layer {
-            Layer::Clear(stream) => Some(stream),
-            Layer::Tls(stream) => Some(stream.get_ref().0),
+            Layer::Clear(socket) => Some(socket.get()),
+            Layer::Tls(stream) => Some(stream.get_ref().0.get()),
             Layer::None => None,
         }
     }

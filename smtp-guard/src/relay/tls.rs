@@ -4,20 +4,21 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ResolvesServerCert;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::Stop;
 use super::certificate::{self, Certificates};
+use super::socket::Socket;
 use super::stream::Stream;
 use crate::clock::WallTime;
 use crate::config::{Backend, BackendTls, Tls};
@@ -28,6 +29,8 @@ use crate::wire::line::NothingUnread;
 
 /// How often the files of the certificate are looked at.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often it is complained that they can't be used.
+const REMIND: Duration = Duration::from_secs(3600);
 /// Bytes of a PEM file.
 const MAX_FILE: u64 = 1 << 20;
 /// Bytes of clear text that the TLS layer may hold before it has sent them.
@@ -54,6 +57,8 @@ pub(super) struct Server {
     /// The files as they were before they were read.
     read: Vec<Option<Stamp>>,
     config: Arc<ServerConfig>,
+    /// Why the files can't be used as they are now.
+    trouble: ArcSwapOption<String>,
 }
 
 pub(super) fn provider() -> Arc<CryptoProvider> {
@@ -69,7 +74,8 @@ impl Server {
             .map_err(|reason| TlsError::Backend(reason.to_string()))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
-        Ok(Self { files: files.clone(), certificates, read, config: Arc::new(config) })
+        let trouble = ArcSwapOption::empty();
+        Ok(Self { files: files.clone(), certificates, read, config: Arc::new(config), trouble })
     }
 
     /// The certificates that are shown.
@@ -77,10 +83,15 @@ impl Server {
         Arc::clone(&self.certificates)
     }
 
+    /// Why the files can't be used as they are now; those that were read before stay in use.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.load().as_deref().cloned()
+    }
+
     /// The handshake with a client, within [`HANDSHAKE_WAIT`]. `_proof`: what came in clear text is used up.
-    pub(super) async fn accept(&self, stream: TcpStream, _proof: NothingUnread) -> io::Result<(Stream, Secured)> {
+    pub(super) async fn accept(&self, socket: Socket, _proof: NothingUnread) -> io::Result<(Stream, Secured)> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
-        let accepting = acceptor.accept_with(stream, |connection| connection.set_buffer_limit(Some(BUFFER)));
+        let accepting = acceptor.accept_with(socket, |connection| connection.set_buffer_limit(Some(BUFFER)));
         let stream = timeout(HANDSHAKE_WAIT, accepting).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let connection = stream.get_ref().1;
         let secured = Secured {
@@ -93,10 +104,12 @@ impl Server {
         Ok((Stream::tls(TlsStream::Server(stream)), secured))
     }
 
-    /// Reads the certificate again whenever its files change, until `stop`. A pair that can't be used changes nothing.
+    /// Reads the certificate again whenever its files change, until `stop`. A pair that can't be used changes nothing, is complained
+    /// about every [`REMIND`], and tried again: a mode that is put right changes no stamp.
     pub(super) async fn watch(&self, mut stop: Stop) {
         let mut seen = self.read.clone();
         let mut told = Vec::new();
+        let mut reminded = Instant::now();
         loop {
             // Said once a day: the days stand in it.
             let warnings = self.certificates.warnings(crate::clock::wall());
@@ -108,10 +121,11 @@ impl Server {
                 () = tokio::time::sleep(LOOK) => {}
             }
             // A file system that stalls must not take a runtime thread along.
-            let (files, before) = (self.files.clone(), seen.clone());
+            let (files, before, failed) = (self.files.clone(), seen.clone(), self.trouble());
+            let again = failed.is_some();
             let looked = tokio::task::spawn_blocking(move || {
                 let now = stamp(&files);
-                let found = (now != before).then(|| certificate::load(&files));
+                let found = (again || now != before).then(|| certificate::load(&files));
                 (now, found)
             });
             let (now, found) = tokio::select! {
@@ -125,10 +139,18 @@ impl Server {
             match found {
                 Ok(certificate) => {
                     self.certificates.replace(certificate);
+                    self.trouble.store(None);
                     tracing::info!(certificate = %self.files.certificate.display(), "certificate read again");
                 }
                 // The two files are seldom written at once: the next look may find them together.
-                Err(error) => tracing::warn!(%error, "the changed certificate can't be used; the old one stays"),
+                Err(error) => {
+                    let why = format!("{error}; the one that was read before stays in use");
+                    if failed.as_ref() != Some(&why) || reminded.elapsed() >= REMIND {
+                        reminded = Instant::now();
+                        tracing::warn!(%error, "the changed certificate can't be used; the old one stays");
+                    }
+                    self.trouble.store(Some(Arc::new(why)));
+                }
             }
             seen = now;
         }
@@ -214,17 +236,17 @@ impl Client {
     /// `name`: what the server is called in the configuration, if by a name.
     pub(super) async fn connect(
         &self,
-        stream: TcpStream,
+        socket: Socket,
         name: Option<&str>,
         _proof: NothingUnread,
     ) -> io::Result<Stream> {
         let called = name.and_then(|name| ServerName::try_from(name.to_owned()).ok());
         let name = match self.name.clone().or(called) {
             Some(name) => name,
-            None => ServerName::IpAddress(stream.peer_addr()?.ip().to_canonical().into()),
+            None => ServerName::IpAddress(socket.get().peer_addr()?.ip().to_canonical().into()),
         };
         let connecting =
-            self.connector.connect_with(name, stream, |connection| connection.set_buffer_limit(Some(BUFFER)));
+            self.connector.connect_with(name, socket, |connection| connection.set_buffer_limit(Some(BUFFER)));
         let stream = timeout(HANDSHAKE_WAIT, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
         Ok(Stream::tls(TlsStream::Client(stream)))
     }

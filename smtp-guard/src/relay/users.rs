@@ -254,7 +254,11 @@ mod tests {
             assert!(rules.contains(&"limits.user_messages_per_hour: 0 of 2".to_owned()), "{rules:?}");
         }
         assert!(shared.accounts(10).accounts.is_empty());
-        shared.feedback.hold(User::new("ann").unwrap(), None, "stolen".to_owned()).await.unwrap();
+        shared
+            .feedback
+            .hold(User::new("ann").unwrap(), None, "stolen".to_owned(), crate::decision::Operator::default())
+            .await
+            .unwrap();
         let (rules, steps) = attempt(&shared, "192.0.2.1", Some("ann")).await;
         assert_eq!(heard(&steps)[3], "450 4.7.1");
         assert_eq!(steps[3].because[0].reason, "user_held");

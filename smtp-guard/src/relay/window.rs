@@ -8,7 +8,10 @@
 //! |---|---|
 //! | nothing, or there is no transaction | [`START`] |
 //! | 354 | what the kernel finds right for the path, within the session's part of [`EARLY`] |
-//! | [`PROOF`] | the same, within a part of [`LATE`] that grows as long as as much is left for others |
+//! | [`PROOF`], and the client is far | the same, within a part of [`LATE`] that grows as long as as much is left for others |
+//!
+//! A client that is near loses nothing by a small window: 24 KiB in less than [`FAR_AFTER`] are 5 MB/s. What is sent to the
+//! backend is bounded by the same reasoning ([`super::socket`]), and the right to more is given out here as well.
 //!
 //! The window stays as long as the connection to the backend does: the next message of a session begins with it.
 //!
@@ -24,11 +27,13 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::{SockRef, Socket};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::socket;
 use crate::bound::Bound;
 
 /// Bytes of kernel memory for what a client has sent and we haven't read.
@@ -40,10 +45,15 @@ const PROOF: u64 = 192 * 1024;
 /// What an open window has at first: as every socket has without us.
 const OPEN: usize = 128 * 1024;
 /// Kernel memory for all windows together whose backend has taken little yet; a session has [`PART`] of it.
-const EARLY: usize = 4 * 1024 * 1024;
-const PART: usize = 256 * 1024;
-/// Kernel memory for all windows together whose backend has taken much.
+const EARLY: usize = 2 * 1024 * 1024;
+const PART: usize = OPEN;
+/// Kernel memory for all windows together whose client is far and whose backend has taken much, and for the long send queues
+/// of backends that are far.
 const LATE: usize = 64 * 1024 * 1024;
+/// Kernel memory for longer send queues to backends that are near and have taken much: all together.
+const QUEUES: usize = 3 * 1024 * 1024;
+/// The shortest time that a segment and its acknowledgement take, for a peer to be far.
+const FAR_AFTER: Duration = Duration::from_millis(5);
 /// A permit is for so many bytes.
 const UNIT: usize = 1024;
 
@@ -52,6 +62,8 @@ const UNIT: usize = 1024;
 pub(super) struct Windows {
     early: Arc<Semaphore>,
     late: Arc<Semaphore>,
+    queues: Arc<Semaphore>,
+    far_after: Duration,
 }
 
 /// The receive window of one session.
@@ -60,13 +72,15 @@ pub(super) struct Window {
     windows: Arc<Windows>,
     /// Bytes that the backend took since the window was closed.
     taken: u64,
+    /// Whether the client is far; `None`: it wasn't looked at yet.
+    far: Option<bool>,
     open: Option<Open>,
 }
 
 #[derive(Debug)]
 struct Open {
     /// Of [`Windows::late`], or else of [`Windows::early`].
-    proved: bool,
+    late: bool,
     /// Bytes of kernel memory, and the right to them.
     room: usize,
     permit: OwnedSemaphorePermit,
@@ -104,13 +118,34 @@ impl Windows {
     pub(super) fn new(metrics: &crate::observe::metrics::Metrics) -> Arc<Self> {
         metrics.bounds().limit(Bound::ReceiveWindows, LATE as u64);
         let room = |bytes: usize| Arc::new(Semaphore::new(bytes / UNIT));
-        Arc::new(Self { early: room(EARLY), late: room(LATE) })
+        Arc::new(Self { early: room(EARLY), late: room(LATE), queues: room(QUEUES), far_after: FAR_AFTER })
+    }
+
+    /// Whether the peer of `stream` is too far away for what suffices on a short way.
+    fn is_far(&self, stream: &TcpStream) -> bool {
+        crate::edge::shortest_round_trip(stream.as_fd()).is_ok_and(|time| time >= self.far_after)
+    }
+
+    /// Lets the send queue to a backend that has taken [`PROOF`] grow. Returns the right to that, if it may.
+    pub(super) fn let_queue_grow(&self, stream: &TcpStream) -> Option<OwnedSemaphorePermit> {
+        let (permit, bytes) = match self.is_far(stream) {
+            true => (self.take(true, socket::FAR)?, socket::FAR),
+            false => (Self::take_of(&self.queues, socket::MIDDLE, socket::MIDDLE)?, socket::MIDDLE),
+        };
+        // Where it fails, the queue stays as short as it is.
+        let _ = SockRef::from(stream).set_send_buffer_size(bytes / 2);
+        Some(permit)
     }
 
     /// The right to `bytes`. Of `late` as much must stay for others.
-    fn take(&self, proved: bool, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = bytes / UNIT;
-        let (room, needed) = if proved { (&self.late, 2 * units) } else { (&self.early, units) };
+    fn take(&self, late: bool, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let (room, free) = if late { (&self.late, 2 * bytes) } else { (&self.early, bytes) };
+        Self::take_of(room, bytes, free)
+    }
+
+    /// The right to `bytes` of `room`, of which `free` bytes must be left before.
+    fn take_of(room: &Arc<Semaphore>, bytes: usize, free: usize) -> Option<OwnedSemaphorePermit> {
+        let (units, needed) = (bytes / UNIT, free / UNIT);
         if room.available_permits() < needed {
             return None;
         }
@@ -120,7 +155,7 @@ impl Windows {
 
 impl Window {
     pub(super) fn new(windows: Arc<Windows>) -> Self {
-        Self { windows, taken: 0, open: None }
+        Self { windows, taken: 0, far: None, open: None }
     }
 
     /// The client may send message data. `read`: bytes of it that were read since the last call; all of them were passed on.
@@ -129,23 +164,30 @@ impl Window {
         let first = self.taken == 0 && read == 0;
         let before = self.taken;
         self.taken = before.saturating_add(read);
-        let proved = self.taken >= PROOF;
+        let proved = self.is_proved();
+        // Looked at once: it costs a system call.
+        let late = proved && *self.far.get_or_insert_with(|| self.windows.is_far(stream));
         let Some(open) = &mut self.open else {
-            let Some(permit) = self.windows.take(proved, PART) else {
+            let Some(permit) = self.windows.take(late, PART) else {
                 return (first || (proved && before < PROOF)).then_some(Bound::ReceiveWindows);
             };
-            let open = Open { proved, room: PART, permit, held: false };
+            let open = Open { late, room: PART, permit, held: false };
             open.let_grow(stream, true);
             self.open = Some(open);
             return None;
         };
-        if proved
-            && !open.proved
+        if late
+            && !open.late
             && let Some(permit) = self.windows.take(true, open.room)
         {
-            (open.proved, open.permit) = (true, permit);
+            (open.late, open.permit) = (true, permit);
         }
         open.follow(stream, &self.windows)
+    }
+
+    /// The backend has taken [`PROOF`].
+    pub(super) fn is_proved(&self) -> bool {
+        self.taken >= PROOF
     }
 
     /// The session has no connection to the backend.
@@ -176,7 +218,7 @@ impl Open {
         if size < self.room - self.room / 4 && !self.held {
             return None;
         }
-        let more = if self.proved { windows.take(true, self.room) } else { None };
+        let more = if self.late { windows.take(true, self.room) } else { None };
         if let Some(more) = more {
             self.room *= 2;
             self.permit.merge(more);
@@ -185,24 +227,31 @@ impl Open {
             }
             return None;
         }
-        if size <= self.room || self.held {
+        // At its room, and not beyond: between two looks it could go far.
+        if size < self.room || self.held {
             return None;
         }
         self.held = true;
         let _ = set(SockRef::from(stream), self.room);
-        self.proved.then_some(Bound::ReceiveWindows)
+        self.late.then_some(Bound::ReceiveWindows)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::mem::MaybeUninit;
-    use std::time::Duration;
 
     use socket2::{Domain, Type};
 
     use super::*;
     use crate::observe::metrics::Metrics;
+
+    /// Whoever is there counts as far.
+    fn far() -> Arc<Windows> {
+        let mut windows = Arc::into_inner(Windows::new(&Metrics::new())).unwrap();
+        windows.far_after = Duration::ZERO;
+        Arc::new(windows)
+    }
 
     /// A client's end, and ours as the guard has it.
     async fn connected() -> (TcpStream, TcpStream) {
@@ -230,7 +279,7 @@ mod tests {
     /// How much lies in the kernel for a client that sends without end, once the backend has taken `taken` bytes and no
     /// more. `room`: of each kind, as much as there is, or nothing.
     async fn check(name: &str, data: bool, taken: u64, room: [bool; 2], most: usize) {
-        let windows = Windows::new(&Metrics::new());
+        let windows = far();
         let all = [&windows.early, &windows.late].map(|room| u32::try_from(room.available_permits()).unwrap());
         let rooms = [Arc::clone(&windows.early), Arc::clone(&windows.late)];
         let mut held = Vec::new();
@@ -260,14 +309,14 @@ mod tests {
         check("354, and no room", true, 0, [false, true], START).await;
         check("a little taken", true, 4096, [true, true], PART).await;
         check("a little taken, and no room", true, 4096, [false, true], START).await;
-        check("much taken", true, PROOF, [true, true], 2 * PART).await;
+        check("much taken", true, PROOF, [true, true], 4 * PART).await;
         check("much taken, and no room", true, PROOF, [false, false], START).await;
         check("much taken, and room for those with little", true, PROOF, [true, false], PART).await;
     }
 
     #[tokio::test]
     async fn c4_all_windows_together_have_a_bound() {
-        let windows = Windows::new(&Metrics::new());
+        let windows = far();
         let mut open = Vec::new();
         for _ in 0..40 {
             let (client, ours) = connected().await;
@@ -295,7 +344,7 @@ mod tests {
                 let _ = client.try_write(&[b'x'; 64 * 1024]);
             }
         });
-        let mut window = Window::new(Windows::new(&Metrics::new()));
+        let mut window = Window::new(far());
         let mut room = vec![0; 16 * 1024];
         let mut read = 0;
         loop {
@@ -309,7 +358,7 @@ mod tests {
         }
         sending.await.unwrap();
         let open = window.open.unwrap();
-        assert!(open.proved);
+        assert!(open.late);
         let size = SockRef::from(&ours).recv_buffer_size().unwrap();
         assert!(size >= OPEN, "{size}");
     }

@@ -8,9 +8,13 @@ mod lax;
 mod logins;
 mod places;
 mod readers;
+mod reuse;
 mod smuggling;
 mod stalls;
 mod unknowns;
+
+#[path = "../long/mod.rs"]
+mod long;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,6 +71,7 @@ fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::pat
 struct Nobody;
 
 impl Meter for Nobody {
+    fn foreign(&self, _: &'static str) {}
     fn offence(&self, _: &'static str) {}
     fn ban(&self, _: Reason) {}
     fn deferral(&self, _: Reason) {}

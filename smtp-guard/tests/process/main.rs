@@ -1,8 +1,10 @@
 //! The compiled guard as a process: what its host does to it must not stop the mail.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
 
+mod certificates;
 mod descriptors;
 mod events;
+mod logs;
 #[path = "../long/mod.rs"]
 mod long;
 mod places;
@@ -14,6 +16,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_smtp-guard");
@@ -85,9 +88,11 @@ fn configure(directory: &Path, address: SocketAddr, more: &str) -> PathBuf {
     let (backend, folder) = (backend(), directory.display());
     let state =
         if more.contains("[state]") { String::new() } else { format!("[state]\ndirectory = \"{folder}/state\"\n") };
+    // A port for users asks for somebody who knows them.
+    let via = if more.contains("submission") { "dovecot" } else { "off" };
     let text = format!(
         "hostname = \"mx.example.org\"\n[[listen]]\naddress = \"{address}\"\n[backend]\nservers = [\"{backend}\"]\n\
-         identity = \"none\"\ntls = \"off\"\n[relay]\ndomains = [\"example.org\"]\n[auth]\nvia = \"off\"\n[checks]\n\
+         identity = \"none\"\ntls = \"off\"\n[relay]\ndomains = [\"example.org\"]\n[auth]\nvia = \"{via}\"\n[checks]\n\
          sender_domain = \"off\"\nptr = \"off\"\ngreeting_delay = \"0s\"\n[metrics]\nlisten = \"\"\n[admin]\n\
          socket = \"{folder}/admin.sock\"\n{state}{more}"
     );
@@ -108,27 +113,45 @@ fn status(config: &Path) -> String {
     String::from_utf8(status.stdout).unwrap()
 }
 
-/// A backend that takes everything.
-fn backend() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let _ = stream.write_all(b"220 x\r\n");
-                while let Some(Ok(line)) = lines.next() {
-                    let answer: &[u8] = if line == "DATA" { b"354 go\r\n" } else { b"250 ok\r\n" };
-                    let _ = stream.write_all(answer);
-                    if line == "DATA" {
-                        while lines.next().is_some_and(|line| line.is_ok_and(|line| line != ".")) {}
-                        let _ = stream.write_all(b"250 taken\r\n");
+/// A backend that takes everything, and keeps the subjects.
+struct Backend {
+    address: SocketAddr,
+    subjects: Arc<Mutex<Vec<String>>>,
+}
+
+impl Backend {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, subjects) = (listener.local_addr().unwrap(), Arc::default());
+        let kept: Arc<Mutex<Vec<String>>> = Arc::clone(&subjects);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let kept = Arc::clone(&kept);
+                std::thread::spawn(move || {
+                    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                    let _ = stream.write_all(b"220 x\r\n");
+                    while let Some(Ok(line)) = lines.next() {
+                        let answer: &[u8] = if line == "DATA" { b"354 go\r\n" } else { b"250 ok\r\n" };
+                        let _ = stream.write_all(answer);
+                        if line == "DATA" {
+                            let message: Vec<_> =
+                                lines.by_ref().map_while(Result::ok).take_while(|line| line != ".").collect();
+                            kept.lock()
+                                .unwrap()
+                                .extend(message.into_iter().filter(|line| line.starts_with("Subject: ")));
+                            let _ = stream.write_all(b"250 taken\r\n");
+                        }
                     }
-                }
-            });
-        }
-    });
-    address
+                });
+            }
+        });
+        Self { address, subjects }
+    }
+}
+
+/// One of which nobody asks what it took.
+fn backend() -> SocketAddr {
+    Backend::start().address
 }
 
 fn connect(address: SocketAddr) -> TcpStream {

@@ -7,7 +7,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 
 use rustix::process::Signal;
@@ -15,7 +14,7 @@ use serde_json::Value as Json;
 use smtp_guard::config::{Config, Machine, keys as rows};
 use toml::{Table, Value};
 
-use crate::{BINARY, Guard, backend, connect, long, send, status};
+use crate::{BINARY, Backend, Guard, backend, connect, long, send, status};
 
 /// A guard whose file is rewritten.
 struct World {
@@ -194,6 +193,8 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("backend.profile", text("exim"), InForce),
         ("backend.connect_timeout", text("3s"), InForce),
         ("backend.connections", number(7), InForce),
+        ("backend.reuse", Value::Boolean(false), InForce),
+        ("replies.contact", text("ask@example.org"), Try(nobody, "contact ask@example.org")),
         ("relay.domains", list(&["example.net"]), Try(mail, "Relay access denied")),
         ("relay.networks", list(&["192.0.2.0/24"]), Try(first, "relay.networks: may send anywhere")),
         (
@@ -564,7 +565,7 @@ fn generations(dialogue: &mut Dialogue) -> [u64; 2] {
 
 #[test]
 fn under_load_no_session_is_cut_none_judges_by_two_generations_and_no_message_is_lost_or_doubled() {
-    let taken = counting_backend();
+    let taken = Backend::start();
     let mut world = World::new("");
     let number = |world: &mut World, n: u64| {
         world.set("backend.servers", Some(list(&[&taken.address.to_string()])));
@@ -612,38 +613,6 @@ fn under_load_no_session_is_cut_none_judges_by_two_generations_and_no_message_is
     let distinct: BTreeSet<_> = subjects.iter().collect();
     assert_eq!((subjects.len(), distinct.len()), (accepted.load(Ordering::Relaxed), subjects.len()));
     assert!(!subjects.is_empty());
-}
-
-/// A backend that takes everything, and keeps the subjects.
-struct Taken {
-    address: SocketAddr,
-    subjects: Arc<Mutex<Vec<String>>>,
-}
-
-fn counting_backend() -> Taken {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (address, subjects) = (listener.local_addr().unwrap(), Arc::default());
-    let kept: Arc<Mutex<Vec<String>>> = Arc::clone(&subjects);
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let kept = Arc::clone(&kept);
-            thread::spawn(move || {
-                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let _ = stream.write_all(b"220 x\r\n");
-                while let Some(Ok(line)) = lines.next() {
-                    let answer: &[u8] = if line == "DATA" { b"354 go\r\n" } else { b"250 ok\r\n" };
-                    let _ = stream.write_all(answer);
-                    if line == "DATA" {
-                        let message: Vec<_> =
-                            lines.by_ref().map_while(Result::ok).take_while(|line| line != ".").collect();
-                        kept.lock().unwrap().extend(message.into_iter().filter(|line| line.starts_with("Subject: ")));
-                        let _ = stream.write_all(b"250 taken\r\n");
-                    }
-                }
-            });
-        }
-    });
-    Taken { address, subjects }
 }
 
 #[test]

@@ -192,8 +192,7 @@ fn b8_what_is_given_up_or_refused_is_told_to_the_ledger_and_what_was_sent_is_not
 
 #[test]
 fn what_the_backend_told_others_is_for_strangers_who_ask_for_that_recipient() {
-    let refused =
-        "! UnknownRecipient\n # refused unknown_recipient\n < 550 5.1.1 Recipient address rejected: User unknown";
+    let refused = "! UnknownRecipient\n # refused unknown_recipient\n < 550 5.1.1 <b@example.org>: Recipient address rejected: User unknown";
     check("a stranger", nothing, &format!("{MAIL}F unknown\n{RCPT}{refused}"));
     check("and the next one", nothing, &format!("{MAIL}F unknown\n{RCPT}{refused}\nF sender=exists\n{TAKEN}"));
     check("is deferred first", nothing, &format!("{MAIL}F deferred unknown\n{RCPT}# refused deferred\n < 450"));

@@ -14,31 +14,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use smtp_guard::addr::ClientAddr;
-use smtp_guard::clock::{Both, Instant, WallTime};
-use smtp_guard::config::{Config, Profile, Role, Tls};
+use smtp_guard::clock::Instant;
+use smtp_guard::config::{Config, Profile, Role};
 use smtp_guard::facts::dns::{Failure, Forward, Reverse, SenderDomain};
 use smtp_guard::offence::Conduct;
 use smtp_guard::policy::checks::{Found, Listing};
+use smtp_guard::session::testing::{self, SECURED};
 use smtp_guard::session::{
-    AuthVerdict, Event, Facts, Input, Lost, Opening, Output, Request, Secured, Session, Upstream, Wants,
+    AuthVerdict, Event, Facts, Input, Intake, Lost, Opening, Output, Request, Session, Upstream,
 };
-use smtp_guard::snapshot::Snapshot;
-use smtp_guard::wire::command::{self, Command};
-use smtp_guard::wire::data::{BodyDecoder, BodyEncoder, Chunk};
+use smtp_guard::wire::command::Command;
+use smtp_guard::wire::data::BodyEncoder;
 use smtp_guard::wire::ehlo::Capabilities;
-use smtp_guard::wire::line::{Line, LineDecoder};
 use smtp_guard::wire::reply::ReplyDecoder;
-use smtp_guard::wire::sasl::Secret;
 use smtp_guard_ebpf::reason::Reason;
 
 struct World {
     session: Session,
     now: Instant,
     out: Vec<Output>,
-    lines: LineDecoder,
-    body: Option<BodyDecoder>,
-    unread: BytesMut,
+    intake: Intake,
     encoder: BodyEncoder,
     said: Vec<String>,
     in_body: bool,
@@ -54,45 +49,35 @@ struct World {
 
 impl World {
     fn new(setting: &Setting, change: impl Fn(&mut Config)) -> Self {
-        let mut config = Config::builtin();
-        config.hostname = "mx.example.org".to_owned();
-        config.relay.domains = vec!["example.org".to_owned()];
-        config.backend.profile = Profile::Generic;
-        config.harvest.delay = Duration::ZERO;
-        config.limits.failed_commands = 4;
-        config.limits.recipients = 2;
-        config.limits.message_size = 100;
-        if setting.tls {
-            config.tls = Some(Tls { certificate: "/c".into(), key: "/k".into(), also: Vec::new() });
-        }
-        change(&mut config);
-        let rules = Arc::new(Snapshot::new(Arc::new(config), None));
+        let rules = testing::snapshot(|config| {
+            config.backend.profile = Profile::Generic;
+            config.harvest.delay = Duration::ZERO;
+            config.limits.failed_commands = 4;
+            config.limits.recipients = 2;
+            config.limits.message_size = 100;
+            if setting.tls {
+                config.tls = testing::certificate();
+            }
+            change(config);
+        });
         for domain in setting.catch_alls {
             rules.learned().set_catch_all(domain, true);
         }
-        let clock = Both { instant: Instant::from_ns(1_000), wall: WallTime::from_ms(1_795_518_000_000) };
-        let backend = Arc::new(setting.backend.clone());
-        let addr = ClientAddr::new("192.0.2.1:40000".parse().unwrap());
         let mut out = Vec::new();
-        let secured = setting.secured.then_some(SECURED);
         let opening = Opening {
-            id: "id-1".to_owned(),
-            addr,
             role: setting.role,
-            secured,
-            rules,
-            backend,
+            secured: setting.secured.then_some(SECURED),
+            backend: Arc::new(setting.backend.clone()),
             familiar: setting.familiar,
-            clock,
+            ..testing::opening(rules)
         };
+        let now = opening.clock.instant;
         let session = Session::open(opening, &mut out);
         Self {
             session,
-            now: clock.instant,
+            now,
             out,
-            lines: LineDecoder::new(),
-            body: None,
-            unread: BytesMut::new(),
+            intake: Intake::default(),
             encoder: BodyEncoder::new(),
             said: Vec::new(),
             in_body: false,
@@ -183,40 +168,7 @@ impl World {
 
     /// Feeds what the session wants to read, as the driver does.
     fn read(&mut self) {
-        loop {
-            let input = match self.session.wants() {
-                Wants::Command => {
-                    self.body = None;
-                    let Some(line) = self.lines.next(&mut self.unread) else {
-                        return;
-                    };
-                    let command = match line {
-                        Line::Text(line) => command::parse(&line),
-                        Line::Flawed(flaw) => Err(flaw.into()),
-                    };
-                    Input::Command { command, more: !self.unread.is_empty() }
-                }
-                Wants::Response => {
-                    let Some(line) = self.lines.next_response(&mut self.unread) else {
-                        return;
-                    };
-                    Input::Response(match line {
-                        Line::Text(line) => Ok(Secret::new(&line)),
-                        Line::Flawed(flaw) => Err(flaw),
-                    })
-                }
-                Wants::Body => {
-                    let repairs = self.session.repairs_newlines();
-                    let decoder = self.body.get_or_insert_with(|| BodyDecoder::for_client(repairs));
-                    match decoder.next(&mut self.unread) {
-                        Some(Chunk::Body(body)) => Input::Body(body),
-                        Some(Chunk::End(end)) => Input::BodyEnd(end),
-                        None => return,
-                    }
-                }
-                Wants::Silence if !self.unread.is_empty() => Input::EarlyTalk,
-                Wants::Silence | Wants::Nothing | Wants::Closed => return,
-            };
+        while let Some(input) = self.intake.next(&self.session) {
             self.step(input);
         }
     }
@@ -224,10 +176,10 @@ impl World {
     /// The client's bytes, in two pieces where `cut` lies within.
     fn send(&mut self, bytes: &[u8]) {
         let (first, second) = bytes.split_at(self.cut.min(bytes.len()));
-        self.unread.extend_from_slice(first);
+        self.intake.unread.extend_from_slice(first);
         if !second.is_empty() {
             self.read();
-            self.unread.extend_from_slice(second);
+            self.intake.unread.extend_from_slice(second);
         }
     }
 
@@ -254,7 +206,7 @@ impl World {
                 self.step(Input::Upstream(Upstream::Auth(verdict)));
             }
             "H" => {
-                self.lines = LineDecoder::new();
+                self.intake = Intake::default();
                 self.step(Input::Secured(SECURED));
             }
             "W" => {
@@ -272,6 +224,7 @@ impl World {
                 let reason = if what.is_empty() { "message_rate" } else { what };
                 self.step(Input::OverRate(Reason::from_label(reason).unwrap()));
             }
+            "N" => self.session.set_name(what),
             "X" => self.step(Input::ClientGone),
             "K" => self.step(Input::Banned(Reason::Harvest)),
             "G" => self.step(Input::GiveWay),
@@ -362,8 +315,6 @@ impl Default for Setting {
         }
     }
 }
-
-const SECURED: Secured = Secured { version: "TLSv1.3", cipher: "TLS13_AES_256_GCM_SHA384" };
 
 pub(crate) fn check(name: &str, change: impl Fn(&mut Config), dialogue: &str) {
     check_in(name, &Setting::default(), change, dialogue);

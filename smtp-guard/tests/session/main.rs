@@ -59,6 +59,59 @@ fn a_message_passes_and_250_is_the_backends() {
 }
 
 #[test]
+fn the_trace_header_has_the_name_that_leads_back() {
+    let named = DATA.replace("([192.0.2.1])", "(mail.client.example [192.0.2.1])");
+    check("named", |_| {}, &dialogue(&[HELLO, ENVELOPE, "N mail.client.example\n", &named]));
+}
+
+/// What the backend says stays as it is: that it is no prefix of more, the end of the line shows.
+#[test]
+fn refusals_of_ours_name_the_recipient_the_contact_and_the_session() {
+    let contact = |config: &mut Config| config.replies.contact = "postmaster@example.org".to_owned();
+    let mail = "
+        C MAIL FROM:<a@client.example>
+        > MAIL
+        B 250 2.1.0 Ok
+        < 250
+    ";
+    let relay = "
+        C RCPT TO:<x@elsewhere.example>
+        ! Offence(Relay)
+        # refused relay
+        < 554 5.7.1 Relay access denied; contact postmaster@example.org (session id-1)
+    ";
+    let unknown = "
+        C RCPT TO:<trap@example.org>
+        ! Trap
+        # refused trap
+        T
+        < 550 5.1.1 <trap@example.org>: Recipient address rejected: User unknown; contact postmaster@example.org (session id-1)
+        C NONSENSE
+        # refused protocol
+        T
+        < 500 5.5.2 Command not recognized (session id-1)
+    ";
+    let trap = |config: &mut Config| {
+        contact(config);
+        config.recipients.traps = vec!["trap@example.org".to_owned()];
+    };
+    check("ours", trap, &dialogue(&[HELLO, mail, relay, unknown]));
+    check(
+        "a ban",
+        contact,
+        "K\n # ended harvest\n < 421 4.7.0 Your address is blocked for now; contact postmaster@example.org (session id-1)\n .",
+    );
+    let backends = "
+        C RCPT TO:<b@example.org>
+        > RCPT TO:<b@example.org>|
+        B 554 5.7.1 go away
+        # refused backend
+        < 554 5.7.1 go away
+    ";
+    check("the backend's", contact, &dialogue(&[HELLO, mail, backends]));
+}
+
+#[test]
 fn order_of_commands() {
     let table = [
         ("MAIL before EHLO", "C MAIL FROM:<a@b.example>\n # refused protocol\n < 503 5.5.1"),
@@ -257,7 +310,7 @@ fn a_trap_is_told_to_the_ledger_and_looks_like_any_unknown_recipient() {
         config.harvest.delay = Duration::from_secs(5);
     };
     let mail = "C EHLO x\n < 250\n C MAIL FROM:<a@client.example>\n > MAIL\n B 250 2.1.0 Ok\n < 250\n";
-    let told = "C RCPT TO:<Trap@Example.org>\n ! Trap { recipient: \"trap@example.org\"\n # refused trap\n T\n < 550 5.1.1 Recipient address rejected: User unknown";
+    let told = "C RCPT TO:<Trap@Example.org>\n ! Trap { recipient: \"trap@example.org\"\n # refused trap\n T\n < 550 5.1.1 <Trap@Example.org>: Recipient address rejected: User unknown";
     check("a stranger", trapped, &format!("{mail}{told}"));
     let both = "C RCPT TO:<b@example.org>\n > RCPT\n B 250 2.1.5 Ok\n ! Known\n < 250\n";
     let refused = "C DATA\n > drop\n # refused trap\n W 0\n T\n < 550 5.7.1 Message refused";

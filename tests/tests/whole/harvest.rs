@@ -77,7 +77,7 @@ fn a_harvester_is_dropped_in_the_kernel_while_honest_mail_flows() {
     assert!(guard.metric("smtp_guard_kernel_packets_total{reason=\"harvest\",family=\"ipv4\",verdict=\"drop\"}") > 0.0);
     assert_eq!(guard.metric("smtp_guard_bans_total{reason=\"harvest\"}"), 1.0);
     let log = guard.log();
-    let line = format!("SMTP connection from {} rejected: directory harvest attack", World::ATTACKER);
+    let line = format!("banned {} for 1h: directory harvest attack (10 distinct", World::ATTACKER);
     assert!(log.contains(&line), "{log}");
 
     let decisions = guard.json(&["decisions", "list"]);

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use smtp_guard_tests::postfix::header;
-use smtp_guard_tests::{Guard, Host, Postfix, Run, World, guard::netkit, run, wait_for};
+use smtp_guard_tests::talk::Talk;
+use smtp_guard_tests::{Guard, Host, Postfix, Run, World, guard::netkit, run, two_at_a_time, wait_for};
 
 const TRUSTS_XCLIENT: &str = "smtpd_authorized_xclient_hosts = 10.77.3.1\n";
 const TAKES_PROXY: &str = "smtpd_upstream_proxy_protocol = haproxy\n";
@@ -46,13 +47,16 @@ fn check(identity: &str, postfix: &str, expected: Result<(), &str>) {
 #[test]
 #[ignore = "needs root and BPF"]
 fn postfix_learns_who_the_client_is_or_gets_no_mail() {
-    check("xclient", TRUSTS_XCLIENT, Ok(()));
-    check("proxy-v1", TAKES_PROXY, Ok(()));
-    check("proxy-v2", TAKES_PROXY, Ok(()));
-    check("xclient", "", Err("smtpd_authorized_xclient_hosts"));
-    // A PROXY header is no SMTP to a server that doesn't know of it.
-    check("proxy-v1", "", Err("smtpd_upstream_proxy_protocol"));
-    check("proxy-v2", "", Err("smtpd_upstream_proxy_protocol"));
+    let table = [
+        ("xclient", TRUSTS_XCLIENT, Ok(())),
+        ("proxy-v1", TAKES_PROXY, Ok(())),
+        ("proxy-v2", TAKES_PROXY, Ok(())),
+        ("xclient", "", Err("smtpd_authorized_xclient_hosts")),
+        // A PROXY header is no SMTP to a server that doesn't know of it.
+        ("proxy-v1", "", Err("smtpd_upstream_proxy_protocol")),
+        ("proxy-v2", "", Err("smtpd_upstream_proxy_protocol")),
+    ];
+    two_at_a_time(&table, |(identity, postfix, expected)| check(identity, postfix, *expected));
 }
 
 /// A guard whose port 24 is for the balancer, which is the client's host; port 25 is for everybody.
@@ -115,4 +119,56 @@ fn behind_a_balancer_the_client_is_whom_the_header_names() {
     assert!(proxied(&world, Host::Client, &server, other, &hello).starts_with("220"), "others pass");
     let refused = guard.command(&["decisions", "add", World::CLIENT, "--for", "1h", "--reason", "test"]);
     assert_ne!(refused.code(), 0, "nobody bans the balancer: {refused:#?}");
+}
+
+/// Sends a message from one of the client's addresses; the reply at the dot, or the refusal before it.
+fn message(world: &World, from: &str) -> String {
+    let lines = ["EHLO client.example", "MAIL FROM:<a@client.example>", "RCPT TO:<alice@example.org>", "DATA"];
+    let mut talk = Talk::begin_from(world, Host::Client, &format!("{}:25", World::EDGE_FOR_CLIENT), from);
+    for line in lines.into_iter().chain(["."]) {
+        let said = talk.say(line);
+        if said.starts_with(['4', '5']) {
+            return said;
+        }
+        if line == "." {
+            talk.say("QUIT");
+            return said;
+        }
+    }
+    String::new()
+}
+
+/// Postfix counts messages and recipients of each client, also where one connection serves several of them.
+#[test]
+#[ignore = "needs root and BPF"]
+fn a_connection_that_is_used_again_is_each_clients_own_to_postfix() {
+    let world = World::new();
+    let others: Vec<_> = (10..14).map(|n| format!("10.77.2.{n}")).collect();
+    for address in &others {
+        world.ip(Host::Client, &["addr", "add", &format!("{address}/24"), "dev", "eth0"]);
+    }
+    let extra = format!(
+        "{TRUSTS_XCLIENT}smtpd_client_message_rate_limit = 2\nsmtpd_client_recipient_rate_limit = 100\nsmtpd_client_event_limit_exceptions =\n"
+    );
+    let postfix = Postfix::start(&world, &extra);
+    let guard = Guard::start(&world, &[("backend.identity", "\"xclient\""), ("checks.greeting_delay", "\"0s\"")]);
+    for address in others.iter().flat_map(|address| [address; 2]) {
+        let said = message(&world, address);
+        assert!(said.starts_with("250"), "{address}: {said}");
+    }
+    // The third message of each is over Postfix' limit, and no other's counts towards it.
+    for address in &others {
+        let said = message(&world, address);
+        assert!(said.starts_with("450 4.7.1"), "{address}: {said}\n{}", postfix.log());
+    }
+    let messages = postfix.expect(8);
+    for address in &others {
+        let noted = format!("from client.example (unknown [{address}])");
+        let own =
+            messages.iter().filter_map(|message| header(message, "Received")).filter(|line| line.starts_with(&noted));
+        assert_eq!(own.count(), 2, "{address}: {messages:#?}");
+    }
+    // The second and the third of each, unless the machine took longer than a connection waits.
+    let reused = guard.metric("smtp_guard_backend_connections_total{how=\"reused\"}");
+    assert!((1.0..=8.0).contains(&reused), "{reused} of 12\n{}", guard.log());
 }

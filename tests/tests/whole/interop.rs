@@ -14,7 +14,9 @@ use smtp_guard_tests::dovecot::Behind;
 use smtp_guard_tests::guard::netkit;
 use smtp_guard_tests::pki::{Pair, Pki};
 use smtp_guard_tests::postfix::header;
-use smtp_guard_tests::{Dovecot, Exim, Guard, Host, Opensmtpd, Postfix, Server, World, exim, run, wait_for};
+use smtp_guard_tests::{
+    Dovecot, Exim, Guard, Host, Opensmtpd, Postfix, Server, World, exim, run, two_at_a_time, wait_for,
+};
 
 /// How the guard is connected with its clients and with its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -331,13 +333,18 @@ fn backends_learn_who_the_client_is_or_get_no_mail() {
     const EXIM: StartAny = |world| Box::new(Exim::start(world, ""));
     const OPENSMTPD_PROXY: StartAny = |world| Box::new(Opensmtpd::start(world, "proxy-v2"));
     const OPENSMTPD: StartAny = |world| Box::new(Opensmtpd::start(world, ""));
-    check_identity("Exim", EXIM_PROXY, "proxy-v1", true);
-    check_identity("Exim", EXIM_PROXY, "proxy-v2", true);
-    check_identity("OpenSMTPD", OPENSMTPD_PROXY, "proxy-v2", true);
-    for identity in ["proxy-v1", "proxy-v2", "xclient"] {
-        check_identity("Exim", EXIM, identity, false);
-        check_identity("OpenSMTPD", OPENSMTPD, identity, false);
-    }
+    let table = [
+        ("Exim", EXIM_PROXY, "proxy-v1", true),
+        ("Exim", EXIM_PROXY, "proxy-v2", true),
+        ("OpenSMTPD", OPENSMTPD_PROXY, "proxy-v2", true),
+        ("Exim", EXIM, "proxy-v1", false),
+        ("Exim", EXIM, "proxy-v2", false),
+        ("Exim", EXIM, "xclient", false),
+        ("OpenSMTPD", OPENSMTPD, "proxy-v1", false),
+        ("OpenSMTPD", OPENSMTPD, "proxy-v2", false),
+        ("OpenSMTPD", OPENSMTPD, "xclient", false),
+    ];
+    two_at_a_time(&table, |(name, start, identity, told)| check_identity(name, *start, identity, *told));
 }
 
 /// What a server is started as, on the host where it runs.

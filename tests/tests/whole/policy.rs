@@ -111,7 +111,7 @@ const ROWS: &[Row] = &[
         dialogue: &[HELLO, MAIL, "RCPT TO:<no#@example.org>", "*10", RCPT],
         reply: "421 4.7.0",
         metric: "bans_total{reason=\"harvest\"}",
-        log: "rejected: directory harvest attack\"",
+        log: ": directory harvest attack (",
         ..ROW
     },
     Row {
@@ -120,7 +120,7 @@ const ROWS: &[Row] = &[
         dialogue: &[HELLO, MAIL, "RCPT TO:<Trap@Example.org>", RCPT],
         reply: "421 4.7.0",
         metric: "bans_total{reason=\"trap\"}",
-        log: "rejected: harvest of a trap address\"",
+        log: ": harvest of a trap address (",
         ..ROW
     },
     Row {
@@ -129,7 +129,7 @@ const ROWS: &[Row] = &[
         dialogue: &[HELLO, "BOGUS", "*2", "BOGUS"],
         reply: "421 4.7.0",
         metric: "rejections_total{reason=\"failed_commands\"}",
-        log: "rejected: too many failed commands\"",
+        log: "ended: too many failed commands\"",
         ..ROW
     },
     Row {
@@ -137,7 +137,7 @@ const ROWS: &[Row] = &[
         dialogue: &[HELLO, "NOOP", "*100", "NOOP"],
         reply: "421 4.7.0",
         metric: "rejections_total{reason=\"junk_commands\"}",
-        log: "rejected: too many junk commands\"",
+        log: "ended: too many junk commands\"",
         ..ROW
     },
     Row {
@@ -218,7 +218,7 @@ const ROWS: &[Row] = &[
         dialogue: &[HELLO],
         reply: "554 5.5.1",
         metric: "rejections_total{reason=\"early_talker\"}",
-        log: "rejected: spoke before the greeting\"",
+        log: "ended: spoke before the greeting\"",
         ..ROW
     },
     Row {
@@ -250,7 +250,7 @@ const ROWS: &[Row] = &[
         dialogue: &["GET / HTTP/1.1"],
         reply: "221 2.7.0",
         metric: "rejections_total{reason=\"non_smtp\"}",
-        log: "rejected: not an SMTP client\"",
+        log: "ended: not an SMTP client\"",
         for_all: true,
         ..ROW
     },

@@ -4,8 +4,10 @@
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::process::Signal;
+use smtp_guard_tests::guard::{binary, netkit};
 use smtp_guard_tests::sink::Sink;
-use smtp_guard_tests::{Guard, Host, Postfix, World, guard::netkit, long, run, wait_for};
+use smtp_guard_tests::{Guard, Host, Postfix, Program, World, long, run, wait_for};
 
 /// What the attacker hears first as `from`.
 fn heard(world: &World, from: &str) -> String {
@@ -84,6 +86,66 @@ fn interfaces_come_and_go() {
     guard.command(&["reload"]).ok();
     assert_ne!(guard.command(&["edge", "status"]).code(), 0, "it is unloaded");
     assert!(heard(&world, World::ATTACKER).starts_with("421"), "in user space again");
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn the_watch_goes_by_another_configuration_on_sighup_and_leaves_the_plane_when_it_ends() {
+    let (listed, banned) = ("198.51.100.7", "198.51.100.8");
+    let world = world(&[listed, banned]);
+    let _postfix = Postfix::start(&world, "");
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("drop");
+    std::fs::write(&list, listed).unwrap();
+    let lines = format!("[[blocklist]]\nname = \"drop\"\nfile = \"{}\"", list.display());
+    let mut guard = Guard::configured(&world, &[("+", &lines)]);
+    let watch = |guard: &Guard<'_>| {
+        let mut command = world.on(Host::Edge, &binary());
+        let log = folder.path().join("watch");
+        Program::start(command.args(["edge", "watch", "--config"]).arg(guard.config()), log)
+    };
+    let mut watching = watch(&guard);
+    watching.wait_for("verified instructions");
+    guard.run();
+    guard.command(&["decisions", "add", banned, "--for", "1h", "--reason", "test"]).ok();
+    for from in [listed, banned] {
+        assert!(heard(&world, from).starts_with("NOT CONNECTED"), "{from}");
+    }
+    // One that can't be used changes nothing.
+    guard.configure(&[("+", &lines), (".exempt", "[\"nonsense\"]")]);
+    watching.signal(Signal::HUP);
+    watching.wait_for("the kernel plane was not loaded anew, and stays as it was");
+    assert!(heard(&world, listed).starts_with("NOT CONNECTED"));
+    // Both are let in by the kernel; the proxy was told nothing.
+    guard.configure(&[("+", &lines), (".exempt", "[\"198.51.100.0/28\"]")]);
+    watching.signal(Signal::HUP);
+    let let_in = || heard(&world, listed).starts_with("421").then_some(());
+    wait_for("the kernel lets it in", let_in, || watching.output());
+    watching.assert_runs();
+    guard.configure(&[("+", &lines)]);
+    watching.signal(Signal::HUP);
+    let dropped = || heard(&world, listed).starts_with("NOT CONNECTED").then_some(());
+    wait_for("the kernel drops it again", dropped, || watching.output());
+    watching.signal(Signal::TERM);
+    watching.wait_for_end();
+    assert!(watching.output().contains("the kernel plane stays loaded"), "{}", watching.output());
+    assert!(heard(&world, banned).starts_with("NOT CONNECTED"), "it drops on");
+    let flood = ["spoof-syn", &format!("{}:25", World::EDGE_FOR_ATTACKER), banned, "2000"].map(str::to_owned);
+    let before = guard.packets("operator");
+    let again = std::thread::scope(|scope| {
+        let flooding = scope.spawn(|| {
+            for _ in 0..10 {
+                run(world.on(Host::Attacker, &netkit()).args(&flood), "").ok();
+            }
+        });
+        let mut again = watch(&guard);
+        again.wait_for("replaced in place");
+        flooding.join().unwrap();
+        again
+    });
+    let dropped = guard.packets("operator") - before;
+    assert!(dropped >= 20_000, "a start replaces the plane without a gap: {dropped} of 20000 were dropped");
+    drop(again);
 }
 
 /// A source that no host has, and how many packets of it are sent at once.

@@ -84,7 +84,7 @@ impl Apt {
             fs::create_dir_all(state.join(part))?;
         }
         let sources = state.join("sources.list");
-        fs::write(&sources, format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror()?))?;
+        fs::write(&sources, format!("deb [signed-by={KEYRING}] {} {suite} main\n", setup::own_mirror()?.1))?;
         let option = |name: &str, value: &Path| ["-o".to_owned(), format!("{name}={}", value.display())];
         let options = [
             option("Dir::Etc::SourceList", &sources),
@@ -133,19 +133,6 @@ fn depends(shown: &str) -> Vec<String> {
     let fields = shown.lines().filter_map(|line| line.strip_prefix("Depends: "));
     let names = fields.flat_map(|field| field.split(", ")).filter_map(|part| part.split([' ', ':', '|']).next());
     names.map(str::to_owned).collect()
-}
-
-/// The mirror of Debian that this machine uses.
-fn mirror() -> anyhow::Result<String> {
-    let arguments = ["indextargets", "--format", "$(ORIGIN)|$(COMPONENT)|$(SUITE)|$(REPO_URI)", "Created-By: Packages"];
-    let targets = Command::new("apt-get").args(arguments).output()?;
-    let targets = String::from_utf8_lossy(&targets.stdout).into_owned();
-    let uri = targets.lines().find_map(|line| match line.split('|').collect::<Vec<_>>()[..] {
-        // Updates of security come from another place.
-        ["Debian", "main", suite, uri] if !suite.contains('-') => Some(uri.to_owned()),
-        _ => None,
-    });
-    uri.context("apt has no list of Debian's packages: apt-get update")
 }
 
 /// The image and the modules below `folder`.

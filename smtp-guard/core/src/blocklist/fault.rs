@@ -1,4 +1,4 @@
-//! What is wrong with a list, and with an entry of one.
+//! Faults of a list, and of an entry of one.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{MAX_ENTRIES, MAX_TOTAL};
 
-/// What is wrong with the content of a list.
+/// A fault in the content of a list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     #[error(

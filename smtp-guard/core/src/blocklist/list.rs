@@ -11,7 +11,7 @@ use super::{MAX_ENTRIES, MAX_ENTRY_REFUSALS, MAX_REFUSALS};
 use crate::clock::WallTime;
 use crate::printable::printable;
 
-/// What a file was read as.
+/// A list, as a file was read.
 #[derive(Clone, Debug)]
 pub struct List {
     pub format: Format,
@@ -63,7 +63,7 @@ pub fn parse_entries(bytes: &[u8], now: WallTime) -> Result<Entries, Fault> {
     Ok(Entries { format, entries, refused, refusals, skipped })
 }
 
-/// What a file was read as for decisions.
+/// Entries of a file that was read for decisions.
 #[derive(Clone, Debug)]
 pub struct Entries {
     pub format: Format,
@@ -88,7 +88,7 @@ pub struct Timed {
     pub text: Option<String>,
 }
 
-/// How long an entry is to last.
+/// The time that an entry is to last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
     /// The file doesn't say.

@@ -1,4 +1,4 @@
-//! What no list may block: exempt networks, our own, and those that the Internet doesn't reach.
+//! Networks that no list may block: exempt ones, our own, and those that the Internet doesn't reach.
 
 use std::fmt;
 use std::net::IpAddr;

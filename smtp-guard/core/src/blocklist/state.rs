@@ -1,4 +1,4 @@
-//! What is told of a list: in `status`, in metrics, and by the commands that read lists themselves.
+//! The state of a list as it is told: in `status`, in metrics, and by the commands that read lists themselves.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub struct State {
     pub error: Option<String>,
 }
 
-/// What was read.
+/// The content that was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Read {
     pub at: WallTime,

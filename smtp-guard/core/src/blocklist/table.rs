@@ -1,4 +1,4 @@
-//! All lists that are in force, as sessions ask them.
+//! The table of all lists in force, as sessions ask it.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -14,6 +14,8 @@ use crate::wire::host;
 const SOCKET_PATH: usize = 100;
 /// Bytes of an interface's name: IFNAMSIZ with the final zero.
 const INTERFACE: usize = 15;
+/// Bytes of `replies.contact`: with it and a recipient's address a reply is still one line.
+const CONTACT: usize = 128;
 /// Bytes of the name of a group.
 const GROUP: usize = 64;
 
@@ -55,6 +57,23 @@ fn not_empty(raw: &List, message: &str, help: &str, judge: &mut Judge) {
 
 pub(super) fn traps(key: &str, raw: &List, judge: &mut Judge) -> Vec<String> {
     list(raw).filter_map(|trap| judge.mailbox(key, trap)).collect()
+}
+
+/// It stands in replies, which are lines of ASCII.
+pub(super) fn contact(key: &str, raw: &Text, judge: &mut Judge) -> String {
+    let Some(text) = raw else { return String::new() };
+    let contact = text.get_ref();
+    let fault = if contact.len() > CONTACT {
+        Some(format!("{} bytes", contact.len()))
+    } else {
+        let odd = |c: &char| !c.is_ascii_graphic() && *c != ' ';
+        contact.chars().find(odd).map(|c| format!("{c:?} can't stand in a reply"))
+    };
+    if let Some(fault) = fault {
+        let help = format!("at most {CONTACT} printable ASCII characters: a page, an address, or both");
+        judge.wrong(text.span(), format!("{key} can't stand in a reply"), fault, help);
+    }
+    contact.clone()
 }
 
 pub(super) fn interfaces(_: &str, raw: &List, judge: &mut Judge) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Who connects to a socket.
+/// The role of a socket: who connects to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -26,7 +26,7 @@ impl Role {
     }
 }
 
-/// Who judges credentials.
+/// The judge of credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthVia {
@@ -66,7 +66,7 @@ impl BackendTls {
     ];
 }
 
-/// How the backend learns the client's address.
+/// The way in which the backend learns the client's address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Identity {
@@ -114,7 +114,7 @@ impl Profile {
     ];
 }
 
-/// What a check does with what it finds.
+/// The mode of a check: what it does with what it finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -134,7 +134,7 @@ impl Mode {
     }
 }
 
-/// Whom something is granted to.
+/// The group that something is granted to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Granted {
@@ -149,7 +149,7 @@ impl Granted {
     pub(super) const NAMES: [(&str, Self); 3] = [("own", Self::Own), ("all", Self::All), ("none", Self::None)];
 }
 
-/// Where in the stack XDP runs.
+/// The place in the stack where XDP runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {

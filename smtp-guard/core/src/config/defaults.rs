@@ -39,7 +39,7 @@ impl Config {
     }
 }
 
-/// What the configuration takes from the machine that it is for.
+/// A machine, as far as the configuration takes something from it.
 #[derive(Clone, Debug)]
 pub struct Machine {
     /// The host's own name.

@@ -1,4 +1,4 @@
-//! What differs between two configurations, and what of it can't change while the guard runs.
+//! Differences between two configurations, with why some of them can't change while the guard runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -34,7 +34,7 @@ pub struct Table {
     pub keys: &'static [Key],
 }
 
-/// How the packaged file shows a table.
+/// The way in which the packaged file shows a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
     Once,
@@ -60,7 +60,7 @@ pub struct Key {
     pub doc: &'static str,
 }
 
-/// What a key takes.
+/// The kind of value that a key takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Text of a form with this name.
@@ -145,7 +145,7 @@ use Kind::{Choice, Duration as Time, List, Number, Share, Size, Switch, Text};
 tables! {
     /// Everything that was configured, checked and with defaults filled in.
     table Config("", Once, "") holding {
-        listen: Vec<Listen>, tls: Option<Tls>, backend: Backend, relay: Relay, auth: Auth, recipients: Recipients, limits: Limits,
+        listen: Vec<Listen>, tls: Option<Tls>, backend: Backend, replies: Replies, relay: Relay, auth: Auth, recipients: Recipients, limits: Limits,
         harvest: Harvest, checks: Checks, dnsbl: Vec<Dnsbl>, dns: Dns, edge: Edge, blocklist: Vec<Blocklist>, metrics: Metrics,
         admin: Admin, state: State, log: Log,
     } {
@@ -181,6 +181,13 @@ tables! {
         profile: Profile = key(Choice(&names(&Profile::NAMES)), "\"generic\"", "Whose wording of \"unknown recipient\" to expect: postfix, exim, exchange, kerio, dovecot, stalwart, opensmtpd, or generic (550 5.1.1 and nothing else)."),
         connect_timeout: Duration = key(Time(100, 300 * SECOND), "\"10s\"", "How long a server may take until it is connected."),
         connections: u32 = key(Number(1, MILLION), "90", "Connections to each server at once. Keep it below what the server takes (Postfix: 100). A client that finds none free waits for its turn; after four minutes it hears 451."),
+        reuse: bool = key(Switch, "true", "Whether a connection that ended cleanly serves the next client: it waits for two seconds, and ends after 100 messages or five minutes. With identity = \"none\" it serves anyone; with xclient another client where the server takes another XCLIENT, else (Postfix) the same one again; with PROXY headers nobody."),
+    }
+
+    /// What clients hear beside the reason of a refusal.
+    table Replies("replies", Once, "What clients hear beside the reason of a refusal. Refusals of ours end with the id of the session, which the log has in each line about it.") {
+        // Printable ASCII.
+        contact: String = key(Text("text"), "\"\"", "Whom a sender may ask who was refused by policy (421, 450, 550 and 554): a page, an address or both, as in \"https://example.org/blocked or postmaster@example.org\". At most 128 printable ASCII characters. Empty: nothing is said.") by check::contact,
     }
 
     /// Who may send where.

@@ -11,6 +11,7 @@ mod files;
 mod judge;
 pub mod keys;
 mod listen;
+mod named;
 mod raw;
 mod report;
 mod secure;
@@ -32,9 +33,10 @@ pub use defaults::Machine;
 pub use difference::Change;
 pub use files::ConfigFile;
 pub use keys::{
-    Admin, Auth, Backend, Checks, Config, Dns, Edge, Harvest, Limits, Log, Metrics, Recipients, Relay, State,
+    Admin, Auth, Backend, Checks, Config, Dns, Edge, Harvest, Limits, Log, Metrics, Recipients, Relay, Replies, State,
 };
 pub use listen::Listen;
+pub use named::Unusable;
 pub use report::Report;
 pub use secure::{Pair, Tls};
 use value::Value;

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, all at once: file, line, column, caret, and what to do.
+//! The report of all that is wrong with a configuration: file, line, column, caret, and what to do.
 
 use std::fmt;
 use std::ops::Range;

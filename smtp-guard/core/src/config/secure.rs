@@ -1,4 +1,4 @@
-//! What has to do with secrets: certificate and key, and where credentials are judged.
+//! Keys about secrets: certificate and key, and where credentials are judged.
 
 use std::path::PathBuf;
 

@@ -142,6 +142,17 @@ fn values_are_checked() {
 }
 
 #[test]
+fn a_contact_fits_into_a_reply() {
+    let contact = |text: &str| format!("[replies]\ncontact = \"{text}\"\n");
+    check_more(&contact("https://example.org/blocked or postmaster@example.org"), &[]);
+    check_more(&contact(""), &[]);
+    check_more(&contact(&"x".repeat(128)), &[]);
+    check_more(&contact(&"x".repeat(129)), &["2:11: 129 bytes"]);
+    check_more(&contact("b\u{fc}ro@example.org"), &["2:11: can't stand in a reply"]);
+    check_more(&contact("a\\r\\nb"), &["2:11: can't stand in a reply"]);
+}
+
+#[test]
 fn addresses_and_names_are_checked() {
     let listen = |address: &str| format!("[[listen]]\naddress = \"{address}\"");
     check_more(&listen("0.0.0.0:25"), &["2:11: taken by 0.0.0.0:25"]);

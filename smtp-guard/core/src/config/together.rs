@@ -1,4 +1,4 @@
-//! What is valid by itself and wrong together: ceilings in the wrong order, mail loops, addresses taken twice.
+//! Checks of several keys together: ceilings in the wrong order, mail loops, addresses taken twice.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -30,7 +30,7 @@ pub(crate) fn show_size(bytes: u64) -> String {
 }
 
 /// `duration`, without what is below a millisecond, as [`parse_duration`] reads it.
-pub(crate) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     show(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATIONS, "s")
 }
 

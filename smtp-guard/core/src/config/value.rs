@@ -35,10 +35,10 @@ pub(super) trait Entry {
     type Raw: fmt::Debug + Default + DeserializeOwned;
 }
 
-/// What is read of a value.
+/// The form in which a value is read.
 pub(super) type Raw<T> = <T as Value>::Raw;
 
-/// What is read of an entry.
+/// The form in which an entry is read.
 pub(super) type RawEntry<T> = <T as Entry>::Raw;
 
 /// For serde's `serialize_with`.

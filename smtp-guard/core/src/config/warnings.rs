@@ -1,4 +1,4 @@
-//! What is valid and probably not meant so: said by `check`, in the log at the start, and in `status`.
+//! Warnings about what is valid and probably not meant so: said by `check`, in the log at the start, and in `status`.
 
 use super::Config;
 

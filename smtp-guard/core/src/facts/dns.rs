@@ -1,8 +1,8 @@
-//! What DNS says of senders and clients, and why it may say nothing.
+//! Answers of DNS about senders and clients, and the reasons for having none.
 
 use std::io;
 
-/// Whether mail can be sent back to a domain.
+/// DNS on a sender's domain: whether mail can be sent back to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SenderDomain {
     /// It has an MX, A or AAAA record.
@@ -22,7 +22,7 @@ pub enum Reverse {
     Names { names: Vec<Box<str>>, forward: Option<Forward> },
 }
 
-/// Whether one of the names leads back to the client.
+/// The look-up of a client's names: whether one of them leads back to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forward {
     Confirmed,
@@ -63,7 +63,7 @@ pub enum Failure {
     ListRefuses,
 }
 
-/// What is wrong with an answer.
+/// A flaw of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
     #[error("it can't be read")]

@@ -1,4 +1,4 @@
-//! Whether the backend's refusal of a recipient says that the recipient doesn't exist.
+//! The test whether the backend's refusal of a recipient says that the recipient doesn't exist.
 //!
 //! Only positive recognition counts: a refusal of the sender, of the client or of relaying that the backend delays to
 //! RCPT must never be held against a sender as a wrong guess.

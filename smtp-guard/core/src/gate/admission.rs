@@ -1,4 +1,4 @@
-//! Who is let in: the one judgement of a connection, before it speaks.
+//! The one judgement of a connection, before it speaks: who is let in.
 //!
 //! The order of its steps is the order in which refusals are told: a client that is blocked hears so, also while the guard
 //! is full. Places come before the rate, so that a connection that finds no place isn't counted against its source.
@@ -14,7 +14,7 @@ use crate::marks::Marks;
 use crate::rates::{Counters, Room};
 use crate::snapshot::Snapshot;
 
-/// How much a client is trusted with.
+/// The standing of a client: how much it is trusted with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Counted, never limited, never made to go.
@@ -57,7 +57,7 @@ impl Arrival {
     }
 }
 
-/// What an arrival is judged by.
+/// The means by which an arrival is judged.
 #[expect(missing_debug_implementations, reason = "it lives for one call, and holds a function")]
 pub struct Door<'a> {
     pub snapshot: &'a Snapshot,

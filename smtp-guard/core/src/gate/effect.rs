@@ -1,4 +1,4 @@
-//! What follows from a decision: the one list that the program and the trial perform.
+//! Effects of a decision: the one list that the program and the trial perform.
 //!
 //! An effect is data. Whoever performs it decides nothing: whom it is about, why and for how long stand in it. The effects of one
 //! call are performed in their order, and of a ban the kernel's part comes first.
@@ -25,18 +25,18 @@ pub enum Effect {
     Defer { whom: Deferred, grounds: Grounds },
 }
 
-/// Why, and for how long.
+/// The grounds of a decision: why, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grounds {
     pub reason: Reason,
     pub length: Duration,
     /// How many came before it without a pause.
     pub repeat: u32,
-    /// At most [`crate::ledger::SAMPLE`] entries.
+    /// At most [`crate::ledger::EVIDENCE`] lines.
     pub evidence: Vec<String>,
 }
 
-/// Who hears 4xx at RCPT.
+/// The clients who hear 4xx at RCPT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deferred {
     Source(Source),
@@ -46,7 +46,7 @@ pub enum Deferred {
     Sender(Source, Digest),
 }
 
-/// Why a ban ends.
+/// The reason why a ban ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifted {
     /// Its time is over.

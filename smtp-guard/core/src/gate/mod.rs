@@ -1,4 +1,4 @@
-//! Where decisions are made upon what is counted and known, for the program, for `try` and for the trial: who is let in
+//! The place where decisions are made upon what is counted and known, for the program, `try` and the trial: who is let in
 //! ([`admit`]), who may send one more message ([`message`]), what a recipient is judged by ([`known`]), and what follows from a
 //! report ([`report`]): a list of [`Effect`]s, which others perform without deciding anything.
 //!
@@ -6,11 +6,13 @@
 
 mod admission;
 mod effect;
+mod foreign;
 mod message;
 mod report;
 
 pub use admission::{Arrival, Door, Standing, admit};
 pub use effect::{Deferred, Effect, Grounds, Lifted};
+pub use foreign::{Ignored, foreign};
 pub use message::{handshake, message, source_message};
 pub use report::{Known, clear, known, pardon, report, settle};
 

@@ -12,7 +12,7 @@ use crate::ledger::Ledger;
 use crate::marks::Marks;
 use crate::offence::{Conduct, Digest};
 
-/// What is known when a recipient is judged, but for look-ups.
+/// Knowledge by which a recipient is judged, but for look-ups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// The source, its network or the sender hears 4xx.

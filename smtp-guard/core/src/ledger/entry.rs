@@ -17,7 +17,7 @@ pub(super) const HISTORY: u32 = 10;
 /// How long a history lasts without a message.
 pub(super) const MEMORY: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What a source did. Most sources send a message now and then and have nothing but a history.
+/// The deeds of a source. Most sources send a message now and then and have nothing but a history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Entry {
     /// When it was last heard of.

@@ -51,6 +51,9 @@ use networks::{Network, Networks};
 use rule::{Evidence, Grounds};
 
 pub use entry::SAMPLE;
+
+/// Lines of evidence of one verdict: what tripped, addresses, and what is to be said of them.
+pub const EVIDENCE: usize = SAMPLE + 4;
 pub use trip::DEFERRAL;
 
 /// Entries that one sweep looks at.
@@ -76,7 +79,7 @@ pub struct Ledger {
     changed: HashSet<Source>,
 }
 
-/// What follows.
+/// The verdict on a source: what follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub target: Target,
@@ -99,7 +102,7 @@ pub enum Target {
     DeferSender(Source, Digest),
 }
 
-/// What is known of a source.
+/// A view of what is known of a source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
     pub evidence: Evidence,
@@ -238,8 +241,12 @@ impl Ledger {
         if trusted {
             lines.push(format!("{} messages accepted before: deferred, not banned", entry.history.total()));
         }
+        let shown = entry.record().sample.len();
         lines.extend(entry.record().sample.iter().map(|address| format!("unknown: {address}")));
-        lines.truncate(SAMPLE);
+        let named = evidence.unknown.saturating_add(evidence.returned);
+        let more = named.saturating_sub(u32::try_from(shown).unwrap_or(u32::MAX));
+        lines.extend((more > 0).then(|| format!("and {more} more")));
+        lines.truncate(EVIDENCE);
         vec![entry.trip(&self.rule, source, (Reason::Harvest, in_doubt), lines, now)]
     }
 

@@ -79,7 +79,7 @@ fn bans_double_up_to_the_limit_and_are_forgotten_in_time() {
     let mut lengths = Vec::new();
     for _ in 0..10 {
         let verdict = harvest(&mut ledger, seconds);
-        assert!(!verdict.evidence.is_empty() && verdict.evidence.len() <= SAMPLE);
+        assert!(!verdict.evidence.is_empty() && verdict.evidence.len() <= EVIDENCE);
         lengths.push((verdict.length.as_secs() / 3600, verdict.repeat));
         seconds += verdict.length.as_secs() + 1;
     }

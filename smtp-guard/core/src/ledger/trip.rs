@@ -1,4 +1,4 @@
-//! What a trip makes of an entry, and what follows for its source; the head of [`super`] says it in words.
+//! A trip: what it makes of an entry, and what follows for its source; the head of [`super`] says it in words.
 
 use std::time::Duration;
 

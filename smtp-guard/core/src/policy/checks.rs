@@ -1,4 +1,4 @@
-//! What is found out about a stranger and its sender, and what follows from it.
+//! Checks of a stranger and its sender: what is found out, and what follows from it.
 //!
 //! A stranger is a client on an `mx` port that is not exempt, not in `relay.networks` and has not logged in. Look-ups begin
 //! at connect and at the first RCPT and are judged there: by then the client may have logged in, and the log can name a recipient.
@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::Client;
-use crate::config::{Mode, Role};
+use crate::config::{Identity, Mode, Role};
 use crate::facts::dns::{Failure, Forward, Reverse, SenderDomain};
 use crate::snapshot::Snapshot;
 use crate::wire::address::{Host, ReversePath};
@@ -22,7 +22,7 @@ use crate::wire::reply::Reply;
 /// Names of a client that a line of the log has.
 const NOTED: usize = 4;
 
-/// What was found out. `None`: it was not asked.
+/// Findings about a client. `None`: it was not asked.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     pub sender: Option<Result<SenderDomain, Failure>>,
@@ -30,7 +30,7 @@ pub struct Found {
     pub lists: Vec<Listing>,
 }
 
-/// What one block list says of the client.
+/// The word of one block list on the client.
 #[derive(Clone, Debug)]
 pub struct Listing {
     /// The list's name, as it may be shown.
@@ -40,7 +40,7 @@ pub struct Listing {
     pub found: Result<Option<Ipv4Addr>, Failure>,
 }
 
-/// What shall be found out about a client.
+/// Questions that shall be asked about a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     pub reverse: bool,
@@ -49,7 +49,7 @@ pub struct Needs {
     pub lists: bool,
 }
 
-/// What a check refuses, or would refuse.
+/// A finding that a check refuses, or would refuse.
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub reason: Reason,
@@ -77,6 +77,12 @@ impl Snapshot {
             forward: checks.ptr_forward.is_on(),
             lists: checks.dnsbl.is_on() && !self.config.dnsbl.is_empty(),
         }
+    }
+
+    /// Whether the name of a client on a port of `role` shall be found out, from the moment it connects: for the backend, or where it is
+    /// looked up anyway.
+    pub fn names_client(&self, client: &Client, role: Role) -> bool {
+        self.config.backend.identity == Identity::Xclient || self.needs(client, role).forward
     }
 
     /// The key of a sender's domain that shall be looked up: not of bounces, of address literals, or of a domain of ours.

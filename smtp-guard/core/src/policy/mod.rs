@@ -1,8 +1,9 @@
-//! What is permitted. Pure: facts and rules in, a decision out; no I/O, no session, no clock of its own.
+//! Policy. Pure: facts and rules in, a decision out; no I/O, no session, no clock of its own.
 //!
 //! A [`Permit`] can only be made here, and the session can't forward without one: a check that was forgotten doesn't
 //! compile. The exempt list is asked first in every decision and always wins.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use smtp_guard_ebpf::reason::Reason;
@@ -15,6 +16,9 @@ use crate::wire::reply::Reply;
 
 pub mod checks;
 
+/// Bytes of a path (RFC 5321 4.5.3.1.3) that a reply names.
+const SHOWN: usize = 256;
+
 /// A decision: go on with the proof of it, or the refusal.
 #[derive(Debug)]
 pub enum Decision<T = Permit> {
@@ -26,14 +30,14 @@ pub enum Decision<T = Permit> {
 #[derive(Debug)]
 pub struct Permit(());
 
-/// Why not, and what the client hears.
+/// A refusal: why, and what the client hears.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub reason: Reason,
     pub reply: Reply,
 }
 
-/// Who the client is, settled once at connect.
+/// The client, settled once at connect.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
     pub ip: IpAddr,
@@ -58,7 +62,7 @@ impl Client {
     }
 }
 
-/// What a recipient turned out to be, for the ledger.
+/// The standing of a recipient, for the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// In the recipient table, or nothing is known of it: the backend decides.
@@ -70,9 +74,9 @@ pub enum Standing {
 }
 
 impl Refusal {
-    /// Of a recipient that doesn't exist, in our own words.
-    pub fn unknown_recipient() -> Self {
-        Self { reason: Reason::UnknownRecipient, reply: unknown_recipient() }
+    /// Of the recipient `path` that doesn't exist, in our own words.
+    pub fn unknown_recipient(path: &ForwardPath) -> Self {
+        Self { reason: Reason::UnknownRecipient, reply: unknown_recipient(path) }
     }
 }
 
@@ -161,11 +165,11 @@ impl Snapshot {
         let served = self.serves(mailbox);
         // A user, or a host of ours, that writes there is mistaken, not harvesting.
         if served && !self.is_own(client) && !self.traps.is_empty() && self.traps.contains(&mailbox.key()) {
-            return refuse(Reason::Trap, unknown_recipient());
+            return refuse(Reason::Trap, unknown_recipient(path));
         }
         match &self.known {
             Some(known) if served && !known.load().lookup(&mailbox.key()) => {
-                Decision::Refuse(Refusal::unknown_recipient())
+                Decision::Refuse(Refusal::unknown_recipient(path))
             }
             _ => Decision::Permit((Permit(()), self.standing(mailbox))),
         }
@@ -196,8 +200,13 @@ impl Snapshot {
     }
 }
 
-fn unknown_recipient() -> Reply {
-    Reply::new(550, Some((5, 1, 1)), "Recipient address rejected: User unknown")
+/// Names the recipient, as a sender's notification of many needs. One that can't be read in a reply is left out.
+fn unknown_recipient(path: &ForwardPath) -> Reply {
+    const WORDS: &str = "Recipient address rejected: User unknown";
+    let named = path.to_string();
+    let shown = named.len() <= SHOWN && named.bytes().all(|byte| byte.is_ascii_graphic());
+    let text = if shown { Cow::Owned(format!("{named}: {WORDS}")) } else { Cow::Borrowed(WORDS) };
+    Reply::new(550, Some((5, 1, 1)), text)
 }
 
 fn refuse<T>(reason: Reason, reply: Reply) -> Decision<T> {

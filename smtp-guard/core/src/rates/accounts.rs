@@ -1,4 +1,4 @@
-//! What a user sends who has logged in, from how many networks, and whether he is held: a stolen password is used to send.
+//! Accounts of users who log in: what they send, from how many networks, and holds. A stolen password is used to send.
 //!
 //! # The limits
 //! Messages and recipients of an hour, and networks (IPv4 /24, IPv6 /48) of a day that he logs in or sends from. Messages are
@@ -53,7 +53,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const COUNTS: Duration = Duration::from_secs(3600 * 12 / 11 + 1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Who has logged in: the name that was accepted, trimmed and in lower case.
+/// A user who has logged in: the name that was accepted, trimmed and in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct User(Arc<str>);
 

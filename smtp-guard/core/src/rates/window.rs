@@ -15,7 +15,7 @@ pub(super) struct Pace(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Slice(u64);
 
-/// What was counted.
+/// Counts in a trailing time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Window {
     /// The slice of `slices[newest % SLICES]`.

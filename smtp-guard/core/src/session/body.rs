@@ -20,7 +20,7 @@ const MIN_RATE: u64 = 500;
 /// ... after this time, which a short pause or a slow start may take.
 const RATE_GRACE: Duration = Duration::from_secs(180);
 
-/// What is known of the message while its data comes in.
+/// The message while its data comes in.
 #[derive(Debug, Default)]
 pub(super) struct Body {
     size: u64,
@@ -160,13 +160,15 @@ impl Session {
     /// now: the sender, who heard nothing, will send it again.
     pub fn cut_off(&mut self, out: &mut Vec<Output>) {
         if let State::Dot { size, .. } = self.state {
+            let before = out.len();
             self.finish(Outcome::Ambiguous, size, &replies::shutdown(), out);
+            self.sign(&mut out[before..]);
             self.state = State::Closed;
         }
     }
 
     fn finish(&mut self, outcome: Outcome, size: u64, reply: &Reply, out: &mut Vec<Output>) {
-        let (sender, recipients) = match &mut self.transaction {
+        let (sender, recipients, listed, began) = match &mut self.transaction {
             Some(transaction) => {
                 let unsent = std::mem::take(&mut transaction.unsent);
                 // Only a message that was accepted speaks for its sender: before it was refused, its recipients were asked for.
@@ -176,11 +178,13 @@ impl Session {
                     Outcome::Deferred | Outcome::Ambiguous => Some(Conduct::Undelivered { recipients: unsent.into() }),
                 };
                 out.extend(conduct.map(Output::Report));
-                (transaction.sender.clone(), transaction.accepted)
+                let listed = std::mem::take(&mut transaction.listed);
+                (transaction.sender.clone(), transaction.accepted, listed, transaction.began)
             }
-            None => (String::new(), 0),
+            None => (String::new(), 0, Vec::new(), self.clock.instant),
         };
-        let message = Message { outcome, sender, recipients, size, reply: reply.to_string() };
+        let reply = reply.clone();
+        let message = Message { outcome, sender, recipients, listed, size, reply, began };
         out.push(Output::Event(Event::Message(message)));
     }
 }
@@ -189,7 +193,7 @@ impl Session {
 fn usable_at_dot(word: Upstream) -> Result<Reply, (Outcome, Reply)> {
     match word {
         Upstream::Reply(reply) if reply.code().get() == 421 => Err((Outcome::Deferred, replies::backend_lost())),
-        Upstream::Reply(reply) => Ok(reply.with_enhanced()),
+        Upstream::Reply(reply) => Ok(reply.with_enhanced().passed_on()),
         Upstream::Auth(_) => Err((Outcome::Ambiguous, replies::backend_nonsense())),
         Upstream::Lost(Lost::BeforeDot) => Err((Outcome::Deferred, replies::lost(Lost::BeforeDot))),
         Upstream::Lost(lost) => Err((Outcome::Ambiguous, replies::lost(lost))),

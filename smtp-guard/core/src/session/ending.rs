@@ -1,4 +1,4 @@
-//! How transactions and sessions end.
+//! The ends of transactions and sessions.
 
 use smtp_guard_ebpf::reason::Reason;
 

@@ -1,11 +1,11 @@
-//! What goes into a session and what comes out: the whole of its surface.
+//! Inputs and outputs of a session: the whole of its surface.
 
 use std::sync::Arc;
 
 use smtp_guard_ebpf::reason::Reason;
 
 use crate::addr::ClientAddr;
-use crate::clock::Both;
+use crate::clock::{Both, Instant};
 use crate::config::Role;
 use crate::offence::{Conduct, Digest};
 use crate::policy::Permit;
@@ -20,7 +20,7 @@ use crate::wire::line::LineFlaw;
 use crate::wire::reply::Reply;
 use crate::wire::sasl::{Credentials, Secret};
 
-/// What a session begins with: a snapshot that no later change of the configuration touches.
+/// The beginning of a session: a snapshot that no later change of the configuration touches.
 #[derive(Debug)]
 pub struct Opening {
     pub id: String,
@@ -43,7 +43,7 @@ pub struct Secured {
     pub cipher: &'static str,
 }
 
-/// Who speaks, as the backend shall see it.
+/// The speaker, as the backend shall see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Speaker {
     pub helo: Helo,
@@ -52,7 +52,7 @@ pub struct Speaker {
     pub login: Option<Box<str>>,
 }
 
-/// What happened.
+/// An input: something that happened.
 #[derive(Debug)]
 pub enum Input {
     /// The client has spoken before the greeting.
@@ -87,7 +87,7 @@ pub enum Input {
     ClientGone,
 }
 
-/// What a recipient is judged by, besides the rules.
+/// Facts by which a recipient is judged, besides the rules.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// The source has asked for too many unknown recipients before.
@@ -107,7 +107,7 @@ pub enum Upstream {
     Lost(Lost),
 }
 
-/// What became of credentials.
+/// The verdict on credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthVerdict {
     Accepted,
@@ -121,14 +121,14 @@ impl Upstream {
     pub(super) fn usable(self) -> Result<Reply, Lost> {
         match self {
             Self::Reply(reply) if reply.code().get() == 421 => Err(Lost::Closed),
-            Self::Reply(reply) => Ok(reply.with_enhanced()),
+            Self::Reply(reply) => Ok(reply.with_enhanced().passed_on()),
             Self::Auth(_) => Err(Lost::Protocol),
             Self::Lost(lost) => Err(lost),
         }
     }
 }
 
-/// How the backend was lost.
+/// The way in which the backend was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
     /// No server could be connected, or none greeted us.
@@ -145,7 +145,7 @@ pub enum Lost {
     BeforeDot,
 }
 
-/// What the driver shall do, in this order.
+/// An output: something that the driver shall do, in this order.
 #[derive(Debug)]
 pub enum Output {
     /// Send to the client.
@@ -180,7 +180,7 @@ pub struct Heard {
     pub unknown: bool,
 }
 
-/// What the backend shall be asked or sent.
+/// A request: something that the backend shall be asked or sent.
 #[derive(Debug)]
 pub enum Request {
     /// MAIL; connects first where there is no connection.
@@ -222,7 +222,7 @@ pub enum Event {
     Message(Message),
 }
 
-/// What an event is about, as far as that is known. All of it may hold the client's words.
+/// The subject of an event, as far as it is known. All of it may hold the client's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct About {
     /// As in MAIL, with its angle brackets.
@@ -247,20 +247,27 @@ impl About {
     }
 }
 
-/// What became of a message whose data was taken.
+/// Recipients of a message that its line in the log names.
+pub const LISTED: usize = 16;
+
+/// The end of a message whose data was taken.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Message {
     pub outcome: Outcome,
     pub sender: String,
     /// Recipients that the backend had accepted.
     pub recipients: u32,
+    /// The first of them, at most [`LISTED`].
+    pub listed: Vec<String>,
     /// Decoded bytes, without our header.
     pub size: u64,
     /// The reply at the dot.
-    pub reply: String,
+    pub reply: Reply,
+    /// When the backend took its sender.
+    pub began: Instant,
 }
 
-/// What the driver may read from the client now.
+/// The kind of bytes that the driver may read from the client now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
     Command,

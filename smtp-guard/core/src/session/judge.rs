@@ -80,7 +80,7 @@ impl Session {
         let accepted = self.transaction.as_ref().map_or(0, |transaction| transaction.accepted);
         match self.rules.recipient(&self.client, &rcpt.path, accepted) {
             Decision::Permit((_, Standing::Open)) if unknown => {
-                self.refuse_recipient(&rcpt, Refusal::unknown_recipient(), now, out)
+                self.refuse_recipient(&rcpt, Refusal::unknown_recipient(&rcpt.path), now, out)
             }
             Decision::Permit((permit, standing)) => {
                 let granted = self.rules.grants_notices(&self.client);

@@ -31,16 +31,20 @@ mod body;
 mod command;
 mod ending;
 mod greeting;
+mod intake;
 mod io;
 mod judge;
 mod outcome;
 mod received;
 pub mod replies;
 mod secure;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod upstream;
 
+pub use intake::Intake;
 pub use io::{
-    About, AuthVerdict, Event, Facts, Heard, Input, Lost, Message, Opening, Output, Request, Secured, Speaker,
+    About, AuthVerdict, Event, Facts, Heard, Input, LISTED, Lost, Message, Opening, Output, Request, Secured, Speaker,
     Upstream, Wants,
 };
 pub use outcome::Outcome;
@@ -99,6 +103,8 @@ pub struct Session {
     /// Command lines with bare CR, bare LF or NUL.
     flaws: u32,
     accepted_messages: u32,
+    /// What the client is called, where that leads back to it.
+    name: Option<Box<str>>,
     draining: bool,
     /// From then on no new transaction begins, and soon after ([`ENVELOPE_GRACE`]) none goes on.
     ends: Instant,
@@ -111,6 +117,9 @@ struct Transaction {
     /// Of the sender in lower case, as servers may take it for the same.
     digest: Digest,
     accepted: u32,
+    /// The first of those accepted, as in RCPT.
+    listed: Vec<String>,
+    began: Instant,
     /// Those accepted, as the ledger knows them, for as long as no message has been sent to them.
     unsent: Vec<Digest>,
     /// What the checks found, once they were asked: the refusal that every recipient hears.
@@ -187,6 +196,7 @@ impl Session {
             lost: false,
             junk: 0,
             accepted_messages: 0,
+            name: None,
             draining: false,
         };
         session.state = session.greet_in_time(familiar, out);
@@ -228,8 +238,45 @@ impl Session {
         }
     }
 
+    /// Who speaks, once it has said so.
+    pub fn speaker(&self) -> Option<&Speaker> {
+        self.speaker.as_deref()
+    }
+
+    /// The client's TLS.
+    pub fn secured(&self) -> Option<Secured> {
+        self.secured
+    }
+
+    /// The client's name in DNS, which leads back to its address, for the trace header.
+    pub fn set_name(&mut self, name: &str) {
+        self.name = Some(name.into());
+    }
+
     /// Takes one input at `now` and appends what shall be done to `out`.
     pub fn step(&mut self, input: Input, now: Instant, out: &mut Vec<Output>) {
+        let before = out.len();
+        self.take(input, now, out);
+        self.sign(&mut out[before..]);
+    }
+
+    /// Replies of ours say which session they are of, and whom to ask, also where they are logged.
+    fn sign(&self, out: &mut [Output]) {
+        for output in out {
+            let reply = match output {
+                Output::Reply(reply) => reply,
+                Output::Event(Event::Message(message)) => &mut message.reply,
+                Output::Event(Event::Refused { about, .. }) => match &mut about.reply {
+                    Some(reply) => reply,
+                    None => continue,
+                },
+                _ => continue,
+            };
+            replies::sign(reply, &self.rules.config().replies.contact, &self.id);
+        }
+    }
+
+    fn take(&mut self, input: Input, now: Instant, out: &mut Vec<Output>) {
         let state = std::mem::replace(&mut self.state, State::Closed);
         self.state = match (state, input) {
             (State::Closed, _) => State::Closed,

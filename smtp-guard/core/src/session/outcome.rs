@@ -1,6 +1,6 @@
-//! What became of a message.
+//! The outcome of a message.
 
-/// What became of a message, in the only four ways there are.
+/// The outcome of a message, in the only four ways there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The backend said 250 to the dot.

@@ -8,9 +8,10 @@ use crate::wire::data::CleanBody;
 
 /// The header for a message of `session` whose data begins at `now`. `None` only if it could not be made valid.
 pub(super) fn header(session: &Session, now: Instant) -> Option<CleanBody> {
+    let name = session.name.as_ref().map(|name| format!("{name} ")).unwrap_or_default();
     let address = match session.addr.ip() {
-        IpAddr::V4(v4) => format!("[{v4}]"),
-        IpAddr::V6(v6) => format!("[IPv6:{v6}]"),
+        IpAddr::V4(v4) => format!("{name}[{v4}]"),
+        IpAddr::V6(v6) => format!("{name}[IPv6:{v6}]"),
     };
     let speaker = session.speaker.as_deref();
     let helo = speaker.map_or_else(|| "unknown".to_owned(), |speaker| speaker.helo.printable());

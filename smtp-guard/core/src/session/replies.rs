@@ -77,6 +77,35 @@ replies! {
     smuggling => 550 (5, 6, 0) "Message data with bare CR, bare LF or NUL";
 }
 
+/// Has `reply` say of which session it is, so that one search in the log finds all of it, and, where it is a refusal by policy, whom
+/// to ask: `550 5.7.1 ...; contact postmaster@example.org (session 0a1b2c3d4e5f6)`. The backend's words stay as they are. An empty
+/// `contact` or `session` is left out.
+pub fn sign(reply: &mut Reply, contact: &str, session: &str) {
+    if !reply.is_ours() || !matches!(reply.code().class(), 4 | 5) {
+        return;
+    }
+    let mut text = String::new();
+    if !contact.is_empty() && is_by_policy(reply) {
+        text.push_str(&format!("; contact {contact}"));
+    }
+    if !session.is_empty() {
+        text.push_str(&format!(" (session {session})"));
+    }
+    if !text.is_empty() {
+        reply.append(&text);
+    }
+}
+
+/// Whether `reply` refuses for who the client is or whom it writes to: not for its protocol or for trouble of ours.
+fn is_by_policy(reply: &Reply) -> bool {
+    let subject = reply.enhanced().map(|enhanced| enhanced.parts().1);
+    match reply.code().get() {
+        421 => subject == Some(7),
+        450 | 550 | 554 => true,
+        _ => false,
+    }
+}
+
 /// A step of AUTH: `text` in base64.
 pub fn challenge(text: &'static str) -> Reply {
     Reply::new(334, None, text)
@@ -117,4 +146,53 @@ pub fn helo(hostname: &str) -> Reply {
 /// The answer to the client's DATA.
 pub fn start_data() -> Reply {
     Reply::new(354, None, "End data with <CRLF>.<CRLF>")
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::wire::reply::MAX_TEXT;
+
+    #[track_caller]
+    fn check(mut reply: Reply, contact: &str, session: &str, expected: &str) {
+        sign(&mut reply, contact, session);
+        let mut wire = BytesMut::new();
+        reply.encode(&mut wire);
+        let wire = String::from_utf8(wire.to_vec()).unwrap();
+        assert_eq!(wire, format!("{expected}\r\n"));
+        assert!(wire.split_inclusive("\r\n").all(|line| line.len() <= 512), "{wire}");
+    }
+
+    #[test]
+    fn refusals_of_ours_say_whom_to_ask_and_which_session_it_was() {
+        let (contact, session) = ("https://example.org/blocked or postmaster@example.org", "7h0k");
+        let blocked = "421 4.7.0 Your address is blocked for now";
+        check(banned(), contact, session, &format!("{blocked}; contact {contact} (session 7h0k)"));
+        check(banned(), contact, "", &format!("{blocked}; contact {contact}"));
+        check(banned(), "", session, &format!("{blocked} (session 7h0k)"));
+        check(banned(), "", "", blocked);
+        check(shutdown(), contact, session, "421 4.3.2 Shutting down, try again soon (session 7h0k)");
+        check(helo_first(), contact, session, "503 5.5.1 Send HELO or EHLO first (session 7h0k)");
+        check(
+            user_held(),
+            "x",
+            session,
+            "450 4.7.1 Your account is held, ask your administrator; contact x (session 7h0k)",
+        );
+        check(Reply::new(550, Some((5, 1, 1)), "no"), "x", session, "550 5.1.1 no; contact x (session 7h0k)");
+        check(Reply::new(550, Some((5, 1, 1)), "no").passed_on(), "x", session, "550 5.1.1 no");
+        for yes in [bye(), reset(), not_smtp()] {
+            let expected = yes.to_string();
+            check(yes, contact, session, &expected);
+        }
+    }
+
+    #[test]
+    fn a_line_stays_a_line() {
+        let long = "x".repeat(MAX_TEXT - 10);
+        let expected = format!("554-5.7.1 {long}\r\n554 5.7.1 contact y (session 7h0k)");
+        check(Reply::new(554, Some((5, 7, 1)), long), "y", "7h0k", &expected);
+    }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::{
-    About, Event, Heard, LOST_DELAY, Lost, Output, Question, Request, Session, State, Transaction, Upstream, body,
-    received, replies,
+    About, Event, Heard, LISTED, LOST_DELAY, Lost, Output, Question, Request, Session, State, Transaction, Upstream,
+    body, received, replies,
 };
 use crate::clock::Instant;
 use crate::offence::Conduct;
@@ -47,6 +47,8 @@ impl Session {
                     digest: self.rules.digest(&mail.path.to_string().to_lowercase()),
                     sender: mail.path.to_string(),
                     accepted: 0,
+                    listed: Vec::new(),
+                    began: now,
                     unsent: Vec::new(),
                     judged: None,
                     surplus: 0,
@@ -60,6 +62,9 @@ impl Session {
                 let recipient = (standing == Standing::Open).then(|| self.rules.digest(&rcpt.path.user_key()));
                 if let Some(transaction) = &mut self.transaction {
                     transaction.accepted += 1;
+                    if transaction.listed.len() < LISTED {
+                        transaction.listed.push(rcpt.path.to_string());
+                    }
                     transaction.unsent.extend(recipient);
                 }
                 if let Some(recipient) = recipient {

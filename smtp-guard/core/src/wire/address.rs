@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::host;
 
-/// Where a mailbox is, or what a host calls itself.
+/// The host of a mailbox, or the name that a host calls itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
     /// A name that has a [`host::key`], without a final dot; the case is kept.
@@ -47,7 +47,7 @@ pub enum ForwardPath {
     Mailbox(Mailbox),
 }
 
-/// Why an address isn't one.
+/// The reason why an address isn't one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     #[error("no address, or brackets or quotes that do not end")]

@@ -43,11 +43,11 @@ pub struct Auth {
     pub initial: Option<Secret>,
 }
 
-/// What a client calls itself. Wrong more often than right: shown, never believed.
+/// The name that a client calls itself. Wrong more often than right: shown, never believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Helo(Box<str>);
 
-/// Why a line isn't a command. Its text never holds bytes of the client.
+/// The reason why a line isn't a command. Its text never holds bytes of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     #[error("unknown command")]

@@ -39,7 +39,7 @@ enum Place {
     Ended,
 }
 
-/// What [`BodyDecoder::next`] found.
+/// A chunk that [`BodyDecoder::next`] found.
 #[derive(Debug)]
 pub enum Chunk {
     Body(CleanBody),
@@ -57,7 +57,7 @@ pub struct BodyEnd {
     flaw: Option<BodyFlaw>,
 }
 
-/// What message data must not contain.
+/// A flaw that message data must not contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFlaw {
     BareCr,

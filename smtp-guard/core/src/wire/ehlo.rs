@@ -1,4 +1,4 @@
-//! What a server can do: read from the backend's answer to EHLO, and offered in ours.
+//! Capabilities of a server: read from the backend's answer to EHLO, and offered in ours.
 
 use super::envelope::Uses;
 use super::reply::Reply;
@@ -8,7 +8,7 @@ use super::xclient::Attributes;
 /// Bytes that we add to a message: room for them is taken off the backend's size limit.
 const OUR_HEADERS: u64 = 1024;
 
-/// What a backend offers, as far as it concerns us. The default is nothing.
+/// The capabilities of a backend, as far as they concern us. The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
     pub pipelining: bool,
@@ -87,7 +87,7 @@ impl Capabilities {
     }
 }
 
-/// What our answer to EHLO depends on, beside the backend.
+/// The state that our answer to EHLO depends on, beside the backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Offer<'a> {
     pub hostname: &'a str,

@@ -31,7 +31,7 @@ pub enum Line {
 #[derive(Debug)]
 pub struct NothingUnread(());
 
-/// What is wrong with a line.
+/// A flaw of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFlaw {
     TooLong,

@@ -31,7 +31,7 @@ pub struct Ends {
     pub destination: SocketAddr,
 }
 
-/// What a header says.
+/// The content of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proxied {
     For(Ends),
@@ -39,7 +39,7 @@ pub enum Proxied {
     Itself,
 }
 
-/// Why the first bytes of a connection are no header.
+/// The reason why the first bytes of a connection are no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyError {
     #[error("no PROXY header")]

@@ -65,6 +65,8 @@ pub struct Reply {
     enhanced: Option<Enhanced>,
     first: Cow<'static, str>,
     more: Vec<Cow<'static, str>>,
+    /// It is the backend's.
+    passed_on: bool,
 }
 
 impl Reply {
@@ -74,7 +76,7 @@ impl Reply {
     pub fn new(code: u16, enhanced: Option<(u8, u16, u16)>, text: impl Into<Cow<'static, str>>) -> Self {
         let code = Code(if (200..600).contains(&code) { code } else { 451 });
         let enhanced = enhanced.and_then(|(class, subject, detail)| Enhanced::of(code, class, subject, detail));
-        Self { code, enhanced, first: clean(text.into()), more: Vec::new() }
+        Self { code, enhanced, first: clean(text.into()), more: Vec::new(), passed_on: false }
     }
 
     /// The reply with one line more.
@@ -82,6 +84,28 @@ impl Reply {
     pub fn and(mut self, text: impl Into<Cow<'static, str>>) -> Self {
         self.more.push(clean(text.into()));
         self
+    }
+
+    /// The same as the backend's own, which is passed on and not ours to add to.
+    #[must_use]
+    pub fn passed_on(mut self) -> Self {
+        self.passed_on = true;
+        self
+    }
+
+    /// Whether it is ours, and not the backend's.
+    pub fn is_ours(&self) -> bool {
+        !self.passed_on
+    }
+
+    /// Appends `text` to the last line, or as a line of its own where that would become longer than [`MAX_TEXT`].
+    pub fn append(&mut self, text: &str) {
+        let last = self.more.last_mut().unwrap_or(&mut self.first);
+        if last.len() + text.len() <= MAX_TEXT {
+            *last = clean(Cow::Owned(format!("{last}{text}")));
+        } else {
+            self.more.push(clean(Cow::Owned(text.trim_start_matches([' ', ';']).to_owned())));
+        }
     }
 
     /// The code of all its lines.
@@ -173,7 +197,7 @@ fn clean(text: Cow<'static, str>) -> Cow<'static, str> {
     Cow::Owned(bytes.map(|byte| if is_clean(byte) { char::from(byte) } else { '?' }).collect())
 }
 
-/// Why the backend's bytes aren't a reply.
+/// The reason why the backend's bytes aren't a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
     #[error("a line of the reply doesn't end in CRLF")]
@@ -219,6 +243,11 @@ impl ReplyDecoder {
     /// A decoder at the start of a reply.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Whether no part of a reply has been read.
+    pub fn is_between(&self) -> bool {
+        !self.failed && self.bytes == 0 && self.scanned == 0
     }
 
     /// The next reply in `buf`, or `None` where more bytes are needed. After an error it is always `None`, and `buf` stays

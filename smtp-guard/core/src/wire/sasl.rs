@@ -13,7 +13,7 @@ pub const MAX_NAME: usize = 255;
 /// See [`MAX_NAME`].
 pub const MAX_PASSWORD: usize = 1024;
 
-/// How the client proves who it is.
+/// The way in which the client proves who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
     Plain,
@@ -24,14 +24,14 @@ pub enum Mechanism {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<Box<[u8]>>);
 
-/// Who the client says it is, and its proof.
+/// The name that the client claims, and its proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     user: Box<str>,
     password: Secret,
 }
 
-/// Why a response isn't one.
+/// The reason why a response isn't one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SaslError {
     #[error("the client gave up")]

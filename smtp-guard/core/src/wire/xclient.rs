@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use super::host;
 use super::reply::Reply;
 use super::xtext::XText;
 
@@ -55,10 +56,22 @@ impl Attributes {
     }
 }
 
+/// What the client is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name<'a> {
+    /// A name in DNS that leads back to its address.
+    Known(&'a str),
+    /// There is none.
+    Unavailable,
+    /// DNS couldn't say, for now.
+    TemporarilyUnavailable,
+}
+
 /// The client, as the backend shall see it.
 #[derive(Clone, Debug)]
 pub struct Identity<'a> {
     pub client: SocketAddr,
+    pub name: Name<'a>,
     /// What it calls itself.
     pub helo: Option<&'a str>,
     pub esmtp: bool,
@@ -66,9 +79,43 @@ pub struct Identity<'a> {
     pub login: Option<&'a str>,
 }
 
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match XText::new(self.text()) {
+            Some(text) => text.fmt(f),
+            None => f.write_str(UNAVAILABLE),
+        }
+    }
+}
+
+const UNAVAILABLE: &str = "[UNAVAILABLE]";
+
+impl<'a> Name<'a> {
+    fn text(self) -> &'a str {
+        match self {
+            Self::Known(name) if is_host(name) => name,
+            Self::Known(_) | Self::Unavailable => UNAVAILABLE,
+            Self::TemporarilyUnavailable => "[TEMPUNAVAIL]",
+        }
+    }
+}
+
+/// Whether a backend takes `name` for a host's, which Postfix is strict about: it would refuse the whole command.
+fn is_host(name: &str) -> bool {
+    let sound = |label: &str| host::is_label(label.as_bytes()) && !label.starts_with('-') && !label.ends_with('-');
+    name.len() <= host::MAX_NAME
+        && name.split('.').all(sound)
+        && name.bytes().any(|byte| !byte.is_ascii_digit() && byte != b'.')
+}
+
 /// The command for `identity`, without its CRLF. `None`: the backend doesn't take an address, or the line would be too
-/// long; then the backend must not be used.
+/// long; then the backend must not be used. A name in DNS, which strangers choose, is left out before that.
 pub fn command(attributes: Attributes, identity: &Identity<'_>) -> Option<String> {
+    let bare = || Identity { name: Name::Unavailable, ..identity.clone() };
+    with_name(attributes, identity).or_else(|| with_name(attributes, &bare()))
+}
+
+fn with_name(attributes: Attributes, identity: &Identity<'_>) -> Option<String> {
     if !attributes.addr {
         return None;
     }
@@ -78,8 +125,8 @@ pub fn command(attributes: Attributes, identity: &Identity<'_>) -> Option<String
             line.push_str(&format!(" {name}={value}"));
         }
     };
-    // The reverse name isn't known here; said so, or the backend would keep the proxy's own.
-    add(attributes.name, "NAME", &"[UNAVAILABLE]");
+    // In any case, or the backend would keep the proxy's own.
+    add(attributes.name, "NAME", &identity.name);
     add(attributes.port, "PORT", &identity.client.port());
     add(attributes.proto, "PROTO", &if identity.esmtp { "ESMTP" } else { "SMTP" });
     if let Some(helo) = identity.helo.and_then(XText::new) {
@@ -109,7 +156,8 @@ mod tests {
     const ALL: Attributes = Attributes { name: true, addr: true, port: true, proto: true, helo: true, login: true };
 
     fn check(attributes: Attributes, client: &str, helo: Option<&str>, login: Option<&str>, expected: Option<&str>) {
-        let identity = Identity { client: client.parse().unwrap(), helo, esmtp: true, login };
+        let name = Name::Unavailable;
+        let identity = Identity { client: client.parse().unwrap(), name, helo, esmtp: true, login };
         assert_eq!(command(attributes, &identity).as_deref(), expected, "{client} {helo:?} {login:?}");
     }
 
@@ -130,6 +178,39 @@ mod tests {
         check(ALL, "192.0.2.1:5", Some("x"), Some("a\nADDR=1"), None);
         check(ALL, "192.0.2.1:5", Some(&"x".repeat(255)), Some(&"y z".repeat(85)), None);
         check(Attributes::default(), "192.0.2.1:5", None, None, None);
+    }
+
+    #[test]
+    fn a_name_is_one_that_a_backend_takes() {
+        let label = "a".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        let unavailable = "[UNAVAILABLE]";
+        for (name, sent) in [
+            (Name::Known("mail.example.test"), "mail.example.test"),
+            (Name::Known("_mail.example.test"), "_mail.example.test"),
+            (Name::Known(&longest), &longest),
+            (Name::Known(&format!("{longest}a")), unavailable),
+            (Name::Known("192.0.2.7"), unavailable),
+            (Name::Known("-a.example"), unavailable),
+            (Name::Known("a b.example"), unavailable),
+            (Name::Known("a.example\r\nMAIL"), unavailable),
+            (Name::Known("a.example ADDR=192.0.2.9"), unavailable),
+            (Name::Known("a..example"), unavailable),
+            (Name::Known("[TEMPUNAVAIL]"), unavailable),
+            (Name::Known(""), unavailable),
+            (Name::Unavailable, unavailable),
+            (Name::TemporarilyUnavailable, "[TEMPUNAVAIL]"),
+        ] {
+            let client = "192.0.2.1:5".parse().unwrap();
+            let identity = Identity { client, name, helo: None, esmtp: true, login: None };
+            let attributes = Attributes { name: true, addr: true, ..Attributes::default() };
+            let expected = format!("XCLIENT NAME={sent} ADDR=192.0.2.1");
+            assert_eq!(command(attributes, &identity), Some(expected));
+        }
+        // A long name of the client's choice must not keep its mail out.
+        let (client, helo) = ("192.0.2.1:5".parse().unwrap(), "x".repeat(255));
+        let identity = Identity { client, name: Name::Known(&longest), helo: Some(&helo), esmtp: true, login: None };
+        assert!(command(ALL, &identity).is_some_and(|line| line.contains("NAME=[UNAVAILABLE] ")));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::memory::Memory;
 use super::names;
 use super::servers::Servers;
 use super::shares::{Full, Limits, Party, Shares};
+use super::silence::Silence;
 use super::{Error, Failure};
 use crate::bound::Bound;
 
@@ -44,6 +45,7 @@ pub(super) struct Asker {
     memory: Memory,
     flights: Flights,
     breaker: Mutex<Breaker>,
+    silence: Mutex<Silence>,
     /// A server has answered.
     cleared: Notify,
     domains: Pool,
@@ -59,6 +61,7 @@ impl Asker {
             memory: Memory::new(REMEMBERED),
             flights: Flights::default(),
             breaker: Mutex::default(),
+            silence: Mutex::default(),
             cleared: Notify::new(),
             domains: Pool::new(DOMAINS, Bound::DnsLookups),
             lists: Pool::new(LISTS, Bound::DnsListLookups),
@@ -182,7 +185,13 @@ impl Asker {
     }
 
     /// Draws the conclusions of a look-up that was given a time.
-    fn learn(&self, question: Question, result: &Result<Reading, Failure>, admission: Admission, given: Duration) {
+    fn learn(
+        self: &Arc<Self>,
+        question: Question,
+        result: &Result<Reading, Failure>,
+        admission: Admission,
+        given: Duration,
+    ) {
         let was_hurried = matches!(result, Err(Failure::TimedOut)) && given < PATIENCE;
         match result {
             Ok(_) => self.answered(),
@@ -200,16 +209,44 @@ impl Asker {
     }
 
     fn answered(&self) {
-        if self.breaker().answered() {
+        self.breaker().answered();
+        if self.silence().ends() {
             tracing::info!("a DNS server answers again");
         }
         self.cleared.notify_waiters();
     }
 
-    fn silent(&self, admission: Admission) {
-        if self.breaker().silent(admission, Instant::now()) {
-            tracing::warn!("no DNS server answers; look-ups fail at once until one does");
+    fn silent(self: &Arc<Self>, admission: Admission) {
+        let now = Instant::now();
+        if self.breaker().silent(admission, now) {
+            return self.tell_silence(now);
         }
+        if self.silence().is_suspected(now) {
+            let asker = Arc::clone(self);
+            tokio::spawn(async move {
+                match timeout(SIGN, asker.servers.is_alive()).await {
+                    Ok(true) => asker.answered(),
+                    Ok(false) | Err(_) => asker.tell_silence(Instant::now()),
+                }
+            });
+        }
+    }
+
+    fn tell_silence(&self, now: Instant) {
+        if self.silence().is_certain(now) {
+            tracing::warn!(
+                "DNS does not answer: mail of strangers that can't be judged without it hears 450; `dns.servers` says who is asked"
+            );
+        }
+    }
+
+    /// Whether no server answers, as far as is known.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silence().is_on()
+    }
+
+    fn silence(&self) -> MutexGuard<'_, Silence> {
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {

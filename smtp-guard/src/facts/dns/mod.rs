@@ -31,6 +31,7 @@ mod race;
 mod resolver;
 mod servers;
 mod shares;
+mod silence;
 mod zone;
 
 use crate::bound::Bound;

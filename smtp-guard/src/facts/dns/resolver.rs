@@ -39,6 +39,11 @@ impl Resolver {
         Ok(Self { asker: Arc::new(Asker::new(servers, meter)?), party: Party::own() })
     }
 
+    /// Whether no server answers, as far as is known.
+    pub fn is_silent(&self) -> bool {
+        self.asker.is_silent()
+    }
+
     /// The same resolver, asking on behalf of `party`, whose share of places and questions bounds it.
     #[must_use]
     pub fn on_behalf(&self, party: Party) -> Self {
@@ -76,6 +81,34 @@ impl Resolver {
         };
         let forward = if confirm { Some(self.confirm(client, &names, deadline).await) } else { None };
         Ok(Reverse::Names { names: names.to_vec(), forward })
+    }
+
+    /// What `client` is called: one of its names that leads back to it. `None`: there is none.
+    pub async fn name(&self, client: IpAddr, deadline: Instant) -> Result<Option<Box<str>>, Failure> {
+        let client = client.to_canonical();
+        if client.is_loopback() {
+            return Ok(Some("localhost".into()));
+        }
+        let Answer::Names(names) = self.ask(Question::new(Kind::Ptr, names::pointer(client)), deadline).await? else {
+            return Ok(None);
+        };
+        let kind = if client.is_ipv4() { Kind::A } else { Kind::Aaaa };
+        let asked =
+            names.iter().map(|name| async move { (name, self.ask(Question::new(kind, name.clone()), deadline).await) });
+        let mut failed = None;
+        let found = race(asked.collect(), |(name, answer)| match answer {
+            Ok(Answer::Addresses(found)) if found.contains(&client) => Some(name.clone()),
+            Ok(_) => None,
+            Err(failure) => {
+                failed = Some(failure);
+                None
+            }
+        });
+        match (found.await, failed) {
+            (Some(name), _) => Ok(Some(name)),
+            (None, Some(failure)) => Err(failure),
+            (None, None) => Ok(None),
+        }
     }
 
     async fn confirm(&self, client: IpAddr, names: &[Box<str>], deadline: Instant) -> Forward {

@@ -13,7 +13,10 @@ impl Keeper {
         let mut notes = Vec::new();
         let view = self.ledger.view(source, both.instant);
         if let Some(view) = &view {
-            notes.extend(view.offences.iter().map(|(reason, count)| format!("{}: {count} times", reason.text())));
+            notes.extend(view.offences.iter().map(|(reason, count)| match count {
+                1 => format!("{}: once", reason.text()),
+                _ => format!("{}: {count} times", reason.text()),
+            }));
         }
         let connections = self.table.kernel().and_then(|kernel| match kernel.established_of(source) {
             Ok(connections) => Some(connections),

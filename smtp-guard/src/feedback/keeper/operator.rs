@@ -12,10 +12,10 @@ use super::perform::Cause;
 use crate::blocklist::{Protected, own_addresses};
 use crate::bound::Bound;
 use crate::clock::Instant;
-use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Name, Origin};
+use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Name, Operator, Origin};
 use crate::edge::bans::NETWORKS;
 use crate::events::What;
-use crate::gate::{Effect, Grounds, Lifted};
+use crate::gate::{self, Effect, Grounds, Ignored, Lifted};
 use crate::key::{Key, Who};
 use crate::observe::log::{self, printable};
 use crate::rates::accounts::{AccountView, Hold, User};
@@ -43,7 +43,7 @@ impl Keeper {
         who: Who,
         length: Duration,
         text: String,
-        by: Option<u32>,
+        by: Operator,
     ) -> Result<Decision, ControlError> {
         let key = self.judge_by_hand(who)?;
         if !self.has_room_for_networks(key, 0) {
@@ -52,7 +52,7 @@ impl Keeper {
         }
         let grounds = Grounds { reason: Reason::Operator, length, repeat: 0, evidence: Vec::new() };
         let ban = Effect::Ban { key, origin: Origin::Operator, text, grounds };
-        self.perform(vec![ban], Cause::Command(Some(who), by));
+        self.perform(vec![ban], Cause::Command(by, Some(who)));
         match self.decisions.get(&key) {
             Some(ban) => Ok(Decision::of(ban, self.prefix())),
             // The table refused it after all.
@@ -62,7 +62,14 @@ impl Keeper {
 
     /// Puts `entries` of `file` in force together: the kernel's part is one batch, and so is the store's. None makes room by
     /// pushing out another, and none takes the place of one that [stays](Ban::stays).
-    pub(in crate::feedback) fn import(&mut self, file: Name, entries: Vec<Entry>, text: &str) -> Imported {
+    pub(in crate::feedback) fn import(
+        &mut self,
+        file: Name,
+        entries: Vec<Entry>,
+        text: &str,
+        by: Operator,
+    ) -> Imported {
+        let name = printable(file.as_str().as_bytes());
         let origin = Origin::File(file);
         let both = crate::clock::both();
         let protected = self.protected();
@@ -124,18 +131,65 @@ impl Keeper {
         self.save_all(bans.iter().map(|(ban, _)| ban.clone()).collect());
         self.put_all(bans, both.instant);
         let (added, refused) = (done.added as u64, done.refused.len() as u64);
-        self.meter.tell(What::Imported { added, refused, text: printable(text.as_bytes()) });
-        tracing::info!(added = done.added, refused = done.refused.len(), text, "decisions imported by the operator");
+        let text = printable(text.as_bytes());
+        tracing::info!(
+            uid = by.uid,
+            added,
+            refused,
+            file = name,
+            text,
+            "{by} imported {added} decisions from {name}: {text}"
+        );
+        self.meter.tell(What::Imported { added, refused, text });
         done
     }
 
-    pub(in crate::feedback) fn delete(&mut self, who: Who, by: Option<u32>) -> Result<Option<Decision>, ControlError> {
+    /// Follows `decisions` of the guard `node`, as far as the gate lets them in and there is room; how many those are.
+    pub(in crate::feedback) fn hear_of(&mut self, node: &Name, decisions: &[Decision]) -> usize {
+        let (protected, mut entered) = (self.protected(), 0);
+        for decision in decisions {
+            let both = crate::clock::both();
+            let held = |key| self.decisions.get(&key);
+            let effect = gate::foreign(&self.snapshot, &protected, node, decision, &both, held);
+            match effect.and_then(|effect| self.has_room(&effect).then_some(effect).ok_or(Ignored::Full)) {
+                Ok(effect) => {
+                    self.perform(vec![effect], Cause::State);
+                    self.meter.foreign("entered");
+                    entered += 1;
+                }
+                Err(why) => self.meter.foreign(why.label()),
+            }
+        }
+        tracing::info!(
+            node = node.as_str(),
+            entered,
+            ignored = decisions.len() - entered,
+            "decisions of another guard"
+        );
+        entered
+    }
+
+    /// Whether a ban can come in force without pushing out another.
+    fn has_room(&self, effect: &Effect) -> bool {
+        let Effect::Ban { key, .. } = effect else { return true };
+        let is_there = self.decisions.contains_key(key);
+        let (room, bound) = match key {
+            Key::Source(_) => (is_there || self.table.len() < self.most_sources(), Bound::Bans),
+            Key::Network(_) => (self.has_room_for_networks(*key, 0), Bound::Networks),
+        };
+        if !room {
+            self.meter.bound_reached(bound);
+        }
+        room
+    }
+
+    pub(in crate::feedback) fn delete(&mut self, who: Who, by: Operator) -> Result<Option<Decision>, ControlError> {
         // What can't be blocked isn't.
         let Ok(key) = Key::of(who, self.prefix()) else { return Ok(None) };
         let both = crate::clock::both();
         let deferred = key.source().and_then(|source| self.marks.of(source, both.instant).deferred_until);
         let ban = self.decisions.get(&key).cloned();
-        self.pardon(&[key], Lifted::Operator, Cause::Command(Some(who), by));
+        self.pardon(&[key], Lifted::Operator, Cause::Command(by, Some(who)));
         let lifted = match (ban, deferred) {
             (Some(ban), _) => Decision::of(&ban, self.prefix()),
             (None, Some(until)) => Decision::deferral(self.text(key), &both, until),
@@ -147,7 +201,12 @@ impl Keeper {
                 };
             }
         };
-        tracing::info!(source = lifted.source, reason = lifted.reason, uid = by, "decision lifted by the operator");
+        tracing::info!(
+            uid = by.uid,
+            source = lifted.source,
+            reason = lifted.reason,
+            "{by} lifted the decision on {who}"
+        );
         Ok(Some(lifted))
     }
 
@@ -157,6 +216,7 @@ impl Keeper {
         user: User,
         length: Option<Duration>,
         text: String,
+        by: Operator,
     ) -> Result<(AccountView, oneshot::Receiver<()>), ControlError> {
         let both = crate::clock::both();
         let until = length.map_or(Instant::NEVER, |length| both.instant.after(length));
@@ -165,7 +225,7 @@ impl Keeper {
         self.save_hold(user.clone(), &both);
         self.meter.user_held(Reason::UserHeld);
         let seconds = length.map(|length| length.as_secs());
-        log::held_by_operator(user.name(), seconds, &text);
+        log::held_by_operator(by, user.name(), length, &text);
         self.meter.tell(What::UserHeld {
             user: printable(user.name().as_bytes()),
             reason: Reason::UserHeld.label().into(),
@@ -178,7 +238,11 @@ impl Keeper {
     }
 
     /// Forgets what is counted of `user` and his hold; what was known of him.
-    pub(in crate::feedback) fn release(&mut self, user: &User) -> Option<(AccountView, oneshot::Receiver<()>)> {
+    pub(in crate::feedback) fn release(
+        &mut self,
+        user: &User,
+        by: Operator,
+    ) -> Option<(AccountView, oneshot::Receiver<()>)> {
         let both = crate::clock::both();
         let view = self.counters.accounts.view(&self.snapshot.config().limits, user, &both);
         let known = self.counters.accounts.release(user);
@@ -187,21 +251,21 @@ impl Keeper {
             // Of a release, a crash must not cost more than of a hold.
             self.write_counters_now(&both);
             let name = printable(user.name().as_bytes());
-            tracing::info!(user = name, "user released by the operator");
+            tracing::info!(uid = by.uid, user = name, "{by} released user {}", log::one_word(user.name()));
             self.meter.tell(What::UserReleased { user: name });
         }
         view.map(|view| (view, self.store.written()))
     }
 
-    pub(in crate::feedback) fn delete_all(&mut self, by: Option<u32>) -> usize {
+    pub(in crate::feedback) fn delete_all(&mut self, by: Operator) -> usize {
         let (deferred, networks) = self.marks.deferred(crate::clock::now());
         let deferred = deferred.iter().map(|(source, _)| Key::from(*source));
         let keys: HashSet<_> = self.decisions.keys().copied().chain(deferred).collect();
         let lifted = keys.len() + networks.len();
-        self.pardon(&keys.into_iter().collect::<Vec<_>>(), Lifted::Operator, Cause::Command(None, by));
+        self.pardon(&keys.into_iter().collect::<Vec<_>>(), Lifted::Operator, Cause::Command(by, None));
         self.marks.pardon_networks();
         self.meter.tell(What::AllLifted { decisions: lifted as u64 });
-        tracing::info!(decisions = lifted, uid = by, "all decisions lifted by the operator");
+        tracing::info!(uid = by.uid, decisions = lifted, "{by} lifted all {lifted} decisions");
         lifted
     }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::Keeper;
 use crate::addr::ClientAddr;
 use crate::clock::Instant;
-use crate::decision::{Ban, Origin};
+use crate::decision::{Ban, Operator, Origin};
 use crate::events::What;
 use crate::gate::{Deferred, Effect, Grounds, Lifted};
 use crate::key::{Key, Who};
-use crate::observe::log::{SECURITY, printable};
+use crate::observe::log::{self, printable};
 
 /// Bans that end together and are told one by one.
 const SINGLY: usize = 16;
@@ -22,8 +22,8 @@ const SINGLY: usize = 16;
 pub(super) enum Cause {
     /// A report about this client, which came at this moment.
     Report(ClientAddr, Instant),
-    /// An operator's command about this one, or about all, and the operator's user id.
-    Command(Option<Who>, Option<u32>),
+    /// An operator's command about this one, or about all.
+    Command(Operator, Option<Who>),
     /// The configuration, or the store as it is read.
     State,
 }
@@ -70,11 +70,7 @@ impl Keeper {
         if !self.decisions.contains_key(&key) {
             return;
         }
-        let uid = match cause {
-            Cause::Command(_, uid) => uid,
-            Cause::Report(..) | Cause::State => None,
-        };
-        self.tell_ban(&ban, &self.called(key, cause), length, took, uid);
+        self.tell_ban(&ban, length, took, cause);
         self.save(&ban);
     }
 
@@ -113,26 +109,21 @@ impl Keeper {
     fn called(&self, key: Key, cause: Cause) -> String {
         match cause {
             Cause::Report(client, _) if key == Key::Source(client.source(self.prefix())) => client.ip().to_string(),
-            Cause::Command(Some(who), _) => who.to_string(),
+            Cause::Command(_, Some(who)) => who.to_string(),
             _ => self.text(key),
         }
     }
 
-    fn tell_ban(&self, ban: &Ban, who: &str, length: Duration, took: Option<Duration>, uid: Option<u32>) {
+    fn tell_ban(&self, ban: &Ban, length: Duration, took: Option<Duration>, cause: Cause) {
         self.meter.ban(ban.reason);
-        tracing::warn!(
-            target: SECURITY,
-            client = who,
-            source = self.text(ban.key),
-            reason = ban.reason.label(),
-            origin = ban.origin.label(),
-            why = printable(ban.text.as_bytes()),
-            uid,
-            seconds = length.as_secs(),
-            repeat = ban.repeat,
-            took_us = took.map(|took| took.as_micros() as u64),
-            evidence = evidence(&ban.evidence),
-            "SMTP connection from {who} rejected: {}", ban.reason.text()
+        let by = match cause {
+            Cause::Command(by, _) => Some(by),
+            Cause::Report(..) | Cause::State => None,
+        };
+        let (who, source) = (self.called(ban.key, cause), self.text(ban.key));
+        log::banned(
+            self.snapshot.config().log.format,
+            &log::Banned { ban, who: &who, source: &source, length, took, by },
         );
         self.meter.tell(What::Banned {
             source: self.text(ban.key),
@@ -142,7 +133,6 @@ impl Keeper {
             seconds: length.as_secs(),
             repeat: ban.repeat,
             took_us: took.map(|took| took.as_micros() as u64),
-            uid,
             evidence: escaped(&ban.evidence),
         });
     }
@@ -155,15 +145,7 @@ impl Keeper {
             Deferred::Sender(source, _) => format!("one sender by {}", self.called(source.into(), cause)),
         };
         self.meter.deferral(*reason);
-        tracing::warn!(
-            target: SECURITY,
-            client = who,
-            reason = reason.label(),
-            seconds = length.as_secs(),
-            repeat,
-            evidence = evidence(lines),
-            "SMTP mail from {who} deferred: {}", reason.text()
-        );
+        log::deferred(self.snapshot.config().log.format, &who, grounds);
         self.meter.tell(What::Deferred {
             source: who,
             reason: reason.label().into(),
@@ -172,11 +154,6 @@ impl Keeper {
             evidence: escaped(lines),
         });
     }
-}
-
-/// Evidence as one line for the log.
-fn evidence(lines: &[String]) -> String {
-    escaped(lines).join("; ")
 }
 
 fn escaped(lines: &[String]) -> Vec<String> {

@@ -35,10 +35,16 @@ impl Collector for Mirror {
             ("connections_active", "Connections open now", number(running.connections())),
             ("bans_active", "Bans in force now, of sources and networks", number(all)),
             ("network_bans_active", "Bans of networks in force now", number(networks)),
+            ("dns_up", "Whether a DNS server answers, as far as is known", i64::from(!running.is_dns_silent())),
             (
                 "store_up",
                 "Whether decisions and counts are written to disk",
                 i64::from(running.store_trouble().is_none()),
+            ),
+            (
+                "tls_up",
+                "Whether our certificates can be used as they are in their files now",
+                i64::from(running.tls_trouble().is_none()),
             ),
             ("recipients_known", "Entries of the recipient table", number(recipients.known.unwrap_or_default())),
             (
@@ -137,6 +143,8 @@ mod tests {
         let catch_all = vec!["example.org".to_owned()];
         check(Fake { catch_all, ..Fake::default() }, "smtp_guard_catch_all_domains 1");
         check(Fake::default(), "smtp_guard_store_up 0");
+        check(Fake::default(), "smtp_guard_dns_up 0");
+        check(Fake::default(), "smtp_guard_tls_up 0");
         check(Fake::default(), "smtp_guard_backend_up{server=\"192.0.2.7:25\"} 1");
         check(Fake::default(), "smtp_guard_config_generation 1");
         check(Fake::default(), "smtp_guard_config_applied_timestamp_seconds 9");

@@ -141,7 +141,11 @@ impl Follower {
         let text = error.to_string();
         // Said once, and again when something else is wrong with it.
         if self.error.as_ref() != Some(&text) {
-            let what = if self.list.is_some() { "its old version stays" } else { "nothing of it is in force" };
+            let what = if self.list.is_some() {
+                "its last version stays in force"
+            } else {
+                "no version of it was read before"
+            };
             tracing::error!(list = self.name, error = text, "block list {} can't be read, {what}", self.name);
         }
         self.error = Some(text);

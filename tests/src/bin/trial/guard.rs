@@ -22,11 +22,10 @@ use smtp_guard::marks::Marks;
 use smtp_guard::offence::{Conduct, Digest, Digests};
 use smtp_guard::policy::checks::Found;
 use smtp_guard::session::{
-    AuthVerdict, Facts, Heard as Told, Input, Opening, Output, Request, Secured, Session, Upstream, Wants,
+    AuthVerdict, Facts, Heard as Told, Input, Intake, Opening, Output, Request, Secured, Session, Upstream, Wants,
 };
 use smtp_guard::snapshot::Snapshot;
 use smtp_guard::wire::command;
-use smtp_guard::wire::data::{BodyDecoder, Chunk};
 use smtp_guard::wire::ehlo::Capabilities;
 use smtp_guard::wire::envelope::RcptTo;
 use smtp_guard::wire::reply::{Reply, ReplyDecoder};
@@ -284,17 +283,10 @@ impl Gate for Guard {
             Line::Reset => "RSET".to_owned(),
             Line::Quit => "QUIT".to_owned(),
             Line::Message => {
-                let mut decoder = BodyDecoder::new();
-                let mut unread = BytesMut::from(&b"Subject: trial\r\n\r\ntext\r\n.\r\n"[..]);
-                while let Some(chunk) = decoder.next(&mut unread) {
-                    let (input, end) = match chunk {
-                        Chunk::Body(body) => (Input::Body(body), false),
-                        Chunk::End(body_end) => (Input::BodyEnd(body_end), true),
-                    };
+                let mut intake = Intake::default();
+                intake.unread.extend_from_slice(b"Subject: trial\r\n\r\ntext\r\n.\r\n");
+                while let Some(input) = self.sessions.get(&id).and_then(|live| intake.next(&live.session)) {
                     self.step(id, input, backend, now, said);
-                    if end {
-                        break;
-                    }
                 }
                 return;
             }

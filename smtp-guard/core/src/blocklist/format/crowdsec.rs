@@ -151,7 +151,7 @@ fn element(raw: &RawValue, within: bool, place: &mut Place<'_>, reading: &mut Re
     }
 }
 
-/// Where in the text something stands. Asked in the order of the text.
+/// The place in the text where something stands. Asked in the order of the text.
 pub(super) struct Place<'a> {
     text: &'a str,
     at: usize,

@@ -16,7 +16,7 @@ use super::span::Span;
 /// Lines of text among which an entry must be, for the file to be a list.
 const LOOKED_AT: usize = 20;
 
-/// What a file is.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {

@@ -1,4 +1,4 @@
-//! What is known of recipients: the operator's table of those that exist, and those that the backend said not to exist.
+//! Knowledge of recipients: the operator's table of those that exist, and those that the backend said not to exist.
 
 mod table;
 mod unknowns;

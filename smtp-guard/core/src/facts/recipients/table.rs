@@ -189,7 +189,7 @@ impl fmt::Debug for KnownRecipients {
     }
 }
 
-/// What is wrong with a table, before it is known of which file.
+/// A fault of a table, before it is known of which file.
 #[derive(Debug)]
 pub enum Fault {
     Read(io::Error),

@@ -8,7 +8,7 @@ use crate::clock::{Both, Instant, WallTime};
 use crate::config::Limits;
 use crate::decision::{CountView, Origin};
 
-/// What is known of a user.
+/// A view of what is known of a user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountView {
     pub user: String,
@@ -29,7 +29,7 @@ pub struct NetworkSeen {
     pub last: WallTime,
 }
 
-/// Why a user is held.
+/// The hold on a user, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldView {
     /// Label of the [`Reason`].

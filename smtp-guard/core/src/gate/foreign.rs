@@ -1,0 +1,186 @@
+//! Decisions that were made elsewhere: the one door by which they come in.
+//!
+//! Another guard may err, and knows nothing of what is exempt here: exempt and protected addresses win, whoever decided. What it
+//! has heard from a third one is not heard again, so that no decision goes round in circles.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use smtp_guard_ebpf::reason::Reason;
+
+use super::{Effect, Grounds};
+use crate::blocklist::Protected;
+use crate::clock::Both;
+use crate::decision::{Ban, Decision, Name, Origin, one_line};
+use crate::key::{Key, Who};
+use crate::ledger::SAMPLE;
+use crate::snapshot::Snapshot;
+
+/// Bytes of each text of another guard that are kept.
+const TEXT: usize = 500;
+
+/// Why a decision of another guard isn't followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ignored {
+    /// The source is exempt here.
+    Exempt,
+    /// It touches what is in use here, or no address of the Internet.
+    Protected,
+    /// It has ended.
+    Over,
+    /// What is in force here stays.
+    Outlasted,
+    /// That guard has it from another one.
+    SecondHand,
+    /// It is no ban of anybody.
+    Senseless,
+    /// There is no room for it.
+    Full,
+}
+
+impl Ignored {
+    /// As metrics and logs say it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Exempt => "exempt",
+            Self::Protected => "protected",
+            Self::Over => "over",
+            Self::Outlasted => "outlasted",
+            Self::SecondHand => "second_hand",
+            Self::Senseless => "senseless",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// What follows from `decision` of the guard `node` at `both`. `protected`: what no decision may touch. `held`: what is in force.
+pub fn foreign<'a>(
+    snapshot: &Snapshot,
+    protected: &Protected,
+    node: &Name,
+    decision: &Decision,
+    both: &Both,
+    held: impl FnOnce(Key) -> Option<&'a Ban>,
+) -> Result<Effect, Ignored> {
+    let prefix = snapshot.config().limits.ipv6_prefix;
+    if decision.origin == Origin::Node(node.clone()).label() {
+        return Err(Ignored::SecondHand);
+    }
+    let reason = Reason::from_label(&decision.reason).filter(|reason| reason.is_ban()).ok_or(Ignored::Senseless)?;
+    let who: Who = decision.source.parse().map_err(|_| Ignored::Senseless)?;
+    let key = Key::of(who, prefix).map_err(|_| Ignored::Senseless)?;
+    let net = match key {
+        Key::Source(source) if snapshot.untouchable().touches(source, prefix) => return Err(Ignored::Exempt),
+        Key::Source(source) => {
+            let length = if source.network().is_ipv4() { 32 } else { prefix.length() };
+            IpNet::new(source.network(), length).map_err(|_| Ignored::Senseless)?
+        }
+        Key::Network(net) => net.net(),
+    };
+    if protected.objection(net.into()).is_some() {
+        return Err(Ignored::Protected);
+    }
+    // Its clock may be ahead: what is left is never more than the whole.
+    let left = |from: i64| u64::try_from(decision.until.as_ms().saturating_sub(from)).unwrap_or_default();
+    let length = match decision.until.as_ms() {
+        i64::MAX => Duration::from_nanos(u64::MAX),
+        _ => Duration::from_millis(left(both.wall.as_ms()).min(left(decision.made.as_ms()))),
+    };
+    if length.is_zero() {
+        return Err(Ignored::Over);
+    }
+    let origin = Origin::Node(node.clone());
+    if held(key).is_some_and(|ban| ban.stays(&origin, both.wall_at(both.instant.after(length)))) {
+        return Err(Ignored::Outlasted);
+    }
+    let evidence = decision.evidence.iter().take(SAMPLE).map(|line| one_line(line, TEXT)).collect();
+    let grounds = Grounds { reason, length, repeat: decision.repeat, evidence };
+    Ok(Effect::Ban { key, origin, text: one_line(&decision.text, TEXT), grounds })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::{Instant, WallTime};
+    use crate::config::Config;
+
+    const NOW: i64 = 1_000_000;
+
+    /// What another guard decided, in JSON but for what every decision has; the key and the seconds of what follows.
+    #[track_caller]
+    fn check(
+        source: &str,
+        reason: &str,
+        origin: &str,
+        until: i64,
+        held: Option<(&str, i64)>,
+        expected: Result<u64, Ignored>,
+    ) {
+        let mut config = Config::builtin();
+        config.exempt = ["20.0.2.9/32", "2001:db8:9::1/128"].iter().map(|net| net.parse().unwrap()).collect();
+        let protected = Protected::of_decisions(&config, &["20.0.113.1".parse().unwrap()]);
+        let snapshot = Snapshot::new(Arc::new(config), None);
+        let both = Both { instant: Instant::from_ns(5_000_000_000), wall: WallTime::from_ms(NOW) };
+        let decision = Decision {
+            source: source.to_owned(),
+            reason: reason.to_owned(),
+            text: "two\nlines".to_owned(),
+            origin: origin.to_owned(),
+            origin_name: None,
+            made: WallTime::from_ms(NOW - 10_000),
+            until: WallTime::from_ms(until),
+            repeat: 1,
+            evidence: vec!["x".repeat(1000); 1000],
+        };
+        let held = held.map(|(origin, until)| Ban {
+            key: Key::of("20.0.2.1".parse().unwrap(), Default::default()).unwrap(),
+            reason: Reason::Harvest,
+            origin: origin.parse().unwrap(),
+            made: both.wall,
+            until: WallTime::from_ms(until),
+            repeat: 0,
+            text: String::new(),
+            evidence: Vec::new(),
+        });
+        let found = foreign(&snapshot, &protected, &Name::new("mx2"), &decision, &both, |_| held.as_ref());
+        let seconds = found.map(|effect| {
+            let Effect::Ban { origin, text, grounds, .. } = effect else { panic!("{effect:?}") };
+            assert_eq!((origin.to_string().as_str(), text.as_str()), ("node:mx2", "two lines"));
+            assert!(grounds.evidence.len() <= SAMPLE && grounds.evidence.iter().all(|line| line.len() <= TEXT));
+            grounds.length.as_secs()
+        });
+        assert_eq!(seconds, expected, "{source} {reason} {origin} {until}");
+    }
+
+    #[test]
+    fn a_decision_of_another_guard_enters_where_nothing_here_is_against_it() {
+        use Ignored::*;
+        let soon = NOW + 60_000;
+        for source in ["20.0.2.1", "2001:db8::/64", "20.0.3.0/24"] {
+            check(source, "harvest", "ledger", soon, None, Ok(60));
+        }
+        check("20.0.2.1", "operator", "operator", i64::MAX, None, Ok(u64::MAX / 1_000_000_000));
+        check("20.0.2.1", "operator", "file", soon, None, Ok(60));
+        for (source, why) in [
+            ("20.0.2.9", Exempt),
+            ("2001:db8:9::/64", Exempt),
+            ("20.0.2.0/24", Protected),
+            ("20.0.113.1", Protected),
+            ("224.0.0.0/8", Protected),
+            ("0.0.0.0/0", Senseless),
+            ("nobody", Senseless),
+        ] {
+            check(source, "harvest", "ledger", i64::MAX, None, Err(why));
+        }
+        check("20.0.2.1", "deferred", "ledger", soon, None, Err(Senseless));
+        check("20.0.2.1", "nonsense", "ledger", soon, None, Err(Senseless));
+        check("20.0.2.1", "harvest", "node", soon, None, Err(SecondHand));
+        check("20.0.2.1", "harvest", "ledger", NOW, None, Err(Over));
+        check("20.0.2.1", "harvest", "ledger", i64::MIN, None, Err(Over));
+        check("20.0.2.1", "harvest", "ledger", soon, Some(("ledger", soon)), Err(Outlasted));
+        check("20.0.2.1", "harvest", "ledger", soon, Some(("node:mx3", soon - 1)), Ok(60));
+        check("20.0.2.1", "operator", "operator", i64::MAX, Some(("operator", soon)), Err(Outlasted));
+    }
+}

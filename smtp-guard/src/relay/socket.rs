@@ -1,0 +1,82 @@
+//! A TCP connection on whose send queue the kernel spends little, whatever segments and windows the peer's end allows.
+//!
+//! SO_SNDBUF is looked at before the kernel begins a segment of its queue, and a segment that has begun is filled to up to 64
+//! KiB, so that the queue may be larger by as much. Here each write is a segment of its own (MSG_EOR), and no write is longer
+//! than [`PIECE`]. A peer that keeps up finds no difference: its queue is empty, and each write leaves at once.
+//!
+//! | the peer took | the kernel may hold |
+//! |---|---|
+//! | less than the proof that [`super::window`] asks for | [`NEAR`], a piece and the kernel's record of it: at most 36 KiB |
+//! | as much, and it is near | [`MIDDLE`] and a piece, as long as there is room for long queues |
+//! | as much, and it is far | [`FAR`] and a piece, of the room that windows of far clients have |
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes of one write.
+const PIECE: usize = 16 * 1024;
+/// Bytes that the kernel may hold before it takes no further piece. SO_SNDBUF is half of it: the kernel doubles it.
+pub(super) const NEAR: usize = 16 * 1024;
+/// The same for a peer that keeps up: whoever of the two has the processor finds more to do.
+pub(super) const MIDDLE: usize = 40 * 1024;
+/// The same for a peer that is far: what is under way on the path is held until it is acknowledged.
+pub(super) const FAR: usize = 224 * 1024;
+
+/// The connection.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    in_pieces: bool,
+}
+
+impl Socket {
+    /// A connection to a client: what the guard says is short.
+    pub(super) fn client(stream: TcpStream) -> Self {
+        Self { stream, in_pieces: false }
+    }
+
+    /// A connection to a backend, whose send buffer was set to [`NEAR`] before it was connected.
+    pub(super) fn backend(stream: TcpStream) -> Self {
+        Self { stream, in_pieces: true }
+    }
+
+    pub(super) fn get(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.in_pieces {
+            return Pin::new(&mut self.stream).poll_write(cx, bytes);
+        }
+        let piece = bytes.get(..PIECE).unwrap_or(bytes);
+        let send = || SockRef::from(&self.stream).send_with_flags(piece, libc::MSG_EOR | libc::MSG_NOSIGNAL);
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,140 @@
+//! Connections to one server that ended cleanly, and wait for the next client.
+//!
+//! A connection that is used again saves its handshake, greeting, EHLO and STARTTLS, and the server a process. No client may
+//! notice it by anything else. So only a connection without doubt is kept ([`Channel::is_clean`]): nothing unread or unsent, no
+//! login, no refusal by the server on it (servers count errors for each connection, and delay whoever has made many), the
+//! last answer a yes to the dot or to RSET.
+//!
+//! Which client may be the next depends on `backend.identity`. With `none` it is anyone. With `xclient` the server has to learn
+//! who it is: where the server takes another XCLIENT, that is said first. Postfix doesn't (it judges the right to XCLIENT by the address that the
+//! last one named, measured with 3.7.11); there the next client must have the same address and name, and only sources with a
+//! history leave their connection, since few strangers come back. After a PROXY header there can't be a second one, so
+//! such a connection ends with its client.
+//!
+//! A server that answers twice, the second time when the next client is served already, can't be told apart from one that is quick.
+//! It is out of step by one answer from then on, which shows when DATA isn't answered by 354: no message is lost by that.
+//!
+//! # Bounds
+//! A connection waits for [`IDLE`], and serves at most [`MESSAGES`] messages and [`LIFE`]. At most [`MOST`] wait for each
+//! server; others end. A waiting connection holds no place of `backend.connections`, but counts among them: whoever is given a
+//! place takes a waiting connection, or ends one where there would be too many.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::{Instant as TokioInstant, sleep_until};
+
+use super::connect::Channel;
+
+/// How long a connection waits for its next client.
+const IDLE: Duration = Duration::from_secs(2);
+/// How long a connection may be used.
+const LIFE: Duration = Duration::from_secs(300);
+/// How many messages it may carry. Postfix' own clients bound it likewise.
+const MESSAGES: u32 = 100;
+/// Connections that wait for each server.
+const MOST: usize = 64;
+
+/// The waiting connections of one server.
+#[derive(Debug, Default)]
+pub(super) struct Spares(Mutex<List>);
+
+#[derive(Debug, Default)]
+struct List {
+    /// The one that waits for longest comes first.
+    waiting: Vec<Spare>,
+    /// Nothing may wait here any more.
+    closed: bool,
+    /// Somebody ends those whose time is over.
+    swept: bool,
+}
+
+#[derive(Debug)]
+struct Spare {
+    channel: Channel,
+    until: TokioInstant,
+}
+
+impl Spares {
+    /// Keeps `channel` for the next client, or returns it where that must not be.
+    pub(super) fn lend(self: &Arc<Self>, mut channel: Channel) -> Result<(), Box<Channel>> {
+        let worn = channel.messages >= MESSAGES || crate::clock::now().since(channel.opened) >= LIFE;
+        let Ok(runtime) = Handle::try_current() else { return Err(Box::new(channel)) };
+        let mut list = self.list();
+        if worn || list.closed || list.waiting.len() >= MOST || !channel.is_clean() {
+            return Err(Box::new(channel));
+        }
+        // After the connection waits here: whoever is given its place shall find it.
+        let room = channel.room.take();
+        list.waiting.push(Spare { channel, until: TokioInstant::now() + IDLE });
+        let sweeps = !std::mem::replace(&mut list.swept, true);
+        drop(list);
+        drop(room);
+        if sweeps {
+            runtime.spawn(sweep(Arc::clone(self)));
+        }
+        Ok(())
+    }
+
+    /// Of the connections that `suit`, the one that waits for the shortest time: what isn't needed ends by itself.
+    pub(super) fn take(&self, suits: impl Fn(&Channel) -> bool) -> Option<Channel> {
+        let mut list = self.list();
+        let found = list.waiting.iter().rposition(|spare| suits(&spare.channel))?;
+        Some(list.waiting.remove(found).channel)
+    }
+
+    /// Ends those that wait for longest, until at most `most` wait.
+    pub(super) fn trim(&self, most: usize) {
+        let mut list = self.list();
+        let surplus = list.waiting.len().saturating_sub(most);
+        let ended: Vec<_> = list.waiting.drain(..surplus).collect();
+        drop(list);
+        // Closed before another one is opened.
+        drop(ended);
+    }
+
+    /// Ends what waits. Nothing waits here from now on.
+    pub(super) fn close(&self) {
+        let mut list = self.list();
+        list.closed = true;
+        let waiting = std::mem::take(&mut list.waiting);
+        drop(list);
+        end(waiting);
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.list().waiting.len()
+    }
+
+    // Nothing in between can panic and leave it half changed.
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends connections whose time is over, until none waits.
+async fn sweep(spares: Arc<Spares>) {
+    loop {
+        let next = {
+            let mut list = spares.list();
+            let now = TokioInstant::now();
+            let over = list.waiting.iter().take_while(|spare| spare.until <= now).count();
+            end(list.waiting.drain(..over).collect());
+            let Some(first) = list.waiting.first() else {
+                list.swept = false;
+                return;
+            };
+            first.until
+        };
+        sleep_until(next).await;
+    }
+}
+
+/// Each on its own: a server that doesn't read must not hold the others up.
+fn end(spares: Vec<Spare>) {
+    let Ok(runtime) = Handle::try_current() else { return };
+    for spare in spares {
+        runtime.spawn(spare.channel.quit());
+    }
+}
