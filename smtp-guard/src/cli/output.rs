@@ -143,7 +143,7 @@ pub(super) fn status(status: &Status) -> String {
         ("kernel plane", format!("{kernel}: {}", status.kernel.text)),
     ];
     let mut rows: Vec<_> = pairs.map(|(name, value)| [name.to_owned(), value]).into();
-    rows.extend(status.certificates.iter().map(|Certificate { file, days }| {
+    rows.extend(status.certificates.iter().map(|Certificate { file, days, .. }| {
         let ends = if *days < 0 { format!("expired {} days ago", -days) } else { format!("ends in {days} days") };
         [format!("certificate {file}"), ends]
     }));

@@ -39,7 +39,7 @@ pub fn load(path: &Path) -> Result<KnownRecipients, RecipientsError> {
         KnownRecipients::read(BufReader::with_capacity(READ, file), room)
     })
     .map_err(|source| RecipientsError::Read { path: path.to_owned(), source })?;
-    let table = table.map_err(|fault| at(fault, path))?.with_stamp(stamp);
+    let table = table.map_err(|fault| at(fault, path))?.with_stamp(stamp).read_at(crate::clock::wall());
     if table.is_empty() {
         return Err(RecipientsError::Empty { path: path.to_owned() });
     }

@@ -31,8 +31,8 @@ impl Counted {
 }
 
 impl Meter for Counted {
-    fn offence(&self, label: &'static str) {
-        self.note(label);
+    fn reported(&self, kind: ReportKind) {
+        self.note(kind.label());
     }
     fn ban(&self, reason: Reason) {
         self.note(format!("ban {}", reason.label()));
@@ -50,7 +50,7 @@ impl Meter for Counted {
         let told = serde_json::to_value(&what).unwrap();
         self.note(format!("told {}", told["event"].as_str().unwrap()));
     }
-    fn report_dropped(&self) {
+    fn report_lost(&self) {
         self.note("dropped");
     }
     fn ban_latency(&self, _time: Duration) {

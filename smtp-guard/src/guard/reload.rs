@@ -182,7 +182,7 @@ impl Guard {
         }
         parts.blocklists.apply(&self.shared).await;
         let mut seen = self.seen();
-        seen.listeners = parts.doors.addresses().iter().map(ToString::to_string).collect();
+        seen.listeners = parts.doors.accepted();
         // Those of the table are told as it is then.
         seen.warnings.clone_from(&warnings);
         warnings.extend(recipients);

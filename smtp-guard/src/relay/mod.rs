@@ -223,6 +223,7 @@ impl Shared {
         let learned = generation.snapshot.learned();
         Recipients {
             known: generation.snapshot.known().map(|known| known.len() as u64),
+            last_read: generation.snapshot.known().map(|known| known.last_read()),
             catch_all: learned.catch_alls().iter().cloned().collect(),
             unknown_wordings: learned.refusals().as_ref().clone(),
             trouble: self.recipients_trouble.load().as_deref().cloned(),

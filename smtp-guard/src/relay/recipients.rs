@@ -176,7 +176,7 @@ mod tests {
         let read = loaded + failed > 0;
         assert_eq!(looks, [false, read, false], "{text:?}: read once, and not before it is at rest");
         assert_eq!([world.exists("old"), world.exists("new")], exists, "{text:?}");
-        let metrics = world.metrics.encode();
+        let metrics = world.metrics.encode(crate::observe::metrics::Format::Open);
         for (result, times) in [("loaded", loaded), ("failed", failed)] {
             let line = format!("smtp_guard_recipients_reloads_total{{result=\"{result}\"}} {times}\n");
             assert!(metrics.contains(&line), "{text:?}: no {line} in\n{metrics}");

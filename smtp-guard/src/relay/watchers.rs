@@ -14,6 +14,7 @@ pub struct Watchers {
     generation: Option<Arc<Generation>>,
     pool: Option<Task>,
     certificates: Option<Task>,
+    resolver: Option<Task>,
     recipients: Option<Task>,
     catch_alls: Option<Task>,
 }
@@ -49,9 +50,11 @@ impl Watchers {
             self.pool = Task::spawn(async move { pool.watch(stop).await });
         }
         self.certificates = now.tls.clone().and_then(|tls| {
-            let stop = stop.clone();
-            Task::spawn(async move { tls.watch(stop).await })
+            let (metrics, stop) = (shared.metrics.clone(), stop.clone());
+            Task::spawn(async move { tls.watch(metrics, stop).await })
         });
+        let resolver = now.resolver.clone().filter(|resolver| resolver.is_of_system());
+        self.resolver = resolver.and_then(|resolver| Task::spawn(resolver.follow_system()));
         let table = |generation: &Generation| generation.snapshot.known_table();
         let same_table = before.is_some_and(|before| match (table(before), table(&now)) {
             (Some(before), Some(now)) => Arc::ptr_eq(&before, &now),

@@ -1,12 +1,13 @@
 //! A log that nobody reads, files that are replaced by something else, a disk that can't be written, signals.
 
 use std::fs;
-use std::process::Stdio;
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Command, Stdio};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
-use crate::{Guard, command, connect, send, status};
+use crate::{BINARY, Guard, command, configure, connect, send, status};
 
 #[test]
 fn d1_a_log_that_nobody_reads_stops_neither_the_mail_nor_the_end() {
@@ -70,6 +71,48 @@ fn d3_a_state_directory_that_can_not_be_used_stops_no_mail() {
     fs::remove_file(&file).unwrap();
     let config = guard.config.clone();
     guard.wait("the store is used when it can be", || !status(&config).contains("not written"));
+    guard.ends();
+}
+
+#[test]
+fn d3_a_disk_that_is_full_at_the_start_stops_neither_mail_nor_bans() {
+    let directory = tempfile::tempdir().unwrap();
+    let decisions = |guard: &Guard, words: &[&str]| {
+        let output =
+            Command::new(BINARY).arg("--config").arg(&guard.config).arg("decisions").args(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        [output.stdout, output.stderr].map(|out| String::from_utf8(out).unwrap()).concat()
+    };
+    // No file may have a byte: what is written fails as it does where there is no space.
+    let mut guard = Guard::start(directory.path(), "", "ulimit -S -f 0;", Stdio::null());
+    send(connect(guard.address), false);
+    assert!(status(&guard.config).contains("not written"), "{}", status(&guard.config));
+    let said = decisions(&guard, &["add", "192.0.2.7", "--for", "1h", "--reason", "x"]);
+    assert!(said.contains("in force, but not on disk yet"), "{said}");
+    assert!(decisions(&guard, &["list"]).contains("192.0.2.7"));
+    let pid = i32::try_from(guard.child.id()).ok().and_then(Pid::from_raw);
+    prlimit(pid, Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();
+    let config = guard.config.clone();
+    guard.wait("there is space again", || !status(&config).contains("not written"));
+    guard.ends();
+    let guard = Guard::start(directory.path(), "", "", Stdio::null());
+    assert!(decisions(&guard, &["list"]).contains("192.0.2.7"), "it was written late, and is there after a restart");
+    guard.ends();
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_and_can_be_had_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let config = configure(directory.path(), taken.local_addr().unwrap(), "");
+    let refused = command(&config, "run");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    // Not 78: whoever started it tries again.
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("another program holds it"), "{said}");
+    drop(taken);
+    let guard = Guard::start(directory.path(), "", "", Stdio::null());
+    send(connect(guard.address), false);
     guard.ends();
 }
 

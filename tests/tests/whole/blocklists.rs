@@ -110,7 +110,7 @@ fn listed_sources_are_dropped_and_everything_says_why() {
         assert!(log.contains(&words), "no {words:?} in\n{log}");
     }
     assert_eq!(guard.metric("smtp_guard_blocklist_entries{list=\"drop\"}"), 3.0);
-    assert_eq!(guard.metric("smtp_guard_blocklist_refused{list=\"drop\"}"), 6.0);
+    assert_eq!(guard.metric("smtp_guard_blocklist_rejected_entries{list=\"drop\"}"), 6.0);
     assert_eq!(reloads(&guard, "loaded"), 1.0);
     assert!(guard.metric("smtp_guard_blocklist_last_success_timestamp_seconds{list=\"drop\"}") > 1e9);
 

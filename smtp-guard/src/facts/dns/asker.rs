@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{timeout, timeout_at};
 
@@ -18,7 +19,7 @@ use super::breaker::{Admission, Breaker};
 use super::flights::{Flights, Part};
 use super::memory::Memory;
 use super::names;
-use super::servers::Servers;
+use super::servers::{Servers, System};
 use super::shares::{Full, Limits, Party, Shares};
 use super::silence::Silence;
 use super::{Error, Failure};
@@ -29,6 +30,8 @@ use crate::bound::Bound;
 const DOMAINS: Limits = Limits { total: 256, of_network: 64 };
 /// Look-ups in block lists under way. Lists answer soon: one network may have half.
 const LISTS: Limits = Limits { total: 256, of_network: 128 };
+/// Both together.
+const AT_ONCE: usize = DOMAINS.total + LISTS.total;
 /// Both, with their bounds.
 pub(super) const PLACES: [(Bound, usize); 2] =
     [(Bound::DnsLookups, DOMAINS.total), (Bound::DnsListLookups, LISTS.total)];
@@ -41,7 +44,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const SIGN: Duration = Duration::from_secs(5);
 
 pub(super) struct Asker {
-    servers: Servers,
+    servers: ArcSwap<Servers>,
+    /// `None`: the servers are named, and don't change.
+    system: Option<Mutex<System>>,
     memory: Memory,
     flights: Flights,
     breaker: Mutex<Breaker>,
@@ -56,8 +61,11 @@ pub(super) struct Asker {
 impl Asker {
     /// `servers` empty: those of the system.
     pub(super) fn new(servers: &[SocketAddr], meter: Arc<dyn Meter>) -> Result<Self, Error> {
+        let mut system = servers.is_empty().then(System::new);
+        let found = system.as_mut().and_then(System::changed);
         Ok(Self {
-            servers: Servers::new(servers, DOMAINS.total + LISTS.total)?,
+            servers: ArcSwap::from_pointee(Servers::new(found.as_deref().unwrap_or(servers), AT_ONCE)?),
+            system: system.map(Mutex::new),
             memory: Memory::new(REMEMBERED),
             flights: Flights::default(),
             breaker: Mutex::default(),
@@ -67,6 +75,21 @@ impl Asker {
             lists: Pool::new(LISTS, Bound::DnsListLookups),
             meter,
         })
+    }
+
+    /// Whether the servers are those of the system, which may change.
+    pub(super) fn is_of_system(&self) -> bool {
+        self.system.is_some()
+    }
+
+    /// Asks other servers from now on, if the system names others. Blocks.
+    pub(super) fn look_again(&self) -> Result<(), Error> {
+        let Some(system) = &self.system else { return Ok(()) };
+        let Some(servers) = system.lock().unwrap_or_else(PoisonError::into_inner).changed() else { return Ok(()) };
+        self.servers.store(Arc::new(Servers::new(&servers, AT_ONCE)?));
+        let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+        tracing::info!(servers = servers.join(", "), "the system names its DNS servers anew");
+        Ok(())
     }
 
     pub(super) fn meter(&self) -> &dyn Meter {
@@ -98,7 +121,12 @@ impl Asker {
                 return known;
             }
             let result = match self.flights.board(&question) {
-                Part::Lead(_lead) => self.ask_servers(&question, party, deadline).await,
+                Part::Lead(_lead) => {
+                    let began = Instant::now();
+                    let result = self.ask_servers(&question, party, deadline).await;
+                    self.meter.asked(question.kind, began.elapsed());
+                    result
+                }
                 Part::Follow(leader) => {
                     followed = true;
                     match timeout_at(deadline, leader.ended()).await {
@@ -131,7 +159,7 @@ impl Asker {
         let alive = Arc::<AtomicBool>::default();
         let asked = async {
             match admission {
-                Admission::Free => self.servers.ask(question).await,
+                Admission::Free => self.servers.load_full().ask(question).await,
                 Admission::Trial => self.try_out(question, &alive).await,
                 Admission::Denied => Err(Failure::ServersSilent),
             }
@@ -176,12 +204,12 @@ impl Asker {
     async fn try_out(self: &Arc<Self>, question: &Question, alive: &Arc<AtomicBool>) -> Result<Reading, Failure> {
         let (asker, alive) = (Arc::clone(self), Arc::clone(alive));
         tokio::spawn(async move {
-            if timeout(SIGN, asker.servers.is_alive()).await == Ok(true) {
+            if timeout(SIGN, asker.servers.load_full().is_alive()).await == Ok(true) {
                 alive.store(true, Ordering::Relaxed);
                 asker.answered();
             }
         });
-        self.servers.ask(question).await
+        self.servers.load_full().ask(question).await
     }
 
     /// Draws the conclusions of a look-up that was given a time.
@@ -224,7 +252,7 @@ impl Asker {
         if self.silence().is_suspected(now) {
             let asker = Arc::clone(self);
             tokio::spawn(async move {
-                match timeout(SIGN, asker.servers.is_alive()).await {
+                match timeout(SIGN, asker.servers.load_full().is_alive()).await {
                     Ok(true) => asker.answered(),
                     Ok(false) | Err(_) => asker.tell_silence(Instant::now()),
                 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use smtp_guard_core::facts::dns::{Forward, Reverse, SenderDomain};
 use tokio::time::Instant;
@@ -16,6 +17,9 @@ use super::shares::Party;
 use super::zone::{Judgement, Zone, has_lie};
 use super::{Error, Failure, Flaw};
 use crate::bound::Bound;
+
+/// How often is looked whether the system names other servers.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Finds out what DNS says. Cheap to clone; belongs to the tokio runtime it is first used in.
 #[derive(Clone)]
@@ -37,6 +41,22 @@ impl Resolver {
     /// Asks `servers`, or those of `/etc/resolv.conf` if there are none. Nothing is sent yet.
     pub fn new(servers: &[SocketAddr], meter: Arc<dyn Meter>) -> Result<Self, Error> {
         Ok(Self { asker: Arc::new(Asker::new(servers, meter)?), party: Party::own() })
+    }
+
+    /// Whether the servers are those of the system, which may change.
+    pub fn is_of_system(&self) -> bool {
+        self.asker.is_of_system()
+    }
+
+    /// Looks again and again whether the system names other servers, and asks those from then on. Never ends.
+    pub async fn follow_system(self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let asker = Arc::clone(&self.asker);
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || asker.look_again()).await {
+                tracing::warn!(%error, "the system's DNS servers can't be used; the former ones are asked");
+            }
+        }
     }
 
     /// Whether no server answers, as far as is known.

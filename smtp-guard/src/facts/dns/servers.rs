@@ -1,6 +1,7 @@
 //! The servers, by hickory.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
@@ -12,12 +13,16 @@ use tokio::time::timeout;
 use super::answer::{self, Question, Reading};
 use super::race::race;
 use super::{Error, Failure, Flaw};
+use crate::file;
+use crate::stamp::{self, Stamp};
 
 /// For the others when one server gave an error. Short: most errors are the zone's, and the same everywhere.
 const SECOND_OPINION: Duration = Duration::from_secs(1);
 
 /// Where libc looks for its servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Bytes of that file.
+const MAX_FILE: u64 = 1 << 20;
 /// Port of DNS.
 const PORT: u16 = 53;
 /// Codes of errors (RFC 1035 section 4.1.1, RFC 6891 section 9).
@@ -43,13 +48,9 @@ struct Server {
 }
 
 impl Servers {
-    /// `addresses` empty: those of the system. `at_once` is how many look-ups there may be.
+    /// `at_once` is how many look-ups there may be.
     pub(super) fn new(addresses: &[SocketAddr], at_once: usize) -> Result<Self, Error> {
-        let addresses = match addresses {
-            [] => system(),
-            named => named.to_vec(),
-        };
-        let servers: Vec<_> = addresses.into_iter().map(server).collect();
+        let servers: Vec<_> = addresses.iter().copied().map(server).collect();
         let alone = |server: &NameServerConfig| {
             let one = |edns| build(vec![server.clone()], 0, at_once, edns);
             Ok(Server { usual: one(true)?, plain: one(false)? })
@@ -97,13 +98,31 @@ fn may_be_of_edns(failure: Failure) -> bool {
     matches!(failure, Failure::Code(FORMERR | NOTIMP | BADVERS) | Failure::Malformed(Flaw::Unreadable))
 }
 
-/// The servers of `/etc/resolv.conf`.
-fn system() -> Vec<SocketAddr> {
-    let text = std::fs::read(RESOLV_CONF).unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot read {RESOLV_CONF}");
-        Vec::new()
-    });
-    servers_in(&String::from_utf8_lossy(&text))
+/// The servers of the system, in a file that may come late and change: by DHCP, or with a network that is up after us.
+#[derive(Debug)]
+pub(super) struct System {
+    path: PathBuf,
+    /// What the file was when it was read. `None`: it never was.
+    read: Option<Option<Stamp>>,
+}
+
+impl System {
+    pub(super) fn new() -> Self {
+        Self { path: PathBuf::from(RESOLV_CONF), read: None }
+    }
+
+    /// The servers that the file names, where it isn't the one any more that was read at the last call. Blocks.
+    pub(super) fn changed(&mut self) -> Option<Vec<SocketAddr>> {
+        let now = stamp::of(&self.path);
+        if self.read.replace(now) == Some(now) {
+            return None;
+        }
+        let text = file::read(&self.path, MAX_FILE).map(|(text, _)| text).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read {}; it is read when it is there", self.path.display());
+            Vec::new()
+        });
+        Some(servers_in(&String::from_utf8_lossy(&text)))
+    }
 }
 
 /// The servers that a `resolv.conf` names; without any, this machine itself. What is not understood is passed over. All of
@@ -189,5 +208,27 @@ mod tests {
             let servers: Vec<SocketAddr> = servers.iter().map(|server| server.parse().unwrap()).collect();
             assert_eq!(servers_in(text), servers, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_file_of_the_system_that_comes_late_or_changes_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resolv.conf");
+        let mut system = System { path: path.clone(), read: None };
+        let mut check = |servers: Option<&[&str]>| {
+            let servers = servers.map(|servers| servers.iter().map(|server| server.parse().unwrap()).collect());
+            assert_eq!(system.changed(), servers);
+        };
+        check(Some(&["127.0.0.1:53", "[::1]:53"]));
+        check(None);
+        let new = folder.path().join("new");
+        for server in ["192.0.2.53", "192.0.2.54"] {
+            std::fs::write(&new, format!("nameserver {server}\n")).unwrap();
+            std::fs::rename(&new, &path).unwrap();
+            check(Some(&[&format!("{server}:53")]));
+            check(None);
+        }
+        std::fs::remove_file(&path).unwrap();
+        check(Some(&["127.0.0.1:53", "[::1]:53"]));
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufRead, Read as _};
 
+use crate::clock::WallTime;
 use crate::stamp::Stamp;
 use crate::wire::address::{Host, Mailbox};
 
@@ -28,6 +29,7 @@ pub struct KnownRecipients {
     domains: Vec<u64>,
     len: usize,
     stamp: Option<Stamp>,
+    read: WallTime,
 }
 
 /// What stands behind an entry, and in none.
@@ -167,6 +169,17 @@ impl KnownRecipients {
     #[must_use]
     pub fn with_stamp(self, stamp: Stamp) -> Self {
         Self { stamp: Some(stamp), ..self }
+    }
+
+    /// The same table, read at `now`.
+    #[must_use]
+    pub fn read_at(self, now: WallTime) -> Self {
+        Self { read: now, ..self }
+    }
+
+    /// When it was read.
+    pub fn last_read(&self) -> WallTime {
+        self.read
     }
 
     /// The file that it was read from, as that was then.

@@ -37,6 +37,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             certificates: Vec::new(),
             recipients: Recipients {
                 known: None,
+                last_read: None,
                 catch_all: Vec::new(),
                 unknown_wordings: Default::default(),
                 trouble: None,
