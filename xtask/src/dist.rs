@@ -23,11 +23,14 @@ pub(crate) struct Package {
     pub(crate) symbols: Option<PathBuf>,
 }
 
-/// Builds the release and packs it. Prints what was made.
+/// Builds the release and packs it; lintian has nothing to object to. Prints what was made.
 pub(crate) fn dist() -> anyhow::Result<()> {
     let guard = build::build(true)?;
     setup::dist()?;
     let package = package(&guard, &Form { folder: target(), revision: "1", symbols: true })?;
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--no-cfg", "--profile", "debian", "--fail-on", "error,warning"]).arg(&package.deb);
+    step::run("lintian", "judging the package by lintian", &mut lintian)?;
     for file in [Some(&package.deb), package.symbols.as_ref()].into_iter().flatten() {
         println!("{} ({:.1} MB)", file.display(), fs::metadata(file)?.len() as f64 / 1e6);
     }

@@ -39,10 +39,16 @@ pub struct AdminClient {
     missing: Option<String>,
 }
 
-/// What the guard says of a configuration that can't be used.
+/// What is said of a configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadConfiguration(String);
+
+impl BadConfiguration {
+    pub fn new(said: impl Into<String>) -> Self {
+        Self(said.into())
+    }
+}
 
 impl AdminClient {
     /// For the guard on `socket`; nothing is opened yet.

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
+use super::admin_client::BadConfiguration;
 use super::args::{Edge, Interfaces};
 use super::{blocklists, output};
 use crate::config::Config;
@@ -46,7 +47,9 @@ pub(super) fn choose(config: &mut Config, interfaces: Interfaces) -> anyhow::Res
         config.edge.interfaces = interfaces.interfaces;
     }
     if config.edge.interfaces.is_empty() {
-        bail!("no interface: set edge.interfaces, or give --interface (`ip link` lists them)");
+        // As of a bad configuration: its unit isn't started again and again then.
+        let error = "no interface: set edge.interfaces, or give --interface (`ip link` lists them)";
+        return Err(BadConfiguration::new(error).into());
     }
     Ok(())
 }

@@ -143,7 +143,7 @@ pub(super) fn status(status: &Status) -> String {
         ("kernel plane", format!("{kernel}: {}", status.kernel.text)),
     ];
     let mut rows: Vec<_> = pairs.map(|(name, value)| [name.to_owned(), value]).into();
-    rows.extend(status.certificates.iter().map(|Certificate { file, days }| {
+    rows.extend(status.certificates.iter().map(|Certificate { file, days, .. }| {
         let ends = if *days < 0 { format!("expired {} days ago", -days) } else { format!("ends in {days} days") };
         [format!("certificate {file}"), ends]
     }));
@@ -155,6 +155,13 @@ pub(super) fn status(status: &Status) -> String {
     }));
     let wordings = status.recipients.unknown_wordings.iter();
     rows.extend(wordings.map(|(server, words)| [format!("unknown at {server}"), printable(words.as_bytes())]));
+    rows.extend(status.recipients.trouble.iter().map(|trouble| {
+        let trouble = printable(trouble.as_bytes());
+        [
+            "recipient table".to_owned(),
+            format!("the changed file is not used: {trouble}; `smtp-guard check` looks at it"),
+        ]
+    }));
     rows.extend(status.dns_silent.then(|| ["DNS".to_owned(), "does not answer".to_owned()]));
     rows.extend(status.store_trouble.iter().map(|trouble| ["store".to_owned(), format!("not written: {trouble}")]));
     rows.extend(status.bounds.iter().map(bound));

@@ -84,9 +84,11 @@ impl Machine {
         let console = File::create(self.folder.join("console"))?;
         let bpf = self.folder.join("bpf");
         run("mount", &["-t", "bpf", "bpf", &bpf.display().to_string()])?;
-        let mut command = Command::new("systemd-nspawn");
+        // It may not outlive us, however we end.
+        let mut command = Command::new("setpriv");
         command
             .env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "yes")
+            .args(["--pdeathsig", "KILL", "systemd-nspawn"])
             .args(["--register=no", "--keep-unit", "--boot", "--quiet", "--resolv-conf=off", "--console=pipe"])
             .args(["--capability=all", "--system-call-filter=bpf", "--link-journal=no", "--timezone=off"])
             .arg(format!("--network-namespace-path=/run/netns/{}", self.guard()))
