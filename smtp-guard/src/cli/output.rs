@@ -155,6 +155,13 @@ pub(super) fn status(status: &Status) -> String {
     }));
     let wordings = status.recipients.unknown_wordings.iter();
     rows.extend(wordings.map(|(server, words)| [format!("unknown at {server}"), printable(words.as_bytes())]));
+    rows.extend(status.recipients.trouble.iter().map(|trouble| {
+        let trouble = printable(trouble.as_bytes());
+        [
+            "recipient table".to_owned(),
+            format!("the changed file is not used: {trouble}; `smtp-guard check` looks at it"),
+        ]
+    }));
     rows.extend(status.dns_silent.then(|| ["DNS".to_owned(), "does not answer".to_owned()]));
     rows.extend(status.store_trouble.iter().map(|trouble| ["store".to_owned(), format!("not written: {trouble}")]));
     rows.extend(status.bounds.iter().map(bound));
