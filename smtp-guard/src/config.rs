@@ -155,25 +155,10 @@ impl Origin {
 #[cfg(test)]
 mod written {
     use std::fmt::Write as _;
-    use std::fs;
 
     use super::*;
     use crate::bound::Bound;
-
-    /// Set by `cargo xtask docs`: what is out of date is written.
-    const WRITE: &str = "SMTP_GUARD_WRITE_DOCS";
-
-    /// Whether the file at `path` of the repository says `expected`.
-    #[track_caller]
-    fn check(path: &str, expected: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
-        if env::var_os(WRITE).is_some() {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, expected).unwrap();
-        }
-        let written = fs::read_to_string(&path).unwrap_or_default();
-        assert!(written == expected, "{} is out of date: `cargo xtask docs` writes it", path.display());
-    }
+    use crate::written::check;
 
     #[test]
     fn what_is_written_from_the_tables_is_up_to_date() {

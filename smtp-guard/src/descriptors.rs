@@ -59,6 +59,11 @@ pub fn raise() -> u64 {
     }
 }
 
+/// The soft limit of this process: descriptors that it may have open.
+pub fn limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// The hard limit of this process.
 pub fn hard_limit() -> u64 {
     getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)

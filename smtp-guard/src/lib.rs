@@ -16,8 +16,11 @@ pub mod file;
 pub mod guard;
 pub mod observe;
 pub mod relay;
+pub mod routes;
 pub mod stamp;
 pub mod store;
+#[cfg(test)]
+mod written;
 
 pub use smtp_guard_core::{
     addr, decision, gate, key, ledger, marks, offence, policy, printable, rates, session, snapshot, wire,

@@ -27,7 +27,9 @@ use smtp_guard::observe::drops::Drops;
 use smtp_guard::observe::follow::{FOLLOWERS, Follow, Line};
 use smtp_guard::observe::metrics::Metrics;
 use smtp_guard::observe::reload::Reloaded;
-use smtp_guard::observe::status::{About, Bans, Certificate, Configuration, Kernel, Recipients, Running, Server};
+use smtp_guard::observe::status::{
+    About, Bans, Certificate, Configuration, Kernel, Listener, Recipients, Running, Server,
+};
 use smtp_guard::rates::accounts::{AccountList, AccountView, Accounts, Hold, User};
 use smtp_guard::session::Outcome;
 use smtp_guard_ebpf::abi::Family;
@@ -40,8 +42,20 @@ struct One {
 }
 
 impl Running for One {
-    fn listeners(&self) -> Vec<String> {
-        vec![String::from("127.0.0.1:2525")]
+    fn listeners(&self) -> Vec<Listener> {
+        vec![Listener { address: String::from("127.0.0.1:2525"), accepted: 0 }]
+    }
+
+    fn connections_limit(&self) -> u64 {
+        0
+    }
+
+    fn limits(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    fn store_failures(&self) -> u64 {
+        0
     }
 
     fn servers(&self) -> Vec<Server> {
@@ -57,7 +71,13 @@ impl Running for One {
     }
 
     fn recipients(&self) -> Recipients {
-        Recipients { known: None, catch_all: Vec::new(), unknown_wordings: BTreeMap::new() }
+        Recipients {
+            known: None,
+            last_read: None,
+            catch_all: Vec::new(),
+            unknown_wordings: BTreeMap::new(),
+            trouble: None,
+        }
     }
 
     fn is_dns_silent(&self) -> bool {

@@ -157,6 +157,12 @@ impl<'w> Guard<'w> {
         run(self.world.on(Host::Edge, &netkit()).args(["get", "127.0.0.1:9925", "/metrics"]), "").ok()
     }
 
+    /// The metrics, as scraped by whoever accepts `accept`.
+    pub fn metrics_as(&self, accept: &str) -> String {
+        let words = ["get", "127.0.0.1:9925", "/metrics", "--accept", accept];
+        run(self.world.on(Host::Edge, &netkit()).args(words), "").ok()
+    }
+
     /// The value of the sample whose line begins with `name`.
     pub fn metric(&self, name: &str) -> f64 {
         let metrics = self.metrics();

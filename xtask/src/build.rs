@@ -93,12 +93,12 @@ pub(crate) fn cargo() -> OsString {
 
 /// Writes what comes from tables in the code; the test that holds it against them writes it where it is told to.
 pub(crate) fn docs() -> anyhow::Result<()> {
-    let mut command = workspace(&["test", "--locked", "--package", "smtp-guard", "--lib", "config::written::"]);
+    let mut command = workspace(&["test", "--locked", "--package", "smtp-guard", "--lib", "written::"]);
     command.env("SMTP_GUARD_WRITE_DOCS", "1");
     if !object_path().exists() {
         command.env_remove(OBJECT);
     }
-    step::run("docs", "writing packaging/smtp-guard.toml and docs/configuration.md", &mut command)
+    step::run("docs", "writing packaging/smtp-guard.toml, docs/configuration.md and docs/metrics.md", &mut command)
 }
 
 /// `smtp-guard edge load` or `unload`, with a binary of this tree.

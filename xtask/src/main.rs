@@ -110,7 +110,7 @@ enum Command {
     Dist,
     /// Check that dependencies between the parts run one way
     Structure,
-    /// Write what comes from tables in the code: packaging/smtp-guard.toml and docs/configuration.md
+    /// Write what comes from tables in the code: packaging/smtp-guard.toml, docs/configuration.md and docs/metrics.md
     Docs,
 }
 

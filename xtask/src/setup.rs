@@ -48,6 +48,8 @@ const TEST: &[(&str, &str)] = &[
     ("msmtp", "a real client"),
     ("python3", "its smtplib is a real client"),
     ("tmux", "a real terminal"),
+    ("prometheus", "promtool, which judges metrics and alert rules"),
+    ("mandoc", "judges the manual pages"),
     ("g++", "builds libFuzzer"),
     ("libdb5.3", "library of Exim and OpenSMTPD"),
     ("libgnutls-dane0", "library of Exim"),

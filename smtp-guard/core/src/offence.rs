@@ -36,6 +36,63 @@ pub enum Conduct {
     Offence(Reason),
 }
 
+macro_rules! reports {
+    ($($name:ident = $label:literal;)+) => {
+        /// Kinds of reports, as metrics tell them apart.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum ReportKind { $($name,)+ }
+
+        impl ReportKind {
+            /// The labels of all kinds, in the order of their numbers.
+            pub const LABELS: &'static [&'static str] = &[$($label,)+];
+
+            /// The label in metrics.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)+ }
+            }
+        }
+    };
+}
+
+reports! {
+    Abandoned = "abandoned";
+    AuthFailure = "auth_failure";
+    EarlyTalker = "early_talker";
+    JunkCommands = "junk_commands";
+    KnownRecipient = "known_recipient";
+    MessageAccepted = "message_accepted";
+    NonSmtp = "non_smtp";
+    Other = "other";
+    Pipelining = "pipelining";
+    Protocol = "protocol";
+    Smuggling = "smuggling";
+    Trap = "trap";
+    Undelivered = "undelivered";
+    UnknownRecipient = "unknown_recipient";
+}
+
+impl Conduct {
+    /// What kind of report it is.
+    pub const fn kind(&self) -> ReportKind {
+        match self {
+            Self::KnownRecipient { .. } => ReportKind::KnownRecipient,
+            Self::UnknownRecipient { .. } | Self::Offence(Reason::UnknownRecipient) => ReportKind::UnknownRecipient,
+            Self::Abandoned { .. } => ReportKind::Abandoned,
+            Self::Undelivered { .. } => ReportKind::Undelivered,
+            Self::Trap { .. } => ReportKind::Trap,
+            Self::MessageAccepted => ReportKind::MessageAccepted,
+            Self::Offence(Reason::AuthFailures) => ReportKind::AuthFailure,
+            Self::Offence(Reason::EarlyTalker) => ReportKind::EarlyTalker,
+            Self::Offence(Reason::JunkCommands) => ReportKind::JunkCommands,
+            Self::Offence(Reason::NonSmtp) => ReportKind::NonSmtp,
+            Self::Offence(Reason::Pipelining) => ReportKind::Pipelining,
+            Self::Offence(Reason::Protocol) => ReportKind::Protocol,
+            Self::Offence(Reason::Smuggling) => ReportKind::Smuggling,
+            Self::Offence(_) => ReportKind::Other,
+        }
+    }
+}
+
 /// The secret of an installation, under which addresses are digested: who doesn't know it can't choose addresses by their
 /// digests. It is kept, so that counts survive a restart. The default is for tests.
 #[derive(Clone, Copy, Default)]

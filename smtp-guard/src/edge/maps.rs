@@ -104,6 +104,27 @@ pub(super) fn all<const N: usize>(pins: &Pins, map: &'static str) -> Result<Vec<
     }
 }
 
+/// Shows the values of all entries of a pinned map by source, without keeping them.
+pub(super) fn each<const N: usize>(
+    pins: &Pins,
+    map: &'static str,
+    mut look: impl FnMut([u8; N]),
+) -> Result<(), EdgeError> {
+    let mut entries = entries(pins, map, None, BATCH)?;
+    loop {
+        let batch = entries.next_batch().map_err(EdgeError::pin("reading", pins.map(map)))?;
+        batch.for_each(|(_, value)| look(value));
+        if entries.bucket().is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Entries that a pinned map has room for.
+pub(super) fn room(pins: &Pins, map: &'static str) -> Result<u64, EdgeError> {
+    MapInfo::from_pin(pins.map(map)).map(|info| info.max_entries().into()).map_err(EdgeError::map(map))
+}
+
 /// The kernel's number for a pinned map.
 pub(super) fn id(pins: &Pins, map: &'static str) -> Result<u32, EdgeError> {
     MapInfo::from_pin(pins.map(map)).map(|info| info.id()).map_err(EdgeError::map(map))

@@ -38,6 +38,6 @@ pub use banned::Written;
 pub use error::EdgeError;
 pub use load::{Loaded, load, load_present, objections, permitted, too_old, unload};
 pub use plane::{KernelPlane, Refreshed};
-pub use status::{Interface, Packets, Status};
+pub use status::{Interface, MapFill, Packets, Status};
 pub(crate) use sys::{let_receive_buffer_grow, let_window_grow, shortest_round_trip};
 pub use watch::{Returned, missing, returned};

@@ -46,6 +46,15 @@ pub struct Packets {
     pub packets: u64,
 }
 
+/// How full a map of the kernel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapFill {
+    pub map: &'static str,
+    /// Those that are over included, until they are swept.
+    pub entries: u64,
+    pub capacity: u64,
+}
+
 impl KernelPlane {
     /// Everything at a glance.
     pub fn status(&self) -> Result<Status, EdgeError> {

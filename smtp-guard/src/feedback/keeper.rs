@@ -20,7 +20,7 @@ use crate::gate::{self, Lifted};
 use crate::key::{Key, Net};
 use crate::ledger::Ledger;
 use crate::marks::Marks;
-use crate::offence::{Conduct, Report};
+use crate::offence::Report;
 use crate::rates::Counters;
 use crate::rates::accounts::User;
 use crate::snapshot::Snapshot;
@@ -219,7 +219,7 @@ impl Keeper {
     /// Takes note of what a session reports, and bans where the rule says so.
     pub(super) fn on_report(&mut self, report: Report) {
         let Report { client, at, conduct } = report;
-        self.meter.offence(label(&conduct));
+        self.meter.reported(conduct.kind());
         if self.snapshot.untouchable().contains(client.ip()) {
             return;
         }
@@ -435,16 +435,4 @@ impl Keeper {
 fn look_at_kernel(table: &BanTable, config: &Config) -> Result<Refreshed, String> {
     let found = table.kernel().map(|kernel| kernel.refresh(config));
     found.unwrap_or(Ok(Refreshed::Same)).map_err(|error| error.to_string())
-}
-
-fn label(conduct: &Conduct) -> &'static str {
-    match conduct {
-        Conduct::KnownRecipient { .. } => "known_recipient",
-        Conduct::UnknownRecipient { .. } => "unknown_recipient",
-        Conduct::Abandoned { .. } => "abandoned",
-        Conduct::Undelivered { .. } => "undelivered",
-        Conduct::Trap { .. } => "trap",
-        Conduct::MessageAccepted => "message_accepted",
-        Conduct::Offence(reason) => reason.label(),
-    }
 }

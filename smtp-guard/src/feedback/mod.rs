@@ -21,7 +21,7 @@ use crate::edge::bans::BanTable;
 use crate::events::What;
 use crate::key::Who;
 use crate::marks::Marks;
-use crate::offence::Report;
+use crate::offence::{Report, ReportKind};
 use crate::rates::Counters;
 use crate::rates::accounts::{AccountView, User};
 use crate::snapshot::Snapshot;
@@ -42,8 +42,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// What is counted and told, implemented over metrics and event bus.
 pub trait Meter: Send + Sync + 'static {
-    /// A report, by its kind.
-    fn offence(&self, label: &'static str);
+    /// A report has come.
+    fn reported(&self, kind: ReportKind);
     /// A new ban.
     fn ban(&self, reason: Reason);
     /// A source or network with a history hears 4xx from now on.
@@ -53,7 +53,7 @@ pub trait Meter: Send + Sync + 'static {
     /// Something happened that subscribers want to know of.
     fn tell(&self, what: What);
     /// A report that found the channel full.
-    fn report_dropped(&self);
+    fn report_lost(&self);
     /// From the report that crossed the line to the ban in force in both planes.
     fn ban_latency(&self, time: Duration);
     /// What became of a decision of another guard: `entered`, or why it is ignored.
@@ -141,7 +141,7 @@ impl Feedback {
     pub fn report(&self, report: Report) {
         match self.reports.try_send(report) {
             Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => self.meter.report_dropped(),
+            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => self.meter.report_lost(),
         }
     }
 

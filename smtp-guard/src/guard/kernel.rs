@@ -2,6 +2,7 @@
 //!
 //! There is always a handle of it. While `edge.interfaces` is empty it isn't ours, and what is pinned there is left alone.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::decision::KernelView;
 use crate::edge::events::Sample;
 use crate::edge::{self, EdgeError, KernelPlane};
 use crate::observe::drops::Drops;
-use crate::observe::metrics::KernelStats;
+use crate::observe::metrics::{KernelStats, MapFill};
 use crate::observe::status::Kernel;
 use crate::relay::Shared;
 
@@ -97,7 +98,7 @@ impl Observed {
         Self { plane, shared: Arc::downgrade(shared) }
     }
 
-    fn wanted(&self) -> Edge {
+    fn wanted_edge(&self) -> Edge {
         self.shared.upgrade().map(|shared| shared.current().config().edge.clone()).unwrap_or_default()
     }
 
@@ -126,7 +127,7 @@ impl KernelStats for Observed {
         if let Some(why) = self.plane.absence() {
             return Kernel { present: false, text: why };
         }
-        let (carries, wanted) = (self.interfaces(), self.wanted());
+        let (carries, wanted) = (self.interfaces(), self.wanted_edge());
         let carries = |name: &String| carries.contains(&(name.clone(), true));
         let (on, off): (Vec<_>, Vec<_>) = wanted.interfaces.iter().cloned().partition(carries);
         let list = |names: &[String]| if names.is_empty() { "no interface".to_owned() } else { names.join(", ") };
@@ -141,18 +142,19 @@ impl KernelStats for Observed {
         self.ask(KernelPlane::counters).unwrap_or_default()
     }
 
-    fn sources(&self) -> Option<u64> {
-        self.ask(KernelPlane::established).map(|sources| sources.len() as u64)
+    fn fill(&self) -> Option<(u64, [MapFill; 3])> {
+        self.ask(KernelPlane::fill)
     }
 
     fn interfaces(&self) -> Vec<(String, bool)> {
-        let interfaces = self.ask(KernelPlane::interfaces).unwrap_or_default();
-        interfaces.into_iter().map(|interface| (interface.name, interface.attached)).collect()
+        let found = self.ask(KernelPlane::interfaces).unwrap_or_default();
+        let mut all: BTreeMap<_, _> = self.wanted_edge().interfaces.into_iter().map(|name| (name, false)).collect();
+        all.extend(found.into_iter().map(|interface| (interface.name, interface.attached)));
+        all.into_iter().collect()
     }
 
-    fn bans(&self) -> Option<u64> {
-        let networks = self.ask(KernelPlane::networks_in_map)?.len();
-        self.ask(KernelPlane::bans_in_map).map(|bans| (bans.len() + networks) as u64)
+    fn wanted(&self) -> bool {
+        !self.wanted_edge().interfaces.is_empty()
     }
 }
 

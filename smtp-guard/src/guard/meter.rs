@@ -8,12 +8,13 @@ use crate::bound::Bound;
 use crate::events::{Bus, What};
 use crate::feedback::Meter;
 use crate::observe::metrics::Metrics;
+use crate::offence::ReportKind;
 
 pub(super) struct Counted(pub(super) Metrics, pub(super) Bus);
 
 impl Meter for Counted {
-    fn offence(&self, label: &'static str) {
-        self.0.offence(label);
+    fn reported(&self, kind: ReportKind) {
+        self.0.reported(kind);
     }
 
     fn ban(&self, reason: Reason) {
@@ -36,8 +37,8 @@ impl Meter for Counted {
         self.1.publish(crate::clock::wall(), what);
     }
 
-    fn report_dropped(&self) {
-        self.0.report_dropped();
+    fn report_lost(&self) {
+        self.0.report_lost();
     }
 
     fn ban_latency(&self, time: Duration) {

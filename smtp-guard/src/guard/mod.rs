@@ -4,7 +4,8 @@
 //! (files are read, addresses are bound) while nothing has changed yet, and then applied as a whole. What can't change is
 //! [`crate::config::keys::needs_restart`].
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use crate::observe::log::{self, LogControl, Lost};
 use crate::observe::metrics::KernelStats;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::{
-    About, Bans, Certificate, Configuration, Kernel, LastReload, Recipients, Running, Server,
+    About, Bans, Certificate, Configuration, Kernel, LastReload, Listener, Recipients, Running, Server,
 };
 use crate::relay::{self, Blocklists, Bound, Doors, Generation, Inherited, Shared, Stop, Watchers};
 use crate::snapshot::Snapshot;
@@ -89,7 +90,8 @@ struct Parts {
 /// What `status` shows of the configuration.
 #[derive(Debug)]
 struct Seen {
-    listeners: Vec<String>,
+    /// With what each has accepted.
+    listeners: Vec<(SocketAddr, Arc<AtomicU64>)>,
     warnings: Vec<String>,
     since: WallTime,
     last: Option<LastReload>,
@@ -142,6 +144,7 @@ pub async fn serve<C: admin::Control>(
     let budget = Budget::with_open(snapshot.config(), open);
     let mut warnings: Vec<_> = snapshot.config().warnings().into_iter().chain(budget.warning()).collect();
     let shared = Shared::new(snapshot, feedback, metrics.clone(), events.clone(), bans, &budget.plan)?;
+    shared.recipient_warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let observed = Arc::new(kernel::Observed::new(Arc::clone(&plane), &shared));
     metrics.kernel(Arc::clone(&observed) as Arc<dyn KernelStats>);
     kernel::watch(&plane, &shared, &drops)?;
@@ -157,7 +160,7 @@ pub async fn serve<C: admin::Control>(
     watchers.follow(&shared, &stop);
 
     let ready = Ready::default();
-    let addresses = doors.addresses();
+    let listeners = doors.accepted();
     let http = http.map(|http| tokio::spawn(http.serve(metrics.clone(), ready.clone(), budget.plan.http)));
     side.spawn(blocklists.clone().watch(Arc::clone(&shared), stop.clone()));
     side.spawn(count_lost_lines(lost, metrics.clone()));
@@ -173,7 +176,7 @@ pub async fn serve<C: admin::Control>(
         open,
         parts: tokio::sync::Mutex::new(Parts { doors, watchers, blocklists, http }),
         seen: Mutex::new(Seen {
-            listeners: addresses.iter().map(ToString::to_string).collect(),
+            listeners,
             warnings,
             since: crate::clock::wall(),
             last: None,
@@ -253,8 +256,12 @@ impl Guard {
 }
 
 impl Running for Guard {
-    fn listeners(&self) -> Vec<String> {
-        self.seen().listeners.clone()
+    fn listeners(&self) -> Vec<Listener> {
+        let listener = |(address, accepted): &(SocketAddr, Arc<AtomicU64>)| Listener {
+            address: address.to_string(),
+            accepted: accepted.load(Ordering::Relaxed),
+        };
+        self.seen().listeners.iter().map(listener).collect()
     }
 
     fn servers(&self) -> Vec<Server> {
@@ -263,6 +270,30 @@ impl Running for Guard {
 
     fn connections(&self) -> u64 {
         self.shared.open()
+    }
+
+    fn connections_limit(&self) -> u64 {
+        self.shared.current().places().into()
+    }
+
+    fn limits(&self) -> Vec<(&'static str, u64)> {
+        let current = self.shared.current();
+        let limits = &current.config().limits;
+        let numbers = [
+            ("connections", limits.connections),
+            ("connections_per_minute", limits.connections_per_minute),
+            ("failed_commands", limits.failed_commands),
+            ("junk_commands", limits.junk_commands),
+            ("messages_per_hour", limits.messages_per_hour),
+            ("network_connections", limits.network_connections),
+            ("recipients", limits.recipients),
+            ("total_connections", limits.total_connections),
+            ("user_messages_per_hour", limits.user_messages_per_hour),
+            ("user_networks_per_day", limits.user_networks_per_day),
+            ("user_recipients_per_hour", limits.user_recipients_per_hour),
+        ];
+        let size = [("message_size", limits.message_size)];
+        numbers.map(|(name, limit)| (name, u64::from(limit))).into_iter().chain(size).collect()
     }
 
     fn bans(&self) -> Bans {
@@ -279,6 +310,10 @@ impl Running for Guard {
 
     fn store_trouble(&self) -> Option<String> {
         self.store.trouble()
+    }
+
+    fn store_failures(&self) -> u64 {
+        self.store.failures()
     }
 
     fn blocklists(&self) -> Vec<State> {
@@ -302,7 +337,10 @@ impl Running for Guard {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.seen().warnings.clone()
+        let mut warnings = self.seen().warnings.clone();
+        // The table may have changed since.
+        warnings.extend(self.shared.recipient_warnings());
+        warnings
     }
 
     fn configuration(&self) -> Configuration {
@@ -324,12 +362,12 @@ impl Seen {
     }
 }
 
-fn announce(shared: &Shared, listeners: &[String]) {
+fn announce(shared: &Shared, listeners: &[(SocketAddr, Arc<AtomicU64>)]) {
     let generation = shared.current();
     let config = generation.config();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        listening = listeners.join(", "),
+        listening = listeners.iter().map(|(address, _)| address.to_string()).collect::<Vec<_>>().join(", "),
         backends = config.backend.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         metrics = config.metrics.listen.map(tracing::field::display),
         admin = %config.admin.socket.display(),

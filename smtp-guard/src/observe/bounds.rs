@@ -81,6 +81,12 @@ impl Bounds {
         (line, bound.limit)
     }
 
+    /// All bounds, with their limits and how often each was reached.
+    pub fn all(&self) -> Vec<(Bound, Option<u64>, u64)> {
+        let table = self.table();
+        Bound::ALL.iter().map(|bound| (*bound, table[*bound as usize].limit, table[*bound as usize].count)).collect()
+    }
+
     /// The bounds that were reached since the start, by name.
     pub fn view(&self) -> Vec<Reached> {
         let table = self.table();

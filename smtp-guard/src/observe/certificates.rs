@@ -2,10 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::WallTime;
+
 /// One of our certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     pub file: String,
     /// Whole days until it ends; below zero it has ended.
     pub days: i64,
+    /// When it ends.
+    pub not_after: WallTime,
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::metrics::{CONTENT_TYPE, Metrics};
+use super::metrics::{Format, Metrics};
 use crate::bound::Bound;
 
 /// Scrapes at once: each takes a thread and reads the kernel's maps. Health is answered beside them.
@@ -92,18 +92,22 @@ struct Shared {
 }
 
 /// Off the runtime's own threads: reading the kernel's maps takes system calls.
-async fn scrape(State(Shared { metrics, scrapes, .. }): State<Shared>) -> Response {
+async fn scrape(State(Shared { metrics, scrapes, .. }): State<Shared>, asked: HeaderMap) -> Response {
+    // Bytes that are no text name no format.
+    let format = Format::accepted(asked.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()));
     let Ok(place) = scrapes.try_acquire_owned() else {
         metrics.bound_reached(Bound::Scrapes);
         return (StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once\n").into_response();
     };
     let encoding = tokio::task::spawn_blocking(move || {
-        let text = metrics.encode();
+        let text = metrics.encode(format);
         drop(place);
         text
     });
     match timeout(SCRAPE_WAIT, encoding).await {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Ok(Ok(text)) => {
+            ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], text).into_response()
+        }
         Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the kernel plane could not be read in time\n").into_response(),
     }
@@ -172,7 +176,11 @@ mod tests {
         check(false, "/readyz", "503", "not bound").await;
         check(true, "/readyz", "200", "ok\n").await;
         check(true, "/metrics", "200", "smtp_guard_connections_total 0").await;
-        check(true, "/metrics", "200", CONTENT_TYPE).await;
+        check(true, "/metrics", "200", "content-type: text/plain; version=0.0.4; charset=utf-8\r\n").await;
+        check(true, "/metrics", "200", "# TYPE smtp_guard_connections_total counter\n").await;
+        let open = "/metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text";
+        check(true, open, "200", "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n").await;
+        check(true, open, "200", "# TYPE smtp_guard_connections counter\n").await;
         check(true, "/decisions", "404", "").await;
     }
 

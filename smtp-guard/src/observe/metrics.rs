@@ -1,40 +1,54 @@
 //! Metrics. Their label values come from the table of reasons, so that logs, JSON and metrics can't drift apart.
 //!
-//! A handle holds every counter of the hot path itself: counting is one atomic addition, without a lock or a look-up by
-//! text. Only labels that are in no table, and bounds that were reached, take the short read lock of their family.
+//! A handle holds every counter of the hot path itself, found by a number: counting is one atomic addition, without a look-up by
+//! text. A time that is measured takes the short lock of its histogram. Each value of a label that is a fixed set has its series
+//! from the start, at zero.
 //!
-//! Counts live here. What is so now lives in the parts: `mirror` reads it at each scrape.
+//! Counts live here. What is so now lives in the parts: `mirror` reads it at each scrape. What is gone has no series any more.
 //!
 //! The gauge of open connections is `smtp_guard_connections_active`, not `smtp_guard_connections`: OpenMetrics names the
 //! counter `smtp_guard_connections_total` by that family already, and two families of one name are invalid.
+//!
+//! `docs/metrics.md` is written from what is registered here, by `cargo xtask docs`.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family as Labelled;
-use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
 
 use super::bounds::Bounds;
 use super::kernel::KernelCollector;
-pub use super::kernel::KernelStats;
+pub use super::kernel::{KernelStats, MapFill};
 use crate::bound::Bound;
-use crate::session::Outcome;
+use crate::facts::dns::{Kind, Told};
+use crate::offence::ReportKind;
+use crate::session::{AuthVerdict, Outcome};
 
 mod backend;
 mod blocklists;
 mod configuration;
 mod drops;
+mod latency;
 mod mirror;
+mod process;
 mod read;
 mod recipients;
+mod text;
+mod tls;
+#[cfg(test)]
+mod written;
+
+pub use latency::Verb;
+pub use text::Format;
+pub use tls::HandshakeFailure;
 
 /// The handle that everything counts through. A clone is one reference count.
 #[derive(Clone)]
@@ -42,22 +56,25 @@ pub struct Metrics(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
+    process: Registry,
     connections: Counter,
+    exempt_connections: Counter,
     balancer_checks: Counter,
     messages: [Counter; Outcome::ALL.len()],
     rejections: ByReason,
-    offences: ByReason,
+    reports: [Counter; ReportKind::LABELS.len()],
     bans: ByReason,
     deferrals: ByReason,
     observed: ByReason,
     user_holds: ByReason,
-    lookups: Labelled<Labels, Counter>,
+    auth: [Counter; AUTH.len()],
+    lookups: [[Counter; Told::LABELS.len()]; Kind::ALL.len()],
     foreign: Labelled<Labels, Counter>,
     log_lines_lost: Counter,
-    reports_dropped: Counter,
-    ban_seconds: Histogram,
+    reports_lost: Counter,
     bounds: Bounds,
-    handshakes_failed: Labelled<Labels, Counter>,
+    latency: latency::Latency,
+    tls: tls::Tls,
     mirrored: mirror::Mirrored,
     configuration: configuration::Configuration,
     recipients: recipients::Recipients,
@@ -67,42 +84,46 @@ struct Inner {
     kernel: Arc<OnceLock<Arc<dyn KernelStats>>>,
 }
 
-impl Metrics {
-    /// Upper ends of the buckets of `smtp_guard_ban_seconds`, in seconds: the target is 1 ms.
-    pub const BAN_SECONDS: [f64; 11] =
-        [0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1];
+const AUTH: [&str; 3] = ["accepted", "rejected", "unavailable"];
 
+impl Metrics {
     /// All metrics at zero, the kernel's absent.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("smtp_guard");
-        let connections = Counter::default();
-        registry.register("connections", "Connections accepted", connections.clone());
-        let balancer_checks = Counter::default();
+        registry.register_collector(Box::new(Build));
+        let connections = counter(&mut registry, "connections", "Connections accepted");
+        let help = "Connections accepted of clients that are exempt";
+        let exempt_connections = counter(&mut registry, "exempt_connections", help);
         let help = "Connections of balancers that closed without a byte: they look whether the port is open";
-        registry.register("balancer_checks", help, balancer_checks.clone());
-        let messages = labelled(&mut registry, "messages", "Messages by what became of them");
-        let rejections = labelled(&mut registry, "rejections", "Refusals by reason");
-        let offences = labelled(&mut registry, "offences", "Offences that were reported to the ledger");
-        let bans = labelled(&mut registry, "bans", "Bans made, by reason");
-        let deferrals = labelled(&mut registry, "deferrals", "Sources and networks that were deferred, by reason");
-        let observed =
-            labelled(&mut registry, "observed", "What checks that only observe would have refused, by reason");
-        let user_holds = labelled(&mut registry, "user_holds", "Users that went over a limit or were held, by reason");
-        let foreign = labelled(&mut registry, "foreign_decisions", "Decisions of other guards by what became of them");
-        let lookups = labelled(&mut registry, "dns_lookups", "Questions to DNS by kind and result");
-        let log_lines_lost = Counter::default();
+        let balancer_checks = counter(&mut registry, "balancer_checks", help);
+        let help = "Messages by what became of them";
+        let messages = fixed(&mut registry, "messages", help, "outcome", Outcome::ALL.map(Outcome::label));
+        let rejections = ByReason::register(&mut registry, "rejections", "Refusals by reason", Reason::is_refusal);
+        let help = "Reports of sessions to the ledger, good and bad, by what they report";
+        let reports = fixed(&mut registry, "ledger_reports", help, "report", labels_of_reports());
+        let bans = ByReason::register(&mut registry, "bans", "Bans made, by reason", Reason::is_ban);
+        let help = "Sources and networks that were deferred, by reason";
+        let deferrals = ByReason::register(&mut registry, "deferrals", help, Reason::is_deferral);
+        let help = "What checks that only observe would have refused, by reason";
+        let observed = ByReason::register(&mut registry, "observed", help, Reason::is_check);
+        let help = "Users that went over a limit or were held, by reason";
+        let user_holds = ByReason::register(&mut registry, "user_holds", help, Reason::is_of_user);
+        let auth = fixed(&mut registry, "auth_attempts", "Attempts to log in, by result", "result", AUTH);
+        let lookups = Labelled::<Labels, Counter>::default();
+        registry.register("dns_lookups", "Questions to DNS by kind and result", lookups.clone());
+        let lookups = Kind::ALL.map(|kind| {
+            Told::LABELS.map(|told| lookups.get_or_create_owned(&vec![("kind", kind.label()), ("result", told)]))
+        });
+        let foreign = Labelled::<Labels, Counter>::default();
+        registry.register("foreign_decisions", "Decisions of other guards by what became of them", foreign.clone());
         let help = "Lines of the log that were lost because standard error was not read";
-        registry.register("log_lines_lost", help, log_lines_lost.clone());
-        let reports_dropped = Counter::default();
-        let help = "Reports that the ledger's full channel had no room for";
-        registry.register("reports_dropped", help, reports_dropped.clone());
-        let ban_seconds = Histogram::new(Self::BAN_SECONDS);
-        let help = "Seconds from the offence that crossed the line to the ban in force";
-        registry.register("ban_seconds", help, ban_seconds.clone());
+        let log_lines_lost = counter(&mut registry, "log_lines_lost", help);
+        let help = "Reports of sessions that the ledger's full channel had no room for";
+        let reports_lost = counter(&mut registry, "ledger_reports_lost", help);
         let bounds = Bounds::default();
         registry.register_collector(Box::new(BoundsCollector(bounds.clone())));
-        let handshakes_failed =
-            labelled(&mut registry, "tls_handshakes_failed", "TLS handshakes with clients that failed, by reason");
+        let latency = latency::Latency::register(&mut registry);
+        let tls = tls::Tls::register(&mut registry);
         let mirrored = mirror::Mirrored::default();
         registry.register_collector(Box::new(mirror::Mirror(Arc::clone(&mirrored))));
         let configuration = configuration::Configuration::register(&mut registry);
@@ -114,22 +135,25 @@ impl Metrics {
         registry.register_collector(Box::new(KernelCollector::new(Arc::clone(&kernel))));
         Self(Arc::new(Inner {
             registry,
+            process: process::Process::registry(),
             connections,
+            exempt_connections,
             balancer_checks,
-            messages: Outcome::ALL.map(|o| messages.get_or_create_owned(&vec![("outcome", o.label())])),
-            rejections: ByReason::new(rejections, "reason", Reason::is_refusal),
-            offences: ByReason::new(offences, "conduct", Reason::is_refusal),
-            bans: ByReason::new(bans, "reason", Reason::is_ban),
-            deferrals: ByReason::new(deferrals, "reason", Reason::is_deferral),
-            observed: ByReason::new(observed, "reason", Reason::is_check),
-            user_holds: ByReason::new(user_holds, "reason", Reason::is_of_user),
+            messages,
+            rejections,
+            reports,
+            bans,
+            deferrals,
+            observed,
+            user_holds,
+            auth,
             lookups,
             foreign,
             log_lines_lost,
-            reports_dropped,
-            ban_seconds,
+            reports_lost,
             bounds,
-            handshakes_failed,
+            latency,
+            tls,
             mirrored,
             configuration,
             recipients,
@@ -143,6 +167,11 @@ impl Metrics {
     /// A client's connection was accepted.
     pub fn connection_opened(&self) {
         self.0.connections.inc();
+    }
+
+    /// The client of an accepted connection is exempt.
+    pub fn exempt_connection(&self) {
+        self.0.exempt_connections.inc();
     }
 
     /// A balancer connected to see whether somebody listens, and said nothing.
@@ -165,12 +194,9 @@ impl Metrics {
         self.0.rejections.inc(reason);
     }
 
-    /// An offence was reported; `conduct` is a reason's label, or a word of its own.
-    pub fn offence(&self, conduct: &'static str) {
-        match Reason::from_label(conduct) {
-            Some(reason) => self.0.offences.inc(reason),
-            None => self.0.offences.inc_other(conduct),
-        }
+    /// A session reported something to the ledger.
+    pub fn reported(&self, kind: ReportKind) {
+        self.0.reports[kind as usize].inc();
     }
 
     /// A ban was made.
@@ -198,9 +224,19 @@ impl Metrics {
         self.0.foreign.get_or_create(&vec![("outcome", outcome)]).inc();
     }
 
-    /// A question to DNS has its result. Both words are of small, fixed sets.
-    pub fn dns_lookup(&self, kind: &'static str, result: &'static str) {
-        self.0.lookups.get_or_create(&vec![("kind", kind), ("result", result)]).inc();
+    /// An attempt to log in was judged.
+    pub fn auth_attempt(&self, verdict: AuthVerdict) {
+        let number = match verdict {
+            AuthVerdict::Accepted => 0,
+            AuthVerdict::Rejected => 1,
+            AuthVerdict::Unavailable => 2,
+        };
+        self.0.auth[number].inc();
+    }
+
+    /// A question to DNS has its result.
+    pub fn dns_lookup(&self, kind: Kind, told: Told) {
+        self.0.lookups[kind as usize][told.number()].inc();
     }
 
     /// So many lines of the log were lost.
@@ -210,13 +246,8 @@ impl Metrics {
     }
 
     /// A report found the ledger's channel full.
-    pub fn report_dropped(&self) {
-        self.0.reports_dropped.inc();
-    }
-
-    /// Time from the offence that crossed the line to its ban in force.
-    pub fn ban_latency(&self, latency: Duration) {
-        self.0.ban_seconds.observe(latency.as_secs_f64());
+    pub fn report_lost(&self) {
+        self.0.reports_lost.inc();
     }
 
     /// A buffer, queue, map or list had no more room. `bound` says which.
@@ -229,11 +260,6 @@ impl Metrics {
         &self.0.bounds
     }
 
-    /// A TLS handshake with a client failed. The set of reasons is small and fixed.
-    pub fn handshake_failed(&self, reason: &'static str) {
-        self.0.handshakes_failed.get_or_create(&vec![("reason", reason)]).inc();
-    }
-
     /// Adds the kernel plane to what is scraped. Only the first call counts.
     pub fn kernel(&self, stats: Arc<dyn KernelStats>) {
         if self.0.kernel.set(stats).is_err() {
@@ -241,22 +267,23 @@ impl Metrics {
         }
     }
 
-    /// Everything, as OpenMetrics text.
-    pub fn encode(&self) -> String {
-        let mut text = String::with_capacity(8192);
-        match encode(&mut text, &self.0.registry) {
-            Ok(()) => text,
+    /// Everything, in `format`.
+    pub fn encode(&self, format: Format) -> String {
+        let mut text = String::with_capacity(32 * 1024);
+        let encoded = encode_registry(&mut text, &self.0.registry)
+            .and_then(|()| encode_registry(&mut text, &self.0.process))
+            .and_then(|()| encode_eof(&mut text));
+        match (encoded, format) {
+            (Ok(()), Format::Open) => text,
+            (Ok(()), Format::Classic) => text::classic(&text),
             // Writing to a String can't fail; a collector that does must not take the rest down silently.
-            Err(fmt::Error) => {
+            (Err(fmt::Error), _) => {
                 tracing::error!("the metrics could not be encoded");
-                String::from("# EOF\n")
+                String::from(if format == Format::Open { "# EOF\n" } else { "" })
             }
         }
     }
 }
-
-/// The media type of [`Metrics::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -272,26 +299,64 @@ impl fmt::Debug for Metrics {
 
 type Labels = Vec<(&'static str, &'static str)>;
 
-fn labelled(registry: &mut Registry, name: &'static str, help: &'static str) -> Labelled<Labels, Counter> {
-    let family = Labelled::default();
-    registry.register(name, help, family.clone());
-    family
+fn counter(registry: &mut Registry, name: &'static str, help: &'static str) -> Counter {
+    let counter = Counter::default();
+    registry.register(name, help, counter.clone());
+    counter
 }
 
-/// Shows the bounds that were reached.
+/// A counter for each of `values`, which are all that `label` can be.
+fn fixed<const N: usize>(
+    registry: &mut Registry,
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    values: [&'static str; N],
+) -> [Counter; N] {
+    let family = Labelled::<Labels, Counter>::default();
+    registry.register(name, help, family.clone());
+    values.map(|value| family.get_or_create_owned(&vec![(label, value)]))
+}
+
+fn labels_of_reports() -> [&'static str; ReportKind::LABELS.len()] {
+    std::array::from_fn(|number| ReportKind::LABELS[number])
+}
+
+/// Shows which version runs.
+#[derive(Debug)]
+struct Build;
+
+impl Collector for Build {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "The version that runs, and that of the maps it shares with the kernel plane; always 1";
+        let mut family = encoder.encode_descriptor("build_info", help, None, MetricType::Gauge)?;
+        let abi = smtp_guard_ebpf::abi::ABI_VERSION.to_string();
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("abi", abi.as_str())];
+        ConstGauge::new(1i64).encode(family.encode_family(&labels)?)
+    }
+}
+
+/// Shows how often bounds were reached, and the limits of those that have one.
 #[derive(Debug)]
 struct BoundsCollector(Bounds);
 
 impl Collector for BoundsCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let reached = self.0.view();
-        if reached.is_empty() {
+        let all = self.0.all();
+        let mut family =
+            encoder.encode_descriptor("bound_reached", "Times that a bound was reached", None, MetricType::Counter)?;
+        for (bound, _, count) in &all {
+            ConstCounter::new(*count).encode(family.encode_family(&[("bound", bound.label())])?)?;
+        }
+        let mut limits = all.iter().filter_map(|(bound, limit, _)| Some((bound, (*limit)?))).peekable();
+        if limits.peek().is_none() {
             return Ok(());
         }
-        let help = "Times that a bound was reached";
-        let mut family = encoder.encode_descriptor("bound_reached", help, None, MetricType::Counter)?;
-        for bound in reached {
-            ConstCounter::new(bound.count).encode(family.encode_family(&[("bound", bound.name.as_str())])?)?;
+        let help = "What a bound is, where it is the same for all";
+        let mut family = encoder.encode_descriptor("bound_limit", help, None, MetricType::Gauge)?;
+        for (bound, limit) in limits {
+            let gauge = ConstGauge::new(i64::try_from(limit).unwrap_or(i64::MAX));
+            gauge.encode(family.encode_family(&[("bound", bound.label())])?)?;
         }
         Ok(())
     }
@@ -300,30 +365,27 @@ impl Collector for BoundsCollector {
 /// One counter for each reason, found by the reason's number.
 struct ByReason {
     usual: [Option<Counter>; MAX_REASONS as usize],
-    label: &'static str,
     family: Labelled<Labels, Counter>,
 }
 
 impl ByReason {
     /// The `usual` reasons are shown from the start, at zero, and count without a lock; others appear with their first
     /// count.
-    fn new(family: Labelled<Labels, Counter>, label: &'static str, usual: fn(Reason) -> bool) -> Self {
+    fn register(registry: &mut Registry, name: &'static str, help: &'static str, usual: fn(Reason) -> bool) -> Self {
+        let family = Labelled::<Labels, Counter>::default();
+        registry.register(name, help, family.clone());
         let counter = |number| {
             let reason = Reason::from_number(u32::try_from(number).ok()?).filter(|reason| usual(*reason))?;
-            Some(family.get_or_create_owned(&vec![(label, reason.label())]))
+            Some(family.get_or_create_owned(&vec![("reason", reason.label())]))
         };
-        Self { usual: std::array::from_fn(counter), label, family }
+        Self { usual: std::array::from_fn(counter), family }
     }
 
     fn inc(&self, reason: Reason) {
         match self.usual.get(reason as usize) {
             Some(Some(counter)) => _ = counter.inc(),
-            _ => self.inc_other(reason.label()),
+            _ => _ = self.family.get_or_create(&vec![("reason", reason.label())]).inc(),
         }
-    }
-
-    fn inc_other(&self, value: &'static str) {
-        self.family.get_or_create(&vec![(self.label, value)]).inc();
     }
 }
 
@@ -332,18 +394,34 @@ mod tests {
     use super::*;
     use crate::observe::status::Running;
 
+    /// Everything that can be shown.
+    pub(super) fn full() -> (Metrics, Arc<dyn Running>) {
+        let metrics = Metrics::new();
+        metrics.kernel(Arc::new(super::super::kernel::tests::Fake::default()));
+        metrics.bounds().limit(Bound::TotalConnections, 500);
+        metrics.blocklists(&["drop"]);
+        metrics.foreign("entered");
+        let running: Arc<dyn Running> = Arc::new(super::super::status::tests::Fake::full());
+        metrics.mirror(Arc::downgrade(&running));
+        (metrics, running)
+    }
+
     #[track_caller]
     pub(super) fn check(count: impl FnOnce(&Metrics), line: &str) {
         let metrics = Metrics::new();
         count(&metrics);
-        let text = metrics.encode();
+        let text = metrics.encode(Format::Open);
         assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
         assert!(text.ends_with("# EOF\n"));
+        let text = metrics.encode(Format::Classic);
+        assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
+        assert!(!text.contains("# EOF"));
     }
 
     #[test]
     fn each_call_counts_under_its_name() {
         check(|m| m.connection_opened(), "smtp_guard_connections_total 1");
+        check(|m| m.exempt_connection(), "smtp_guard_exempt_connections_total 1");
         check(|m| m.balancer_check(), "smtp_guard_balancer_checks_total 1");
         for outcome in Outcome::ALL {
             let line = format!("smtp_guard_messages_total{{outcome=\"{}\"}} 1", outcome.label());
@@ -352,33 +430,56 @@ mod tests {
         for &reason in Reason::ALL {
             let line = format!("smtp_guard_rejections_total{{reason=\"{}\"}} 1", reason.label());
             check(|m| m.rejected(reason), &line);
-            let line = format!("smtp_guard_offences_total{{conduct=\"{}\"}} 1", reason.label());
-            check(|m| m.offence(reason.label()), &line);
         }
-        check(|m| m.offence("odd"), "smtp_guard_offences_total{conduct=\"odd\"} 1");
+        let kind = ReportKind::EarlyTalker;
+        check(|m| m.reported(kind), "smtp_guard_ledger_reports_total{report=\"early_talker\"} 1");
         check(|m| m.ban(Reason::Harvest), "smtp_guard_bans_total{reason=\"harvest\"} 1");
         check(|m| m.deferral(Reason::Trap), "smtp_guard_deferrals_total{reason=\"trap\"} 1");
         check(|m| m.observed(Reason::NoPtr), "smtp_guard_observed_total{reason=\"no_ptr\"} 1");
         check(|m| m.user_held(Reason::UserNetworks), "smtp_guard_user_holds_total{reason=\"user_networks\"} 1");
         check(|m| m.foreign("exempt"), "smtp_guard_foreign_decisions_total{outcome=\"exempt\"} 1");
-        check(|m| m.dns_lookup("mx", "found"), "smtp_guard_dns_lookups_total{kind=\"mx\",result=\"found\"} 1");
+        for (verdict, result) in
+            [AuthVerdict::Accepted, AuthVerdict::Rejected, AuthVerdict::Unavailable].into_iter().zip(AUTH)
+        {
+            let line = format!("smtp_guard_auth_attempts_total{{result=\"{result}\"}} 1");
+            check(|m| m.auth_attempt(verdict), &line);
+        }
+        for kind in Kind::ALL {
+            let line = format!("smtp_guard_dns_lookups_total{{kind=\"{}\",result=\"found\"}} 1", kind.label());
+            check(|m| m.dns_lookup(kind, Told::Found), &line);
+        }
         check(|m| m.log_lines_lost(3), "smtp_guard_log_lines_lost_total 3");
-        check(|m| m.report_dropped(), "smtp_guard_reports_dropped_total 1");
-        check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0005\"} 1");
-        check(|m| m.ban_latency(Duration::from_micros(300)), "smtp_guard_ban_seconds_bucket{le=\"0.0002\"} 0");
+        check(|m| m.report_lost(), "smtp_guard_ledger_reports_lost_total 1");
         for &bound in Bound::ALL {
             let line = format!("smtp_guard_bound_reached_total{{bound=\"{}\"}} 1", bound.label());
             check(|m| m.bound_reached(bound), &line);
+        }
+        let limit = |m: &Metrics| m.bounds().limit(Bound::Users, 7);
+        check(limit, "smtp_guard_bound_limit{bound=\"users\"} 7");
+        let version = env!("CARGO_PKG_VERSION");
+        let abi = smtp_guard_ebpf::abi::ABI_VERSION;
+        check(|_| {}, &format!("smtp_guard_build_info{{version=\"{version}\",abi=\"{abi}\"}} 1"));
+    }
+
+    #[test]
+    fn each_value_of_a_fixed_set_is_there_from_the_start() {
+        for line in [
+            "smtp_guard_dns_lookups_total{kind=\"aaaa\",result=\"timed_out\"} 0",
+            "smtp_guard_dns_lookups_total{kind=\"dnsbl\",result=\"list_refuses\"} 0",
+            "smtp_guard_ledger_reports_total{report=\"message_accepted\"} 0",
+            "smtp_guard_bound_reached_total{bound=\"total_connections\"} 0",
+            "smtp_guard_auth_attempts_total{result=\"unavailable\"} 0",
+            "smtp_guard_rejections_total{reason=\"relay\"} 0",
+            "smtp_guard_config_reloads_total{result=\"refused\"} 0",
+        ] {
+            check(|_| {}, line);
         }
     }
 
     #[test]
     fn no_family_is_announced_twice() {
-        let metrics = Metrics::new();
-        metrics.kernel(Arc::new(super::super::kernel::tests::Fake));
-        let running: Arc<dyn Running> = Arc::new(super::super::status::tests::Fake::default());
-        metrics.mirror(Arc::downgrade(&running));
-        let text = metrics.encode();
+        let (metrics, _running) = full();
+        let text = metrics.encode(Format::Open);
         let mut names: Vec<_> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")).collect();
         let all = names.len();
         names.sort_unstable();

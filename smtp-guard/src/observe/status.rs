@@ -63,6 +63,14 @@ pub struct Server {
     pub connections: u32,
 }
 
+/// An address that is listened on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub address: String,
+    /// Connections accepted there.
+    pub accepted: u64,
+}
+
 /// Bans in force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bans {
@@ -74,11 +82,15 @@ pub struct Bans {
 /// Who knows what is in force now, of what can change while the guard runs. `status` and metrics ask, and keep nothing of it.
 pub trait Running: Debug + Send + Sync {
     /// The addresses that are listened on.
-    fn listeners(&self) -> Vec<String>;
+    fn listeners(&self) -> Vec<Listener>;
     /// All servers of the backend, in the order of the configuration.
     fn servers(&self) -> Vec<Server>;
     /// Clients connected now.
     fn connections(&self) -> u64;
+    /// Clients that may be connected at once.
+    fn connections_limit(&self) -> u64;
+    /// Limits by their keys in `[limits]`, as they are in force; 0: there is none.
+    fn limits(&self) -> Vec<(&'static str, u64)>;
     /// Bans in force now.
     fn bans(&self) -> Bans;
     fn recipients(&self) -> Recipients;
@@ -86,6 +98,8 @@ pub trait Running: Debug + Send + Sync {
     fn is_dns_silent(&self) -> bool;
     /// See [`Status::store_trouble`].
     fn store_trouble(&self) -> Option<String>;
+    /// Attempts to write the store that failed since the start.
+    fn store_failures(&self) -> u64;
     /// The block lists as they were last looked at.
     fn blocklists(&self) -> Vec<State>;
     /// Whether the kernel plane enforces now. Takes system calls.
@@ -129,11 +143,17 @@ pub struct LastReload {
 pub struct Recipients {
     /// Entries of the recipient table. `None`: the backend is asked.
     pub known: Option<u64>,
+    /// When the table was read.
+    #[serde(default)]
+    pub last_read: Option<WallTime>,
     /// Domains of which the backend takes any recipient: there nobody can be told to guess.
     pub catch_all: Vec<String>,
     /// How each server says that a recipient is unknown, as it was heard of some that nobody has.
     #[serde(default)]
     pub unknown_wordings: BTreeMap<String, String>,
+    /// Why the file of the table isn't used as it is now; what was read before is in force.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// Messages by what became of them, since the start.
@@ -165,7 +185,7 @@ impl About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.since(self.started).as_secs(),
             configuration: self.running.configuration(),
-            listeners: self.running.listeners(),
+            listeners: self.running.listeners().into_iter().map(|listener| listener.address).collect(),
             backend: self.running.servers(),
             certificates: self.running.certificates(crate::clock::wall()),
             connections: self.running.connections(),
@@ -203,13 +223,34 @@ pub(super) mod tests {
         pub(in crate::observe) blocklists: Vec<State>,
     }
 
+    impl Fake {
+        /// One of everything.
+        pub(in crate::observe) fn full() -> Self {
+            let list =
+                State { name: "drop".to_owned(), file: "/drop".into(), read: None, error: Some("missing".to_owned()) };
+            Self { known: Some(7), blocklists: vec![list], ..Self::default() }
+        }
+    }
+
     impl Running for Fake {
-        fn listeners(&self) -> Vec<String> {
-            Vec::new()
+        fn listeners(&self) -> Vec<Listener> {
+            vec![Listener { address: "192.0.2.1:25".to_owned(), accepted: 5 }]
+        }
+
+        fn connections_limit(&self) -> u64 {
+            500
+        }
+
+        fn limits(&self) -> Vec<(&'static str, u64)> {
+            vec![("recipients", 100)]
+        }
+
+        fn store_failures(&self) -> u64 {
+            2
         }
 
         fn servers(&self) -> Vec<Server> {
-            vec![Server { address: "192.0.2.7:25".to_owned(), answers: true, connections: 0 }]
+            vec![Server { address: "192.0.2.7:25".to_owned(), answers: true, connections: 3 }]
         }
 
         fn is_dns_silent(&self) -> bool {
@@ -230,7 +271,8 @@ pub(super) mod tests {
 
         fn recipients(&self) -> Recipients {
             let (known, catch_all) = (self.known, self.catch_all.clone());
-            Recipients { known, catch_all, unknown_wordings: BTreeMap::new() }
+            let last_read = known.map(|_| WallTime::from_ms(6500));
+            Recipients { known, last_read, catch_all, unknown_wordings: BTreeMap::new(), trouble: None }
         }
 
         fn blocklists(&self) -> Vec<State> {
@@ -246,7 +288,7 @@ pub(super) mod tests {
         }
 
         fn certificates(&self, _now: WallTime) -> Vec<Certificate> {
-            vec![Certificate { file: "/c.pem".to_owned(), days: -1 }]
+            vec![Certificate { file: "/c.pem".to_owned(), days: -1, not_after: WallTime::from_ms(11_000) }]
         }
 
         fn tls_trouble(&self) -> Option<String> {
@@ -261,7 +303,7 @@ pub(super) mod tests {
             Configuration {
                 generation: 1,
                 since: WallTime::from_ms(9500),
-                last_reload: None,
+                last_reload: Some(LastReload { at: WallTime::from_ms(12_000), error: Some("bad".to_owned()) }),
                 waiting: Vec::new(),
                 earlier_sessions: 0,
             }

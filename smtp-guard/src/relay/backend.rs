@@ -27,6 +27,7 @@ use crate::addr::{BackendAddr, ClientAddr};
 use crate::clock::Instant;
 use crate::config::{AuthVia, Role};
 use crate::gate::Standing;
+use crate::observe::metrics::Verb;
 use crate::policy::Client;
 use crate::session::{AuthVerdict, Lost, Request, Speaker, Upstream};
 use crate::wire::command::Command;
@@ -59,6 +60,8 @@ pub(super) struct Backend {
     asking: Option<Asking>,
     /// The client has logged in over a connection: another one would be a stranger's.
     bound: bool,
+    /// What was asked and isn't answered yet, and since when.
+    asked: Option<(Verb, Instant)>,
     /// What the client is called, where the backend shall hear it.
     naming: Option<Naming>,
     /// The server that was connected last.
@@ -118,6 +121,7 @@ impl Backend {
             rests_until: None,
             asking: None,
             bound: false,
+            asked: None,
             naming,
             server: None,
         }
@@ -180,10 +184,32 @@ impl Backend {
         !matches!(self.link, Link::None) || self.asking.is_some()
     }
 
+    /// From here on the time of `request` is measured, if there will be an answer to it. What opens a connection waits for that.
+    fn begins(&mut self, request: &Request) {
+        let verb = match request {
+            Request::Mail(..) => Verb::Mail,
+            Request::Auth(..) => Verb::Auth,
+            Request::Rcpt(..) => Verb::Rcpt,
+            Request::Data => Verb::Data,
+            Request::End(_) => Verb::Dot,
+            Request::Reset | Request::Drop | Request::Quit => return self.asked = None,
+            Request::Body(_) => return,
+        };
+        self.asked = Some((verb, crate::clock::now()));
+    }
+
+    /// What was asked is answered.
+    fn answered(&mut self) {
+        if let Some((verb, since)) = self.asked.take() {
+            self.shared.metrics.backend_replied(verb, crate::clock::now().since(since));
+        }
+    }
+
     /// Performs a request. A failure is told by [`Self::word`].
     pub(super) async fn perform(&mut self, request: Request) {
         // Until the session waits for its client again.
         self.rests_until = None;
+        self.begins(&request);
         match (request, &mut self.link) {
             (Request::Drop, _) => {
                 // A verdict that comes later has nobody to hear it.
@@ -242,6 +268,7 @@ impl Backend {
         if let Some(asking) = &mut self.asking {
             let verdict = asking.await;
             self.asking = None;
+            self.answered();
             return Upstream::Auth(verdict);
         }
         loop {
@@ -255,6 +282,12 @@ impl Backend {
                         return Upstream::Reply(reply);
                     }
                     Ok(channel) => {
+                        // Until here it was the connection that was waited for.
+                        if let Some((_, since)) = &mut self.asked {
+                            let now = crate::clock::now();
+                            self.shared.metrics.backend_replied(Verb::Connect, now.since(*since));
+                            *since = now;
+                        }
                         self.server.clone_from(&channel.server);
                         let mut connection = Connection::new(channel);
                         let begun = match first.take() {
@@ -298,6 +331,7 @@ impl Backend {
                     };
                     match heard {
                         Ok(word) => {
+                            self.answered();
                             self.bound |= matches!(word, Upstream::Auth(AuthVerdict::Accepted));
                             return word;
                         }

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::edge::lists::{self, Entry};
 use crate::edge::{EdgeError, KernelPlane};
 use crate::events::What;
+use crate::observe::metrics::Metrics;
 
 /// How often the kernel plane is looked at: one that was loaded anew has no lists.
 const LOOK: Duration = Duration::from_secs(5);
@@ -55,7 +56,7 @@ impl Blocklists {
     pub async fn apply(&self, shared: &Arc<Shared>) {
         let config = Arc::clone(shared.current().config());
         self.aside(shared, move |lists, shared| {
-            lists.adopt(&config);
+            lists.adopt(&config, &shared.metrics);
             lists.look(shared, crate::clock::now());
         })
         .await;
@@ -104,7 +105,7 @@ impl Blocklists {
 
 impl Lists {
     /// From here on the lists are those of `config`.
-    fn adopt(&mut self, config: &Config) {
+    fn adopt(&mut self, config: &Config, metrics: &Metrics) {
         let before = mem::take(&mut self.followers);
         let count = before.len();
         let mut before: Vec<_> = before.into_iter().map(Some).collect();
@@ -122,6 +123,7 @@ impl Lists {
             self.followers.push(follower);
         }
         self.fewer |= kept < count;
+        metrics.blocklists(&config.blocklist.iter().map(|list| list.name.as_str()).collect::<Vec<_>>());
         let protected = Protected::new(config, &blocklist::own_addresses());
         if self.protected.as_ref().is_some_and(|before| *before != protected) {
             self.followers.iter_mut().for_each(Follower::begin_again);
@@ -159,7 +161,6 @@ impl Lists {
         }
         if tried {
             let states: Vec<_> = self.followers.iter().map(Follower::state).collect();
-            states.iter().for_each(|state| shared.metrics.blocklist(&state.name));
             shared.blocklist_states.store(Arc::new(states));
         }
         if changed {

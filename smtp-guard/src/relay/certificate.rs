@@ -80,6 +80,7 @@ impl Certificates {
         let certificate = |certificate: &Certificate| status::Certificate {
             file: certificate.file.display().to_string(),
             days: certificate.validity.days(now),
+            not_after: WallTime::from_ms(certificate.validity.ends.saturating_mul(1000)),
         };
         self.0.load().iter().map(certificate).collect()
     }

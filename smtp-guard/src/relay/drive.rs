@@ -27,7 +27,7 @@ use super::sources::{Seat, Wake};
 use super::stream::Stream;
 use super::users::{self, Login};
 use super::window::Window;
-use super::{Generation, Shared, Stop, events, handshakes};
+use super::{Generation, Shared, Stop, events, handshakes, tls};
 use crate::addr::ClientAddr;
 use crate::bound::Bound;
 use crate::clock::Instant;
@@ -37,7 +37,7 @@ use crate::policy::Client;
 use crate::policy::checks::Found;
 use crate::rates::Tally;
 use crate::session::Outcome;
-use crate::session::{Event, Input, Intake, Message, Opening, Output, Request, Secured, Session, Wants};
+use crate::session::{Event, Input, Intake, Message, Opening, Output, Request, Secured, Session, Upstream, Wants};
 use crate::wire::line::LineDecoder;
 use crate::wire::proxy::Ends;
 
@@ -163,7 +163,9 @@ async fn handshake(
             shared.metrics.bound_reached(Bound::Handshakes);
             return Err(io::ErrorKind::ResourceBusy.into());
         };
-        tls.accept(socket, proof).await
+        let accepted = tls.accept(socket, proof).await?;
+        shared.metrics.tls_session(accepted.1.version == tls::NEWEST);
+        Ok(accepted)
     };
     tokio::select! {
         biased;
@@ -174,8 +176,9 @@ async fn handshake(
 
 fn handshake_failed(shared: &Shared, subject: &Subject<'_>, error: &io::Error) {
     let (id, addr) = (subject.id, subject.client);
-    let (reason, meaning) = handshakes::reason(error);
-    shared.metrics.handshake_failed(reason);
+    let failure = handshakes::reason(error);
+    let (reason, meaning) = (failure.label(), failure.text());
+    shared.metrics.handshake_failed(failure);
     match shared.handshakes_told.is_due(addr.source(shared.prefix), crate::clock::now()) {
         Some(left_out) => {
             tracing::info!(session = id, client = %addr.ip(), reason, %error, left_out, "TLS handshake failed: {meaning}");
@@ -274,6 +277,7 @@ impl Drop for Driver {
             }
         }
         settle(&self.shared, &mut self.login, false);
+        self.shared.metrics.session_ended(crate::clock::now().since(self.began));
         events::ended(&self.shared, &subject!(self), self.role, &self.sum, self.began);
     }
 }
@@ -324,7 +328,15 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input) {
-        self.session.step(input, crate::clock::now(), &mut self.out);
+        let is_command = matches!(input, Input::Command { .. });
+        if let Input::Upstream(Upstream::Auth(verdict)) = &input {
+            self.shared.metrics.auth_attempt(*verdict);
+        }
+        let now = crate::clock::now();
+        self.session.step(input, now, &mut self.out);
+        if is_command {
+            self.shared.metrics.decided(crate::clock::now().since(now));
+        }
     }
 
     fn learn_name(&mut self) {

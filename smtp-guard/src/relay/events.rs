@@ -116,6 +116,9 @@ fn message(shared: &Shared, subject: &Subject<'_>, message: Message) {
     let Message { outcome, sender, recipients, listed, size, reply, began } = message;
     let Subject { id, client, listener, secured, name, server, .. } = *subject;
     shared.metrics.message(outcome);
+    if size > 0 {
+        shared.metrics.message_size(size);
+    }
     let code = reply.code().get();
     let [sender, reply] = [sender, reply.to_string()].map(|text| printable(text.as_bytes()));
     let more = (recipients as usize).saturating_sub(listed.len());

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::connect::Connector;
 use super::pool::Pool;
@@ -103,6 +104,11 @@ impl Generation {
         }
     }
 
+    /// Sessions at once.
+    pub fn places(&self) -> u32 {
+        self.plan.sessions
+    }
+
     /// TLS handshakes at once. Half of all connections: clients that stall in theirs leave room for others.
     pub(super) fn handshakes(&self) -> usize {
         (self.plan.sessions as usize / 2).max(1)
@@ -182,7 +188,11 @@ struct DnsMeter(Metrics);
 
 impl dns::Meter for DnsMeter {
     fn lookup(&self, kind: dns::Kind, told: dns::Told) {
-        self.0.dns_lookup(kind.label(), told.label());
+        self.0.dns_lookup(kind, told);
+    }
+
+    fn asked(&self, kind: dns::Kind, time: Duration) {
+        self.0.dns_asked(kind, time);
     }
 
     fn bound_reached(&self, bound: Bound) {

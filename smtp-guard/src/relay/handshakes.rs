@@ -10,6 +10,7 @@ use rustls::{AlertDescription, Error, PeerIncompatible};
 use crate::addr::Source;
 use crate::clock::Instant;
 use crate::observe::budget::Budget;
+use crate::observe::metrics::HandshakeFailure;
 
 /// Sources that are remembered, and for how long.
 const SOURCES: usize = 4096;
@@ -34,38 +35,27 @@ impl Told {
     }
 }
 
-/// The kind of a failure, for metrics, and what it means. Both are of a small, fixed set.
-pub(super) fn reason(error: &io::Error) -> (&'static str, &'static str) {
+/// The kind of a failure.
+pub(super) fn reason(error: &io::Error) -> HandshakeFailure {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match (inner, error.kind()) {
-        (Some(Error::AlertReceived(alert)), _) if is_about_certificate(*alert) => {
-            ("certificate_refused", "the client does not accept our certificate")
-        }
-        (Some(Error::AlertReceived(_)), _) => ("alert", "the client gave up the handshake"),
-        (Some(Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon)), _) => (
-            "cipher",
-            "the client has no cipher suite in common with us; for TLS 1.2 it needs ECDHE with AES-GCM or ChaCha20",
-        ),
-        (Some(Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon)), _) => {
-            ("key_exchange", "the client has no group for the key exchange in common with us")
-        }
-        (Some(Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon)), _) => {
-            ("signature", "the client can't verify the kind of key that our certificate has")
-        }
-        (Some(Error::PeerIncompatible(_)), _) => ("version", "the client does not speak TLS 1.2 or 1.3"),
-        (Some(Error::InvalidMessage(_) | Error::InappropriateMessage { .. }), _) => {
-            ("not_tls", "the client sent what is no TLS")
-        }
-        (Some(Error::PeerMisbehaved(_)), _) => ("misbehaved", "the client broke the rules of TLS"),
-        (Some(_), _) => ("other", "the handshake failed"),
+        (Some(Error::AlertReceived(alert)), _) if is_about_certificate(*alert) => HandshakeFailure::CertificateRefused,
+        (Some(Error::AlertReceived(_)), _) => HandshakeFailure::Alert,
+        (Some(Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon)), _) => HandshakeFailure::Cipher,
+        (Some(Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon)), _) => HandshakeFailure::KeyExchange,
+        (Some(Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon)), _) => HandshakeFailure::Signature,
+        (Some(Error::PeerIncompatible(_)), _) => HandshakeFailure::Version,
+        (Some(Error::InvalidMessage(_) | Error::InappropriateMessage { .. }), _) => HandshakeFailure::NotTls,
+        (Some(Error::PeerMisbehaved(_)), _) => HandshakeFailure::Misbehaved,
+        (Some(_), _) => HandshakeFailure::Other,
         (None, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
-            ("closed", "the client closed the connection")
+            HandshakeFailure::Closed
         }
-        (None, io::ErrorKind::TimedOut) => ("timeout", "the client took too long"),
-        (None, io::ErrorKind::InvalidData) => ("sent_ahead", "the client sent commands ahead of the handshake"),
-        (None, io::ErrorKind::ResourceBusy) => ("busy", "too many handshakes are under way"),
-        (None, io::ErrorKind::ConnectionAborted) => ("ended", "the client was made to go"),
-        (None, _) => ("other", "the handshake failed"),
+        (None, io::ErrorKind::TimedOut) => HandshakeFailure::Timeout,
+        (None, io::ErrorKind::InvalidData) => HandshakeFailure::SentAhead,
+        (None, io::ErrorKind::ResourceBusy) => HandshakeFailure::Busy,
+        (None, io::ErrorKind::ConnectionAborted) => HandshakeFailure::Ended,
+        (None, _) => HandshakeFailure::Other,
     }
 }
 
@@ -89,7 +79,7 @@ mod tests {
     #[track_caller]
     fn check(error: impl Into<io::Error>, expected: &str) {
         let error = error.into();
-        assert_eq!(reason(&error).0, expected, "{error}");
+        assert_eq!(reason(&error).label(), expected, "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use super::{Generation, Shared, Stop, Stopper, admission, balancer, events, stop
 use crate::addr::ClientAddr;
 use crate::bound;
 use crate::config::{Listen, Role};
+use crate::gate::Standing;
 use crate::session::{About, Event, replies};
 use crate::wire::proxy::Ends;
 
@@ -165,6 +167,8 @@ struct Door {
     socket: Weak<TcpListener>,
     close: Stopper,
     task: JoinHandle<()>,
+    /// Connections that came in here.
+    accepted: Arc<AtomicU64>,
 }
 
 impl Door {
@@ -211,12 +215,13 @@ impl Doors {
             // An error means that the socket is no use, as accept will say.
             let address = socket.local_addr().unwrap_or(listen.address);
             let configured = listen.address;
-            let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
-            let entrance = Entrance { shared, stop, listen: Arc::new(listen), inherited };
+            let accepted = Arc::<AtomicU64>::default();
+            let (shared, stop, counter) = (Arc::clone(&self.shared), self.stop.clone(), Arc::clone(&accepted));
+            let entrance = Entrance { shared, stop, listen: Arc::new(listen), accepted: counter, inherited };
             let listener = Arc::new(socket);
             let socket = Arc::downgrade(&listener);
             let task = tokio::spawn(entrance.accept(listener, closing));
-            self.open.push(Door { configured, address, socket, close, task });
+            self.open.push(Door { configured, address, socket, close, task, accepted });
         }
     }
 
@@ -247,6 +252,11 @@ impl Doors {
     /// The addresses as they were bound.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.open.iter().map(|door| door.address).collect()
+    }
+
+    /// The addresses as they were bound, and what counts the connections that come in there.
+    pub fn accepted(&self) -> Vec<(SocketAddr, Arc<AtomicU64>)> {
+        self.open.iter().map(|door| (door.address, Arc::clone(&door.accepted))).collect()
     }
 
     /// The addresses as they were configured.
@@ -322,6 +332,7 @@ struct Entrance {
     stop: Stop,
     /// As it was configured last.
     listen: Arc<Listen>,
+    accepted: Arc<AtomicU64>,
     /// The next process accepts whoever has connected when this one stops.
     inherited: bool,
 }
@@ -374,6 +385,7 @@ impl Entrance {
     fn welcome(&mut self, stream: TcpStream, peer: SocketAddr, room: bool) {
         let shared = &self.shared;
         shared.opened();
+        self.accepted.fetch_add(1, Ordering::Relaxed);
         window::start(&stream);
         let generation = shared.current();
         // One that is about to be closed is what it was.
@@ -453,6 +465,9 @@ fn admit(
 ) {
     let (addr, role, now) = (ClientAddr::new(ends.source), listen.role, crate::clock::now());
     let arrival = admission::arrival(shared, &generation, addr, [listen], now);
+    if arrival.standing == Standing::Exempt {
+        shared.metrics.exempt_connection();
+    }
     let admitted = admission::admit(shared, &generation, &arrival, now);
     match admitted.as_ref().map_or_else(|reason| Some(*reason), Seat::displaced) {
         Some(Reason::TotalConnections) => shared.metrics.bound_reached(bound::Bound::TotalConnections),

@@ -37,7 +37,13 @@ pub(super) async fn watch(shared: Arc<Shared>, generation: Arc<Generation>, mut 
         follower = match tokio::task::spawn_blocking(move || follower.look()).await {
             Ok((follower, None)) => follower,
             Ok((follower, Some(result))) => {
+                let trouble = result.as_ref().err().map(|error| Arc::new(error.to_string()));
+                let is_read = trouble.is_none();
                 settle(&known, &shared.metrics, result);
+                shared.recipients_trouble.store(trouble);
+                if is_read {
+                    shared.recipient_warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+                }
                 follower
             }
             // It panicked, or the runtime ends.
@@ -170,7 +176,7 @@ mod tests {
         let read = loaded + failed > 0;
         assert_eq!(looks, [false, read, false], "{text:?}: read once, and not before it is at rest");
         assert_eq!([world.exists("old"), world.exists("new")], exists, "{text:?}");
-        let metrics = world.metrics.encode();
+        let metrics = world.metrics.encode(crate::observe::metrics::Format::Open);
         for (result, times) in [("loaded", loaded), ("failed", failed)] {
             let line = format!("smtp_guard_recipients_reloads_total{{result=\"{result}\"}} {times}\n");
             assert!(metrics.contains(&line), "{text:?}: no {line} in\n{metrics}");

@@ -23,6 +23,7 @@ use super::stream::Stream;
 use crate::clock::WallTime;
 use crate::config::{Backend, BackendTls, Tls};
 use crate::file::{self, FileError};
+use crate::observe::metrics::Metrics;
 use crate::session::{HANDSHAKE_WAIT, Secured};
 use crate::stamp::Stamp;
 use crate::wire::line::NothingUnread;
@@ -106,7 +107,7 @@ impl Server {
 
     /// Reads the certificate again whenever its files change, until `stop`. A pair that can't be used changes nothing, is complained
     /// about every [`REMIND`], and tried again: a mode that is put right changes no stamp.
-    pub(super) async fn watch(&self, mut stop: Stop) {
+    pub(super) async fn watch(&self, metrics: Metrics, mut stop: Stop) {
         let mut seen = self.read.clone();
         let mut told = Vec::new();
         let mut reminded = Instant::now();
@@ -136,6 +137,7 @@ impl Server {
                     _ => continue,
                 },
             };
+            metrics.tls_reloaded(found.is_ok());
             match found {
                 Ok(certificate) => {
                     self.certificates.replace(certificate);
@@ -163,11 +165,14 @@ fn stamp(files: &Tls) -> Vec<Option<Stamp>> {
     [&files.certificate, &files.key].into_iter().chain(also).map(|path| crate::stamp::of(path)).collect()
 }
 
+/// The name of the newest version that is spoken.
+pub(super) const NEWEST: &str = "TLSv1.3";
+
 /// `TLSv1_3` as it is written elsewhere.
 fn readable(version: &'static str) -> &'static str {
     match version {
         "TLSv1_2" => "TLSv1.2",
-        "TLSv1_3" => "TLSv1.3",
+        "TLSv1_3" => NEWEST,
         other => other,
     }
 }

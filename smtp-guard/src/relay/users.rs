@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn metric(shared: &Shared, line: &str) -> bool {
-        shared.metrics.encode().lines().any(|other| other == line)
+        shared.metrics.encode(crate::observe::metrics::Format::Open).lines().any(|other| other == line)
     }
 
     #[tokio::test]

@@ -84,12 +84,25 @@ pub struct State(Arc<Mutex<Held>>);
 struct Held {
     found: Option<Found>,
     trouble: Option<String>,
+    failures: u64,
 }
 
 impl State {
     /// Why nothing is written now; `None`: all is well.
     pub fn trouble(&self) -> Option<String> {
         self.held().trouble.clone()
+    }
+
+    /// Attempts to write that failed since the start.
+    pub fn failures(&self) -> u64 {
+        self.held().failures
+    }
+
+    /// How an attempt to write ended.
+    fn attempted(&self, trouble: Option<String>) {
+        let mut held = self.held();
+        held.failures += u64::from(trouble.is_some());
+        held.trouble = trouble;
     }
 
     fn take_found(&self) -> Option<Found> {

@@ -117,7 +117,7 @@ impl Sqlite {
             Err(error) => {
                 tracing::error!(%error, "mail goes on without a store: what is banned and counted now is lost at a restart; \
                     it is tried again every {} s", RETRY.as_secs());
-                state.held().trouble = Some(error.to_string());
+                state.attempted(Some(error.to_string()));
             }
         }
         let digests = Digests::new(directory::secret(directory));
@@ -281,7 +281,7 @@ impl Writer {
 
     fn write(&mut self) {
         let written = self.disk.write(&self.pending);
-        self.disk.state.held().trouble = written.as_ref().err().map(ToString::to_string);
+        self.disk.state.attempted(written.as_ref().err().map(ToString::to_string));
         match written {
             Ok(()) => {
                 self.tell();

@@ -72,12 +72,12 @@ struct Nobody;
 
 impl Meter for Nobody {
     fn foreign(&self, _: &'static str) {}
-    fn offence(&self, _: &'static str) {}
+    fn reported(&self, _: smtp_guard::offence::ReportKind) {}
     fn ban(&self, _: Reason) {}
     fn deferral(&self, _: Reason) {}
     fn user_held(&self, _: Reason) {}
     fn tell(&self, _: What) {}
-    fn report_dropped(&self) {}
+    fn report_lost(&self) {}
     fn ban_latency(&self, _: Duration) {}
     fn bound_reached(&self, _: smtp_guard::bound::Bound) {}
 }

@@ -15,7 +15,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 #[derive(Parser)]
 enum Command {
     /// HTTP GET
-    Get { address: SocketAddr, path: String },
+    Get {
+        address: SocketAddr,
+        path: String,
+        /// What is accepted
+        #[arg(long)]
+        accept: Option<String>,
+    },
     /// Sends lines of standard input, each after the reply to the one before, and prints the replies; \r, \n and \0 are
     /// unescaped
     Dialogue {
@@ -48,7 +54,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn main() {
     match Command::parse() {
-        Command::Get { address, path } => get(address, &path),
+        Command::Get { address, path, accept } => get(address, &path, accept.as_deref()),
         Command::Dialogue { address, from, header } => dialogue(address, from, header),
         Command::Mail { address, name, count } => mail(address, &name, count),
         Command::Persist { address, name } => persist(address, &name),
@@ -60,9 +66,10 @@ fn main() {
     }
 }
 
-fn get(address: SocketAddr, path: &str) {
+fn get(address: SocketAddr, path: &str, accept: Option<&str>) {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+    let accept = accept.map(|accept| format!("Accept: {accept}\r\n")).unwrap_or_default();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n{accept}\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     print!("{}", answer.split_once("\r\n\r\n").unwrap().1);

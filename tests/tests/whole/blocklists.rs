@@ -110,7 +110,7 @@ fn listed_sources_are_dropped_and_everything_says_why() {
         assert!(log.contains(&words), "no {words:?} in\n{log}");
     }
     assert_eq!(guard.metric("smtp_guard_blocklist_entries{list=\"drop\"}"), 3.0);
-    assert_eq!(guard.metric("smtp_guard_blocklist_refused{list=\"drop\"}"), 6.0);
+    assert_eq!(guard.metric("smtp_guard_blocklist_rejected_entries{list=\"drop\"}"), 6.0);
     assert_eq!(reloads(&guard, "loaded"), 1.0);
     assert!(guard.metric("smtp_guard_blocklist_last_success_timestamp_seconds{list=\"drop\"}") > 1e9);
 
@@ -243,7 +243,7 @@ fn a_list_that_cannot_be_read_changes_nothing_and_is_tried_again() {
         let status = guard.json(&["status"]);
         assert!(status["blocklists"][0]["error"].is_string(), "{status:#}");
     }
-    assert!(guard.log().contains("block list drop can't be read, its old version stays"), "{}", guard.log());
+    assert!(guard.log().contains("block list drop can't be read, its last version stays in force"), "{}", guard.log());
     let check = guard.command(&["check"]);
     assert!(check.code() == 1 && check.stderr.contains("fetch it again"), "{check:#?}");
 

@@ -83,19 +83,37 @@ pub enum Flaw {
 }
 
 impl Failure {
-    /// For metrics.
-    pub fn label(self) -> &'static str {
+    /// The labels in metrics, in the order of their numbers.
+    pub const LABELS: [&'static str; 9] = [
+        "timed_out",
+        "servfail",
+        "refused",
+        "error_code",
+        "malformed",
+        "network",
+        "busy",
+        "servers_silent",
+        "list_refuses",
+    ];
+
+    /// Its place among [`Self::LABELS`].
+    pub const fn number(self) -> usize {
         match self {
-            Self::TimedOut => "timed_out",
-            Self::ServFail => "servfail",
-            Self::Refused => "refused",
-            Self::Code(_) => "error_code",
-            Self::Malformed(_) => "malformed",
-            Self::Network(_) => "network",
-            Self::Busy => "busy",
-            Self::ServersSilent => "servers_silent",
-            Self::ListRefuses => "list_refuses",
+            Self::TimedOut => 0,
+            Self::ServFail => 1,
+            Self::Refused => 2,
+            Self::Code(_) => 3,
+            Self::Malformed(_) => 4,
+            Self::Network(_) => 5,
+            Self::Busy => 6,
+            Self::ServersSilent => 7,
+            Self::ListRefuses => 8,
         }
+    }
+
+    /// The label in metrics.
+    pub const fn label(self) -> &'static str {
+        Self::LABELS[self.number()]
     }
 
     /// Whether no server said anything. An error of the machine's own (no more sockets) is not the servers' silence.

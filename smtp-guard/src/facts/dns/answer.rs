@@ -54,23 +54,43 @@ pub enum Told {
 }
 
 impl Told {
-    /// For metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Cached => "cached",
-            Self::Found => "found",
-            Self::NoName => "no_name",
-            Self::NoData => "no_data",
-            Self::Unusable => "unusable",
-            Self::Lie => "lie",
-            Self::Failed(failure) => failure.label(),
+    /// The labels in metrics, in the order of their numbers; those of failures come last.
+    pub const LABELS: [&'static str; 6 + Failure::LABELS.len()] = {
+        let mut labels =
+            ["cached", "found", "no_name", "no_data", "unusable", "lie", "", "", "", "", "", "", "", "", ""];
+        let mut at = 0;
+        while at < Failure::LABELS.len() {
+            labels[6 + at] = Failure::LABELS[at];
+            at += 1;
         }
+        labels
+    };
+
+    /// Its place among [`Self::LABELS`].
+    pub const fn number(self) -> usize {
+        match self {
+            Self::Cached => 0,
+            Self::Found => 1,
+            Self::NoName => 2,
+            Self::NoData => 3,
+            Self::Unusable => 4,
+            Self::Lie => 5,
+            Self::Failed(failure) => 6 + failure.number(),
+        }
+    }
+
+    /// The label in metrics.
+    pub const fn label(self) -> &'static str {
+        Self::LABELS[self.number()]
     }
 }
 
 impl Kind {
-    /// For metrics.
-    pub fn label(self) -> &'static str {
+    /// All kinds in their order.
+    pub const ALL: [Self; 5] = [Self::Mx, Self::A, Self::Aaaa, Self::Ptr, Self::Dnsbl];
+
+    /// The label in metrics.
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Mx => "mx",
             Self::A => "a",

@@ -121,7 +121,12 @@ impl Asker {
                 return known;
             }
             let result = match self.flights.board(&question) {
-                Part::Lead(_lead) => self.ask_servers(&question, party, deadline).await,
+                Part::Lead(_lead) => {
+                    let began = Instant::now();
+                    let result = self.ask_servers(&question, party, deadline).await;
+                    self.meter.asked(question.kind, began.elapsed());
+                    result
+                }
                 Part::Follow(leader) => {
                     followed = true;
                     match timeout_at(deadline, leader.ended()).await {

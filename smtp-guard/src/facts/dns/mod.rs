@@ -34,6 +34,8 @@ mod shares;
 mod silence;
 mod zone;
 
+use std::time::Duration;
+
 use crate::bound::Bound;
 pub use answer::{Kind, Told};
 pub use failure::Error;
@@ -46,6 +48,8 @@ pub use zone::Zone;
 pub trait Meter: Send + Sync {
     /// One question has its result.
     fn lookup(&self, kind: Kind, told: Told);
+    /// Servers were asked, and it took so long, also where none answered.
+    fn asked(&self, _kind: Kind, _time: Duration) {}
     /// One of the bounds of DNS was reached.
     fn bound_reached(&self, bound: Bound);
 }

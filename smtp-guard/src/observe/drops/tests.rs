@@ -47,9 +47,9 @@ fn a_source_has_a_line_a_minute_and_all_have_twenty_a_second() {
     // Those that were left out have their line with their next packet.
     let next = lines(&many, 63_000);
     assert_eq!((next.len(), &next[0]), (10, &("198.51.100.20".to_owned(), 10)));
-    let metrics = drops.metrics.encode();
+    let metrics = drops.metrics.encode(crate::observe::metrics::Format::Open);
     assert!(metrics.contains("smtp_guard_bound_reached_total{bound=\"drop_lines\"} 10"), "{metrics}");
-    assert!(metrics.contains("smtp_guard_drop_samples_total 67"), "{metrics}");
+    assert!(metrics.contains("smtp_guard_kernel_drop_samples_total 67"), "{metrics}");
 }
 
 #[test]
@@ -69,7 +69,12 @@ fn the_view_says_who_why_and_how_much() {
     let expected = [("192.0.2.1", "harvest", 2000), ("2001:db8::/64", "listed", 10), ("192.0.2.1", "listed", 3)];
     assert_eq!(sources, expected);
     assert!(view.sources[0].per_second > 1500.0 && view.sources[0].since == WallTime::from_ms(0), "{view:?}");
-    assert!(drops.metrics.encode().contains("smtp_guard_drop_samples_lost_total 7"));
+    assert!(
+        drops
+            .metrics
+            .encode(crate::observe::metrics::Format::Open)
+            .contains("smtp_guard_kernel_drop_samples_lost_total 7")
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
-use super::{Labels, Metrics, labelled};
+use super::{Metrics, fixed};
 
 pub(super) struct Backend {
     opened: Counter,
@@ -13,9 +13,8 @@ pub(super) struct Backend {
 impl Backend {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let help = "Connections to the backend that sessions were given: opened for one, or used again";
-        let family = labelled(registry, "backend_connections", help);
-        let of = |how| family.get_or_create_owned(&Labels::from([("how", how)]));
-        Self { opened: of("opened"), reused: of("reused") }
+        let [opened, reused] = fixed(registry, "backend_connections", help, "how", ["opened", "reused"]);
+        Self { opened, reused }
     }
 }
 

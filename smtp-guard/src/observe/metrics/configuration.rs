@@ -1,10 +1,9 @@
 //! What became of reloads. Which generation is in force `mirror` reads.
 
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family as Labelled;
 use prometheus_client::registry::Registry;
 
-use super::{Labels, Metrics, labelled};
+use super::{Metrics, fixed};
 
 pub(super) struct Configuration {
     applied: Counter,
@@ -13,10 +12,9 @@ pub(super) struct Configuration {
 
 impl Configuration {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let reloads: Labelled<Labels, Counter> =
-            labelled(registry, "config_reloads", "Times that the configuration was read again, by result");
-        let counter = |result| reloads.get_or_create_owned(&vec![("result", result)]);
-        Self { applied: counter("applied"), refused: counter("refused") }
+        let help = "Times that the configuration was read again, by result";
+        let [applied, refused] = fixed(registry, "config_reloads", help, "result", ["applied", "refused"]);
+        Self { applied, refused }
     }
 }
 

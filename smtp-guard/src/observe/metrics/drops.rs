@@ -3,7 +3,7 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
-use super::Metrics;
+use super::{Metrics, counter};
 
 pub(super) struct Drops {
     samples: Counter,
@@ -12,11 +12,10 @@ pub(super) struct Drops {
 
 impl Drops {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let (samples, lost) = (Counter::default(), Counter::default());
-        registry.register("drop_samples", "Samples of dropped packets that were read", samples.clone());
+        let help = "Samples of dropped packets that were read";
+        let samples = counter(registry, "kernel_drop_samples", help);
         let help = "Samples of dropped packets that the full ring buffer had no room for";
-        registry.register("drop_samples_lost", help, lost.clone());
-        Self { samples, lost }
+        Self { samples, lost: counter(registry, "kernel_drop_samples_lost", help) }
     }
 }
 

@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::Metrics;
 use crate::blocklist::{Read, State};
-use crate::observe::status::{Bans, Running};
+use crate::observe::status::{Bans, Listener, Running};
 
 /// Whoever knows the parts, once the guard is put together.
 pub(super) type Mirrored = Arc<OnceLock<Weak<dyn Running>>>;
@@ -33,6 +34,7 @@ impl Collector for Mirror {
         let since = configuration.since.as_ms() / 1000;
         let gauges = [
             ("connections_active", "Connections open now", number(running.connections())),
+            ("connections_limit", "Connections that may be open at once", number(running.connections_limit())),
             ("bans_active", "Bans in force now, of sources and networks", number(all)),
             ("network_bans_active", "Bans of networks in force now", number(networks)),
             ("dns_up", "Whether a DNS server answers, as far as is known", i64::from(!running.is_dns_silent())),
@@ -42,11 +44,15 @@ impl Collector for Mirror {
                 i64::from(running.store_trouble().is_none()),
             ),
             (
+                "recipient_table_entries",
+                "Entries of the recipient table; 0 where there is none and the backend is asked",
+                number(recipients.known.unwrap_or_default()),
+            ),
+            (
                 "tls_up",
                 "Whether our certificates can be used as they are in their files now",
                 i64::from(running.tls_trouble().is_none()),
             ),
-            ("recipients_known", "Entries of the recipient table", number(recipients.known.unwrap_or_default())),
             (
                 "catch_all_domains",
                 "Domains of which the backend takes any recipient, so that unknown ones can't be told apart",
@@ -62,18 +68,52 @@ impl Collector for Mirror {
                 "When the configuration in force was applied, in seconds since 1970",
                 since,
             ),
+            (
+                "config_last_reload_successful",
+                "Whether the configuration that was read last is in force",
+                i64::from(configuration.last_reload.as_ref().is_none_or(|last| last.error.is_none())),
+            ),
+            (
+                "config_last_reload_timestamp_seconds",
+                "When the configuration was read last, in seconds since 1970",
+                configuration.last_reload.as_ref().map_or(since, |last| last.at.as_ms() / 1000),
+            ),
         ];
         for (name, help, value) in gauges {
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let help = "Times that decisions and counts could not be written to disk";
+        let failures = ConstCounter::new(running.store_failures());
+        failures.encode(encoder.encode_descriptor("store_write_failures", help, None, MetricType::Counter)?)?;
+        if let Some(read) = recipients.last_read {
+            let help = "When the recipient table in force was read, in seconds since 1970";
+            let name = "recipients_last_success_timestamp_seconds";
+            let gauge = ConstGauge::new(read.as_ms() / 1000);
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let help = "Limits of the configuration, by the key in [limits]; 0: no limit";
+        let limits = running.limits();
+        family(&mut encoder, "limit", help, "limit", limits.iter().map(|(name, limit)| (*name, number(*limit))))?;
+        let listeners = running.listeners();
+        if !listeners.is_empty() {
+            let help = "Connections accepted, by the address that is listened on";
+            let mut family = encoder.encode_descriptor("listener_connections", help, None, MetricType::Counter)?;
+            for Listener { address, accepted } in &listeners {
+                ConstCounter::new(*accepted).encode(family.encode_family(&[("listener", address.as_str())])?)?;
+            }
         }
         let servers = running.servers();
         let up = servers.iter().map(|server| (server.address.as_str(), i64::from(server.answers)));
         let help = "Whether the server answered when it was last looked at";
         family(&mut encoder, "backend_up", help, "server", up)?;
+        let connections = servers.iter().map(|server| (server.address.as_str(), i64::from(server.connections)));
+        let help = "Connections to the server that are open on behalf of clients";
+        family(&mut encoder, "backend_connections_active", help, "server", connections)?;
         let certificates = running.certificates(crate::clock::wall());
-        let days = certificates.iter().map(|certificate| (certificate.file.as_str(), certificate.days));
-        let help = "Whole days until our certificate ends; below zero it has ended";
-        family(&mut encoder, "tls_certificate_days", help, "file", days)?;
+        let ends =
+            certificates.iter().map(|certificate| (certificate.file.as_str(), certificate.not_after.as_ms() / 1000));
+        let help = "When our certificate ends, in seconds since 1970";
+        family(&mut encoder, "tls_certificate_not_after_timestamp_seconds", help, "file", ends)?;
         let states = running.blocklists();
         let of = |value: fn(&Read) -> i64| {
             states.iter().map(move |State { name, read, .. }| (name.as_str(), read.as_ref().map_or(0, value)))
@@ -81,7 +121,7 @@ impl Collector for Mirror {
         let entries = of(|read| number(read.entries as u64));
         family(&mut encoder, "blocklist_entries", "Entries in force, by block list", "list", entries)?;
         let refused = of(|read| number(read.refused as u64));
-        family(&mut encoder, "blocklist_refused", "Entries of the file that were refused", "list", refused)?;
+        family(&mut encoder, "blocklist_rejected_entries", "Entries of the file that were refused", "list", refused)?;
         let help = "When the block list was last read, in seconds since 1970-01-01 UTC";
         let last = of(|read| read.at.as_ms() / 1000);
         family(&mut encoder, "blocklist_last_success_timestamp_seconds", help, "list", last)
@@ -115,16 +155,17 @@ fn number(value: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::clock::WallTime;
+    use crate::observe::metrics::Format;
     use crate::observe::status::tests::Fake;
 
     #[track_caller]
     fn check(running: Fake, line: &str) {
         let (metrics, running) = (Metrics::new(), Arc::new(running) as Arc<dyn Running>);
         metrics.mirror(Arc::downgrade(&running));
-        let text = metrics.encode();
+        let text = metrics.encode(Format::Open);
         assert!(text.lines().any(|other| other == line), "no {line:?} in\n{text}");
         drop(running);
-        assert!(!metrics.encode().contains(line), "nobody is there to say so");
+        assert!(!metrics.encode(Format::Open).contains(line), "nobody is there to say so");
     }
 
     #[test]
@@ -138,8 +179,16 @@ mod tests {
         check(Fake { connections: 3, ..Fake::default() }, "smtp_guard_connections_active 3");
         check(Fake { bans: Bans { all: 7, networks: 2 }, ..Fake::default() }, "smtp_guard_bans_active 7");
         check(Fake { bans: Bans { all: 7, networks: 2 }, ..Fake::default() }, "smtp_guard_network_bans_active 2");
-        check(Fake { known: Some(7), ..Fake::default() }, "smtp_guard_recipients_known 7");
-        check(Fake::default(), "smtp_guard_recipients_known 0");
+        check(Fake { known: Some(7), ..Fake::default() }, "smtp_guard_recipient_table_entries 7");
+        check(Fake { known: Some(7), ..Fake::default() }, "smtp_guard_recipients_last_success_timestamp_seconds 6");
+        check(Fake::default(), "smtp_guard_recipient_table_entries 0");
+        check(Fake::default(), "smtp_guard_connections_limit 500");
+        check(Fake::default(), "smtp_guard_limit{limit=\"recipients\"} 100");
+        check(Fake::default(), "smtp_guard_listener_connections_total{listener=\"192.0.2.1:25\"} 5");
+        check(Fake::default(), "smtp_guard_store_write_failures_total 2");
+        check(Fake::default(), "smtp_guard_backend_connections_active{server=\"192.0.2.7:25\"} 3");
+        check(Fake::default(), "smtp_guard_config_last_reload_successful 0");
+        check(Fake::default(), "smtp_guard_config_last_reload_timestamp_seconds 12");
         let catch_all = vec!["example.org".to_owned()];
         check(Fake { catch_all, ..Fake::default() }, "smtp_guard_catch_all_domains 1");
         check(Fake::default(), "smtp_guard_store_up 0");
@@ -148,9 +197,9 @@ mod tests {
         check(Fake::default(), "smtp_guard_backend_up{server=\"192.0.2.7:25\"} 1");
         check(Fake::default(), "smtp_guard_config_generation 1");
         check(Fake::default(), "smtp_guard_config_applied_timestamp_seconds 9");
-        check(Fake::default(), "smtp_guard_tls_certificate_days{file=\"/c.pem\"} -1");
+        check(Fake::default(), "smtp_guard_tls_certificate_not_after_timestamp_seconds{file=\"/c.pem\"} 11");
         check(list(Some(read.clone())), "smtp_guard_blocklist_entries{list=\"drop\"} 5");
-        check(list(Some(read.clone())), "smtp_guard_blocklist_refused{list=\"drop\"} 2");
+        check(list(Some(read.clone())), "smtp_guard_blocklist_rejected_entries{list=\"drop\"} 2");
         check(list(Some(read)), "smtp_guard_blocklist_last_success_timestamp_seconds{list=\"drop\"} 7");
         check(list(None), "smtp_guard_blocklist_entries{list=\"drop\"} 0");
     }

@@ -20,7 +20,7 @@ impl ByReason {
     fn all(&self) -> Vec<(Reason, u64)> {
         let count = |reason: Reason| match self.usual.get(reason as usize) {
             Some(Some(counter)) => Some(counter.get()),
-            _ => Some(self.family.get(&vec![(self.label, reason.label())])?.get()),
+            _ => Some(self.family.get(&vec![("reason", reason.label())])?.get()),
         };
         Reason::ALL.iter().filter_map(|reason| Some((*reason, count(*reason)?))).collect()
     }

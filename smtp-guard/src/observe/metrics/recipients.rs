@@ -1,10 +1,9 @@
 //! What is counted about recipients.
 
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family as Labelled;
 use prometheus_client::registry::Registry;
 
-use super::{Labels, Metrics, labelled};
+use super::{Metrics, counter, fixed};
 
 pub(super) struct Recipients {
     loaded: Counter,
@@ -15,12 +14,9 @@ pub(super) struct Recipients {
 impl Recipients {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let help = "Times that a changed recipient table was read again, by result";
-        let reloads: Labelled<Labels, Counter> = labelled(registry, "recipients_reloads", help);
-        let counter = |result| reloads.get_or_create_owned(&vec![("result", result)]);
-        let remembered = Counter::default();
+        let [failed, loaded] = fixed(registry, "recipients_reloads", help, "result", ["failed", "loaded"]);
         let help = "Unknown recipients that were answered from what the backend had told others";
-        registry.register("recipients_remembered", help, remembered.clone());
-        Self { loaded: counter("loaded"), failed: counter("failed"), remembered }
+        Self { loaded, failed, remembered: counter(registry, "recipients_remembered", help) }
     }
 }
 

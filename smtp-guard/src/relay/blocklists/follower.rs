@@ -251,6 +251,11 @@ mod tests {
         assert!(world.follower.is_to_be_read(world.now));
         let protected = Protected::new(&Config::builtin(), &[]);
         assert!(!world.follower.read(&protected, MAX_TOTAL, &world.metrics, world.now));
-        assert!(world.metrics.encode().contains("bound_reached_total{bound=\"blocklist_entries\"} 1"));
+        assert!(
+            world
+                .metrics
+                .encode(crate::observe::metrics::Format::Open)
+                .contains("bound_reached_total{bound=\"blocklist_entries\"} 1")
+        );
     }
 }
