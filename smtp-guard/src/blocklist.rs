@@ -43,13 +43,13 @@ pub fn load(path: &Path, protected: &Protected) -> Result<(List, Stamp), ListErr
     Ok((list, stamp))
 }
 
-/// The addresses of this host's interfaces. What can't be learned is said in the log, and the rest is protected.
+/// The addresses of this host's interfaces, and of its default gateways. What can't be learned is said in the log, and the rest
+/// is protected.
 pub fn own_addresses() -> Vec<IpAddr> {
-    match if_addrs::get_if_addrs() {
-        Ok(interfaces) => interfaces.iter().map(if_addrs::Interface::ip).collect(),
-        Err(error) => {
-            tracing::warn!(%error, "the addresses of this host can't be read: no block list is held against them");
-            Vec::new()
-        }
-    }
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the addresses of this host can't be read: no block list is held against them");
+        Vec::new()
+    });
+    let own = interfaces.iter().map(if_addrs::Interface::ip);
+    own.chain(crate::routes::default_routes().into_iter().filter_map(|route| route.gateway)).collect()
 }

@@ -16,6 +16,7 @@ pub mod file;
 pub mod guard;
 pub mod observe;
 pub mod relay;
+pub mod routes;
 pub mod stamp;
 pub mod store;
 #[cfg(test)]

@@ -71,7 +71,13 @@ impl Running for One {
     }
 
     fn recipients(&self) -> Recipients {
-        Recipients { known: None, last_read: None, catch_all: Vec::new(), unknown_wordings: BTreeMap::new() }
+        Recipients {
+            known: None,
+            last_read: None,
+            catch_all: Vec::new(),
+            unknown_wordings: BTreeMap::new(),
+            trouble: None,
+        }
     }
 
     fn is_dns_silent(&self) -> bool {

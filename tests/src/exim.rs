@@ -6,11 +6,12 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::mailboxes::{self, Mailboxes, Server, files_below};
 use crate::netns::{Host, World};
 use crate::pki::Pair;
+use crate::process::{Run, run};
 use crate::room::{Room, unpacked, with_users};
 
 const PACKAGE: &str = "exim4-daemon-heavy";
@@ -53,15 +54,36 @@ impl Exim {
         // Exim starts itself anew, also as its own user: from a place that this user may enter.
         let bin = path.join("bin");
         let program = bin.join("exim4").display().to_string();
-        let mut binds = with_users(path, &[("Debian-exim", OWNER)]).to_vec();
         let place = bin.display().to_string();
-        binds.push((unpacked(PACKAGE, "usr/sbin"), &place));
+        let binds = binds(path, &place);
         let words = [&program, "-C", &config.display().to_string(), "-bdf", "-q1m"];
         let room = Room::start(world, host, &binds, &words, path.join("mainlog"));
         let mut exim = Self { room, mailboxes, folder };
         exim.room.wait_for_port(25);
         exim
     }
+
+    /// Runs `words` where Exim is installed as the server is; `EXIM` and `CONFIG` among them are its program and configuration.
+    pub fn beside(&self, world: &World, host: Host, words: &[&str]) -> Run {
+        let path = self.folder.path();
+        let place = path.join("bin").display().to_string();
+        let (program, config) = (format!("{place}/exim4"), path.join("exim.conf").display().to_string());
+        let replaced = |word: &&str| match *word {
+            "EXIM" => program.clone(),
+            "CONFIG" => config.clone(),
+            word => word.to_owned(),
+        };
+        let words: Vec<_> = words.iter().map(replaced).collect();
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        run(&mut Room::command(world, host, &binds(path, &place), &words), "")
+    }
+}
+
+/// What Exim sees in place of what is there.
+fn binds<'a>(path: &Path, place: &'a str) -> Vec<(PathBuf, &'a str)> {
+    let mut binds = with_users(path, &[("Debian-exim", OWNER)]).to_vec();
+    binds.push((unpacked(PACKAGE, "usr/sbin"), place));
+    binds
 }
 
 /// Lines of `extra` for a backend that offers STARTTLS with `pair`. Its own user reads the files, so all may.
@@ -114,6 +136,7 @@ deliver_drop_privilege = true
 host_lookup =
 rfc1413_query_timeout = 0s
 smtp_accept_max = 100
+write_rejectlog = false
 acl_smtp_rcpt = recipient
 {tls}
 {extra}

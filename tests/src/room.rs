@@ -34,12 +34,18 @@ impl Room {
     /// Starts `words` on `host`. Each of `binds` is a file or folder, and the path where the program sees it instead of
     /// what is there; that path must exist. Standard output and error go to `output`.
     pub fn start(world: &World, host: Host, binds: &[(PathBuf, &str)], words: &[&str], output: PathBuf) -> Self {
+        Self { program: Program::start(&mut Self::command(world, host, binds, words), output) }
+    }
+
+    /// The command that runs `words` in a room; see [`Room::start`].
+    pub(crate) fn command(world: &World, host: Host, binds: &[(PathBuf, &str)], words: &[&str]) -> Command {
         let mut command = world.on(host, "unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", ENTER, "room"]);
         for (seen, place) in binds {
             command.arg(seen).arg(place);
         }
-        Self { program: Program::start(command.arg("--").args(words), output) }
+        command.arg("--").args(words);
+        command
     }
 
     /// Waits until `text` stands in its output.

@@ -110,6 +110,14 @@ impl Snapshot {
         self.known.clone()
     }
 
+    /// Domains that are served, although every recipient of theirs is refused: the table has no entry of them.
+    pub fn domains_without_recipients(&self) -> Vec<String> {
+        let missing = |known: Arc<KnownRecipients>| {
+            known.missing(&self.config.relay.domains).into_iter().map(str::to_owned).collect()
+        };
+        self.known().map(missing).unwrap_or_default()
+    }
+
     /// What the probe found out.
     pub fn learned(&self) -> &Learned {
         &self.learned

@@ -41,6 +41,9 @@ pub(super) enum Edge {
     },
     /// Detach the programs and remove everything of them (needs root)
     Unload {
+        /// Name everything that was removed
+        #[arg(long, short)]
+        verbose: bool,
         #[command(flatten)]
         json: Json,
     },

@@ -8,10 +8,11 @@ use nix::unistd::{User, initgroups, setgid, setuid};
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
-use super::{Failure, blocklists, output};
+use super::{Failure, blocklists, output, setup};
 use crate::config::{self, BackendTls, Config, ConfigError, ConfigFile, DEFAULT_PATH, Origin, Report, Unusable};
 use crate::descriptors::Budget;
 use crate::facts::recipients;
+use crate::relay::probe;
 use crate::{edge, file, relay};
 
 /// Whom the packaged unit runs the guard as.
@@ -21,23 +22,14 @@ const STATE: &str = "/var/lib/smtp-guard";
 /// Bytes of a certificate, a key or an authority.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Checks the configuration in `file`, or in its place, for `user`.
-pub(super) fn check(file: Option<&Path>, user: Option<&str>) -> Result<(), Failure> {
+/// Checks the configuration in `file`, or in its place, for `user`. `connects`: the mail server as well.
+pub(super) fn check(file: Option<&Path>, user: Option<&str>, connects: bool) -> Result<(), Failure> {
     let (config, origin) = config::find(file)?;
     let files = match &origin {
         Origin::File(path) => config::files(path)?,
         Origin::Builtin => Vec::new(),
     };
-    let mut warnings = config.warnings();
-    warnings.extend(Budget::of(&config).warning());
-    // Only root can try what these are about.
-    warnings.extend(edge::objections(&config).into_iter().map(|objection| objection.to_string()));
-    let gone = edge::missing(&config).into_iter();
-    warnings.extend(gone.map(|name| {
-        format!(
-            "edge.interfaces: there is no {name} now (`ip link` shows those there are); it is filtered once it is there"
-        )
-    }));
+    let warnings = warnings(&config);
     let judged_for = become_user(user)?;
     let mut found = Found { user: judged_for.as_deref(), warnings, unusable: Vec::new() };
     found.configuration(&files);
@@ -51,6 +43,9 @@ pub(super) fn check(file: Option<&Path>, user: Option<&str>) -> Result<(), Failu
     if !unusable.is_empty() {
         return Err(ConfigError::Bad(Report::of_unusable(&files, unusable)).into());
     }
+    if connects {
+        connect(&config)?;
+    }
     let what = match (&origin, origin.missing()) {
         (_, Some(missing)) => format!("{missing}: the built-in values are valid"),
         (Origin::File(path), None) => format!("{}: the configuration is valid", path.display()),
@@ -58,6 +53,45 @@ pub(super) fn check(file: Option<&Path>, user: Option<&str>) -> Result<(), Failu
     };
     let whose = judged_for.map(|user| format!(", and user {user} can use what it names")).unwrap_or_default();
     Ok(output::line(&format!("{what}{whose}"))?)
+}
+
+/// What is probably not meant so, on this host as it is now. Only root can try some of it.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = config.warnings();
+    warnings.extend(Budget::of(config).warning());
+    warnings.extend(edge::objections(config).into_iter().map(|objection| objection.to_string()));
+    let gone = edge::missing(config).into_iter();
+    warnings.extend(gone.map(|name| {
+        format!(
+            "edge.interfaces: there is no {name} now (`ip link` shows those there are); it is filtered once it is there"
+        )
+    }));
+    warnings
+}
+
+/// Tries all servers of the backend as the guard does, and says what was found.
+fn connect(config: &Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut failed = 0;
+    for server in &config.backend.servers {
+        match runtime.block_on(probe::look(config, server)) {
+            Ok(found) => {
+                let tls = if found.secured { "after STARTTLS" } else { "in clear text" };
+                output::line(&format!("{server}: takes the guard, {tls}; greets with {:?}", found.greeting))?;
+                let doubts = setup::doubts(&found, config.backend.identity);
+                doubts.iter().for_each(|doubt| eprintln!("warning: {server}: {doubt}"));
+            }
+            Err(why) => {
+                failed += 1;
+                eprintln!("error: {server} {why}");
+            }
+        }
+    }
+    if failed > 0 {
+        Err(anyhow!("{failed} of {} mail servers can't be used now", config.backend.servers.len()))
+    } else {
+        Ok(())
+    }
 }
 
 /// Becomes `named`, or the guard's user where there is one and this is root, for good. Returns whom the rest is judged for, if it
@@ -161,8 +195,9 @@ impl Found<'_> {
 
     fn recipients(&mut self, config: &Config) {
         let Some(path) = config.recipients.known.as_deref() else { return };
-        if let Err(error) = recipients::load(path) {
-            self.unusable("recipients.known", path, error.to_string());
+        match recipients::load(path) {
+            Ok(table) => self.warnings.extend(recipients::warnings(&table.missing(&config.relay.domains))),
+            Err(error) => self.unusable("recipients.known", path, error.to_string()),
         }
     }
 

@@ -13,9 +13,12 @@ mod events;
 mod explain;
 mod export;
 mod import;
+mod man;
 mod output;
+mod recipients;
 mod reload;
 pub mod run;
+mod setup;
 mod signals;
 pub mod sink;
 mod time;
@@ -78,7 +81,15 @@ enum Command {
         /// Whom the guard runs as; only root can name another one
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
+        /// Connect to the mail server as well: whether it takes the guard, and what it says of unknown recipients
+        #[arg(long)]
+        connect: bool,
     },
+    /// Write a first configuration: asks for domains, mail server and interface, and tries the mail server
+    ///
+    /// What the mail server is, how it learns the client's address and what it says of unknown recipients is found out by connecting
+    /// to it. No message is sent. What has to be changed there is said.
+    Setup(setup::Setup),
     /// Have the running guard read its configuration again, while mail flows
     ///
     /// A bad file changes nothing. A good one applies as a whole; sessions under way go on by the configuration that they began
@@ -170,6 +181,11 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Export who exists on the mail server, as the table that recipients.known names
+    Recipients {
+        #[command(subcommand)]
+        command: recipients::Command,
+    },
     /// The kernel plane
     Edge {
         #[command(subcommand)]
@@ -186,11 +202,9 @@ enum Command {
         #[arg(long, value_name = "DIRECTORY")]
         maildir: PathBuf,
     },
-    /// Write the manual page to standard output, or the pages of all commands into a directory
-    #[command(hide = true)]
+    /// Write the manual page to standard output, or the pages of all commands and smtp-guard.toml(5) into a directory
     Man { directory: Option<PathBuf> },
     /// Write the completions of a shell to standard output
-    #[command(hide = true)]
     Completions { shell: Shell },
 }
 
@@ -294,7 +308,8 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             }
             Ok(run::run(config, file.map(Path::to_owned))?)
         }
-        Command::Check { user } => check::check(file, user.as_deref()),
+        Command::Check { user, connect } => check::check(file, user.as_deref(), connect),
+        Command::Setup(arguments) => setup::setup(arguments, file),
         Command::Config { command: ConfigCommand::Show { defaults, json } } => {
             let config = if defaults { Config::defaults(&config::machine()) } else { config::find(file)?.0 };
             let text = if json.json {
@@ -331,6 +346,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             Ok(output::show(json.json, &rehearsal, || attempt::text(&attempt, &rehearsal))?)
         }
         Command::Decisions { command } => Ok(decisions::decisions(&client(file)?, command)?),
+        Command::Recipients { command } => Ok(recipients::recipients(command)?),
         Command::Edge { command } => {
             let loads = matches!(command, args::Edge::Load { .. });
             edge::edge(config::find(file)?.0, file.map(Path::to_owned), command)?;
@@ -340,11 +356,10 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             Ok(())
         }
         Command::Sink { listen, maildir } => Ok(sink::sink(listen, &maildir)?),
-        Command::Man { directory: Some(directory) } => Ok(clap_mangen::generate_to(Arguments::command(), directory)?),
+        Command::Man { directory: Some(directory) } => Ok(man::write(Arguments::command(), &directory)?),
         Command::Man { directory: None } => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
-            Ok(io::stdout().write_all(&page)?)
+            let page = man::first(Arguments::command())?;
+            Ok(io::stdout().write_all(page.as_bytes())?)
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();

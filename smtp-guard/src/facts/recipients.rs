@@ -46,6 +46,24 @@ pub fn load(path: &Path) -> Result<KnownRecipients, RecipientsError> {
     Ok(table)
 }
 
+/// Domains that are named one by one.
+const NAMED: usize = 10;
+
+/// What is to be said of served domains without an entry in the table, `missing`.
+pub fn warnings(missing: &[impl AsRef<str>]) -> Vec<String> {
+    let warning = |domain: &str| {
+        format!(
+            "{domain} has no entry in the table of recipients.known: every recipient of it is refused; \
+             add its recipients (`smtp-guard recipients` exports them), or the line @{domain}, which takes any"
+        )
+    };
+    let mut warnings: Vec<_> = missing.iter().take(NAMED).map(|domain| warning(domain.as_ref())).collect();
+    if missing.len() > NAMED {
+        warnings.push(format!("and {} more domains have no entry in the table", missing.len() - NAMED));
+    }
+    warnings
+}
+
 fn at(fault: Fault, path: &Path) -> RecipientsError {
     let path = path.to_owned();
     match fault {

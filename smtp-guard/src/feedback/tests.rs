@@ -75,7 +75,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut config = Config::builtin();
-        config.exempt = ["192.0.2.9/32".parse().unwrap()].into_iter().collect();
+        config.exempt = ["20.0.2.9/32".parse().unwrap()].into_iter().collect();
         Self { disk: Disk::default(), config: Arc::new(config) }
     }
 
@@ -129,13 +129,13 @@ async fn settled(feedback: &Feedback, meter: &Counted, reports: usize) {
 async fn a_harvest_is_banned_explained_lifted_and_survives_a_restart() {
     let world = World::new();
     let (feedback, task, table, meter) = world.start();
-    harvest(&feedback, "192.0.2.1");
+    harvest(&feedback, "20.0.2.1");
     harvest(&feedback, "2001:db8::1");
-    harvest(&feedback, "192.0.2.9");
+    harvest(&feedback, "20.0.2.9");
     settled(&feedback, &meter, 30).await;
     let decisions = feedback.decisions().await.unwrap();
     let sources: BTreeSet<_> = decisions.iter().map(|decision| decision.source.as_str()).collect();
-    assert_eq!(sources, BTreeSet::from(["192.0.2.1", "2001:db8::/64"]), "the exempt one is not banned");
+    assert_eq!(sources, BTreeSet::from(["20.0.2.1", "2001:db8::/64"]), "the exempt one is not banned");
     assert_eq!((meter.count("ban harvest"), meter.count("latency")), (2, 2));
     let explained = feedback.explain("2001:db8::2".parse().unwrap()).await.unwrap();
     let decision = explained.decision.unwrap();
@@ -148,7 +148,7 @@ async fn a_harvest_is_banned_explained_lifted_and_survives_a_restart() {
 
     let (feedback, _task, table, _) = world.start();
     assert_eq!(table.len(), 1, "in force before anything else");
-    assert_eq!(feedback.decisions().await.unwrap()[0].source, "192.0.2.1");
+    assert_eq!(feedback.decisions().await.unwrap()[0].source, "20.0.2.1");
     assert_eq!(feedback.delete_all(BY).await.unwrap(), Kept { what: 1, saved: true });
     assert!(table.is_empty());
 }
@@ -158,14 +158,14 @@ async fn the_operator_bans_all_but_the_exempt() {
     let world = World::new();
     let (feedback, _task, table, _) = world.start();
     let hour = Duration::from_secs(3600);
-    let exempt = feedback.add("192.0.2.9".parse().unwrap(), hour, String::new(), BY).await;
+    let exempt = feedback.add("20.0.2.9".parse().unwrap(), hour, String::new(), BY).await;
     assert!(matches!(exempt, Err(ControlError::Exempt { .. })));
     let Kept { what: decision, saved } =
-        feedback.add("192.0.2.1".parse().unwrap(), hour, "by hand".to_owned(), BY).await.unwrap();
+        feedback.add("20.0.2.1".parse().unwrap(), hour, "by hand".to_owned(), BY).await.unwrap();
     assert!(saved);
     assert_eq!((decision.origin.as_str(), decision.until.as_ms() - decision.made.as_ms()), ("operator", 3_600_000));
     assert_eq!(table.len(), 1);
-    assert!(feedback.delete("192.0.2.2".parse().unwrap(), BY).await.unwrap().is_none());
+    assert!(feedback.delete("20.0.2.2".parse().unwrap(), BY).await.unwrap().is_none());
 }
 
 /// A world with everything that a network must not touch. (The addresses of documentation may be this host's.)
@@ -192,6 +192,8 @@ async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
         ("20.0.100.0/24", "20.0.100.25/32 is in use here (backend.servers)"),
         ("20.0.113.0/29", "20.0.113.7/32 is in use here (listen.proxy_protocol)"),
         ("127.0.0.0/8", "127.0.0.1/32 is in use here"),
+        ("127.0.0.1", "127.0.0.1/32 is in use here"),
+        ("20.0.100.25", "20.0.100.25/32 is in use here (backend.servers)"),
         ("224.0.0.0/8", "224.0.0.0/4 is no address of the Internet (multicast)"),
         ("10.0.0.0/7", "10.0.0.0/7 is wider than /8"),
         ("2001:db8::/80", "a part of one source"),
@@ -285,7 +287,7 @@ async fn what_was_under_way_when_the_ban_fell_does_not_double_the_next_one() {
     config.harvest.ban = Duration::from_millis(1);
     world.config = Arc::new(config);
     let (feedback, _task, table, meter) = world.start();
-    let client = ClientAddr::new(("192.0.2.1".parse::<IpAddr>().unwrap(), 4000).into());
+    let client = ClientAddr::new(("20.0.2.1".parse::<IpAddr>().unwrap(), 4000).into());
     let trapped = || {
         let conduct = Conduct::Trap { recipient: "trap@example.org".into(), sender: Digest::of("") };
         feedback.report(Report { client, at: crate::clock::now(), conduct });
@@ -309,10 +311,10 @@ async fn a_loaded_plane_gets_the_bans_in_force_and_its_own_are_taken_over_but_no
     let check = |loaded_first: bool, expected: &[&str]| {
         let (world, kernel) = (World::new(), Arc::new(Fake::default()));
         let load = || {
-            kernel.put(Source::v4(0xc000_0203), Instant::NEVER, Reason::Harvest);
-            kernel.put(Source::v4(0xc000_0204), Instant::from_ns(1), Reason::Harvest);
+            kernel.put(Source::v4(0x1400_0203), Instant::NEVER, Reason::Harvest);
+            kernel.put(Source::v4(0x1400_0204), Instant::from_ns(1), Reason::Harvest);
             // Exempt.
-            kernel.put(Source::v4(0xc000_0209), Instant::NEVER, Reason::Harvest);
+            kernel.put(Source::v4(0x1400_0209), Instant::NEVER, Reason::Harvest);
             kernel.set(State::Loaded);
         };
         kernel.set(State::NotLoaded);
@@ -325,8 +327,8 @@ async fn a_loaded_plane_gets_the_bans_in_force_and_its_own_are_taken_over_but_no
             let ban = |keeper: &mut Keeper, ip: &str, length| {
                 keeper.add(ip.parse().unwrap(), length, String::new(), BY).unwrap();
             };
-            ban(&mut keeper, "192.0.2.1", Duration::from_secs(3600));
-            ban(&mut keeper, "192.0.2.2", Duration::from_millis(1));
+            ban(&mut keeper, "20.0.2.1", Duration::from_secs(3600));
+            ban(&mut keeper, "20.0.2.2", Duration::from_millis(1));
             std::thread::sleep(Duration::from_millis(2));
             load();
             keeper.sweep();
@@ -336,8 +338,8 @@ async fn a_loaded_plane_gets_the_bans_in_force_and_its_own_are_taken_over_but_no
         let decisions = keeper.decisions().into_iter().map(|decision| decision.source);
         assert_eq!(decisions.collect::<BTreeSet<_>>(), sources(expected));
     };
-    check(true, &["192.0.2.3"]);
-    check(false, &["192.0.2.1", "192.0.2.3"]);
+    check(true, &["20.0.2.3"]);
+    check(false, &["20.0.2.1", "20.0.2.3"]);
 }
 
 /// The wall clock of a machine that starts with a wrong one, or has it set: bans end when they should.
@@ -347,7 +349,7 @@ fn d8_ends_and_purges_survive_a_clock_that_is_set() {
     let world = World::new();
     let mut keeper = world.keeper(Arc::new(Fake::default()));
     keeper.restore();
-    keeper.add("192.0.2.1".parse().unwrap(), Duration::from_secs(3600), String::new(), BY).unwrap();
+    keeper.add("20.0.2.1".parse().unwrap(), Duration::from_secs(3600), String::new(), BY).unwrap();
     let begun = crate::clock::both();
     let at = |seconds: u64, ahead_ms: i64| {
         let instant = begun.instant.after(Duration::from_secs(seconds));
@@ -380,7 +382,7 @@ fn d8_ends_and_purges_survive_a_clock_that_is_set() {
 async fn d7_a_stop_saves_what_was_reported_although_sessions_hold_on() {
     let world = World::new();
     let (feedback, task, _, _) = world.start();
-    harvest(&feedback, "192.0.2.1");
+    harvest(&feedback, "20.0.2.1");
     feedback.close().await;
     task.await.unwrap();
     assert!(matches!(feedback.decisions().await, Err(ControlError::Unavailable(_))));
@@ -395,7 +397,7 @@ async fn a_hold_outlives_a_crash_and_counts_a_restart() {
     let (feedback, task, _, meter) = world.start();
     let (bob, ann) = (User::new("bob").unwrap(), User::new("ann").unwrap());
     let limits = &world.config.limits;
-    let network = Network::of(Ipv6Prefix::default().source("192.0.2.1".parse().unwrap()));
+    let network = Network::of(Ipv6Prefix::default().source("20.0.2.1".parse().unwrap()));
     let accounts = &feedback.counters().accounts;
     accounts.message(limits, &ann, network, crate::clock::now(), Tally::Count, || Room::Free).unwrap();
     let held = feedback.hold(bob.clone(), None, "stolen".to_owned(), BY).await.unwrap();

@@ -144,6 +144,7 @@ pub async fn serve<C: admin::Control>(
     let budget = Budget::with_open(snapshot.config(), open);
     let mut warnings: Vec<_> = snapshot.config().warnings().into_iter().chain(budget.warning()).collect();
     let shared = Shared::new(snapshot, feedback, metrics.clone(), events.clone(), bans, &budget.plan)?;
+    shared.recipient_warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let observed = Arc::new(kernel::Observed::new(Arc::clone(&plane), &shared));
     metrics.kernel(Arc::clone(&observed) as Arc<dyn KernelStats>);
     kernel::watch(&plane, &shared, &drops)?;
@@ -336,7 +337,10 @@ impl Running for Guard {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.seen().warnings.clone()
+        let mut warnings = self.seen().warnings.clone();
+        // The table may have changed since.
+        warnings.extend(self.shared.recipient_warnings());
+        warnings
     }
 
     fn configuration(&self) -> Configuration {

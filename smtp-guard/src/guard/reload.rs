@@ -102,6 +102,9 @@ impl Guard {
             tokio::task::spawn_blocking(move || guard.prepare()).await.map_err(|_| ReloadError::Broken)??;
         let Prepared { generation, budget, renewed, changes } = prepared;
         let config = Arc::clone(generation.config());
+        let table = renewed.as_ref().map(|(_, table)| Arc::clone(table)).or_else(|| generation.snapshot.known());
+        let missing = table.as_ref().map(|table| table.missing(&config.relay.domains)).unwrap_or_default();
+        let recipients = facts::recipients::warnings(&missing);
         let mut warnings: Vec<_> = config.warnings().into_iter().chain(budget.warning()).collect();
         let is_new = |address: SocketAddr| !parts.doors.configured().any(|open| open == address);
         let new: Vec<_> = config.listen.iter().filter(|listen| is_new(listen.address)).cloned().collect();
@@ -114,6 +117,7 @@ impl Guard {
             }
         };
         if dry_run {
+            warnings.extend(recipients);
             drop(bound);
             parts.doors.settle();
             let generation = before.snapshot.generation();
@@ -137,6 +141,7 @@ impl Guard {
         }
         let generation = Arc::new(generation);
         self.shared.adopt(Arc::clone(&generation));
+        self.shared.recipients_read();
         if let Err(error) = self.shared.feedback.apply(Arc::clone(&generation.snapshot)).await {
             tracing::error!(%error, "the ledger goes by the former configuration");
         }
@@ -178,7 +183,9 @@ impl Guard {
         parts.blocklists.apply(&self.shared).await;
         let mut seen = self.seen();
         seen.listeners = parts.doors.accepted();
+        // Those of the table are told as it is then.
         seen.warnings.clone_from(&warnings);
+        warnings.extend(recipients);
         seen.since = crate::clock::wall();
         // It could not have been built without them.
         seen.without_tls = None;

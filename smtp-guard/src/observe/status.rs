@@ -151,6 +151,9 @@ pub struct Recipients {
     /// How each server says that a recipient is unknown, as it was heard of some that nobody has.
     #[serde(default)]
     pub unknown_wordings: BTreeMap<String, String>,
+    /// Why the file of the table isn't used as it is now; what was read before is in force.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// Messages by what became of them, since the start.
@@ -269,7 +272,7 @@ pub(super) mod tests {
         fn recipients(&self) -> Recipients {
             let (known, catch_all) = (self.known, self.catch_all.clone());
             let last_read = known.map(|_| WallTime::from_ms(6500));
-            Recipients { known, last_read, catch_all, unknown_wordings: BTreeMap::new() }
+            Recipients { known, last_read, catch_all, unknown_wordings: BTreeMap::new(), trouble: None }
         }
 
         fn blocklists(&self) -> Vec<State> {

@@ -182,19 +182,19 @@ fn learn(rules: &Snapshot, Refusals { server, replies: [one, other], postmaster 
 }
 
 /// What the backend says of recipients that nobody has.
-enum Said {
+pub(super) enum Said {
     Takes,
     Refuses(Box<Refusals>),
     /// Nothing of use now.
     Unclear,
 }
 
-struct Refusals {
+pub(super) struct Refusals {
     server: String,
     /// Each with its recipient.
-    replies: [(Reply, String); 2],
+    pub(super) replies: [(Reply, String); 2],
     /// Whether `postmaster` was taken in the same breath.
-    postmaster: bool,
+    pub(super) postmaster: bool,
 }
 
 impl Refusals {
@@ -214,7 +214,7 @@ async fn ask(pool: &Pool, domain: &str) -> Result<Said, Lost> {
     timeout(WAIT, asking).await.unwrap_or(Err(Lost::Timeout))
 }
 
-async fn inquire(channel: &mut Channel, domain: &str) -> Result<Said, Lost> {
+pub(super) async fn inquire(channel: &mut Channel, domain: &str) -> Result<Said, Lost> {
     if say(channel, "MAIL FROM:<>").await?.code().class() != 2 {
         return Ok(Said::Unclear);
     }
@@ -236,7 +236,7 @@ async fn inquire(channel: &mut Channel, domain: &str) -> Result<Said, Lost> {
 }
 
 /// Sends a command; the answer.
-async fn say(channel: &mut Channel, line: &str) -> Result<Reply, Lost> {
+pub(super) async fn say(channel: &mut Channel, line: &str) -> Result<Reply, Lost> {
     let command: Command = command::parse(line.as_bytes()).map_err(|_| Lost::Protocol)?;
     command.encode(&mut channel.unsent);
     let reply = channel.word().await?;
@@ -244,7 +244,7 @@ async fn say(channel: &mut Channel, line: &str) -> Result<Reply, Lost> {
 }
 
 /// A local part that nobody has: letters that nobody can foresee.
-fn nobody() -> String {
+pub fn nobody() -> String {
     let hasher = RandomState::new();
     (0..LETTERS).map(|n| char::from(b'a' + (hasher.hash_one(n) % 26) as u8)).collect()
 }

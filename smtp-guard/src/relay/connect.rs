@@ -41,6 +41,8 @@ const GREETING_WAIT: Duration = Duration::from_secs(60);
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(180);
 /// Bytes that the kernel may hold of a server's answers; it takes twice as much for its own records.
 const RECEIVE_BUFFER: u32 = 8 * 1024;
+/// Characters of a greeting that are kept.
+const GREETING: usize = 200;
 /// Addresses of a server's name that are tried.
 const ADDRESSES: usize = 8;
 /// Whom the probe claims to be: an address for documentation (RFC 5737), which is nobody.
@@ -71,10 +73,12 @@ pub(super) enum Caller {
 pub(super) struct Channel {
     pub(super) stream: Stream,
     pub(super) capabilities: Capabilities,
+    /// What the server greeted us with.
+    pub(super) greeting: String,
     replies: ReplyDecoder,
     pub(super) unread: BytesMut,
     pub(super) unsent: BytesMut,
-    secured: bool,
+    pub(super) secured: bool,
     pub(super) opened: Instant,
     /// Messages that the server has taken over it.
     pub(super) messages: u32,
@@ -251,7 +255,7 @@ impl Connector {
             Identity::ProxyV2 => channel.introduce(Version::V2, caller)?,
             Identity::Xclient | Identity::None => {}
         }
-        let greeted = channel.expect_yes().await;
+        let greeted = channel.greeted().await;
         if channel.unread.is_empty() {
             let told = self.speaks_proxy();
             greeted.map_err(|error| if told { error.for_client(caller) } else { error })?;
@@ -348,6 +352,7 @@ impl Channel {
         Self {
             stream,
             capabilities: Capabilities::default(),
+            greeting: String::new(),
             replies: ReplyDecoder::new(),
             unread: BytesMut::new(),
             unsent: BytesMut::new(),
@@ -436,6 +441,13 @@ impl Channel {
             500..=504 => Err(ConnectError::XclientRefused(answer)),
             _ => Err(ConnectError::Refused(answer).for_client(caller)),
         }
+    }
+
+    /// The greeting, which is kept.
+    async fn greeted(&mut self) -> Result<(), ConnectError> {
+        let answer = self.word().await?;
+        self.greeting = answer.last_line().chars().take(GREETING).collect();
+        if answer.is_positive() { Ok(()) } else { Err(ConnectError::Refused(answer)) }
     }
 
     async fn expect_yes(&mut self) -> Result<(), ConnectError> {

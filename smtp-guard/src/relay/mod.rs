@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 use crate::addr::{ClientAddr, Ipv6Prefix};
@@ -47,6 +47,7 @@ mod inquiry;
 mod listen;
 mod places;
 mod pool;
+pub mod probe;
 mod recipients;
 mod rehearse;
 mod slots;
@@ -60,6 +61,7 @@ mod watchers;
 mod window;
 
 pub use blocklists::{Blocklists, Filled, fill};
+pub use catch_all::nobody;
 pub use generation::{Generation, StartError};
 pub use inherited::Inherited;
 pub use listen::{BindError, Bound, Doors, Listeners, drained};
@@ -84,6 +86,8 @@ pub struct Shared {
     /// Connections of clients now, those that speak no SMTP yet or no more included.
     open: AtomicU64,
     unknowns: Mutex<Unknowns>,
+    /// Why the recipient table's file isn't used as it is now.
+    recipients_trouble: ArcSwapOption<String>,
     /// What was found out about a domain turned out to be wrong.
     contradicted: tokio::sync::Notify,
     handshakes: Arc<Slots>,
@@ -126,6 +130,7 @@ impl Shared {
             blocklist_states: ArcSwap::default(),
             open: AtomicU64::new(0),
             unknowns: Mutex::default(),
+            recipients_trouble: ArcSwapOption::empty(),
             contradicted: tokio::sync::Notify::new(),
             handshakes_told: handshakes::Told::default(),
             handshakes: Arc::default(),
@@ -221,7 +226,18 @@ impl Shared {
             last_read: generation.snapshot.known().map(|known| known.last_read()),
             catch_all: learned.catch_alls().iter().cloned().collect(),
             unknown_wordings: learned.refusals().as_ref().clone(),
+            trouble: self.recipients_trouble.load().as_deref().cloned(),
         }
+    }
+
+    /// What the operator should know of the recipient table, as it is now.
+    pub fn recipient_warnings(&self) -> Vec<String> {
+        crate::facts::recipients::warnings(&self.current.load().snapshot.domains_without_recipients())
+    }
+
+    /// The recipient table was read with a configuration: nothing is wrong with its file.
+    pub fn recipients_read(&self) {
+        self.recipients_trouble.store(None);
     }
 
     /// The block lists as they were last looked at.

@@ -37,7 +37,13 @@ pub(super) async fn watch(shared: Arc<Shared>, generation: Arc<Generation>, mut 
         follower = match tokio::task::spawn_blocking(move || follower.look()).await {
             Ok((follower, None)) => follower,
             Ok((follower, Some(result))) => {
+                let trouble = result.as_ref().err().map(|error| Arc::new(error.to_string()));
+                let is_read = trouble.is_none();
                 settle(&known, &shared.metrics, result);
+                shared.recipients_trouble.store(trouble);
+                if is_read {
+                    shared.recipient_warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+                }
                 follower
             }
             // It panicked, or the runtime ends.

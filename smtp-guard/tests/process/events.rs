@@ -26,8 +26,8 @@ fn what_happens_is_followed_and_shown_afterwards() {
         .spawn()
         .unwrap();
     // The ban may be lifted only when it has been there.
-    run(&guard, &["decisions", "add", "192.0.2.1", "--for", "1h", "--reason", "too much"]);
-    run(&guard, &["decisions", "delete", "192.0.2.1"]);
+    run(&guard, &["decisions", "add", "20.0.2.1", "--for", "1h", "--reason", "too much"]);
+    run(&guard, &["decisions", "delete", "20.0.2.1"]);
     run(&guard, &["accounts", "hold", "ann", "--reason", "stolen"]);
     run(&guard, &["accounts", "release", "ann"]);
     send(connect(guard.address), false);
@@ -44,7 +44,7 @@ fn what_happens_is_followed_and_shown_afterwards() {
         match event["event"].as_str().unwrap() {
             "banned" => assert_eq!(
                 (event["source"].as_str(), event["seconds"].as_u64(), event["text"].as_str()),
-                (Some("192.0.2.1"), Some(3600), Some("too much"))
+                (Some("20.0.2.1"), Some(3600), Some("too much"))
             ),
             "message" => assert_eq!(
                 (event["outcome"].as_str(), event["client"].as_str(), event["recipients"].as_u64()),
@@ -58,8 +58,8 @@ fn what_happens_is_followed_and_shown_afterwards() {
     let shown = run(&guard, &["events"]);
     for line in [
         "block list drop read: 1 entries, 0 refused",
-        "192.0.2.1 banned for 1h 00m: too much (operator)",
-        "ban of 192.0.2.1 (operator) ended: lifted by the operator",
+        "20.0.2.1 banned for 1h 00m: too much (operator)",
+        "ban of 20.0.2.1 (operator) ended: lifted by the operator",
         "user ann held (user_held): stolen",
         "user ann released by the operator",
         "message from 127.0.0.1 accepted: from <a@b.example>, 1 recipients",

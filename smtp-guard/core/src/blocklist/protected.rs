@@ -72,6 +72,13 @@ impl Protected {
         Self::all(private(&|kind| matches!(kind, "unspecified" | "multicast" | "broadcast")), config, own)
     }
 
+    /// From an operator's decision about one address, which may be a host of ours that misbehaves: what the guard itself needs.
+    pub fn of_addresses(config: &Config, own: &[IpAddr]) -> Self {
+        let mut config = config.clone();
+        config.relay.networks = crate::addr::NetSet::default();
+        Self::all(private(&|kind| matches!(kind, "unspecified" | "multicast" | "broadcast")), &config, own)
+    }
+
     fn all(mut spans: Spans<Why>, config: &Config, own: &[IpAddr]) -> Self {
         let nets = |nets: &crate::addr::NetSet| nets.iter().map(Span::from).collect::<Vec<_>>();
         let mut add = |key, all: Vec<Span>| all.into_iter().for_each(|span| spans.add(span, Why::Own(key)));
@@ -86,7 +93,7 @@ impl Protected {
             config.backend.servers.iter().filter_map(|server| server.ip().map(Span::from)).collect(),
         );
         add("dns.servers", config.dns.servers.iter().map(|server| server.ip().into()).collect());
-        add("an interface of this host", own.iter().copied().map(Span::from).collect());
+        add("this host, or its gateway", own.iter().copied().map(Span::from).collect());
         spans.settle();
         Self(spans)
     }
@@ -143,7 +150,7 @@ mod tests {
         check("192.0.2.64", Some("192.0.2.64/26 is in use here (relay.networks)"));
         check("192.0.2.200", Some("192.0.2.200/32 is in use here (listen.proxy_protocol)"));
         check("198.51.100.0/24", Some("198.51.100.25/32 is in use here (backend.servers)"));
-        check("203.0.113.1", Some("203.0.113.1/32 is in use here (an interface of this host)"));
+        check("203.0.113.1", Some("203.0.113.1/32 is in use here (this host, or its gateway)"));
         check("203.0.113.2", None);
         check("2001:db8::/32", Some("2001:db8::53/128 is in use here (dns.servers)"));
         check("2001:db8:1::5", Some("2001:db8:1::/48 is in use here (exempt)"));

@@ -60,17 +60,30 @@ pub(super) fn read(files: &[ConfigFile], problems: &mut Vec<Problem>) -> Option<
 }
 
 /// The parser's errors in `text`, which begins at `start`.
-fn not_toml(text: &str, start: usize, mut errors: Vec<toml::de::Error>) -> impl Iterator<Item = Problem> {
+fn not_toml(text: &str, start: usize, mut errors: Vec<toml::de::Error>) -> Vec<Problem> {
     // The parser goes on after an error and may stumble over its consequences: the first of each line is enough.
     let line = |error: &toml::de::Error| error.span().map(|span| text[..span.start].matches('\n').count());
     errors.sort_by_key(|error| error.span().map(|span| span.start));
     errors.dedup_by_key(|error| line(error));
-    errors.into_iter().map(move |error| Problem {
-        span: error.span().map(|span| span.start + start..span.end + start),
-        message: format!("not TOML: {}", error.message()),
-        label: String::new(),
-        help: String::from("text stands in double quotes, lists in [ ], one key = value on each line"),
-    })
+    let mut problems = Vec::new();
+    for error in errors {
+        // A list without its end takes in all that follows, and each line of that would be an error.
+        let is_list = error.message().contains("array");
+        let help = match is_list {
+            true => "a list ends with ]: is that missing above?",
+            false => "text stands in double quotes, lists in [ ], one key = value on each line",
+        };
+        problems.push(Problem {
+            span: error.span().map(|span| span.start + start..span.end + start),
+            message: format!("not TOML: {}", error.message()),
+            label: String::new(),
+            help: help.to_owned(),
+        });
+        if is_list {
+            break;
+        }
+    }
+    problems
 }
 
 /// Serde's error in the user's words.

@@ -90,6 +90,8 @@ fn all_errors_are_found_at_once() {
             "11:8: edge.mode can't be \"fast\"",
         ],
     );
+    let endless = "a = [\"x\"\n".to_owned() + &"b = 1\n".repeat(30);
+    check(&endless, &["2:1: a list ends with ]"]);
     check("a = \nb = 2 3\nc = [\"\n", &["1:5: not TOML", "2:5: not TOML", "3:7: not TOML"]);
 }
 

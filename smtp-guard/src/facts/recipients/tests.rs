@@ -101,3 +101,18 @@ fn a_million_lines() {
         assert!(!known.lookup(&format!("firstname.lastname{n}@example{elsewhere}.org")));
     }
 }
+
+/// Which of some domains have no entry in a table of `text`.
+#[track_caller]
+fn check_missing(text: &str, expected: &[&str]) {
+    let domains = ["a.example", "b.example", "xn--bcher-kva.example"].map(str::to_owned);
+    assert_eq!(read(text).unwrap().missing(&domains), expected, "{text}");
+}
+
+#[test]
+fn a_domain_without_an_entry_is_found() {
+    check_missing("x@a.example\n@b.example\nx@B\u{fc}cher.example\n", &[]);
+    check_missing("x@sub.a.example\ny@A.example\n", &["b.example", "xn--bcher-kva.example"]);
+    check_missing("\"x@a.example\"@b.example\n", &["a.example", "xn--bcher-kva.example"]);
+    check_missing("x@c.example\nx@b.example\nx@c.example\ny@b.example\n", &["a.example", "xn--bcher-kva.example"]);
+}

@@ -45,7 +45,7 @@ impl Keeper {
         text: String,
         by: Operator,
     ) -> Result<Decision, ControlError> {
-        let key = self.judge(who, &self.protected())?;
+        let key = self.judge_by_hand(who)?;
         if !self.has_room_for_networks(key, 0) {
             self.meter.bound_reached(Bound::Networks);
             return Err(ControlError::NoRoom { most: NETWORKS });
@@ -276,6 +276,18 @@ impl Keeper {
             Key::Source(_) if self.is_exempt(key) => Err(ControlError::Exempt { ip: who.net().addr() }),
             Key::Source(_) => Ok(key),
             Key::Network(net) => self.unprotected(key, net.net(), protected),
+        }
+    }
+
+    /// Likewise of a decision by hand: one address may be a host of ours that misbehaves, but none that the guard needs.
+    fn judge_by_hand(&self, who: Who) -> Result<Key, ControlError> {
+        match self.judge(who, &self.protected())? {
+            key @ Key::Source(source) => {
+                let length = if source.network().is_ipv4() { 32 } else { self.prefix().length() };
+                let needed = Protected::of_addresses(self.snapshot.config(), &own_addresses());
+                self.unprotected(key, IpNet::new_assert(source.network(), length), &needed)
+            }
+            key @ Key::Network(_) => Ok(key),
         }
     }
 

@@ -25,6 +25,8 @@ pub struct KnownRecipients {
     /// A hash table of places in `text`, each plus one; 0 is free. A power of two, at most half full.
     index: Vec<u32>,
     hasher: RandomState,
+    /// Hashes of the domains that have an entry, sorted.
+    domains: Vec<u64>,
     len: usize,
     stamp: Option<Stamp>,
     read: WallTime,
@@ -95,9 +97,19 @@ impl KnownRecipients {
                 // It fits: see MAX_FILE.
                 self.index[free] = u32::try_from(start).unwrap_or_default() + 1;
                 self.len += 1;
+                let entry = &self.text[start..start + length];
+                let domain = memchr::memrchr(b'@', entry).map_or(entry, |at| &entry[at + 1..]);
+                let domain = self.hasher.hash_one(domain);
+                // Neighbours are mostly of one domain.
+                if self.domains.last() != Some(&domain) {
+                    self.domains.push(domain);
+                }
             }
             start += length + 1;
         }
+        self.domains.sort_unstable();
+        self.domains.dedup();
+        self.domains.shrink_to_fit();
     }
 
     /// Where in the index `entry` is, or the free place where it would be.
@@ -132,6 +144,12 @@ impl KnownRecipients {
         self.contains(domain) || user.is_some_and(|user| self.contains(&user))
     }
 
+    /// Those of `domains`, in lower case, that have no entry: every recipient of theirs is refused.
+    pub fn missing<'a>(&self, domains: &'a [String]) -> Vec<&'a str> {
+        let has = |domain: &str| self.domains.binary_search(&self.hasher.hash_one(domain.as_bytes())).is_ok();
+        domains.iter().map(String::as_str).filter(|domain| !has(domain)).collect()
+    }
+
     /// Distinct addresses and domains in the table.
     pub fn len(&self) -> usize {
         self.len
@@ -144,7 +162,7 @@ impl KnownRecipients {
 
     /// Bytes of memory.
     pub fn bytes(&self) -> usize {
-        self.text.capacity() + self.index.capacity() * size_of::<u32>()
+        self.text.capacity() + self.index.capacity() * size_of::<u32>() + self.domains.capacity() * size_of::<u64>()
     }
 
     /// The same table, read from a file that was `stamp` then.

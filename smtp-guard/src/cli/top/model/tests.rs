@@ -40,6 +40,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
                 last_read: None,
                 catch_all: Vec::new(),
                 unknown_wordings: Default::default(),
+                trouble: None,
             },
             messages: Messages { accepted: 1000 + 3 * seconds, rejected: 20, deferred: 7, ambiguous: 0 },
             blocklists: Vec::new(),

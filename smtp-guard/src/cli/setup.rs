@@ -1,0 +1,555 @@
+//! `setup`: a first configuration. Three things are asked for (domains, mail server, interface); the rest is found out by trying
+//! the mail server. What can't be found out, or has to be changed there, is said with the next step.
+
+use std::fs;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::Args;
+use serde::Serialize;
+
+use super::args::Json;
+use super::{Failure, check, output, recipients, time};
+use crate::addr::BackendAddr;
+use crate::blocklist;
+use crate::config::{self, Config, DEFAULT_PATH, Identity, Profile};
+use crate::relay::probe::{self, Found, Unknown};
+use crate::routes;
+
+/// How long a connection to the mail server may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub(super) struct Setup {
+    /// A domain that mail is received for; can be repeated
+    #[arg(long = "domain", value_name = "DOMAIN")]
+    domains: Vec<String>,
+    /// The mail server behind the guard: 10.0.0.10:25 or mail.example.org:2525
+    #[arg(long, value_name = "HOST[:PORT]")]
+    backend: Option<String>,
+    /// The interface that mail comes in by, or none [default: that of the default route]
+    #[arg(long, value_name = "INTERFACE")]
+    interface: Option<String>,
+    /// The guard's name in SMTP [default: this host's]
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Ask nothing: what isn't given is found out
+    #[arg(long)]
+    yes: bool,
+    /// Write nothing: show the file
+    #[arg(long)]
+    dry_run: bool,
+    /// Where the file is written [default: --config, else /etc/smtp-guard/smtp-guard.toml]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace a file that is there
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// What is known before the mail server is asked.
+#[derive(Debug, Serialize)]
+struct Wanted {
+    domains: Vec<String>,
+    backend: String,
+    interface: Option<String>,
+    hostname: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    wanted: Wanted,
+    found: Found,
+    software: Profile,
+    identity: Identity,
+    /// Whether the mail server takes this identity now.
+    ready: bool,
+    /// What has to be changed at the mail server.
+    to_do: Vec<String>,
+    /// What is doubtful, each with the next step.
+    doubts: Vec<String>,
+    configuration: String,
+    written: Option<PathBuf>,
+}
+
+/// Performs `setup`; `file` is that of `--config`.
+pub(super) fn setup(setup: Setup, file: Option<&Path>) -> Result<(), Failure> {
+    let path = setup.output.as_deref().or(file).unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
+    let (dry_run, force, json) = (setup.dry_run, setup.force, setup.json.json);
+    let wanted = wanted(setup)?;
+    let mut report = find_out(wanted, &path)?;
+    if !dry_run {
+        write(&path, &report.configuration, force)?;
+        report.written = Some(path.clone());
+    }
+    output::show(json, &report, || text(&report))?;
+    Ok(())
+}
+
+/// What the command line says, and else whoever sits at the terminal.
+fn wanted(setup: Setup) -> anyhow::Result<Wanted> {
+    let asks = !setup.yes && io::stdin().is_terminal();
+    let mut domains: Vec<_> = setup.domains.iter().flat_map(|domains| split(domains)).collect();
+    if domains.is_empty() && asks {
+        domains = split(&ask("Domains that you receive mail for", None)?);
+    }
+    if domains.is_empty() {
+        bail!("no domain: give --domain, once for each domain that you receive mail for");
+    }
+    let backend = match setup.backend {
+        Some(backend) => backend,
+        None if asks => ask("Mail server behind the guard (host:port)", None)?,
+        None => bail!("no mail server: give --backend HOST:PORT"),
+    };
+    let found = routes::default_routes().into_iter().map(|route| route.interface).next();
+    let interface = match setup.interface {
+        Some(interface) => Some(interface),
+        None if asks => Some(ask("Interface that mail comes in by (none: no kernel filter)", found.as_deref())?),
+        None => found,
+    };
+    let interface = interface.filter(|interface| !interface.is_empty() && interface != "none");
+    Ok(Wanted { domains, backend: with_port(&backend), interface, hostname: setup.hostname })
+}
+
+fn split(domains: &str) -> Vec<String> {
+    let words = domains.split([',', ' ']).map(|word| word.trim().to_lowercase());
+    words.filter(|word| !word.is_empty()).collect()
+}
+
+/// `10.0.0.10` with port 25.
+fn with_port(backend: &str) -> String {
+    let backend = backend.trim();
+    match backend.parse::<IpAddr>() {
+        Ok(IpAddr::V6(_)) => format!("[{backend}]:25"),
+        Ok(IpAddr::V4(_)) => format!("{backend}:25"),
+        Err(_) if !backend.contains(':') => format!("{backend}:25"),
+        Err(_) => backend.to_owned(),
+    }
+}
+
+fn ask(question: &str, proposal: Option<&str>) -> anyhow::Result<String> {
+    let mut out = io::stderr();
+    match proposal {
+        Some(proposal) => write!(out, "{question} [{proposal}]: ")?,
+        None => write!(out, "{question}: ")?,
+    }
+    out.flush()?;
+    let mut line = String::new();
+    if io::stdin().lock().read_line(&mut line)? == 0 {
+        bail!("there was no answer");
+    }
+    let answer = line.trim();
+    Ok(if answer.is_empty() { proposal.unwrap_or_default() } else { answer }.to_owned())
+}
+
+/// Tries the mail server.
+fn find_out(wanted: Wanted, path: &Path) -> Result<Report, Failure> {
+    let read = |profile, identity, about: &str| -> Result<(Config, String), Failure> {
+        let text = configuration(&wanted, profile, identity, about);
+        let mut config = Config::parse(path, &text, &config::machine()).map_err(config::ConfigError::from)?;
+        config.backend.connect_timeout = CONNECT;
+        Ok((config, text))
+    };
+    let (plain, _) = read(Profile::Generic, Identity::None, "")?;
+    let server = plain.backend.servers.first().cloned().context("no mail server")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let look = |config: &Config| runtime.block_on(probe::look(config, &server));
+    // Its greeting says what it is; the words of its refusals are judged when that is known.
+    let (identity, ready, first) = match look(&plain) {
+        Ok(found) if found.xclient => {
+            let (config, _) = read(Profile::Generic, Identity::Xclient, "")?;
+            (Identity::Xclient, look(&config).is_ok(), found)
+        }
+        Ok(found) => (proposed(software(&found)), false, found),
+        Err(why) => {
+            let (mut taken, mut whys) = (None, vec![format!("{server} {why}")]);
+            for identity in [Identity::ProxyV2, Identity::ProxyV1] {
+                let (config, _) = read(Profile::Generic, identity, "")?;
+                match look(&config) {
+                    Ok(found) => {
+                        taken = Some((identity, true, found));
+                        break;
+                    }
+                    Err(why) => whys.push(format!("{server}, by {}: {why}", word(&identity))),
+                }
+            }
+            whys.dedup();
+            taken.ok_or_else(|| {
+                anyhow!(
+                    "the mail server can't be used; start it, or name another by --backend, then run setup again. \
+                     Nothing was written.\n  {}",
+                    whys.join("\n  ")
+                )
+            })?
+        }
+    };
+    let ready = ready || identity == Identity::None;
+    let profile = software(&first);
+    let about = match first.greeting.is_empty() {
+        true => String::new(),
+        false => format!("greets with {:?}", first.greeting.chars().take(80).collect::<String>()),
+    };
+    let (config, configuration) = read(profile, identity, &about)?;
+    // As the guard will come, where the server takes that already.
+    let found = if ready { look(&config).unwrap_or(first) } else { judged_by(&config, &look, first) };
+    let (to_do, mut doubts) = (to_do(&server, profile, identity, ready, &found), doubts(&found, identity));
+    doubts.extend(of_this_host(&config, &server));
+    doubts.extend(check::warnings(&config));
+    Ok(Report { wanted, found, software: profile, identity, ready, to_do, doubts, configuration, written: None })
+}
+
+/// The same as `first`, with the profile of `config`; as an ordinary client, since the server doesn't take the identity yet.
+fn judged_by(config: &Config, look: &impl Fn(&Config) -> Result<Found, String>, first: Found) -> Found {
+    let mut config = config.clone();
+    config.backend.identity = Identity::None;
+    look(&config).unwrap_or(first)
+}
+
+/// What the server is, by its greeting.
+fn software(found: &Found) -> Profile {
+    let greeting = found.greeting.to_lowercase();
+    let names = [
+        ("postfix", Profile::Postfix),
+        ("exim", Profile::Exim),
+        ("microsoft esmtp", Profile::Exchange),
+        ("kerio", Profile::Kerio),
+        ("dovecot", Profile::Dovecot),
+        ("stalwart", Profile::Stalwart),
+        ("opensmtpd", Profile::OpenSmtpd),
+    ];
+    let named = names.iter().find(|(name, _)| greeting.contains(name)).map(|(_, profile)| *profile);
+    named.unwrap_or(if found.xclient { Profile::Postfix } else { Profile::Generic })
+}
+
+/// The best identity for a server that takes none yet.
+fn proposed(profile: Profile) -> Identity {
+    match profile {
+        Profile::Postfix | Profile::Dovecot => Identity::Xclient,
+        Profile::Exim | Profile::OpenSmtpd | Profile::Stalwart => Identity::ProxyV2,
+        Profile::Exchange | Profile::Kerio | Profile::Generic => Identity::None,
+    }
+}
+
+/// The word that the configuration has for it.
+fn word(value: &impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// The file.
+fn configuration(wanted: &Wanted, profile: Profile, identity: Identity, about: &str) -> String {
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let list = |all: &[String]| all.iter().map(|one| quoted(one)).collect::<Vec<_>>().join(", ");
+    let mut text = format!(
+        "# Written by `smtp-guard setup` at {}. After a change: `smtp-guard check`, then `smtp-guard reload`.\n\
+         # What isn't set here has its default: docs/configuration.md, or `smtp-guard config show`.\n\n",
+        time::utc(crate::clock::wall())
+    );
+    if let Some(hostname) = &wanted.hostname {
+        text.push_str(&format!("hostname = {}\n\n", quoted(hostname)));
+    }
+    text.push_str("[[listen]]\naddress = \"0.0.0.0:25\"\n\n");
+    // Without IPv6 the file is not there, or empty.
+    if fs::read_to_string("/proc/net/if_inet6").is_ok_and(|interfaces| !interfaces.is_empty()) {
+        text.push_str("[[listen]]\naddress = \"[::]:25\"\n\n");
+    }
+    // In a comment nothing of the server's may end the line.
+    let about: String = about.chars().filter(|c| !c.is_control()).collect();
+    let comment = if about.is_empty() { about } else { format!("    # {about}") };
+    text.push_str(&format!(
+        "[backend]\nservers = [{}]{comment}\nidentity = {}    # how it learns the client's address\nprofile = {}\n\n",
+        quoted(&wanted.backend),
+        quoted(&word(&identity)),
+        quoted(&word(&profile)),
+    ));
+    text.push_str(&format!("[relay]\ndomains = [{}]\n", list(&wanted.domains)));
+    if let Some(interface) = &wanted.interface {
+        text.push_str(&format!("\n[edge]\ninterfaces = [{}]    # where the kernel drops bans\n", quoted(interface)));
+    }
+    text
+}
+
+/// What has to be changed at the server.
+fn to_do(server: &BackendAddr, profile: Profile, identity: Identity, ready: bool, found: &Found) -> Vec<String> {
+    let own = found.own.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let mut to_do = Vec::new();
+    match identity {
+        _ if ready && identity != Identity::None => {}
+        Identity::Xclient if profile == Profile::Dovecot => {
+            to_do.push(format!("Dovecot at {server}: login_trusted_networks = {own}"));
+        }
+        Identity::Xclient => {
+            to_do.push(format!("Postfix at {server}, in main.cf: smtpd_authorized_xclient_hosts = {own}"));
+            to_do.push(String::from("then: postfix reload. Until it is done, senders hear 451"));
+        }
+        Identity::ProxyV1 | Identity::ProxyV2 => {
+            let line = match profile {
+                Profile::Exim => format!("Exim at {server}: hosts_proxy = {own}"),
+                Profile::OpenSmtpd => format!("OpenSMTPD at {server}: listen on ... proxy-v2"),
+                _ => format!("the mail server at {server}: let it expect the PROXY protocol, version 2, from {own}"),
+            };
+            to_do.push(line);
+            to_do.push(String::from("Until it is done, senders hear 451"));
+        }
+        Identity::None => {
+            to_do.push(format!(
+                "the mail server at {server}: keep {own} out of its relay networks, and out of limits by address: all mail \
+                 comes from there, and only a Received header has the client's address"
+            ));
+        }
+    }
+    match own.is_loopback() {
+        true => to_do.push(String::from(
+            "on one host: let the mail server listen on the loopback address only (Postfix: 127.0.0.1:2525 in master.cf), so that nobody goes past the guard",
+        )),
+        false => to_do.push(format!("firewall: let {own} alone connect to {server}; whoever reaches it directly isn't filtered")),
+    }
+    to_do
+}
+
+/// What is doubtful at the server.
+pub(super) fn doubts(found: &Found, identity: Identity) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let own = found.own.map_or_else(|| String::from("the guard"), |own| own.to_string());
+    if found.relays && identity == Identity::None {
+        doubts.push(format!(
+            "the mail server takes mail for other domains from {own}: take {own} out of its relay networks (Postfix: mynetworks), or \
+             the guard's relay.domains is all that keeps it from being an open relay"
+        ));
+    } else if found.relays {
+        doubts.push(String::from(
+            "the mail server takes mail for other domains from a stranger: it may be an open relay (Postfix: smtpd_relay_restrictions)",
+        ));
+    }
+    if !found.secured && found.own.is_some_and(|own| !own.is_loopback()) {
+        doubts.push(String::from(
+            "the mail server offers no STARTTLS: mail goes to it in clear text; set backend.tls = \"required\" once it does",
+        ));
+    }
+    for probe::Domain { name, says } in &found.domains {
+        match says {
+            Unknown::Taken => doubts.push(format!(
+                "{name}: the mail server takes any recipient, so no harvest is seen there: list who exists (`smtp-guard recipients`, \
+                 recipients.known), or let it refuse unknown recipients"
+            )),
+            Unknown::Refused { words, recognised: false } => doubts.push(format!(
+                "{name}: its refusal of a recipient that nobody has can't be told from any other ({words}): is the domain served \
+                 there? Else set backend.profile, or list who exists (recipients.known)"
+            )),
+            Unknown::Unclear => {
+                doubts.push(format!("{name}: the mail server says neither yes nor no to a recipient: its log may say why"));
+            }
+            Unknown::Refused { recognised: true, .. } => {}
+        }
+    }
+    doubts
+}
+
+/// What is doubtful on this host.
+fn of_this_host(config: &Config, server: &BackendAddr) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if let BackendAddr::Address(address) = server {
+        let ours = address.ip().is_loopback() || blocklist::own_addresses().contains(&address.ip());
+        if ours && config.listen.iter().any(|listen| listen.address.port() == address.port()) {
+            doubts.push(format!(
+                "the mail server has port {} of this host, which the guard is to listen on: move it to another port (such as \
+                 127.0.0.1:2525), and name that by --backend",
+                address.port()
+            ));
+        }
+    }
+    if config.tls.is_none() {
+        doubts.push(String::from("no STARTTLS is offered to clients: set [tls] certificate and key"));
+    }
+    if config.edge.interfaces.is_empty() {
+        doubts.push(String::from(
+            "no interface: bans hold in user space only; `ip route` shows the interface, edge.interfaces names it",
+        ));
+    }
+    doubts
+}
+
+/// Writes the file, unless one is there that says otherwise.
+fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
+    match fs::read_to_string(path) {
+        Ok(before) if !force => {
+            let difference = difference(&before, text);
+            bail!("{} is there already; --force replaces it. The difference:\n{difference}", path.display());
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(directory) = path.parent() {
+                fs::create_dir_all(directory).with_context(|| format!("{}", directory.display()))?;
+            }
+        }
+        _ => {}
+    }
+    recipients::write(path, text.as_bytes()).with_context(|| format!("{} can't be written", path.display()))
+}
+
+/// Lines of `before` that are gone, and lines of `after` that are new; comments don't count.
+fn difference(before: &str, after: &str) -> String {
+    fn lines(text: &str) -> impl Iterator<Item = &str> {
+        text.lines()
+            .map(|line| line.split(" #").next().unwrap_or_default().trim())
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    }
+    let gone = lines(before).filter(|line| !lines(after).any(|other| other == *line)).map(|line| format!("- {line}"));
+    let new = lines(after).filter(|line| !lines(before).any(|other| other == *line)).map(|line| format!("+ {line}"));
+    let all: Vec<_> = gone.chain(new).collect();
+    if all.is_empty() { String::from("none but in comments and order") } else { all.join("\n") }
+}
+
+fn text(report: &Report) -> String {
+    let Report { wanted, found, software, identity, ready, to_do, doubts, configuration, written } = report;
+    let mut lines = vec![format!(
+        "{} is {} ({:?}); it {} {}, {}.",
+        wanted.backend,
+        word(software),
+        found.greeting,
+        if *ready { "takes" } else { "does not take" },
+        match identity {
+            Identity::None => String::from("mail as from any client"),
+            identity => format!("the client's address by {}", word(identity)),
+        },
+        if found.secured { "with STARTTLS" } else { "in clear text" },
+    )];
+    for probe::Domain { name, says } in &found.domains {
+        if let Unknown::Refused { words, recognised: true } = says {
+            lines.push(format!("Unknown recipients of {name} are recognised: {words}"));
+        }
+    }
+    match written {
+        Some(path) => lines.push(format!("{} is written.", path.display())),
+        None => lines.push(format!("The file:\n\n{}", configuration.trim_end())),
+    }
+    lines.push(String::from("\nTo be done:"));
+    lines.extend(to_do.iter().map(|line| format!("  - {line}")));
+    if !doubts.is_empty() {
+        lines.push(String::from("Doubts:"));
+        lines.extend(doubts.iter().map(|line| format!("  - {line}")));
+    }
+    lines.push(String::from(
+        "Next: `smtp-guard check --connect`, then start the services (docs/rollout.md: two weeks in observe).",
+    ));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(greeting: &str, xclient: bool) -> Found {
+        Found {
+            greeting: greeting.to_owned(),
+            xclient,
+            own: "192.0.2.5".parse().ok(),
+            secured: true,
+            ..Found::default()
+        }
+    }
+
+    #[test]
+    fn servers_are_known_by_their_greeting() {
+        for (greeting, xclient, profile, identity) in [
+            ("mx ESMTP Postfix (Debian/GNU)", false, "postfix", "xclient"),
+            ("mx ESMTP", true, "postfix", "xclient"),
+            ("mx ESMTP Exim 4.96 Sat", false, "exim", "proxy-v2"),
+            ("mx Microsoft ESMTP MAIL Service ready", false, "exchange", "none"),
+            ("mx Kerio Connect 10 ESMTP ready", false, "kerio", "none"),
+            ("mx ESMTP OpenSMTPD", false, "opensmtpd", "proxy-v2"),
+            ("mx Dovecot ready.", false, "dovecot", "xclient"),
+            ("mx ESMTP", false, "generic", "none"),
+        ] {
+            let software = software(&found(greeting, xclient));
+            assert_eq!(
+                (word(&software).as_str(), word(&proposed(software)).as_str()),
+                (profile, identity),
+                "{greeting}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_file_is_valid_whatever_is_asked_for() {
+        for (domains, backend, interface, hostname, valid) in [
+            ("example.org", "10.0.0.10", Some("eth0"), None, true),
+            ("example.org, Example.com", "mail.example.org", None, Some("mx.example.org"), true),
+            ("b\u{fc}cher.example", "2001:db8::1", None, None, true),
+            ("exa\"mple", "10.0.0.10", None, None, false),
+            ("example.org", "no host", None, None, false),
+        ] {
+            let wanted = Wanted {
+                domains: split(domains),
+                backend: with_port(backend),
+                interface: interface.map(str::to_owned),
+                hostname: hostname.map(str::to_owned),
+            };
+            let text = configuration(&wanted, Profile::Postfix, Identity::Xclient, "greets with \"x\"\n[evil]");
+            let config = Config::parse(Path::new("x"), &text, &config::machine());
+            assert_eq!(config.is_ok(), valid, "{text} {config:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_done_names_the_setting() {
+        let server = BackendAddr::Address("192.0.2.9:25".parse().unwrap());
+        for (profile, identity, ready, part) in [
+            (Profile::Postfix, Identity::Xclient, false, "smtpd_authorized_xclient_hosts = 192.0.2.5"),
+            (Profile::Postfix, Identity::Xclient, true, "firewall: let 192.0.2.5 alone"),
+            (Profile::Exim, Identity::ProxyV2, false, "hosts_proxy = 192.0.2.5"),
+            (Profile::Dovecot, Identity::Xclient, false, "login_trusted_networks = 192.0.2.5"),
+            (Profile::Exchange, Identity::None, true, "keep 192.0.2.5 out of its relay networks"),
+        ] {
+            let to_do = to_do(&server, profile, identity, ready, &found("", false));
+            assert!(to_do.iter().any(|line| line.contains(part)), "{to_do:?}");
+        }
+    }
+
+    #[test]
+    fn every_doubt_has_its_words() {
+        let domain = |says| vec![probe::Domain { name: String::from("a.example"), says }];
+        let refused = |recognised| Unknown::Refused { words: String::from("550 no"), recognised };
+        for (found, identity, part) in [
+            (Found { relays: true, ..found("", false) }, Identity::None, Some("(Postfix: mynetworks)")),
+            (Found { relays: true, ..found("", false) }, Identity::Xclient, Some("open relay")),
+            (Found { secured: false, ..found("", false) }, Identity::Xclient, Some("no STARTTLS")),
+            (
+                Found { domains: domain(Unknown::Taken), ..found("", false) },
+                Identity::Xclient,
+                Some("takes any recipient"),
+            ),
+            (
+                Found { domains: domain(refused(false)), ..found("", false) },
+                Identity::Xclient,
+                Some("can't be told from any other"),
+            ),
+            (
+                Found { domains: domain(Unknown::Unclear), ..found("", false) },
+                Identity::Xclient,
+                Some("neither yes nor no"),
+            ),
+            (Found { domains: domain(refused(true)), ..found("", false) }, Identity::Xclient, None),
+        ] {
+            let doubts = doubts(&found, identity);
+            assert_eq!(doubts.len(), usize::from(part.is_some()), "{doubts:?}");
+            assert!(part.is_none_or(|part| doubts[0].contains(part)), "{doubts:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_there_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/smtp-guard.toml");
+        write(&path, "a = 1 # x\nb = 2\n", false).unwrap();
+        let error = write(&path, "a = 1\nb = 3\n", false).unwrap_err().to_string();
+        assert!(error.ends_with("The difference:\n- b = 2\n+ b = 3"), "{error}");
+        write(&path, "a = 1\nb = 3\n", true).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a = 1\nb = 3\n");
+    }
+}
