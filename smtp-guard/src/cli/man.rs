@@ -51,6 +51,7 @@ const SIGNALS: &[(&str, &[(&str, &str)])] = &[
 const EXAMPLES: &[(&str, &[&str])] = &[
     ("", &["smtp-guard check", "smtp-guard status", "smtp-guard explain 192.0.2.1"]),
     ("run", &["smtp-guard run --config /etc/smtp-guard/smtp-guard.toml"]),
+    ("setup", &["smtp-guard setup"]),
     ("check", &["runuser -u smtp-guard -- smtp-guard check"]),
     ("reload", &["smtp-guard reload --dry-run", "smtp-guard reload --wait"]),
     ("config", &["smtp-guard config diff"]),
