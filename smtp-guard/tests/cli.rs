@@ -122,6 +122,19 @@ fn all_that_is_missing_is_said_at_once_where_it_is_named() {
 }
 
 #[test]
+fn check_without_a_file_is_of_the_built_in_values() {
+    if Path::new("/etc/smtp-guard/smtp-guard.toml").exists() {
+        eprintln!("skipped: this machine has a configuration");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let output = guard(directory.path(), "check");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("there is no /etc/smtp-guard/smtp-guard.toml: the built-in values are valid"), "{said}");
+}
+
+#[test]
 fn check_by_root_goes_by_what_the_guards_user_may_read() {
     use std::os::unix::fs::PermissionsExt as _;
     let directory = tempfile::tempdir().unwrap();

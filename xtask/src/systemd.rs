@@ -54,6 +54,9 @@ const HONEST: u8 = 10;
 const HARVESTER: u8 = 66;
 const BLOCKED: u8 = 67;
 
+/// The most that `systemd-analyze security` may find; 100 is a unit without any limit.
+const EXPOSURE: [(&str, u32); 2] = [("smtp-guard.service", 20), ("smtp-guard-edge.service", 40)];
+
 /// From `dpkg -i` to the first message, by a script.
 const FIRST_MAIL: Duration = Duration::from_secs(30);
 /// How long silence has to last until it is believed.
@@ -121,10 +124,12 @@ impl Run<'_> {
         timed("explain and lift", || self.explain())?;
         timed("restart under load", || self.restart())?;
         if self.long {
+            timed("exposure", || self.exposure())?;
             timed("reload", || self.reload())?;
             timed("upgrade under load", || self.upgrade())?;
             timed("upgrade to a version that doesn't take the configuration", || self.upgrade_refused())?;
             timed("restart with a bad configuration", || self.bad_restart())?;
+            timed("no interface", || self.no_interface())?;
             timed("start with a full disk", || self.full_disk())?;
             timed("a key that root alone may read", || self.private_key())?;
             timed("reboot", || self.reboot())?;
@@ -260,6 +265,28 @@ impl Run<'_> {
         self.deliver()
     }
 
+    /// Likewise of the edge unit, where it is left to run without anything to filter; what is loaded stays.
+    fn no_interface(&self) -> anyhow::Result<()> {
+        self.machine.write(MORE, "edge.interfaces = []\n")?;
+        let (restarted, said) = self.machine.shell("systemctl restart smtp-guard-edge")?;
+        ensure!(!restarted, "a restart without an interface succeeds: {said}");
+        let shown = self.done("systemctl show smtp-guard-edge -p ExecMainStatus -p NRestarts -p ActiveState")?;
+        let expected = ["ExecMainStatus=78", "NRestarts=0", "ActiveState=failed"];
+        ensure!(expected.iter().all(|line| shown.contains(line)), "it ended otherwise: {shown}");
+        ensure!(self.attempt(BLOCKED)? == Attempt::Silent, "what was loaded is gone");
+        self.mend()?;
+        self.done("systemctl restart smtp-guard-edge").map(drop)
+    }
+
+    /// What systemd thinks of the rights of both units, in tenths.
+    fn exposure(&self) -> anyhow::Result<()> {
+        for (unit, most) in EXPOSURE {
+            let said = self.done(&format!("systemd-analyze security --no-pager --threshold={most} {unit}"))?;
+            println!("systemd: {}", said.lines().last().unwrap_or_default().trim());
+        }
+        Ok(())
+    }
+
     /// Mail flows and whoever was blocked stays so, as the kernel knows it; once there is room, what is decided is kept again.
     fn full_disk(&self) -> anyhow::Result<()> {
         let state = "/var/lib/smtp-guard";
@@ -325,6 +352,8 @@ impl Run<'_> {
         self.machine.reboot()?;
         self.deliver()?;
         ensure!(self.attempt(BLOCKED)? == Attempt::Silent, "a reboot lets blocked senders in");
+        let loaded = self.done("smtp-guard edge status")?;
+        ensure!(loaded.contains("eth0"), "the kernel plane isn't loaded after a reboot: {loaded}");
         Ok(())
     }
 
@@ -401,8 +430,9 @@ impl Run<'_> {
         // The kernel has two files of its own there.
         let pinned = self.done("find /sys/fs/bpf -mindepth 1 -not -name '*.debug'")?;
         ensure!(pinned.is_empty(), "still pinned: {pinned}");
-        let link = self.done("ip link show eth0")?;
-        ensure!(!link.contains("xdp"), "a program is still on the interface: {link}");
+        // The kernel takes a program off soon after its last link is closed.
+        let filtered = || self.machine.shell("ip link show eth0 | grep -q xdp").map_or(true, |(found, _)| found);
+        until(|| !filtered()).context("a program is still on the interface")?;
         ensure!(self.attempt(BLOCKED)? == Attempt::Refused, "packets are still dropped, or somebody listens");
         Ok(())
     }

@@ -21,11 +21,12 @@ pub(super) fn edge(mut config: Config, file: Option<PathBuf>, command: Edge) -> 
             output::show(json.json, &loaded, || loaded.text())
         }
         Edge::Watch { interfaces } => super::watch::watch(config, file, interfaces),
-        Edge::Unload { json } => {
+        Edge::Unload { verbose, json } => {
             let removed = edge::unload(&config.edge.pin_directory)?;
             output::show(json.json, &removed, || match removed.as_slice() {
                 [] => String::from("nothing was loaded"),
-                removed => format!("removed:\n  {}", removed.join("\n  ")),
+                removed if verbose => format!("removed:\n  {}", removed.join("\n  ")),
+                removed => format!("the kernel plane is unloaded: {} links, programs and maps removed", removed.len()),
             })
         }
         Edge::Probe => {
@@ -36,7 +37,7 @@ pub(super) fn edge(mut config: Config, file: Option<PathBuf>, command: Edge) -> 
             let plane = edge::KernelPlane::open(&config.edge.pin_directory)?;
             let plane = plane.context("the kernel plane is not loaded; `smtp-guard edge load` loads it")?;
             let status = plane.status()?;
-            output::show(json.json, &status, || output::tree(&status))
+            output::show(json.json, &status, || output::edge(&status))
         }
     }
 }

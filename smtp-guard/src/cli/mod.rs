@@ -13,6 +13,7 @@ mod events;
 mod explain;
 mod export;
 mod import;
+mod man;
 mod output;
 mod recipients;
 mod reload;
@@ -201,11 +202,9 @@ enum Command {
         #[arg(long, value_name = "DIRECTORY")]
         maildir: PathBuf,
     },
-    /// Write the manual page to standard output, or the pages of all commands into a directory
-    #[command(hide = true)]
+    /// Write the manual page to standard output, or the pages of all commands and smtp-guard.toml(5) into a directory
     Man { directory: Option<PathBuf> },
     /// Write the completions of a shell to standard output
-    #[command(hide = true)]
     Completions { shell: Shell },
 }
 
@@ -357,11 +356,10 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             Ok(())
         }
         Command::Sink { listen, maildir } => Ok(sink::sink(listen, &maildir)?),
-        Command::Man { directory: Some(directory) } => Ok(clap_mangen::generate_to(Arguments::command(), directory)?),
+        Command::Man { directory: Some(directory) } => Ok(man::write(Arguments::command(), &directory)?),
         Command::Man { directory: None } => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
-            Ok(io::stdout().write_all(&page)?)
+            let page = man::first(Arguments::command())?;
+            Ok(io::stdout().write_all(page.as_bytes())?)
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();

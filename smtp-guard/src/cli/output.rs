@@ -3,12 +3,12 @@
 use std::io::{self, Write as _};
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::time;
 use crate::blocklist::State;
 use crate::clock::WallTime;
 use crate::decision::Decision;
+use crate::edge;
 use crate::observe::bounds::Reached;
 use crate::observe::log::printable;
 use crate::observe::status::{Certificate, Configuration, LastReload, Recipients, Server, Status};
@@ -187,36 +187,27 @@ fn bound(reached: &Reached) -> [String; 2] {
     [format!("bound {}{limit}", reached.name), format!("reached {times}, last at {}{what}", time::utc(reached.last))]
 }
 
-/// Any value, one `name: value` a line, indented by depth: for what has no shape of its own to be shown in.
-pub(super) fn tree(value: &impl Serialize) -> String {
-    let mut lines = Vec::new();
-    match serde_json::to_value(value) {
-        Ok(value) => branch(&value, 0, &mut lines),
-        Err(error) => lines.push(format!("can't be shown: {error}")),
+/// The text of `edge status`.
+pub(super) fn edge(status: &edge::Status) -> String {
+    let edge::Status { directory, abi, interfaces, bans, networks, sources, connections, packets } = status;
+    let mut rows = vec![
+        ["pinned in".to_owned(), format!("{} (ABI version {abi})", directory.display())],
+        ["bans".to_owned(), format!("{bans} of sources, {networks} of networks")],
+        ["connections".to_owned(), format!("{connections} of {sources} sources")],
+    ];
+    rows.extend(interfaces.iter().map(|edge::Interface { name, mode, attached }| {
+        let state = if *attached { "attached" } else { "gone or unfiltered" };
+        [format!("interface {name}"), format!("{state}, {mode}")]
+    }));
+    let mut text = table(&rows);
+    if !packets.is_empty() {
+        let mut rows = vec![["REASON", "FAMILY", "PACKETS"].map(String::from)];
+        rows.extend(packets.iter().map(|edge::Packets { reason, family, packets }| {
+            [(*reason).to_owned(), (*family).to_owned(), packets.to_string()]
+        }));
+        text.push_str(&format!("\n\n{}", table(&rows)));
     }
-    lines.join("\n")
-}
-
-fn branch(value: &Value, depth: usize, lines: &mut Vec<String>) {
-    let indent = "  ".repeat(depth);
-    let mut entry = |name: &str, value: &Value| match value {
-        Value::Object(_) | Value::Array(_) => {
-            lines.push(format!("{indent}{name}:"));
-            branch(value, depth + 1, lines);
-        }
-        Value::String(text) => lines.push(format!("{indent}{name}: {text}")),
-        Value::Null => lines.push(format!("{indent}{name}: none")),
-        value => lines.push(format!("{indent}{name}: {value}")),
-    };
-    match value {
-        Value::Object(map) => map.iter().for_each(|(name, value)| entry(&name.replace('_', " "), value)),
-        Value::Array(list) => list.iter().enumerate().for_each(|(at, value)| match value {
-            Value::Object(_) | Value::Array(_) => entry(&(at + 1).to_string(), value),
-            value => entry("-", value),
-        }),
-        Value::String(text) => lines.push(format!("{indent}{text}")),
-        value => lines.push(format!("{indent}{value}")),
-    }
+    text
 }
 
 /// Columns aligned to the left, two spaces between them.
@@ -293,9 +284,25 @@ block list drop: not in force, as /var/drop could not be read (`smtp-guard statu
     }
 
     #[test]
-    fn anything_is_a_tree() {
-        let value = serde_json::json!({"mode": "generic", "links": [{"name": "lo"}], "pins": ["a"], "none": null});
-        let expected = "links:\n  1:\n    name: lo\nmode: generic\nnone: none\npins:\n  -: a";
-        assert_eq!(tree(&value), expected);
+    fn the_kernel_plane_is_a_table() {
+        let status = edge::Status {
+            directory: "/sys/fs/bpf/x".into(),
+            abi: 5,
+            interfaces: vec![edge::Interface { name: "eth0".to_owned(), mode: "driver", attached: true }],
+            bans: 2,
+            networks: 1,
+            sources: 3,
+            connections: 4,
+            packets: vec![edge::Packets { reason: "harvest", family: "ipv4", packets: 9 }],
+        };
+        let expected = "\
+pinned in       /sys/fs/bpf/x (ABI version 5)
+bans            2 of sources, 1 of networks
+connections     4 of 3 sources
+interface eth0  attached, driver
+
+REASON   FAMILY  PACKETS
+harvest  ipv4    9";
+        assert_eq!(super::edge(&status), expected);
     }
 }

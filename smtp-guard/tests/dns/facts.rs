@@ -9,7 +9,7 @@ use crate::server::Act::{
     WrongQuestion,
 };
 use crate::server::{a, aaaa, cname, mx, ptr, raw_ptr, record};
-use crate::{Bench, Confirmed, HASTY, Line, Listed, PATIENT, Reverse, Sender, check, run};
+use crate::{Bench, Called, Confirmed, HASTY, Line, Listed, PATIENT, Reverse, Sender, check, run};
 
 const MX_ONLY: &[&str] = &["udp MX d.example"];
 const ALL: &[&str] = &["udp A d.example", "udp AAAA d.example", "udp MX d.example"];
@@ -200,21 +200,22 @@ fn one_name_that_leads_back_is_enough() {
     let two = || (FOUR, PTR, Found(vec![ptr("a.example"), ptr("b.example")]));
     let ours = || Found(vec![a("192.0.2.7"), a("192.0.2.1")]);
     let other = || Found(vec![a("192.0.2.2")]);
-    for (first, second, patience, forward) in [
-        (ours(), other(), PATIENT, "Some(Confirmed)"),
-        (other(), ours(), PATIENT, "Some(Confirmed)"),
-        (Silent, ours(), PATIENT, "Some(Confirmed)"),
-        (Code(ResponseCode::ServFail), ours(), PATIENT, "Some(Confirmed)"),
-        (other(), other(), PATIENT, "Some(Mismatch)"),
-        (NxDomain, NoData, PATIENT, "Some(Mismatch)"),
-        (other(), Code(ResponseCode::ServFail), PATIENT, "Some(Unknown(ServFail))"),
-        (Silent, other(), HASTY, "Some(Unknown(TimedOut))"),
+    for (first, second, patience, forward, called) in [
+        (ours(), other(), PATIENT, "Some(Confirmed)", "Ok(Some(\"a.example\"))"),
+        (other(), ours(), PATIENT, "Some(Confirmed)", "Ok(Some(\"b.example\"))"),
+        (Silent, ours(), PATIENT, "Some(Confirmed)", "Ok(Some(\"b.example\"))"),
+        (Code(ResponseCode::ServFail), ours(), PATIENT, "Some(Confirmed)", "Ok(Some(\"b.example\"))"),
+        (other(), other(), PATIENT, "Some(Mismatch)", "Ok(None)"),
+        (NxDomain, NoData, PATIENT, "Some(Mismatch)", "Ok(None)"),
+        (other(), Code(ResponseCode::ServFail), PATIENT, "Some(Unknown(ServFail))", "Err(ServFail)"),
+        (Silent, other(), HASTY, "Some(Unknown(TimedOut))", "Err(TimedOut)"),
     ] {
         let script = [two(), ("a.example", A, first), ("b.example", A, second)];
         let mut questions = asked("A", &["a", "b"]);
         questions.push(format!("udp PTR {FOUR}"));
         let questions: Vec<_> = questions.iter().map(String::as_str).collect();
         check(&script, Confirmed("192.0.2.1"), patience, &names(&["a.example", "b.example"], forward), &questions);
+        check(&script, Called("192.0.2.1"), patience, called, &questions);
     }
     let six = [(SIX, PTR, Found(vec![ptr("a.example")])), ("a.example", AAAA, Found(vec![aaaa("2001:db8::1")]))];
     let questions = ["udp AAAA a.example".to_owned(), format!("udp PTR {SIX}")];

@@ -57,10 +57,11 @@ pub(crate) enum Ask<'a> {
     Sender(&'a str),
     Reverse(&'a str),
     Confirmed(&'a str),
+    Called(&'a str),
     /// In `bl.example`, whose replies are 127.0.0.2 to 127.0.0.11.
     Listed(&'a str),
 }
-use Ask::{Confirmed, Listed, Reverse, Sender};
+use Ask::{Called, Confirmed, Listed, Reverse, Sender};
 
 /// A server with its script, and a resolver that knows no other.
 pub(crate) struct Bench {
@@ -84,6 +85,7 @@ impl Bench {
         match ask {
             Sender(domain) => format!("{:?}", resolver.sender_domain(domain, deadline).await),
             Reverse(client) => format!("{:?}", resolver.reverse(ip(client), false, deadline).await),
+            Called(client) => format!("{:?}", resolver.name(ip(client), deadline).await),
             Confirmed(client) => format!("{:?}", resolver.reverse(ip(client), true, deadline).await),
             Listed(client) => {
                 let replies = vec!["127.0.0.2".parse().unwrap()..="127.0.0.11".parse().unwrap()];

@@ -243,7 +243,7 @@ fn a_list_that_cannot_be_read_changes_nothing_and_is_tried_again() {
         let status = guard.json(&["status"]);
         assert!(status["blocklists"][0]["error"].is_string(), "{status:#}");
     }
-    assert!(guard.log().contains("block list drop can't be read, its old version stays"), "{}", guard.log());
+    assert!(guard.log().contains("block list drop can't be read, its last version stays in force"), "{}", guard.log());
     let check = guard.command(&["check"]);
     assert!(check.code() == 1 && check.stderr.contains("fetch it again"), "{check:#?}");
 

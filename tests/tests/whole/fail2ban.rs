@@ -51,7 +51,7 @@ fn dropped() -> String {
         for reason in Reason::ALL {
             let (words, label) = (words(ip.parse().unwrap(), 25, *reason), reason.label());
             log += &format!(
-                "2026-11-25T00:36:15.123Z smtp-guard[4711]: {words} source={ip} ip={ip} port=25 reason={label} stands_for=3\n"
+                "2026-11-25T00:36:15.123Z smtp-guard[4711]: {words} source={ip} ip={ip} port=25 reason={label} packets=3\n"
             );
         }
     }

@@ -199,7 +199,7 @@ fn a_table_of_recipients_spares_the_backend() {
 #[ignore = "needs root and BPF"]
 fn the_backend_learns_the_clients_name() {
     let world = World::new();
-    let postfix = Postfix::start(&world, "");
+    let postfix = Postfix::start(&world, "smtpd_authorized_xclient_hosts = 10.77.3.1\n");
     let zone = "2.2.77.10.in-addr.arpa. PTR other.example.test.\n2.2.77.10.in-addr.arpa. PTR mail.example.test.\n\
                 mail.example.test. A 10.77.2.2\nother.example.test. A 10.77.2.9\n\
                 2.1.77.10.in-addr.arpa. PTR mail.example.test.\n";

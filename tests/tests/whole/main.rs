@@ -22,6 +22,7 @@ mod killed;
 mod lifecycle;
 mod links;
 mod mail_flow;
+mod manual;
 mod metrics;
 mod networks;
 mod places;

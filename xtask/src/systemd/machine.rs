@@ -146,7 +146,12 @@ impl Machine {
             }
         }
         self.running = None;
-        run("umount", &[&self.folder.join("bpf").display().to_string()])?;
+        // Emptied as well: somebody else's mount namespace may have a copy of the mount, which would keep what is pinned.
+        let bpf = self.folder.join("bpf");
+        for pinned in fs::read_dir(&bpf)?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
+            fs::remove_dir_all(&pinned).with_context(|| format!("cannot remove {}", pinned.display()))?;
+        }
+        run("umount", &[&bpf.display().to_string()])?;
         self.boot()
     }
 

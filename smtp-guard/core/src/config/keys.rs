@@ -80,7 +80,7 @@ pub enum Kind {
 
 impl Kind {
     /// As the reference writes it.
-    fn text(self) -> String {
+    pub fn text(self) -> String {
         let duration = |ms| show_duration(Duration::from_millis(ms));
         match self {
             Self::Text(form) => form.to_owned(),

@@ -120,7 +120,10 @@ impl Session {
                 if self.is_bound_to_backend() || !matches!(word, Upstream::Auth(_)) {
                     out.push(Output::Request(Request::Drop));
                 }
-                let about = About::note(format!("auth: {word:?}"));
+                let about = About::note(match word {
+                    Upstream::Lost(lost) => lost.text(),
+                    Upstream::Auth(_) | Upstream::Reply(_) => "the password can't be judged now",
+                });
                 out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, about }));
                 self.reply(replies::auth_unavailable(), now, out)
             }

@@ -145,6 +145,20 @@ pub enum Lost {
     BeforeDot,
 }
 
+impl Lost {
+    /// The words for the log.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Unreachable => "no mail server could be connected",
+            Self::Closed => "the mail server closed the connection",
+            Self::Timeout => "the mail server did not answer in time",
+            Self::Protocol => "the mail server's answer makes no sense here",
+            Self::Busy => "all connections to the mail server are in use",
+            Self::BeforeDot => "the connection to the mail server was lost before the dot",
+        }
+    }
+}
+
 /// An output: something that the driver shall do, in this order.
 #[derive(Debug)]
 pub enum Output {

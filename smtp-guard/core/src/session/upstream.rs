@@ -138,7 +138,7 @@ impl Session {
 
     /// The backend is lost while it was asked: a 4xx, the connection is given up, the client's session stays.
     fn on_lost(&mut self, question: Question, lost: Lost, now: Instant, out: &mut Vec<Output>) -> State {
-        let about = About::note(format!("{lost:?}")).heard(&replies::lost(lost));
+        let about = About::note(lost.text()).heard(&replies::lost(lost));
         out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, about }));
         out.push(Output::Request(Request::Drop));
         match question {
@@ -172,7 +172,10 @@ impl Session {
     pub(super) fn on_upstream_idle(&mut self, out: &mut Vec<Output>) -> State {
         if let Some(transaction) = &mut self.transaction {
             transaction.lost = true;
-            out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, about: About::note("idle") }));
+            out.push(Output::Event(Event::Refused {
+                reason: Reason::BackendLost,
+                about: About::note("the mail server closed the connection between two commands"),
+            }));
         }
         out.push(Output::Request(Request::Drop));
         State::Ready

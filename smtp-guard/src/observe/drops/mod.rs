@@ -204,7 +204,7 @@ fn log(source: &str, sample: &Sample, left_out: u64) {
         ip = %ip,
         port,
         reason = reason.label(),
-        stands_for,
+        packets = stands_for,
         left_out = (left_out > 0).then_some(left_out),
         "{}", words(ip, port, reason)
     );
