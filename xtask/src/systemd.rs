@@ -18,7 +18,7 @@ mod machine;
 mod talk;
 
 /// What a user has to say: where to listen, where mail goes to, whose mail it is, and where it comes in.
-const CONFIG: &str = r#"listen = [{ address = "0.0.0.0:25" }]
+const CONFIG: &str = r#"listen = [{ address = "0.0.0.0:25" }, { address = "[::]:25" }]
 backend.servers = ["127.0.0.1:2525"]
 relay.domains = ["example.org"]
 edge.interfaces = ["eth0"]
@@ -141,7 +141,7 @@ impl Run<'_> {
     /// A package that isn't configured starts nothing, and says what comes next.
     fn install(&self) -> anyhow::Result<()> {
         let said = self.done("dpkg -i /root/smtp-guard.deb")?;
-        ensure!(said.contains("Next:"), "it doesn't say what comes next: {said}");
+        ensure!(said.contains("smtp-guard setup"), "it doesn't say what comes next: {said}");
         for unit in ["smtp-guard.socket", "smtp-guard.service", "smtp-guard-edge.service"] {
             let (enabled, _) = self.machine.shell(&format!("systemctl is-enabled {unit}"))?;
             let (active, _) = self.machine.shell(&format!("systemctl is-active {unit}"))?;
@@ -151,14 +151,25 @@ impl Run<'_> {
         let expected = "/etc/smtp-guard 750 root:smtp-guard\n/etc/smtp-guard/smtp-guard.toml 640 root:smtp-guard\n\
                         /etc/smtp-guard/smtp-guard.toml.d 750 root:smtp-guard\n/var/lib/smtp-guard 750 smtp-guard:smtp-guard";
         ensure!(modes == expected, "the modes are other ones:\n{modes}");
-        for file in ["man/man1/smtp-guard.1.gz", "bash-completion/completions/smtp-guard", "doc/smtp-guard/copyright"] {
+        for file in [
+            "man/man1/smtp-guard.1.gz",
+            "man/man5/smtp-guard.toml.5.gz",
+            "bash-completion/completions/smtp-guard",
+            "doc/smtp-guard/copyright",
+        ] {
             self.done(&format!("test -s /usr/share/{file}"))?;
         }
         Ok(())
     }
 
+    /// The short form by hand; the long one as the package says, by `setup`.
     fn configure(&self) -> anyhow::Result<()> {
-        self.machine.write(DROP_IN, &format!("{CONFIG}{}", if self.long { "" } else { QUICK }))?;
+        if self.long {
+            self.done("smtp-guard setup --yes --domain example.org --backend 127.0.0.1:2525 --interface eth0")?;
+            self.done("test -s /etc/smtp-guard/smtp-guard.toml.d/10-setup.toml")?;
+        } else {
+            self.machine.write(DROP_IN, &format!("{CONFIG}{QUICK}"))?;
+        }
         self.done("smtp-guard check && systemctl enable --now smtp-guard-edge smtp-guard").map(drop)
     }
 

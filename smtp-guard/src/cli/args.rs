@@ -218,6 +218,8 @@ mod tests {
         );
         check("decisions|import|-", Ok("file: \"-\", length: 14400s, reason: None"));
         check("decisions|export|--format|nft", Ok("format: Nft"));
+        check("decisions|delete|192.0.2.1|--json", Ok("json: Json { json: true }"));
+        check("decisions|add|192.0.2.1|--json", Ok("json: Json { json: true }"));
         check("decisions|delete|--all", Ok("who: None, all: true"));
         check("edge|load|--interface|lo|--interface|eth0", Ok("[\"lo\", \"eth0\"]"));
         check("edge|watch|--interface|eth0", Ok("Watch"));

@@ -38,6 +38,8 @@ pub(super) enum Command {
         /// Why; `explain` and the log say it again
         #[arg(long, value_name = "TEXT", value_parser = reason, default_value = Reason::Operator.text())]
         reason: String,
+        #[command(flatten)]
+        json: Json,
     },
     /// Block what a file holds: addresses and networks a line, Spamhaus DROP, CrowdSec CSV or JSON, ipset save, or an export
     ///
@@ -68,6 +70,8 @@ pub(super) enum Command {
         /// Lift all decisions
         #[arg(long, conflicts_with = "who")]
         all: bool,
+        #[command(flatten)]
+        json: Json,
     },
 }
 
@@ -83,10 +87,10 @@ pub(super) fn decisions(client: &AdminClient, command: Command) -> anyhow::Resul
             let blocked = output::Blocked { decisions: &decisions, blocklists: &blocklists };
             output::show(json.json, &blocked, || output::blocked(&blocked))
         }
-        Command::Add { who, length, reason } => {
+        Command::Add { who, length, reason, json } => {
             let made = client.add(&Add { ip: who, seconds: time::whole_seconds(length), reason })?;
             let until = time::utc(made.what.until);
-            output::line(&format!("{} is blocked until {until}", made.what.source))?;
+            output::show(json.json, &made, || format!("{} is blocked until {until}", made.what.source))?;
             warn_unsaved(made.saved);
             Ok(())
         }
@@ -99,15 +103,15 @@ pub(super) fn decisions(client: &AdminClient, command: Command) -> anyhow::Resul
         Command::Export { format } => {
             Ok(output::line(&export::text(format, &client.decisions()?, crate::clock::wall())?)?)
         }
-        Command::Delete { who: Some(who), .. } => {
+        Command::Delete { who: Some(who), json, .. } => {
             let lifted = client.delete(who)?;
-            output::line(&format!("{} is no longer blocked", lifted.what.source))?;
+            output::show(json.json, &lifted, || format!("{} is no longer blocked", lifted.what.source))?;
             warn_unsaved(lifted.saved);
             Ok(())
         }
-        Command::Delete { who: None, .. } => {
+        Command::Delete { who: None, json, .. } => {
             let lifted = client.delete_all()?;
-            output::line(&format!("{} decisions lifted", lifted.what.deleted))?;
+            output::show(json.json, &lifted, || format!("{} decisions lifted", lifted.what.deleted))?;
             warn_unsaved(lifted.saved);
             Ok(())
         }

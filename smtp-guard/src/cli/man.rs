@@ -51,6 +51,7 @@ const SIGNALS: &[(&str, &[(&str, &str)])] = &[
 const EXAMPLES: &[(&str, &[&str])] = &[
     ("", &["smtp-guard check", "smtp-guard status", "smtp-guard explain 192.0.2.1"]),
     ("run", &["smtp-guard run --config /etc/smtp-guard/smtp-guard.toml"]),
+    ("setup", &["smtp-guard setup"]),
     ("check", &["runuser -u smtp-guard -- smtp-guard check"]),
     ("reload", &["smtp-guard reload --dry-run", "smtp-guard reload --wait"]),
     ("config", &["smtp-guard config diff"]),
@@ -76,6 +77,9 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("edge watch", &["smtp-guard edge watch"]),
     ("edge unload", &["smtp-guard edge unload"]),
     ("edge status", &["smtp-guard edge status --json"]),
+    ("recipients", &["smtp-guard recipients export-postfix --help"]),
+    ("recipients export-postfix", &["smtp-guard recipients export-postfix --help"]),
+    ("recipients export-exim", &["smtp-guard recipients export-exim --help"]),
     ("sink", &["smtp-guard sink --listen 127.0.0.1:2526 --maildir /tmp/maildir"]),
     ("man", &["smtp-guard man /usr/local/share/man/man1"]),
     ("completions", &["smtp-guard completions bash"]),

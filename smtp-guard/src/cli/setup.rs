@@ -42,7 +42,7 @@ pub(super) struct Setup {
     /// Write nothing: show the file
     #[arg(long)]
     dry_run: bool,
-    /// Where the file is written [default: --config, else /etc/smtp-guard/smtp-guard.toml]
+    /// Where the file is written [default: --config, else /etc/smtp-guard/smtp-guard.toml; a drop-in of a file that sets nothing]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Replace a file that is there
@@ -81,7 +81,10 @@ struct Report {
 
 /// Performs `setup`; `file` is that of `--config`.
 pub(super) fn setup(setup: Setup, file: Option<&Path>) -> Result<(), Failure> {
-    let path = setup.output.as_deref().or(file).unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
+    let path = match &setup.output {
+        Some(path) => path.clone(),
+        None => place(file.unwrap_or(Path::new(DEFAULT_PATH))),
+    };
     let (dry_run, force, json) = (setup.dry_run, setup.force, setup.json.json);
     let wanted = wanted(setup)?;
     let mut report = find_out(wanted, &path)?;
@@ -375,6 +378,16 @@ fn of_this_host(config: &Config, server: &BackendAddr) -> Vec<String> {
     doubts
 }
 
+/// Where the configuration of `main` is written: a drop-in, where the file that is there sets nothing. That is the package's, which
+/// brings a newer one with each version.
+fn place(main: &Path) -> PathBuf {
+    let sets_nothing = |text: String| text.lines().all(|line| line.is_empty() || line.starts_with(['#', '[']));
+    if fs::read_to_string(main).is_ok_and(sets_nothing) {
+        return config::drop_in_directory(main).join("10-setup.toml");
+    }
+    main.to_owned()
+}
+
 /// Writes the file, unless one is there that says otherwise.
 fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
     match fs::read_to_string(path) {
@@ -540,6 +553,17 @@ mod tests {
             assert_eq!(doubts.len(), usize::from(part.is_some()), "{doubts:?}");
             assert!(part.is_none_or(|part| doubts[0].contains(part)), "{doubts:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_sets_nothing_gets_a_drop_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("guard.toml");
+        assert_eq!(place(&main), main, "there is none");
+        fs::write(&main, config::keys::packaged()).unwrap();
+        assert_eq!(place(&main), folder.path().join("guard.toml.d/10-setup.toml"));
+        fs::write(&main, "# x\nhostname = \"mx.example.org\"\n").unwrap();
+        assert_eq!(place(&main), main, "it says something");
     }
 
     #[test]

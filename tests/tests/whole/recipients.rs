@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use smtp_guard_tests::{Exim, Host, Run, World, guard::binary, run};
+use smtp_guard_tests::{Exim, Guard, Host, Run, World, guard::binary, run, wait_for};
 
 /// A configuration of Postfix with maps of all kinds, and the export of it.
 struct Postfix {
@@ -155,4 +155,33 @@ fn exim_is_exported_by_its_own_word() {
         assert!(table.lines().any(|line| line == format!("{user}@example.org")), "{user} in {table}");
     }
     assert!(!table.contains("root@example.org") && !table.contains("\n@example.org"), "{table}");
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn a_domain_without_an_entry_is_named_everywhere() {
+    let world = World::new();
+    let _postfix = smtp_guard_tests::Postfix::start(&world, "");
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("recipients");
+    fs::write(&table, "alice@example.org\n").unwrap();
+    let known = format!("\"{}\"", table.display());
+    let both = [("recipients.known", known.as_str()), ("relay.domains", "[\"example.org\", \"example.com\"]")];
+    let words = "example.com has no entry in the table of recipients.known: every recipient of it is refused";
+
+    let guard = Guard::start(&world, &both[..1]);
+    let warned = |guard: &Guard<'_>| guard.command(&["status"]).ok().contains(words);
+    assert!(!warned(&guard) && !guard.command(&["check"]).stderr.contains(words));
+    guard.configure(&both);
+    assert!(guard.command(&["check"]).stderr.contains(words));
+    assert!(guard.command(&["reload", "--dry-run"]).stderr.contains(words));
+    assert!(guard.command(&["reload"]).stderr.contains(words));
+    assert!(warned(&guard) && guard.log().contains(words));
+    // A table that can't be used stays in `status`, with the line.
+    fs::write(&table, "alice@example.org\nno address\n").unwrap();
+    let refused = || guard.command(&["status"]).ok().contains(":2: \"no address\"").then_some(());
+    wait_for("the refused table in status", refused, || guard.log());
+    fs::write(&table, "alice@example.org\n@example.com\n").unwrap();
+    let mended = || (!warned(&guard) && !guard.command(&["status"]).ok().contains("no address")).then_some(());
+    wait_for("a whole table", mended, || guard.log());
 }

@@ -1,4 +1,4 @@
-//! The table's file: replaced as a whole, with the owner and mode that it had.
+//! The table's file: replaced as a whole, with the owner and mode that it had; a new one belongs to the group of its directory.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -50,10 +50,13 @@ pub(in crate::cli) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn fill(fresh: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file: File = OpenOptions::new().write(true).create_new(true).mode(MODE).open(fresh)?;
+    // Whoever may not give a file away has only his own anyway.
     if let Ok(before) = fs::metadata(path) {
         file.set_permissions(fs::Permissions::from_mode(before.mode() & 0o777))?;
-        // An ordinary user's are his own anyway.
         let _ = fchown(&file, Some(before.uid()), Some(before.gid()));
+    } else if let Some(directory) = path.parent().and_then(|directory| fs::metadata(directory).ok()) {
+        // That of /etc/smtp-guard is the guard's.
+        let _ = fchown(&file, None, Some(directory.gid()));
     }
     file.write_all(bytes)?;
     file.sync_all()
