@@ -8,6 +8,8 @@ use anyhow::{Context as _, bail};
 use crate::build::{self, OBJECT, cargo};
 use crate::{object, root, setup, step, target};
 
+pub(crate) mod proxy;
+
 /// Where the bench finds the programs it compares with.
 const BENCH_OBJECT: &str = "SMTP_GUARD_BENCH_OBJECT";
 
@@ -77,4 +79,17 @@ pub(crate) fn policy() -> anyhow::Result<()> {
         bail!("the bench failed ({status})");
     }
     Ok(())
+}
+
+/// What a bench ran on: CPUs, kernel and load.
+fn machine() -> String {
+    let cpu = read("/proc/cpuinfo");
+    let name = cpu.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown CPU").to_owned();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let (kernel, load) = (read("/proc/sys/kernel/osrelease"), read("/proc/loadavg"));
+    format!("{cpus} x {name}, Linux {}; load at the start {}", kernel.trim(), load.trim())
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
 }

@@ -122,6 +122,18 @@ enum Bench {
     Kernel,
     /// A decision by itself and with DNS alive, slow and dead; memory for a million sources
     Policy,
+    /// Mail through the guard, HAProxy, nginx and no proxy: time, CPU and memory
+    Proxy {
+        /// Each of all loads through all proxies; a table takes 5
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// A guard that is built already, in place of a new one
+        #[arg(long)]
+        guard: Option<PathBuf>,
+        /// In the namespaces that the bench has made
+        #[arg(long, hide = true, requires = "guard")]
+        inside: bool,
+    },
     /// Connections that end in every way there is, beside forged segments, kills and `edge load`: nothing may be left of them
     Stress {
         #[arg(long, default_value_t = 1_000_000)]
@@ -143,6 +155,10 @@ fn main() -> ExitCode {
         Command::Bench { what: Bench::Flood } => bench::flood(),
         Command::Bench { what: Bench::Kernel } => bench::kernel(),
         Command::Bench { what: Bench::Policy } => bench::policy(),
+        Command::Bench { what: Bench::Proxy { rounds, guard: Some(guard), inside: true } } => {
+            bench::proxy::inside(rounds, &guard)
+        }
+        Command::Bench { what: Bench::Proxy { rounds, guard, .. } } => bench::proxy::outside(rounds, guard),
         Command::Bench { what: Bench::Stress { connections, seed } } => bench::stress(connections, seed),
         Command::Trial { seed, json, check } => trial::trial(seed, json, check),
         Command::Kernels { all } => kernels::kernels(all),

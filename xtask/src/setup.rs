@@ -74,6 +74,17 @@ const BENCH: &[(&str, &str)] = &[
     ("util-linux", "unshare, setpriv, chrt"),
 ];
 
+/// Debian packages that the bench of the proxy needs.
+const BENCH_PROXY: &[(&str, &str)] = &[
+    ("haproxy", "a proxy that reads nothing"),
+    ("nginx", "another one"),
+    ("libnginx-mod-stream", "nginx for TCP"),
+    ("dnsmasq-base", "the DNS server"),
+    ("postfix", "smtp-source and smtp-sink"),
+    ("iproute2", "loopback in a namespace"),
+    ("util-linux", "unshare and setpriv"),
+];
+
 /// Debian packages that kernels are booted with.
 const KERNELS: &[(&str, &str)] = &[
     ("qemu-system-x86", "the machine that other kernels are booted in"),
@@ -149,6 +160,11 @@ pub(crate) fn test() -> anyhow::Result<()> {
 /// Everything that the bench needs besides a build. Installs what is missing.
 pub(crate) fn bench() -> anyhow::Result<()> {
     install(BENCH.iter(), "bench")
+}
+
+/// Everything that the bench of the proxy needs besides a build. Installs what is missing.
+pub(crate) fn bench_proxy() -> anyhow::Result<()> {
+    install(BENCH_PROXY.iter(), "bench-proxy")
 }
 
 /// Everything that a package is made with. Installs what is missing.

@@ -1,0 +1,148 @@
+//! `cargo xtask bench proxy`: the time of mail through the guard, beside proxies that read nothing and beside none.
+//!
+//! smtp-source sends the same load to each peer in turn; behind each stands the same smtp-sink. All of it runs in network,
+//! process and mount namespaces of its own, whose first process waits for the bench: whatever ends the bench ends all that
+//! it started. Files are in `target/xtask/bench-proxy`.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use self::load::{LOADS, Load};
+use self::peer::{Peer, Running};
+use self::table::Sample;
+use super::machine;
+use crate::{build, setup, target};
+
+mod load;
+mod peer;
+mod table;
+
+/// Rounds that a table takes at least.
+const LEAST_ROUNDS: u32 = 5;
+/// The address that the peers are reached at. A client that connects to it comes from it, too: a stranger, unlike loopback.
+const EDGE: &str = "198.51.100.1";
+/// The same for a client without a reverse DNS entry.
+const NAMELESS: &str = "198.51.100.9";
+/// Local ports of connections; below are those of servers.
+const EPHEMERAL: &str = "10000 65000";
+/// After a load, until connections are closed everywhere and their CPU time is counted.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Builds the guard in its release, unless `guard` is one, and starts the bench in namespaces of its own.
+pub(crate) fn outside(rounds: u32, guard: Option<PathBuf>) -> anyhow::Result<()> {
+    if rounds == 0 {
+        bail!("without a round there is nothing to tell");
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("namespaces need root: sudo -E cargo xtask bench proxy");
+    }
+    setup::bench_proxy()?;
+    let guard = match guard {
+        Some(guard) => guard,
+        None => build::build(true)?,
+    };
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "unshare", "--net", "--pid", "--mount", "--fork", "--kill-child"]);
+    // The shell is the first process: when it ends, the kernel kills all others.
+    command.args(["--mount-proc", "sh", "-c", "\"$@\"; exit $?", "bench"]);
+    command.arg(env::current_exe()?).args(["bench", "proxy", "--inside", "--rounds", &rounds.to_string(), "--guard"]);
+    let status = command.arg(guard).status().context("cannot start setpriv")?;
+    if !status.success() {
+        bail!("the bench failed ({status}); what the programs wrote is in {}", folder().display());
+    }
+    fs::remove_dir_all(folder()).context("cannot remove the bench's files")
+}
+
+/// The bench itself, in its namespaces.
+pub(crate) fn inside(rounds: u32, guard: &Path) -> anyhow::Result<()> {
+    let folder = folder();
+    if folder.exists() {
+        fs::remove_dir_all(&folder).context("cannot remove the files of an earlier bench")?;
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    network()?;
+    let _dns = peer::dns(&folder)?;
+    let _sink = peer::sink(&folder)?;
+    let peers = Peer::ALL.iter().map(|peer| peer.start(&folder, guard)).collect::<anyhow::Result<Vec<_>>>()?;
+    for running in &peers {
+        if running.peer.checks() {
+            // A guard that checks nothing would be a fine figure.
+            running.refuses(EDGE, &load::WITHOUT_DOMAIN, "450 4.1.8")?;
+            running.refuses(NAMELESS, &load::PROBE, "450 4.7.1")?;
+        }
+        running.send(EDGE, &load::WARM)?;
+    }
+    let before = machine();
+    let mut samples = Vec::new();
+    for round in 0..rounds {
+        for load in LOADS {
+            eprint!("round {} of {rounds}, {}:", round + 1, load.name);
+            // Nobody is always the first, nor always behind the same one.
+            for n in 0..peers.len() {
+                let running = &peers[(n + round as usize) % peers.len()];
+                let sample = measure(running, load, round)?;
+                eprint!(" {} {:.2} s;", running.peer.short(), sample.seconds);
+                samples.push(sample);
+            }
+            eprintln!();
+        }
+    }
+    println!("{}\n", table::markdown(&samples));
+    println!("Rounds: {rounds}. Medians, on {before}; load at the end {}.", super::read("/proc/loadavg").trim());
+    println!("{}", table::noise(&samples));
+    println!("{}.", peer::versions(guard)?.join(", "));
+    if rounds < LEAST_ROUNDS {
+        println!("Fewer than {LEAST_ROUNDS} rounds: no table to show around.");
+    }
+    Ok(())
+}
+
+fn measure(running: &Running, load: &'static Load, round: u32) -> anyhow::Result<Sample> {
+    let before = running.cpu()?;
+    let started = Instant::now();
+    running.send(EDGE, load)?;
+    let seconds = started.elapsed().as_secs_f64();
+    std::thread::sleep(SETTLE);
+    let cpu = running.cpu()? - before;
+    Ok(Sample {
+        peer: running.peer,
+        load: load.name,
+        round,
+        messages: load.messages,
+        seconds,
+        cpu,
+        rss: running.rss()?,
+    })
+}
+
+/// Loopback with the addresses of the bench.
+fn network() -> anyhow::Result<()> {
+    run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
+    for address in [EDGE, NAMELESS] {
+        run(Command::new("ip").args(["addr", "add", &format!("{address}/32"), "dev", "lo"]))?;
+    }
+    for (name, value) in [("ip_local_port_range", EPHEMERAL), ("tcp_tw_reuse", "1")] {
+        fs::write(format!("/proc/sys/net/ipv4/{name}"), value).with_context(|| format!("cannot set {name}"))?;
+    }
+    Ok(())
+}
+
+/// Runs a program to its end. What it said is in the error.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {program}"))?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!("{program} failed ({}): {}", output.status, String::from_utf8_lossy(&said).trim_end());
+    }
+    Ok(())
+}
+
+fn folder() -> PathBuf {
+    target().join("xtask/bench-proxy")
+}
