@@ -7,7 +7,7 @@ use std::process::Command;
 use smtp_guard_tests::{guard::binary, run};
 
 #[test]
-#[ignore = "needs mandoc"]
+#[ignore = "needs root and mandoc"]
 fn manual_pages_are_well_formed() {
     let folder = tempfile::tempdir().unwrap();
     run(Command::new(binary()).arg("man").arg(folder.path()), "").ok();

@@ -71,7 +71,7 @@ fn promtool_has_nothing_against_either_format() {
 }
 
 #[test]
-#[ignore = "needs promtool"]
+#[ignore = "needs root and promtool"]
 fn promtool_takes_the_alert_rules_and_every_query_of_the_dashboard() {
     let check = |path: &Path| run(Command::new("promtool").args(["check", "rules"]).arg(path), "").ok();
     check(&file("packaging/alerts.yml"));

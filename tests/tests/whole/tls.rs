@@ -1,5 +1,5 @@
 //! TLS with real clients and a real Postfix: what is encrypted, what is verified, and what happens when it can't be.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::fs;
 
