@@ -23,21 +23,38 @@ struct Decision<'a> {
     until: i64,
 }
 
+/// What `decisions list --json` writes.
+#[derive(Deserialize)]
+struct Listed<'a> {
+    #[serde(borrow)]
+    decisions: Vec<&'a RawValue>,
+}
+
 /// Whether `bytes` begin as such a file does: other formats have other things in their source.
 pub(super) fn begins(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    ["[", "{", "\"source\"", ":", "\""].iter().all(|part| {
-        rest = rest.trim_ascii_start();
-        rest.strip_prefix(part.as_bytes()).is_some_and(|after| {
-            rest = after;
-            true
+    const EXPORTED: [&str; 5] = ["[", "{", "\"source\"", ":", "\""];
+    const LISTED: [&str; 8] = ["{", "\"version\"", ":", "1", ",", "\"decisions\"", ":", "["];
+    let begins_with = |parts: &[&str]| {
+        let mut rest = bytes;
+        parts.iter().all(|part| {
+            rest = rest.trim_ascii_start();
+            rest.strip_prefix(part.as_bytes()).is_some_and(|after| {
+                rest = after;
+                true
+            })
         })
-    })
+    };
+    begins_with(&EXPORTED) || begins_with(&LISTED)
 }
 
 pub(super) fn read(bytes: &[u8], reading: &mut Reading<'_>) -> Result<(), Fault> {
     let text = std::str::from_utf8(bytes).map_err(|error| Fault::Json(error.to_string()))?;
-    let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| Fault::Json(error.to_string()))?;
+    let elements = if text.trim_ascii_start().starts_with('{') {
+        serde_json::from_str(text).map(|listed: Listed<'_>| listed.decisions)
+    } else {
+        serde_json::from_str(text)
+    };
+    let elements: Vec<&RawValue> = elements.map_err(|error| Fault::Json(error.to_string()))?;
     let mut place = Place::new(text);
     for raw in elements {
         let line = place.line_of(raw);
