@@ -330,7 +330,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Explain { subject: Subject::Address(ip), json } => {
             let explanation = client(file)?.explain(ip)?;
-            Ok(output::show(json.json, &explanation, || explain::text(ip, &explanation))?)
+            Ok(output::show(json.json, &explain::Explained::of(&explanation), || explain::text(ip, &explanation))?)
         }
         Command::Accounts { command } => Ok(accounts::accounts(&client(file)?, command)?),
         Command::Try { ip, helo, mail_from, rcpt_to, user, role, tls, json } => {
