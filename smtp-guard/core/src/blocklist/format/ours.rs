@@ -79,3 +79,20 @@ pub(super) fn read(bytes: &[u8], reading: &mut Reading<'_>) -> Result<(), Fault>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::blocklist::parse_entries;
+    use crate::clock::WallTime;
+
+    #[test]
+    fn what_is_exported_and_what_is_listed_are_read_alike() {
+        let list = "[{\"source\": \"192.0.2.1\", \"reason\": \"harvest\", \"until\": 5000}]";
+        for text in
+            [list.to_owned(), format!("{{\n  \"version\": 1,\n  \"decisions\": {list},\n  \"blocklists\": []\n}}")]
+        {
+            let read = parse_entries(text.as_bytes(), WallTime::from_ms(0)).unwrap();
+            assert_eq!((read.format.label(), read.entries.len()), ("smtp-guard, JSON", 1), "{text}");
+        }
+    }
+}
