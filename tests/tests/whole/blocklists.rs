@@ -245,7 +245,7 @@ fn a_list_that_cannot_be_read_changes_nothing_and_is_tried_again() {
     }
     assert!(guard.log().contains("block list drop can't be read, its last version stays in force"), "{}", guard.log());
     let check = guard.command(&["check"]);
-    assert!(check.code() == 1 && check.stderr.contains("fetch it again"), "{check:#?}");
+    assert!(check.code() == 78 && check.stderr.contains("fetch it again"), "{check:#?}");
 
     list.replace(&whole.replace(LISTED, FREE));
     wait_until_heard(&world, &guard, FREE, "NOT CONNECTED");
