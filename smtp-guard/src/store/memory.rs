@@ -86,10 +86,6 @@ impl Store for Memory {
         self.found.lock().unwrap().take()
     }
 
-    fn trouble(&self) -> Option<String> {
-        self.disk.kept().full.then(|| "no room".to_owned())
-    }
-
     fn digests(&self) -> Digests {
         Digests::default()
     }
