@@ -14,7 +14,7 @@ pub(super) fn events(client: &AdminClient, follow: bool, json: bool) -> anyhow::
             if let Line::Event(event) = &line {
                 last = Some(event.number);
             }
-            output::line(&if json { serde_json::to_string(&line)? } else { text(&line) })?;
+            output::line(&if json { serde_json::to_string(&output::Answer::of(&line))? } else { text(&line) })?;
             Ok(())
         })?;
         if !follow {
