@@ -1,5 +1,5 @@
 //! The admin API over a real Unix socket: the command line's client on one side, a stand-in for the ledger on the other.
-#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, Read as _, Write as _};
@@ -627,5 +627,17 @@ fn each_field_of_an_answer_is_documented() {
         ("decisions delete --all", &["decisions add, decisions delete"]),
     ] {
         check_documented(directory, &page, line, headings);
+    }
+    for line in ["config show --defaults", "events"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_smtp-guard"))
+            .args(line.split_whitespace())
+            .args(["--json", "--config"])
+            .arg(directory.join("guard.toml"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+        for answer in serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>() {
+            assert_eq!(answer.unwrap()["version"], 1, "{line}: {output:?}");
+        }
     }
 }
