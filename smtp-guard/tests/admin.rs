@@ -1,7 +1,7 @@
 //! The admin API over a real Unix socket: the command line's client on one side, a stand-in for the ledger on the other.
-#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
@@ -564,4 +564,80 @@ fn the_command_line_speaks_to_it() {
     check_cli(directory, "accounts hold bob --for 1h", 0, "bob is held until 2");
     check_cli(directory, "status", 0, "kernel plane   absent: no [edge] interfaces are configured");
     check_cli(directory, "status --json", 0, "\"listeners\"");
+}
+
+/// The fields of `value`, those of lists and objects in it too.
+fn fields(value: &serde_json::Value, found: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Array(elements) => elements.iter().for_each(|element| fields(element, found)),
+        serde_json::Value::Object(object) => object.iter().for_each(|(name, value)| {
+            found.insert(name.clone());
+            fields(value, found);
+        }),
+        _ => {}
+    }
+}
+
+/// What the command `line` prints has a version, and `page` has each of its fields in a section of `headings` or among the objects.
+#[track_caller]
+fn check_documented(directory: &Path, page: &str, line: &str, headings: &[&str]) {
+    let output = Command::new(env!("CARGO_BIN_EXE_smtp-guard"))
+        .args(line.split_whitespace())
+        .args(["--json", "--config"])
+        .arg(directory.join("guard.toml"))
+        .output()
+        .unwrap();
+    let answer: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{line}: {output:?}"));
+    assert_eq!(answer["version"], 1, "{line}: {answer:#}");
+    let mut found = BTreeSet::new();
+    fields(&answer, &mut found);
+    let section = |heading: &str| page.split("\n## ").find(|section| section.lines().next() == Some(heading));
+    let headings = headings.iter().chain(&["Objects"]);
+    let sections: Vec<_> = headings.map(|heading| section(heading).unwrap_or_else(|| panic!("no {heading}"))).collect();
+    for field in found.iter().filter(|field| *field != "version") {
+        let row = format!("\n| `{field}` |");
+        assert!(sections.iter().any(|section| section.contains(&row)), "{line}: {field} is not in docs/json.md");
+    }
+}
+
+#[test]
+fn each_field_of_an_answer_is_documented() {
+    let guard = Guard::start();
+    let directory = guard.directory.path();
+    let config = format!(
+        "[[listen]]\naddress = \"127.0.0.1:2525\"\n[backend]\nservers = [\"127.0.0.1:2526\"]\n\
+         [relay]\ndomains = [\"example.org\"]\n[admin]\nsocket = \"{}\"\n",
+        guard.socket().display()
+    );
+    std::fs::write(directory.join("guard.toml"), config).unwrap();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    check_cli(directory, "accounts hold bob --for 1h", 0, "bob is held");
+    for (line, headings) in [
+        ("decisions add 192.0.2.1 --for 1h --reason x", &["decisions add, decisions delete"][..]),
+        ("decisions list", &["decisions list"]),
+        ("decisions list --all", &["decisions list"]),
+        ("explain 192.0.2.1", &["explain IP"]),
+        ("explain bob", &["explain USER"]),
+        ("accounts list", &["accounts list"]),
+        ("status", &["status"]),
+        ("top", &["top", "status"]),
+        ("decisions delete 192.0.2.1", &["decisions add, decisions delete"]),
+        ("decisions delete --all", &["decisions add, decisions delete"]),
+    ] {
+        check_documented(directory, &page, line, headings);
+    }
+    for line in ["config show --defaults", "events"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_smtp-guard"))
+            .args(line.split_whitespace())
+            .args(["--json", "--config"])
+            .arg(directory.join("guard.toml"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+        for answer in serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>() {
+            assert_eq!(answer.unwrap()["version"], 1, "{line}: {output:?}");
+        }
+    }
 }

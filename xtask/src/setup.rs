@@ -80,6 +80,7 @@ const BENCH_PROXY: &[(&str, &str)] = &[
     ("nginx", "another one"),
     ("libnginx-mod-stream", "nginx for TCP"),
     ("dnsmasq-base", "the DNS server"),
+    ("strace", "counts system calls"),
     ("postfix", "smtp-source and smtp-sink"),
     ("iproute2", "loopback in a namespace"),
     ("util-linux", "unshare and setpriv"),

@@ -18,7 +18,7 @@ use smtp_guard_ebpf::reason::Reason;
 pub(super) enum Command {
     /// All decisions in force, and the block lists with the number of their entries
     List {
-        /// With --json: an object with the decisions and the block lists, in place of a list of decisions
+        /// With --json: the block lists beside the decisions
         #[arg(long, short)]
         all: bool,
         #[command(flatten)]
@@ -81,7 +81,7 @@ pub(super) fn decisions(client: &AdminClient, command: Command) -> anyhow::Resul
         Command::List { all, json } => {
             let decisions = client.decisions()?;
             if json.json && !all {
-                return output::show(true, &decisions, String::new);
+                return output::show(true, &output::Decisions { decisions: &decisions }, String::new);
             }
             let blocklists = client.status()?.blocklists;
             let blocked = output::Blocked { decisions: &decisions, blocklists: &blocklists };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use serde::Serialize;
 
 use super::admin_client::BadConfiguration;
 use super::args::{Edge, Interfaces};
@@ -23,7 +24,7 @@ pub(super) fn edge(mut config: Config, file: Option<PathBuf>, command: Edge) -> 
         Edge::Watch { interfaces } => super::watch::watch(config, file, interfaces),
         Edge::Unload { verbose, json } => {
             let removed = edge::unload(&config.edge.pin_directory)?;
-            output::show(json.json, &removed, || match removed.as_slice() {
+            output::show(json.json, &Removed { removed: &removed }, || match removed.as_slice() {
                 [] => String::from("nothing was loaded"),
                 removed if verbose => format!("removed:\n  {}", removed.join("\n  ")),
                 removed => format!("the kernel plane is unloaded: {} links, programs and maps removed", removed.len()),
@@ -40,6 +41,13 @@ pub(super) fn edge(mut config: Config, file: Option<PathBuf>, command: Edge) -> 
             output::show(json.json, &status, || output::edge(&status))
         }
     }
+}
+
+/// What `edge unload --json` shows.
+#[derive(Serialize)]
+struct Removed<'a> {
+    /// Links, programs and maps.
+    removed: &'a [String],
 }
 
 /// The interfaces of the command line come before those of the configuration; there has to be one.

@@ -14,7 +14,7 @@ pub(super) fn events(client: &AdminClient, follow: bool, json: bool) -> anyhow::
             if let Line::Event(event) = &line {
                 last = Some(event.number);
             }
-            output::line(&if json { serde_json::to_string(&line)? } else { text(&line) })?;
+            output::line(&if json { serde_json::to_string(&output::Answer::of(&line))? } else { text(&line) })?;
             Ok(())
         })?;
         if !follow {
@@ -100,6 +100,8 @@ mod tests {
         let written = serde_json::to_string(&event).unwrap();
         assert!(written.contains(json), "{written}");
         assert_eq!(serde_json::from_str::<Line>(&written).unwrap(), event);
+        let answer = serde_json::to_string(&output::Answer::of(&event)).unwrap();
+        assert!(answer.starts_with("{\"version\":1,\"number\":"), "{answer}");
         assert_eq!(text(&event), format!("1970-01-01 00:00:00 UTC  {line}"));
     }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use axum::http::Method;
+use serde::Serialize;
 
 use super::admin_client::AdminClient;
 use super::output::left;
@@ -17,6 +18,24 @@ impl AdminClient {
     /// GET /explain/{ip}
     pub fn explain(&self, ip: IpAddr) -> anyhow::Result<Explanation> {
         self.ask(Method::GET, &format!("/explain/{ip}"), None::<&()>)
+    }
+}
+
+/// What `explain --json` shows of an address.
+#[derive(Serialize)]
+pub(super) struct Explained<'a> {
+    /// It gets no session: by a ban, a block list, or what the kernel has.
+    blocked: bool,
+    #[serde(flatten)]
+    explanation: &'a Explanation,
+}
+
+impl<'a> Explained<'a> {
+    pub(super) fn of(explanation: &'a Explanation) -> Self {
+        let Explanation { exempt, decision, networks, listed, kernel, .. } = explanation;
+        let bans = decision.iter().chain(networks).any(|decision| decision.reason != Reason::Deferred.label());
+        let dropped = kernel.as_ref().is_some_and(|kernel| kernel.drops.is_some());
+        Self { blocked: !exempt && (bans || !listed.is_empty() || dropped), explanation }
     }
 }
 

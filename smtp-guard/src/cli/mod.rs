@@ -312,12 +312,8 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         Command::Setup(arguments) => setup::setup(arguments, file),
         Command::Config { command: ConfigCommand::Show { defaults, json } } => {
             let config = if defaults { Config::defaults(&config::machine()) } else { config::find(file)?.0 };
-            let text = if json.json {
-                serde_json::to_string_pretty(&config).map_err(anyhow::Error::from)?
-            } else {
-                config.to_toml().map_err(anyhow::Error::from)?
-            };
-            Ok(output::line(text.trim_end())?)
+            let text = config.to_toml().map_err(anyhow::Error::from)?;
+            Ok(output::show(json.json, &config, || text.trim_end().to_owned())?)
         }
         Command::Config { command: ConfigCommand::Diff { json } } => Ok(reload::difference(&asker(file)?, json.json)?),
         Command::Reload { dry_run, wait, json } => Ok(reload::reload(&asker(file)?, dry_run, wait, json.json)?),
@@ -334,7 +330,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Explain { subject: Subject::Address(ip), json } => {
             let explanation = client(file)?.explain(ip)?;
-            Ok(output::show(json.json, &explanation, || explain::text(ip, &explanation))?)
+            Ok(output::show(json.json, &explain::Explained::of(&explanation), || explain::text(ip, &explanation))?)
         }
         Command::Accounts { command } => Ok(accounts::accounts(&client(file)?, command)?),
         Command::Try { ip, helo, mail_from, rcpt_to, user, role, tls, json } => {

@@ -20,10 +20,33 @@ pub(super) fn line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Writes `value` as JSON, or `text`.
+/// The version of all answers in JSON. It grows where a field goes or comes to mean something else; a new field is no new version.
+const VERSION: u32 = 1;
+
+/// An answer in JSON, which is an object: its version stands before its fields.
+#[derive(Serialize)]
+pub(super) struct Answer<'a, T> {
+    version: u32,
+    #[serde(flatten)]
+    fields: &'a T,
+}
+
+impl<'a, T: Serialize> Answer<'a, T> {
+    pub(super) fn of(fields: &'a T) -> Self {
+        Self { version: VERSION, fields }
+    }
+}
+
+/// Writes `value`, which is no list, as JSON, or `text`.
 pub(super) fn show(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-    let text = if json { serde_json::to_string_pretty(value)? } else { text() };
+    let text = if json { serde_json::to_string_pretty(&Answer::of(value))? } else { text() };
     Ok(line(&text)?)
+}
+
+/// What `decisions list --json` shows.
+#[derive(Serialize)]
+pub(super) struct Decisions<'a> {
+    pub(super) decisions: &'a [Decision],
 }
 
 /// What `decisions list --all` shows.

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use axum::http::Method;
+use serde::Serialize;
 
 use super::admin_client::{AdminClient, LOOKUPS};
 use super::output;
@@ -36,10 +37,16 @@ pub(super) fn reload(client: &AdminClient, dry_run: bool, wait: bool, json: bool
     Ok(())
 }
 
+/// What `config diff --json` shows.
+#[derive(Serialize)]
+struct Difference<'a> {
+    changes: &'a [Change],
+}
+
 /// Shows what the file says otherwise than what is in force.
 pub(super) fn difference(client: &AdminClient, json: bool) -> anyhow::Result<()> {
     let Reloaded { changes, warnings, .. } = client.reload(Reload { dry_run: true })?;
-    output::show(json, &changes, || match changes.as_slice() {
+    output::show(json, &Difference { changes: &changes }, || match changes.as_slice() {
         [] => String::from("the file says what is in force"),
         changes => lines(changes).join("\n"),
     })?;

@@ -19,6 +19,7 @@ use crate::bound::Bound;
 use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept, Name, Operator};
 use crate::edge::bans::BanTable;
 use crate::events::What;
+use crate::gate::Ignored;
 use crate::key::Who;
 use crate::marks::Marks;
 use crate::offence::{Report, ReportKind};
@@ -56,8 +57,8 @@ pub trait Meter: Send + Sync + 'static {
     fn report_lost(&self);
     /// From the report that crossed the line to the ban in force in both planes.
     fn ban_latency(&self, time: Duration);
-    /// What became of a decision of another guard: `entered`, or why it is ignored.
-    fn foreign(&self, outcome: &'static str);
+    /// A decision of another guard entered, or is ignored, and why.
+    fn foreign(&self, ignored: Option<Ignored>);
     /// A bound was reached.
     fn bound_reached(&self, bound: Bound);
 }

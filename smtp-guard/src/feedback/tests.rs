@@ -40,7 +40,8 @@ impl Meter for Counted {
     fn deferral(&self, reason: Reason) {
         self.note(format!("deferral {}", reason.label()));
     }
-    fn foreign(&self, outcome: &'static str) {
+    fn foreign(&self, ignored: Option<Ignored>) {
+        let outcome = ignored.map_or("entered", Ignored::label);
         self.note(format!("foreign {outcome}"));
     }
     fn user_held(&self, reason: Reason) {

@@ -7,6 +7,7 @@ use smtp_guard_ebpf::reason::Reason;
 use crate::bound::Bound;
 use crate::events::{Bus, What};
 use crate::feedback::Meter;
+use crate::gate::Ignored;
 use crate::observe::metrics::Metrics;
 use crate::offence::ReportKind;
 
@@ -21,8 +22,8 @@ impl Meter for Counted {
         self.0.ban(reason);
     }
 
-    fn foreign(&self, outcome: &'static str) {
-        self.0.foreign(outcome);
+    fn foreign(&self, ignored: Option<Ignored>) {
+        self.0.foreign(ignored);
     }
 
     fn user_held(&self, reason: Reason) {

@@ -29,6 +29,7 @@ use super::kernel::KernelCollector;
 pub use super::kernel::{KernelStats, MapFill};
 use crate::bound::Bound;
 use crate::facts::dns::{Kind, Told};
+use crate::gate::Ignored;
 use crate::offence::ReportKind;
 use crate::session::{AuthVerdict, Outcome};
 
@@ -69,7 +70,7 @@ struct Inner {
     user_holds: ByReason,
     auth: [Counter; AUTH.len()],
     lookups: [[Counter; Told::LABELS.len()]; Kind::ALL.len()],
-    foreign: Labelled<Labels, Counter>,
+    foreign: [Counter; FOREIGN.len()],
     log_lines_lost: Counter,
     reports_lost: Counter,
     bounds: Bounds,
@@ -85,6 +86,17 @@ struct Inner {
 }
 
 const AUTH: [&str; 3] = ["accepted", "rejected", "unavailable"];
+/// What becomes of decisions of other guards: those that enter, then those that don't, in the order of [`Ignored::ALL`].
+const FOREIGN: [&str; 1 + Ignored::ALL.len()] = {
+    let mut labels = ["entered"; 1 + Ignored::ALL.len()];
+    let mut at = 0;
+    while at < Ignored::ALL.len() {
+        assert!(Ignored::ALL[at] as usize == at);
+        labels[at + 1] = Ignored::ALL[at].label();
+        at += 1;
+    }
+    labels
+};
 
 impl Metrics {
     /// All metrics at zero, the kernel's absent.
@@ -114,8 +126,8 @@ impl Metrics {
         let lookups = Kind::ALL.map(|kind| {
             Told::LABELS.map(|told| lookups.get_or_create_owned(&vec![("kind", kind.label()), ("result", told)]))
         });
-        let foreign = Labelled::<Labels, Counter>::default();
-        registry.register("foreign_decisions", "Decisions of other guards by what became of them", foreign.clone());
+        let help = "Decisions of other guards by what became of them";
+        let foreign = fixed(&mut registry, "foreign_decisions", help, "outcome", FOREIGN);
         let help = "Lines of the log that were lost because standard error was not read";
         let log_lines_lost = counter(&mut registry, "log_lines_lost", help);
         let help = "Reports of sessions that the ledger's full channel had no room for";
@@ -219,9 +231,9 @@ impl Metrics {
         self.0.user_holds.inc(reason);
     }
 
-    /// A decision of another guard came in; the word is of a small, fixed set.
-    pub fn foreign(&self, outcome: &'static str) {
-        self.0.foreign.get_or_create(&vec![("outcome", outcome)]).inc();
+    /// A decision of another guard came in; `ignored`: why it isn't followed.
+    pub fn foreign(&self, ignored: Option<Ignored>) {
+        self.0.foreign[ignored.map_or(0, |why| why as usize + 1)].inc();
     }
 
     /// An attempt to log in was judged.
@@ -400,7 +412,6 @@ mod tests {
         metrics.kernel(Arc::new(super::super::kernel::tests::Fake::default()));
         metrics.bounds().limit(Bound::TotalConnections, 500);
         metrics.blocklists(&["drop"]);
-        metrics.foreign("entered");
         let running: Arc<dyn Running> = Arc::new(super::super::status::tests::Fake::full());
         metrics.mirror(Arc::downgrade(&running));
         (metrics, running)
@@ -437,7 +448,10 @@ mod tests {
         check(|m| m.deferral(Reason::Trap), "smtp_guard_deferrals_total{reason=\"trap\"} 1");
         check(|m| m.observed(Reason::NoPtr), "smtp_guard_observed_total{reason=\"no_ptr\"} 1");
         check(|m| m.user_held(Reason::UserNetworks), "smtp_guard_user_holds_total{reason=\"user_networks\"} 1");
-        check(|m| m.foreign("exempt"), "smtp_guard_foreign_decisions_total{outcome=\"exempt\"} 1");
+        for (ignored, outcome) in std::iter::once(None).chain(Ignored::ALL.map(Some)).zip(FOREIGN) {
+            let line = format!("smtp_guard_foreign_decisions_total{{outcome=\"{outcome}\"}} 1");
+            check(|m| m.foreign(ignored), &line);
+        }
         for (verdict, result) in
             [AuthVerdict::Accepted, AuthVerdict::Rejected, AuthVerdict::Unavailable].into_iter().zip(AUTH)
         {

@@ -21,6 +21,8 @@ use crate::session::Outcome;
 /// A snapshot of the running guard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    /// Of the program; an answer's `version` is that of the answer.
+    #[serde(rename = "program_version", alias = "version")]
     pub version: String,
     pub uptime_seconds: u64,
     pub configuration: Configuration,

@@ -86,10 +86,6 @@ impl Store for Memory {
         self.found.lock().unwrap().take()
     }
 
-    fn trouble(&self) -> Option<String> {
-        self.disk.kept().full.then(|| "no room".to_owned())
-    }
-
     fn digests(&self) -> Digests {
         Digests::default()
     }
@@ -97,10 +93,7 @@ impl Store for Memory {
 
 impl Kept {
     fn apply(&mut self, change: Change) {
-        let name = |key: &Key| match key {
-            Key::Source(source) => Ipv6Prefix::default().display(*source),
-            Key::User(user) => user.to_string(),
-        };
+        let name = |key: &Key| key.text(Ipv6Prefix::default());
         match change {
             Change::Save(ban) => drop(self.bans.insert(ban.key, *ban)),
             Change::Remove(key) => drop(self.bans.remove(&key)),

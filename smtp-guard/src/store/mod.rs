@@ -42,9 +42,6 @@ pub trait Store: Send + 'static {
     /// What was kept before, once it could be read since this was last asked: at the start, or late.
     fn take_found(&self) -> Option<Found>;
 
-    /// Why nothing is written now; `None`: all is well.
-    fn trouble(&self) -> Option<String>;
-
     /// How addresses are digested by this installation: what it counts stays comparable.
     fn digests(&self) -> Digests;
 }

@@ -176,10 +176,6 @@ impl Store for Sqlite {
         self.state.take_found()
     }
 
-    fn trouble(&self) -> Option<String> {
-        self.state.trouble()
-    }
-
     fn digests(&self) -> Digests {
         self.digests
     }

@@ -71,7 +71,7 @@ fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::pat
 struct Nobody;
 
 impl Meter for Nobody {
-    fn foreign(&self, _: &'static str) {}
+    fn foreign(&self, _: Option<smtp_guard::gate::Ignored>) {}
     fn reported(&self, _: smtp_guard::offence::ReportKind) {}
     fn ban(&self, _: Reason) {}
     fn deferral(&self, _: Reason) {}

@@ -48,7 +48,7 @@ fn a_killed_proxy_leaves_the_edge_enforcing_and_takes_it_over_again() {
     assert!(guard.packets("operator") > dropped, "dropped in the kernel, without a proxy");
 
     guard.run();
-    let decisions = guard.json(&["decisions", "list"]);
+    let decisions = guard.json(&["decisions", "list"])["decisions"].clone();
     assert_eq!(
         (&decisions[0]["source"], &decisions[0]["text"]),
         (&World::ATTACKER.into(), &"by hand".into()),
@@ -61,7 +61,7 @@ fn a_killed_proxy_leaves_the_edge_enforcing_and_takes_it_over_again() {
     let state = guard.config().with_file_name("state");
     fs::remove_dir_all(state).unwrap();
     guard.run();
-    let decisions = guard.json(&["decisions", "list"]);
+    let decisions = guard.json(&["decisions", "list"])["decisions"].clone();
     assert_eq!(decisions[0]["source"], World::ATTACKER, "{decisions}");
     guard.command(&["decisions", "delete", "--all"]).ok();
     assert!(greeted(&world));

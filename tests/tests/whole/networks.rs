@@ -209,7 +209,8 @@ fn what_was_answered_survives_a_kill_without_a_kernel_plane() {
         guard.kill9();
         guard.run();
         expected.extend([ip].into_iter().chain((n % 2 == 0).then_some(net)));
-        let mut found: Vec<_> = guard.json(&["decisions", "list"]).as_array().unwrap().iter().map(who).collect();
+        let mut found: Vec<_> =
+            guard.json(&["decisions", "list"])["decisions"].as_array().unwrap().iter().map(who).collect();
         found.sort_unstable();
         expected.sort_unstable();
         assert_eq!(found, expected);

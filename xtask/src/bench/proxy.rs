@@ -77,7 +77,7 @@ pub(crate) fn inside(rounds: u32, guard: &Path) -> anyhow::Result<()> {
         }
         running.send(EDGE, &load::WARM)?;
     }
-    let before = machine();
+    let (before, busy) = (machine(), Busy::now()?);
     let mut samples = Vec::new();
     for round in 0..rounds {
         for load in LOADS {
@@ -92,10 +92,20 @@ pub(crate) fn inside(rounds: u32, guard: &Path) -> anyhow::Result<()> {
             eprintln!();
         }
     }
+    let others = Busy::now()?.others(&busy) * 100.0;
+    let load_after = super::read("/proc/loadavg");
     println!("{}\n", table::markdown(&samples));
-    println!("Rounds: {rounds}. Medians, on {before}; load at the end {}.", super::read("/proc/loadavg").trim());
+    println!("Rounds: {rounds}. Medians, on {before}; load at the end {}.", load_after.trim());
+    println!("Programs that aren't the bench's took {others:.0} % of all CPU time meanwhile.");
     println!("{}", table::noise(&samples));
     println!("{}.", peer::versions(guard)?.join(", "));
+    for running in peers.iter().filter(|running| running.peer != Peer::Nothing) {
+        let calls = [&load::FEW, &load::FEW_IN_A_SESSION].map(|load| {
+            Ok(format!("{:.1} ({})", running.system_calls(load, &folder)? / f64::from(load.messages), load.name))
+        });
+        let calls = calls.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        println!("System calls for a message, {}: {}.", running.peer.name(), calls.join(", "));
+    }
     if rounds < LEAST_ROUNDS {
         println!("Fewer than {LEAST_ROUNDS} rounds: no table to show around.");
     }
@@ -118,6 +128,47 @@ fn measure(running: &Running, load: &'static Load, round: u32) -> anyhow::Result
         cpu,
         rss: running.rss()?,
     })
+}
+
+/// CPU time since the machine started, in ticks.
+struct Busy {
+    all: f64,
+    /// Nobody's, or waiting for a disk.
+    idle: f64,
+    /// Of the processes of this namespace, and of those that have ended.
+    own: f64,
+}
+
+impl Busy {
+    fn now() -> anyhow::Result<Self> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        let ticks = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
+        let ticks = ticks.map(str::parse::<f64>).collect::<Result<Vec<_>, _>>()?;
+        // Order: user, nice, system, idle, iowait, irq, softirq, steal.
+        let idle = ticks.iter().skip(3).take(2).sum();
+        let mut own = 0.0;
+        for entry in fs::read_dir("/proc")? {
+            let path = entry?.path();
+            // Others are no processes, or one of them again (`self`).
+            let is_process =
+                path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
+            if !is_process {
+                continue;
+            }
+            // Whatever ends meanwhile is in its parent's times.
+            let Ok(stat) = fs::read_to_string(path.join("stat")) else { continue };
+            let rest = stat.rsplit(") ").next().unwrap_or_default();
+            // Its own times, and those of its children that have ended.
+            own += rest.split_whitespace().skip(11).take(4).flat_map(str::parse::<f64>).sum::<f64>();
+        }
+        Ok(Self { all: ticks.iter().sum(), idle, own })
+    }
+
+    /// The share of other programs since `before`.
+    fn others(&self, before: &Self) -> f64 {
+        let all = self.all - before.all;
+        ((all - (self.idle - before.idle) - (self.own - before.own)) / all).max(0.0)
+    }
 }
 
 /// Loopback with the addresses of the bench.

@@ -39,6 +39,10 @@ pub enum Ignored {
 }
 
 impl Ignored {
+    /// All of them, in their order.
+    pub const ALL: [Self; 7] =
+        [Self::Exempt, Self::Protected, Self::Over, Self::Outlasted, Self::SecondHand, Self::Senseless, Self::Full];
+
     /// As metrics and logs say it.
     pub const fn label(self) -> &'static str {
         match self {

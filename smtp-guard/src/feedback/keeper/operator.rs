@@ -154,10 +154,10 @@ impl Keeper {
             match effect.and_then(|effect| self.has_room(&effect).then_some(effect).ok_or(Ignored::Full)) {
                 Ok(effect) => {
                     self.perform(vec![effect], Cause::State);
-                    self.meter.foreign("entered");
+                    self.meter.foreign(None);
                     entered += 1;
                 }
-                Err(why) => self.meter.foreign(why.label()),
+                Err(why) => self.meter.foreign(Some(why)),
             }
         }
         tracing::info!(

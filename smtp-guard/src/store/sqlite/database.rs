@@ -1,7 +1,6 @@
 //! The tables of the store: of each source its last ban, and what is counted of it.
 
 use std::fs;
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,7 +15,6 @@ use crate::decision::Ban;
 use crate::key;
 use crate::printable::printable;
 use crate::rates::Key;
-use crate::rates::accounts::User;
 use crate::store::{Change, HOLD, OF_USERS};
 
 /// Schema of this version, in `user_version`. 0 is a new file.
@@ -153,9 +151,9 @@ impl Database {
         let text = |column| row.get::<_, String>(column).ok();
         let (kind, key) = (text(0)?, text(1)?);
         let key = if OF_USERS.contains(&kind.as_str()) {
-            Key::User(User::new(&key)?)
+            Key::read_user(&key)?
         } else {
-            Key::Source(self.prefix.source(address(&key)?))
+            Key::read_source(&key, self.prefix)?
         };
         let at = WallTime::from_ms(row.get(3).ok()?);
         Some(Change::Count { kind: kind.into(), key, state: Some(text(2)?), at })
@@ -176,12 +174,12 @@ impl Database {
                 Change::Count { kind, key, state: Some(state), at } => {
                     transaction
                         .prepare_cached("INSERT OR REPLACE INTO counters VALUES (?1, ?2, ?3, ?4)")?
-                        .execute(params![kind, named(key, prefix), at.as_ms(), state])?;
+                        .execute(params![kind, key.text(prefix), at.as_ms(), state])?;
                 }
                 Change::Count { kind, key, state: None, .. } => {
                     transaction
                         .prepare_cached("DELETE FROM counters WHERE kind = ?1 AND source = ?2")?
-                        .execute(params![kind, named(key, prefix)])?;
+                        .execute(params![kind, key.text(prefix)])?;
                 }
                 Change::Purge { decisions, counters } => {
                     transaction
@@ -212,19 +210,6 @@ fn save(transaction: &Transaction<'_>, prefix: Ipv6Prefix, ban: &Ban) -> rusqlit
         ],
     )?;
     Ok(())
-}
-
-/// The text of `key`.
-fn named(key: &Key, prefix: Ipv6Prefix) -> String {
-    match key {
-        Key::Source(source) => prefix.display(*source),
-        Key::User(user) => user.to_string(),
-    }
-}
-
-/// The address of `192.0.2.1` or `2001:db8::/64`.
-fn address(source: &str) -> Option<IpAddr> {
-    source.split('/').next().and_then(|address| address.parse().ok())
 }
 
 /// Rows that make no sense: left out, and told together.

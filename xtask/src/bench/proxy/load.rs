@@ -19,7 +19,7 @@ pub(super) struct Load {
 const ONE: Load = Load {
     name: "one message a session",
     sessions: 50,
-    messages: 3000,
+    messages: 2000,
     length: 4096,
     recipients: 1,
     stays: false,
@@ -29,13 +29,16 @@ const ONE: Load = Load {
 /// Those that are measured.
 pub(super) const LOADS: &[Load] = &[
     ONE,
-    Load { name: "many messages a session", messages: 6000, stays: true, ..ONE },
+    Load { name: "many messages a session", messages: 4000, stays: true, ..ONE },
     Load { name: "messages of 1 MiB", sessions: 20, messages: 200, length: 1 << 20, ..ONE },
-    Load { name: "20 recipients a message", messages: 1000, recipients: 20, ..ONE },
+    Load { name: "20 recipients a message", messages: 600, recipients: 20, ..ONE },
 ];
 
 /// Before the first round: DNS answers, the history of the client, and memory are there.
 pub(super) const WARM: Load = Load { name: "to get warm", messages: 500, ..ONE };
+/// For strace, which makes everything slow.
+pub(super) const FEW: Load = Load { messages: 500, ..ONE };
+pub(super) const FEW_IN_A_SESSION: Load = Load { name: "many messages a session", messages: 1000, stays: true, ..ONE };
 /// One message.
 pub(super) const PROBE: Load = Load { name: "a message", sessions: 1, messages: 1, ..ONE };
 /// The same of a sender whose domain doesn't exist.

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::load::Load;
 use super::{EDGE, run};
@@ -15,6 +16,8 @@ const SINK_PORT: u16 = 2500;
 /// For a program that starts.
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
+/// Until strace has all threads.
+const ATTACHED: Duration = Duration::from_secs(1);
 /// Seconds after which a load is given up.
 const LONGEST: &str = "300";
 /// Of CPU times in /proc: ticks a second, the same on all of Debian's architectures.
@@ -146,21 +149,50 @@ impl Running {
         })
     }
 
+    /// System calls of all of its processes while `load` goes through it, counted by strace.
+    pub(super) fn system_calls(&self, load: &Load, folder: &Path) -> anyhow::Result<f64> {
+        let output = folder.join(format!("{}.strace", self.peer.short()));
+        let mut command = Command::new("strace");
+        command.args(["-f", "-q", "-c", "-U", "calls,name", "-o"]).arg(&output);
+        for pid in self.processes()? {
+            command.args(["-p", &pid.to_string()]);
+        }
+        let mut strace = command.stdin(Stdio::null()).spawn().context("cannot start strace")?;
+        std::thread::sleep(ATTACHED);
+        let sent = self.send(EDGE, load);
+        // As if by Ctrl-C: it leaves the processes alone and writes its table.
+        kill_process(Pid::from_child(&strace), Signal::INT)?;
+        strace.wait()?;
+        sent?;
+        let table = fs::read_to_string(&output).context("strace wrote no table")?;
+        let total =
+            table.lines().find_map(|line| line.trim().strip_suffix("total")).context("strace counted nothing")?;
+        Ok(total.trim().parse()?)
+    }
+
     fn sum(&self, read: impl Fn(&Path) -> anyhow::Result<f64>) -> anyhow::Result<f64> {
-        let Some(program) = &self.program else { return Ok(0.0) };
+        let of = |pid: u32| {
+            read(Path::new(&format!("/proc/{pid}"))).with_context(|| format!("{} is gone", self.peer.name()))
+        };
+        self.processes()?.into_iter().map(of).sum()
+    }
+
+    /// The program and what it started.
+    fn processes(&self) -> anyhow::Result<Vec<u32>> {
+        let Some(program) = &self.program else { return Ok(Vec::new()) };
         let first = program.child.id();
-        let of =
-            |pid: u32| read(Path::new(&format!("/proc/{pid}"))).with_context(|| format!("{} is gone", program.name));
         let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children"))?;
-        let children = children.split_whitespace().map(str::parse::<u32>).collect::<Result<Vec<_>, _>>()?;
-        [first].into_iter().chain(children).map(of).sum()
+        let mut processes = vec![first];
+        for child in children.split_whitespace() {
+            processes.push(child.parse()?);
+        }
+        Ok(processes)
     }
 }
 
 /// A program in the background; its output is in a file.
 pub(super) struct Program {
     child: Child,
-    name: &'static str,
 }
 
 impl Program {
@@ -169,7 +201,7 @@ impl Program {
         let output = File::create(&path)?;
         let errors = output.try_clone()?;
         let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
-        let mut program = Self { child: child.with_context(|| format!("cannot start {name}"))?, name };
+        let mut program = Self { child: child.with_context(|| format!("cannot start {name}"))? };
         let started = Instant::now();
         while TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).is_err() {
             let ended = program.child.try_wait()?;

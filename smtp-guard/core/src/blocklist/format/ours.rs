@@ -23,21 +23,38 @@ struct Decision<'a> {
     until: i64,
 }
 
+/// What `decisions list --json` writes.
+#[derive(Deserialize)]
+struct Listed<'a> {
+    #[serde(borrow)]
+    decisions: Vec<&'a RawValue>,
+}
+
 /// Whether `bytes` begin as such a file does: other formats have other things in their source.
 pub(super) fn begins(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    ["[", "{", "\"source\"", ":", "\""].iter().all(|part| {
-        rest = rest.trim_ascii_start();
-        rest.strip_prefix(part.as_bytes()).is_some_and(|after| {
-            rest = after;
-            true
+    const EXPORTED: [&str; 5] = ["[", "{", "\"source\"", ":", "\""];
+    const LISTED: [&str; 8] = ["{", "\"version\"", ":", "1", ",", "\"decisions\"", ":", "["];
+    let begins_with = |parts: &[&str]| {
+        let mut rest = bytes;
+        parts.iter().all(|part| {
+            rest = rest.trim_ascii_start();
+            rest.strip_prefix(part.as_bytes()).is_some_and(|after| {
+                rest = after;
+                true
+            })
         })
-    })
+    };
+    begins_with(&EXPORTED) || begins_with(&LISTED)
 }
 
 pub(super) fn read(bytes: &[u8], reading: &mut Reading<'_>) -> Result<(), Fault> {
     let text = std::str::from_utf8(bytes).map_err(|error| Fault::Json(error.to_string()))?;
-    let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| Fault::Json(error.to_string()))?;
+    let elements = if text.trim_ascii_start().starts_with('{') {
+        serde_json::from_str(text).map(|listed: Listed<'_>| listed.decisions)
+    } else {
+        serde_json::from_str(text)
+    };
+    let elements: Vec<&RawValue> = elements.map_err(|error| Fault::Json(error.to_string()))?;
     let mut place = Place::new(text);
     for raw in elements {
         let line = place.line_of(raw);
@@ -61,4 +78,21 @@ pub(super) fn read(bytes: &[u8], reading: &mut Reading<'_>) -> Result<(), Fault>
         reading.entry(line, decision.source.as_bytes())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::blocklist::parse_entries;
+    use crate::clock::WallTime;
+
+    #[test]
+    fn what_is_exported_and_what_is_listed_are_read_alike() {
+        let list = "[{\"source\": \"192.0.2.1\", \"reason\": \"harvest\", \"until\": 5000}]";
+        for text in
+            [list.to_owned(), format!("{{\n  \"version\": 1,\n  \"decisions\": {list},\n  \"blocklists\": []\n}}")]
+        {
+            let read = parse_entries(text.as_bytes(), WallTime::from_ms(0)).unwrap();
+            assert_eq!((read.format.label(), read.entries.len()), ("smtp-guard, JSON", 1), "{text}");
+        }
+    }
 }
