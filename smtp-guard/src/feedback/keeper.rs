@@ -226,8 +226,10 @@ impl Keeper {
         let source = client.source(self.prefix());
         let banned = self.decisions.contains_key(&source.into()) || self.networks_of(source).next().is_some();
         let (snapshot, prefix) = (Arc::clone(&self.snapshot), self.prefix());
-        let is_exempt = |target| snapshot.untouchable().touches(target, prefix);
-        let mut effects = gate::report(&mut self.ledger, &self.marks, source, conduct, at, banned, is_exempt);
+        let decisions = &self.decisions;
+        let is_spared =
+            |target: Source| snapshot.untouchable().touches(target, prefix) || decisions.contains_key(&target.into());
+        let mut effects = gate::report(&mut self.ledger, &self.marks, source, conduct, at, banned, is_spared);
         if !effects.is_empty() {
             gate::settle(&mut effects, &crate::clock::both(), |key| self.decisions.get(&key));
         }

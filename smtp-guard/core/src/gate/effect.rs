@@ -55,6 +55,8 @@ pub enum Lifted {
     Exempt,
     /// The operator said so.
     Operator,
+    /// Another guard has lifted it.
+    Node,
     /// A ban that lasts longer needed its room.
     Room,
 }
@@ -66,6 +68,7 @@ impl Lifted {
             Self::Over => "over",
             Self::Exempt => "exempt",
             Self::Operator => "operator",
+            Self::Node => "node",
             Self::Room => "room",
         }
     }

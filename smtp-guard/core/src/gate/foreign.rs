@@ -8,12 +8,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 use smtp_guard_ebpf::reason::Reason;
 
-use super::{Effect, Grounds};
+use super::{Effect, Grounds, Lifted, pardon};
+use crate::addr::Ipv6Prefix;
 use crate::blocklist::Protected;
-use crate::clock::Both;
+use crate::clock::{Both, WallTime};
 use crate::decision::{Ban, Decision, Name, Origin, one_line};
 use crate::key::{Key, Who};
-use crate::ledger::SAMPLE;
+use crate::ledger::{Ledger, SAMPLE};
+use crate::marks::Marks;
 use crate::snapshot::Snapshot;
 
 /// Bytes of each text of another guard that are kept.
@@ -102,13 +104,34 @@ pub fn foreign<'a>(
     Ok(Effect::Ban { key, origin, text: one_line(&decision.text, TEXT), grounds })
 }
 
+/// What follows when another guard lifts its ban of `source`, which it did at `lifted`: the ban ends here, too, and what was held
+/// against the source is forgotten. A newer ban stays, and so does what the operator or a file of his decided here. A clock that
+/// runs ahead of `now` doesn't count.
+pub fn foreign_lift<'a>(
+    ledger: &mut Ledger,
+    marks: &Marks,
+    prefix: Ipv6Prefix,
+    source: &str,
+    (lifted, now): (WallTime, WallTime),
+    held: impl FnOnce(Key) -> Option<&'a Ban>,
+) -> Result<Effect, Ignored> {
+    let who: Who = source.parse().map_err(|_| Ignored::Senseless)?;
+    let key = Key::of(who, prefix).map_err(|_| Ignored::Senseless)?;
+    let stays = |ban: &Ban| matches!(ban.origin, Origin::Operator | Origin::File(_)) || ban.made > lifted.min(now);
+    if held(key).is_some_and(stays) {
+        return Err(Ignored::Outlasted);
+    }
+    Ok(pardon(ledger, marks, key, Lifted::Node))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::clock::{Instant, WallTime};
+    use crate::clock::Instant;
     use crate::config::Config;
+    use crate::offence::Conduct;
 
     const NOW: i64 = 1_000_000;
 
@@ -186,5 +209,48 @@ mod tests {
         check("20.0.2.1", "harvest", "ledger", soon, Some(("ledger", soon)), Err(Outlasted));
         check("20.0.2.1", "harvest", "ledger", soon, Some(("node:mx3", soon - 1)), Ok(60));
         check("20.0.2.1", "operator", "operator", i64::MAX, Some(("operator", soon)), Err(Outlasted));
+    }
+
+    #[test]
+    fn a_lift_of_another_guard_ends_what_is_older_and_not_the_operators() {
+        let prefix = Ipv6Prefix::default();
+        for (source, origin, made, ends) in [
+            ("20.0.2.1", Some("ledger"), 4, Ok(())),
+            ("20.0.2.1", Some("node:mx2"), 5, Ok(())),
+            ("20.0.2.1", Some("node:mx3"), 5, Ok(())),
+            ("20.0.2.1", Some("ledger"), 6, Err(Ignored::Outlasted)),
+            ("20.0.2.1", Some("operator"), 4, Err(Ignored::Outlasted)),
+            ("20.0.2.1", Some("file:drop.txt"), 4, Err(Ignored::Outlasted)),
+            ("20.0.2.1", None, 0, Ok(())),
+            ("20.0.3.0/24", Some("node:mx2"), 4, Ok(())),
+            ("0.0.0.0/0", None, 0, Err(Ignored::Senseless)),
+            ("nobody", None, 0, Err(Ignored::Senseless)),
+        ] {
+            let key = source.parse().ok().and_then(|who| Key::of(who, prefix).ok());
+            let held = origin.zip(key).map(|(origin, key)| Ban {
+                key,
+                reason: Reason::Harvest,
+                origin: origin.parse().unwrap(),
+                made: WallTime::from_ms(made),
+                until: WallTime::from_ms(i64::MAX),
+                repeat: 0,
+                text: String::new(),
+                evidence: Vec::new(),
+            });
+            let (mut ledger, marks) = (Ledger::new(Default::default(), Default::default(), 10), Marks::default());
+            if let Some(source) = key.and_then(Key::source) {
+                ledger.observe(source, Conduct::MessageAccepted, Instant::default());
+            }
+            let known = ledger.len();
+            // As the other guard's clock has it, and ours: the earlier one counts.
+            let times = if made == 6 { (9, 5) } else { (5, 9) };
+            let times = (WallTime::from_ms(times.0), WallTime::from_ms(times.1));
+            let found = foreign_lift(&mut ledger, &marks, prefix, source, times, |asked| {
+                held.as_ref().filter(|held| held.key == asked)
+            });
+            let expected = ends.map(|()| Effect::Lift { key: key.unwrap(), why: Lifted::Node });
+            assert_eq!(found, expected, "{source} {origin:?}");
+            assert_eq!(ledger.len(), if ends.is_ok() { 0 } else { known }, "{source} {origin:?}");
+        }
     }
 }

@@ -12,8 +12,8 @@ mod report;
 
 pub use admission::{Arrival, Door, Standing, admit};
 pub use effect::{Deferred, Effect, Grounds, Lifted};
-pub use foreign::{Ignored, foreign};
+pub use foreign::{Ignored, foreign, foreign_lift};
 pub use message::{handshake, message, source_message};
-pub use report::{Known, clear, known, pardon, report, settle};
+pub use report::{Heard, Known, SUM, clear, hear, known, pardon, report, settle};
 
 pub use crate::rates::Tally;

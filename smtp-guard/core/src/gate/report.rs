@@ -6,7 +6,7 @@
 use super::{Deferred, Effect, Lifted};
 use crate::addr::Source;
 use crate::clock::{Both, Instant};
-use crate::decision::Ban;
+use crate::decision::{Ban, Name};
 use crate::key::Key;
 use crate::ledger::Ledger;
 use crate::marks::Marks;
@@ -31,7 +31,8 @@ pub fn known(marks: &Marks, source: Source, sender: Digest, now: Instant, is_unk
 }
 
 /// Takes note of `conduct` of `source` at `now`: what follows, in the order in which it is to be performed. What is deferred by it
-/// is deferred when this returns. `is_banned`: it is banned already. `is_exempt`: who must never be touched.
+/// is deferred when this returns. `is_banned`: it is banned already. `is_spared`: who must never be touched, and
+/// neighbours that are banned already: these don't trip with it.
 pub fn report(
     ledger: &mut Ledger,
     marks: &Marks,
@@ -39,7 +40,62 @@ pub fn report(
     conduct: Conduct,
     now: Instant,
     is_banned: bool,
+    is_spared: impl Fn(Source) -> bool,
+) -> Vec<Effect> {
+    report_of(None, ledger, marks, source, conduct, now, is_banned, &is_spared)
+}
+
+/// What another guard says of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// One thing that the source did there.
+    Conduct(Conduct),
+    /// The good of a while: recipients that exist, and messages that were accepted. Digests count as others only where both guards
+    /// have one secret.
+    Sums { known: Box<[Digest]>, accepted: u32 },
+}
+
+/// Recipients and messages of one [`Heard::Sums`] that count.
+pub const SUM: usize = 256;
+
+/// Takes note of what the guard `node` has `heard` of `source`: what follows, as by [`report`]. A source that is exempt here is left
+/// alone, whatever others say.
+#[expect(clippy::too_many_arguments, reason = "they are what `report` has, and the node")]
+pub fn hear(
+    node: &Name,
+    ledger: &mut Ledger,
+    marks: &Marks,
+    source: Source,
+    heard: Heard,
+    now: Instant,
+    is_banned: impl Fn(Source) -> bool,
     is_exempt: impl Fn(Source) -> bool,
+) -> Vec<Effect> {
+    if is_exempt(source) {
+        return Vec::new();
+    }
+    let spared = |source| is_banned(source) || is_exempt(source);
+    let mut take = |conduct| report_of(Some(node), ledger, marks, source, conduct, now, is_banned(source), &spared);
+    match heard {
+        Heard::Conduct(conduct) => take(conduct),
+        Heard::Sums { known, accepted } => {
+            let known = known.iter().take(SUM).map(|recipient| Conduct::KnownRecipient { recipient: *recipient });
+            let accepted = (0..accepted).take(SUM).map(|_| Conduct::MessageAccepted);
+            known.chain(accepted).flat_map(take).collect()
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "they are what `report` has, and the node")]
+fn report_of(
+    node: Option<&Name>,
+    ledger: &mut Ledger,
+    marks: &Marks,
+    source: Source,
+    conduct: Conduct,
+    now: Instant,
+    is_banned: bool,
+    is_spared: &dyn Fn(Source) -> bool,
 ) -> Vec<Effect> {
     // What was under way when the ban fell must not double it, nor the next one: the ledger would reckon with a ban that
     // nobody made. A message whose dot was sent may still be accepted.
@@ -48,8 +104,9 @@ pub fn report(
     if !accepted && is_banned || asks && marks.of(source, now).deferred_until.is_some() {
         return Vec::new();
     }
-    let mut effects: Vec<Effect> = ledger.observe(source, conduct, now).into_iter().map(Effect::from).collect();
-    effects.retain(|effect| !matches!(effect, Effect::Ban { key: Key::Source(banned), .. } if is_exempt(*banned)));
+    let verdicts = ledger.observe_of(node, source, conduct, now, is_spared);
+    let mut effects: Vec<Effect> = verdicts.into_iter().map(Effect::from).collect();
+    effects.retain(|effect| !matches!(effect, Effect::Ban { key: Key::Source(banned), .. } if is_spared(*banned)));
     for effect in &effects {
         let Effect::Defer { whom, grounds } = effect else { continue };
         let until = now.after(grounds.length);
@@ -110,7 +167,7 @@ mod tests {
     use super::*;
     use crate::clock::WallTime;
     use crate::config::{Auth, Harvest};
-    use crate::decision::{Name, Origin};
+    use crate::decision::Origin;
     use crate::ledger::{Target, Verdict};
     use smtp_guard_ebpf::reason::Reason;
 
@@ -182,6 +239,61 @@ mod tests {
     fn verdict(target: Target) -> Verdict {
         let length = Duration::from_secs(3600);
         Verdict { target, reason: Reason::Harvest, length, repeat: 0, evidence: Vec::new() }
+    }
+
+    /// A neighbour that is banned already, or exempt, and that trips with its network: its next ban is no longer for that.
+    #[test]
+    fn a_ban_that_nobody_makes_is_not_reckoned_with() {
+        for spared in [None, Some(Source::v4(0x0102_0301))] {
+            let (mut ledger, marks) = (ledger(100), Marks::default());
+            let is_spared = |source| Some(source) == spared;
+            let mut effects = Vec::new();
+            // Four names each, from one /24, until it trips at the thirtieth.
+            for n in 0..30 {
+                let source = Source::v4(0x0102_0301 + n % 8);
+                effects.extend(report(&mut ledger, &marks, source, unknown(n), at(n.into()), false, is_spared));
+            }
+            let first = Source::v4(0x0102_0301);
+            let is_banned = banned(&effects).contains(&first.into());
+            let trips = ledger.view(first, at(30)).unwrap().trips;
+            assert_eq!((is_banned, trips > 0), (spared.is_none(), spared.is_none()), "{spared:?}");
+        }
+    }
+
+    /// What follows from what another guard has heard: how many bans, and whether the reporter is named in each.
+    #[track_caller]
+    fn check_heard(heard: &[Heard], exempt: bool, is_banned: bool, expected: usize) -> Ledger {
+        let (mut ledger, marks, node) = (ledger(10), Marks::default(), Name::new("mx2"));
+        let hears =
+            |heard: &Heard| hear(&node, &mut ledger, &marks, STRANGER, heard.clone(), at(0), |_| is_banned, |_| exempt);
+        let effects: Vec<_> = heard.iter().flat_map(hears).collect();
+        assert_eq!(banned(&effects).len(), expected, "{heard:?}");
+        for effect in &effects {
+            let (Effect::Ban { grounds, .. } | Effect::Defer { grounds, .. }) = effect else { panic!("{effect:?}") };
+            assert!(grounds.evidence.iter().any(|line| line.contains("mx2")), "{grounds:?}");
+        }
+        ledger
+    }
+
+    #[test]
+    fn what_another_guard_reports_is_judged_as_our_own_and_told_apart() {
+        let names = |n| (0..n).map(|n| Heard::Conduct(unknown(n))).collect::<Vec<_>>();
+        let sums = |known, accepted| Heard::Sums { known: (0..known).map(digest).collect(), accepted };
+        let trap = Heard::Conduct(Conduct::Trap { recipient: "trap@example.org".into(), sender: digest(0) });
+        check_heard(&names(10), false, false, 1);
+        check_heard(&names(10), true, false, 0);
+        check_heard(&names(10), false, true, 0);
+        check_heard(std::slice::from_ref(&trap), false, false, 1);
+        check_heard(&vec![Heard::Conduct(Conduct::Offence(Reason::AuthFailures)); 50], false, false, 5);
+        // Who sends good mail there is no harvester, and a trap defers one sender of his.
+        check_heard(&[vec![sums(1000, 5000)], names(10)].concat(), false, false, 0);
+        check_heard(&[sums(0, 1), trap], false, false, 0);
+        let mut ledger = check_heard(&[vec![sums(1000, 5000)], names(2)].concat(), false, false, 0);
+        let view = ledger.view(STRANGER, at(0)).unwrap();
+        assert_eq!((view.accepted, view.evidence.unknown, view.evidence.known > 100), (SUM as u32, 2, true));
+        assert_eq!(view.heard, [("mx2".into(), SUM as u64 + 2)]);
+        let mut ledger = check_heard(&[sums(0, 3)], true, false, 0);
+        assert_eq!(ledger.view(STRANGER, at(0)), None, "an exempt source is left alone");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::offence::Digest;
 
 /// Addresses kept as evidence.
 pub const SAMPLE: usize = 10;
+/// Other guards that are named for a source; more are followed, but not named.
+pub(super) const NODES: usize = 8;
 /// Messages that make a history, accepted at least a window before.
 pub(super) const HISTORY: u32 = 10;
 /// How long a history lasts without a message.
@@ -49,6 +51,8 @@ pub(super) struct Record {
     pub(super) sample: VecDeque<Box<str>>,
     /// Everything else that was held against it in this window, and how often.
     pub(super) offences: Vec<(Reason, u64)>,
+    /// Guards that have reported some of it, at most [`NODES`], and how often.
+    pub(super) heard: Vec<(Box<str>, u64)>,
     /// Failed logins of the last `auth.failure_window`, at most `auth.failures`.
     pub(super) failed_logins: VecDeque<Instant>,
     /// Bans and deferrals in a row, those in doubt within a window of each other, and when the last of all ends.
@@ -130,6 +134,7 @@ impl Entry {
         let Some(record) = &mut self.record else { return };
         if now.since(self.last) >= window {
             record.offences.clear();
+            record.heard.clear();
         }
         record.unknown.expire(now, window);
         record.returned.expire(now, window);
@@ -235,6 +240,21 @@ impl Record {
         }
     }
 
+    /// The guard `node` has reported something.
+    pub(super) fn heard(&mut self, node: &str) {
+        if let Some((_, count)) = self.heard.iter_mut().find(|(known, _)| **known == *node) {
+            *count = count.saturating_add(1);
+        } else if self.heard.len() < NODES {
+            self.heard.push((node.into(), 1));
+        }
+    }
+
+    /// Which guards have reported some of it, in words.
+    pub(super) fn reporters(&self) -> Option<String> {
+        let names: Vec<_> = self.heard.iter().map(|(node, count)| format!("{node} ({count} times)")).collect();
+        (!names.is_empty()).then(|| format!("also reported by {}", names.join(", ")))
+    }
+
     /// A new trip, or one `in_doubt`: how many of these came before it without a pause.
     pub(super) fn trip(&mut self, in_doubt: bool) -> u32 {
         let count = if in_doubt { &mut self.doubts } else { &mut self.trips };
@@ -245,6 +265,7 @@ impl Record {
         self.known.clear();
         self.probed.clear();
         self.sample.clear();
+        self.heard.clear();
         repeat
     }
 

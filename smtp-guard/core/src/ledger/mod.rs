@@ -45,6 +45,7 @@ mod trip;
 use crate::addr::Source;
 use crate::clock::{Both, Instant};
 use crate::config::{Auth, Harvest};
+use crate::decision::Name;
 use crate::offence::{Conduct, Digest, Digests};
 use entry::{Class, Entry, MEMORY, Record};
 use networks::{Network, Networks};
@@ -114,10 +115,22 @@ pub struct View {
     /// Other offences, and how often.
     pub offences: Vec<(Reason, u64)>,
     pub failed_logins: u32,
+    /// Other guards that have reported some of it, and how often.
+    pub heard: Vec<(Box<str>, u64)>,
     /// Trips that would lengthen the next.
     pub trips: u32,
     /// Its network, and how many of its sources named unknown recipients.
     pub network: Option<(Network, Evidence, usize)>,
+}
+
+impl Target {
+    /// Whether it is `source`, or somebody who comes by it.
+    fn is_about(self, source: Source) -> bool {
+        match self {
+            Self::Ban(target) | Self::Defer(target) | Self::DeferSender(target, _) => target == source,
+            Self::DeferNetwork(_) => false,
+        }
+    }
 }
 
 impl Ledger {
@@ -151,15 +164,48 @@ impl Ledger {
 
     /// Takes note of what `source` did at `now`, and asks the rules.
     pub fn observe(&mut self, source: Source, conduct: Conduct, now: Instant) -> Vec<Verdict> {
-        if !self.touch(source, conduct == Conduct::MessageAccepted, now) {
+        self.observe_of(None, source, conduct, now, &|_| false)
+    }
+
+    /// Likewise; the guard `node` has seen it, if one is given. Neighbours that are `spared` don't trip with it.
+    pub fn observe_of(
+        &mut self,
+        node: Option<&Name>,
+        source: Source,
+        conduct: Conduct,
+        now: Instant,
+        spared: &dyn Fn(Source) -> bool,
+    ) -> Vec<Verdict> {
+        let accepted = conduct == Conduct::MessageAccepted;
+        if !self.touch(source, accepted, now) {
             return Vec::new();
         }
-        let verdicts = self.weigh(source, conduct, now);
+        let entry = self.entries.get_mut(&source);
+        let heard = entry.and_then(|entry| {
+            // A message alone makes no record: most sources have none.
+            if let Some(node) = node.filter(|_| !accepted) {
+                entry.record().heard(node.as_str());
+            }
+            entry.record.as_ref()?.reporters()
+        });
+        let mut verdicts = self.weigh(source, conduct, now, spared);
+        if let Some(heard) = heard {
+            for verdict in verdicts.iter_mut().filter(|verdict| verdict.target.is_about(source)) {
+                verdict.evidence.truncate(SAMPLE - 1);
+                verdict.evidence.insert(verdict.evidence.len().min(1), heard.clone());
+            }
+        }
         self.file(source);
         verdicts
     }
 
-    fn weigh(&mut self, source: Source, conduct: Conduct, now: Instant) -> Vec<Verdict> {
+    fn weigh(
+        &mut self,
+        source: Source,
+        conduct: Conduct,
+        now: Instant,
+        spared: &dyn Fn(Source) -> bool,
+    ) -> Vec<Verdict> {
         let Some(entry) = self.entries.get_mut(&source) else { return Vec::new() };
         let (known, trusted) = (entry.history.is_known(), entry.is_trusted());
         match conduct {
@@ -193,7 +239,7 @@ impl Ledger {
                     return own;
                 }
                 match self.networks.unknown(&self.rule, source, digest, now) {
-                    Some(members) => self.trip_network(source, members, now),
+                    Some(members) => self.trip_network(source, members, now, spared),
                     None => own,
                 }
             }
@@ -250,12 +296,19 @@ impl Ledger {
         vec![entry.trip(&self.rule, source, (Reason::Harvest, in_doubt), lines, now)]
     }
 
-    /// The members that stand out alone are banned, the others deferred.
-    fn trip_network(&mut self, last: Source, members: Vec<Source>, now: Instant) -> Vec<Verdict> {
+    /// The members that stand out alone are banned, the others deferred. Those that are `spared` don't trip: nobody would make the
+    /// ban that their next one would be reckoned by.
+    fn trip_network(
+        &mut self,
+        last: Source,
+        members: Vec<Source>,
+        now: Instant,
+        spared: &dyn Fn(Source) -> bool,
+    ) -> Vec<Verdict> {
         let network = Network::of(last);
         let evidence = format!("unknown recipients from {} sources of {}", members.len(), network.text());
         let mut verdicts = Vec::new();
-        for member in members {
+        for member in members.into_iter().filter(|member| !spared(*member)) {
             // One that has made room meanwhile has nothing left to ban it for.
             let Some(entry) = self.entries.get_mut(&member) else { continue };
             let old = (entry.class(self.rule.unknown_recipients), entry.last, member);
@@ -307,6 +360,7 @@ impl Ledger {
             sample: record.sample.iter().map(|address| address.to_string()).collect(),
             offences: record.offences.clone(),
             failed_logins: u32::try_from(record.failed_logins.len()).unwrap_or(u32::MAX),
+            heard: record.heard.clone(),
             trips: record.trips,
             network,
         })

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use smtp_guard_ebpf::reason::Reason;
 
 use super::distinct::Distinct;
-use super::entry::{Entry, History, Record, SAMPLE};
+use super::entry::{Entry, History, NODES, Record, SAMPLE};
 use crate::clock::{Both, WallTime};
 use crate::offence::Digest;
 
@@ -36,6 +36,9 @@ struct SavedRecord {
     sample: Vec<Box<str>>,
     /// By the label of the reason.
     offences: Vec<(String, u64)>,
+    /// Guards that reported some of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    heard: Vec<(Box<str>, u64)>,
     failed_logins: Vec<WallTime>,
     trips: u32,
     #[serde(default)]
@@ -64,6 +67,7 @@ pub(super) fn write(entry: &Entry, both: &Both) -> String {
             probed: set(&record.probed),
             sample: record.sample.iter().cloned().collect(),
             offences: record.offences.iter().map(|(reason, count)| (reason.label().to_owned(), *count)).collect(),
+            heard: record.heard.clone(),
             failed_logins: record.failed_logins.iter().map(|at| both.wall_at(*at)).collect(),
             trips: record.trips,
             doubts: record.doubts,
@@ -96,6 +100,7 @@ pub(super) fn read(text: &str, both: &Both) -> Option<Entry> {
                 sample: record.sample.into_iter().take(SAMPLE).collect(),
                 offences: offences.filter_map(|(label, n)| Some((Reason::from_label(&label)?, n))).collect(),
                 failed_logins: record.failed_logins.into_iter().take(LIST).map(past).collect::<VecDeque<_>>(),
+                heard: record.heard.into_iter().take(NODES).collect(),
                 trips: record.trips,
                 doubts: record.doubts,
                 tripped_until: both.instant_at(record.tripped_until),
@@ -116,6 +121,7 @@ mod tests {
         let mut entry = Entry { last: second(4990), ..Entry::default() };
         entry.history.accepted(second(4000), std::time::Duration::from_secs(3600));
         let record = entry.record();
+        record.heard("mx2");
         record.unknown("no@example.org".into(), Digest::of("no@example.org"), false, second(4990));
         record.unknown("back@example.org".into(), Digest::of("back@example.org"), true, second(4990));
         record.known(Digest::of("yes@example.org"), second(4980));

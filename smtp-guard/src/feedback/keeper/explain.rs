@@ -17,6 +17,7 @@ impl Keeper {
                 1 => format!("{}: once", reason.text()),
                 _ => format!("{}: {count} times", reason.text()),
             }));
+            notes.extend(view.heard.iter().map(|(node, count)| format!("reported by {node}: {count} times")));
         }
         let connections = self.table.kernel().and_then(|kernel| match kernel.established_of(source) {
             Ok(connections) => Some(connections),
