@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that is checked. What compiles nothing comes first; then all is built at once; then the tests of
-//! the whole, which mostly wait, run beside what only needs the processor.
+//! the whole, which mostly wait, run beside what only needs the processor. Whichever of the two lanes is done first takes what is left.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
@@ -73,18 +74,27 @@ pub(crate) fn test(scope: &Scope<'_>) -> anyhow::Result<()> {
         }
     };
     let (whole, others): (Vec<_>, Vec<_>) = tests.binaries.iter().partition(|binary| binary.name == WHOLE.0);
+    let mut jobs: VecDeque<Box<dyn FnOnce() + Send + '_>> = VecDeque::new();
+    others.into_iter().for_each(|binary| jobs.push_back(Box::new(|| run(binary))));
+    if all && !scope.host && permitted.is_ok() {
+        jobs.push_back(Box::new(|| also(kernels::test(scope.long, &tests))));
+        jobs.push_back(Box::new(|| also(systemd::test(scope.long, &tests.guard))));
+    }
+    if all {
+        jobs.push_back(Box::new(|| also(clippy())));
+        jobs.push_back(Box::new(|| also(deny::check())));
+    }
+    let jobs = Mutex::new(jobs);
+    let next = || jobs.lock().ok().and_then(|mut jobs| jobs.pop_front());
     thread::scope(|lanes| {
-        lanes.spawn(|| whole.into_iter().for_each(&run));
-        others.into_iter().for_each(&run);
-        if all {
-            also(clippy());
-            also(deny::check());
-        }
-        if all && !scope.host && permitted.is_ok() {
-            also(kernels::test(scope.long, &tests));
-            also(systemd::test(scope.long, &tests.guard));
-        }
+        lanes.spawn(|| {
+            whole.into_iter().for_each(&run);
+            // They mostly wait, and are done before the rest is.
+            std::iter::from_fn(next).for_each(|job| job());
+        });
+        std::iter::from_fn(next).for_each(|job| job());
     });
+    drop(jobs);
     if all && !scope.host && scope.long {
         also(fuzz::fuzz(None, fuzz::TEST));
     }
