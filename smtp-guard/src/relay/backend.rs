@@ -93,9 +93,7 @@ struct Connection {
     auth: Option<Dialogue>,
     /// The final dot is sent, and its answer isn't there.
     ending: bool,
-    /// RSET is sent, and its answer isn't there.
-    resetting: bool,
-    /// Nothing is under way on it: the last word was a yes to the dot or to RSET.
+    /// Nothing is under way on it: the last word was a yes to the dot.
     rests: bool,
     /// What a new connection is opened for if this one, which has served others, is lost before its first word.
     retry: Option<Box<(MailFrom, Arc<Speaker>)>>,
@@ -365,7 +363,7 @@ fn is_gone(lost: Lost) -> bool {
 
 impl Connection {
     fn new(channel: Channel) -> Self {
-        Self { channel, encoder: None, auth: None, ending: false, resetting: false, rests: false, retry: None }
+        Self { channel, encoder: None, auth: None, ending: false, rests: false, retry: None }
     }
 
     /// Leaves the connection to the next client; else it is to be closed.
@@ -410,7 +408,7 @@ impl Connection {
             // A reply that nobody asked for would be taken for the answer to this.
             return Err(if matches!(request, Request::End(_)) { Lost::BeforeDot } else { Lost::Protocol });
         }
-        (self.rests, self.resetting) = (false, matches!(request, Request::Reset));
+        self.rests = false;
         let unsent = &mut self.channel.unsent;
         match request {
             Request::Mail(mail, ..) => self.queue_mail(mail)?,
@@ -474,9 +472,8 @@ impl Connection {
             self.retry = None;
             let yes = reply.code().class() == 2;
             self.channel.spoiled |= !matches!(reply.code().class(), 2 | 3);
-            let (ended, reset) = (std::mem::take(&mut self.ending), std::mem::take(&mut self.resetting));
-            self.rests = yes && (ended || reset);
-            if yes && ended {
+            self.rests = std::mem::take(&mut self.ending) && yes;
+            if self.rests {
                 self.channel.messages += 1;
                 if let Some(place) = self.place() {
                     place.earned(crate::clock::now());

@@ -3,7 +3,8 @@
 //! A connection that is used again saves its handshake, greeting, EHLO and STARTTLS, and the server a process. No client may
 //! notice it by anything else. So only a connection without doubt is kept ([`Channel::is_clean`]): nothing unread or unsent, no
 //! login, no refusal by the server on it (servers count errors for each connection, and delay whoever has made many), the
-//! last answer a yes to the dot or to RSET.
+//! last answer a yes to the dot. (The 354 before it shows that guard and server are in step. A yes to RSET shows nothing: it may be
+//! one more answer to RCPT.)
 //!
 //! Which client may be the next depends on `backend.identity`. With `none` it is anyone. With `xclient` the server has to learn
 //! who it is: where the server takes another XCLIENT, that is said first. Postfix doesn't (it judges the right to XCLIENT by the address that the
