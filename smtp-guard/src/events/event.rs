@@ -35,7 +35,7 @@ pub enum What {
         took_us: Option<u64>,
         evidence: Vec<String>,
     },
-    /// A ban ended. `why`: `over`, `exempt`, `operator` or `room`.
+    /// A ban ended. `why`: `over`, `exempt`, `operator`, `node` or `room`.
     Lifted { source: String, reason: Word, why: Word },
     /// So many more bans ended at the same moment for the same reason.
     LiftedMore { bans: u64, why: Word },
