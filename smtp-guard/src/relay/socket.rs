@@ -10,7 +10,7 @@
 //! | as much, and it is near | [`MIDDLE`] and a piece, as long as there is room for long queues |
 //! | as much, and it is far | [`FAR`] and a piece, of the room that windows of far clients have |
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -18,6 +18,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+/// Each write is a segment of its own, and a peer that is gone is an error.
+const FLAGS: i32 = libc::MSG_EOR | libc::MSG_NOSIGNAL;
 /// Bytes of one write.
 const PIECE: usize = 16 * 1024;
 /// Bytes that the kernel may hold before it takes no further piece. SO_SNDBUF is half of it: the kernel doubles it.
@@ -48,6 +50,17 @@ impl Socket {
     pub(super) fn get(&self) -> &TcpStream {
         &self.stream
     }
+
+    /// Does `send` as soon as the kernel takes something.
+    fn send(&self, cx: &mut Context<'_>, send: impl Fn(SockRef<'_>) -> io::Result<usize>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_io(Interest::WRITABLE, || send(SockRef::from(&self.stream))) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
 }
 
 impl AsyncRead for Socket {
@@ -62,14 +75,33 @@ impl AsyncWrite for Socket {
             return Pin::new(&mut self.stream).poll_write(cx, bytes);
         }
         let piece = bytes.get(..PIECE).unwrap_or(bytes);
-        let send = || SockRef::from(&self.stream).send_with_flags(piece, libc::MSG_EOR | libc::MSG_NOSIGNAL);
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_io(Interest::WRITABLE, send) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                sent => return Poll::Ready(sent),
-            }
+        self.send(cx, |socket| socket.send_with_flags(piece, FLAGS))
+    }
+
+    /// TLS has several records at once, in its handshake above all: they go out together.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.in_pieces {
+            return Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
         }
+        let mut room = PIECE;
+        let whole =
+            bytes.iter().take_while(|slice| room.checked_sub(slice.len()).inspect(|left| room = *left).is_some());
+        let whole = whole.count();
+        if whole == 0 {
+            // The first is longer than a piece.
+            let first = bytes.first().map_or(&[][..], |slice| slice);
+            return self.poll_write(cx, first);
+        }
+        let bytes = &bytes[..whole];
+        self.send(cx, |socket| socket.send_vectored_with_flags(bytes, FLAGS))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
