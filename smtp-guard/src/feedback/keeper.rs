@@ -224,11 +224,13 @@ impl Keeper {
             return;
         }
         let source = client.source(self.prefix());
-        let banned = self.decisions.contains_key(&source.into()) || self.networks_of(source).next().is_some();
         let (snapshot, prefix) = (Arc::clone(&self.snapshot), self.prefix());
-        let decisions = &self.decisions;
-        let is_spared =
-            |target: Source| snapshot.untouchable().touches(target, prefix) || decisions.contains_key(&target.into());
+        let (decisions, networks) = (&self.decisions, self.table.networks() > 0);
+        let is_banned = |source: Source| {
+            decisions.contains_key(&source.into()) || networks_of(decisions, networks, prefix, source).next().is_some()
+        };
+        let banned = is_banned(source);
+        let is_spared = |source: Source| snapshot.untouchable().touches(source, prefix) || is_banned(source);
         let mut effects = gate::report(&mut self.ledger, &self.marks, source, conduct, at, banned, is_spared);
         if !effects.is_empty() {
             gate::settle(&mut effects, &crate::clock::both(), |key| self.decisions.get(&key));
@@ -298,9 +300,7 @@ impl Keeper {
 
     /// Decisions about networks that hold `source`, the narrowest first.
     fn networks_of(&self, source: Source) -> impl Iterator<Item = &Ban> {
-        let any = self.table.networks() > 0;
-        let around = Net::around(source, self.prefix()).take_while(move |_| any);
-        around.filter_map(|net| self.decisions.get(&net.into()))
+        networks_of(&self.decisions, self.table.networks() > 0, self.prefix(), source)
     }
 
     fn note(&mut self, ban: Ban) {
@@ -431,6 +431,17 @@ impl Keeper {
     fn text(&self, key: Key) -> String {
         key.text(self.prefix())
     }
+}
+
+/// Those of `decisions` that are about networks which hold `source`, the narrowest first. `any`: there are networks at all.
+fn networks_of(
+    decisions: &HashMap<Key, Ban>,
+    any: bool,
+    prefix: Ipv6Prefix,
+    source: Source,
+) -> impl Iterator<Item = &Ban> {
+    let around = Net::around(source, prefix).take_while(move |_| any);
+    around.filter_map(|net| decisions.get(&net.into()))
 }
 
 /// What became of the kernel plane since the last look; the error in words, to be told once.

@@ -191,7 +191,7 @@ impl Ledger {
         let mut verdicts = self.weigh(source, conduct, now, spared);
         if let Some(heard) = heard {
             for verdict in verdicts.iter_mut().filter(|verdict| verdict.target.is_about(source)) {
-                verdict.evidence.truncate(SAMPLE - 1);
+                verdict.evidence.truncate(EVIDENCE - 1);
                 verdict.evidence.insert(verdict.evidence.len().min(1), heard.clone());
             }
         }
