@@ -85,8 +85,8 @@ pub(crate) fn test(long: bool, guard: &Path) -> anyhow::Result<()> {
     fs::write(&master, text.replace("\nsmtp      inet", "\n127.0.0.1:2525      inet"))?;
     fs::create_dir_all(machine.root().join("var/mail/example"))?;
     fs::set_permissions(machine.root().join("var/mail/example"), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
-    fs::copy(&package, machine.root().join("root/smtp-guard.deb"))?;
-    newer.map(|newer| fs::copy(newer, machine.root().join("root/newer.deb"))).transpose()?;
+    fs::copy(&package, machine.root().join("opt/smtp-guard.deb"))?;
+    newer.map(|newer| fs::copy(newer, machine.root().join("opt/newer.deb"))).transpose()?;
     timed("boot", || machine.boot())?;
     let stop = AtomicBool::new(false);
     let clients = machine.clients();
@@ -140,7 +140,7 @@ impl Run<'_> {
 
     /// A package that isn't configured starts nothing, and says what comes next.
     fn install(&self) -> anyhow::Result<()> {
-        let said = self.done("dpkg -i /root/smtp-guard.deb")?;
+        let said = self.done("dpkg -i /opt/smtp-guard.deb")?;
         ensure!(said.contains("smtp-guard setup"), "it doesn't say what comes next: {said}");
         for unit in ["smtp-guard.socket", "smtp-guard.service", "smtp-guard-edge.service"] {
             let (enabled, _) = self.machine.shell(&format!("systemctl is-enabled {unit}"))?;
@@ -238,7 +238,7 @@ impl Run<'_> {
     }
 
     fn upgrade(&self) -> anyhow::Result<()> {
-        self.under_load(|| self.done("dpkg -i /root/newer.deb").map(drop))?;
+        self.under_load(|| self.done("dpkg -i /opt/newer.deb").map(drop))?;
         self.is_new()?;
         let blocked = dotted(client(BLOCKED));
         let decisions = self.done("smtp-guard decisions list")?;
@@ -250,7 +250,7 @@ impl Run<'_> {
     fn upgrade_refused(&self) -> anyhow::Result<()> {
         self.machine.write(MORE, BAD)?;
         let before = self.processes()?;
-        let said = self.done("dpkg -i /root/smtp-guard.deb")?;
+        let said = self.done("dpkg -i /opt/smtp-guard.deb")?;
         ensure!(
             said.contains("20-more.toml:1:") && said.contains("smtp-guard check"),
             "it doesn't say what is wrong: {said}"
@@ -426,7 +426,7 @@ impl Run<'_> {
         self.done("dpkg --purge smtp-guard")?;
         self.nothing_loaded()?;
         let left = self.done(
-            "find / -xdev \\( -iname '*smtp*guard*' -o -user smtp-guard -o -group smtp-guard \\) -not -path '/root/*' -not -path '/proc/*'; \
+            "find / -xdev \\( -iname '*smtp*guard*' -o -user smtp-guard -o -group smtp-guard \\) -not -path '/opt/*' -not -path '/proc/*'; \
              find /run -iname '*smtp*guard*'; grep -rl smtp-guard /etc /var/lib || true",
         )?;
         // The list of users, and its backup copies.
