@@ -32,6 +32,7 @@ bounds! {
     Accept = "accept", "descriptors of the process: new connections wait";
     AdminConnections = "admin_connections", "connections to the admin socket: the longest idle is closed";
     BackendConnections = "backend_connections", "connections to a server of the backend: clients wait for their turn";
+    BackendSpares = "backend_spares", "connections to a server of the backend that wait for their next client: further ones end";
     Bans = "bans", "sources in the table of bans: the ban that ends soonest is lifted";
     BlocklistEntries = "blocklist_entries", "entries of a block list or of all of them: the file is refused";
     BlocklistFile = "blocklist_file", "bytes of a block list's file: the file is refused";

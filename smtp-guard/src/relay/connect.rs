@@ -496,7 +496,7 @@ impl Channel {
     }
 
     /// Whether nothing speaks against another client's use of it, as far as can be seen without waiting.
-    pub(super) fn is_clean(&mut self) -> bool {
+    pub(super) fn is_clean(&self) -> bool {
         !self.spoiled && self.unread.is_empty() && self.unsent.is_empty() && self.replies.is_between()
     }
 

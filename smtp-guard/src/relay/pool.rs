@@ -159,7 +159,7 @@ impl Pool {
             known.map_or_else(|| Arc::new(new()), Arc::clone)
         };
         let servers: Vec<_> = connector.config.backend.servers.iter().map(server).collect();
-        let spares = servers.iter().map(|_| Arc::default()).collect();
+        let spares = servers.iter().map(|_| Spares::new(metrics.clone())).collect();
         let capabilities = match before {
             Some(before) => ArcSwap::new(before.capabilities()),
             None => ArcSwap::from_pointee(until_known()),

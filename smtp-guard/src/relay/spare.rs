@@ -7,8 +7,8 @@
 //! one more answer to RCPT.)
 //!
 //! Which client may be the next depends on `backend.identity`. With `none` it is anyone. With `xclient` the server has to learn
-//! who it is: where the server takes another XCLIENT, that is said first. Postfix doesn't (it judges the right to XCLIENT by the address that the
-//! last one named, measured with 3.7.11); there the next client must have the same address and name, and only sources with a
+//! who it is: where the server takes another XCLIENT, that is said first. Postfix doesn't (it judges the right to XCLIENT by the
+//! address that the last one named, measured with 3.7.11); there the next client must have the same address and name, and only sources with a
 //! history leave their connection, since few strangers come back. After a PROXY header there can't be a second one, so
 //! such a connection ends with its client.
 //!
@@ -27,6 +27,8 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use super::connect::Channel;
+use crate::bound::Bound;
+use crate::observe::metrics::Metrics;
 
 /// How long a connection waits for its next client.
 const IDLE: Duration = Duration::from_secs(2);
@@ -38,8 +40,11 @@ const MESSAGES: u32 = 100;
 const MOST: usize = 64;
 
 /// The waiting connections of one server.
-#[derive(Debug, Default)]
-pub(super) struct Spares(Mutex<List>);
+#[derive(Debug)]
+pub(super) struct Spares {
+    list: Mutex<List>,
+    metrics: Metrics,
+}
 
 #[derive(Debug, Default)]
 struct List {
@@ -58,12 +63,21 @@ struct Spare {
 }
 
 impl Spares {
+    pub(super) fn new(metrics: Metrics) -> Arc<Self> {
+        metrics.bounds().limit(Bound::BackendSpares, MOST as u64);
+        Arc::new(Self { list: Mutex::default(), metrics })
+    }
+
     /// Keeps `channel` for the next client, or returns it where that must not be.
     pub(super) fn lend(self: &Arc<Self>, mut channel: Channel) -> Result<(), Box<Channel>> {
         let worn = channel.messages >= MESSAGES || crate::clock::now().since(channel.opened) >= LIFE;
         let Ok(runtime) = Handle::try_current() else { return Err(Box::new(channel)) };
         let mut list = self.list();
-        if worn || list.closed || list.waiting.len() >= MOST || !channel.is_clean() {
+        if worn || list.closed || !channel.is_clean() {
+            return Err(Box::new(channel));
+        }
+        if list.waiting.len() >= MOST {
+            self.metrics.bound_reached(Bound::BackendSpares);
             return Err(Box::new(channel));
         }
         // After the connection waits here: whoever is given its place shall find it.
@@ -110,7 +124,7 @@ impl Spares {
 
     // Nothing in between can panic and leave it half changed.
     fn list(&self) -> MutexGuard<'_, List> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
