@@ -179,6 +179,10 @@ impl Keeper {
 
     fn adopt(&mut self, both: &Both) {
         let Some(kernel) = self.table.kernel() else { return };
+        // A first write makes the kernel's filters anew, which takes tens of milliseconds: not while a harvester guesses on.
+        if let Err(error) = kernel.ban_all(&[]) {
+            tracing::error!(%error, "the kernel's filters can't be made ready: the first ban tries again");
+        }
         let found = kernel.bans().and_then(|sources| {
             let sources = sources.into_iter().map(|(source, until, reason)| (Key::from(source), until, reason));
             let networks = kernel.networks()?.into_iter().map(|(net, until, reason)| (Key::from(net), until, reason));

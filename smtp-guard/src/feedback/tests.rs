@@ -305,6 +305,33 @@ async fn what_was_under_way_when_the_ban_fell_does_not_double_the_next_one() {
     assert_eq!(feedback.decisions().await.unwrap()[0].repeat, 1);
 }
 
+/// Ten neighbours guess; before the guess at which their network trips, the operator blocks `blocked`. How many are banned with it.
+#[track_caller]
+fn check_neighbours(blocked: Option<&str>, expected: usize) {
+    let mut keeper = World::new().keeper(Arc::new(Fake::default()));
+    keeper.restore();
+    let guess = |keeper: &mut Keeper, n: u32, last: u32| {
+        let client = ClientAddr::new(format!("20.0.2.{last}:4000").parse().unwrap());
+        let conduct = Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into(), returned: false };
+        keeper.on_report(Report { client, at: crate::clock::now(), conduct });
+    };
+    (0..29).for_each(|n| guess(&mut keeper, n, 33 + n % 10));
+    if let Some(who) = blocked {
+        keeper.add(who.parse().unwrap(), Duration::from_secs(3600), String::new(), BY).unwrap();
+    }
+    guess(&mut keeper, 29, 42);
+    let banned = keeper.decisions().into_iter().filter(|decision| decision.reason == "harvest");
+    assert_eq!(banned.filter(|decision| !decision.source.contains('/')).count(), expected, "{blocked:?}");
+}
+
+#[test]
+fn neighbours_that_a_decision_holds_already_do_not_trip() {
+    check_neighbours(None, 10);
+    check_neighbours(Some("20.0.2.33"), 9);
+    // 33 to 39.
+    check_neighbours(Some("20.0.2.32/29"), 3);
+}
+
 /// A plane that is loaded before the proxy starts, or while it runs, with bans of somebody else's in its map.
 #[tokio::test]
 async fn a_loaded_plane_gets_the_bans_in_force_and_its_own_are_taken_over_but_none_that_is_over() {
@@ -334,6 +361,7 @@ async fn a_loaded_plane_gets_the_bans_in_force_and_its_own_are_taken_over_but_no
             load();
             keeper.sweep();
         }
+        assert!(kernel.is_ready(), "the first ban doesn't wait for filters that are made anew");
         let in_kernel = kernel.bans().unwrap().into_iter().map(|(source, _, _)| Ipv6Prefix::default().display(source));
         assert_eq!(in_kernel.collect::<BTreeSet<_>>(), sources(expected));
         let decisions = keeper.decisions().into_iter().map(|decision| decision.source);

@@ -112,3 +112,32 @@ impl AsyncWrite for Socket {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// How many of slices of these lengths go out at once.
+    async fn check(in_pieces: bool, lengths: &[usize], expected: usize) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut socket = if in_pieces { Socket::backend(stream) } else { Socket::client(stream) };
+        let slices: Vec<_> = lengths.iter().map(|length| vec![b'x'; *length]).collect();
+        let slices: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
+        assert_eq!(socket.write_vectored(&slices).await.unwrap(), expected, "{in_pieces} {lengths:?}");
+    }
+
+    #[tokio::test]
+    async fn records_go_out_together_as_far_as_a_piece_goes() {
+        for in_pieces in [false, true] {
+            check(in_pieces, &[100, 20, 3], 123).await;
+            check(in_pieces, &[], 0).await;
+        }
+        check(true, &[PIECE - 1, 1, 1], PIECE).await;
+        check(true, &[PIECE - 1, 2, 1], PIECE - 1).await;
+        check(true, &[PIECE + 1, 1], PIECE).await;
+    }
+}

@@ -21,6 +21,7 @@ pub(crate) struct Fake {
     bans: Mutex<HashMap<Source, (Instant, Reason)>>,
     networks: Mutex<HashMap<Net, (Instant, Reason)>>,
     state: Mutex<State>,
+    ready: Mutex<bool>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -47,6 +48,11 @@ impl Fake {
         }
     }
 
+    /// Whether something was written, be it no ban at all: then the next write takes no longer than a ban may.
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.ready.lock().unwrap()
+    }
+
     /// As somebody else would: whatever the state.
     pub(crate) fn put(&self, source: Source, until: Instant, reason: Reason) {
         self.bans.lock().unwrap().insert(source, (until, reason));
@@ -61,6 +67,8 @@ impl KernelBans for Fake {
     }
 
     fn ban_all(&self, bans: &[(Source, Instant, Reason)]) -> Result<Written, EdgeError> {
+        self.check()?;
+        *self.ready.lock().unwrap() = true;
         bans.iter().try_for_each(|(source, until, reason)| self.ban(*source, *until, *reason))?;
         Ok(Written { written: bans.len(), displaced: 0 })
     }
