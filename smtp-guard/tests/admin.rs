@@ -578,15 +578,17 @@ fn fields(value: &serde_json::Value, found: &mut BTreeSet<String>) {
     }
 }
 
+/// Runs the command `line` by the configuration in `directory`, for programs.
+fn as_json(directory: &Path, line: &str) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_smtp-guard"));
+    command.args(line.split_whitespace()).args(["--json", "--config"]).arg(directory.join("guard.toml"));
+    command.output().unwrap()
+}
+
 /// What the command `line` prints has a version, and `page` has each of its fields in a section of `headings` or among the objects.
 #[track_caller]
 fn check_documented(directory: &Path, page: &str, line: &str, headings: &[&str]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_smtp-guard"))
-        .args(line.split_whitespace())
-        .args(["--json", "--config"])
-        .arg(directory.join("guard.toml"))
-        .output()
-        .unwrap();
+    let output = as_json(directory, line);
     let answer: serde_json::Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{line}: {output:?}"));
     assert_eq!(answer["version"], 1, "{line}: {answer:#}");
@@ -629,12 +631,7 @@ fn each_field_of_an_answer_is_documented() {
         check_documented(directory, &page, line, headings);
     }
     for line in ["config show --defaults", "events"] {
-        let output = Command::new(env!("CARGO_BIN_EXE_smtp-guard"))
-            .args(line.split_whitespace())
-            .args(["--json", "--config"])
-            .arg(directory.join("guard.toml"))
-            .output()
-            .unwrap();
+        let output = as_json(directory, line);
         assert!(output.status.success(), "{line}: {output:?}");
         for answer in serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>() {
             assert_eq!(answer.unwrap()["version"], 1, "{line}: {output:?}");

@@ -19,9 +19,9 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
-use prometheus_client::metrics::family::Family as Labelled;
+use prometheus_client::metrics::family::{Family as Labelled, MetricConstructor};
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 use smtp_guard_ebpf::reason::{MAX_REASONS, Reason};
 
 use super::bounds::Bounds;
@@ -325,7 +325,21 @@ fn fixed<const N: usize>(
     label: &'static str,
     values: [&'static str; N],
 ) -> [Counter; N] {
-    let family = Labelled::<Labels, Counter>::default();
+    fixed_of(registry, name, help, Labelled::<Labels, Counter>::default(), label, values)
+}
+
+/// Likewise, of `family`.
+fn fixed_of<M: Clone, C: MetricConstructor<M> + Clone, const N: usize>(
+    registry: &mut Registry,
+    name: &'static str,
+    help: &'static str,
+    family: Labelled<Labels, M, C>,
+    label: &'static str,
+    values: [&'static str; N],
+) -> [M; N]
+where
+    Labelled<Labels, M, C>: Metric,
+{
     registry.register(name, help, family.clone());
     values.map(|value| family.get_or_create_owned(&vec![(label, value)]))
 }

@@ -25,36 +25,43 @@ fn world(addresses: &[&str]) -> World {
     world
 }
 
+const LISTED: &str = "198.51.100.7";
+const BANNED: &str = "198.51.100.8";
+
+/// Configuration of a block list in `folder`, which has [`LISTED`].
+fn listing(folder: &std::path::Path) -> String {
+    let list = folder.join("drop");
+    std::fs::write(&list, LISTED).unwrap();
+    format!("[[blocklist]]\nname = \"drop\"\nfile = \"{}\"", list.display())
+}
+
 #[test]
 #[ignore = "needs root and BPF"]
 fn who_is_exempt_changes_in_both_planes_when_the_reload_says_so() {
-    let (listed, banned) = ("198.51.100.7", "198.51.100.8");
-    let world = world(&[listed, banned]);
+    let world = world(&[LISTED, BANNED]);
     let _postfix = Postfix::start(&world, "");
     let folder = tempfile::tempdir().unwrap();
-    let list = folder.path().join("drop");
-    std::fs::write(&list, listed).unwrap();
-    let lines = format!("[[blocklist]]\nname = \"drop\"\nfile = \"{}\"", list.display());
+    let lines = listing(folder.path());
     let guard = Guard::start(&world, &[("+", &lines)]);
-    guard.command(&["decisions", "add", banned, "--for", "1h", "--reason", "test"]).ok();
-    for from in [listed, banned] {
+    guard.command(&["decisions", "add", BANNED, "--for", "1h", "--reason", "test"]).ok();
+    for from in [LISTED, BANNED] {
         assert!(heard(&world, from).starts_with("NOT CONNECTED"), "{from}");
     }
     let exempt = [("+", lines.as_str()), (".exempt", "[\"198.51.100.0/28\"]")];
     guard.configure(&exempt);
     guard.command(&["reload"]).ok();
-    for from in [listed, banned] {
+    for from in [LISTED, BANNED] {
         assert!(heard(&world, from).starts_with("220"), "{from} is exempt now: {}", heard(&world, from));
     }
     assert_eq!(guard.json(&["decisions", "list"])["decisions"].as_array().unwrap().len(), 0, "its ban was lifted");
     guard.configure(&[("+", &lines)]);
     guard.command(&["reload"]).ok();
-    assert!(heard(&world, listed).starts_with("NOT CONNECTED"), "the list counts again");
-    assert!(heard(&world, banned).starts_with("220"), "what was lifted stays so");
+    assert!(heard(&world, LISTED).starts_with("NOT CONNECTED"), "the list counts again");
+    assert!(heard(&world, BANNED).starts_with("220"), "what was lifted stays so");
     // One that can't be used changes neither plane.
     guard.configure(&[("+", &lines), (".exempt", "[\"198.51.100.0/28\", \"nonsense\"]")]);
     assert_eq!(guard.command(&["reload"]).code(), 78);
-    assert!(heard(&world, listed).starts_with("NOT CONNECTED"));
+    assert!(heard(&world, LISTED).starts_with("NOT CONNECTED"));
     // By which it is unloaded.
     guard.configure(&[]);
 }
@@ -91,13 +98,10 @@ fn interfaces_come_and_go() {
 #[test]
 #[ignore = "needs root and BPF"]
 fn the_watch_goes_by_another_configuration_on_sighup_and_leaves_the_plane_when_it_ends() {
-    let (listed, banned) = ("198.51.100.7", "198.51.100.8");
-    let world = world(&[listed, banned]);
+    let world = world(&[LISTED, BANNED]);
     let _postfix = Postfix::start(&world, "");
     let folder = tempfile::tempdir().unwrap();
-    let list = folder.path().join("drop");
-    std::fs::write(&list, listed).unwrap();
-    let lines = format!("[[blocklist]]\nname = \"drop\"\nfile = \"{}\"", list.display());
+    let lines = listing(folder.path());
     let mut guard = Guard::configured(&world, &[("+", &lines)]);
     let watch = |guard: &Guard<'_>| {
         let mut command = world.on(Host::Edge, &binary());
@@ -107,30 +111,30 @@ fn the_watch_goes_by_another_configuration_on_sighup_and_leaves_the_plane_when_i
     let mut watching = watch(&guard);
     watching.wait_for("verified instructions");
     guard.run();
-    guard.command(&["decisions", "add", banned, "--for", "1h", "--reason", "test"]).ok();
-    for from in [listed, banned] {
+    guard.command(&["decisions", "add", BANNED, "--for", "1h", "--reason", "test"]).ok();
+    for from in [LISTED, BANNED] {
         assert!(heard(&world, from).starts_with("NOT CONNECTED"), "{from}");
     }
     // One that can't be used changes nothing.
     guard.configure(&[("+", &lines), (".exempt", "[\"nonsense\"]")]);
     watching.signal(Signal::HUP);
     watching.wait_for("the kernel plane was not loaded anew, and stays as it was");
-    assert!(heard(&world, listed).starts_with("NOT CONNECTED"));
+    assert!(heard(&world, LISTED).starts_with("NOT CONNECTED"));
     // Both are let in by the kernel; the proxy was told nothing.
     guard.configure(&[("+", &lines), (".exempt", "[\"198.51.100.0/28\"]")]);
     watching.signal(Signal::HUP);
-    let let_in = || heard(&world, listed).starts_with("421").then_some(());
+    let let_in = || heard(&world, LISTED).starts_with("421").then_some(());
     wait_for("the kernel lets it in", let_in, || watching.output());
     watching.assert_runs();
     guard.configure(&[("+", &lines)]);
     watching.signal(Signal::HUP);
-    let dropped = || heard(&world, listed).starts_with("NOT CONNECTED").then_some(());
+    let dropped = || heard(&world, LISTED).starts_with("NOT CONNECTED").then_some(());
     wait_for("the kernel drops it again", dropped, || watching.output());
     watching.signal(Signal::TERM);
     watching.wait_for_end();
     assert!(watching.output().contains("the kernel plane stays loaded"), "{}", watching.output());
-    assert!(heard(&world, banned).starts_with("NOT CONNECTED"), "it drops on");
-    let flood = ["spoof-syn", &format!("{}:25", World::EDGE_FOR_ATTACKER), banned, "2000"].map(str::to_owned);
+    assert!(heard(&world, BANNED).starts_with("NOT CONNECTED"), "it drops on");
+    let flood = ["spoof-syn", &format!("{}:25", World::EDGE_FOR_ATTACKER), BANNED, "2000"].map(str::to_owned);
     let before = guard.packets("operator");
     let again = std::thread::scope(|scope| {
         let flooding = scope.spawn(|| {

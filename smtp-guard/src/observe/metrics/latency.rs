@@ -71,6 +71,7 @@ fn single(registry: &mut Registry, name: &'static str, help: &'static str, ends:
     histogram
 }
 
+/// One for each of `values`, of what others are waited for.
 fn fixed<const N: usize>(
     registry: &mut Registry,
     name: &'static str,
@@ -79,8 +80,7 @@ fn fixed<const N: usize>(
     values: [&'static str; N],
 ) -> [Histogram; N] {
     let family = Labelled::<Labels, Histogram>::new_with_constructor(|| Histogram::new(OTHERS));
-    registry.register(name, help, family.clone());
-    values.map(|value| family.get_or_create_owned(&vec![(label, value)]))
+    super::fixed_of(registry, name, help, family, label, values)
 }
 
 impl Metrics {
