@@ -150,6 +150,8 @@ mod tests {
              state.directory: \"/a\" -> \"/b\"; needs a restart: the store is open there\n\
              sessions that go on by the configuration that they began with: 12"
         );
+        output::check_documented("reload", &reloaded);
+        output::check_documented("config diff", &Difference { changes: &reloaded.changes });
         let dry = Reloaded { dry_run: true, changes: Vec::new(), earlier_sessions: 0, ..reloaded };
         assert_eq!(text(&dry), "the file says what is in force (generation 3)");
     }

@@ -56,6 +56,7 @@ pub(super) struct Setup {
 #[derive(Debug, Serialize)]
 struct Wanted {
     domains: Vec<String>,
+    #[serde(rename = "server")]
     backend: String,
     interface: Option<String>,
     hostname: Option<String>,
@@ -66,6 +67,7 @@ struct Wanted {
 struct Report {
     #[serde(flatten)]
     wanted: Wanted,
+    #[serde(rename = "probe")]
     found: Found,
     software: Profile,
     identity: Identity,
@@ -75,6 +77,7 @@ struct Report {
     to_do: Vec<String>,
     /// What is doubtful, each with the next step.
     doubts: Vec<String>,
+    #[serde(rename = "contents")]
     configuration: String,
     written: Option<PathBuf>,
 }
@@ -550,6 +553,23 @@ mod tests {
             (Found { domains: domain(refused(true)), ..found("", false) }, Identity::Xclient, None),
         ] {
             let doubts = doubts(&found, identity);
+            let report = Report {
+                wanted: Wanted {
+                    domains: vec![String::from("a.example")],
+                    backend: String::from("192.0.2.9:25"),
+                    interface: None,
+                    hostname: None,
+                },
+                found,
+                software: Profile::Postfix,
+                identity,
+                ready: true,
+                to_do: Vec::new(),
+                doubts: doubts.clone(),
+                configuration: String::new(),
+                written: None,
+            };
+            output::check_documented("setup", &report);
             assert_eq!(doubts.len(), usize::from(part.is_some()), "{doubts:?}");
             assert!(part.is_none_or(|part| doubts[0].contains(part)), "{doubts:?}");
         }

@@ -224,13 +224,13 @@ impl Keeper {
         self.counters.accounts.hold(user.clone(), hold).map_err(|_| ControlError::TooManyHolds)?;
         self.save_hold(user.clone(), &both);
         self.meter.user_held(Reason::UserHeld);
-        let seconds = length.map(|length| length.as_secs());
+        let duration_seconds = length.map(|length| length.as_secs());
         log::held_by_operator(by, user.name(), length, &text);
         self.meter.tell(What::UserHeld {
             user: printable(user.name().as_bytes()),
             reason: Reason::UserHeld.label().into(),
             source: None,
-            seconds,
+            duration_seconds,
             text: printable(text.as_bytes()),
         });
         let view = self.counters.accounts.view(&self.snapshot.config().limits, &user, &both);
@@ -264,7 +264,7 @@ impl Keeper {
         let lifted = keys.len() + networks.len();
         self.pardon(&keys.into_iter().collect::<Vec<_>>(), Lifted::Operator, Cause::Command(by, None));
         self.marks.pardon_networks();
-        self.meter.tell(What::AllLifted { decisions: lifted as u64 });
+        self.meter.tell(What::AllLifted { count: lifted as u64 });
         tracing::info!(uid = by.uid, decisions = lifted, "{by} lifted all {lifted} decisions");
         lifted
     }

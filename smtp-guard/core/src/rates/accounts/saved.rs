@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::super::window;
 use super::{Account, Accounts, DAY, Hold, Refused, User, Window};
 use crate::addr::Ipv6Prefix;
-use crate::clock::{Both, Instant, WallTime};
+use crate::clock::{Both, Instant, Stored};
 use crate::ledger::networks::Network;
 
 /// Networks of a user that are believed: the highest limit.
@@ -18,15 +18,15 @@ const LIST: usize = 1000;
 struct Saved {
     messages: window::Saved,
     recipients: window::Saved,
-    networks: Vec<(String, WallTime)>,
+    networks: Vec<(String, Stored)>,
     /// Since when, and when last, for each limit.
-    over: [Option<(WallTime, WallTime)>; 3],
+    over: [Option<(Stored, Stored)>; 3],
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct SavedHold {
-    since: WallTime,
-    until: WallTime,
+    since: Stored,
+    until: Stored,
     text: String,
 }
 
@@ -43,9 +43,9 @@ impl Accounts {
                 let saved = Saved {
                     messages: account.messages.saved(self.pace, both),
                     recipients: account.recipients.saved(self.pace, both),
-                    networks: networks.map(|(network, last)| (network.text(), both.wall_at(*last))).collect(),
+                    networks: networks.map(|(network, last)| (network.text(), both.wall_at(*last).into())).collect(),
                     over: account.over.map(|refused| {
-                        refused.map(|refused| (both.wall_at(refused.since), both.wall_at(refused.last)))
+                        refused.map(|refused| (both.wall_at(refused.since).into(), both.wall_at(refused.last).into()))
                     }),
                 };
                 serde_json::to_string(&saved).unwrap_or_default()
@@ -57,7 +57,7 @@ impl Accounts {
     pub fn restore(&self, user: User, text: &str, both: &Both) {
         let Ok(saved) = serde_json::from_str::<Saved>(text) else { return };
         // The store rounds down to ms: what happened counts a little longer, never shorter.
-        let past = |at: WallTime| both.instant_at(at).after(Duration::from_millis(1)).min(both.instant);
+        let past = |at: Stored| both.instant_at(at.into()).after(Duration::from_millis(1)).min(both.instant);
         let windows = [saved.messages, saved.recipients].map(|saved| Window::read(saved, self.pace, both));
         let [Some(messages), Some(recipients)] = windows else { return };
         let networks = saved.networks.into_iter().take(LIST);
@@ -83,8 +83,8 @@ impl Accounts {
     /// Takes back what [`saved_hold`] gave, unless it is over, or the user is held already.
     pub fn restore_hold(&self, user: User, text: &str, both: &Both) {
         let Ok(saved) = serde_json::from_str::<SavedHold>(text) else { return };
-        let until = both.instant_at(saved.until);
-        let hold = Hold { since: both.instant_at(saved.since).min(both.instant), until, text: saved.text };
+        let until = both.instant_at(saved.until.into());
+        let hold = Hold { since: both.instant_at(saved.since.into()).min(both.instant), until, text: saved.text };
         if until > both.instant && self.hold_of(&user, Instant::from_ns(0)).is_none() {
             // One that finds no room was one of as many as there may be.
             let _ = self.hold(user, hold);
@@ -94,7 +94,11 @@ impl Accounts {
 
 /// `hold` as the store keeps it.
 pub fn saved_hold(hold: &Hold, both: &Both) -> String {
-    let saved = SavedHold { since: both.wall_at(hold.since), until: both.wall_at(hold.until), text: hold.text.clone() };
+    let saved = SavedHold {
+        since: both.wall_at(hold.since).into(),
+        until: both.wall_at(hold.until).into(),
+        text: hold.text.clone(),
+    };
     serde_json::to_string(&saved).unwrap_or_default()
 }
 
