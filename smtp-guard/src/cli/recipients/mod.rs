@@ -18,7 +18,7 @@ use clap::{Args, Subcommand};
 use serde::{Serialize, Serializer};
 
 use self::host::Host;
-pub(super) use self::output::write;
+pub(super) use self::output::{target, write};
 use super::args::Json;
 use crate::wire::host as name;
 
