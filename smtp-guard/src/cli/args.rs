@@ -55,6 +55,9 @@ pub(super) enum Edge {
     /// Say whether eBPF programs can be loaded here
     #[command(hide = true)]
     Probe,
+    /// Succeed if edge.interfaces names an interface; for the unit, which is skipped otherwise
+    #[command(hide = true)]
+    Wanted,
 }
 
 #[derive(Clone, Debug, Args)]

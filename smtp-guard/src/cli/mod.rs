@@ -351,14 +351,9 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Decisions { command } => Ok(decisions::decisions(&client(file)?, command)?),
         Command::Recipients { command } => Ok(recipients::recipients(command)?),
-        Command::Edge { command } => {
-            let loads = matches!(command, args::Edge::Load { .. });
-            edge::edge(config::find(file)?.0, file.map(Path::to_owned), command)?;
-            if loads {
-                reload::warn_of_difference(file);
-            }
-            Ok(())
-        }
+        // What is wrong with the file is said by the command that needs it.
+        Command::Edge { command: args::Edge::Wanted } if config::find(file).is_err() => Ok(()),
+        Command::Edge { command } => Ok(edge::edge(config::find(file)?.0, file.map(Path::to_owned), command)?),
         Command::Sink { listen, maildir } => Ok(sink::sink(listen, &maildir)?),
         Command::Man { directory: Some(directory) } => Ok(man::write(Arguments::command(), &directory)?),
         Command::Man { directory: None } => {
