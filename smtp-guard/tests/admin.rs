@@ -20,6 +20,7 @@ use smtp_guard::config::{Config, Limits};
 use smtp_guard::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
 use smtp_guard::edge::events::Sample;
 use smtp_guard::events::{Bus, KEPT, What};
+use smtp_guard::key::User;
 use smtp_guard::key::Who;
 use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
 use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
@@ -30,7 +31,7 @@ use smtp_guard::observe::reload::Reloaded;
 use smtp_guard::observe::status::{
     About, Bans, Certificate, Configuration, Kernel, Listener, Recipients, Running, Server,
 };
-use smtp_guard::rates::accounts::{AccountList, AccountView, Accounts, Hold, User};
+use smtp_guard::rates::accounts::{AccountList, AccountView, Accounts, Hold};
 use smtp_guard::session::Outcome;
 use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::Reason;

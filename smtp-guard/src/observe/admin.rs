@@ -44,8 +44,9 @@ use crate::bound::Bound;
 use crate::config::FILE_BYTES;
 use crate::decision::ControlError;
 use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
+use crate::key::User;
 use crate::key::Who;
-use crate::rates::accounts::{AccountList, AccountView, User};
+use crate::rates::accounts::{AccountList, AccountView};
 
 /// Bytes of a request's body.
 const BODY: usize = 4096;
