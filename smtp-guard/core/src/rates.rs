@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn an_active_source_is_not_forgotten_for_strangers() {
-        let max = sharded::SHARDS * 32;
+        let max = crate::shards::SHARDS * 32;
         let rates = Rates::new(Duration::from_secs(3600), max);
         let offender = Source::v4(1);
         for _ in 0..3 {

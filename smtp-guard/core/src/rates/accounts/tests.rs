@@ -7,7 +7,7 @@ use crate::addr::Ipv6Prefix;
 use crate::clock::{Both, WallTime};
 use crate::config::Config;
 use crate::decision::CountView;
-use crate::rates::sharded::SHARDS;
+use crate::shards::SHARDS;
 
 fn at(seconds: u64) -> Instant {
     Instant::from_ns(seconds * 1_000_000_000)
