@@ -180,11 +180,11 @@ impl Stage {
         let yes = || Some(Input::Upstream(Upstream::Reply(Reply::new(250, Some((2, 0, 0)), "Ok"))));
         match output {
             Output::Reply(reply) => step.heard = Some(reply.to_string()),
-            Output::Event(Event::Refused { reason, about }) => {
-                step.because.push(Because { text: note(reason, &about.note), ..because(reason, false) });
+            Output::Event(Event::Refused { reason, details }) => {
+                step.because.push(Because { text: note(reason, &details.note), ..because(reason, false) });
             }
-            Output::Event(Event::Observed { reason, about }) => {
-                step.because.push(Because { text: note(reason, &about.note), ..because(reason, true) });
+            Output::Event(Event::Observed { reason, details }) => {
+                step.because.push(Because { text: note(reason, &details.note), ..because(reason, true) });
             }
             Output::Event(Event::Ended { reason }) => step.because.push(because(reason, false)),
             Output::Consult { lookups, recipient, sender } => {
