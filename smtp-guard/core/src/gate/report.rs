@@ -123,7 +123,7 @@ pub fn settle<'a>(effects: &mut Vec<Effect>, both: &Both, held: impl Fn(&Key) ->
             let until = both.wall_at(both.instant.after(grounds.length));
             !held(key).is_some_and(|ban| ban.stays(origin, until))
         }
-        Effect::Lift { .. } | Effect::Defer { .. } => true,
+        Effect::Resume { .. } | Effect::Lift { .. } | Effect::Defer { .. } => true,
     });
 }
 
