@@ -23,6 +23,7 @@ use smtp_guard::config::{Config, Limits};
 use smtp_guard::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
 use smtp_guard::edge::events::Sample;
 use smtp_guard::events::{Bus, KEPT, What};
+use smtp_guard::key::User;
 use smtp_guard::key::Who;
 use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
 use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
@@ -31,9 +32,9 @@ use smtp_guard::observe::follow::{FOLLOWERS, Follow, Line};
 use smtp_guard::observe::metrics::Metrics;
 use smtp_guard::observe::reload::Reloaded;
 use smtp_guard::observe::status::{
-    About, Bans, Certificate, Configuration, Kernel, Listener, Recipients, Running, Server,
+    Bans, Certificate, Configuration, Kernel, Listener, Overview, Recipients, Running, Server,
 };
-use smtp_guard::rates::accounts::{AccountList, AccountView, Accounts, Hold, User};
+use smtp_guard::rates::accounts::{AccountList, AccountView, Accounts, HeldUsers, Hold};
 use smtp_guard::session::Outcome;
 use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::Reason;
@@ -71,6 +72,10 @@ impl Running for One {
 
     fn bans(&self) -> Bans {
         Bans { all: 3, networks: 1 }
+    }
+
+    fn held_users(&self) -> HeldUsers {
+        HeldUsers { count: 1, names: vec![String::from("ann")] }
     }
 
     fn recipients(&self) -> Recipients {
@@ -270,8 +275,8 @@ impl Guard {
         let drops = Arc::new(Drops::new(Ipv6Prefix::default(), metrics.clone()));
         let running = Arc::new(One::default());
         let counted = metrics.clone();
-        let events = Bus::new(move || counted.bound_reached(Bound::EventBus));
-        let about = About {
+        let events = Bus::new(|_| {}, move || counted.bound_reached(Bound::EventBus));
+        let overview = Overview {
             started: smtp_guard::clock::now(),
             running: Arc::clone(&running) as Arc<dyn Running>,
             metrics: metrics.clone(),
@@ -283,7 +288,7 @@ impl Guard {
             let _entered = runtime.enter();
             Socket::bind(&directory.path().join("admin.sock")).unwrap()
         };
-        runtime.spawn(admin::serve(socket, Ledger::default(), about, 16));
+        runtime.spawn(admin::serve(socket, Ledger::default(), overview, 16));
         Self { directory, metrics, running, events, drops, _runtime: runtime }
     }
 
@@ -331,6 +336,7 @@ fn the_status_is_the_guards() {
     assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
     assert_eq!((status.connections, status.messages.accepted), (1, 1));
     assert_eq!((status.bans_active, status.networks_active), (3, 1));
+    assert_eq!(status.held_users.names, ["ann"]);
     assert_eq!(status.kernel.text, "no [edge] interfaces are configured");
 }
 

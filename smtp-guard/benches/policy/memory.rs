@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use smtp_guard::addr::Source;
-use smtp_guard::clock::Instant;
+use smtp_guard::clock::{Both, Instant, WallTime};
 use smtp_guard::config::{Auth, Harvest};
 use smtp_guard::ledger::Ledger;
 use smtp_guard::marks::Marks;
@@ -13,12 +13,14 @@ use smtp_guard::offence::{Conduct, Digest};
 use smtp_guard::rates::{Rates, Tally};
 
 const SOURCES: u32 = 1_000_000;
+/// Sources between two times that the store is told.
+const TOLD: u32 = 10_000;
 
 /// Set in a process of its own for each row, so that none finds memory that another has given back.
 const ROW: &str = "SMTP_GUARD_BENCH_ROW";
 
 pub(super) fn run() {
-    for row in 0..4 {
+    for row in 0..5 {
         let status = Command::new(std::env::current_exe().unwrap()).env(ROW, row.to_string()).status().unwrap();
         assert!(status.success());
     }
@@ -28,28 +30,13 @@ pub(super) fn run() {
 pub(super) fn is_row() -> bool {
     let Ok(row) = std::env::var(ROW) else { return false };
     let at = Instant::from_ns(1_000_000_000_000);
-    let ledger = || Ledger::new(Harvest::default(), Auth::default(), SOURCES as usize);
     match row.as_str() {
-        "0" => measure("ledger, each has sent a message before", || {
-            let mut ledger = ledger();
-            for n in 0..SOURCES {
-                ledger.observe(Source::v4(n), Conduct::MessageAccepted, at);
-            }
-            ledger
+        "0" => measure("ledger, each has sent a message before", || ledger(sends, at)),
+        "1" => measure("ledger, each has named a known and an unknown recipient in the last hour", || ledger(asks, at)),
+        "2" => measure("ledger, each second one of either", || {
+            ledger(|ledger, n, at| if n % 2 == 0 { sends(ledger, n, at) } else { asks(ledger, n, at) }, at)
         }),
-        "1" => measure("ledger, each has named a known and an unknown recipient in the last hour", || {
-            let mut ledger = ledger();
-            for n in 0..SOURCES {
-                let unknown =
-                    Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into(), returned: false };
-                // Each in a network of its own, as far as there are any.
-                ledger.observe(Source::v4(n.rotate_left(12)), unknown, at);
-                let known = Conduct::KnownRecipient { recipient: Digest::of(&format!("user{n}@example.org")) };
-                ledger.observe(Source::v4(n.rotate_left(12)), known, at);
-            }
-            ledger
-        }),
-        "2" => measure("marks", || {
+        "3" => measure("marks", || {
             let marks = Marks::default();
             for n in 0..SOURCES {
                 marks.history(Source::v4(n), true);
@@ -65,6 +52,35 @@ pub(super) fn is_row() -> bool {
         }),
     }
     true
+}
+
+/// The store is told as it goes, as the guard does it.
+fn ledger(each: impl Fn(&mut Ledger, u32, Instant), at: Instant) -> Ledger {
+    let both = Both { instant: at, wall: WallTime::default() };
+    let mut ledger = Ledger::new(Harvest::default(), Auth::default(), SOURCES as usize);
+    for n in 0..SOURCES {
+        each(&mut ledger, n, at);
+        if n % TOLD == 0 {
+            ledger.take_changed(SOURCES as usize, &both);
+        }
+    }
+    ledger
+}
+
+fn sends(ledger: &mut Ledger, n: u32, at: Instant) {
+    ledger.observe(source(n), Conduct::MessageAccepted, at);
+}
+
+fn asks(ledger: &mut Ledger, n: u32, at: Instant) {
+    let recipient = format!("no{n}@example.org").into();
+    ledger.observe(source(n), Conduct::UnknownRecipient { recipient, returned: false }, at);
+    let recipient = Digest::of(&format!("user{n}@example.org"));
+    ledger.observe(source(n), Conduct::KnownRecipient { recipient }, at);
+}
+
+/// Each in a network of its own, as far as there are any.
+fn source(n: u32) -> Source {
+    Source::v4(n.rotate_left(12))
 }
 
 fn measure<T>(what: &str, make: impl FnOnce() -> T) {

@@ -31,8 +31,9 @@ use crate::observe::log::{self, LogControl, Lost};
 use crate::observe::metrics::KernelStats;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::{
-    About, Bans, Certificate, Configuration, Kernel, LastReload, Listener, Recipients, Running, Server,
+    Bans, Certificate, Configuration, Kernel, LastReload, Listener, Overview, Recipients, Running, Server,
 };
+use crate::rates::accounts::HeldUsers;
 use crate::relay::{self, Blocklists, Bound, Doors, Generation, Inherited, Shared, Stop, Watchers};
 use crate::snapshot::Snapshot;
 use crate::store::{self, Sqlite, Store as _};
@@ -129,8 +130,8 @@ pub async fn serve<C: admin::Control>(
 
     let metrics = Metrics::new();
     metrics.bounds().limit(bound::Bound::EventBus, events::KEPT as u64);
-    let counted = metrics.clone();
-    let events = Bus::new(move || counted.bound_reached(bound::Bound::EventBus));
+    let (counted, slow) = (metrics.clone(), metrics.clone());
+    let events = Bus::new(move |what| counted.told(what), move || slow.bound_reached(bound::Bound::EventBus));
     let drops = Arc::new(Drops::new(config.limits.ipv6_prefix, metrics.clone()));
     let mut side = JoinSet::new();
     side.spawn(kernel::sweep(Arc::clone(&plane)));
@@ -187,7 +188,7 @@ pub async fn serve<C: admin::Control>(
     });
     let running = Arc::clone(&guard) as Arc<dyn Running>;
     metrics.mirror(Arc::downgrade(&running));
-    let about = About {
+    let overview = Overview {
         started: crate::clock::now(),
         running,
         metrics: metrics.clone(),
@@ -196,7 +197,7 @@ pub async fn serve<C: admin::Control>(
         drops,
     };
     announce(&shared, &guard.seen().listeners);
-    side.spawn(admin::serve(admin_socket, console(Arc::clone(&guard)), about, budget.plan.admin));
+    side.spawn(admin::serve(admin_socket, console(Arc::clone(&guard)), overview, budget.plan.admin));
     ready.set(true);
     manager::ready().await;
     side.spawn(manager::watchdog(shared.feedback.clone()));
@@ -298,6 +299,10 @@ impl Running for Guard {
 
     fn bans(&self) -> Bans {
         self.shared.bans_in_force()
+    }
+
+    fn held_users(&self) -> HeldUsers {
+        self.shared.held_users()
     }
 
     fn recipients(&self) -> Recipients {

@@ -4,12 +4,17 @@
 //! from two snapshots of one [`Live::instance`]. Every list has a bound that is said beside it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::status::{About, Status};
+use super::status::{Overview, Status};
 use crate::clock::{Both, Seconds, WallTime};
 use crate::decision::Decision;
+use crate::events::Event;
+
+/// See [`Live::events`].
+const EVENTS: usize = 16;
 
 /// A snapshot of the running guard with its counters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +35,9 @@ pub struct Live {
     /// Bans in force, the latest first: at most [`crate::decision::LATEST`].
     pub decisions: Vec<Decision>,
     pub drops: DropsView,
+    /// What happened, the latest first: at most 16.
+    #[serde(default)]
+    pub events: Vec<Arc<Event>>,
 }
 
 /// Packets of one family that were judged for one reason.
@@ -102,7 +110,7 @@ pub struct Dropped {
     pub stands_for: u64,
 }
 
-impl About {
+impl Overview {
     /// The snapshot of `both`. Reads the kernel's counters: not for a thread that must not wait for system calls.
     pub fn live(&self, both: &Both, decisions: Vec<Decision>) -> Live {
         let uptime = both.instant.since(self.started);
@@ -125,6 +133,7 @@ impl About {
                 .collect(),
             decisions,
             drops: self.drops.view(both),
+            events: self.events.latest(EVENTS),
         }
     }
 }

@@ -15,6 +15,7 @@ use super::metrics::Metrics;
 use crate::blocklist::State;
 use crate::clock::{Instant, WallTime};
 use crate::events::Bus;
+use crate::rates::accounts::HeldUsers;
 use crate::session::Outcome;
 
 /// A snapshot of the running guard.
@@ -38,6 +39,9 @@ pub struct Status {
     /// Those of them that are of networks.
     #[serde(default)]
     pub networks_active: u64,
+    /// Users who are held, by a limit or by the operator.
+    #[serde(default)]
+    pub held_users: HeldUsers,
     /// No DNS server answers, as far as is known.
     #[serde(default)]
     pub dns_silent: bool,
@@ -94,6 +98,8 @@ pub trait Running: Debug + Send + Sync {
     fn limits(&self) -> Vec<(&'static str, u64)>;
     /// Bans in force now.
     fn bans(&self) -> Bans;
+    /// Users who are held now.
+    fn held_users(&self) -> HeldUsers;
     fn recipients(&self) -> Recipients;
     /// See [`Status::dns_silent`].
     fn is_dns_silent(&self) -> bool;
@@ -175,7 +181,7 @@ pub struct Messages {
 
 /// What doesn't change while the guard runs, and where the rest is read.
 #[derive(Clone, Debug)]
-pub struct About {
+pub struct Overview {
     pub started: Instant,
     pub running: Arc<dyn Running>,
     /// Counts since the start, which live there.
@@ -185,7 +191,7 @@ pub struct About {
     pub drops: Arc<Drops>,
 }
 
-impl About {
+impl Overview {
     /// The snapshot of `now`. Looks at the kernel plane: not for a thread that must not wait for system calls.
     pub fn status(&self, now: Instant) -> Status {
         let Bans { all, networks } = self.running.bans();
@@ -206,6 +212,7 @@ impl About {
             },
             bans_active: all,
             networks_active: networks,
+            held_users: self.running.held_users(),
             dns_silent: self.running.is_dns_silent(),
             store_trouble: self.running.store_trouble(),
             tls_trouble: self.running.tls_trouble(),
@@ -275,6 +282,10 @@ pub(super) mod tests {
 
         fn bans(&self) -> Bans {
             self.bans
+        }
+
+        fn held_users(&self) -> HeldUsers {
+            HeldUsers { count: 2, names: vec!["ann".to_owned(), "bob".to_owned()] }
         }
 
         fn recipients(&self) -> Recipients {

@@ -79,7 +79,7 @@ impl Page {
         headings.dedup();
         headings.retain(|heading| {
             // What they have of others.
-            let more = matches!((command.as_str(), *heading), ("top", "status") | ("try", "explain IP"));
+            let more = matches!((command.as_str(), *heading), ("top", "status" | "events") | ("try", "explain IP"));
             more || heading.split(", ").any(|named| named == command)
         });
         assert!(!headings.is_empty(), "{arguments:?} is not in docs/json.md");

@@ -10,7 +10,7 @@ use crate::decision::{Ban, Name};
 use crate::key::Key;
 use crate::ledger::Ledger;
 use crate::marks::Marks;
-use crate::offence::{Conduct, Digest};
+use crate::offence::{Conduct, Digest, Heard};
 
 /// Knowledge by which a recipient is judged, but for look-ups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,16 +43,6 @@ pub fn report(
     is_spared: impl Fn(Source) -> bool,
 ) -> Vec<Effect> {
     report_of(None, ledger, marks, source, conduct, now, is_banned, &is_spared)
-}
-
-/// What another guard says of a source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// One thing that the source did there.
-    Conduct(Conduct),
-    /// The good of a while: recipients that exist, and messages that were accepted. Digests count as others only where both guards
-    /// have one secret.
-    Sums { known: Box<[Digest]>, accepted: u32 },
 }
 
 /// Recipients and messages of one [`Heard::Sums`] that count.
@@ -127,19 +117,19 @@ fn report_of(
 }
 
 /// Takes bans out of `effects` that must give way to what is in force at `both`, as `held` knows it.
-pub fn settle<'a>(effects: &mut Vec<Effect>, both: &Both, held: impl Fn(Key) -> Option<&'a Ban>) {
+pub fn settle<'a>(effects: &mut Vec<Effect>, both: &Both, held: impl Fn(&Key) -> Option<&'a Ban>) {
     effects.retain(|effect| match effect {
         Effect::Ban { key, origin, grounds, .. } => {
             let until = both.wall_at(both.instant.after(grounds.length));
-            !held(*key).is_some_and(|ban| ban.stays(origin, until))
+            !held(key).is_some_and(|ban| ban.stays(origin, until))
         }
-        Effect::Lift { .. } | Effect::Defer { .. } => true,
+        Effect::Resume { .. } | Effect::Lift { .. } | Effect::Defer { .. } => true,
     });
 }
 
 /// Forgets what was held against `key`, and lifts its ban, whether there is one or not.
 pub fn pardon(ledger: &mut Ledger, marks: &Marks, key: Key, why: Lifted) -> Effect {
-    if let Key::Source(source) = key {
+    if let Some(source) = key.source() {
         ledger.forget(source);
         marks.forget(source, true);
     }
@@ -210,7 +200,7 @@ mod tests {
     }
 
     fn banned(effects: &[Effect]) -> Vec<Key> {
-        let key = |effect: &Effect| if let Effect::Ban { key, .. } = effect { Some(*key) } else { None };
+        let key = |effect: &Effect| if let Effect::Ban { key, .. } = effect { Some(key.clone()) } else { None };
         effects.iter().filter_map(key).collect()
     }
 
@@ -231,7 +221,7 @@ mod tests {
             (Origin::Ledger, hour - 1, vec![1, 2]),
         ] {
             let (held, mut asked) = (held(origin, until), vec![effects(1), effects(2)]);
-            settle(&mut asked, &both, |key| (key == held.key).then_some(&held));
+            settle(&mut asked, &both, |key| (*key == held.key).then_some(&held));
             assert_eq!(banned(&asked), left.into_iter().map(|n| Key::from(Source::v4(n))).collect::<Vec<_>>());
         }
     }

@@ -3,11 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::distinct::Distinct;
+use super::order::Place;
 use super::rule::Evidence;
+use crate::addr::Source;
 use crate::clock::Instant;
+use crate::config::Harvest;
 use crate::offence::Digest;
 
 /// Addresses kept as evidence.
@@ -36,7 +40,8 @@ pub(super) struct History {
     pub(super) previous: u32,
     pub(super) current: u32,
     pub(super) turned: Instant,
-    pub(super) latest: Instant,
+    /// The second of the latest: a million of these are kept, and it is held against [`MEMORY`] only.
+    pub(super) latest: u32,
 }
 
 /// The window, and what outlasts it.
@@ -47,8 +52,15 @@ pub(super) struct Record {
     pub(super) returned: Distinct,
     pub(super) known: Distinct,
     pub(super) probed: Distinct,
-    /// The latest unknown recipients, at most [`SAMPLE`].
-    pub(super) sample: VecDeque<Box<str>>,
+    /// The latest unknown recipients, at most [`SAMPLE`], newest first.
+    pub(super) sample: SmallVec<[Box<str>; 1]>,
+    /// Most sources with a record have none of it.
+    pub(super) rare: Option<Box<Rare>>,
+}
+
+/// What few sources ever do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rare {
     /// Everything else that was held against it in this window, and how often.
     pub(super) offences: Vec<(Reason, u64)>,
     /// Guards that have reported some of it, at most [`NODES`], and how often.
@@ -61,7 +73,7 @@ pub(super) struct Record {
     pub(super) tripped_until: Instant,
 }
 
-/// In which order entries make room: the lower ones first. Who has had mail accepted has room of his own: who has only
+/// In which order entries make room: the first of [`Self::ALL`] first. Who has had mail accepted has room of his own: who has only
 /// knocked goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Class {
@@ -84,13 +96,21 @@ impl History {
     pub(super) fn accepted(&mut self, now: Instant, window: Duration) {
         self.turn(now, window);
         self.current = self.current.saturating_add(1);
-        self.latest = now;
+        self.set_latest(now);
+    }
+
+    pub(super) fn latest(&self) -> Instant {
+        Instant::default().after(Duration::from_secs(self.latest.into()))
+    }
+
+    pub(super) fn set_latest(&mut self, at: Instant) {
+        self.latest = u32::try_from(at.since(Instant::default()).as_secs()).unwrap_or(u32::MAX);
     }
 
     /// Lets time pass.
     pub(super) fn turn(&mut self, now: Instant, window: Duration) {
         let passed = now.since(self.turned);
-        if now.since(self.latest) >= MEMORY {
+        if now.since(self.latest()) >= MEMORY {
             *self = Self::default();
         } else if passed >= window.saturating_mul(2) {
             self.older = self.total();
@@ -132,25 +152,32 @@ impl Entry {
 
     fn expire_record(&mut self, now: Instant, window: Duration, ban_memory: Duration) {
         let Some(record) = &mut self.record else { return };
-        if now.since(self.last) >= window {
-            record.offences.clear();
-            record.heard.clear();
+        if now.since(self.last) >= window
+            && let Some(rare) = &mut record.rare
+        {
+            rare.offences.clear();
+            rare.heard.clear();
         }
         record.unknown.expire(now, window);
         record.returned.expire(now, window);
         record.known.expire(now, window);
         record.probed.expire(now, window);
-        record.failed_logins.retain(|at| now.since(*at) < window);
         if record.unknown.count() + record.returned.count() == 0 {
             record.sample.clear();
         }
-        if now.since(record.tripped_until) >= ban_memory {
-            record.trips = 0;
+        if let Some(rare) = &mut record.rare {
+            rare.failed_logins.retain(|at| now.since(*at) < window);
+            if now.since(rare.tripped_until) >= ban_memory {
+                rare.trips = 0;
+            }
+            if now.since(rare.tripped_until) >= window {
+                rare.doubts = 0;
+            }
+            if rare.is_empty() {
+                record.rare = None;
+            }
         }
-        if now.since(record.tripped_until) >= window {
-            record.doubts = 0;
-        }
-        if record.trips == 0 && record.doubts == 0 && record.is_quiet() {
+        if record.is_over() {
             self.record = None;
         }
     }
@@ -161,14 +188,19 @@ impl Entry {
             None if self.history.is_known() => Class::Friend,
             Some(record) if record.unknown.count() >= limit.div_ceil(4).max(1) => Class::Offender,
             Some(record) if record.is_suspect() => Class::Suspect,
-            Some(record) if record.trips > 0 => Class::Remembered,
+            Some(record) if record.trips() > 0 => Class::Remembered,
             Some(_) | None => Class::Knocked,
         }
     }
 
-    /// See [`Record::trips`].
+    /// Where it stands in the order of who makes room.
+    pub(super) fn place(&self, source: Source, rule: &Harvest) -> Place {
+        Place { class: self.class(rule.unknown_recipients), last: self.last, source }
+    }
+
+    /// See [`Rare::trips`].
     pub(super) fn trips(&self) -> u32 {
-        self.record.as_ref().map_or(0, |record| record.trips)
+        self.record.as_ref().map_or(0, |record| record.trips())
     }
 
     /// See [`History::is_trusted`].
@@ -182,6 +214,9 @@ impl Entry {
 }
 
 impl Class {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Knocked, Self::Remembered, Self::Suspect, Self::Offender, Self::Friend, Self::Active];
+
     /// Whether mail of it was accepted.
     pub(super) fn is_friend(self) -> bool {
         matches!(self, Self::Friend | Self::Active)
@@ -208,7 +243,7 @@ impl Record {
         };
         if new {
             self.sample.truncate(SAMPLE - 1);
-            self.sample.push_front(recipient);
+            self.sample.insert(0, recipient);
         }
     }
 
@@ -234,49 +269,75 @@ impl Record {
     }
 
     pub(super) fn offence(&mut self, reason: Reason) {
-        match self.offences.iter_mut().find(|(known, _)| *known == reason) {
+        let offences = &mut self.rare().offences;
+        match offences.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, count)) => *count = count.saturating_add(1),
-            None => self.offences.push((reason, 1)),
+            None => offences.push((reason, 1)),
         }
     }
 
     /// The guard `node` has reported something.
     pub(super) fn heard(&mut self, node: &str) {
-        if let Some((_, count)) = self.heard.iter_mut().find(|(known, _)| **known == *node) {
+        let heard = &mut self.rare().heard;
+        if let Some((_, count)) = heard.iter_mut().find(|(known, _)| **known == *node) {
             *count = count.saturating_add(1);
-        } else if self.heard.len() < NODES {
-            self.heard.push((node.into(), 1));
+        } else if heard.len() < NODES {
+            heard.push((node.into(), 1));
         }
     }
 
     /// Which guards have reported some of it, in words.
     pub(super) fn reporters(&self) -> Option<String> {
-        let names: Vec<_> = self.heard.iter().map(|(node, count)| format!("{node} ({count} times)")).collect();
+        let heard = self.rare.iter().flat_map(|rare| &rare.heard);
+        let names: Vec<_> = heard.map(|(node, count)| format!("{node} ({count} times)")).collect();
         (!names.is_empty()).then(|| format!("also reported by {}", names.join(", ")))
     }
 
     /// A new trip, or one `in_doubt`: how many of these came before it without a pause.
     pub(super) fn trip(&mut self, in_doubt: bool) -> u32 {
-        let count = if in_doubt { &mut self.doubts } else { &mut self.trips };
+        let rare = self.rare();
+        let count = if in_doubt { &mut rare.doubts } else { &mut rare.trips };
         let repeat = *count;
         *count = repeat.saturating_add(1);
+        rare.heard.clear();
         self.unknown.clear();
         self.returned.clear();
         self.known.clear();
         self.probed.clear();
         self.sample.clear();
-        self.heard.clear();
         repeat
+    }
+
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// See [`Rare::trips`].
+    fn trips(&self) -> u32 {
+        self.rare.as_ref().map_or(0, |rare| rare.trips)
     }
 
     /// Something that leads to a ban where there is more of it.
     fn is_suspect(&self) -> bool {
-        self.unknown.count() + self.returned.count() > 0 || !self.failed_logins.is_empty()
+        self.unknown.count() + self.returned.count() > 0
+            || self.rare.as_ref().is_some_and(|rare| !rare.failed_logins.is_empty())
     }
 
-    /// Nothing in the window.
-    fn is_quiet(&self) -> bool {
-        !self.is_suspect() && self.offences.is_empty() && self.known.count() == 0 && self.probed.count() == 0
+    /// Nothing in the window, and nothing that outlasts it.
+    fn is_over(&self) -> bool {
+        let rare = self.rare.as_ref().is_none_or(|rare| rare.is_over());
+        rare && !self.is_suspect() && self.known.count() == 0 && self.probed.count() == 0
+    }
+}
+
+impl Rare {
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_over() && self.heard.is_empty()
+    }
+
+    /// Nothing that is kept for its own sake: who has reported something is of no use without it.
+    fn is_over(&self) -> bool {
+        self.trips == 0 && self.doubts == 0 && self.offences.is_empty() && self.failed_logins.is_empty()
     }
 }
 

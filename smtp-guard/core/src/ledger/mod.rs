@@ -30,7 +30,7 @@
 //! themselves, and more where nobody else needs it. Offenders on their way to a ban make room
 //! only once their window is over: a flood of new sources can't have one forgotten, the newcomer isn't taken note of.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
@@ -38,6 +38,7 @@ use smtp_guard_ebpf::reason::Reason;
 mod distinct;
 mod entry;
 pub mod networks;
+mod order;
 pub mod rule;
 mod saved;
 mod trip;
@@ -47,8 +48,9 @@ use crate::clock::{Both, Instant};
 use crate::config::{Auth, Harvest};
 use crate::decision::Name;
 use crate::offence::{Conduct, Digest, Digests};
-use entry::{Class, Entry, MEMORY, Record};
+use entry::{Class, Entry, MEMORY, Rare, Record};
 use networks::{Network, Networks};
+use order::{Order, Place};
 use rule::{Evidence, Grounds};
 
 pub use entry::SAMPLE;
@@ -66,18 +68,16 @@ pub struct Ledger {
     rule: Harvest,
     auth: Auth,
     max: usize,
-    entries: HashMap<Source, Entry>,
-    /// By class and by when they were last heard of.
+    /// Trees, not hash maps: these grow and shrink with what is in them, and never are copied whole.
+    entries: BTreeMap<Source, Entry>,
     order: Order,
-    /// Those in it whose mail was accepted.
-    friends: usize,
     networks: Networks,
     digests: Digests,
     evicted: Vec<Source>,
     /// Whose history of accepted mail has lapsed, with its entry or without.
     lapsed: Vec<Source>,
     not_admitted: u64,
-    changed: HashSet<Source>,
+    changed: BTreeSet<Source>,
 }
 
 /// The verdict on a source: what follows.
@@ -140,15 +140,14 @@ impl Ledger {
             rule,
             auth,
             max: max.max(1),
-            entries: HashMap::new(),
-            order: BTreeSet::new(),
-            friends: 0,
+            entries: BTreeMap::new(),
+            order: Order::default(),
             networks: Networks::default(),
             digests: Digests::default(),
             evicted: Vec::new(),
             lapsed: Vec::new(),
             not_admitted: 0,
-            changed: HashSet::new(),
+            changed: BTreeSet::new(),
         }
     }
 
@@ -230,9 +229,16 @@ impl Ledger {
                 self.networks.abandoned(source, &recipients);
                 Vec::new()
             }
-            Conduct::UnknownRecipient { recipient, returned } => {
-                let digest = self.digests.of(&recipient);
-                entry.record().unknown(recipient, digest, returned, now);
+            Conduct::UnknownRecipient { .. } | Conduct::UnknownDigest { .. } => {
+                let (shown, digest, returned) = match conduct {
+                    Conduct::UnknownDigest { recipient, returned } => (recipient.name().into(), recipient, returned),
+                    Conduct::UnknownRecipient { recipient, returned } => {
+                        let digest = self.digests.of(&recipient);
+                        (recipient, digest, returned)
+                    }
+                    _ => return Vec::new(),
+                };
+                entry.record().unknown(shown, digest, returned, now);
                 let own = self.judge(source, trusted, now);
                 // One whose mail was accepted has nothing to do with what its neighbours do.
                 if known || !own.is_empty() {
@@ -311,10 +317,10 @@ impl Ledger {
         for member in members.into_iter().filter(|member| !spared(*member)) {
             // One that has made room meanwhile has nothing left to ban it for.
             let Some(entry) = self.entries.get_mut(&member) else { continue };
-            let old = (entry.class(self.rule.unknown_recipients), entry.last, member);
+            let old = entry.place(member, &self.rule);
             if entry.evidence().unknown >= self.rule.unknown_recipients.div_ceil(4) && !entry.history.is_known() {
                 verdicts.push(entry.trip(&self.rule, member, (Reason::Harvest, false), vec![evidence.clone()], now));
-                leave(&mut self.order, &mut self.friends, old);
+                self.order.leave(old);
                 self.file(member);
             }
         }
@@ -330,8 +336,9 @@ impl Ledger {
             && let Some(entry) = self.entries.get_mut(&source)
         {
             let record = entry.record();
-            record.trips = record.trips.max(repeat.saturating_add(1));
-            record.tripped_until = record.tripped_until.max(until);
+            let rare = record.rare();
+            rare.trips = rare.trips.max(repeat.saturating_add(1));
+            rare.tripped_until = rare.tripped_until.max(until);
         }
         self.file(source);
     }
@@ -349,8 +356,9 @@ impl Ledger {
         self.file(source);
         let entry = self.entries.get(&source)?;
         let network = self.networks.view(source).map(|(evidence, members)| (Network::of(source), evidence, members));
-        let empty = Record::default();
+        let (empty, none) = (Record::default(), Rare::default());
         let record = entry.record.as_deref().unwrap_or(&empty);
+        let rare = record.rare.as_deref().unwrap_or(&none);
         let oldest = [&record.unknown, &record.known, &record.probed].into_iter().filter_map(|set| set.oldest()).min();
         Some(View {
             evidence: record.evidence(),
@@ -358,10 +366,10 @@ impl Ledger {
             trusted: entry.is_trusted(),
             since: oldest.unwrap_or(now),
             sample: record.sample.iter().map(|address| address.to_string()).collect(),
-            offences: record.offences.clone(),
-            failed_logins: u32::try_from(record.failed_logins.len()).unwrap_or(u32::MAX),
-            heard: record.heard.clone(),
-            trips: record.trips,
+            offences: rare.offences.clone(),
+            failed_logins: u32::try_from(rare.failed_logins.len()).unwrap_or(u32::MAX),
+            heard: rare.heard.clone(),
+            trips: rare.trips,
             network,
         })
     }
@@ -384,11 +392,7 @@ impl Ledger {
             (Class::Active, window),
             (Class::Offender, window),
         ] {
-            let over = |(found, last, source): &(Class, Instant, Source)| {
-                (*found == class && now.since(*last) >= age).then_some(*source)
-            };
-            let from = (class, Instant::default(), Source(0));
-            let silent: Vec<_> = self.order.range(from..).map_while(over).take(SWEEP).collect();
+            let silent = self.order.silent(class, now, age, SWEEP);
             for source in silent {
                 self.expire(source, now);
             }
@@ -413,13 +417,8 @@ impl Ledger {
     /// At most `most` sources that changed since they were last told here, each with its entry as the store keeps it, if it
     /// still has one.
     pub fn take_changed(&mut self, most: usize, both: &Both) -> Vec<(Source, Option<String>)> {
-        let told: Vec<_> = self.changed.iter().take(most).copied().collect();
-        told.into_iter()
-            .map(|source| {
-                self.changed.remove(&source);
-                (source, self.entries.get(&source).map(|entry| saved::write(entry, both)))
-            })
-            .collect()
+        let told = std::iter::from_fn(|| self.changed.pop_first()).take(most);
+        told.map(|source| (source, self.entries.get(&source).map(|entry| saved::write(entry, both)))).collect()
     }
 
     /// Takes an entry back that [`Self::take_changed`] told. What can't be read is left out.
@@ -454,10 +453,8 @@ impl Ledger {
             self.not_admitted += 1;
             return false;
         }
-        let limit = self.rule.unknown_recipients;
         let entry = self.entries.entry(source).or_default();
-        let place = (entry.class(limit), entry.last, source);
-        leave(&mut self.order, &mut self.friends, place);
+        self.order.leave(entry.place(source, &self.rule));
         if entry.expire(now, self.rule.window, self.rule.ban_max) {
             self.lapsed.push(source);
         }
@@ -468,23 +465,18 @@ impl Ledger {
     /// Makes room for a newcomer, whose mail was `accepted` just now or not: strangers go first, but no offender within its
     /// window. Friends have half of the ledger for themselves; beyond that, and for a friend, the oldest of them goes.
     fn make_room(&mut self, accepted: bool, now: Instant) -> bool {
-        let is_bound = |class, last| class == Class::Offender && now.since(last) < self.rule.window;
-        let first = self.order.first().copied().filter(|(class, last, _)| !is_bound(*class, *last));
-        let stranger = first.filter(|(class, ..)| !class.is_friend());
-        let may = accepted || self.friends > self.max / 2;
-        let friend =
-            || self.order.range((Class::Friend, Instant::default(), Source(0))..).next().copied().filter(|_| may);
-        let Some((_, _, source)) = stranger.or_else(friend) else { return false };
+        let is_free = |place: &Place| place.class != Class::Offender || now.since(place.last) >= self.rule.window;
+        let stranger = self.order.first(false).filter(is_free);
+        let friend = || self.order.first(true).filter(|_| accepted || self.order.friends() > self.max / 2);
+        let Some(Place { source, .. }) = stranger.or_else(friend) else { return false };
         self.remove(source);
         self.evicted.push(source);
         true
     }
 
     fn expire(&mut self, source: Source, now: Instant) {
-        let limit = self.rule.unknown_recipients;
         let Some(entry) = self.entries.get_mut(&source) else { return };
-        let place = (entry.class(limit), entry.last, source);
-        leave(&mut self.order, &mut self.friends, place);
+        self.order.leave(entry.place(source, &self.rule));
         if entry.expire(now, self.rule.window, self.rule.ban_max) {
             self.lapsed.push(source);
         }
@@ -492,13 +484,13 @@ impl Ledger {
             self.entries.remove(&source);
             self.changed.insert(source);
         } else {
-            enter(&mut self.order, &mut self.friends, (entry.class(limit), entry.last, source));
+            self.order.enter(entry.place(source, &self.rule));
         }
     }
 
     fn remove(&mut self, source: Source) {
         if let Some(entry) = self.entries.remove(&source) {
-            leave(&mut self.order, &mut self.friends, (entry.class(self.rule.unknown_recipients), entry.last, source));
+            self.order.leave(entry.place(source, &self.rule));
             self.changed.insert(source);
         }
     }
@@ -506,23 +498,9 @@ impl Ledger {
     /// Puts `source` back into the order of eviction.
     fn file(&mut self, source: Source) {
         if let Some(entry) = self.entries.get(&source) {
-            enter(&mut self.order, &mut self.friends, (entry.class(self.rule.unknown_recipients), entry.last, source));
+            self.order.enter(entry.place(source, &self.rule));
             self.changed.insert(source);
         }
-    }
-}
-
-type Order = BTreeSet<(Class, Instant, Source)>;
-
-fn enter(order: &mut Order, friends: &mut usize, place: (Class, Instant, Source)) {
-    if order.insert(place) {
-        *friends += usize::from(place.0.is_friend());
-    }
-}
-
-fn leave(order: &mut Order, friends: &mut usize, place: (Class, Instant, Source)) {
-    if order.remove(&place) {
-        *friends -= usize::from(place.0.is_friend());
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use smtp_guard_ebpf::reason::Reason;
 
 use super::distinct::Distinct;
-use super::entry::{Entry, History, NODES, Record, SAMPLE};
+use super::entry::{Entry, History, NODES, Rare, Record, SAMPLE};
 use crate::clock::{Both, Stored};
 use crate::offence::Digest;
 
@@ -60,19 +60,23 @@ pub(super) fn write(entry: &Entry, both: &Both) -> String {
         last: at(entry.last),
         history: (entry.history.older, entry.history.previous, entry.history.current),
         turned: at(entry.history.turned),
-        latest: at(entry.history.latest),
-        record: entry.record.as_ref().map(|record| SavedRecord {
-            unknown: set(&record.unknown),
-            returned: set(&record.returned),
-            known: set(&record.known),
-            probed: set(&record.probed),
-            sample: record.sample.iter().cloned().collect(),
-            offences: record.offences.iter().map(|(reason, count)| (reason.label().to_owned(), *count)).collect(),
-            heard: record.heard.clone(),
-            failed_logins: record.failed_logins.iter().map(|moment| at(*moment)).collect(),
-            trips: record.trips,
-            doubts: record.doubts,
-            tripped_until: at(record.tripped_until),
+        latest: at(entry.history.latest()),
+        record: entry.record.as_ref().map(|record| {
+            let none = Rare::default();
+            let rare = record.rare.as_deref().unwrap_or(&none);
+            SavedRecord {
+                unknown: set(&record.unknown),
+                returned: set(&record.returned),
+                known: set(&record.known),
+                probed: set(&record.probed),
+                sample: record.sample.to_vec(),
+                offences: rare.offences.iter().map(|(reason, count)| (reason.label().to_owned(), *count)).collect(),
+                heard: rare.heard.clone(),
+                failed_logins: rare.failed_logins.iter().map(|moment| at(*moment)).collect(),
+                trips: rare.trips,
+                doubts: rare.doubts,
+                tripped_until: at(rare.tripped_until),
+            }
         }),
     };
     // Nothing in it can fail to be JSON.
@@ -88,23 +92,28 @@ pub(super) fn read(text: &str, both: &Both) -> Option<Entry> {
         Distinct::from_parts(level, seen)
     };
     let (older, previous, current) = saved.history;
+    let mut history = History { older, previous, current, turned: past(saved.turned), ..History::default() };
+    history.set_latest(past(saved.latest));
     Some(Entry {
         last: past(saved.last),
-        history: History { older, previous, current, turned: past(saved.turned), latest: past(saved.latest) },
+        history,
         record: saved.record.map(|record| {
             let offences = record.offences.into_iter().take(LIST);
-            Box::new(Record {
-                unknown: set(record.unknown),
-                returned: set(record.returned),
-                known: set(record.known),
-                probed: set(record.probed),
-                sample: record.sample.into_iter().take(SAMPLE).collect(),
+            let rare = Rare {
                 offences: offences.filter_map(|(label, n)| Some((Reason::from_label(&label)?, n))).collect(),
                 failed_logins: record.failed_logins.into_iter().take(LIST).map(past).collect::<VecDeque<_>>(),
                 heard: record.heard.into_iter().take(NODES).collect(),
                 trips: record.trips,
                 doubts: record.doubts,
                 tripped_until: both.instant_at(record.tripped_until.into()),
+            };
+            Box::new(Record {
+                unknown: set(record.unknown),
+                returned: set(record.returned),
+                known: set(record.known),
+                probed: set(record.probed),
+                sample: record.sample.into_iter().take(SAMPLE).collect(),
+                rare: (!rare.is_empty()).then(|| Box::new(rare)),
             })
         }),
     })
@@ -128,7 +137,7 @@ mod tests {
         record.known(Digest::of("yes@example.org"), second(4980));
         record.abandoned(&[Digest::of("maybe@example.org")], second(4985));
         record.offence(Reason::Protocol);
-        record.failed_logins.push_back(second(4970));
+        record.rare().failed_logins.push_back(second(4970));
         let text = write(&entry, &before);
         assert_eq!(read(&text, &before), Some(entry.clone()));
         // Booted 4,000 s ago instead of 5,000: what lies before the boot is its beginning.

@@ -36,7 +36,8 @@ impl Entry {
 
     /// Whether it was never banned, and deferred less than `doubts` times in a row.
     fn is_early(&self, doubts: u32) -> bool {
-        self.trips() == 0 && self.record.as_ref().is_none_or(|record| record.doubts < doubts)
+        let rare = self.record.as_ref().and_then(|record| record.rare.as_ref());
+        rare.is_none_or(|rare| rare.trips == 0 && rare.doubts < doubts)
     }
 
     /// A ban, or for a source with a history or `in_doubt` a deferral, which doubles; and an empty window after it.
@@ -56,13 +57,13 @@ impl Entry {
             true => (Target::Defer(source), DEFERRAL.min(rule.ban), rule.ban),
         };
         let length = first.saturating_mul(1u32.checked_shl(repeat).unwrap_or(u32::MAX)).min(most);
-        record.tripped_until = now.after(length);
+        record.rare().tripped_until = now.after(length);
         Verdict { target, reason, length, repeat, evidence }
     }
 
     /// The rule for failed logins.
     pub(super) fn login_failed(&mut self, rule: &Auth, source: Source, now: Instant) -> Option<Verdict> {
-        let failed = &mut self.record().failed_logins;
+        let failed = &mut self.record().rare().failed_logins;
         failed.retain(|at| now.since(*at) < rule.failure_window);
         failed.push_back(now);
         if failed.len() < rule.failures as usize {

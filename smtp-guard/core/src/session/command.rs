@@ -6,10 +6,10 @@ use smtp_guard_ebpf::reason::Reason;
 
 use std::sync::Arc;
 
-use super::{About, Output, Question, Request, Session, Speaker, State, Transaction, replies};
+use super::{Details, Output, Question, Request, Session, Speaker, State, Transaction, replies};
 use crate::clock::Instant;
 use crate::offence::Conduct;
-use crate::policy::{Decision, Refusal};
+use crate::policy::{Refusal, Ruling};
 use crate::wire::command::{Command, CommandError, Helo};
 use crate::wire::envelope::{MailFrom, RcptTo};
 use crate::wire::line::LineFlaw;
@@ -27,6 +27,9 @@ impl Session {
             Ok(command) => command,
             Err(error) => return self.on_bad_command(&error, now, out),
         };
+        if let Some(body) = self.transaction.as_mut().and_then(|transaction| transaction.chunks.body_mut()) {
+            body.heard(now);
+        }
         match command {
             Command::Ehlo(_) | Command::Helo(_) | Command::Data | Command::StartTls | Command::Auth(_) if more => {
                 self.pipelined(out)
@@ -53,8 +56,7 @@ impl Session {
                 out.push(Output::Close);
                 State::Closed
             }
-            // Its payload follows at once and would be read as commands.
-            Command::Bdat => self.refuse_and_close(Reason::Protocol, replies::chunking(), out),
+            Command::Bdat(chunk) => self.on_bdat(chunk, now, out),
             Command::Xclient => self.protocol(replies::not_permitted(), now, out),
             Command::StartTls => self.on_starttls(now, out),
             Command::Auth(auth) => self.on_auth(auth, now, out),
@@ -95,12 +97,12 @@ impl Session {
             return self.protocol(replies::unknown_parameter(), now, out);
         }
         match self.rules.mail(&self.client, mail.size) {
-            Decision::Permit(permit) => {
+            Ruling::Permit(permit) => {
                 self.ask(Question::Mail(mail.clone()), Request::Mail(mail, permit, speaker), now, out)
             }
-            Decision::Refuse(Refusal { reason, reply }) => {
-                let about = About { sender: Some(mail.path.to_string()), ..About::default() };
-                self.refuse(reason, about, reply, Duration::ZERO, now, out)
+            Ruling::Refuse(Refusal { reason, reply }) => {
+                let details = Details { sender: Some(mail.path.to_string()), ..Details::default() };
+                self.refuse(reason, details, reply, Duration::ZERO, now, out)
             }
         }
     }
@@ -111,6 +113,9 @@ impl Session {
         };
         if transaction.lost {
             return self.set_back(replies::backend_lost(), Duration::ZERO, now, out);
+        }
+        if transaction.chunks.began() {
+            return self.protocol(replies::message_began(), now, out);
         }
         let uses = rcpt.uses();
         if uses.smtputf8 && !transaction.smtputf8 {
@@ -123,9 +128,9 @@ impl Session {
         self.consult(rcpt, now, out)
     }
 
-    /// RCPT or DATA without a transaction. Behind a MAIL that failed it isn't held against the client: that may have been
+    /// RCPT, DATA or BDAT without a transaction. Behind a MAIL that failed it isn't held against the client: that may have been
     /// trouble of ours.
-    fn without_mail(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
+    pub(super) fn without_mail(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
         let Some(left) = self.excused.checked_sub(1) else {
             return self.protocol(replies::mail_first(), now, out);
         };
@@ -150,15 +155,15 @@ impl Session {
         } else {
             Conduct::UnknownRecipient { recipient: rcpt.path.key().into(), returned: self.is_returned() }
         }));
-        let about = self.envelope(rcpt);
+        let details = self.envelope(rcpt);
         let delay = if self.client.authenticated { Duration::ZERO } else { self.rules.config().harvest.delay };
         if self.accepted_messages > 0 {
             // A sender whose mail was accepted in this session isn't made to fail over a stale address.
-            let about = about.heard(&reply);
-            out.push(Output::Event(super::Event::Refused { reason: Reason::UnknownRecipient, about }));
+            let details = details.heard(&reply);
+            out.push(Output::Event(super::Event::Refused { reason: Reason::UnknownRecipient, details }));
             return self.set_back(reply, delay, now, out);
         }
-        self.refuse(Reason::UnknownRecipient, about, reply, delay, now, out)
+        self.refuse(Reason::UnknownRecipient, details, reply, delay, now, out)
     }
 
     /// Whether the mail is one that others provoke by forging our name: a notification, or one under the names that older
@@ -170,42 +175,50 @@ impl Session {
             || ["mailer-daemon", "postmaster", "double-bounce"].iter().any(|name| local.eq_ignore_ascii_case(name))
     }
 
-    pub(super) fn envelope(&self, rcpt: &RcptTo) -> About {
-        About { recipient: Some(rcpt.path.to_string()), ..self.sender() }
+    pub(super) fn envelope(&self, rcpt: &RcptTo) -> Details {
+        Details { recipient: Some(rcpt.path.to_string()), ..self.sender() }
     }
 
-    pub(super) fn sender(&self) -> About {
+    pub(super) fn sender(&self) -> Details {
         let sender = self.transaction.as_ref().map(|transaction| transaction.sender.clone());
-        About { sender, ..About::default() }
+        Details { sender, ..Details::default() }
     }
 
     fn on_data(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
         match &self.transaction {
             None => self.without_mail(now, out),
+            Some(transaction) if transaction.chunks.began() => self.protocol(replies::message_began(), now, out),
             Some(Transaction { lost: true, .. }) => {
                 self.reset_transaction(None, out);
                 self.set_back(replies::backend_lost(), Duration::ZERO, now, out)
             }
             Some(Transaction { trapped: true, .. }) => {
                 // Also for those that were accepted: who writes to a trap has a list that was gathered.
-                let about = self.sender();
+                let details = self.sender();
                 self.reset_transaction(Some(Request::Drop), out);
-                self.refuse(Reason::Trap, about, replies::trapped(), Duration::ZERO, now, out)
+                self.refuse(Reason::Trap, details, replies::trapped(), Duration::ZERO, now, out)
             }
             Some(Transaction { accepted: 0, .. }) => {
                 self.refuse(Reason::Protocol, self.sender(), replies::no_recipients(), Duration::ZERO, now, out)
             }
-            Some(_) => self.ask(Question::Data, Request::Data, now, out),
+            Some(_) => self.ask(Question::Data { chunked: false }, Request::Data, now, out),
         }
     }
 
     /// Ends a transaction without a message, then answers `reply`.
-    fn abandon(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
+    pub(super) fn abandon(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
         self.abandon_recipients(out);
         match &self.transaction {
-            Some(transaction) if !transaction.lost => self.ask(Question::Reset(reply), Request::Reset, now, out),
-            _ => {
+            Some(transaction) if transaction.lost => {
                 self.reset_transaction(None, out);
+                self.reply(reply, now, out)
+            }
+            Some(transaction) if transaction.chunks.allow_reset() => {
+                self.ask(Question::Reset(reply), Request::Reset, now, out)
+            }
+            // Within message data RSET would be text.
+            _ => {
+                self.reset_transaction(Some(Request::Drop), out);
                 self.reply(reply, now, out)
             }
         }
@@ -219,15 +232,19 @@ impl Session {
                 return self.refuse_and_close(Reason::Protocol, error.reply(), out);
             }
         }
+        if *error == CommandError::Chunk {
+            // Its payload follows, and nobody knows how long it is.
+            return self.refuse_and_close(Reason::Protocol, error.reply(), out);
+        }
         if error.is_other_protocol() {
             out.push(Output::Report(Conduct::Offence(Reason::NonSmtp)));
             return self.refuse_and_close(Reason::NonSmtp, replies::not_smtp(), out);
         }
-        self.refuse(Reason::Protocol, About::note(error.to_string()), error.reply(), Duration::ZERO, now, out)
+        self.refuse(Reason::Protocol, Details::note(error.to_string()), error.reply(), Duration::ZERO, now, out)
     }
 
     pub(super) fn protocol(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
-        self.refuse(Reason::Protocol, About::default(), reply, Duration::ZERO, now, out)
+        self.refuse(Reason::Protocol, Details::default(), reply, Duration::ZERO, now, out)
     }
 
     fn pipelined(&mut self, out: &mut Vec<Output>) -> State {
@@ -243,7 +260,7 @@ impl Session {
     }
 
     /// Counts a command that leads nowhere; the end of the session when there were too many.
-    fn junk(&mut self, out: &mut Vec<Output>) -> Option<State> {
+    pub(super) fn junk(&mut self, out: &mut Vec<Output>) -> Option<State> {
         self.junk += 1;
         if self.junk <= self.rules.config().limits.junk_commands || self.client.exempt {
             return None;

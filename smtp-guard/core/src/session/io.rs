@@ -13,7 +13,7 @@ use crate::policy::checks::Found;
 use crate::session::Outcome;
 use crate::snapshot::Snapshot;
 use crate::wire::command::{Command, CommandError, Helo};
-use crate::wire::data::{BodyEnd, CleanBody};
+use crate::wire::data::{BodyEnd, BodyFlaw, CleanBody};
 use crate::wire::ehlo::Capabilities;
 use crate::wire::envelope::{MailFrom, RcptTo};
 use crate::wire::line::LineFlaw;
@@ -69,8 +69,10 @@ pub enum Input {
     Body(CleanBody),
     /// So many bytes of message data were read in all, although none came out (a flaw was seen).
     Swallowed(u64),
-    /// The client's CRLF.CRLF.
+    /// The client's CRLF.CRLF, or the end of its last chunk.
     BodyEnd(BodyEnd),
+    /// The end of a chunk that isn't the last one, with the first flaw so far.
+    ChunkEnd(Option<BodyFlaw>),
     /// Source or user has sent as much as it may for now, or the user is held: MAIL or RCPT was not passed on.
     OverRate(Reason),
     /// The backend's word.
@@ -218,12 +220,12 @@ pub enum Event {
     /// A command was refused; the session goes on.
     Refused {
         reason: Reason,
-        about: About,
+        details: Details,
     },
     /// A check that only observes would have refused a recipient.
     Observed {
         reason: Reason,
-        about: About,
+        details: Details,
     },
     /// The session was ended by us.
     Ended {
@@ -238,7 +240,7 @@ pub enum Event {
 
 /// The subject of an event, as far as it is known. All of it may hold the client's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct About {
+pub struct Details {
     /// As in MAIL, with its angle brackets.
     pub sender: Option<String>,
     /// As in RCPT, with its angle brackets.
@@ -248,7 +250,7 @@ pub struct About {
     pub note: String,
 }
 
-impl About {
+impl Details {
     /// What can be said in one line.
     pub fn note(note: impl Into<String>) -> Self {
         Self { note: note.into(), ..Self::default() }
