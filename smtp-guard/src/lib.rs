@@ -23,5 +23,5 @@ pub mod store;
 mod written;
 
 pub use smtp_guard_core::{
-    addr, decision, gate, key, ledger, marks, offence, policy, printable, rates, session, snapshot, wire,
+    addr, decision, gate, key, ledger, marks, offence, policy, printable, rates, session, shards, snapshot, wire,
 };

@@ -20,6 +20,7 @@ use smtp_guard::config::{Config, Limits};
 use smtp_guard::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
 use smtp_guard::edge::events::Sample;
 use smtp_guard::events::{Bus, KEPT, What};
+use smtp_guard::key::User;
 use smtp_guard::key::Who;
 use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
 use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
@@ -28,9 +29,9 @@ use smtp_guard::observe::follow::{FOLLOWERS, Follow, Line};
 use smtp_guard::observe::metrics::Metrics;
 use smtp_guard::observe::reload::Reloaded;
 use smtp_guard::observe::status::{
-    About, Bans, Certificate, Configuration, Kernel, Listener, Recipients, Running, Server,
+    Bans, Certificate, Configuration, Kernel, Listener, Overview, Recipients, Running, Server,
 };
-use smtp_guard::rates::accounts::{AccountList, AccountView, Accounts, Hold, User};
+use smtp_guard::rates::accounts::{AccountList, AccountView, Accounts, Hold};
 use smtp_guard::session::Outcome;
 use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::Reason;
@@ -274,7 +275,7 @@ impl Guard {
         let running = Arc::new(One::default());
         let counted = metrics.clone();
         let events = Bus::new(move || counted.bound_reached(Bound::EventBus));
-        let about = About {
+        let overview = Overview {
             started: smtp_guard::clock::now(),
             running: Arc::clone(&running) as Arc<dyn Running>,
             metrics: metrics.clone(),
@@ -286,7 +287,7 @@ impl Guard {
             let _entered = runtime.enter();
             Socket::bind(&directory.path().join("admin.sock")).unwrap()
         };
-        runtime.spawn(admin::serve(socket, Ledger::default(), about, 16));
+        runtime.spawn(admin::serve(socket, Ledger::default(), overview, 16));
         Self { directory, metrics, running, events, drops, _runtime: runtime }
     }
 

@@ -217,9 +217,9 @@ impl Watch {
             Event::Message(message) if message.outcome == Outcome::Accepted => {
                 assert_eq!(self.dot, Some((true, true)), "accepted without the backend's word");
             }
-            Event::Refused { about, .. } | Event::Observed { about, .. } => {
-                let words = [about.sender.as_deref(), about.recipient.as_deref(), Some(&about.note)];
-                assert!(!words.iter().flatten().any(|word| word.chars().any(char::is_control)), "{about:?}");
+            Event::Refused { details, .. } | Event::Observed { details, .. } => {
+                let words = [details.sender.as_deref(), details.recipient.as_deref(), Some(&details.note)];
+                assert!(!words.iter().flatten().any(|word| word.chars().any(char::is_control)), "{details:?}");
             }
             Event::Authenticated { user } => assert!(!user.chars().any(char::is_control), "{user:?}"),
             Event::Message(_) | Event::Ended { .. } => {}

@@ -105,6 +105,14 @@ impl Ipv6Prefix {
         Source::of(ip, self.mask())
     }
 
+    /// The addresses of `source`.
+    pub fn net(self, source: Source) -> IpNet {
+        match source.network() {
+            IpAddr::V4(v4) => Ipv4Net::from(v4).into(),
+            IpAddr::V6(v6) => Ipv6Net::new_assert(v6, self.0).into(),
+        }
+    }
+
     /// `source` as text: `192.0.2.1`, or `2001:db8::/64`.
     pub fn display(self, source: Source) -> String {
         match source.family() {

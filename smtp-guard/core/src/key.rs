@@ -1,27 +1,39 @@
-//! The key of a decision: whom it is about.
+//! The key: whom a decision is about, and whom something is counted of.
 //!
-//! A [`Key`] is what decisions are kept, stored and enforced by. An operator names a [`Who`], of which the length of IPv6
-//! prefixes makes a key. Users and domains would be further kinds of keys.
+//! A [`Key`] is what decisions are kept by, and what the store knows; its text is the same everywhere. An operator names a [`Who`],
+//! of which the length of IPv6 prefixes makes a key. What one part looks at only (a session's source, the kernel's networks)
+//! is keyed by that alone. A domain would be another kind.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Ipv6Prefix, Source, canonical, canonical_net, no_source};
+use crate::offence::Digest;
 
 /// The shortest prefixes that a decision can be about. Shorter ones are a part of the Internet.
 const WIDEST_V4: u8 = 8;
 const WIDEST_V6: u8 = 16;
+/// Before a user's name, in the text of his key: no address begins like this.
+const USER: &str = "user:";
+/// Bytes of a user's name; of a longer one its beginning and a digest are taken.
+const NAME: usize = 128;
 
-/// The key of a decision: whom it is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The key: whom a decision is about, or whom something is counted of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     Source(Source),
     Network(Net),
+    User(User),
 }
+
+/// A user who has logged in: the name that was accepted, trimmed and in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct User(Arc<str>);
 
 /// A network that is wider than any source: `192.0.2.0/24`, or `2001:db8::/32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,35 +74,51 @@ impl Key {
         match net.prefix_len() {
             length if length < widest => Err(NoKey::TooWide(net)),
             length if length < source => Ok(Self::Network(Net(net))),
-            // Written while another length was configured, or by who doesn't know it.
-            length if Ipv6Prefix::RANGE.contains(&length) => {
-                Self::of(Who(net.network().into()), prefix).map_err(|_| NoKey::TooWide(net))
-            }
+            // A source as text, or written while another length was configured. Its last address stands for no other one and
+            // is never unspecified, as the first may be.
+            length if Ipv6Prefix::RANGE.contains(&length) => Self::of(Who(net.broadcast().into()), prefix),
             _ => Err(NoKey::TooNarrow { net, length: prefix.length() }),
         }
     }
 
-    /// `192.0.2.1`, `2001:db8::/64` or `192.0.2.0/24`; [`Who`] reads it.
-    pub fn text(self, prefix: Ipv6Prefix) -> String {
+    /// As text: `192.0.2.1`, `2001:db8::/64`, `192.0.2.0/24` or `user:bob`. [`Self::read`] reads it, and [`Who`] all but users.
+    pub fn text(&self, prefix: Ipv6Prefix) -> String {
         match self {
-            Self::Source(source) => prefix.display(source),
+            Self::Source(source) => prefix.display(*source),
             Self::Network(net) => net.to_string(),
+            Self::User(user) => format!("{USER}{user}"),
+        }
+    }
+
+    /// The key that `text` is; `None`: it is none.
+    pub fn read(text: &str, prefix: Ipv6Prefix) -> Option<Self> {
+        match text.strip_prefix(USER) {
+            Some(name) => User::new(name).map(Self::User),
+            None => Self::of(text.parse().ok()?, prefix).ok(),
         }
     }
 
     /// The source, where it is one.
-    pub fn source(self) -> Option<Source> {
-        match self {
-            Self::Source(source) => Some(source),
-            Self::Network(_) => None,
-        }
+    pub fn source(&self) -> Option<Source> {
+        if let Self::Source(source) = self { Some(*source) } else { None }
     }
 
     /// The network, where it is one.
-    pub fn network(self) -> Option<Net> {
+    pub fn network(&self) -> Option<Net> {
+        if let Self::Network(net) = self { Some(*net) } else { None }
+    }
+
+    /// The user, where it is one.
+    pub fn user(&self) -> Option<&User> {
+        if let Self::User(user) = self { Some(user) } else { None }
+    }
+
+    /// The addresses that it is about; `None`: it is a user.
+    pub fn addresses(&self, prefix: Ipv6Prefix) -> Option<IpNet> {
         match self {
-            Self::Source(_) => None,
-            Self::Network(net) => Some(net),
+            Self::Source(source) => Some(prefix.net(*source)),
+            Self::Network(net) => Some(net.net()),
+            Self::User(_) => None,
         }
     }
 }
@@ -104,6 +132,38 @@ impl From<Source> for Key {
 impl From<Net> for Key {
     fn from(net: Net) -> Self {
         Self::Network(net)
+    }
+}
+
+impl From<User> for Key {
+    fn from(user: User) -> Self {
+        Self::User(user)
+    }
+}
+
+impl User {
+    /// The user called `name`, in whatever case; `None`: that is no name.
+    pub fn new(name: &str) -> Option<Self> {
+        let name = name.trim().to_lowercase();
+        if name.is_empty() || name.chars().any(char::is_control) {
+            return None;
+        }
+        if name.len() <= NAME {
+            return Some(Self(name.into()));
+        }
+        let end = (0..=NAME - 32).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+        Some(Self(format!("{}~{:016x}", &name[..end], Digest::of(&name).number()).into()))
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -272,7 +332,53 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_user_is_called_as_the_login_was_trimmed_and_in_lower_case() {
+        let user = |name: &str| User::new(name).unwrap();
+        let long = "x".repeat(400);
+        for (name, expected) in [
+            (" Ann@Example.ORG\t", Some("ann@example.org".to_owned())),
+            ("ÄNN", Some("änn".to_owned())),
+            ("", None),
+            (" ", None),
+            ("a\nb", None),
+            (&*"é".repeat(64), Some("é".repeat(64))),
+        ] {
+            assert_eq!(User::new(name).map(|user| user.to_string()), expected, "{name:?}");
+        }
+        let (one, other) = (user(&long), user(&format!("{long}y")));
+        assert!(one != other && one.name().len() <= NAME, "{one}");
+        assert_eq!(user(one.name()), one, "the name that is shown is the user's");
+        assert!(user(&"é".repeat(200)).name().len() <= NAME);
+    }
+
     proptest! {
+        #[test]
+        fn a_key_is_read_from_its_text(
+            ip: IpAddr, far: [u16; 4], length in 0u8..=128, name in ".{0,300}", prefix in 32u8..=64,
+        ) {
+            let prefix = Ipv6Prefix::new(prefix).unwrap();
+            let [a, b, c, d] = far;
+            // Beside what stands for IPv4 addresses, and what is special.
+            let near = [[0x64, 0xff9b, 0, 0, a, b, c, d], [0, 0, 0, 0, 0, 0, c, d], [0, 0, 0, 0, 0, 0xffff, c, d], [0; 8]];
+            for ip in near.map(IpAddr::from).into_iter().chain([ip]) {
+                let net = IpNet::new(ip, length % if ip.is_ipv4() { 33 } else { 129 }).unwrap();
+                for who in [ip.into(), Who::from(net)] {
+                    if let Ok(key) = Key::of(who, prefix) {
+                        prop_assert_eq!(Key::read(&key.text(prefix), prefix), Some(key));
+                    }
+                }
+                if no_source(ip).is_none() {
+                    let key = Key::Source(prefix.source(ip));
+                    prop_assert_eq!(Key::read(&key.text(prefix), prefix), Some(key), "{}", ip);
+                }
+            }
+            if let Some(user) = User::new(&name) {
+                let key = Key::User(user);
+                prop_assert_eq!(Key::read(&key.text(prefix), prefix), Some(key));
+            }
+        }
+
         #[test]
         fn a_network_is_its_bits(addr: IpAddr, length in 0u8..=128, inside: IpAddr) {
             let length = if addr.is_ipv4() { length % 33 } else { length };

@@ -19,6 +19,7 @@ pub mod policy;
 pub mod printable;
 pub mod rates;
 pub mod session;
+pub mod shards;
 pub mod snapshot;
 pub mod stamp;
 pub mod wire;

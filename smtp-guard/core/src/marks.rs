@@ -7,8 +7,6 @@
 //! [`SENDERS`]; while there are as many, no other is.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,22 +14,21 @@ use crate::addr::Source;
 use crate::clock::Instant;
 use crate::ledger::networks::Network;
 use crate::offence::Digest;
+use crate::shards::Shards;
 
-const SHARDS: usize = 64;
 /// Senders that are deferred at once.
 const SENDERS: usize = 4096;
 
 /// All marks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Marks {
-    shards: Vec<Mutex<HashMap<Source, Kept>>>,
+    shards: Shards<HashMap<Source, Kept>>,
     /// Networks that are deferred, until when: as many as the ledger looks at.
     networks: Mutex<HashMap<Network, Instant>>,
     /// Senders that wrote to a trap by a source with a history, until when they are deferred.
     senders: Mutex<HashMap<(Source, Digest), Instant>>,
     /// Whether there may be one.
     any_sender: AtomicBool,
-    hasher: RandomState,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,23 +49,10 @@ pub struct Mark {
     pub deferred_until: Option<Instant>,
 }
 
-impl Default for Marks {
-    fn default() -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self {
-            shards,
-            networks: Mutex::default(),
-            senders: Mutex::default(),
-            any_sender: AtomicBool::new(false),
-            hasher: RandomState::new(),
-        }
-    }
-}
-
 impl Marks {
     /// The mark of `source` at `now`.
     pub fn of(&self, source: Source, now: Instant) -> Mark {
-        let kept = self.shard(source).get(&source).copied().unwrap_or_default();
+        let kept = self.shards.of(&source).get(&source).copied().unwrap_or_default();
         // Whose mail was accepted before doesn't wait for what its neighbours do.
         let network = if kept.familiar { None } else { self.networks().get(&Network::of(source)).copied() };
         let until = kept.deferred_until.max(network.unwrap_or_default());
@@ -77,7 +61,7 @@ impl Marks {
 
     /// What the ledger knows of the history of `source`.
     pub fn history(&self, source: Source, familiar: bool) {
-        let mut shard = self.shard(source);
+        let mut shard = self.shards.of(&source);
         if familiar {
             shard.entry(source).or_default().familiar = true;
         } else if let Some(kept) = shard.get_mut(&source) {
@@ -87,7 +71,7 @@ impl Marks {
 
     /// `source` hears 4xx until `until`.
     pub fn defer(&self, source: Source, until: Instant) {
-        self.shard(source).entry(source).or_default().deferred_until = until;
+        self.shards.of(&source).entry(source).or_default().deferred_until = until;
     }
 
     /// The sources of `network` without a history hear 4xx until `until`.
@@ -115,7 +99,7 @@ impl Marks {
 
     /// Forgets `source`, and with `pardoned` its network's deferral.
     pub fn forget(&self, source: Source, pardoned: bool) {
-        self.shard(source).remove(&source);
+        self.shards.of(&source).remove(&source);
         if pardoned {
             self.senders().retain(|(other, _), _| *other != source);
             self.networks().remove(&Network::of(source));
@@ -125,8 +109,7 @@ impl Marks {
     /// Sources and networks that are deferred at `now`, and until when.
     pub fn deferred(&self, now: Instant) -> (Until<Source>, Until<Network>) {
         let mut sources = Vec::new();
-        for shard in &self.shards {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        for shard in self.shards.each() {
             let here = shard.iter().filter(|(_, kept)| now < kept.deferred_until);
             sources.extend(here.map(|(source, kept)| (*source, kept.deferred_until)));
         }
@@ -144,9 +127,7 @@ impl Marks {
 
     /// Forgets deferrals that are over at `now`, of one shard a call.
     pub fn sweep(&self, now: Instant, turn: usize) {
-        let mut shard = self.shards[turn % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);
-        shard.retain(|_, kept| kept.familiar || now < kept.deferred_until);
-        drop(shard);
+        self.shards.at(turn).retain(|_, kept| kept.familiar || now < kept.deferred_until);
         self.networks().retain(|_, until| now < *until);
         let mut senders = self.senders();
         senders.retain(|_, until| now < *until);
@@ -154,11 +135,6 @@ impl Marks {
     }
 
     // A panic elsewhere can't leave a mark half changed.
-    fn shard(&self, source: Source) -> MutexGuard<'_, HashMap<Source, Kept>> {
-        let index = self.hasher.hash_one(source) as usize % SHARDS;
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn senders(&self) -> MutexGuard<'_, HashMap<(Source, Digest), Instant>> {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,9 +176,9 @@ mod tests {
             "nobody else"
         );
         marks.defer(stranger, Instant::from_ns(50));
-        for turn in 0..SHARDS {
+        for turn in 0..crate::shards::SHARDS {
             marks.sweep(Instant::from_ns(60), turn);
         }
-        assert_eq!(marks.shards.iter().map(|shard| shard.lock().unwrap().len()).sum::<usize>(), 1, "the familiar one");
+        assert_eq!(marks.shards.each().map(|shard| shard.len()).sum::<usize>(), 1, "the familiar one");
     }
 }

@@ -15,7 +15,7 @@
 use std::hash::Hash;
 use std::time::Duration;
 
-use crate::addr::{Ipv6Prefix, Source};
+use crate::addr::Source;
 use crate::clock::{Both, Instant};
 use crate::config::Config;
 
@@ -23,7 +23,7 @@ pub mod accounts;
 mod sharded;
 mod window;
 
-use accounts::{Accounts, User};
+use accounts::Accounts;
 use sharded::Sharded;
 use window::{Pace, Window};
 
@@ -59,34 +59,6 @@ impl Counters {
     /// Each with the name that the store knows it by.
     pub fn named(&self) -> [(&'static str, &Rates); 2] {
         [("connections", &self.connections), ("messages", &self.messages)]
-    }
-}
-
-/// The source or user that something is counted of, as the store knows them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Key {
-    Source(Source),
-    User(User),
-}
-
-impl Key {
-    /// `192.0.2.1`, `2001:db8::/64`, or the user's name.
-    pub fn text(&self, prefix: Ipv6Prefix) -> String {
-        match self {
-            Self::Source(source) => prefix.display(*source),
-            Self::User(user) => user.to_string(),
-        }
-    }
-
-    /// The source that `text` is; `None`: it is none.
-    pub fn read_source(text: &str, prefix: Ipv6Prefix) -> Option<Self> {
-        let address = text.split('/').next()?.parse().ok()?;
-        Some(Self::Source(prefix.source(address)))
-    }
-
-    /// The user that `text` is; `None`: it is none. A user's name may look like an address, so the caller knows which it is.
-    pub fn read_user(text: &str) -> Option<Self> {
-        User::new(text).map(Self::User)
     }
 }
 
@@ -195,7 +167,7 @@ mod tests {
 
     #[test]
     fn an_active_source_is_not_forgotten_for_strangers() {
-        let max = sharded::SHARDS * 32;
+        let max = crate::shards::SHARDS * 32;
         let rates = Rates::new(Duration::from_secs(3600), max);
         let offender = Source::v4(1);
         for _ in 0..3 {
@@ -236,16 +208,6 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn a_key_is_read_from_its_text(ip: std::net::IpAddr, name in ".{0,300}", length in 32u8..=64) {
-            let prefix = Ipv6Prefix::new(length).unwrap();
-            let source = Key::Source(prefix.source(ip));
-            prop_assert_eq!(Key::read_source(&source.text(prefix), prefix), Some(source));
-            if let Some(user) = Key::read_user(&name) {
-                prop_assert_eq!(Key::read_user(&user.text(prefix)), Some(user));
-            }
-        }
 
         #[test]
         fn no_trailing_window_has_more_than_the_limit(

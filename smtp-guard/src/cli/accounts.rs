@@ -11,9 +11,10 @@ use super::output::{left, line, show, table};
 use super::time;
 use crate::clock::WallTime;
 use crate::decision::CountView;
+use crate::key::User;
 use crate::observe::admin::Hold;
 use crate::observe::log::printable;
-use crate::rates::accounts::{AccountList, AccountView, HoldView, User};
+use crate::rates::accounts::{AccountList, AccountView, HoldView};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

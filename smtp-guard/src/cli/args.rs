@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use crate::addr::{Ipv6Prefix, canonical, no_source};
 use crate::config::Role;
 use crate::config::units::{DURATION_HELP, parse_duration};
+use crate::key::User;
 use crate::key::Who;
 use crate::observe::admin::{LONGEST, REASON_BYTES};
-use crate::rates::accounts::User;
 
 /// Whom `explain` is about.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
 use crate::guard::{Guard, ReloadError};
+use crate::key::User;
 use crate::key::Who;
 use crate::observe::admin::{ACCOUNTS, Control, Refusal};
 use crate::observe::attempt::{Attempt, Rehearsal};
 use crate::observe::reload::Reloaded;
-use crate::rates::accounts::{AccountList, AccountView, User};
+use crate::rates::accounts::{AccountList, AccountView};
 
 /// Answers the admin API. Holds the guard's shared state for as long as it lives.
 #[derive(Clone, Debug)]

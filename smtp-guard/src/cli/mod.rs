@@ -38,9 +38,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::{self, CONFIG_VARIABLE, Config, ConfigError, Role};
+use crate::key::User;
 use crate::observe::attempt::{Attempt, Candidate};
 use crate::observe::journal;
-use crate::rates::accounts::User;
 
 /// `EX_CONFIG` of sysexits.h.
 const BAD_CONFIGURATION: u8 = 78;

@@ -3,10 +3,8 @@
 //! One task writes (`feedback`), any number of sessions read. A ban goes to the kernel first: that is where it ends the
 //! attack. A kernel map that can't be written is the caller's to tell; user space enforces all the same.
 
-use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -17,6 +15,7 @@ use crate::addr::Source;
 use crate::clock::Instant;
 use crate::config::Config;
 use crate::key::{Key, Net};
+use crate::shards::Shards;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -24,8 +23,6 @@ mod networks;
 
 use networks::Networks;
 
-/// Shards of the table: a writer stops only the readers of one of them, for one insertion.
-const SHARDS: usize = 16;
 /// Networks that are banned at once: four times what the kernel has room for.
 pub const NETWORKS: usize = 4 * smtp_guard_ebpf::abi::NETWORK_ENTRIES as usize;
 
@@ -126,8 +123,8 @@ pub enum Fell<'a> {
 pub struct BanTable {
     kernel: Option<Arc<dyn KernelBans>>,
     max: usize,
-    hasher: RandomState,
-    shards: Vec<RwLock<HashMap<Source, (Reason, Instant)>>>,
+    /// A writer stops only the readers of one shard, for one insertion.
+    sources: Shards<HashMap<Source, (Reason, Instant)>>,
     /// By their end, for expiry and for making room.
     order: Mutex<BTreeSet<(Instant, Source)>>,
     /// Written under the lock of `order` only.
@@ -163,8 +160,7 @@ impl BanTable {
         Self {
             kernel,
             max: max.max(1),
-            hasher: RandomState::new(),
-            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            sources: Shards::default(),
             order: Mutex::default(),
             networks: RwLock::default(),
             networks_len: AtomicUsize::new(0),
@@ -180,9 +176,7 @@ impl BanTable {
 
     /// Why `source` is banned at `now`, itself or as a part of a network, and until when.
     pub fn banned(&self, source: Source, now: Instant) -> Option<(Reason, Instant)> {
-        let shard = self.shard(source).read().unwrap_or_else(PoisonError::into_inner);
-        let own = shard.get(&source).copied().filter(|(_, until)| now < *until);
-        drop(shard);
+        let own = self.sources.of(&source).get(&source).copied().filter(|(_, until)| now < *until);
         own.or_else(|| self.network_of(source, now))
     }
 
@@ -356,7 +350,7 @@ impl BanTable {
     }
 
     fn make_room(&self, order: &mut BTreeSet<(Instant, Source)>, source: Source) -> Option<Source> {
-        let known = self.shard(source).read().unwrap_or_else(PoisonError::into_inner).contains_key(&source);
+        let known = self.sources.of(&source).contains_key(&source);
         if known || order.len() < self.max {
             return None;
         }
@@ -368,8 +362,8 @@ impl BanTable {
     }
 
     fn insert(&self, order: &mut BTreeSet<(Instant, Source)>, source: Source, until: Instant, reason: Reason) {
-        let mut shard = self.shard(source).write().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, old)) = shard.insert(source, (reason, until)) {
+        let before = self.sources.of(&source).insert(source, (reason, until));
+        if let Some((_, old)) = before {
             order.remove(&(old, source));
         }
         order.insert((until, source));
@@ -377,7 +371,7 @@ impl BanTable {
 
     fn remove(&self, order: &mut BTreeSet<(Instant, Source)>, source: Source) -> Result<(), EdgeError> {
         // The kernel's part takes long at times, and sessions wait for a shard.
-        let was = self.shard(source).write().unwrap_or_else(PoisonError::into_inner).remove(&source);
+        let was = self.sources.of(&source).remove(&source);
         if let Some((_, until)) = was {
             order.remove(&(until, source));
         }
@@ -393,10 +387,6 @@ impl BanTable {
             None | Some(Err(EdgeError::NotLoaded { .. })) => Ok(T::default()),
             Some(done) => done,
         }
-    }
-
-    fn shard(&self, source: Source) -> &RwLock<HashMap<Source, (Reason, Instant)>> {
-        &self.shards[self.hasher.hash_one(source) as usize % SHARDS]
     }
 
     fn order(&self) -> MutexGuard<'_, BTreeSet<(Instant, Source)>> {

@@ -8,7 +8,7 @@
 //! goes into maps that are in use only when all programs are in place.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,6 @@ use std::time::Duration;
 use aya::pin::PinError;
 use aya::programs::{ProgramError, ProgramInfo, ProgramType, SockOps, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
 use super::access;
@@ -219,12 +218,12 @@ pub(super) fn lock(directory: &Path) -> Result<File, EdgeError> {
     let failed = || EdgeError::pin("locking", directory);
     for _ in 0..LOCK_TRIES {
         let opened = File::open(directory).map_err(failed())?;
-        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+        match opened.try_lock() {
             // Who unloads removes the directory: the one that we have locked may be gone, and another one in its place.
             Ok(()) if is_at(&opened, directory) => return Ok(opened),
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
-            Err(error) => return Err(failed()(error.into())),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(failed()(error)),
         }
     }
     Err(EdgeError::Locked { path: directory.to_owned() })

@@ -20,9 +20,10 @@ use crate::gate::{self, Lifted};
 use crate::key::{Key, Net};
 use crate::ledger::Ledger;
 use crate::marks::Marks;
+use crate::observe::log::printable;
 use crate::offence::Report;
 use crate::rates::Counters;
-use crate::rates::accounts::User;
+use crate::rates::accounts::Hold;
 use crate::snapshot::Snapshot;
 use crate::store::{Change, Store};
 
@@ -48,8 +49,6 @@ pub(super) struct Keeper {
     sweeps: usize,
     /// Changed, but the store's queue was full.
     unsaved: HashSet<Key>,
-    /// Likewise, of users.
-    unsaved_holds: HashSet<User>,
     meter: Arc<dyn Meter>,
     /// The kernel plane as the last sweep found it.
     kernel: Result<Refreshed, String>,
@@ -84,7 +83,6 @@ impl Keeper {
             written: crate::clock::now(),
             sweeps: 0,
             unsaved: HashSet::new(),
-            unsaved_holds: HashSet::new(),
             meter,
             kernel,
             wall: Steady::new(crate::clock::both()),
@@ -97,7 +95,7 @@ impl Keeper {
         let config = snapshot.config();
         self.ledger.set_rules(config.harvest.clone(), config.auth.clone());
         self.snapshot = snapshot;
-        let exempt: Vec<_> = self.decisions.keys().copied().filter(|key| self.is_exempt(*key)).collect();
+        let exempt: Vec<_> = self.decisions.keys().filter(|key| self.is_exempt(key)).cloned().collect();
         self.pardon(&exempt, Lifted::Exempt, Cause::State);
     }
 
@@ -133,8 +131,7 @@ impl Keeper {
         }
         self.take_bans(bans, both);
         if found.begun {
-            self.unsaved.extend(self.decisions.keys());
-            self.unsave_holds(both);
+            self.unsaved.extend(self.decisions.keys().cloned());
         }
     }
 
@@ -146,10 +143,10 @@ impl Keeper {
             // By a clock that is behind it would last too long.
             let length = u64::try_from(ban.until.as_ms().saturating_sub(ban.made.as_ms())).unwrap_or_default();
             let until = both.instant_at(ban.until).min(both.instant.after(Duration::from_millis(length)));
-            if let (Origin::Ledger, Key::Source(source)) = (&ban.origin, ban.key) {
-                self.ledger.remember_ban(source, ban.repeat, until, both.instant);
+            if let (Origin::Ledger, Key::Source(source)) = (&ban.origin, &ban.key) {
+                self.ledger.remember_ban(*source, ban.repeat, until, both.instant);
             }
-            if self.is_exempt(ban.key) {
+            if self.is_exempt(&ban.key) {
                 self.pardon(&[ban.key], Lifted::Exempt, Cause::State);
             } else if until <= both.instant {
                 self.over.push(ban);
@@ -157,7 +154,7 @@ impl Keeper {
                 running.push((Ban { until: both.wall_at(until), ..ban }, until));
             }
         }
-        self.put_all(running, both.instant);
+        self.put_all(running, both);
     }
 
     /// The wall clock was set by `step` ms: ends are moments, so what is written of them changes.
@@ -170,9 +167,8 @@ impl Keeper {
         for ban in self.decisions.values_mut() {
             ban.made = ban.made.later(step);
             ban.until = ban.until.later(step);
-            self.unsaved.insert(ban.key);
+            self.unsaved.insert(ban.key.clone());
         }
-        self.unsave_holds(both);
         let over = std::mem::take(&mut self.over);
         self.take_bans(over, both);
     }
@@ -196,7 +192,7 @@ impl Keeper {
             }
         };
         for (key, until, reason) in found {
-            if self.is_exempt(key) {
+            if self.is_exempt(&key) {
                 self.pardon(&[key], Lifted::Exempt, Cause::State);
             } else if until <= both.instant {
                 if let Err(error) = self.lift(&[key]) {
@@ -215,7 +211,7 @@ impl Keeper {
                     evidence,
                 };
                 self.save(&ban);
-                self.put_all(vec![(ban, until)], both.instant);
+                self.put_all(vec![(ban, until)], both);
             }
         }
     }
@@ -237,7 +233,7 @@ impl Keeper {
         let is_spared = |source: Source| snapshot.untouchable().touches(source, prefix) || is_banned(source);
         let mut effects = gate::report(&mut self.ledger, &self.marks, source, conduct, at, banned, is_spared);
         if !effects.is_empty() {
-            gate::settle(&mut effects, &crate::clock::both(), |key| self.decisions.get(&key));
+            gate::settle(&mut effects, &crate::clock::both(), |key| self.decisions.get(key));
         }
         self.perform(effects, Cause::Report(client, at));
         self.count_evicted();
@@ -261,23 +257,30 @@ impl Keeper {
     }
 
     /// Many at once: the kernel's part is one batch for sources and one for networks.
-    fn put_all(&mut self, bans: Vec<(Ban, Instant)>, now: Instant) {
+    fn put_all(&mut self, bans: Vec<(Ban, Instant)>, both: &Both) {
         let (mut sources, mut networks) = (Vec::new(), Vec::new());
-        for (ban, until) in &bans {
-            match ban.key {
-                Key::Source(source) => sources.push((source, *until, ban.reason)),
-                Key::Network(net) => networks.push((net, *until, ban.reason)),
+        for (ban, until) in bans {
+            match &ban.key {
+                Key::Source(source) => sources.push((*source, until, ban.reason)),
+                Key::Network(net) => networks.push((*net, until, ban.reason)),
+                Key::User(user) => {
+                    let since = both.instant_at(ban.made).min(both.instant);
+                    let hold = Hold { since, until, text: ban.text.clone() };
+                    if self.counters.accounts.hold(user.clone(), hold).is_err() {
+                        continue;
+                    }
+                }
             }
+            self.note(ban);
         }
-        bans.into_iter().for_each(|(ban, _)| self.note(ban));
         if !sources.is_empty() {
             let (kernel, displaced) = self.table.apply_all(&sources);
             self.applied(kernel.map(drop), displaced);
         }
         if !networks.is_empty() {
             let AppliedNetworks { kernel, outside, refused } = {
-                let is_exempt = |source: Source| self.is_exempt(source.into());
-                self.table.apply_networks(&networks, now, &is_exempt)
+                let is_exempt = |source: Source| self.is_exempt(&source.into());
+                self.table.apply_networks(&networks, both.instant, &is_exempt)
             };
             if outside > 0 {
                 self.meter.bound_reached(Bound::KernelNetworks);
@@ -295,10 +298,11 @@ impl Keeper {
         }
     }
 
-    /// Lifts the bans of `keys` in both planes.
+    /// Lifts the bans of `keys` in both planes, and holds of users.
     fn lift(&self, keys: &[Key]) -> Result<(), EdgeError> {
         let networks: Vec<Net> = keys.iter().filter_map(|key| key.network()).collect();
         let networks = if networks.is_empty() { Ok(()) } else { self.table.lift_networks(&networks) };
+        keys.iter().filter_map(|key| key.user()).for_each(|user| self.counters.accounts.end_hold(user));
         keys.iter().filter_map(|key| key.source()).try_for_each(|source| self.table.lift(source)).and(networks)
     }
 
@@ -308,8 +312,11 @@ impl Keeper {
     }
 
     fn note(&mut self, ban: Ban) {
-        self.latest.note(&ban, self.decisions.get(&ban.key));
-        self.decisions.insert(ban.key, ban);
+        // Users are shown among accounts.
+        if ban.key.user().is_none() {
+            self.latest.note(&ban, self.decisions.get(&ban.key));
+        }
+        self.decisions.insert(ban.key.clone(), ban);
     }
 
     /// What the table made of bans.
@@ -323,7 +330,7 @@ impl Keeper {
             if let Some(ban) = self.decisions.remove(&displaced.into()) {
                 self.tell_ended(&[(ban, Lifted::Room)]);
             }
-            tracing::warn!(source = self.text(displaced.into()), "the ban that ended soonest made room for a new one");
+            tracing::warn!(source = self.text(&displaced.into()), "the ban that ended soonest made room for a new one");
         }
     }
 
@@ -338,10 +345,16 @@ impl Keeper {
             self.follow_wall(step, &both);
         }
         self.take_from_store(&both);
-        let over = self.table.sweep(both.instant).into_iter();
+        let users = self.counters.accounts.sweep(both.instant).into_iter().map(Key::from);
+        let over = self.table.sweep(both.instant).into_iter().chain(users);
         let ended: Vec<_> = over.filter_map(|key| Some((self.decisions.remove(&key)?, Lifted::Over))).collect();
         for (ban, _) in &ended {
-            tracing::info!(source = self.text(ban.key), reason = ban.reason.label(), "ban ended");
+            match &ban.key {
+                Key::User(user) => {
+                    tracing::info!(user = printable(user.name().as_bytes()), "hold of a user ended");
+                }
+                key => tracing::info!(source = self.text(key), reason = ban.reason.label(), "ban ended"),
+            }
         }
         self.tell_ended(&ended);
         // After it: what is over must not be put into a plane that was loaded.
@@ -352,7 +365,9 @@ impl Keeper {
                 None => self.unsave(key),
             }
         }
-        self.sweep_accounts(&both);
+        for _ in 0..self.counters.accounts.take_evicted() {
+            self.meter.bound_reached(Bound::Users);
+        }
         self.ledger.sweep(both.instant);
         self.count_evicted();
         self.sweeps = self.sweeps.wrapping_add(1);
@@ -372,7 +387,7 @@ impl Keeper {
                 tracing::warn!(bans = self.decisions.len(), "the kernel plane was loaded: it gets the bans in force");
                 self.meter.tell(What::Kernel { loaded: true, text: "it gets the bans in force".to_owned() });
                 let bans = self.decisions.values().map(|ban| (ban.clone(), both.instant_at(ban.until)));
-                self.put_all(bans.collect(), both.instant);
+                self.put_all(bans.collect(), both);
                 self.adopt(both);
             }
             now if *now == before => {}
@@ -392,7 +407,7 @@ impl Keeper {
 
     /// Lifts the bans of `keys`, and forgets what was held against them.
     fn pardon(&mut self, keys: &[Key], why: Lifted, cause: Cause) {
-        let pardoned = keys.iter().map(|key| gate::pardon(&mut self.ledger, &self.marks, *key, why));
+        let pardoned = keys.iter().map(|key| gate::pardon(&mut self.ledger, &self.marks, key.clone(), why));
         let effects = pardoned.collect();
         self.perform(effects, cause);
     }
@@ -402,19 +417,19 @@ impl Keeper {
     }
 
     fn save_all(&mut self, bans: Vec<Ban>) {
-        let keys: Vec<_> = bans.iter().map(|ban| ban.key).collect();
+        let keys: Vec<_> = bans.iter().map(|ban| ban.key.clone()).collect();
         self.keep(bans.into_iter().map(|ban| Change::Save(Box::new(ban))).collect(), &keys);
     }
 
     fn unsave(&mut self, key: Key) {
-        self.keep(vec![Change::Remove(key)], &[key]);
+        self.keep(vec![Change::Remove(key.clone())], &[key]);
     }
 
     /// Hands `changes`, about `keys`, to the store; where it has no room the next sweep does it.
     fn keep(&mut self, changes: Vec<Change>, keys: &[Key]) {
         if self.store.hand_over(changes, Duration::ZERO).is_err() {
             self.meter.bound_reached(Bound::Store);
-            self.unsaved.extend(keys);
+            self.unsaved.extend(keys.iter().cloned());
         }
     }
 
@@ -424,7 +439,7 @@ impl Keeper {
     }
 
     /// Whether a ban of `key` must not be. In a network there may be exempt addresses, which both planes let in.
-    fn is_exempt(&self, key: Key) -> bool {
+    fn is_exempt(&self, key: &Key) -> bool {
         key.source().is_some_and(|source| self.snapshot.untouchable().touches(source, self.prefix()))
     }
 
@@ -432,7 +447,7 @@ impl Keeper {
         self.snapshot.config().limits.ipv6_prefix
     }
 
-    fn text(&self, key: Key) -> String {
+    fn text(&self, key: &Key) -> String {
         key.text(self.prefix())
     }
 }

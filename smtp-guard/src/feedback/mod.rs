@@ -20,11 +20,12 @@ use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept
 use crate::edge::bans::BanTable;
 use crate::events::What;
 use crate::gate::Ignored;
+use crate::key::User;
 use crate::key::Who;
 use crate::marks::Marks;
 use crate::offence::{Report, ReportKind};
 use crate::rates::Counters;
-use crate::rates::accounts::{AccountView, User};
+use crate::rates::accounts::AccountView;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 

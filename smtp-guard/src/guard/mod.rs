@@ -31,7 +31,7 @@ use crate::observe::log::{self, LogControl, Lost};
 use crate::observe::metrics::KernelStats;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::{
-    About, Bans, Certificate, Configuration, Kernel, LastReload, Listener, Recipients, Running, Server,
+    Bans, Certificate, Configuration, Kernel, LastReload, Listener, Overview, Recipients, Running, Server,
 };
 use crate::relay::{self, Blocklists, Bound, Doors, Generation, Inherited, Shared, Stop, Watchers};
 use crate::snapshot::Snapshot;
@@ -187,7 +187,7 @@ pub async fn serve<C: admin::Control>(
     });
     let running = Arc::clone(&guard) as Arc<dyn Running>;
     metrics.mirror(Arc::downgrade(&running));
-    let about = About {
+    let overview = Overview {
         started: crate::clock::now(),
         running,
         metrics: metrics.clone(),
@@ -196,7 +196,7 @@ pub async fn serve<C: admin::Control>(
         drops,
     };
     announce(&shared, &guard.seen().listeners);
-    side.spawn(admin::serve(admin_socket, console(Arc::clone(&guard)), about, budget.plan.admin));
+    side.spawn(admin::serve(admin_socket, console(Arc::clone(&guard)), overview, budget.plan.admin));
     ready.set(true);
     manager::ready().await;
     side.spawn(manager::watchdog(shared.feedback.clone()));

@@ -38,14 +38,15 @@ use super::attempt::{Attempt, Rehearsal};
 use super::follow::{self, FOLLOWERS, Follow, Followers};
 use super::reload::{Reload, Reloaded};
 pub use super::socket::{Socket, SocketError};
-use super::status::About;
+use super::status::Overview;
 use crate::addr::{canonical, no_source};
 use crate::bound::Bound;
 use crate::config::FILE_BYTES;
 use crate::decision::ControlError;
 use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
+use crate::key::User;
 use crate::key::Who;
-use crate::rates::accounts::{AccountList, AccountView, User};
+use crate::rates::accounts::{AccountList, AccountView};
 
 /// Bytes of a request's body.
 const BODY: usize = 4096;
@@ -180,22 +181,22 @@ impl From<ControlError> for Refusal {
 }
 
 /// Serves the API on `socket`, at most `most` connections at once, until it is dropped, which removes the socket.
-pub async fn serve<C: Control>(socket: Socket, control: C, about: About, most: usize) {
-    let metrics = about.metrics.clone();
+pub async fn serve<C: Control>(socket: Socket, control: C, overview: Overview, most: usize) {
+    let metrics = overview.metrics.clone();
     metrics.bounds().limit(Bound::EventFollowers, FOLLOWERS as u64);
     let (listener, guard) = socket.into_parts();
-    super::serve::serve(listener, router(control, about), Bound::AdminConnections, most, metrics).await;
+    super::serve::serve(listener, router(control, overview), Bound::AdminConnections, most, metrics).await;
     drop(guard);
 }
 
 #[derive(Clone)]
-struct Shared<C> {
+struct Served<C> {
     control: C,
-    about: About,
+    overview: Overview,
     followers: Followers,
 }
 
-fn router<C: Control>(control: C, about: About) -> Router {
+fn router<C: Control>(control: C, overview: Overview) -> Router {
     Router::new()
         .route("/status", get(status::<C>))
         .route("/live", get(live::<C>))
@@ -216,28 +217,28 @@ fn router<C: Control>(control: C, about: About) -> Router {
                 .layer(DefaultBodyLimit::max(IMPORT_BODY))
                 .fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path")),
         )
-        .with_state(Shared { control, about, followers: Followers::default() })
+        .with_state(Served { control, overview, followers: Followers::default() })
 }
 
-async fn status<C: Control>(State(shared): State<Shared<C>>) -> Response {
-    look(move || shared.about.status(crate::clock::now())).await
+async fn status<C: Control>(State(shared): State<Served<C>>) -> Response {
+    look(move || shared.overview.status(crate::clock::now())).await
 }
 
-async fn live<C: Control>(State(shared): State<Shared<C>>) -> Response {
+async fn live<C: Control>(State(shared): State<Served<C>>) -> Response {
     let bans = match shared.control.latest().await {
         Ok(bans) => bans,
         Err(refusal) => return refusal.into_response(),
     };
-    look(move || shared.about.live(&crate::clock::both(), bans)).await
+    look(move || shared.overview.live(&crate::clock::both(), bans)).await
 }
 
-async fn events<C: Control>(State(shared): State<Shared<C>>, asked: Result<Query<Follow>, QueryRejection>) -> Response {
+async fn events<C: Control>(State(shared): State<Served<C>>, asked: Result<Query<Follow>, QueryRejection>) -> Response {
     let Query(asked) = match asked {
         Ok(asked) => asked,
         Err(rejection) => return problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
-    follow::answer(&shared.about.events, &shared.followers, asked).unwrap_or_else(|| {
-        shared.about.metrics.bound_reached(Bound::EventFollowers);
+    follow::answer(&shared.overview.events, &shared.followers, asked).unwrap_or_else(|| {
+        shared.overview.metrics.bound_reached(Bound::EventFollowers);
         problem(
             StatusCode::SERVICE_UNAVAILABLE,
             &format!("{FOLLOWERS} others follow events: there is no room for more"),
@@ -253,12 +254,12 @@ async fn look<T: Serialize + Send + 'static>(what: impl FnOnce() -> T + Send + '
     }
 }
 
-async fn list<C: Control>(State(shared): State<Shared<C>>) -> Response {
+async fn list<C: Control>(State(shared): State<Served<C>>) -> Response {
     answer(shared.control.decisions().await)
 }
 
 async fn add<C: Control>(
-    State(shared): State<Shared<C>>,
+    State(shared): State<Served<C>>,
     Extension(by): Extension<Operator>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -273,7 +274,7 @@ async fn add<C: Control>(
 }
 
 async fn import<C: Control>(
-    State(shared): State<Shared<C>>,
+    State(shared): State<Served<C>>,
     Extension(by): Extension<Operator>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -288,7 +289,7 @@ async fn import<C: Control>(
 }
 
 async fn delete<C: Control>(
-    State(shared): State<Shared<C>>,
+    State(shared): State<Served<C>>,
     Extension(by): Extension<Operator>,
     UrlPath(who): UrlPath<String>,
 ) -> Response {
@@ -303,23 +304,23 @@ async fn delete<C: Control>(
     }
 }
 
-async fn delete_all<C: Control>(State(shared): State<Shared<C>>, Extension(by): Extension<Operator>) -> Response {
+async fn delete_all<C: Control>(State(shared): State<Served<C>>, Extension(by): Extension<Operator>) -> Response {
     let deleted = shared.control.delete_all(by).await;
     answer(deleted.map(|Kept { what: deleted, saved }| Kept { what: Deleted { deleted }, saved }))
 }
 
-async fn explain<C: Control>(State(shared): State<Shared<C>>, UrlPath(ip): UrlPath<String>) -> Response {
+async fn explain<C: Control>(State(shared): State<Served<C>>, UrlPath(ip): UrlPath<String>) -> Response {
     match address(&ip) {
         Ok(ip) => answer(shared.control.explain(ip).await),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
     }
 }
 
-async fn accounts<C: Control>(State(shared): State<Shared<C>>) -> Response {
+async fn accounts<C: Control>(State(shared): State<Served<C>>) -> Response {
     answer(shared.control.accounts().await)
 }
 
-async fn account<C: Control>(State(shared): State<Shared<C>>, UrlPath(name): UrlPath<String>) -> Response {
+async fn account<C: Control>(State(shared): State<Served<C>>, UrlPath(name): UrlPath<String>) -> Response {
     match user(&name) {
         Ok(user) => known(&user, shared.control.account(user.clone()).await),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
@@ -327,7 +328,7 @@ async fn account<C: Control>(State(shared): State<Shared<C>>, UrlPath(name): Url
 }
 
 async fn hold<C: Control>(
-    State(shared): State<Shared<C>>,
+    State(shared): State<Served<C>>,
     Extension(by): Extension<Operator>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -342,7 +343,7 @@ async fn hold<C: Control>(
 }
 
 async fn release<C: Control>(
-    State(shared): State<Shared<C>>,
+    State(shared): State<Served<C>>,
     Extension(by): Extension<Operator>,
     UrlPath(name): UrlPath<String>,
 ) -> Response {
@@ -364,7 +365,7 @@ fn known(user: &User, found: Result<Option<AccountView>, Refusal>) -> Response {
 }
 
 async fn reload<C: Control>(
-    State(shared): State<Shared<C>>,
+    State(shared): State<Served<C>>,
     Extension(by): Extension<Operator>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -374,7 +375,7 @@ async fn reload<C: Control>(
     }
 }
 
-async fn attempt<C: Control>(State(shared): State<Shared<C>>, body: Result<Bytes, BytesRejection>) -> Response {
+async fn attempt<C: Control>(State(shared): State<Served<C>>, body: Result<Bytes, BytesRejection>) -> Response {
     match read::<Attempt>(body, "attempt") {
         Ok(attempt) => {
             let attempt = match client(attempt.ip) {

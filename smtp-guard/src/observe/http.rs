@@ -79,20 +79,20 @@ impl Http {
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(readyz))
             .layer(from_fn_with_state(only_loopback, only_loopback_names))
-            .with_state(Shared { metrics: metrics.clone(), ready, scrapes });
+            .with_state(Served { metrics: metrics.clone(), ready, scrapes });
         super::serve::serve(self.0, router, Bound::MetricsConnections, most, metrics).await;
     }
 }
 
 #[derive(Clone)]
-struct Shared {
+struct Served {
     metrics: Metrics,
     ready: Ready,
     scrapes: Arc<Semaphore>,
 }
 
 /// Off the runtime's own threads: reading the kernel's maps takes system calls.
-async fn scrape(State(Shared { metrics, scrapes, .. }): State<Shared>, asked: HeaderMap) -> Response {
+async fn scrape(State(Served { metrics, scrapes, .. }): State<Served>, asked: HeaderMap) -> Response {
     // Bytes that are no text name no format.
     let format = Format::accepted(asked.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()));
     let Ok(place) = scrapes.try_acquire_owned() else {
@@ -139,7 +139,7 @@ fn is_loopback(authority: &Authority) -> bool {
     }
 }
 
-async fn readyz(State(Shared { ready, .. }): State<Shared>) -> (StatusCode, &'static str) {
+async fn readyz(State(Served { ready, .. }): State<Served>) -> (StatusCode, &'static str) {
     if ready.get() {
         (StatusCode::OK, "ok\n")
     } else {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::status::{About, Status};
+use super::status::{Overview, Status};
 use crate::clock::{Both, WallTime};
 use crate::decision::Decision;
 
@@ -102,7 +102,7 @@ pub struct Dropped {
     pub stands_for: u64,
 }
 
-impl About {
+impl Overview {
     /// The snapshot of `both`. Reads the kernel's counters: not for a thread that must not wait for system calls.
     pub fn live(&self, both: &Both, bans: Vec<Decision>) -> Live {
         let uptime = both.instant.since(self.started);

@@ -169,7 +169,7 @@ pub struct Messages {
 
 /// What doesn't change while the guard runs, and where the rest is read.
 #[derive(Clone, Debug)]
-pub struct About {
+pub struct Overview {
     pub started: Instant,
     pub running: Arc<dyn Running>,
     /// Counts since the start, which live there.
@@ -179,7 +179,7 @@ pub struct About {
     pub drops: Arc<Drops>,
 }
 
-impl About {
+impl Overview {
     /// The snapshot of `now`. Looks at the kernel plane: not for a thread that must not wait for system calls.
     pub fn status(&self, now: Instant) -> Status {
         let Bans { all, networks } = self.running.bans();

@@ -20,7 +20,7 @@ use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use super::connect::{Caller, Channel};
 use super::inquiry::{Called, Naming};
-use super::places::{Place, Room, Who};
+use super::places::{Claim, Place, Who};
 use super::pool::{Failure, Pool};
 use super::{Generation, Shared, dovecot};
 use crate::addr::{BackendAddr, ClientAddr};
@@ -379,7 +379,7 @@ impl Connection {
 
     fn place(&self) -> Option<&Place> {
         match &self.channel.room {
-            Some(Room::Client(place)) => Some(place),
+            Some(Claim::Client(place)) => Some(place),
             _ => None,
         }
     }
@@ -429,7 +429,8 @@ impl Connection {
                 }
             }
             Request::End(end) => {
-                if self.channel.room.as_ref().is_some_and(|room| matches!(room, Room::Client(place) if !place.ends())) {
+                if self.channel.room.as_ref().is_some_and(|room| matches!(room, Claim::Client(place) if !place.ends()))
+                {
                     return Err(Lost::BeforeDot);
                 }
                 self.ending = true;

@@ -36,7 +36,7 @@ pub struct Blocklists(Arc<Mutex<Lists>>);
 #[derive(Debug)]
 struct Lists {
     followers: Vec<Follower>,
-    kernel: Option<Kernel>,
+    kernel: Option<InKernel>,
     /// What the lists in force were held against.
     protected: Option<Protected>,
     /// A list was taken away.
@@ -46,7 +46,7 @@ struct Lists {
 impl Blocklists {
     /// No list yet; `plane`: where they are enforced beside here.
     pub fn new(plane: Option<Arc<KernelPlane>>) -> Self {
-        let kernel = plane.map(|plane| Kernel { plane, written: None, begun: false, due: Instant::from_ns(0) });
+        let kernel = plane.map(|plane| InKernel { plane, written: None, begun: false, due: Instant::from_ns(0) });
         Self(Arc::new(Mutex::new(Lists { followers: Vec::new(), kernel, protected: None, fewer: false })))
     }
 
@@ -186,7 +186,7 @@ fn network(source: crate::addr::Source, length: u8) -> Span {
 
 /// The kernel's part.
 #[derive(Debug)]
-struct Kernel {
+struct InKernel {
     plane: Arc<KernelPlane>,
     /// The map that holds our lists as they are.
     written: Option<u32>,
@@ -195,7 +195,7 @@ struct Kernel {
     due: Instant,
 }
 
-impl Kernel {
+impl InKernel {
     /// Writes the lists where they have changed, or where the plane was loaded anew.
     fn follow(&mut self, changed: bool, all_read: bool, shared: &Shared, now: Instant) {
         if changed {

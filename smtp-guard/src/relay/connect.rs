@@ -19,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::inquiry::Called;
-use super::places::{Room, Who};
+use super::places::{Claim, Who};
 use super::socket::{self, Socket};
 use super::spare::Spares;
 use super::stream::Stream;
@@ -94,7 +94,7 @@ pub(super) struct Channel {
     pub(super) looked: bool,
     pub(super) queue: Option<OwnedSemaphorePermit>,
     /// Given back after the socket is closed.
-    pub(super) room: Option<Room>,
+    pub(super) room: Option<Claim>,
     /// Which server it is.
     pub(super) server: Option<BackendAddr>,
 }

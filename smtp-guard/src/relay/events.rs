@@ -15,7 +15,7 @@ use crate::observe::budget::Budget;
 use crate::observe::log::{self, printable};
 use crate::observe::words::{Refused, queue_id};
 use crate::session::Outcome;
-use crate::session::{About, Event, Message, Secured, Speaker};
+use crate::session::{Details, Event, Message, Secured, Speaker};
 
 /// Lines and events a second about refusals: strangers cause them.
 static REFUSALS: Budget = Budget::new(200);
@@ -84,13 +84,13 @@ impl Sum {
 pub(super) fn observe(shared: &Shared, subject: &Subject<'_>, event: Event) {
     let Subject { id, client, .. } = *subject;
     match event {
-        Event::Refused { reason, about } => {
+        Event::Refused { reason, details } => {
             shared.metrics.rejected(reason);
-            refused(shared, id, client, reason, &about, false);
+            refused(shared, id, client, reason, &details, false);
         }
-        Event::Observed { reason, about } => {
+        Event::Observed { reason, details } => {
             shared.metrics.observed(reason);
-            refused(shared, id, client, reason, &about, true);
+            refused(shared, id, client, reason, &details, true);
         }
         Event::Ended { reason } => {
             shared.metrics.rejected(reason);
@@ -180,16 +180,16 @@ fn format(shared: &Shared) -> LogFormat {
     shared.current.load().config().log.format
 }
 
-fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, about: &About, observed: bool) {
+fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, details: &Details, observed: bool) {
     if !within_budget(shared) {
         return;
     }
-    let reply = about.reply.as_ref().map(ToString::to_string).unwrap_or_default();
+    let reply = details.reply.as_ref().map(ToString::to_string).unwrap_or_default();
     let refused = Refused {
-        sender: about.sender.as_deref(),
-        recipient: about.recipient.as_deref(),
+        sender: details.sender.as_deref(),
+        recipient: details.recipient.as_deref(),
         reply: &reply,
-        note: &about.note,
+        note: &details.note,
         observed,
     };
     log::refused(format(shared), id, client, reason, &refused);
@@ -201,8 +201,8 @@ fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, about:
                 session: id.to_owned(),
                 client: client.ip().to_string(),
                 reason: reason.label().into(),
-                sender: about.sender.as_deref().map(word),
-                recipient: about.recipient.as_deref().map(word),
+                sender: details.sender.as_deref().map(word),
+                recipient: details.recipient.as_deref().map(word),
                 reply: word(&reply),
             },
         );

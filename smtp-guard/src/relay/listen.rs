@@ -26,7 +26,7 @@ use crate::addr::ClientAddr;
 use crate::bound;
 use crate::config::{Listen, Role};
 use crate::gate::Standing;
-use crate::session::{About, Event, replies};
+use crate::session::{Details, Event, replies};
 use crate::wire::proxy::Ends;
 
 /// Connections that the kernel may hold before we accept them.
@@ -448,7 +448,7 @@ fn behind_balancer(
 fn refuse(stream: &TcpStream, ends: Ends, why: &str, shared: &Shared) {
     let id = shared.next_id();
     let subject = Subject::at_the_door(&id, ClientAddr::new(ends.source), ends.destination);
-    events::observe(shared, &subject, Event::Refused { reason: Reason::ProxyHeader, about: About::note(why) });
+    events::observe(shared, &subject, Event::Refused { reason: Reason::ProxyHeader, details: Details::note(why) });
     shared.closed();
     // An error here only means that the end is less abrupt.
     let _ = stream.set_zero_linger();

@@ -75,7 +75,7 @@ pub(super) struct Place {
 
 /// The right to one connection.
 #[derive(Debug)]
-pub(super) enum Room {
+pub(super) enum Claim {
     Client(Place),
     /// Of the guard itself.
     Own(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit),

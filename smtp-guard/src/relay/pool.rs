@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::Stop;
 use super::connect::{Caller, Channel, ConnectError, Connector};
-use super::places::{Places, Room};
+use super::places::{Claim, Places};
 use super::spare::Spares;
 use crate::addr::BackendAddr;
 use crate::bound::Bound;
@@ -109,18 +109,18 @@ impl Server {
     }
 
     /// A place for `caller`, if there is one now.
-    fn room(&self, caller: &Caller) -> Option<Room> {
+    fn room(&self, caller: &Caller) -> Option<Claim> {
         match caller {
-            Caller::Client { who, .. } => self.places.try_enter(*who).map(Room::Client),
-            Caller::Probe => self.places.try_own().map(Room::Own),
+            Caller::Client { who, .. } => self.places.try_enter(*who).map(Claim::Client),
+            Caller::Probe => self.places.try_own().map(Claim::Own),
         }
     }
 
     /// A place for `caller`, as long as it takes.
-    async fn wait_for_room(&self, caller: &Caller) -> Option<Room> {
+    async fn wait_for_room(&self, caller: &Caller) -> Option<Claim> {
         match caller {
-            Caller::Client { who, .. } => self.places.enter(*who).await.map(Room::Client),
-            Caller::Probe => self.places.own().await.map(Room::Own),
+            Caller::Client { who, .. } => self.places.enter(*who).await.map(Claim::Client),
+            Caller::Probe => self.places.own().await.map(Claim::Own),
         }
     }
 
@@ -219,7 +219,7 @@ impl Pool {
         server: &Server,
         caller: &Caller,
         fresh: bool,
-        room: Room,
+        room: Claim,
     ) -> Result<Option<Channel>, Failure> {
         let spares = match caller {
             Caller::Client { .. } if self.connector.reuses() => self.spares(server),
@@ -320,7 +320,7 @@ impl Pool {
     async fn is_well_since(&self, server: &Server, asked: Instant) -> bool {
         let Some(own) = server.places.own().await else { return false };
         let probed = || server.well_since.load(Ordering::Relaxed) >= asked.as_ns();
-        probed() || self.look(server, Room::Own(own)).await.is_some()
+        probed() || self.look(server, Claim::Own(own)).await.is_some()
     }
 
     /// Probes until `stop`.
@@ -357,7 +357,7 @@ impl Pool {
         let mut common: Option<Capabilities> = None;
         for server in &self.servers {
             let Some(own) = server.places.own().await else { continue };
-            if let Some(found) = self.look(server, Room::Own(own)).await {
+            if let Some(found) = self.look(server, Claim::Own(own)).await {
                 common = Some(common.map_or_else(|| found.clone(), |common| common.intersection(&found)));
             }
         }
@@ -365,7 +365,7 @@ impl Pool {
     }
 
     /// Looks whether `server` is well, and what it offers.
-    async fn look(&self, server: &Server, room: Room) -> Option<Capabilities> {
+    async fn look(&self, server: &Server, room: Claim) -> Option<Capabilities> {
         let began = crate::clock::now();
         let found = match self.connector.addresses(&server.address).await {
             Ok(addresses) => {

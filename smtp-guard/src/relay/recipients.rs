@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::policy::Decision;
+    use crate::policy::Ruling;
     use crate::snapshot::Snapshot;
     use crate::wire::address::ForwardPath;
 
@@ -159,7 +159,7 @@ mod tests {
         fn exists(&self, user: &str) -> bool {
             let client = self.rules.client([192, 0, 2, 1].into());
             let (path, _) = ForwardPath::parse(&format!("<{user}@example.org>")).unwrap();
-            matches!(self.rules.recipient(&client, &path, 0), Decision::Permit(_))
+            matches!(self.rules.recipient(&client, &path, 0), Ruling::Permit(_))
         }
     }
 

@@ -17,12 +17,12 @@ use crate::config::{Config, Listen, Mode, Role};
 use crate::decision::Explanation;
 use crate::facts::dns::{Forward, Reverse, SenderDomain};
 use crate::gate::{Arrival, Standing};
+use crate::key::User;
 use crate::ledger::networks::Network;
 use crate::observe::attempt::{Attempt, Because, Rehearsal, Step};
 use crate::policy::Client;
 use crate::policy::checks::Found;
 use crate::rates::Tally;
-use crate::rates::accounts::User;
 use crate::session::{AuthVerdict, Event, Input, Opening, Output, Request, Secured, Session, Upstream, Wants, replies};
 use crate::wire::command;
 use crate::wire::reply::Reply;
@@ -180,11 +180,11 @@ impl Stage {
         let yes = || Some(Input::Upstream(Upstream::Reply(Reply::new(250, Some((2, 0, 0)), "Ok"))));
         match output {
             Output::Reply(reply) => step.heard = Some(reply.to_string()),
-            Output::Event(Event::Refused { reason, about }) => {
-                step.because.push(Because { text: note(reason, &about.note), ..because(reason, false) });
+            Output::Event(Event::Refused { reason, details }) => {
+                step.because.push(Because { text: note(reason, &details.note), ..because(reason, false) });
             }
-            Output::Event(Event::Observed { reason, about }) => {
-                step.because.push(Because { text: note(reason, &about.note), ..because(reason, true) });
+            Output::Event(Event::Observed { reason, details }) => {
+                step.because.push(Because { text: note(reason, &details.note), ..because(reason, true) });
             }
             Output::Event(Event::Ended { reason }) => step.because.push(because(reason, false)),
             Output::Consult { lookups, recipient, sender } => {

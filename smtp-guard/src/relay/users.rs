@@ -5,9 +5,10 @@ use crate::addr::{ClientAddr, Ipv6Prefix};
 use crate::config::Limits;
 use crate::events::What;
 use crate::gate::{self, Tally};
+use crate::key::User;
 use crate::ledger::networks::Network;
 use crate::observe::log;
-use crate::rates::accounts::{AccountList, AccountView, Accounts, Over, Place, User};
+use crate::rates::accounts::{AccountList, AccountView, Accounts, Over, Place};
 use crate::snapshot::Snapshot;
 use smtp_guard_ebpf::reason::Reason;
 

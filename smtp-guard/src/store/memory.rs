@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Change, Found, Full, HOLD, Store};
+use super::{Change, Found, Full, Store};
 use crate::addr::Ipv6Prefix;
 use crate::clock::WallTime;
 use crate::decision::Ban;
-use crate::key;
+use crate::key::Key;
 use crate::offence::Digests;
-use crate::rates::Key;
 
 /// What is kept. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +19,7 @@ pub(crate) struct Disk(Arc<Mutex<Kept>>);
 
 #[derive(Clone, Debug, Default)]
 struct Kept {
-    bans: BTreeMap<key::Key, Ban>,
+    bans: BTreeMap<Key, Ban>,
     counters: BTreeMap<(String, String), (Key, WallTime, String)>,
     full: bool,
 }
@@ -95,7 +94,7 @@ impl Kept {
     fn apply(&mut self, change: Change) {
         let name = |key: &Key| key.text(Ipv6Prefix::default());
         match change {
-            Change::Save(ban) => drop(self.bans.insert(ban.key, *ban)),
+            Change::Save(ban) => drop(self.bans.insert(ban.key.clone(), *ban)),
             Change::Remove(key) => drop(self.bans.remove(&key)),
             Change::Count { kind, key, state: Some(state), at } => {
                 self.counters.insert((kind.into_owned(), name(&key)), (key, at, state));
@@ -105,7 +104,7 @@ impl Kept {
             }
             Change::Purge { decisions, counters } => {
                 self.bans.retain(|_, ban| ban.until >= decisions);
-                self.counters.retain(|(kind, _), (_, at, _)| *at >= counters || kind == HOLD);
+                self.counters.retain(|_, (_, at, _)| *at >= counters);
             }
         }
     }

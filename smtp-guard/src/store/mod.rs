@@ -14,9 +14,8 @@ use tokio::sync::oneshot;
 
 use crate::clock::WallTime;
 use crate::decision::Ban;
-use crate::key;
+use crate::key::Key;
 use crate::offence::Digests;
-use crate::rates::Key;
 
 #[cfg(test)]
 pub(crate) mod memory;
@@ -25,11 +24,6 @@ mod sqlite;
 mod tests;
 
 pub use sqlite::{Sqlite, StoreError};
-
-/// Kinds of counters that are users'; all others are sources'.
-pub const OF_USERS: [&str; 2] = ["user", "hold"];
-/// The kind that is never too old: it is taken back by whoever made it.
-pub const HOLD: &str = OF_USERS[1];
 
 /// Where decisions and counters are kept. Dropping it writes what was handed over.
 pub trait Store: Send + 'static {
@@ -52,11 +46,11 @@ pub enum Change {
     /// A decision, in place of an earlier one of the same key.
     Save(Box<Ban>),
     /// The decision about this key is forgotten.
-    Remove(key::Key),
+    Remove(Key),
     /// What is counted of `key`, in words of whoever counts, in place of an earlier state of the same kind. `None`: nothing is
     /// counted any more.
     Count { kind: Cow<'static, str>, key: Key, state: Option<String>, at: WallTime },
-    /// Decisions that ended before this are forgotten, and counters that were written before that, but for [`HOLD`]s.
+    /// Decisions that ended before this are forgotten, and counters that were written before that.
     Purge { decisions: WallTime, counters: WallTime },
 }
 

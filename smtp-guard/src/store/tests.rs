@@ -5,7 +5,6 @@ use smtp_guard_ebpf::reason::Reason;
 use super::*;
 use crate::addr::{Ipv6Prefix, Source};
 use crate::decision::Origin;
-use crate::rates::accounts::User;
 
 /// A decision that ends `n` ms after the epoch.
 pub(super) fn ban(n: u32) -> Ban {
@@ -21,8 +20,8 @@ pub(super) fn ban(n: u32) -> Ban {
     }
 }
 
-pub(super) fn key(text: &str) -> key::Key {
-    key::Key::of(text.parse().unwrap(), Ipv6Prefix::default()).unwrap()
+pub(super) fn key(text: &str) -> Key {
+    Key::read(text, Ipv6Prefix::default()).unwrap()
 }
 
 pub(super) fn save(ban: Ban) -> Change {
@@ -74,7 +73,15 @@ fn what_is_found_is_a_sequence_that_comes_to_what_was_saved() {
     check(&[save(ban(5)), save(Ban { repeat: 4, ..ban(5) })], &[save(Ban { repeat: 4, ..ban(5) })]);
     check(&[save(ban(5)), Change::Remove(ban(5).key)], &[]);
     check(&[Change::Remove(ban(5).key), save(ban(5))], &[save(ban(5))]);
-    for who in ["2001:db8::1", "198.51.100.0/24", "2001:db8:8000::/33"] {
+    for who in [
+        "2001:db8::1",
+        "198.51.100.0/24",
+        "2001:db8:8000::/33",
+        "::1",
+        "64:ff9b::1:0:0:1",
+        "user:bob",
+        "user:192.0.2.1",
+    ] {
         let ban = Ban { key: key(who), ..ban(9) };
         check(&[save(ban.clone())], &[save(ban.clone())]);
         check(&[save(ban), Change::Remove(key(who))], &[]);
@@ -97,14 +104,12 @@ fn counters_are_replaced_by_kind_and_forgotten() {
 }
 
 #[test]
-fn what_is_too_old_is_purged_but_no_hold() {
-    let of_user = |kind: &'static str| {
-        let key = Key::User(User::new("bob").unwrap());
-        Change::Count { kind: kind.into(), key, state: Some("x".to_owned()), at: WallTime::from_ms(10) }
-    };
+fn what_is_too_old_is_purged() {
+    let (bob, at) = (key("user:bob"), WallTime::from_ms(10));
+    let of_bob = Change::Count { kind: "user".into(), key: bob.clone(), state: Some("x".to_owned()), at };
+    let hold = save(Ban { key: bob, until: WallTime::from_ms(i64::MAX), ..ban(1) });
     let purge = Change::Purge { decisions: WallTime::from_ms(6), counters: WallTime::from_ms(20) };
-    let counters =
-        [count("ledger", 1, Some("x"), 19), count("ledger", 2, Some("x"), 20), of_user("user"), of_user(HOLD)];
-    let saved = [vec![save(ban(5)), save(ban(6))], counters.to_vec(), vec![purge]].concat();
-    check(&saved, &[save(ban(6)), count("ledger", 2, Some("x"), 20), of_user(HOLD)]);
+    let counters = vec![count("ledger", 1, Some("x"), 19), count("ledger", 2, Some("x"), 20), of_bob];
+    let saved = [vec![save(ban(5)), save(ban(6)), hold.clone()], counters, vec![purge]].concat();
+    check(&saved, &[save(ban(6)), hold, count("ledger", 2, Some("x"), 20)]);
 }

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use ipnet::IpNet;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::{Effect, Grounds, Lifted, pardon};
@@ -66,7 +65,7 @@ pub fn foreign<'a>(
     node: &Name,
     decision: &Decision,
     both: &Both,
-    held: impl FnOnce(Key) -> Option<&'a Ban>,
+    held: impl FnOnce(&Key) -> Option<&'a Ban>,
 ) -> Result<Effect, Ignored> {
     let prefix = snapshot.config().limits.ipv6_prefix;
     if decision.origin == Origin::Node(node.clone()).label() {
@@ -75,15 +74,10 @@ pub fn foreign<'a>(
     let reason = Reason::from_label(&decision.reason).filter(|reason| reason.is_ban()).ok_or(Ignored::Senseless)?;
     let who: Who = decision.source.parse().map_err(|_| Ignored::Senseless)?;
     let key = Key::of(who, prefix).map_err(|_| Ignored::Senseless)?;
-    let net = match key {
-        Key::Source(source) if snapshot.untouchable().touches(source, prefix) => return Err(Ignored::Exempt),
-        Key::Source(source) => {
-            let length = if source.network().is_ipv4() { 32 } else { prefix.length() };
-            IpNet::new(source.network(), length).map_err(|_| Ignored::Senseless)?
-        }
-        Key::Network(net) => net.net(),
-    };
-    if protected.objection(net.into()).is_some() {
+    if key.source().is_some_and(|source| snapshot.untouchable().touches(source, prefix)) {
+        return Err(Ignored::Exempt);
+    }
+    if key.addresses(prefix).is_some_and(|net| protected.objection(net.into()).is_some()) {
         return Err(Ignored::Protected);
     }
     // Its clock may be ahead: what is left is never more than the whole.
@@ -96,7 +90,7 @@ pub fn foreign<'a>(
         return Err(Ignored::Over);
     }
     let origin = Origin::Node(node.clone());
-    if held(key).is_some_and(|ban| ban.stays(&origin, both.wall_at(both.instant.after(length)))) {
+    if held(&key).is_some_and(|ban| ban.stays(&origin, both.wall_at(both.instant.after(length)))) {
         return Err(Ignored::Outlasted);
     }
     let evidence = decision.evidence.iter().take(SAMPLE).map(|line| one_line(line, TEXT)).collect();
@@ -113,12 +107,12 @@ pub fn foreign_lift<'a>(
     prefix: Ipv6Prefix,
     source: &str,
     (lifted, now): (WallTime, WallTime),
-    held: impl FnOnce(Key) -> Option<&'a Ban>,
+    held: impl FnOnce(&Key) -> Option<&'a Ban>,
 ) -> Result<Effect, Ignored> {
     let who: Who = source.parse().map_err(|_| Ignored::Senseless)?;
     let key = Key::of(who, prefix).map_err(|_| Ignored::Senseless)?;
     let stays = |ban: &Ban| matches!(ban.origin, Origin::Operator | Origin::File(_)) || ban.made > lifted.min(now);
-    if held(key).is_some_and(stays) {
+    if held(&key).is_some_and(stays) {
         return Err(Ignored::Outlasted);
     }
     Ok(pardon(ledger, marks, key, Lifted::Node))
@@ -227,7 +221,7 @@ mod tests {
             ("nobody", None, 0, Err(Ignored::Senseless)),
         ] {
             let key = source.parse().ok().and_then(|who| Key::of(who, prefix).ok());
-            let held = origin.zip(key).map(|(origin, key)| Ban {
+            let held = origin.zip(key.clone()).map(|(origin, key)| Ban {
                 key,
                 reason: Reason::Harvest,
                 origin: origin.parse().unwrap(),
@@ -238,7 +232,7 @@ mod tests {
                 evidence: Vec::new(),
             });
             let (mut ledger, marks) = (Ledger::new(Default::default(), Default::default(), 10), Marks::default());
-            if let Some(source) = key.and_then(Key::source) {
+            if let Some(source) = key.as_ref().and_then(Key::source) {
                 ledger.observe(source, Conduct::MessageAccepted, Instant::default());
             }
             let known = ledger.len();
@@ -246,7 +240,7 @@ mod tests {
             let times = if made == 6 { (9, 5) } else { (5, 9) };
             let times = (WallTime::from_ms(times.0), WallTime::from_ms(times.1));
             let found = foreign_lift(&mut ledger, &marks, prefix, source, times, |asked| {
-                held.as_ref().filter(|held| held.key == asked)
+                held.as_ref().filter(|held| held.key == *asked)
             });
             let expected = ends.map(|()| Effect::Lift { key: key.unwrap(), why: Lifted::Node });
             assert_eq!(found, expected, "{source} {origin:?}");

@@ -5,8 +5,9 @@ use smtp_guard_ebpf::reason::Reason;
 use super::Tally;
 use crate::addr::Source;
 use crate::clock::Instant;
+use crate::key::User;
 use crate::ledger::networks::Network;
-use crate::rates::accounts::{Over, User};
+use crate::rates::accounts::Over;
 use crate::rates::{Counters, HANDSHAKES, Room};
 use crate::snapshot::Snapshot;
 

@@ -127,11 +127,11 @@ fn report_of(
 }
 
 /// Takes bans out of `effects` that must give way to what is in force at `both`, as `held` knows it.
-pub fn settle<'a>(effects: &mut Vec<Effect>, both: &Both, held: impl Fn(Key) -> Option<&'a Ban>) {
+pub fn settle<'a>(effects: &mut Vec<Effect>, both: &Both, held: impl Fn(&Key) -> Option<&'a Ban>) {
     effects.retain(|effect| match effect {
         Effect::Ban { key, origin, grounds, .. } => {
             let until = both.wall_at(both.instant.after(grounds.length));
-            !held(*key).is_some_and(|ban| ban.stays(origin, until))
+            !held(key).is_some_and(|ban| ban.stays(origin, until))
         }
         Effect::Lift { .. } | Effect::Defer { .. } => true,
     });
@@ -139,7 +139,7 @@ pub fn settle<'a>(effects: &mut Vec<Effect>, both: &Both, held: impl Fn(Key) -> 
 
 /// Forgets what was held against `key`, and lifts its ban, whether there is one or not.
 pub fn pardon(ledger: &mut Ledger, marks: &Marks, key: Key, why: Lifted) -> Effect {
-    if let Key::Source(source) = key {
+    if let Some(source) = key.source() {
         ledger.forget(source);
         marks.forget(source, true);
     }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn banned(effects: &[Effect]) -> Vec<Key> {
-        let key = |effect: &Effect| if let Effect::Ban { key, .. } = effect { Some(*key) } else { None };
+        let key = |effect: &Effect| if let Effect::Ban { key, .. } = effect { Some(key.clone()) } else { None };
         effects.iter().filter_map(key).collect()
     }
 
@@ -231,7 +231,7 @@ mod tests {
             (Origin::Ledger, hour - 1, vec![1, 2]),
         ] {
             let (held, mut asked) = (held(origin, until), vec![effects(1), effects(2)]);
-            settle(&mut asked, &both, |key| (key == held.key).then_some(&held));
+            settle(&mut asked, &both, |key| (*key == held.key).then_some(&held));
             assert_eq!(banned(&asked), left.into_iter().map(|n| Key::from(Source::v4(n))).collect::<Vec<_>>());
         }
     }

@@ -21,7 +21,7 @@ const SHOWN: usize = 256;
 
 /// A decision: go on with the proof of it, or the refusal.
 #[derive(Debug)]
-pub enum Decision<T = Permit> {
+pub enum Ruling<T = Permit> {
     Permit(T),
     Refuse(Refusal),
 }
@@ -124,12 +124,12 @@ impl Snapshot {
     }
 
     /// MAIL: the declared size, in bytes, against the limit.
-    pub fn mail(&self, client: &Client, declared_size: Option<u64>) -> Decision {
+    pub fn mail(&self, client: &Client, declared_size: Option<u64>) -> Ruling {
         match declared_size {
             Some(size) if !client.exempt && size > self.config.limits.message_size => {
-                Decision::Refuse(self.message_too_large())
+                Ruling::Refuse(self.message_too_large())
             }
-            _ => Decision::Permit(Permit(())),
+            _ => Ruling::Permit(Permit(())),
         }
     }
 
@@ -151,16 +151,16 @@ impl Snapshot {
 
     /// RCPT: relay, number of recipients accepted so far, traps, recipient table. The order is that of the costs to the
     /// sender: what can never work is said before what may work later.
-    pub fn recipient(&self, client: &Client, path: &ForwardPath, accepted: u32) -> Decision<(Permit, Standing)> {
+    pub fn recipient(&self, client: &Client, path: &ForwardPath, accepted: u32) -> Ruling<(Permit, Standing)> {
         if let Some(refusal) = self.relay(client, path) {
-            return Decision::Refuse(refusal);
+            return Ruling::Refuse(refusal);
         }
         if !client.exempt && accepted >= self.config.limits.recipients {
             return refuse(Reason::Recipients, Reply::new(452, Some((4, 5, 3)), "Too many recipients"));
         }
         let mailbox = match path {
             ForwardPath::Mailbox(mailbox) if !self.is_postmaster(path) => mailbox,
-            _ => return Decision::Permit((Permit(()), Standing::Postmaster)),
+            _ => return Ruling::Permit((Permit(()), Standing::Postmaster)),
         };
         let served = self.serves(mailbox);
         // A user, or a host of ours, that writes there is mistaken, not harvesting.
@@ -169,9 +169,9 @@ impl Snapshot {
         }
         match &self.known {
             Some(known) if served && !known.load().lookup(&mailbox.key()) => {
-                Decision::Refuse(Refusal::unknown_recipient(path))
+                Ruling::Refuse(Refusal::unknown_recipient(path))
             }
-            _ => Decision::Permit((Permit(()), self.standing(mailbox))),
+            _ => Ruling::Permit((Permit(()), self.standing(mailbox))),
         }
     }
 
@@ -209,6 +209,6 @@ fn unknown_recipient(path: &ForwardPath) -> Reply {
     Reply::new(550, Some((5, 1, 1)), text)
 }
 
-fn refuse<T>(reason: Reason, reply: Reply) -> Decision<T> {
-    Decision::Refuse(Refusal { reason, reply })
+fn refuse<T>(reason: Reason, reply: Reply) -> Ruling<T> {
+    Ruling::Refuse(Refusal { reason, reply })
 }

@@ -18,9 +18,8 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
@@ -30,13 +29,12 @@ use super::window::{Pace, Slice, Window};
 use super::{Room, Tally};
 use crate::clock::Instant;
 use crate::config::Limits;
+use crate::key::User;
 use crate::ledger::networks::Network;
-use crate::offence::Digest;
 
 mod saved;
 mod view;
 
-pub use saved::saved_hold;
 pub use view::{AccountList, AccountView, HoldView, NetworkSeen};
 
 /// Users that are counted at once.
@@ -45,43 +43,11 @@ pub const USERS: usize = 65_536;
 pub const HOLDS: usize = 4096;
 /// Networks of a user that are told apart where there is no limit.
 const NETWORKS: usize = 64;
-/// Bytes of a user's name; of a longer one its beginning and a digest are taken.
-const NAME: usize = 128;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// How long something counts in a window of an hour, at most.
 const COUNTS: Duration = Duration::from_secs(3600 * 12 / 11 + 1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-
-/// A user who has logged in: the name that was accepted, trimmed and in lower case.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct User(Arc<str>);
-
-impl User {
-    /// The user called `name`, in whatever case; `None`: that is no name.
-    pub fn new(name: &str) -> Option<Self> {
-        let name = name.trim().to_lowercase();
-        if name.is_empty() || name.chars().any(char::is_control) {
-            return None;
-        }
-        if name.len() <= NAME {
-            return Some(Self(name.into()));
-        }
-        let end = (0..=NAME - 32).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
-        Some(Self(format!("{}~{:016x}", &name[..end], Digest::of(&name).number()).into()))
-    }
-
-    /// The name.
-    pub fn name(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for User {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// A user is over a limit, or held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,6 +194,11 @@ impl Accounts {
         }
         self.any_hold.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Ends the operator's hold of `user`.
+    pub fn end_hold(&self, user: &User) {
+        self.holds().remove(user);
     }
 
     /// Forgets what is counted of `user` and his hold. `false`: there was nothing.

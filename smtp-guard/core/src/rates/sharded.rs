@@ -1,20 +1,19 @@
-//! Something of each key, behind locks of their own, bounded: who is silent makes room.
+//! Something of each key, bounded: who is silent makes room. What has changed is told to the store.
 
-use std::collections::hash_map::{Entry, RandomState};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub(super) const SHARDS: usize = 64;
+use crate::shards::{SHARDS, Shards};
+
 /// Keys that are looked at to find one that makes room.
 const LOOK: usize = 16;
 
 /// All keys with what belongs to them.
 #[derive(Debug)]
 pub(super) struct Sharded<K, V> {
-    shards: Vec<Mutex<Shard<K, V>>>,
-    hasher: RandomState,
+    shards: Shards<Shard<K, V>>,
     max_of_shard: usize,
     evicted: AtomicU64,
 }
@@ -26,16 +25,16 @@ pub(super) struct Shard<K, V> {
     changed: HashSet<K>,
 }
 
+impl<K, V> Default for Shard<K, V> {
+    fn default() -> Self {
+        Self { kept: HashMap::new(), changed: HashSet::new() }
+    }
+}
+
 impl<K: Clone + Eq + Hash, V> Sharded<K, V> {
     /// Room for `max` keys.
     pub(super) fn new(max: usize) -> Self {
-        let shard = || Mutex::new(Shard { kept: HashMap::new(), changed: HashSet::new() });
-        Self {
-            shards: (0..SHARDS).map(|_| shard()).collect(),
-            hasher: RandomState::new(),
-            max_of_shard: max.div_ceil(SHARDS).max(1),
-            evicted: AtomicU64::new(0),
-        }
+        Self { shards: Shards::default(), max_of_shard: max.div_ceil(SHARDS).max(1), evicted: AtomicU64::new(0) }
     }
 
     /// What belongs to `key`, changed by `change`, which says whether the store has to know. A new one is put where there is
@@ -49,7 +48,7 @@ impl<K: Clone + Eq + Hash, V> Sharded<K, V> {
     where
         V: Default,
     {
-        let mut shard = self.shard(key);
+        let mut shard = self.shards.of(key);
         if !shard.kept.contains_key(key) && shard.kept.len() >= self.max_of_shard {
             let looked = shard.kept.iter_mut().take(LOOK).map(|(key, value)| (key.clone(), weight(value)));
             if let Some((least, _)) = looked.min_by(|(_, a), (_, b)| a.cmp(b)) {
@@ -72,12 +71,12 @@ impl<K: Clone + Eq + Hash, V> Sharded<K, V> {
     where
         V: Clone,
     {
-        self.shard(key).kept.get(key).cloned()
+        self.shards.of(key).kept.get(key).cloned()
     }
 
     /// Likewise, changed by `change` where there is something.
     pub(super) fn amend(&self, key: &K, change: impl FnOnce(&mut V)) {
-        let mut shard = self.shard(key);
+        let mut shard = self.shards.of(key);
         if let Some(value) = shard.kept.get_mut(key) {
             change(value);
             shard.changed.insert(key.clone());
@@ -86,7 +85,7 @@ impl<K: Clone + Eq + Hash, V> Sharded<K, V> {
 
     /// Forgets `key`, and lets the store forget it.
     pub(super) fn remove(&self, key: &K) -> Option<V> {
-        let mut shard = self.shard(key);
+        let mut shard = self.shards.of(key);
         let removed = shard.kept.remove(key);
         if removed.is_some() {
             shard.changed.insert(key.clone());
@@ -96,7 +95,7 @@ impl<K: Clone + Eq + Hash, V> Sharded<K, V> {
 
     /// What the store had of `key`: what is here already is newer, and nobody makes room for it.
     pub(super) fn restore(&self, key: K, value: V) {
-        let mut shard = self.shard(&key);
+        let mut shard = self.shards.of(&key);
         if shard.kept.len() < self.max_of_shard {
             shard.kept.entry(key).or_insert(value);
         }
@@ -109,8 +108,7 @@ impl<K: Clone + Eq + Hash, V> Sharded<K, V> {
         mut tell: impl FnMut(&mut V) -> Option<T>,
     ) -> Vec<(K, Option<T>)> {
         let mut told = Vec::new();
-        for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        for mut shard in self.shards.each() {
             let some: Vec<_> = shard.changed.iter().take(most - told.len()).cloned().collect();
             for key in some {
                 shard.changed.remove(&key);
@@ -123,8 +121,7 @@ impl<K: Clone + Eq + Hash, V> Sharded<K, V> {
 
     /// Calls `look` for each key, one shard at a time.
     pub(super) fn each(&self, mut look: impl FnMut(&K, &mut V)) {
-        for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        for mut shard in self.shards.each() {
             shard.kept.iter_mut().for_each(|(key, value)| look(key, value));
         }
     }
@@ -132,11 +129,5 @@ impl<K: Clone + Eq + Hash, V> Sharded<K, V> {
     /// How many keys made room since this was last asked.
     pub(super) fn take_evicted(&self) -> u64 {
         self.evicted.swap(0, Ordering::Relaxed)
-    }
-
-    fn shard(&self, key: &K) -> MutexGuard<'_, Shard<K, V>> {
-        let index = self.hasher.hash_one(key) as usize % SHARDS;
-        // A panic elsewhere can't leave a count half changed.
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

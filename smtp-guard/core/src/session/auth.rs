@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::{About, AuthVerdict, Event, Output, Question, Request, Session, Speaker, State, Upstream, replies};
+use super::{AuthVerdict, Details, Event, Output, Question, Request, Session, Speaker, State, Upstream, replies};
 use crate::clock::Instant;
 use crate::config::AuthVia;
 use crate::offence::Conduct;
@@ -113,18 +113,18 @@ impl Session {
                 // Whoever tried to log in is a user; the address it comes from is no substitute for a password.
                 self.client.forget_network();
                 out.push(Output::Report(Conduct::Offence(Reason::AuthFailures)));
-                let about = About::note(format!("user={user}"));
-                self.refuse(Reason::AuthFailures, about, replies::auth_failed(), DELAY, now, out)
+                let details = Details::note(format!("user={user}"));
+                self.refuse(Reason::AuthFailures, details, replies::auth_failed(), DELAY, now, out)
             }
             _ => {
                 if self.is_bound_to_backend() || !matches!(word, Upstream::Auth(_)) {
                     out.push(Output::Request(Request::Drop));
                 }
-                let about = About::note(match word {
+                let details = Details::note(match word {
                     Upstream::Lost(lost) => lost.text(),
                     Upstream::Auth(_) | Upstream::Reply(_) => "the password can't be judged now",
                 });
-                out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, about }));
+                out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, details }));
                 self.reply(replies::auth_unavailable(), now, out)
             }
         }

@@ -78,8 +78,8 @@ impl Session {
             return self.refuse_and_close(refusal.reason, refusal.reply, out);
         }
         if body.verdict.is_none() {
-            let about = self.sender().heard(&refusal.reply);
-            out.push(Output::Event(Event::Refused { reason: refusal.reason, about }));
+            let details = self.sender().heard(&refusal.reply);
+            out.push(Output::Event(Event::Refused { reason: refusal.reason, details }));
             out.push(Output::Request(Request::Drop));
             body.verdict = Some((Outcome::Rejected, refusal.reply));
         }
@@ -104,8 +104,8 @@ impl Session {
         let size = end.size();
         if end.flaw().is_some() {
             out.push(Output::Report(Conduct::Offence(Reason::Smuggling)));
-            let about = self.sender().heard(&replies::smuggling());
-            out.push(Output::Event(Event::Refused { reason: Reason::Smuggling, about }));
+            let details = self.sender().heard(&replies::smuggling());
+            out.push(Output::Event(Event::Refused { reason: Reason::Smuggling, details }));
             self.finish(Outcome::Rejected, size, &replies::smuggling(), out);
             self.reset_transaction(Some(Request::Drop), out);
             return self.fail(replies::smuggling(), Duration::ZERO, now, out);

@@ -6,10 +6,10 @@ use smtp_guard_ebpf::reason::Reason;
 
 use std::sync::Arc;
 
-use super::{About, Output, Question, Request, Session, Speaker, State, Transaction, replies};
+use super::{Details, Output, Question, Request, Session, Speaker, State, Transaction, replies};
 use crate::clock::Instant;
 use crate::offence::Conduct;
-use crate::policy::{Decision, Refusal};
+use crate::policy::{Refusal, Ruling};
 use crate::wire::command::{Command, CommandError, Helo};
 use crate::wire::envelope::{MailFrom, RcptTo};
 use crate::wire::line::LineFlaw;
@@ -95,12 +95,12 @@ impl Session {
             return self.protocol(replies::unknown_parameter(), now, out);
         }
         match self.rules.mail(&self.client, mail.size) {
-            Decision::Permit(permit) => {
+            Ruling::Permit(permit) => {
                 self.ask(Question::Mail(mail.clone()), Request::Mail(mail, permit, speaker), now, out)
             }
-            Decision::Refuse(Refusal { reason, reply }) => {
-                let about = About { sender: Some(mail.path.to_string()), ..About::default() };
-                self.refuse(reason, about, reply, Duration::ZERO, now, out)
+            Ruling::Refuse(Refusal { reason, reply }) => {
+                let details = Details { sender: Some(mail.path.to_string()), ..Details::default() };
+                self.refuse(reason, details, reply, Duration::ZERO, now, out)
             }
         }
     }
@@ -150,15 +150,15 @@ impl Session {
         } else {
             Conduct::UnknownRecipient { recipient: rcpt.path.key().into(), returned: self.is_returned() }
         }));
-        let about = self.envelope(rcpt);
+        let details = self.envelope(rcpt);
         let delay = if self.client.authenticated { Duration::ZERO } else { self.rules.config().harvest.delay };
         if self.accepted_messages > 0 {
             // A sender whose mail was accepted in this session isn't made to fail over a stale address.
-            let about = about.heard(&reply);
-            out.push(Output::Event(super::Event::Refused { reason: Reason::UnknownRecipient, about }));
+            let details = details.heard(&reply);
+            out.push(Output::Event(super::Event::Refused { reason: Reason::UnknownRecipient, details }));
             return self.set_back(reply, delay, now, out);
         }
-        self.refuse(Reason::UnknownRecipient, about, reply, delay, now, out)
+        self.refuse(Reason::UnknownRecipient, details, reply, delay, now, out)
     }
 
     /// Whether the mail is one that others provoke by forging our name: a notification, or one under the names that older
@@ -170,13 +170,13 @@ impl Session {
             || ["mailer-daemon", "postmaster", "double-bounce"].iter().any(|name| local.eq_ignore_ascii_case(name))
     }
 
-    pub(super) fn envelope(&self, rcpt: &RcptTo) -> About {
-        About { recipient: Some(rcpt.path.to_string()), ..self.sender() }
+    pub(super) fn envelope(&self, rcpt: &RcptTo) -> Details {
+        Details { recipient: Some(rcpt.path.to_string()), ..self.sender() }
     }
 
-    pub(super) fn sender(&self) -> About {
+    pub(super) fn sender(&self) -> Details {
         let sender = self.transaction.as_ref().map(|transaction| transaction.sender.clone());
-        About { sender, ..About::default() }
+        Details { sender, ..Details::default() }
     }
 
     fn on_data(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
@@ -188,9 +188,9 @@ impl Session {
             }
             Some(Transaction { trapped: true, .. }) => {
                 // Also for those that were accepted: who writes to a trap has a list that was gathered.
-                let about = self.sender();
+                let details = self.sender();
                 self.reset_transaction(Some(Request::Drop), out);
-                self.refuse(Reason::Trap, about, replies::trapped(), Duration::ZERO, now, out)
+                self.refuse(Reason::Trap, details, replies::trapped(), Duration::ZERO, now, out)
             }
             Some(Transaction { accepted: 0, .. }) => {
                 self.refuse(Reason::Protocol, self.sender(), replies::no_recipients(), Duration::ZERO, now, out)
@@ -223,11 +223,11 @@ impl Session {
             out.push(Output::Report(Conduct::Offence(Reason::NonSmtp)));
             return self.refuse_and_close(Reason::NonSmtp, replies::not_smtp(), out);
         }
-        self.refuse(Reason::Protocol, About::note(error.to_string()), error.reply(), Duration::ZERO, now, out)
+        self.refuse(Reason::Protocol, Details::note(error.to_string()), error.reply(), Duration::ZERO, now, out)
     }
 
     pub(super) fn protocol(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
-        self.refuse(Reason::Protocol, About::default(), reply, Duration::ZERO, now, out)
+        self.refuse(Reason::Protocol, Details::default(), reply, Duration::ZERO, now, out)
     }
 
     fn pipelined(&mut self, out: &mut Vec<Output>) -> State {

@@ -2,7 +2,7 @@
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::{About, Event, Output, Session, State, replies};
+use super::{Details, Event, Output, Session, State, replies};
 use crate::clock::Instant;
 use crate::config::Mode;
 use crate::offence::Conduct;
@@ -29,8 +29,8 @@ impl Session {
             out.push(Output::Report(Conduct::Offence(Reason::EarlyTalker)));
             return self.refuse_and_close(Reason::EarlyTalker, replies::early_talker(), out);
         }
-        let about = About::default().heard(&replies::early_talker());
-        out.push(Output::Event(Event::Observed { reason: Reason::EarlyTalker, about }));
+        let details = Details::default().heard(&replies::early_talker());
+        out.push(Output::Event(Event::Observed { reason: Reason::EarlyTalker, details }));
         State::Greeting { watched: false }
     }
 }

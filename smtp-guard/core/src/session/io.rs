@@ -218,12 +218,12 @@ pub enum Event {
     /// A command was refused; the session goes on.
     Refused {
         reason: Reason,
-        about: About,
+        details: Details,
     },
     /// A check that only observes would have refused a recipient.
     Observed {
         reason: Reason,
-        about: About,
+        details: Details,
     },
     /// The session was ended by us.
     Ended {
@@ -238,7 +238,7 @@ pub enum Event {
 
 /// The subject of an event, as far as it is known. All of it may hold the client's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct About {
+pub struct Details {
     /// As in MAIL, with its angle brackets.
     pub sender: Option<String>,
     /// As in RCPT, with its angle brackets.
@@ -248,7 +248,7 @@ pub struct About {
     pub note: String,
 }
 
-impl About {
+impl Details {
     /// What can be said in one line.
     pub fn note(note: impl Into<String>) -> Self {
         Self { note: note.into(), ..Self::default() }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
-use super::{About, Event, Facts, Output, Question, Request, Session, State, replies};
+use super::{Details, Event, Facts, Output, Question, Request, Session, State, replies};
 use crate::clock::Instant;
 use crate::offence::{Conduct, Digest};
 use crate::policy::checks::{Finding, Found};
-use crate::policy::{Decision, Refusal, Standing};
+use crate::policy::{Refusal, Ruling, Standing};
 use crate::wire::envelope::RcptTo;
 
 /// How much later than the look-ups' own deadline the driver may be with them.
@@ -39,8 +39,8 @@ impl Session {
         // Users and hosts of ours don't wait for what a stranger at the same address did.
         if facts.deferred && self.rules.is_stranger(&self.client, self.role) {
             let reply = replies::deferred();
-            let about = self.envelope(&rcpt).heard(&reply);
-            out.push(Output::Event(Event::Refused { reason: Reason::Deferred, about }));
+            let details = self.envelope(&rcpt).heard(&reply);
+            out.push(Output::Event(Event::Refused { reason: Reason::Deferred, details }));
             return self.set_back(reply, self.rules.config().harvest.delay, now, out);
         }
         if let Some(found) = &facts.found {
@@ -48,8 +48,8 @@ impl Session {
         }
         match self.transaction.as_ref().and_then(|transaction| transaction.judged.clone().flatten()) {
             Some(Finding { reason, reply, note, .. }) => {
-                let about = About { note, ..self.envelope(&rcpt) };
-                self.refuse(reason, about, reply, Duration::ZERO, now, out)
+                let details = Details { note, ..self.envelope(&rcpt) };
+                self.refuse(reason, details, reply, Duration::ZERO, now, out)
             }
             None => self.judge(rcpt, facts.unknown, now, out),
         }
@@ -66,8 +66,8 @@ impl Session {
             if finding.enforced && refusal.is_none() {
                 refusal = Some(finding);
             } else {
-                let about = About { note: finding.note, ..self.envelope(rcpt).heard(&finding.reply) };
-                out.push(Output::Event(Event::Observed { reason: finding.reason, about }));
+                let details = Details { note: finding.note, ..self.envelope(rcpt).heard(&finding.reply) };
+                out.push(Output::Event(Event::Observed { reason: finding.reason, details }));
             }
         }
         if let Some(transaction) = &mut self.transaction {
@@ -79,15 +79,15 @@ impl Session {
     fn judge(&mut self, rcpt: RcptTo, unknown: bool, now: Instant, out: &mut Vec<Output>) -> State {
         let accepted = self.transaction.as_ref().map_or(0, |transaction| transaction.accepted);
         match self.rules.recipient(&self.client, &rcpt.path, accepted) {
-            Decision::Permit((_, Standing::Open)) if unknown => {
+            Ruling::Permit((_, Standing::Open)) if unknown => {
                 self.refuse_recipient(&rcpt, Refusal::unknown_recipient(&rcpt.path), now, out)
             }
-            Decision::Permit((permit, standing)) => {
+            Ruling::Permit((permit, standing)) => {
                 let granted = self.rules.grants_notices(&self.client);
                 let rcpt = if granted { rcpt } else { rcpt.without_success_notice() };
                 self.ask(Question::Rcpt(rcpt.clone(), standing), Request::Rcpt(rcpt, permit), now, out)
             }
-            Decision::Refuse(refusal) => self.refuse_recipient(&rcpt, refusal, now, out),
+            Ruling::Refuse(refusal) => self.refuse_recipient(&rcpt, refusal, now, out),
         }
     }
 
@@ -103,8 +103,8 @@ impl Session {
         match question {
             Question::Rcpt(rcpt, _) => self.refuse_recipient(&rcpt, Refusal { reason, reply }, now, out),
             Question::Mail(mail) => {
-                let about = About { sender: Some(mail.path.to_string()), ..self.user(reason) };
-                self.refuse(reason, about, reply, Duration::ZERO, now, out)
+                let details = Details { sender: Some(mail.path.to_string()), ..self.user(reason) };
+                self.refuse(reason, details, reply, Duration::ZERO, now, out)
             }
             // Nothing else is limited.
             question => State::Asked(question),
@@ -112,16 +112,16 @@ impl Session {
     }
 
     /// Who has logged in, where that is what a refusal is about.
-    fn user(&self, reason: Reason) -> About {
+    fn user(&self, reason: Reason) -> Details {
         match self.login() {
-            Some(user) if reason.is_of_user() => About::note(format!("user={user}")),
-            _ => About::default(),
+            Some(user) if reason.is_of_user() => Details::note(format!("user={user}")),
+            _ => Details::default(),
         }
     }
 
     fn refuse_recipient(&mut self, rcpt: &RcptTo, refusal: Refusal, now: Instant, out: &mut Vec<Output>) -> State {
         let Refusal { reason, reply } = refusal;
-        let about = About { note: self.user(reason).note, ..self.envelope(rcpt) };
+        let details = Details { note: self.user(reason).note, ..self.envelope(rcpt) };
         match reason {
             Reason::UnknownRecipient => return self.unknown_recipient(rcpt, reply, now, out),
             // Mail that was forged in the trap's own name comes back to it.
@@ -135,10 +135,10 @@ impl Session {
                     sender: self.sender_digest(),
                 }));
                 let delay = self.rules.config().harvest.delay;
-                return self.refuse(reason, about, reply, delay, now, out);
+                return self.refuse(reason, details, reply, delay, now, out);
             }
             Reason::Recipients | Reason::UserRecipientRate if self.is_surplus_fair() => {
-                out.push(Output::Event(Event::Refused { reason, about: about.heard(&reply) }));
+                out.push(Output::Event(Event::Refused { reason, details: details.heard(&reply) }));
                 return self.reply(reply, now, out);
             }
             _ => {}
@@ -146,7 +146,7 @@ impl Session {
         if reply.code().class() == 5 {
             out.push(Output::Report(Conduct::Offence(reason)));
         }
-        self.refuse(reason, about, reply, Duration::ZERO, now, out)
+        self.refuse(reason, details, reply, Duration::ZERO, now, out)
     }
 
     /// Whether one more recipient that there is no room for may be asked for free: as many as there was room for.

@@ -44,8 +44,8 @@ mod upstream;
 
 pub use intake::Intake;
 pub use io::{
-    About, AuthVerdict, Event, Facts, Heard, Input, LISTED, Lost, Message, Opening, Output, Request, Secured, Speaker,
-    Upstream, Wants,
+    AuthVerdict, Details, Event, Facts, Heard, Input, LISTED, Lost, Message, Opening, Output, Request, Secured,
+    Speaker, Upstream, Wants,
 };
 pub use outcome::Outcome;
 
@@ -266,7 +266,7 @@ impl Session {
             let reply = match output {
                 Output::Reply(reply) => reply,
                 Output::Event(Event::Message(message)) => &mut message.reply,
-                Output::Event(Event::Refused { about, .. }) => match &mut about.reply {
+                Output::Event(Event::Refused { details, .. }) => match &mut details.reply {
                     Some(reply) => reply,
                     None => continue,
                 },
@@ -391,13 +391,13 @@ impl Session {
     fn refuse(
         &mut self,
         reason: Reason,
-        about: About,
+        details: Details,
         reply: Reply,
         delay: Duration,
         now: Instant,
         out: &mut Vec<Output>,
     ) -> State {
-        out.push(Output::Event(Event::Refused { reason, about: about.heard(&reply) }));
+        out.push(Output::Event(Event::Refused { reason, details: details.heard(&reply) }));
         self.fail(reply, delay, now, out)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::{
-    About, Event, Heard, LISTED, LOST_DELAY, Lost, Output, Question, Request, Session, State, Transaction, Upstream,
+    Details, Event, Heard, LISTED, LOST_DELAY, Lost, Output, Question, Request, Session, State, Transaction, Upstream,
     body, received, replies,
 };
 use crate::clock::Instant;
@@ -83,17 +83,17 @@ impl Session {
             },
             (Question::Rcpt(rcpt, standing), 4 | 5) => self.on_rcpt_refused(&rcpt, standing, reply, now, out),
             (Question::Mail(mail), 4 | 5) => {
-                let about = About { sender: Some(mail.path.to_string()), ..About::default() };
-                self.backend_refused(about, reply, now, out)
+                let details = Details { sender: Some(mail.path.to_string()), ..Details::default() };
+                self.backend_refused(details, reply, now, out)
             }
             (Question::Data, 4 | 5) => {
-                let about = About { note: "DATA".to_owned(), ..self.sender() };
+                let details = Details { note: "DATA".to_owned(), ..self.sender() };
                 if reply.code().class() == 5 {
                     // Its recipients were asked for, and get nothing.
                     self.abandon_recipients(out);
                 }
                 self.reset_transaction(Some(Request::Drop), out);
-                self.backend_refused(about, reply, now, out)
+                self.backend_refused(details, reply, now, out)
             }
             (question, _) => self.on_lost(question, Lost::Protocol, now, out),
         }
@@ -128,18 +128,18 @@ impl Session {
     }
 
     /// Passes a refusal on. Only a permanent one is held against the client, and only until a message was accepted.
-    fn backend_refused(&mut self, about: About, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
+    fn backend_refused(&mut self, details: Details, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
         if reply.code().class() == 5 && self.accepted_messages == 0 {
-            return self.refuse(Reason::Backend, about, reply, Duration::ZERO, now, out);
+            return self.refuse(Reason::Backend, details, reply, Duration::ZERO, now, out);
         }
-        out.push(Output::Event(Event::Refused { reason: Reason::Backend, about: about.heard(&reply) }));
+        out.push(Output::Event(Event::Refused { reason: Reason::Backend, details: details.heard(&reply) }));
         self.set_back(reply, Duration::ZERO, now, out)
     }
 
     /// The backend is lost while it was asked: a 4xx, the connection is given up, the client's session stays.
     fn on_lost(&mut self, question: Question, lost: Lost, now: Instant, out: &mut Vec<Output>) -> State {
-        let about = About::note(lost.text()).heard(&replies::lost(lost));
-        out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, about }));
+        let details = Details::note(lost.text()).heard(&replies::lost(lost));
+        out.push(Output::Event(Event::Refused { reason: Reason::BackendLost, details }));
         out.push(Output::Request(Request::Drop));
         match question {
             // What was to be undone is undone.
@@ -174,7 +174,7 @@ impl Session {
             transaction.lost = true;
             out.push(Output::Event(Event::Refused {
                 reason: Reason::BackendLost,
-                about: About::note("the mail server closed the connection between two commands"),
+                details: Details::note("the mail server closed the connection between two commands"),
             }));
         }
         out.push(Output::Request(Request::Drop));

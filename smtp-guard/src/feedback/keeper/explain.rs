@@ -35,7 +35,7 @@ impl Keeper {
             ("messages_per_hour", &self.counters.messages, limits.messages_per_hour),
         ];
         Explanation {
-            source: self.text(source.into()),
+            source: self.text(&source.into()),
             exempt: self.snapshot.config().exempt.contains(ip),
             may_relay: self.snapshot.config().relay.networks.contains(ip),
             familiar: mark.familiar,

@@ -22,12 +22,12 @@ impl Latest {
         if self.0.len() == LATEST {
             self.0.pop_front();
         }
-        self.0.push_back(ban.key);
+        self.0.push_back(ban.key.clone());
     }
 
     /// The last one first.
-    pub(super) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        self.0.iter().rev().copied()
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter().rev()
     }
 }
 

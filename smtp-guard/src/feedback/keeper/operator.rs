@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use smtp_guard_ebpf::reason::Reason;
 use tokio::sync::oneshot;
 
@@ -16,25 +15,25 @@ use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Name, Operat
 use crate::edge::bans::NETWORKS;
 use crate::events::What;
 use crate::gate::{self, Effect, Grounds, Ignored, Lifted};
-use crate::key::{Key, Who};
+use crate::key::{Key, User, Who};
 use crate::observe::log::{self, printable};
-use crate::rates::accounts::{AccountView, Hold, User};
+use crate::rates::accounts::AccountView;
 
 impl Keeper {
     pub(in crate::feedback) fn decisions(&self) -> Vec<Decision> {
         let both = crate::clock::both();
-        let mut bans: Vec<_> = self.decisions.values().collect();
-        bans.sort_by_key(|ban| (ban.until, ban.key));
+        let mut bans: Vec<_> = self.decisions.values().filter(|ban| ban.key.user().is_none()).collect();
+        bans.sort_by_key(|ban| (ban.until, &ban.key));
         let bans = bans.into_iter().map(|ban| Decision::of(ban, self.prefix()));
         let (sources, networks) = self.marks.deferred(both.instant);
-        let sources = sources.into_iter().map(|(source, until)| (self.text(source.into()), until));
+        let sources = sources.into_iter().map(|(source, until)| (self.text(&source.into()), until));
         let networks = networks.into_iter().map(|(network, until)| (network.text(), until));
         let deferrals = sources.chain(networks).map(|(who, until)| Decision::deferral(who, &both, until));
         bans.chain(deferrals).collect()
     }
 
     pub(in crate::feedback) fn latest(&self) -> Vec<Decision> {
-        let bans = self.latest.keys().filter_map(|key| self.decisions.get(&key));
+        let bans = self.latest.keys().filter_map(|key| self.decisions.get(key));
         bans.map(|ban| Decision::of(ban, self.prefix())).collect()
     }
 
@@ -46,12 +45,12 @@ impl Keeper {
         by: Operator,
     ) -> Result<Decision, ControlError> {
         let key = self.judge_by_hand(who)?;
-        if !self.has_room_for_networks(key, 0) {
-            self.meter.bound_reached(Bound::Networks);
-            return Err(ControlError::NoRoom { most: NETWORKS });
+        // A source finds room: the ban that ends soonest makes it.
+        if key.network().is_some() {
+            self.room_for(&key, 0, 0)?;
         }
         let grounds = Grounds { reason: Reason::Operator, length, repeat: 0, evidence: Vec::new() };
-        let ban = Effect::Ban { key, origin: Origin::Operator, text, grounds };
+        let ban = Effect::Ban { key: key.clone(), origin: Origin::Operator, text, grounds };
         self.perform(vec![ban], Cause::Command(by, Some(who)));
         match self.decisions.get(&key) {
             Some(ban) => Ok(Decision::of(ban, self.prefix())),
@@ -78,7 +77,7 @@ impl Keeper {
         let (mut sources, mut networks) = (0, 0);
         for (place, entry) in entries.into_iter().enumerate() {
             let mut refuse = |error: ControlError| done.refused.push((place, error.to_string()));
-            let key = match self.judge_strictly(entry.who, &protected) {
+            let key = match self.judge(entry.who, &protected) {
                 Ok(key) => key,
                 Err(error) => {
                     refuse(error);
@@ -94,19 +93,13 @@ impl Keeper {
                 continue;
             }
             let is_new = !wanted.contains_key(&key) && !self.decisions.contains_key(&key);
-            match key {
-                Key::Source(_) if is_new && self.table.len() + sources >= self.most_sources() => {
-                    self.meter.bound_reached(Bound::Bans);
-                    refuse(ControlError::NoRoomForSources { most: self.most_sources() });
+            if is_new {
+                if let Err(error) = self.room_for(&key, sources, networks) {
+                    refuse(error);
                     continue;
                 }
-                Key::Network(_) if is_new && !self.has_room_for_networks(key, networks) => {
-                    self.meter.bound_reached(Bound::Networks);
-                    refuse(ControlError::NoRoom { most: NETWORKS });
-                    continue;
-                }
-                Key::Source(_) => sources += usize::from(is_new),
-                Key::Network(_) => networks += usize::from(is_new),
+                sources += usize::from(key.source().is_some());
+                networks += usize::from(key.network().is_some());
             }
             wanted.insert(key, (until, entry.text));
         }
@@ -129,7 +122,7 @@ impl Keeper {
             .collect();
         bans.iter().for_each(|(ban, _)| self.meter.ban(ban.reason));
         self.save_all(bans.iter().map(|(ban, _)| ban.clone()).collect());
-        self.put_all(bans, both.instant);
+        self.put_all(bans, &both);
         let (added, refused) = (done.added as u64, done.refused.len() as u64);
         let text = printable(text.as_bytes());
         tracing::info!(
@@ -149,9 +142,13 @@ impl Keeper {
         let (protected, mut entered) = (self.protected(), 0);
         for decision in decisions {
             let both = crate::clock::both();
-            let held = |key| self.decisions.get(&key);
+            let held = |key: &Key| self.decisions.get(key);
             let effect = gate::foreign(&self.snapshot, &protected, node, decision, &both, held);
-            match effect.and_then(|effect| self.has_room(&effect).then_some(effect).ok_or(Ignored::Full)) {
+            let effect = effect.and_then(|effect| match &effect {
+                Effect::Ban { key, .. } if self.room_for(key, 0, 0).is_err() => Err(Ignored::Full),
+                _ => Ok(effect),
+            });
+            match effect {
                 Ok(effect) => {
                     self.perform(vec![effect], Cause::State);
                     self.meter.foreign(None);
@@ -169,18 +166,22 @@ impl Keeper {
         entered
     }
 
-    /// Whether a ban can come in force without pushing out another.
-    fn has_room(&self, effect: &Effect) -> bool {
-        let Effect::Ban { key, .. } = effect else { return true };
-        let is_there = self.decisions.contains_key(key);
-        let (room, bound) = match key {
-            Key::Source(_) => (is_there || self.table.len() < self.most_sources(), Bound::Bans),
-            Key::Network(_) => (self.has_room_for_networks(*key, 0), Bound::Networks),
+    /// Whether there is room for a decision about `key`, beside `sources` and `networks` that come with it, without pushing out
+    /// another.
+    fn room_for(&self, key: &Key, sources: usize, networks: usize) -> Result<(), ControlError> {
+        let most = self.snapshot.config().edge.max_sources as usize;
+        let (room, bound, error) = match key {
+            Key::Source(_) => (self.table.len() + sources < most, Bound::Bans, ControlError::NoRoomForSources { most }),
+            Key::Network(_) => {
+                (self.table.networks() + networks < NETWORKS, Bound::Networks, ControlError::NoRoom { most: NETWORKS })
+            }
+            Key::User(_) => return Ok(()),
         };
-        if !room {
-            self.meter.bound_reached(bound);
+        if room || self.decisions.contains_key(key) {
+            return Ok(());
         }
-        room
+        self.meter.bound_reached(bound);
+        Err(error)
     }
 
     pub(in crate::feedback) fn delete(&mut self, who: Who, by: Operator) -> Result<Option<Decision>, ControlError> {
@@ -189,10 +190,10 @@ impl Keeper {
         let both = crate::clock::both();
         let deferred = key.source().and_then(|source| self.marks.of(source, both.instant).deferred_until);
         let ban = self.decisions.get(&key).cloned();
-        self.pardon(&[key], Lifted::Operator, Cause::Command(by, Some(who)));
+        self.pardon(std::slice::from_ref(&key), Lifted::Operator, Cause::Command(by, Some(who)));
         let lifted = match (ban, deferred) {
             (Some(ban), _) => Decision::of(&ban, self.prefix()),
-            (None, Some(until)) => Decision::deferral(self.text(key), &both, until),
+            (None, Some(until)) => Decision::deferral(self.text(&key), &both, until),
             (None, None) => {
                 let within = key.source().and_then(|source| self.networks_of(source).next()?.key.network());
                 return match (who.address(), within) {
@@ -218,22 +219,14 @@ impl Keeper {
         text: String,
         by: Operator,
     ) -> Result<(AccountView, oneshot::Receiver<()>), ControlError> {
-        let both = crate::clock::both();
-        let until = length.map_or(Instant::NEVER, |length| both.instant.after(length));
-        let hold = Hold { since: both.instant, until, text: text.clone() };
-        self.counters.accounts.hold(user.clone(), hold).map_err(|_| ControlError::TooManyHolds)?;
-        self.save_hold(user.clone(), &both);
-        self.meter.user_held(Reason::UserHeld);
-        let seconds = length.map(|length| length.as_secs());
-        log::held_by_operator(by, user.name(), length, &text);
-        self.meter.tell(What::UserHeld {
-            user: printable(user.name().as_bytes()),
-            reason: Reason::UserHeld.label().into(),
-            source: None,
-            seconds,
-            text: printable(text.as_bytes()),
-        });
-        let view = self.counters.accounts.view(&self.snapshot.config().limits, &user, &both);
+        let length = length.unwrap_or(Duration::MAX);
+        let grounds = Grounds { reason: Reason::UserHeld, length, repeat: 0, evidence: Vec::new() };
+        let hold = Effect::Ban { key: user.clone().into(), origin: Origin::Operator, text, grounds };
+        self.perform(vec![hold], Cause::Command(by, None));
+        if !self.decisions.contains_key(&user.clone().into()) {
+            return Err(ControlError::TooManyHolds);
+        }
+        let view = self.counters.accounts.view(&self.snapshot.config().limits, &user, &crate::clock::both());
         view.map(|view| (view, self.store.written())).ok_or(ControlError::TooManyHolds)
     }
 
@@ -246,7 +239,8 @@ impl Keeper {
         let both = crate::clock::both();
         let view = self.counters.accounts.view(&self.snapshot.config().limits, user, &both);
         let known = self.counters.accounts.release(user);
-        self.save_hold(user.clone(), &both);
+        let lift = Effect::Lift { key: user.clone().into(), why: Lifted::Operator };
+        self.perform(vec![lift], Cause::Command(by, None));
         if known {
             // Of a release, a crash must not cost more than of a hold.
             self.write_counters_now(&both);
@@ -260,7 +254,9 @@ impl Keeper {
     pub(in crate::feedback) fn delete_all(&mut self, by: Operator) -> usize {
         let (deferred, networks) = self.marks.deferred(crate::clock::now());
         let deferred = deferred.iter().map(|(source, _)| Key::from(*source));
-        let keys: HashSet<_> = self.decisions.keys().copied().chain(deferred).collect();
+        // Users are released one by one.
+        let banned = self.decisions.keys().filter(|key| key.user().is_none()).cloned();
+        let keys: HashSet<_> = banned.chain(deferred).collect();
         let lifted = keys.len() + networks.len();
         self.pardon(&keys.into_iter().collect::<Vec<_>>(), Lifted::Operator, Cause::Command(by, None));
         self.marks.pardon_networks();
@@ -269,56 +265,28 @@ impl Keeper {
         lifted
     }
 
-    /// The key of `who`, where a decision may be about that.
+    /// The key of `who`, where a decision may be about that: neither exempt nor in what is `protected`.
     fn judge(&self, who: Who, protected: &Protected) -> Result<Key, ControlError> {
         let key = Key::of(who, self.prefix())?;
-        match key {
-            Key::Source(_) if self.is_exempt(key) => Err(ControlError::Exempt { ip: who.net().addr() }),
-            Key::Source(_) => Ok(key),
-            Key::Network(net) => self.unprotected(key, net.net(), protected),
+        if self.is_exempt(&key) {
+            return Err(ControlError::Exempt { ip: who.net().addr() });
+        }
+        let objection = key.addresses(self.prefix()).and_then(|net| Some((net, protected.objection(net.into())?)));
+        match objection {
+            Some((net, objection)) => Err(ControlError::Protected { who: net.into(), objection }),
+            None => Ok(key),
         }
     }
 
     /// Likewise of a decision by hand: one address may be a host of ours that misbehaves, but none that the guard needs.
     fn judge_by_hand(&self, who: Who) -> Result<Key, ControlError> {
-        match self.judge(who, &self.protected())? {
-            key @ Key::Source(source) => {
-                let length = if source.network().is_ipv4() { 32 } else { self.prefix().length() };
-                let needed = Protected::of_addresses(self.snapshot.config(), &own_addresses());
-                self.unprotected(key, IpNet::new_assert(source.network(), length), &needed)
-            }
-            key @ Key::Network(_) => Ok(key),
-        }
-    }
-
-    /// Likewise where nobody looked at each entry: a source must not be one of our own addresses either.
-    fn judge_strictly(&self, who: Who, protected: &Protected) -> Result<Key, ControlError> {
-        match self.judge(who, protected)? {
-            key @ Key::Source(source) => {
-                let length = if source.network().is_ipv4() { 32 } else { self.prefix().length() };
-                self.unprotected(key, IpNet::new_assert(source.network(), length), protected)
-            }
-            key @ Key::Network(_) => Ok(key),
-        }
-    }
-
-    fn unprotected(&self, key: Key, net: IpNet, protected: &Protected) -> Result<Key, ControlError> {
-        match protected.objection(net.into()) {
-            Some(objection) => Err(ControlError::Protected { who: net.into(), objection }),
-            None => Ok(key),
-        }
+        let key = Key::of(who, self.prefix())?;
+        let needed = || Protected::of_addresses(self.snapshot.config(), &own_addresses());
+        self.judge(who, &if key.source().is_some() { needed() } else { self.protected() })
     }
 
     /// What decisions must not touch, as the host's addresses are now.
     fn protected(&self) -> Protected {
         Protected::of_decisions(self.snapshot.config(), &own_addresses())
-    }
-
-    fn has_room_for_networks(&self, key: Key, more: usize) -> bool {
-        key.source().is_some() || self.decisions.contains_key(&key) || self.table.networks() + more < NETWORKS
-    }
-
-    fn most_sources(&self) -> usize {
-        self.snapshot.config().edge.max_sources as usize
     }
 }

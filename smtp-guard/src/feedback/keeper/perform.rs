@@ -11,7 +11,7 @@ use crate::clock::Instant;
 use crate::decision::{Ban, Operator, Origin};
 use crate::events::What;
 use crate::gate::{Deferred, Effect, Grounds, Lifted};
-use crate::key::{Key, Who};
+use crate::key::{Key, User, Who};
 use crate::observe::log::{self, printable};
 
 /// Bans that end together and are told one by one.
@@ -26,6 +26,16 @@ pub(super) enum Cause {
     Command(Operator, Option<Who>),
     /// The configuration, or the store as it is read.
     State,
+}
+
+impl Cause {
+    /// Who commanded it.
+    fn by(self) -> Option<Operator> {
+        match self {
+            Self::Command(by, _) => Some(by),
+            Self::Report(..) | Self::State => None,
+        }
+    }
 }
 
 impl Keeper {
@@ -54,9 +64,9 @@ impl Keeper {
         let both = crate::clock::both();
         let until = both.instant.after(length);
         let ban = Ban { key, reason, origin, made: both.wall, until: both.wall_at(until), repeat, text, evidence };
-        match key {
-            Key::Source(source) => self.put(source, ban.clone(), until),
-            Key::Network(_) => self.put_all(vec![(ban.clone(), until)], both.instant),
+        match &ban.key {
+            Key::Source(source) => self.put(*source, ban.clone(), until),
+            Key::Network(_) | Key::User(_) => self.put_all(vec![(ban.clone(), until)], &both),
         }
         let took = match cause {
             Cause::Report(_, at) => {
@@ -67,36 +77,41 @@ impl Keeper {
             Cause::Command(..) | Cause::State => None,
         };
         // The table had no room for it, and has said so.
-        if !self.decisions.contains_key(&key) {
+        if !self.decisions.contains_key(&ban.key) {
             return;
         }
-        self.tell_ban(&ban, length, took, cause);
+        match &ban.key {
+            Key::User(user) => self.tell_hold(user, &ban, length, cause),
+            Key::Source(_) | Key::Network(_) => self.tell_ban(&ban, length, took, cause),
+        }
         self.save(&ban);
     }
 
     /// Out of decisions, table, kernel map and store.
     fn end(&mut self, lifted: &[(Key, Lifted)]) {
-        let keys: Vec<_> = lifted.iter().map(|(key, _)| *key).collect();
+        let keys: Vec<_> = lifted.iter().map(|(key, _)| key.clone()).collect();
         if let Err(error) = self.lift(&keys) {
-            let (first, keys) = (keys.first().map(|key| self.text(*key)), keys.len());
+            let (first, keys) = (keys.first().map(|key| self.text(key)), keys.len());
             tracing::error!(%error, first, keys, "bans can't be lifted in the kernel");
         }
         let mut ended = Vec::new();
         for (key, why) in lifted {
             let ban = self.decisions.remove(key);
             if ban.is_some() && *why == Lifted::Exempt {
-                tracing::info!(source = self.text(*key), "ban lifted: the source is exempt now");
+                tracing::info!(source = self.text(key), "ban lifted: the source is exempt now");
             }
             ended.extend(ban.map(|ban| (ban, *why)));
-            self.unsave(*key);
+            self.unsave(key.clone());
         }
         self.tell_ended(&ended);
     }
 
-    /// Tells subscribers of bans that ended together: of the first ones each, and how many more there were.
+    /// Tells subscribers of bans that ended together: of the first ones each, and how many more there were. That a user is
+    /// released is told by who does it.
     pub(super) fn tell_ended(&self, ended: &[(Ban, Lifted)]) {
+        let ended: Vec<_> = ended.iter().filter(|(ban, _)| ban.key.user().is_none()).collect();
         for (ban, why) in ended.iter().take(SINGLY) {
-            let (source, reason) = (self.text(ban.key), ban.reason.label().into());
+            let (source, reason) = (self.text(&ban.key), ban.reason.label().into());
             self.meter.tell(What::Lifted { source, reason, why: why.label().into() });
         }
         if let Some((_, why)) = ended.get(SINGLY) {
@@ -106,27 +121,37 @@ impl Keeper {
     }
 
     /// How `key` is called in what is told: as the client or the operator knows it.
-    fn called(&self, key: Key, cause: Cause) -> String {
+    fn called(&self, key: &Key, cause: Cause) -> String {
         match cause {
-            Cause::Report(client, _) if key == Key::Source(client.source(self.prefix())) => client.ip().to_string(),
+            Cause::Report(client, _) if *key == Key::Source(client.source(self.prefix())) => client.ip().to_string(),
             Cause::Command(_, Some(who)) => who.to_string(),
             _ => self.text(key),
         }
     }
 
+    fn tell_hold(&self, user: &User, ban: &Ban, length: Duration, cause: Cause) {
+        let (by, length) = (cause.by().unwrap_or_default(), (length != Duration::MAX).then_some(length));
+        self.meter.user_held(ban.reason);
+        log::held_by_operator(by, user.name(), length, &ban.text);
+        self.meter.tell(What::UserHeld {
+            user: printable(user.name().as_bytes()),
+            reason: ban.reason.label().into(),
+            source: None,
+            seconds: length.map(|length| length.as_secs()),
+            text: printable(ban.text.as_bytes()),
+        });
+    }
+
     fn tell_ban(&self, ban: &Ban, length: Duration, took: Option<Duration>, cause: Cause) {
         self.meter.ban(ban.reason);
-        let by = match cause {
-            Cause::Command(by, _) => Some(by),
-            Cause::Report(..) | Cause::State => None,
-        };
-        let (who, source) = (self.called(ban.key, cause), self.text(ban.key));
+        let by = cause.by();
+        let (who, source) = (self.called(&ban.key, cause), self.text(&ban.key));
         log::banned(
             self.snapshot.config().log.format,
             &log::Banned { ban, who: &who, source: &source, length, took, by },
         );
         self.meter.tell(What::Banned {
-            source: self.text(ban.key),
+            source: self.text(&ban.key),
             reason: ban.reason.label().into(),
             origin: ban.origin.label().into(),
             text: printable(ban.text.as_bytes()),
@@ -140,9 +165,9 @@ impl Keeper {
     fn tell_deferral(&self, whom: Deferred, grounds: &Grounds, cause: Cause) {
         let Grounds { reason, length, repeat, evidence: lines } = grounds;
         let who = match whom {
-            Deferred::Source(source) => self.called(source.into(), cause),
+            Deferred::Source(source) => self.called(&source.into(), cause),
             Deferred::Network(network) => network.text(),
-            Deferred::Sender(source, _) => format!("one sender by {}", self.called(source.into(), cause)),
+            Deferred::Sender(source, _) => format!("one sender by {}", self.called(&source.into(), cause)),
         };
         self.meter.deferral(*reason);
         log::deferred(self.snapshot.config().log.format, &who, grounds);

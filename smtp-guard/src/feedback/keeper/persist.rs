@@ -5,10 +5,8 @@ use std::time::Duration;
 use super::Keeper;
 use crate::bound::Bound;
 use crate::clock::{Both, WallTime};
-use crate::observe::log::printable;
-use crate::rates::Key;
-use crate::rates::accounts::{User, saved_hold};
-use crate::store::{Change, HOLD, OF_USERS};
+use crate::key::Key;
+use crate::store::Change;
 
 /// How often what is counted is handed to the store: this much of it a crash costs.
 pub(super) const WRITE: Duration = Duration::from_secs(10);
@@ -23,7 +21,7 @@ const SETTLED: Duration = Duration::from_secs(3600);
 /// The ledger's entries, in the store.
 const LEDGER: &str = "ledger";
 /// What is counted of users, in the store.
-const USER: &str = OF_USERS[0];
+const USER: &str = "user";
 
 impl Keeper {
     /// Takes back what an earlier guard counted.
@@ -38,38 +36,9 @@ impl Keeper {
                     rates.restore(source, state, both);
                 }
             }
-            Key::User(user) if kind == HOLD => self.counters.accounts.restore_hold(user, state, both),
             Key::User(user) => self.counters.accounts.restore(user, state, both),
-        }
-    }
-
-    /// Brings the store's hold of `user` in step with the one in force.
-    pub(super) fn save_hold(&mut self, user: User, both: &Both) {
-        let state = self.counters.accounts.hold_of(&user, both.instant).map(|hold| saved_hold(&hold, both));
-        let change = Change::Count { kind: HOLD.into(), key: Key::User(user.clone()), state, at: both.wall };
-        if self.store.hand_over(vec![change], Duration::ZERO).is_err() {
-            self.meter.bound_reached(Bound::Store);
-            self.unsaved_holds.insert(user);
-        }
-    }
-
-    /// Every hold has to be saved again.
-    pub(super) fn unsave_holds(&mut self, both: &Both) {
-        let holds = self.counters.accounts.saved_holds(both);
-        self.unsaved_holds.extend(holds.into_iter().map(|(user, _)| user));
-    }
-
-    /// Forgets holds that are over, and saves those that found no room before.
-    pub(super) fn sweep_accounts(&mut self, both: &Both) {
-        for user in self.counters.accounts.sweep(both.instant) {
-            tracing::info!(user = printable(user.name().as_bytes()), "hold of a user ended");
-            self.unsaved_holds.insert(user);
-        }
-        for user in std::mem::take(&mut self.unsaved_holds) {
-            self.save_hold(user, both);
-        }
-        for _ in 0..self.counters.accounts.take_evicted() {
-            self.meter.bound_reached(Bound::Users);
+            // A source of a guard whose sources were wider.
+            Key::Network(_) => {}
         }
     }
 

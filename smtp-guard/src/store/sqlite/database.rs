@@ -12,18 +12,18 @@ use super::directory::{own_file, with_suffix};
 use crate::addr::Ipv6Prefix;
 use crate::clock::WallTime;
 use crate::decision::Ban;
-use crate::key;
+use crate::key::Key;
 use crate::printable::printable;
-use crate::rates::Key;
-use crate::store::{Change, HOLD, OF_USERS};
+use crate::store::Change;
 
 /// Schema of this version, in `user_version`. 0 is a new file.
 /// 3: a decision may be about a network; for an older version its row would be that of one source.
-pub(super) const SCHEMA: i64 = 3;
+/// 4: or about a user, and keys of users have their prefix.
+pub(super) const SCHEMA: i64 = 4;
 
 const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS decisions (
-        source   TEXT PRIMARY KEY,    -- 192.0.2.1, 2001:db8::/64, or of a network 192.0.2.0/24
+        source   TEXT PRIMARY KEY,    -- a key: 192.0.2.1, 2001:db8::/64, 192.0.2.0/24, user:bob
         reason   TEXT NOT NULL,       -- label, as in metrics and logs
         origin   TEXT NOT NULL,       -- ledger | operator | file:NAME | node:NAME
         made     INTEGER NOT NULL,    -- ms since 1970-01-01 UTC
@@ -37,13 +37,25 @@ const CREATE: &str = "
 
 const CREATE_COUNTERS: &str = "
     CREATE TABLE IF NOT EXISTS counters (
-        kind     TEXT NOT NULL,       -- ledger | connections | messages; of a user: user | hold
-        source   TEXT NOT NULL,       -- 192.0.2.1, or 2001:db8::/64; or the user's name
+        kind     TEXT NOT NULL,       -- ledger | connections | messages; of a user: user
+        source   TEXT NOT NULL,       -- a key, as above
         at       INTEGER NOT NULL,    -- when it was written, ms since 1970-01-01 UTC
         state    TEXT NOT NULL,       -- JSON
         PRIMARY KEY (kind, source)
     ) STRICT, WITHOUT ROWID;
-    PRAGMA user_version = 3;
+";
+
+/// Rows about users as this version has them: older ones kept holds among what is counted, and names without the prefix.
+const UPGRADE: &str = "
+    BEGIN;
+    UPDATE counters SET source = 'user:' || source WHERE kind IN ('user', 'hold');
+    INSERT OR IGNORE INTO decisions
+        SELECT source, 'user_held', 'operator', CAST(state ->> 'since' AS INTEGER), CAST(state ->> 'until' AS INTEGER), 0,
+            CAST(state ->> 'text' AS TEXT), '[]'
+        FROM counters WHERE kind = 'hold' AND json_valid(state);
+    DELETE FROM counters WHERE kind = 'hold';
+    PRAGMA user_version = 4;
+    COMMIT;
 ";
 
 /// What is read of each table.
@@ -101,6 +113,9 @@ impl Database {
         for select in [DECISIONS, COUNTERS] {
             connection.prepare(select).map_err(|error| damaged(error.to_string()))?;
         }
+        if found < SCHEMA {
+            connection.execute_batch(UPGRADE).map_err(failed)?;
+        }
         Ok(Self { connection, prefix })
     }
 
@@ -136,7 +151,7 @@ impl Database {
     fn ban(&self, row: &Row<'_>) -> Option<Ban> {
         let text = |column| row.get::<_, String>(column).ok();
         Some(Ban {
-            key: key::Key::of(text(0)?.parse().ok()?, self.prefix).ok()?,
+            key: Key::read(&text(0)?, self.prefix)?,
             reason: Reason::from_label(&text(1)?)?,
             origin: text(2)?.parse().ok()?,
             made: WallTime::from_ms(row.get(3).ok()?),
@@ -149,12 +164,7 @@ impl Database {
 
     fn counter(&self, row: &Row<'_>) -> Option<Change> {
         let text = |column| row.get::<_, String>(column).ok();
-        let (kind, key) = (text(0)?, text(1)?);
-        let key = if OF_USERS.contains(&kind.as_str()) {
-            Key::read_user(&key)?
-        } else {
-            Key::read_source(&key, self.prefix)?
-        };
+        let (kind, key) = (text(0)?, Key::read(&text(1)?, self.prefix)?);
         let at = WallTime::from_ms(row.get(3).ok()?);
         Some(Change::Count { kind: kind.into(), key, state: Some(text(2)?), at })
     }
@@ -185,9 +195,7 @@ impl Database {
                     transaction
                         .prepare_cached("DELETE FROM decisions WHERE until < ?1")?
                         .execute([decisions.as_ms()])?;
-                    transaction
-                        .prepare_cached("DELETE FROM counters WHERE at < ?1 AND kind != ?2")?
-                        .execute(params![counters.as_ms(), HOLD])?;
+                    transaction.prepare_cached("DELETE FROM counters WHERE at < ?1")?.execute([counters.as_ms()])?;
                 }
             }
         }

@@ -3,12 +3,12 @@
 //! It holds who was asked for, so others may not read it; and it is written by a guard that may be root, so no link in it is
 //! followed and nothing of another user's is touched.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::OFlags;
 
 use super::StoreError;
 
@@ -39,8 +39,13 @@ pub(super) fn prepare(directory: &Path) -> Result<(), StoreError> {
 pub(super) fn lock(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join(LOCK);
     let mut file = open(&path)?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return Err(StoreError::InUse { directory: directory.to_owned(), holder: holder(&path) });
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(StoreError::InUse { directory: directory.to_owned(), holder: holder(&path) });
+        }
+        // It doesn't say that another guard is there: it is tried again.
+        Err(TryLockError::Error(source)) => return Err(StoreError::Directory { directory: path, source }),
     }
     // For people; on a full disk it stays empty.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));

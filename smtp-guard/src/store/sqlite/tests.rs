@@ -1,6 +1,9 @@
+use smtp_guard_ebpf::reason::Reason;
+
 use super::*;
 use crate::addr::Source;
-use crate::decision::Ban;
+use crate::clock::WallTime;
+use crate::decision::{Ban, Origin};
 use crate::store::tests::{ban, count, key, save};
 
 fn open(directory: &Path) -> Sqlite {
@@ -24,7 +27,7 @@ fn an_older_version_does_not_take_a_network_for_a_source() {
     let path = directory.path().join("decisions.db");
     drop(open(directory.path()));
     let old = rusqlite::Connection::open(&path).unwrap();
-    assert_eq!(old.pragma_query_value::<i64, _>(None, "user_version", |row| row.get(0)).unwrap(), 3);
+    assert_eq!(old.pragma_query_value::<i64, _>(None, "user_version", |row| row.get(0)).unwrap(), 4);
     // Of the second version: its sources of IPv6 are what they were, whatever their length.
     old.execute_batch("PRAGMA user_version = 2").unwrap();
     for source in ["192.0.2.1", "2001:db8::/64", "2001:db8:1::/48", "2001:db8:2::/60"] {
@@ -32,7 +35,7 @@ fn an_older_version_does_not_take_a_network_for_a_source() {
         old.execute(insert, [source]).unwrap();
     }
     drop(old);
-    let mut keys: Vec<_> = bans(&found(directory.path())).map(|ban| ban.key).collect();
+    let mut keys: Vec<_> = bans(&found(directory.path())).map(|ban| ban.key.clone()).collect();
     keys.sort_unstable();
     let expected = ["192.0.2.1", "2001:db8::/64", "2001:db8:1::/48", "2001:db8:2::/60"].map(key);
     assert_eq!(keys, {
@@ -40,6 +43,35 @@ fn an_older_version_does_not_take_a_network_for_a_source() {
         all.sort_unstable();
         all
     });
+}
+
+#[test]
+fn users_and_holds_of_the_third_version_are_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path()));
+    sql(
+        &directory.path().join("decisions.db"),
+        r#"PRAGMA user_version = 3;
+        INSERT INTO counters VALUES ('user', 'bob', 7, 'x'), ('ledger', '192.0.2.1', 6, 'y'),
+            ('hold', 'bob', 5, '{"since":1,"until":9223372036854775807,"text":"stolen: \"x\""}'),
+            ('hold', 'ann', 4, 'nonsense'), ('hold', 'joe', 3, '{"since":1}')"#,
+    );
+    let hold = Ban {
+        key: key("user:bob"),
+        reason: Reason::UserHeld,
+        origin: Origin::Operator,
+        made: WallTime::from_ms(1),
+        until: WallTime::from_ms(i64::MAX),
+        repeat: 0,
+        text: "stolen: \"x\"".to_owned(),
+        evidence: Vec::new(),
+    };
+    let counts = [("user", "user:bob", "x", 7), ("ledger", "192.0.2.1", "y", 6)].map(|(kind, of, state, at)| {
+        Change::Count { kind: kind.into(), key: key(of), state: Some(state.to_owned()), at: WallTime::from_ms(at) }
+    });
+    for _ in 0..2 {
+        assert_eq!(found(directory.path()).changes, [vec![save(hold.clone())], counts.to_vec()].concat());
+    }
 }
 
 #[test]

@@ -215,7 +215,7 @@ impl Guard {
                     continue;
                 }
                 // A report lifts nothing, and bans sources only.
-                Effect::Ban { key: Key::Network(_), .. } | Effect::Lift { .. } => continue,
+                Effect::Ban { .. } | Effect::Lift { .. } => continue,
             };
             self.bans.insert(target, now.after(length));
             // Of a /64 the trial has one address.

@@ -1,4 +1,4 @@
-//! Users and holds as the store keeps them: JSON, times in ms since 1970. What can't be read is left out.
+//! Users as the store keeps them: JSON, times in ms since 1970. What can't be read is left out.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::super::window;
-use super::{Account, Accounts, DAY, Hold, Refused, User, Window};
+use super::{Account, Accounts, DAY, Refused, User, Window};
 use crate::addr::Ipv6Prefix;
-use crate::clock::{Both, Instant, WallTime};
+use crate::clock::{Both, WallTime};
 use crate::ledger::networks::Network;
 
 /// Networks of a user that are believed: the highest limit.
@@ -21,13 +21,6 @@ struct Saved {
     networks: Vec<(String, WallTime)>,
     /// Since when, and when last, for each limit.
     over: [Option<(WallTime, WallTime)>; 3],
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct SavedHold {
-    since: WallTime,
-    until: WallTime,
-    text: String,
 }
 
 impl Accounts {
@@ -74,28 +67,6 @@ impl Accounts {
             self.users.restore(user, account);
         }
     }
-
-    /// All holds of operators, as the store keeps them.
-    pub fn saved_holds(&self, both: &Both) -> Vec<(User, String)> {
-        self.holds().iter().map(|(user, hold)| (user.clone(), saved_hold(hold, both))).collect()
-    }
-
-    /// Takes back what [`saved_hold`] gave, unless it is over, or the user is held already.
-    pub fn restore_hold(&self, user: User, text: &str, both: &Both) {
-        let Ok(saved) = serde_json::from_str::<SavedHold>(text) else { return };
-        let until = both.instant_at(saved.until);
-        let hold = Hold { since: both.instant_at(saved.since).min(both.instant), until, text: saved.text };
-        if until > both.instant && self.hold_of(&user, Instant::from_ns(0)).is_none() {
-            // One that finds no room was one of as many as there may be.
-            let _ = self.hold(user, hold);
-        }
-    }
-}
-
-/// `hold` as the store keeps it.
-pub fn saved_hold(hold: &Hold, both: &Both) -> String {
-    let saved = SavedHold { since: both.wall_at(hold.since), until: both.wall_at(hold.until), text: hold.text.clone() };
-    serde_json::to_string(&saved).unwrap_or_default()
 }
 
 /// The network of `192.0.2.0/24` or `2001:db8::/48`.
