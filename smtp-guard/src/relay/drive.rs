@@ -457,7 +457,8 @@ impl Driver {
         self.follow_window(wants);
         let open = self.session.is_under_way();
         if wants == Wants::Command && !open {
-            // An idle session keeps no buffers.
+            // An idle session keeps no more than it has to.
+            self.inquiry.tidy();
             (self.out, self.unsent) = (Vec::new(), BytesMut::new());
         }
         if self.session.is_at_work() {
