@@ -1,6 +1,6 @@
 //! The hot loops, for `cargo xtask bench instructions`, which counts their instructions by callgrind.
 //!
-//! Each case is a function that is called once, after what it works on was made; only it is counted. Without a name the cases are
+//! Each case makes what it works on, and then what is to be done with it, which alone is counted. Without a name the cases are
 //! listed, with what one unit of each is.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench fails by panicking")]
 
@@ -15,15 +15,17 @@ use smtp_guard_core::ledger::Ledger;
 use smtp_guard_core::marks::Marks;
 use smtp_guard_core::offence::{Conduct, Digest};
 use smtp_guard_core::rates::{Rates, Tally};
-use smtp_guard_core::session::{Event, Facts, Input, Intake, Output, Request, Session, testing};
+use smtp_guard_core::session::{Event, Facts, Input, Intake, Output, Request, Session, Wants, testing};
 use smtp_guard_core::wire::command;
 use smtp_guard_core::wire::data::{BodyDecoder, BodyEncoder, Chunk};
 use smtp_guard_core::wire::reply::ReplyDecoder;
 
-/// Its name, what one unit of it is, how many units it does, and itself.
-type Case = (&'static str, &'static str, u32, fn());
+/// What is counted.
+type Work = Box<dyn FnOnce()>;
 
-/// A case's part that is counted begins with this.
+/// A case: its name, what one unit of it is, how many units it does, and what makes it.
+type Case = (&'static str, &'static str, u32, fn() -> Work);
+
 const CASES: [Case; 7] = [
     ("command", "a command line parsed", 3_000, commands),
     ("body", "a KiB of message data decoded and encoded", 1_024, body),
@@ -40,16 +42,22 @@ const READ: usize = 16 * 1024;
 fn main() {
     // What cargo passes on, such as `--bench`, is no case.
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
-    for (name, unit, units, run) in CASES {
+    for (name, unit, units, make) in CASES {
         match &wanted {
             None => println!("{name}\t{units}\t{unit}"),
-            Some(wanted) if wanted == name => run(),
+            Some(wanted) if wanted == name => counted(make()),
             Some(_) => {}
         }
     }
 }
 
-fn commands() {
+/// Callgrind counts within this function.
+#[inline(never)]
+fn counted(work: Work) {
+    work();
+}
+
+fn commands() -> Work {
     let lines: [&[u8]; 6] = [
         b"EHLO mail.example.com",
         b"MAIL FROM:<someone@example.com> SIZE=4096 BODY=8BITMIME",
@@ -58,34 +66,21 @@ fn commands() {
         b"DATA",
         b"QUIT",
     ];
-    counted_command(&lines);
-}
-
-#[inline(never)]
-fn counted_command(lines: &[&[u8]]) {
-    for _ in 0..500 {
-        for line in lines {
+    Box::new(move || {
+        for line in lines.iter().cycle().take(3_000) {
             black_box(command::parse(black_box(line)).is_ok());
         }
-    }
+    })
 }
 
-fn body() {
-    counted_body(&text("The quick brown fox jumps over the lazy dog, and the dog doesn't mind at all.\r\n"));
+fn body() -> Work {
+    let data = text("The quick brown fox jumps over the lazy dog, and the dog doesn't mind at all.\r\n");
+    Box::new(move || pass(&data))
 }
 
-#[inline(never)]
-fn counted_body(data: &[u8]) {
-    pass(data);
-}
-
-fn dots() {
-    counted_dots(&text("..A line whose dot was doubled, as each line of this message was.\r\n"));
-}
-
-#[inline(never)]
-fn counted_dots(data: &[u8]) {
-    pass(data);
+fn dots() -> Work {
+    let data = text("..A line whose dot was doubled, as each line of this message was.\r\n");
+    Box::new(move || pass(&data))
 }
 
 /// A MiB of `line`, and the end of data.
@@ -112,57 +107,52 @@ fn pass(data: &[u8]) {
     }
 }
 
-fn replies() {
+fn replies() -> Work {
     let text = b"250 2.1.0 Ok\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250 SMTPUTF8\r\n450 4.2.0 mailbox is busy\r\n";
-    counted_reply(&text.repeat(1_000));
+    let mut unread = BytesMut::from(&*text.repeat(1_000));
+    Box::new(move || {
+        let (mut decoder, mut count) = (ReplyDecoder::new(), 0);
+        while let Some(reply) = decoder.next(&mut unread) {
+            black_box(reply.unwrap());
+            count += 1;
+        }
+        assert_eq!(count, 3_000);
+    })
 }
 
-#[inline(never)]
-fn counted_reply(text: &[u8]) {
-    let (mut decoder, mut unread) = (ReplyDecoder::new(), BytesMut::from(text));
-    let mut count = 0;
-    while let Some(reply) = decoder.next(&mut unread) {
-        black_box(reply.unwrap());
-        count += 1;
-    }
-    assert_eq!(count, 3_000);
-}
-
-fn sessions() {
+fn sessions() -> Work {
     let opening = testing::opening(testing::snapshot(|config| config.limits.messages_per_hour = u32::MAX));
     let now = opening.clock.instant;
     let mut out = Vec::new();
     let mut session = Session::open(opening, &mut out);
     session.step(testing::line("EHLO client.example", false), now, &mut out);
-    let mut message =
-        b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.org>\r\nRCPT TO:<c@example.org>\r\nDATA\r\n".to_vec();
-    message.extend_from_slice(&b"Sixty-two bytes of a line of a message that nobody ever reads.\r\n".repeat(64));
-    message.extend_from_slice(b".\r\n");
-    counted_session(&mut session, &message, now);
-}
-
-#[inline(never)]
-fn counted_session(session: &mut Session, message: &[u8], now: Instant) {
-    let (mut intake, mut out, mut unsent) = (Intake::default(), Vec::new(), BytesMut::new());
-    let mut accepted = 0;
-    for _ in 0..200 {
-        let mut encoder = BodyEncoder::new();
-        intake.unread.extend_from_slice(message);
-        while let Some(input) = intake.next(session) {
-            out.clear();
-            session.step(input, now, &mut out);
-            // What is asked for is answered at once, and that may ask for more.
-            let mut answers = std::mem::take(&mut out);
-            while let Some(answer) =
-                answers.drain(..).filter_map(|output| perform(output, &mut encoder, &mut unsent, &mut accepted)).last()
-            {
-                session.step(answer, now, &mut answers);
+    let commands = b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.org>\r\nRCPT TO:<c@example.org>\r\nDATA\r\n";
+    let line = b"Sixty-two bytes of a line of a message that nobody ever reads.\r\n";
+    let data = [&line.repeat(64), b".\r\n".as_slice()].concat();
+    Box::new(move || {
+        let (mut intake, mut unsent, mut accepted) = (Intake::default(), BytesMut::new(), 0);
+        for _ in 0..200 {
+            let mut encoder = BodyEncoder::new();
+            intake.unread.extend_from_slice(commands);
+            while let Some(input) = intake.next(&session) {
+                out.clear();
+                session.step(input, now, &mut out);
+                // What is asked for is answered at once, and that may ask for more.
+                loop {
+                    let answers =
+                        out.drain(..).filter_map(|output| perform(output, &mut encoder, &mut unsent, &mut accepted));
+                    let Some(answer) = answers.last() else { break };
+                    session.step(answer, now, &mut out);
+                }
+                // After the 354, and not before.
+                if session.wants() == Wants::Body && intake.unread.is_empty() {
+                    intake.unread.extend_from_slice(&data);
+                }
             }
-            out = answers;
+            unsent.clear();
         }
-        unsent.clear();
-    }
-    assert_eq!(accepted, 200);
+        assert_eq!(accepted, 200);
+    })
 }
 
 /// Does what the driver would do; what comes of it.
@@ -186,35 +176,31 @@ fn perform(output: Output, encoder: &mut BodyEncoder, unsent: &mut BytesMut, acc
     None
 }
 
-fn reports() {
+fn reports() -> Work {
     let at = Instant::from_ns(1_000_000_000_000);
     let recipients: Vec<_> = (0..16).map(|n| Digest::of(&format!("user{n}@example.org"))).collect();
-    counted_ledger(&mut Ledger::new(Harvest::default(), Auth::default(), 100_000), &recipients, at);
+    let mut ledger = Ledger::new(Harvest::default(), Auth::default(), 100_000);
+    Box::new(move || {
+        for (n, recipient) in (0..10_000u32).zip(recipients.iter().cycle()) {
+            let source = Source::v4((n % 1_000) << 8);
+            let conduct = match n % 3 {
+                0 => Conduct::MessageAccepted,
+                1 => Conduct::KnownRecipient { recipient: *recipient },
+                _ => Conduct::UnknownRecipient { recipient: "nobody@example.org".into(), returned: false },
+            };
+            black_box(ledger.observe(source, conduct, at));
+        }
+    })
 }
 
-#[inline(never)]
-fn counted_ledger(ledger: &mut Ledger, recipients: &[Digest], at: Instant) {
-    for (n, recipient) in (0..10_000u32).zip(recipients.iter().cycle()) {
-        let source = Source::v4((n % 1_000) << 8);
-        let conduct = match n % 3 {
-            0 => Conduct::MessageAccepted,
-            1 => Conduct::KnownRecipient { recipient: *recipient },
-            _ => Conduct::UnknownRecipient { recipient: "nobody@example.org".into(), returned: false },
-        };
-        black_box(ledger.observe(source, conduct, at));
-    }
-}
-
-fn counters() {
-    let rates = Rates::new(Duration::from_secs(3600), 100_000);
-    counted_counters(&rates, &Marks::default(), Instant::from_ns(1_000_000_000_000));
-}
-
-#[inline(never)]
-fn counted_counters(rates: &Rates, marks: &Marks, at: Instant) {
-    for n in 0..10_000u32 {
-        let source = Source::v4((n % 1_000) << 8);
-        black_box(rates.judge(source, 100, at, Tally::Count));
-        black_box(marks.of(source, at));
-    }
+fn counters() -> Work {
+    let at = Instant::from_ns(1_000_000_000_000);
+    let (rates, marks) = (Rates::new(Duration::from_secs(3600), 100_000), Marks::default());
+    Box::new(move || {
+        for n in 0..10_000u32 {
+            let source = Source::v4((n % 1_000) << 8);
+            black_box(rates.judge(source, 100, at, Tally::Count));
+            black_box(marks.of(source, at));
+        }
+    })
 }
