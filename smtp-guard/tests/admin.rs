@@ -274,7 +274,7 @@ impl Guard {
         let drops = Arc::new(Drops::new(Ipv6Prefix::default(), metrics.clone()));
         let running = Arc::new(One::default());
         let counted = metrics.clone();
-        let events = Bus::new(move || counted.bound_reached(Bound::EventBus));
+        let events = Bus::new(|_| {}, move || counted.bound_reached(Bound::EventBus));
         let overview = Overview {
             started: smtp_guard::clock::now(),
             running: Arc::clone(&running) as Arc<dyn Running>,

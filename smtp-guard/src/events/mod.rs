@@ -35,6 +35,7 @@ struct Inner {
     most: usize,
     /// The number of the latest event; 0: there was none.
     last: watch::Sender<u64>,
+    counts: Box<dyn Fn(&What) + Send + Sync>,
     lost: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -56,18 +57,23 @@ pub struct Subscriber {
 }
 
 impl Bus {
-    /// A bus whose subscribers tell `lost` each time that they have lost events.
-    pub fn new(lost: impl Fn() + Send + Sync + 'static) -> Self {
-        Self::keeping(KEPT, lost)
+    /// A bus that has `counts` look at each event, and whose subscribers tell `lost` each time that they have lost events.
+    pub fn new(counts: impl Fn(&What) + Send + Sync + 'static, lost: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::keeping(KEPT, counts, lost)
     }
 
-    fn keeping(most: usize, lost: impl Fn() + Send + Sync + 'static) -> Self {
+    fn keeping(
+        most: usize,
+        counts: impl Fn(&What) + Send + Sync + 'static,
+        lost: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         let (last, _) = watch::channel(0);
-        Self(Arc::new(Inner { kept: Mutex::default(), most, last, lost: Box::new(lost) }))
+        Self(Arc::new(Inner { kept: Mutex::default(), most, last, counts: Box::new(counts), lost: Box::new(lost) }))
     }
 
-    /// Tells all subscribers that `what` happened `at` this moment. Never waits for any of them.
+    /// Tells all subscribers that `what` happened `at` this moment. Never waits for any of them; it is counted when this returns.
     pub fn publish(&self, at: WallTime, what: What) {
+        (self.0.counts)(&what);
         let mut kept = self.kept();
         let number = *self.0.last.borrow() + 1;
         if kept.len() == self.0.most {
@@ -102,9 +108,9 @@ impl Bus {
 }
 
 impl Default for Bus {
-    /// Where nobody counts what is lost.
+    /// Where nobody counts what happens, nor what is lost.
     fn default() -> Self {
-        Self::new(|| {})
+        Self::new(|_| {}, || {})
     }
 }
 
@@ -158,7 +164,7 @@ mod tests {
     fn world(most: usize) -> (Bus, Arc<AtomicU64>) {
         let lost = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&lost);
-        (Bus::keeping(most, move || _ = counted.fetch_add(1, Ordering::Relaxed)), lost)
+        (Bus::keeping(most, |_| {}, move || _ = counted.fetch_add(1, Ordering::Relaxed)), lost)
     }
 
     fn publish(bus: &Bus, numbers: std::ops::RangeInclusive<u64>) {

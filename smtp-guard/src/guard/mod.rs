@@ -129,8 +129,8 @@ pub async fn serve<C: admin::Control>(
 
     let metrics = Metrics::new();
     metrics.bounds().limit(bound::Bound::EventBus, events::KEPT as u64);
-    let counted = metrics.clone();
-    let events = Bus::new(move || counted.bound_reached(bound::Bound::EventBus));
+    let (counted, slow) = (metrics.clone(), metrics.clone());
+    let events = Bus::new(move |what| counted.told(what), move || slow.bound_reached(bound::Bound::EventBus));
     let drops = Arc::new(Drops::new(config.limits.ipv6_prefix, metrics.clone()));
     let mut side = JoinSet::new();
     side.spawn(kernel::sweep(Arc::clone(&plane)));

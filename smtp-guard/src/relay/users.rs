@@ -72,7 +72,6 @@ impl Login {
     fn told<T>(&self, shared: &Shared, addr: ClientAddr, judged: Result<T, Over>) -> Result<T, Reason> {
         judged.map_err(|Over { reason, first }| {
             if first && self.tally == Tally::Count {
-                shared.metrics.user_held(reason);
                 let source = shared.text_of(addr);
                 log::held(self.user.name(), reason, &source);
                 let what = What::UserHeld {
@@ -173,7 +172,10 @@ mod tests {
         let bans = Arc::new(crate::edge::bans::BanTable::new(None, 10));
         let feedback = crate::feedback::tests::alone(&config, &bans);
         let rules = Arc::new(Snapshot::new(config, None));
-        Shared::new(rules, feedback, Metrics::new(), crate::events::Bus::default(), bans, &Plan::whole(100)).unwrap()
+        let metrics = Metrics::new();
+        let counted = metrics.clone();
+        let events = crate::events::Bus::new(move |what| counted.told(what), || {});
+        Shared::new(rules, feedback, metrics, events, bans, &Plan::whole(100)).unwrap()
     }
 
     fn addr(ip: &str) -> ClientAddr {

@@ -283,6 +283,15 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("tls.also", "see below"),
     ("dnsbl", "a list of tables: see below"),
     ("blocklist", "a list of tables: see below"),
+    ("fleet.url", "needs a server: see the tests of the whole"),
+    ("fleet.sentinel", "likewise"),
+    ("fleet.password_file", "likewise"),
+    ("fleet.tls_ca", "likewise"),
+    ("fleet.name", "likewise"),
+    ("fleet.node", "likewise"),
+    ("fleet.key_file", "likewise"),
+    ("fleet.share", "likewise"),
+    ("fleet.sample", "likewise"),
 ];
 
 #[test]

@@ -54,7 +54,7 @@ impl Session {
                 State::Closed
             }
             // Its payload follows at once and would be read as commands.
-            Command::Bdat => self.refuse_and_close(Reason::Protocol, replies::chunking(), out),
+            Command::Bdat(_) => self.refuse_and_close(Reason::Protocol, replies::chunking(), out),
             Command::Xclient => self.protocol(replies::not_permitted(), now, out),
             Command::StartTls => self.on_starttls(now, out),
             Command::Auth(auth) => self.on_auth(auth, now, out),
@@ -218,6 +218,10 @@ impl Session {
                 out.push(Output::Report(Conduct::Offence(Reason::Protocol)));
                 return self.refuse_and_close(Reason::Protocol, error.reply(), out);
             }
+        }
+        if *error == CommandError::Chunk {
+            // Its payload follows, and nobody knows how long it is.
+            return self.refuse_and_close(Reason::Protocol, error.reply(), out);
         }
         if error.is_other_protocol() {
             out.push(Output::Report(Conduct::Offence(Reason::NonSmtp)));
