@@ -101,6 +101,11 @@ impl Bus {
         self.subscribe_after(last.saturating_sub(most))
     }
 
+    /// The last `most` events, the latest first.
+    pub fn latest(&self, most: usize) -> Vec<Arc<Event>> {
+        self.kept().iter().rev().take(most).cloned().collect()
+    }
+
     fn kept(&self) -> MutexGuard<'_, VecDeque<Arc<Event>>> {
         // A panic elsewhere can't leave it half changed.
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -228,6 +233,8 @@ mod tests {
         assert_eq!(drain(&mut bus.subscribe_after(7)), (2, vec![3, 4, 5, 6]), "a number of an earlier guard");
         assert_eq!(counted.load(Ordering::Relaxed), 2);
         for (most, expected) in [(0, vec![]), (2, vec![5, 6]), (100, vec![3, 4, 5, 6])] {
+            let latest: Vec<_> = bus.latest(most as usize).iter().rev().map(|event| event.number).collect();
+            assert_eq!(latest, expected, "{most}");
             assert_eq!(drain(&mut bus.subscribe(most)), (0, expected), "{most}");
         }
     }

@@ -33,6 +33,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::status::{
     Bans, Certificate, Configuration, Kernel, LastReload, Listener, Overview, Recipients, Running, Server,
 };
+use crate::rates::accounts::HeldUsers;
 use crate::relay::{self, Blocklists, Bound, Doors, Generation, Inherited, Shared, Stop, Watchers};
 use crate::snapshot::Snapshot;
 use crate::store::{self, Sqlite, Store as _};
@@ -298,6 +299,10 @@ impl Running for Guard {
 
     fn bans(&self) -> Bans {
         self.shared.bans_in_force()
+    }
+
+    fn held_users(&self) -> HeldUsers {
+        self.shared.held_users()
     }
 
     fn recipients(&self) -> Recipients {

@@ -8,7 +8,7 @@ use crate::gate::{self, Tally};
 use crate::key::User;
 use crate::ledger::networks::Network;
 use crate::observe::log;
-use crate::rates::accounts::{AccountList, AccountView, Accounts, Over, Place};
+use crate::rates::accounts::{AccountList, AccountView, Accounts, HeldUsers, Over, Place};
 use crate::snapshot::Snapshot;
 use smtp_guard_ebpf::reason::Reason;
 
@@ -92,6 +92,11 @@ impl Shared {
     /// Users that sent something lately or are held, at most `most`.
     pub fn accounts(&self, most: usize) -> AccountList {
         accounts(self).list(&limits(self), &crate::clock::both(), most)
+    }
+
+    /// Users who are held now.
+    pub fn held_users(&self) -> HeldUsers {
+        accounts(self).held(&limits(self), crate::clock::now())
     }
 
     /// What is known of `user`.
@@ -220,6 +225,7 @@ mod tests {
         }
         let held: Vec<_> = shared.accounts(10).accounts.into_iter().map(|one| (one.user, one.held.is_some())).collect();
         assert_eq!(held, [("ann".to_owned(), true), ("bob".to_owned(), false)]);
+        assert_eq!(shared.held_users(), HeldUsers { count: 1, names: vec!["ann".to_owned()] });
     }
 
     async fn attempt(shared: &Shared, ip: &str, user: Option<&str>) -> (Vec<String>, Vec<Step>) {
