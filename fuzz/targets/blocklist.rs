@@ -11,11 +11,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use smtp_guard::blocklist::{
+use smtp_guard_core::blocklist::{
     Format, List, MAX_ENTRY_REFUSALS, MAX_REFUSALS, Named, Protected, Refusal, Span, Table, parse, parse_entries,
 };
-use smtp_guard::clock::WallTime;
-use smtp_guard::config::Config;
+use smtp_guard_core::clock::WallTime;
+use smtp_guard_core::config::Config;
 
 static PROTECTED: LazyLock<Protected> = LazyLock::new(|| {
     let mut config = Config::builtin();
