@@ -20,7 +20,8 @@ impl Intake {
     /// The next input that the bytes so far make, if `session` wants one. The session is stepped by it before the next is asked for.
     pub fn next(&mut self, session: &Session) -> Option<Input> {
         match session.wants() {
-            Wants::Command => {
+            Wants::Turn => Some(Input::Turn),
+            Wants::Command | Wants::Ahead => {
                 self.body = None;
                 let command = match self.lines.next(&mut self.unread)? {
                     Line::Text(line) => command::parse(&line),
