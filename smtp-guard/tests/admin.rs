@@ -31,7 +31,7 @@ use smtp_guard::observe::reload::Reloaded;
 use smtp_guard::observe::status::{
     Bans, Certificate, Configuration, Kernel, Listener, Overview, Recipients, Running, Server,
 };
-use smtp_guard::rates::accounts::{AccountList, AccountView, Accounts, Hold};
+use smtp_guard::rates::accounts::{AccountList, AccountView, Accounts, HeldUsers, Hold};
 use smtp_guard::session::Outcome;
 use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::Reason;
@@ -69,6 +69,10 @@ impl Running for One {
 
     fn bans(&self) -> Bans {
         Bans { all: 3, networks: 1 }
+    }
+
+    fn held_users(&self) -> HeldUsers {
+        HeldUsers { count: 1, names: vec![String::from("ann")] }
     }
 
     fn recipients(&self) -> Recipients {
@@ -274,7 +278,7 @@ impl Guard {
         let drops = Arc::new(Drops::new(Ipv6Prefix::default(), metrics.clone()));
         let running = Arc::new(One::default());
         let counted = metrics.clone();
-        let events = Bus::new(move || counted.bound_reached(Bound::EventBus));
+        let events = Bus::new(|_| {}, move || counted.bound_reached(Bound::EventBus));
         let overview = Overview {
             started: smtp_guard::clock::now(),
             running: Arc::clone(&running) as Arc<dyn Running>,
@@ -335,6 +339,7 @@ fn the_status_is_the_guards() {
     assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
     assert_eq!((status.connections, status.messages.accepted), (1, 1));
     assert_eq!((status.bans_active, status.networks_active), (3, 1));
+    assert_eq!(status.held_users.names, ["ann"]);
     assert_eq!(status.kernel.text, "no [edge] interfaces are configured");
 }
 

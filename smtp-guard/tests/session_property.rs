@@ -1,6 +1,6 @@
 //! Properties of the session over random traces: whatever client, backend and clock do, in whatever order.
 //!
-//! - A 2xx at the client's dot is the backend's 2xx at its dot.
+//! - A 2xx at the client's dot, or to its last chunk, is the backend's 2xx at its dot.
 //! - The backend never sees more transactions completed than the client sent dots.
 //! - Nothing is said after the close, and every session that ends has closed its transaction.
 //! - What a client hears and delivers, and what is reported of it, is the same whether the backend offers PIPELINING or not.
@@ -21,7 +21,8 @@ use smtp_guard::session::Outcome;
 use smtp_guard::session::testing::{self, SECURED};
 use smtp_guard::session::{AuthVerdict, Event, Facts, Input, Lost, Opening, Output, Request, Session, Upstream, Wants};
 use smtp_guard::snapshot::Snapshot;
-use smtp_guard::wire::data::{BodyDecoder, Chunk};
+use smtp_guard::wire::command::{Bdat, Command};
+use smtp_guard::wire::data::{BodyDecoder, Chunk, ChunkDecoder, Piece};
 use smtp_guard::wire::ehlo::Capabilities;
 use smtp_guard::wire::sasl::Secret;
 use smtp_guard_ebpf::reason::Reason;
@@ -52,6 +53,8 @@ enum Act {
     Line(&'static str, bool),
     Response(&'static [u8]),
     Data(&'static [u8]),
+    /// A chunk is announced, with these bytes, and maybe as the last one; `Data` brings them.
+    Announced(&'static [u8], bool),
     Backend(u16),
     Auth(AuthVerdict),
     Lost(Lost),
@@ -97,6 +100,15 @@ const DATA: [&[u8]; 6] = [
     b"..dot\r\n.\r\n",
     b"0123456789012345678901234567890123456789012345678901234567890123456789\r\n",
 ];
+const CHUNKS: [&[u8]; 7] = [
+    b"x\r\n",
+    b"",
+    b"a\n.\n",
+    b"text\r",
+    b"\n.\r\n",
+    b"\0",
+    b"0123456789012345678901234567890123456789012345678901234567890123456789\r\n",
+];
 const CODES: [u16; 9] = [250, 250, 250, 354, 354, 421, 450, 550, 220];
 const VERDICTS: [AuthVerdict; 3] = [AuthVerdict::Accepted, AuthVerdict::Rejected, AuthVerdict::Unavailable];
 const OVER: [Reason; 3] = [Reason::MessageRate, Reason::UserMessageRate, Reason::UserRecipientRate];
@@ -125,7 +137,14 @@ fn act(random: &mut Random, session: &Session, seen: &Seen) -> Act {
         (roll, _) if seen.securing && roll < 90 => Act::Secured,
         // A reply that is told late.
         (roll, Wants::Nothing) if seen.asked.is_empty() && roll < 90 => Act::Deadline,
+        (roll, Wants::Command) if session.is_in_chunks() && roll < 70 => {
+            Act::Announced(random.pick(&CHUNKS), random.below(3) == 0)
+        }
+        (roll, Wants::Command) if seen.stage == 3 && roll < 40 => {
+            Act::Announced(random.pick(&CHUNKS), random.below(3) == 0)
+        }
         (roll, Wants::Command) if roll < 75 => Act::Line(SCRIPT[seen.stage], false),
+        (roll, Wants::Command) if roll < 78 => Act::Announced(random.pick(&CHUNKS), random.below(3) == 0),
         (_, Wants::Command) => Act::Line(random.pick(&LINES), random.below(50) == 0),
         (_, Wants::Response) => Act::Response(random.pick(&[b"dQ==", b"cA==", b"*", b"!"])),
         (roll, Wants::Body) if roll < 80 => Act::Data(random.pick(&DATA)),
@@ -168,6 +187,8 @@ struct Seen {
     /// The dot went to the backend and its word is awaited.
     at_dot: bool,
     accepted: u32,
+    /// Chunks that were read to their end.
+    chunked: u64,
     /// Credentials are being judged.
     asked_auth: bool,
     /// Answers of the backend, or verdicts, that are awaited: whether one is to DATA.
@@ -257,6 +278,7 @@ fn run(random: &mut Random, rules: &Arc<Snapshot>, backend: &Arc<Capabilities>) 
     let mut session = Session::open(opening, &mut out);
     let mut seen = Seen::default();
     let mut decoder = BodyDecoder::new();
+    let (mut chunks, mut payload) = (ChunkDecoder::new(true), None);
     seen.check(&mut out, None);
     for _ in 0..random.below(LONGEST) {
         let mut word = None;
@@ -270,7 +292,38 @@ fn run(random: &mut Random, rules: &Arc<Snapshot>, backend: &Arc<Capabilities>) 
                     _ => seen.stage,
                 };
                 decoder = BodyDecoder::new();
+                payload = None;
                 session.step(testing::line(line, more), now, &mut out);
+            }
+            Act::Announced(bytes, last) => {
+                if last {
+                    seen.stage = 1;
+                }
+                if !session.is_in_chunks() {
+                    chunks = ChunkDecoder::new(session.repairs_chunks());
+                }
+                let chunk = Bdat { size: bytes.len() as u64, last };
+                chunks.begin(chunk);
+                payload = Some(BytesMut::from(bytes));
+                session.step(Input::Command { command: Ok(Command::Bdat(chunk)), more: true }, now, &mut out);
+            }
+            Act::Data(_) if payload.is_some() => {
+                let mut buffer = payload.take().unwrap_or_default();
+                while session.wants() == Wants::Body
+                    && let Some(piece) = chunks.next(&mut buffer)
+                {
+                    let input = match piece {
+                        Piece::Body(body) => Input::Body(body),
+                        Piece::Break(flaw) => Input::ChunkEnd(flaw),
+                        Piece::End(end) => {
+                            seen.client_dots += 1;
+                            Input::BodyEnd(end)
+                        }
+                    };
+                    session.step(input, now, &mut out);
+                    seen.check(&mut out, None);
+                }
+                seen.chunked += u64::from(buffer.is_empty());
             }
             Act::Response(bytes) => session.step(Input::Response(Ok(Secret::new(bytes))), now, &mut out),
             Act::Data(bytes) => {
@@ -345,19 +398,20 @@ fn a_250_at_the_dot_is_the_backends_over_random_traces() {
         let (rules, backend) = (Arc::clone(&rules), backend(thread % 2 == 0));
         std::thread::spawn(move || {
             let mut random = Random(0x9e37_79b9_7f4a_7c15 + thread);
-            let (mut dots, mut accepted) = (0, 0);
+            let (mut dots, mut accepted, mut chunks) = (0, 0, 0);
             for _ in 0..traces / threads {
                 let seen = run(&mut random, &rules, &backend);
                 dots += u64::from(seen.backend_dots);
                 accepted += u64::from(seen.accepted);
+                chunks += seen.chunked;
             }
-            (dots, accepted)
+            (dots, accepted, chunks)
         })
     });
     let totals: Vec<_> = runs.collect::<Vec<_>>().into_iter().map(|run| run.join().unwrap()).collect();
-    let (dots, accepted) = totals.iter().fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
-    println!("{traces} traces: {dots} dots at the backend, {accepted} messages accepted");
-    assert!(accepted > traces / 100, "the traces get too little done");
+    let (dots, accepted, chunks) = totals.iter().fold((0, 0, 0), |(a, b, c), (d, e, f)| (a + d, b + e, c + f));
+    println!("{traces} traces: {dots} dots at the backend, {accepted} messages accepted, {chunks} chunks");
+    assert!(accepted > traces / 100 && chunks > traces / 100, "the traces get too little done");
 }
 
 /// What came of a client's whole mail.
@@ -442,7 +496,16 @@ fn groups(random: &mut Random) -> Vec<Option<String>> {
             let domain = random.pick(&["example.org", "example.org", "example.org", "other.example"]);
             group += &format!("RCPT TO:<{recipient}@{domain}>\r\n");
         }
-        group += random.pick(&["DATA\r\n", "DATA\r\n", "DATA\r\n", "RSET\r\n", "NOOP\r\n", "BOGUS\r\nDATA\r\n"]);
+        group += random.pick(&[
+            "DATA\r\n",
+            "DATA\r\n",
+            "DATA\r\n",
+            "RSET\r\n",
+            "NOOP\r\n",
+            "BOGUS\r\nDATA\r\n",
+            "BDAT 3\r\nx\r\nBDAT 3 LAST\r\ny\r\n",
+            "BDAT 3 LAST\r\ny\r\n",
+        ]);
         groups.extend([Some(group), None, Some("RSET\r\n".to_owned())]);
     }
     groups

@@ -1,6 +1,6 @@
 //! What must hold in every session, kept apart from it.
 //!
-//! - A 2xx at the client's dot is the backend's 2xx at its dot; and the backend's 2xx is never turned into a refusal,
+//! - A 2xx at the client's dot, or to its last chunk, is the backend's 2xx at its dot; and the backend's 2xx is never turned into a refusal,
 //!   which would have the message sent twice.
 //! - The backend is asked one thing at a time, or RCPT and DATA ahead, in an order that SMTP knows, and never over a connection
 //!   that is gone. Nothing is asked behind DATA.
@@ -111,7 +111,9 @@ impl Watch {
     /// Something happens.
     pub(crate) fn before(&mut self, input: &Input) {
         match input {
-            Input::Command { .. } | Input::Response(_) => self.owed += 1,
+            // The announcement of a chunk has its answer at the chunk's end, unless the session ends.
+            Input::Command { command: Ok(Command::Bdat(_)), .. } => {}
+            Input::Command { .. } | Input::Response(_) | Input::ChunkEnd(_) => self.owed += 1,
             Input::BodyEnd(_) => {
                 self.owed += 1;
                 self.dot = Some((false, false));
@@ -219,7 +221,11 @@ impl Watch {
                 Link::Data(data)
             }
             (Request::End(end), Link::Data(data)) => {
-                let Data { encoder, mut wire, message } = *data;
+                let Data { encoder, mut wire, mut message } = *data;
+                if !message.ends_with(b"\r\n") {
+                    // A last chunk may end within a line.
+                    message.extend_from_slice(b"\r\n");
+                }
                 let size = end.size();
                 encoder.finish(end, &mut wire).expect("a flawed message is never completed");
                 assert!(message.starts_with(b"Received: ") && message.len() as u64 > size);

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod decision;
 pub mod facts;
+pub mod fleet;
 pub mod gate;
 pub mod key;
 pub mod ledger;

@@ -23,6 +23,8 @@ pub enum Conduct {
     /// the normalised address, as it is shown for evidence. `returned`: asked for a notification (`<>`), which others can
     /// provoke by forging our name as the sender.
     UnknownRecipient { recipient: Box<str>, returned: bool },
+    /// Likewise, where only its digest is known: another edge of the fleet was asked for it.
+    UnknownDigest { recipient: Digest, returned: bool },
     /// Recipients that exist, asked for and then given no message: the client gave the transaction up, or its message was
     /// refused for good.
     Abandoned { recipients: Box<[Digest]> },
@@ -34,6 +36,16 @@ pub enum Conduct {
     MessageAccepted,
     /// Anything else that is counted against a client.
     Offence(Reason),
+}
+
+/// What another guard says of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// One thing that the source did there.
+    Conduct(Conduct),
+    /// The good of a while: recipients that exist, and messages that were accepted. Digests count as others only where both guards
+    /// have one secret.
+    Sums { known: Box<[Digest]>, accepted: u32 },
 }
 
 macro_rules! reports {
@@ -76,7 +88,9 @@ impl Conduct {
     pub const fn kind(&self) -> ReportKind {
         match self {
             Self::KnownRecipient { .. } => ReportKind::KnownRecipient,
-            Self::UnknownRecipient { .. } | Self::Offence(Reason::UnknownRecipient) => ReportKind::UnknownRecipient,
+            Self::UnknownRecipient { .. } | Self::UnknownDigest { .. } | Self::Offence(Reason::UnknownRecipient) => {
+                ReportKind::UnknownRecipient
+            }
             Self::Abandoned { .. } => ReportKind::Abandoned,
             Self::Undelivered { .. } => ReportKind::Undelivered,
             Self::Trap { .. } => ReportKind::Trap,
@@ -132,6 +146,11 @@ impl Digest {
 
     pub(crate) const fn number(self) -> u64 {
         self.0
+    }
+
+    /// As it is shown where the address isn't known.
+    pub fn name(self) -> String {
+        format!("#{:016x}", self.0)
     }
 
     /// What a digest is sampled by.

@@ -31,6 +31,11 @@ fn text(line: &Line) -> String {
 }
 
 fn event_text(Event { at, what, .. }: &Event) -> String {
+    format!("{}  {}", time::utc(*at), words(what))
+}
+
+/// `what` in a line of words, without anything that a terminal would obey.
+pub(super) fn words(what: &What) -> String {
     let told = match what {
         What::Banned { source, text, seconds, evidence, reason, .. } => {
             let evidence = if evidence.is_empty() { String::new() } else { format!("; {}", evidence.join("; ")) };
@@ -75,7 +80,7 @@ fn event_text(Event { at, what, .. }: &Event) -> String {
         What::Kernel { loaded: true, text } => format!("kernel plane loaded: {text}"),
         What::Kernel { loaded: false, text } => format!("kernel plane gone: {text}"),
     };
-    format!("{}  {told}", time::utc(*at))
+    told.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
 fn ended(why: &str) -> &str {

@@ -12,6 +12,7 @@ use crate::edge;
 use crate::observe::bounds::Reached;
 use crate::observe::log::printable;
 use crate::observe::status::{Certificate, Configuration, LastReload, Recipients, Server, Status};
+use crate::rates::accounts::HeldUsers;
 
 /// Writes one text and a line end. A closed pipe is an error here, and no panic.
 pub(super) fn line(text: &str) -> io::Result<()> {
@@ -170,6 +171,7 @@ pub(super) fn status(status: &Status) -> String {
         let ends = if *days < 0 { format!("expired {} days ago", -days) } else { format!("ends in {days} days") };
         [format!("certificate {file}"), ends]
     }));
+    rows.extend(held(&status.held_users));
     let trouble = status.tls_trouble.iter();
     rows.extend(trouble.map(|why| ["certificates".to_owned(), format!("last reload FAILED: {why}")]));
     rows.extend(status.blocklists.iter().map(|list| {
@@ -190,6 +192,17 @@ pub(super) fn status(status: &Status) -> String {
     rows.extend(status.bounds.iter().map(bound));
     rows.extend(status.warnings.iter().map(|warning| ["warning".to_owned(), warning.clone()]));
     table(&rows)
+}
+
+/// Who of the users is held, where somebody is.
+fn held(users: &HeldUsers) -> Option<[String; 2]> {
+    let HeldUsers { count, names } = users;
+    let named: Vec<_> = names.iter().map(|name| printable(name.as_bytes())).collect();
+    let more = if *count > named.len() as u64 { " and others" } else { "" };
+    (*count > 0).then(|| {
+        let text = format!("{count}: {}{more}; `smtp-guard accounts list` says why", named.join(", "));
+        ["users held".to_owned(), text]
+    })
 }
 
 /// How many bans.
@@ -304,6 +317,18 @@ block list drop: not in force, as /var/drop could not be read (`smtp-guard statu
         let state = State { name: String::from("a"), file: "/a".into(), read: None, error: None };
         let text = blocked_at(&Blocked { decisions: &decisions, blocklists: &[state] }, WallTime::from_ms(0));
         assert!(text.starts_with("SOURCE") && text.lines().count() == 3, "{text}");
+    }
+
+    #[test]
+    fn users_who_are_held_are_named() {
+        let check = |count, names: &[&str], expected: Option<&str>| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            let row = held(&HeldUsers { count, names });
+            assert_eq!(row.as_ref().map(|[_, text]| text.as_str()), expected);
+        };
+        check(0, &[], None);
+        check(2, &["ann", "b\u{202e}b"], Some("2: ann, b\\u{202e}b; `smtp-guard accounts list` says why"));
+        check(3, &["ann"], Some("3: ann and others; `smtp-guard accounts list` says why"));
     }
 
     #[test]

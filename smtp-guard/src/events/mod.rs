@@ -35,6 +35,7 @@ struct Inner {
     most: usize,
     /// The number of the latest event; 0: there was none.
     last: watch::Sender<u64>,
+    counts: Box<dyn Fn(&What) + Send + Sync>,
     lost: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -56,18 +57,23 @@ pub struct Subscriber {
 }
 
 impl Bus {
-    /// A bus whose subscribers tell `lost` each time that they have lost events.
-    pub fn new(lost: impl Fn() + Send + Sync + 'static) -> Self {
-        Self::keeping(KEPT, lost)
+    /// A bus that has `counts` look at each event, and whose subscribers tell `lost` each time that they have lost events.
+    pub fn new(counts: impl Fn(&What) + Send + Sync + 'static, lost: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::keeping(KEPT, counts, lost)
     }
 
-    fn keeping(most: usize, lost: impl Fn() + Send + Sync + 'static) -> Self {
+    fn keeping(
+        most: usize,
+        counts: impl Fn(&What) + Send + Sync + 'static,
+        lost: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         let (last, _) = watch::channel(0);
-        Self(Arc::new(Inner { kept: Mutex::default(), most, last, lost: Box::new(lost) }))
+        Self(Arc::new(Inner { kept: Mutex::default(), most, last, counts: Box::new(counts), lost: Box::new(lost) }))
     }
 
-    /// Tells all subscribers that `what` happened `at` this moment. Never waits for any of them.
+    /// Tells all subscribers that `what` happened `at` this moment. Never waits for any of them; it is counted when this returns.
     pub fn publish(&self, at: WallTime, what: What) {
+        (self.0.counts)(&what);
         let mut kept = self.kept();
         let number = *self.0.last.borrow() + 1;
         if kept.len() == self.0.most {
@@ -95,6 +101,11 @@ impl Bus {
         self.subscribe_after(last.saturating_sub(most))
     }
 
+    /// The last `most` events, the latest first.
+    pub fn latest(&self, most: usize) -> Vec<Arc<Event>> {
+        self.kept().iter().rev().take(most).cloned().collect()
+    }
+
     fn kept(&self) -> MutexGuard<'_, VecDeque<Arc<Event>>> {
         // A panic elsewhere can't leave it half changed.
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -102,9 +113,9 @@ impl Bus {
 }
 
 impl Default for Bus {
-    /// Where nobody counts what is lost.
+    /// Where nobody counts what happens, nor what is lost.
     fn default() -> Self {
-        Self::new(|| {})
+        Self::new(|_| {}, || {})
     }
 }
 
@@ -158,7 +169,7 @@ mod tests {
     fn world(most: usize) -> (Bus, Arc<AtomicU64>) {
         let lost = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&lost);
-        (Bus::keeping(most, move || _ = counted.fetch_add(1, Ordering::Relaxed)), lost)
+        (Bus::keeping(most, |_| {}, move || _ = counted.fetch_add(1, Ordering::Relaxed)), lost)
     }
 
     fn publish(bus: &Bus, numbers: std::ops::RangeInclusive<u64>) {
@@ -222,6 +233,8 @@ mod tests {
         assert_eq!(drain(&mut bus.subscribe_after(7)), (2, vec![3, 4, 5, 6]), "a number of an earlier guard");
         assert_eq!(counted.load(Ordering::Relaxed), 2);
         for (most, expected) in [(0, vec![]), (2, vec![5, 6]), (100, vec![3, 4, 5, 6])] {
+            let latest: Vec<_> = bus.latest(most as usize).iter().rev().map(|event| event.number).collect();
+            assert_eq!(latest, expected, "{most}");
             assert_eq!(drain(&mut bus.subscribe(most)), (0, expected), "{most}");
         }
     }

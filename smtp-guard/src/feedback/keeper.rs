@@ -129,32 +129,21 @@ impl Keeper {
                 Change::Remove(_) | Change::Count { state: None, .. } | Change::Purge { .. } => {}
             }
         }
-        self.take_bans(bans, both);
+        let over = self.resume(bans, true, both);
+        self.over.extend(over);
         if found.begun {
             self.unsaved.extend(self.decisions.keys().cloned());
         }
     }
 
-    /// Puts `bans` in force, those that aren't over at `both`.
-    fn take_bans(&mut self, mut bans: Vec<Ban>, both: &Both) {
-        bans.sort_by_key(|ban| ban.made);
-        let mut running = Vec::new();
-        for ban in bans {
-            // By a clock that is behind it would last too long.
-            let length = u64::try_from(ban.until.as_ms().saturating_sub(ban.made.as_ms())).unwrap_or_default();
-            let until = both.instant_at(ban.until).min(both.instant.after(Duration::from_millis(length)));
-            if let (Origin::Ledger, Key::Source(source)) = (&ban.origin, &ban.key) {
-                self.ledger.remember_ban(*source, ban.repeat, until, both.instant);
-            }
-            if self.is_exempt(&ban.key) {
-                self.pardon(&[ban.key], Lifted::Exempt, Cause::State);
-            } else if until <= both.instant {
-                self.over.push(ban);
-            } else if !self.decisions.contains_key(&ban.key) {
-                running.push((Ban { until: both.wall_at(until), ..ban }, until));
-            }
-        }
-        self.put_all(running, both);
+    /// Puts `bans` in force again, those that aren't over at `both`; which are. `saved`: they come from the store.
+    fn resume(&mut self, bans: Vec<Ban>, saved: bool, both: &Both) -> Vec<Ban> {
+        let Self { ledger, marks, decisions, snapshot, .. } = self;
+        let is_exempt = |key: &Key| is_exempt(snapshot, key);
+        let is_held = |key: &Key| decisions.contains_key(key);
+        let (effects, over) = gate::resume(ledger, marks, bans, saved, both, is_exempt, is_held);
+        self.perform_at(effects, Cause::State, both);
+        over
     }
 
     /// The wall clock was set by `step` ms: ends are moments, so what is written of them changes.
@@ -170,7 +159,7 @@ impl Keeper {
             self.unsaved.insert(ban.key.clone());
         }
         let over = std::mem::take(&mut self.over);
-        self.take_bans(over, both);
+        self.over = self.resume(over, true, both);
     }
 
     fn adopt(&mut self, both: &Both) {
@@ -191,28 +180,20 @@ impl Keeper {
                 return;
             }
         };
-        for (key, until, reason) in found {
-            if self.is_exempt(&key) {
-                self.pardon(&[key], Lifted::Exempt, Cause::State);
-            } else if until <= both.instant {
-                if let Err(error) = self.lift(&[key]) {
-                    tracing::warn!(%error, "an expired ban stays in the kernel map");
-                }
-            } else if !self.decisions.contains_key(&key) {
-                let evidence = vec!["taken over from the kernel map".to_owned()];
-                let ban = Ban {
-                    key,
-                    reason,
-                    origin: if reason == Reason::Operator { Origin::Operator } else { Origin::Ledger },
-                    made: both.wall,
-                    until: both.wall_at(until),
-                    repeat: 0,
-                    text: reason.text().to_owned(),
-                    evidence,
-                };
-                self.save(&ban);
-                self.put_all(vec![(ban, until)], both);
-            }
+        let ban = |(key, until, reason)| Ban {
+            key,
+            reason,
+            origin: if reason == Reason::Operator { Origin::Operator } else { Origin::Ledger },
+            made: both.wall,
+            until: both.wall_at(until),
+            repeat: 0,
+            text: reason.text().to_owned(),
+            evidence: vec!["taken over from the kernel map".to_owned()],
+        };
+        let over = self.resume(found.into_iter().map(ban).collect(), false, both);
+        let over: Vec<_> = over.into_iter().map(|ban| ban.key).collect();
+        if let Err(error) = self.lift(&over) {
+            tracing::warn!(%error, bans = over.len(), "expired bans stay in the kernel map");
         }
     }
 
@@ -438,9 +419,8 @@ impl Keeper {
         self.unsaved.is_empty().then(|| self.store.written())
     }
 
-    /// Whether a ban of `key` must not be. In a network there may be exempt addresses, which both planes let in.
     fn is_exempt(&self, key: &Key) -> bool {
-        key.source().is_some_and(|source| self.snapshot.untouchable().touches(source, self.prefix()))
+        is_exempt(&self.snapshot, key)
     }
 
     fn prefix(&self) -> Ipv6Prefix {
@@ -450,6 +430,12 @@ impl Keeper {
     fn text(&self, key: &Key) -> String {
         key.text(self.prefix())
     }
+}
+
+/// Whether a ban of `key` must not be. In a network there may be exempt addresses, which both planes let in.
+fn is_exempt(snapshot: &Snapshot, key: &Key) -> bool {
+    let prefix = snapshot.config().limits.ipv6_prefix;
+    key.source().is_some_and(|source| snapshot.untouchable().touches(source, prefix))
 }
 
 /// Those of `decisions` that are about networks which hold `source`, the narrowest first. `any`: there are networks at all.

@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smtp_guard_ebpf::reason::Reason;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -46,13 +45,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub trait Meter: Send + Sync + 'static {
     /// A report has come.
     fn reported(&self, kind: ReportKind);
-    /// A new ban.
-    fn ban(&self, reason: Reason);
-    /// A source or network with a history hears 4xx from now on.
-    fn deferral(&self, reason: Reason);
-    /// A user is held by the operator.
-    fn user_held(&self, reason: Reason);
-    /// Something happened that subscribers want to know of.
+    /// Something happened: it is counted by its kind, and subscribers hear of it.
     fn tell(&self, what: What);
     /// A report that found the channel full.
     fn report_lost(&self);

@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use smtp_guard_ebpf::reason::Reason;
+
 use super::*;
 use crate::addr::{ClientAddr, Ipv6Prefix, Source};
 use crate::bound::Bound;
@@ -34,22 +36,14 @@ impl Meter for Counted {
     fn reported(&self, kind: ReportKind) {
         self.note(kind.label());
     }
-    fn ban(&self, reason: Reason) {
-        self.note(format!("ban {}", reason.label()));
-    }
-    fn deferral(&self, reason: Reason) {
-        self.note(format!("deferral {}", reason.label()));
-    }
     fn foreign(&self, ignored: Option<Ignored>) {
         let outcome = ignored.map_or("entered", Ignored::label);
         self.note(format!("foreign {outcome}"));
     }
-    fn user_held(&self, reason: Reason) {
-        self.note(format!("held {}", reason.label()));
-    }
     fn tell(&self, what: What) {
         let told = serde_json::to_value(&what).unwrap();
-        self.note(format!("told {}", told["event"].as_str().unwrap()));
+        let words = ["event", "reason"].map(|field| told[field].as_str().unwrap_or_default());
+        self.note(words.join(" ").trim());
     }
     fn report_lost(&self) {
         self.note("dropped");
@@ -137,7 +131,7 @@ async fn a_harvest_is_banned_explained_lifted_and_survives_a_restart() {
     let decisions = feedback.decisions().await.unwrap();
     let sources: BTreeSet<_> = decisions.iter().map(|decision| decision.source.as_str()).collect();
     assert_eq!(sources, BTreeSet::from(["20.0.2.1", "2001:db8::/64"]), "the exempt one is not banned");
-    assert_eq!((meter.count("ban harvest"), meter.count("latency")), (2, 2));
+    assert_eq!((meter.count("banned harvest"), meter.count("latency")), (2, 2));
     let explained = feedback.explain("2001:db8::2".parse().unwrap()).await.unwrap();
     let decision = explained.decision.unwrap();
     assert_eq!((decision.reason.as_str(), decision.repeat), ("harvest", 0));
@@ -299,7 +293,7 @@ async fn what_was_under_way_when_the_ban_fell_does_not_double_the_next_one() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     trapped();
-    while meter.count("ban trap") < 2 {
+    while meter.count("banned trap") < 2 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(feedback.decisions().await.unwrap()[0].repeat, 1);
@@ -430,7 +424,7 @@ async fn a_hold_outlives_a_crash_and_counts_a_restart() {
     let accounts = &feedback.counters().accounts;
     accounts.message(limits, &ann, network, crate::clock::now(), Tally::Count, || Room::Free).unwrap();
     let held = feedback.hold(bob.clone(), None, "stolen".to_owned(), BY).await.unwrap();
-    assert_eq!((held.held.unwrap().origin.as_str(), meter.count("held user_held")), ("operator", 1));
+    assert_eq!((held.held.unwrap().origin.as_str(), meter.count("user_held user_held")), ("operator", 1));
     // Among decisions about addresses it isn't shown, and who lifts all of these releases nobody.
     assert_eq!((feedback.decisions().await.unwrap(), feedback.latest().await.unwrap()), (vec![], vec![]));
     assert_eq!(feedback.delete_all(BY).await.unwrap().what, 0);

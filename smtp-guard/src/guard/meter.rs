@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use smtp_guard_ebpf::reason::Reason;
-
 use crate::bound::Bound;
 use crate::events::{Bus, What};
 use crate::feedback::Meter;
@@ -18,20 +16,8 @@ impl Meter for Counted {
         self.0.reported(kind);
     }
 
-    fn ban(&self, reason: Reason) {
-        self.0.ban(reason);
-    }
-
     fn foreign(&self, ignored: Option<Ignored>) {
         self.0.foreign(ignored);
-    }
-
-    fn user_held(&self, reason: Reason) {
-        self.0.user_held(reason);
-    }
-
-    fn deferral(&self, reason: Reason) {
-        self.0.deferral(reason);
     }
 
     fn tell(&self, what: What) {

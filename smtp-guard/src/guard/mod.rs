@@ -33,6 +33,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::status::{
     Bans, Certificate, Configuration, Kernel, LastReload, Listener, Overview, Recipients, Running, Server,
 };
+use crate::rates::accounts::HeldUsers;
 use crate::relay::{self, Blocklists, Bound, Doors, Generation, Inherited, Shared, Stop, Watchers};
 use crate::snapshot::Snapshot;
 use crate::store::{self, Sqlite, Store as _};
@@ -129,8 +130,8 @@ pub async fn serve<C: admin::Control>(
 
     let metrics = Metrics::new();
     metrics.bounds().limit(bound::Bound::EventBus, events::KEPT as u64);
-    let counted = metrics.clone();
-    let events = Bus::new(move || counted.bound_reached(bound::Bound::EventBus));
+    let (counted, slow) = (metrics.clone(), metrics.clone());
+    let events = Bus::new(move |what| counted.told(what), move || slow.bound_reached(bound::Bound::EventBus));
     let drops = Arc::new(Drops::new(config.limits.ipv6_prefix, metrics.clone()));
     let mut side = JoinSet::new();
     side.spawn(kernel::sweep(Arc::clone(&plane)));
@@ -298,6 +299,10 @@ impl Running for Guard {
 
     fn bans(&self) -> Bans {
         self.shared.bans_in_force()
+    }
+
+    fn held_users(&self) -> HeldUsers {
+        self.shared.held_users()
     }
 
     fn recipients(&self) -> Recipients {

@@ -4,12 +4,17 @@
 //! from two snapshots of one [`Live::instance`]. Every list has a bound that is said beside it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::status::{Overview, Status};
 use crate::clock::{Both, WallTime};
 use crate::decision::Decision;
+use crate::events::Event;
+
+/// See [`Live::events`].
+const EVENTS: usize = 16;
 
 /// A snapshot of the running guard with its counters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +35,9 @@ pub struct Live {
     /// Bans in force, the latest first: at most [`crate::decision::LATEST`].
     pub bans: Vec<Decision>,
     pub drops: DropsView,
+    /// What happened, the latest first: at most 16.
+    #[serde(default)]
+    pub events: Vec<Arc<Event>>,
 }
 
 /// Packets of one family that were judged for one reason.
@@ -125,6 +133,7 @@ impl Overview {
                 .collect(),
             bans,
             drops: self.drops.view(both),
+            events: self.events.latest(EVENTS),
         }
     }
 }

@@ -28,6 +28,7 @@ use super::bounds::Bounds;
 use super::kernel::KernelCollector;
 pub use super::kernel::{KernelStats, MapFill};
 use crate::bound::Bound;
+use crate::events::What;
 use crate::facts::dns::{Kind, Told};
 use crate::gate::Ignored;
 use crate::offence::ReportKind;
@@ -211,24 +212,24 @@ impl Metrics {
         self.0.reports[kind as usize].inc();
     }
 
-    /// A ban was made.
-    pub fn ban(&self, reason: Reason) {
-        self.0.bans.inc(reason);
-    }
-
-    /// A source or a network hears 4xx from now on.
-    pub fn deferral(&self, reason: Reason) {
-        self.0.deferrals.inc(reason);
+    /// Counts `what` is about to be told to those who follow events. What they are told of in part only is counted by itself.
+    pub fn told(&self, what: &What) {
+        let (by_reason, reason, more) = match what {
+            What::Banned { reason, .. } => (&self.0.bans, Reason::from_label(reason), 1),
+            What::Imported { added, .. } => (&self.0.bans, Some(Reason::Operator), *added),
+            What::Deferred { reason, .. } => (&self.0.deferrals, Reason::from_label(reason), 1),
+            What::UserHeld { reason, .. } => (&self.0.user_holds, Reason::from_label(reason), 1),
+            _ => return,
+        };
+        // The words of the guard itself are all labels.
+        if let Some(reason) = reason {
+            by_reason.inc_by(reason, more);
+        }
     }
 
     /// A check that only observes would have refused.
     pub fn observed(&self, reason: Reason) {
         self.0.observed.inc(reason);
-    }
-
-    /// A user went over a limit for the first time in a while, or was held by the operator.
-    pub fn user_held(&self, reason: Reason) {
-        self.0.user_holds.inc(reason);
     }
 
     /// A decision of another guard came in; `ignored`: why it isn't followed.
@@ -408,9 +409,13 @@ impl ByReason {
     }
 
     fn inc(&self, reason: Reason) {
+        self.inc_by(reason, 1);
+    }
+
+    fn inc_by(&self, reason: Reason, more: u64) {
         match self.usual.get(reason as usize) {
-            Some(Some(counter)) => _ = counter.inc(),
-            _ => _ = self.family.get_or_create(&vec![("reason", reason.label())]).inc(),
+            Some(Some(counter)) => _ = counter.inc_by(more),
+            _ => _ = self.family.get_or_create(&vec![("reason", reason.label())]).inc_by(more),
         }
     }
 }
@@ -444,6 +449,41 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_is_counted() {
+        let check = |what: What, line: &str| check(|m| m.told(&what), line);
+        let (source, text, evidence) = (String::new, String::new, Vec::new);
+        let word = |reason: Reason| reason.label().into();
+        let (reason, origin) = (word(Reason::Harvest), "ledger".into());
+        check(
+            What::Banned {
+                source: source(),
+                reason,
+                origin,
+                text: text(),
+                seconds: 1,
+                repeat: 0,
+                took_us: None,
+                evidence: evidence(),
+            },
+            "smtp_guard_bans_total{reason=\"harvest\"} 1",
+        );
+        let imported = What::Imported { added: 3, refused: 1, text: text() };
+        check(imported, "smtp_guard_bans_total{reason=\"operator\"} 3");
+        let deferred = What::Deferred {
+            source: source(),
+            reason: word(Reason::Trap),
+            seconds: 1,
+            repeat: 0,
+            evidence: evidence(),
+        };
+        check(deferred, "smtp_guard_deferrals_total{reason=\"trap\"} 1");
+        let reason = word(Reason::UserNetworks);
+        let held = What::UserHeld { user: source(), reason, source: None, seconds: None, text: text() };
+        check(held, "smtp_guard_user_holds_total{reason=\"user_networks\"} 1");
+        check(What::UserReleased { user: source() }, "smtp_guard_user_holds_total{reason=\"user_networks\"} 0");
+    }
+
+    #[test]
     fn each_call_counts_under_its_name() {
         check(|m| m.connection_opened(), "smtp_guard_connections_total 1");
         check(|m| m.exempt_connection(), "smtp_guard_exempt_connections_total 1");
@@ -458,10 +498,7 @@ mod tests {
         }
         let kind = ReportKind::EarlyTalker;
         check(|m| m.reported(kind), "smtp_guard_ledger_reports_total{report=\"early_talker\"} 1");
-        check(|m| m.ban(Reason::Harvest), "smtp_guard_bans_total{reason=\"harvest\"} 1");
-        check(|m| m.deferral(Reason::Trap), "smtp_guard_deferrals_total{reason=\"trap\"} 1");
         check(|m| m.observed(Reason::NoPtr), "smtp_guard_observed_total{reason=\"no_ptr\"} 1");
-        check(|m| m.user_held(Reason::UserNetworks), "smtp_guard_user_holds_total{reason=\"user_networks\"} 1");
         for (ignored, outcome) in std::iter::once(None).chain(Ignored::ALL.map(Some)).zip(FOREIGN) {
             let line = format!("smtp_guard_foreign_decisions_total{{outcome=\"{outcome}\"}} 1");
             check(|m| m.foreign(ignored), &line);

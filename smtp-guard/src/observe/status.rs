@@ -16,6 +16,7 @@ use super::metrics::Metrics;
 use crate::blocklist::State;
 use crate::clock::{Instant, WallTime};
 use crate::events::Bus;
+use crate::rates::accounts::HeldUsers;
 use crate::session::Outcome;
 
 /// A snapshot of the running guard.
@@ -39,6 +40,9 @@ pub struct Status {
     /// Those of them that are of networks.
     #[serde(default)]
     pub networks_active: u64,
+    /// Users who are held, by a limit or by the operator.
+    #[serde(default)]
+    pub held_users: HeldUsers,
     /// No DNS server answers, as far as is known.
     #[serde(default)]
     pub dns_silent: bool,
@@ -95,6 +99,8 @@ pub trait Running: Debug + Send + Sync {
     fn limits(&self) -> Vec<(&'static str, u64)>;
     /// Bans in force now.
     fn bans(&self) -> Bans;
+    /// Users who are held now.
+    fn held_users(&self) -> HeldUsers;
     fn recipients(&self) -> Recipients;
     /// See [`Status::dns_silent`].
     fn is_dns_silent(&self) -> bool;
@@ -200,6 +206,7 @@ impl Overview {
             },
             bans_active: all,
             networks_active: networks,
+            held_users: self.running.held_users(),
             dns_silent: self.running.is_dns_silent(),
             store_trouble: self.running.store_trouble(),
             tls_trouble: self.running.tls_trouble(),
@@ -269,6 +276,10 @@ pub(super) mod tests {
 
         fn bans(&self) -> Bans {
             self.bans
+        }
+
+        fn held_users(&self) -> HeldUsers {
+            HeldUsers { count: 2, names: vec!["ann".to_owned(), "bob".to_owned()] }
         }
 
         fn recipients(&self) -> Recipients {

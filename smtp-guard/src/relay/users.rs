@@ -8,7 +8,7 @@ use crate::gate::{self, Tally};
 use crate::key::User;
 use crate::ledger::networks::Network;
 use crate::observe::log;
-use crate::rates::accounts::{AccountList, AccountView, Accounts, Over, Place};
+use crate::rates::accounts::{AccountList, AccountView, Accounts, HeldUsers, Over, Place};
 use crate::snapshot::Snapshot;
 use smtp_guard_ebpf::reason::Reason;
 
@@ -72,7 +72,6 @@ impl Login {
     fn told<T>(&self, shared: &Shared, addr: ClientAddr, judged: Result<T, Over>) -> Result<T, Reason> {
         judged.map_err(|Over { reason, first }| {
             if first && self.tally == Tally::Count {
-                shared.metrics.user_held(reason);
                 let source = shared.text_of(addr);
                 log::held(self.user.name(), reason, &source);
                 let what = What::UserHeld {
@@ -93,6 +92,11 @@ impl Shared {
     /// Users that sent something lately or are held, at most `most`.
     pub fn accounts(&self, most: usize) -> AccountList {
         accounts(self).list(&limits(self), &crate::clock::both(), most)
+    }
+
+    /// Users who are held now.
+    pub fn held_users(&self) -> HeldUsers {
+        accounts(self).held(&limits(self), crate::clock::now())
     }
 
     /// What is known of `user`.
@@ -173,7 +177,10 @@ mod tests {
         let bans = Arc::new(crate::edge::bans::BanTable::new(None, 10));
         let feedback = crate::feedback::tests::alone(&config, &bans);
         let rules = Arc::new(Snapshot::new(config, None));
-        Shared::new(rules, feedback, Metrics::new(), crate::events::Bus::default(), bans, &Plan::whole(100)).unwrap()
+        let metrics = Metrics::new();
+        let counted = metrics.clone();
+        let events = crate::events::Bus::new(move |what| counted.told(what), || {});
+        Shared::new(rules, feedback, metrics, events, bans, &Plan::whole(100)).unwrap()
     }
 
     fn addr(ip: &str) -> ClientAddr {
@@ -218,6 +225,7 @@ mod tests {
         }
         let held: Vec<_> = shared.accounts(10).accounts.into_iter().map(|one| (one.user, one.held.is_some())).collect();
         assert_eq!(held, [("ann".to_owned(), true), ("bob".to_owned(), false)]);
+        assert_eq!(shared.held_users(), HeldUsers { count: 1, names: vec!["ann".to_owned()] });
     }
 
     async fn attempt(shared: &Shared, ip: &str, user: Option<&str>) -> (Vec<String>, Vec<Step>) {

@@ -31,7 +31,6 @@ use smtp_guard::observe::metrics::Metrics;
 use smtp_guard::relay::{self, Bound, Shared};
 use smtp_guard::snapshot::Snapshot;
 use smtp_guard::store::Sqlite;
-use smtp_guard_ebpf::reason::Reason;
 
 /// Runs a guard in front of `backend` for as long as `test` takes, which gets its address.
 fn with_guard(backend: SocketAddr, test: impl FnOnce(SocketAddr)) {
@@ -74,9 +73,6 @@ struct Nobody;
 impl Meter for Nobody {
     fn foreign(&self, _: Option<smtp_guard::gate::Ignored>) {}
     fn reported(&self, _: smtp_guard::offence::ReportKind) {}
-    fn ban(&self, _: Reason) {}
-    fn deferral(&self, _: Reason) {}
-    fn user_held(&self, _: Reason) {}
     fn tell(&self, _: What) {}
     fn report_lost(&self) {}
     fn ban_latency(&self, _: Duration) {}

@@ -252,6 +252,7 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("checks.dnsbl", text("observe"), InForce),
         ("checks.dnsbl_threshold", number(3), InForce),
         ("checks.bare_newline", text("none"), Session(bare, "550")),
+        ("checks.chunking", Value::Boolean(false), Session(&["EHLO c", "BDAT 1"], "521")),
         ("checks.success_notices", text("none"), InForce),
         ("dns.servers", list(&["127.0.0.1:5353"]), InForce),
         ("dns.timeout", text("2s"), InForce),
@@ -283,6 +284,15 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("tls.also", "see below"),
     ("dnsbl", "a list of tables: see below"),
     ("blocklist", "a list of tables: see below"),
+    ("fleet.url", "needs a server: see the tests of the whole"),
+    ("fleet.sentinel", "likewise"),
+    ("fleet.password_file", "likewise"),
+    ("fleet.tls_ca", "likewise"),
+    ("fleet.name", "likewise"),
+    ("fleet.node", "likewise"),
+    ("fleet.key_file", "likewise"),
+    ("fleet.share", "likewise"),
+    ("fleet.sample", "likewise"),
 ];
 
 #[test]

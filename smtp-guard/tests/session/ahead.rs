@@ -243,7 +243,7 @@ fn what_changes_meanwhile_counts() {
     check("the backend took it", true, |_| {}, &[HELLO, deferred, yes]);
     let banned = "K\n # ended harvest\n < 421\n > drop\n .";
     check("a ban", true, |_| {}, &[HELLO, deferred, banned]);
-    let gone = "B!\n # refused deferred\n < 450\n # refused backend_lost\n > drop\n T\n < 451 4.4.2";
+    let gone = "B!\n # refused backend_lost\n > drop\n < 451\n T\n < 451 4.4.2";
     check("the backend is lost", true, |_| {}, &[HELLO, deferred, gone]);
     let held = "
         D MAIL FROM:<a@client.example>\\r\\nRCPT TO:<a@example.org>\\r\\nRCPT TO:<b@example.org>\\r\\nDATA\\r\\n

@@ -55,6 +55,10 @@ fn the_view_follows_the_guard() {
     top.wait_for("needs 60x15");
     top.resize((120, 40));
     top.wait_for("SAMPLES");
+    top.wait_until("the latest events", |screen| {
+        let rows = screen.split("LATEST EVENTS").nth(1)?;
+        rows.lines().any(|row| row.contains(&format!("{} banned for", World::ATTACKER))).then_some(())
+    });
     top.key("s");
     top.wait_for("sources by total");
 

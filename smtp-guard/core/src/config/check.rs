@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use toml::Spanned;
 
 use super::judge::{Judge, own_name_fault};
+use super::keys;
 use super::raw::{List, Text, list};
 use super::value::Value;
 use crate::addr::BackendAddr;
@@ -16,6 +17,10 @@ const SOCKET_PATH: usize = 100;
 const INTERFACE: usize = 15;
 /// Bytes of `replies.contact`: with it and a recipient's address a reply is still one line.
 const CONTACT: usize = 128;
+/// Servers that a fleet may name.
+const FLEET_URLS: usize = 16;
+/// Bytes of the name of a fleet or of a node.
+const FLEET_WORD: usize = 64;
 /// Bytes of the name of a group.
 const GROUP: usize = 64;
 
@@ -137,6 +142,59 @@ pub(super) fn level(key: &str, raw: &Text, judge: &mut Judge) -> String {
         judge.wrong(level.span(), "log.level is no filter", fault, help);
     }
     String::judge(key, raw, judge)
+}
+
+/// A password in it would stand in `config show`, and in what a reload says.
+pub(super) fn fleet_urls(key: &str, raw: &List, judge: &mut Judge) -> Vec<String> {
+    let mut urls = Vec::new();
+    for text in list(raw) {
+        let url = text.get_ref();
+        let rest = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://"));
+        let (user, place) = rest.map(|rest| rest.rsplit_once('@').unwrap_or(("", rest))).unwrap_or_default();
+        let place = place.trim_end_matches('/');
+        let at = place.rsplit_once(':').map_or((place, Some(0)), |(host, port)| (host, port.parse::<u16>().ok()));
+        let odd = |c: char| c == '/' || c == '?' || c == '#' || c == '@' || c.is_whitespace() || c.is_control();
+        let fault = if user.contains(':') {
+            Some("the password belongs into fleet.password_file")
+        } else if at.0.is_empty() || at.1.is_none() || place.contains(odd) || user.contains(odd) {
+            Some("write \"redis://10.0.0.5:6379\", or \"rediss://user@redis.example.org:6379\"")
+        } else if urls.len() == FLEET_URLS {
+            Some("a handful of servers is enough")
+        } else {
+            None
+        };
+        match fault {
+            Some(help) => judge.wrong(text.span(), format!("{key}: this is no server of a fleet"), "", help),
+            None => urls.push(url.clone()),
+        }
+    }
+    urls
+}
+
+pub(super) fn fleet_name(key: &str, raw: &Text, judge: &mut Judge) -> String {
+    word(key, raw, judge).unwrap_or_else(|| keys::text(key).to_owned())
+}
+
+pub(super) fn fleet_sentinel(key: &str, raw: &Text, judge: &mut Judge) -> String {
+    word(key, &raw.clone().filter(|text| !text.get_ref().is_empty()), judge).unwrap_or_default()
+}
+
+pub(super) fn fleet_node(key: &str, raw: &Text, judge: &mut Judge) -> String {
+    let own = |judge: &Judge| judge.machine.hostname().unwrap_or_else(|_| String::from("localhost"));
+    word(key, raw, judge).unwrap_or_else(|| own(judge))
+}
+
+/// A word that stands in keys of a server, in logs and in labels of metrics.
+fn word(key: &str, raw: &Text, judge: &mut Judge) -> Option<String> {
+    let text = raw.as_ref()?;
+    let word = text.get_ref();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if !word.is_empty() && word.len() <= FLEET_WORD && word.chars().all(plain) {
+        return Some(word.clone());
+    }
+    let help = format!("at most {FLEET_WORD} letters, digits, dots, hyphens and underscores");
+    judge.wrong(text.span(), format!("{key} can't be {word:?}"), "", help);
+    None
 }
 
 /// A filter takes any lone word for the name of a module, so that a misspelt level would turn everything on.

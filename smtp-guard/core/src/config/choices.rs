@@ -165,6 +165,32 @@ impl XdpMode {
         [("auto", Self::Auto), ("driver", Self::Driver), ("generic", Self::Generic)];
 }
 
+/// The directions in which an edge shares with its fleet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Share {
+    #[default]
+    Both,
+    Receive,
+    Send,
+    Off,
+}
+
+impl Share {
+    pub(super) const NAMES: [(&str, Self); 4] =
+        [("both", Self::Both), ("receive", Self::Receive), ("send", Self::Send), ("off", Self::Off)];
+
+    /// Whether others are told.
+    pub fn sends(self) -> bool {
+        matches!(self, Self::Both | Self::Send)
+    }
+
+    /// Whether others are followed.
+    pub fn receives(self) -> bool {
+        matches!(self, Self::Both | Self::Receive)
+    }
+}
+
 /// Shape of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

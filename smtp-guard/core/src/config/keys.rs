@@ -15,7 +15,9 @@ use toml::Spanned;
 
 use super::blocklist::Blocklist;
 use super::checks::Dnsbl;
-use super::choices::{AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, XdpMode};
+use super::choices::{
+    AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, Share as Shared, XdpMode,
+};
 use super::listen::Listen;
 use super::secure::{Pair, Tls};
 use super::tables::tables;
@@ -146,8 +148,8 @@ tables! {
     /// Everything that was configured, checked and with defaults filled in.
     table Config("", Once, "") holding {
         listen: Vec<Listen>, tls: Option<Tls>, backend: Backend, replies: Replies, relay: Relay, auth: Auth, recipients: Recipients, limits: Limits,
-        harvest: Harvest, checks: Checks, dnsbl: Vec<Dnsbl>, dns: Dns, edge: Edge, blocklist: Vec<Blocklist>, metrics: Metrics,
-        admin: Admin, state: State, log: Log,
+        harvest: Harvest, checks: Checks, dnsbl: Vec<Dnsbl>, dns: Dns, edge: Edge, blocklist: Vec<Blocklist>, fleet: Fleet,
+        metrics: Metrics, admin: Admin, state: State, log: Log,
     } {
         hostname: String = key(Text("host name"), "\"mx.example.org\"", "Our name in the greeting and in Received headers. Default: the host's own name.").example() by check::hostname,
         exempt: NetSet = key(List("networks"), "[]", "Never limited, checked, delayed or banned: your own gateways, monitoring, mailing-list servers. Wins over everything, in the kernel too. Loopback is not exempt by itself."),
@@ -252,7 +254,8 @@ tables! {
         greeting_delay: Duration = key(Time(0, GREETING), "\"6s\"", "How long it has to hold its tongue. Sources whose mail was accepted before don't wait."),
         dnsbl: Mode = key(Choice(MODES), "\"enforce\"", "The client's address is in block lists whose weights reach the threshold. Nothing is asked until [[dnsbl]] names one."),
         dnsbl_threshold: u32 = key(Number(1, MILLION), "2", "That threshold."),
-        bare_newline: Granted = key(Choice(GRANTED), "\"own\"", "Whose bare LF in message data is repaired (printers and scripts send it): own (relay.networks, exempt clients, users who have logged in), all or none. Anybody else hears 550."),
+        bare_newline: Granted = key(Choice(GRANTED), "\"own\"", "Whose bare LF in message data is repaired (printers and scripts send it): own (relay.networks, exempt clients, users who have logged in), all or none. Anybody else hears 550. In chunks (BDAT), where a length says what belongs to the message, it is repaired for everybody but with none."),
+        chunking: bool = key(Switch, "true", "Whether CHUNKING (BDAT, RFC 3030) is offered. Large senders return mail with a bare LF to its author where it isn't. The mail server needs no CHUNKING: all mail goes to it by DATA."),
         success_notices: Granted = key(Choice(GRANTED), "\"own\"", "Who may ask for notices of delivery (DSN, NOTIFY=SUCCESS): own, all or none. For anybody else the wish is left out."),
     }
 
@@ -284,6 +287,19 @@ tables! {
         name: raw::Text = key(Text("word"), "\"drop\"", "What log, metrics and `explain` say.").example(),
         file: raw::Text = key(Text("path"), "\"/var/lib/smtp-guard/drop.netset\"", "The list.").example(),
         reload: raw::Text = key(Time(SECOND, 7 * DAY), "\"1m\"", "How often the file is looked at; `smtp-guard reload` looks at once."),
+    }
+
+    /// Other guards that judge as one with this one.
+    table Fleet("fleet", Once, "Several edges judge as one: they share by a Redis or Valkey what happened and what was decided. No session ever asks it; while it is away each edge goes on alone.") {
+        url: Vec<String> = key(List("URLs"), "[]", "redis://host:port, or rediss:// for TLS, with an ACL user before an @ where there is one: \"rediss://fleet@redis.example.org:6379\". Of several the first that answers is taken. Empty: no fleet.") by check::fleet_urls,
+        sentinel: String = key(Text("word"), "\"\"", "The master that the sentinels at url are asked for. Empty: url names the server itself.") by check::fleet_sentinel,
+        password_file: Option<PathBuf> = key(Text("path"), "\"\"", "A file that holds the password and nothing else. Empty: none."),
+        tls_ca: Option<PathBuf> = key(Text("path"), "\"\"", "For rediss: a PEM file of the authorities to trust. Empty: the system's."),
+        name: String = key(Text("word"), "\"edge\"", "The fleet's name: several may share a server.") by check::fleet_name,
+        node: String = key(Text("word"), "\"mx1\"", "This edge's name, another one for each. Default: the host's own name.").example() by check::fleet_node,
+        key_file: Option<PathBuf> = key(Text("path"), "\"\"", "The fleet's key, the same on all edges: what doesn't carry its mark is ignored. At least 32 bytes, as `openssl rand -hex 32` writes them; addresses are digested under it."),
+        share: Shared = key(Choice(&names(&Shared::NAMES)), "\"both\"", "both; receive: follow others and tell them nothing; send: tell others and follow nobody; off."),
+        sample: bool = key(Switch, "true", "Whether decisions name unknown recipients in clear as evidence. What is reported before a decision never does."),
     }
 
     /// The HTTP endpoint for metrics and health.

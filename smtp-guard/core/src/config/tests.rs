@@ -282,6 +282,31 @@ fn checks_are_checked() {
 }
 
 #[test]
+fn a_fleet_is_checked() {
+    let fleet = |more: &str| format!("[fleet]\nkey_file = \"/k\"\n{more}");
+    let url = |url: &str| fleet(&format!("url = [\"{url}\"]"));
+    check_more(&fleet(""), &[]);
+    for good in ["redis://10.0.0.5", "redis://[2001:db8::1]:6379", "rediss://fleet@redis.example.org:6380/"] {
+        check_more(&url(good), &[]);
+    }
+    for bad in
+        ["", "10.0.0.5:6379", "http://a", "redis://", "redis://a:b", "redis://a/0", "redis://a b", "redis://a@b@c"]
+    {
+        check_more(&url(bad), &["3:8: fleet.url: this is no server of a fleet"]);
+    }
+    check_more(&url("redis://fleet:secret@a"), &["3:8: the password belongs into fleet.password_file"]);
+    let many = vec!["\"redis://a\""; 17].join(",");
+    check_more(&fleet(&format!("url = [{many}]")), &["3:200: a handful of servers is enough"]);
+    check_more("[fleet]\nurl = [\"redis://a\"]", &["2:7: a fleet without fleet.key_file"]);
+    for name in ["", "a b", "{a}", &"x".repeat(65)] {
+        check_more(&fleet(&format!("name = \"{name}\"")), &["3:8: fleet.name can't be"]);
+        check_more(&fleet(&format!("node = \"{name}\"")), &["3:8: fleet.node can't be"]);
+    }
+    check_more(&fleet("sentinel = \"\"\nshare = \"receive\"\nsample = false"), &[]);
+    check_more(&fleet("share = \"all\""), &["3:9: fleet.share can't be"]);
+}
+
+#[test]
 fn block_lists_are_checked() {
     let list =
         |name: &str, file: &str, more: &str| format!("[[blocklist]]\nname = \"{name}\"\nfile = \"{file}\"\n{more}");

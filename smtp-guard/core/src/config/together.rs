@@ -46,6 +46,10 @@ pub(super) fn together(raw: &Raw<Config>, config: &Config, judge: &mut Judge) {
             );
         }
     }
+    if !config.fleet.url.is_empty() && config.fleet.key_file.is_none() && judge.whole {
+        let help = "make one by `openssl rand -hex 32`, and give it to all edges: [fleet] key_file = \"/etc/smtp-guard/fleet.key\"";
+        judge.missing(raw.fleet.url.as_ref().map(Spanned::span), "a fleet without fleet.key_file", help);
+    }
     if let (Some(text), Some(address)) = (&raw.metrics.listen, config.metrics.listen)
         && let Some(own) = config.listen.iter().find(|own| overlap(own.address, address))
     {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use crate::addr::Source;
-use crate::decision::Origin;
+use crate::clock::Instant;
+use crate::decision::{Ban, Origin};
 use crate::key::Key;
 use crate::ledger::networks::Network;
 use crate::ledger::{Target, Verdict};
@@ -19,6 +20,8 @@ use crate::offence::Digest;
 pub enum Effect {
     /// `key` is blocked in place of a ban that it has: in the kernel, in user space, then told and saved.
     Ban { key: Key, origin: Origin, text: String, grounds: Grounds },
+    /// A ban that was made before goes on as it was, until `until`: in both planes, not told. `saved`: the store has it.
+    Resume { ban: Box<Ban>, until: Instant, saved: bool },
     /// The ban of `key` ends in both planes, and what was saved of it is removed. Ledger and marks have forgotten it already.
     Lift { key: Key, why: Lifted },
     /// `whom` hears 4xx. The marks have it already: it is only told.

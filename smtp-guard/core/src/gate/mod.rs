@@ -9,11 +9,14 @@ mod effect;
 mod foreign;
 mod message;
 mod report;
+mod resume;
 
 pub use admission::{Arrival, Door, Standing, admit};
 pub use effect::{Deferred, Effect, Grounds, Lifted};
 pub use foreign::{Ignored, foreign, foreign_lift};
 pub use message::{handshake, message, source_message};
-pub use report::{Heard, Known, SUM, clear, hear, known, pardon, report, settle};
+pub use report::{Known, SUM, clear, hear, known, pardon, report, settle};
+pub use resume::resume;
 
+pub use crate::offence::Heard;
 pub use crate::rates::Tally;

@@ -10,7 +10,7 @@ use crate::decision::{Ban, Name};
 use crate::key::Key;
 use crate::ledger::Ledger;
 use crate::marks::Marks;
-use crate::offence::{Conduct, Digest};
+use crate::offence::{Conduct, Digest, Heard};
 
 /// Knowledge by which a recipient is judged, but for look-ups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,16 +43,6 @@ pub fn report(
     is_spared: impl Fn(Source) -> bool,
 ) -> Vec<Effect> {
     report_of(None, ledger, marks, source, conduct, now, is_banned, &is_spared)
-}
-
-/// What another guard says of a source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// One thing that the source did there.
-    Conduct(Conduct),
-    /// The good of a while: recipients that exist, and messages that were accepted. Digests count as others only where both guards
-    /// have one secret.
-    Sums { known: Box<[Digest]>, accepted: u32 },
 }
 
 /// Recipients and messages of one [`Heard::Sums`] that count.
@@ -133,7 +123,7 @@ pub fn settle<'a>(effects: &mut Vec<Effect>, both: &Both, held: impl Fn(&Key) ->
             let until = both.wall_at(both.instant.after(grounds.length));
             !held(key).is_some_and(|ban| ban.stays(origin, until))
         }
-        Effect::Lift { .. } | Effect::Defer { .. } => true,
+        Effect::Resume { .. } | Effect::Lift { .. } | Effect::Defer { .. } => true,
     });
 }
 

@@ -229,9 +229,16 @@ impl Ledger {
                 self.networks.abandoned(source, &recipients);
                 Vec::new()
             }
-            Conduct::UnknownRecipient { recipient, returned } => {
-                let digest = self.digests.of(&recipient);
-                entry.record().unknown(recipient, digest, returned, now);
+            Conduct::UnknownRecipient { .. } | Conduct::UnknownDigest { .. } => {
+                let (shown, digest, returned) = match conduct {
+                    Conduct::UnknownDigest { recipient, returned } => (recipient.name().into(), recipient, returned),
+                    Conduct::UnknownRecipient { recipient, returned } => {
+                        let digest = self.digests.of(&recipient);
+                        (recipient, digest, returned)
+                    }
+                    _ => return Vec::new(),
+                };
+                entry.record().unknown(shown, digest, returned, now);
                 let own = self.judge(source, trusted, now);
                 // One whose mail was accepted has nothing to do with what its neighbours do.
                 if known || !own.is_empty() {

@@ -35,7 +35,7 @@ use crate::ledger::networks::Network;
 mod saved;
 mod view;
 
-pub use view::{AccountList, AccountView, HoldView, NetworkSeen};
+pub use view::{AccountList, AccountView, HeldUsers, HoldView, NetworkSeen};
 
 /// Users that are counted at once.
 pub const USERS: usize = 65_536;

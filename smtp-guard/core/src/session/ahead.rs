@@ -18,7 +18,7 @@
 //! - RCPT whose facts are known, as long as nothing before it may be asked later: the backend's answers come in the order of the
 //!   requests. (What is refused as relaying is never asked, so the next one may be.)
 //! - Of strangers without a history one recipient at a time, so that the backend answers no more guesses than without this.
-//! - DATA behind at least one recipient, if the client sent nothing behind it.
+//! - DATA behind at least one recipient: for a DATA if the client sent nothing behind it, or for the first chunk.
 //! - Nothing of users who have logged in: their recipients are counted one by one.
 //!
 //! # Bounds
@@ -173,7 +173,7 @@ impl Session {
                 Foresight::Refusal => {}
                 Foresight::Stop => self.ahead.stopped = true,
             },
-            Ok(Command::Data) if !more && self.may_have_data(&state) => {
+            Ok(command) if self.is_data(command, more) && self.may_have_data(&state) => {
                 out.push(Output::Request(Request::Data));
                 (asked, self.ahead.stopped) = (Asked::Yes(None), true);
             }
@@ -251,8 +251,17 @@ impl Session {
     /// Whether the transaction may go on: MAIL is asked now, or was taken.
     fn may_have_more(&self, state: &State) -> bool {
         match &self.transaction {
-            Some(transaction) => !(transaction.lost || transaction.trapped),
+            Some(transaction) => !(transaction.lost || transaction.trapped || transaction.chunks.began()),
             None => Head::of(state) == Some(Head::Mail),
+        }
+    }
+
+    /// Whether the backend is asked for DATA by it.
+    fn is_data(&self, command: &Command, more: bool) -> bool {
+        match command {
+            Command::Data => !more,
+            Command::Bdat(_) => self.rules.config().checks.chunking,
+            _ => false,
         }
     }
 
@@ -278,7 +287,7 @@ impl Session {
         }
         match (command, asked) {
             (Ok(command), Asked::Yes(None)) => {
-                let data = matches!(command, Command::Data);
+                let data = matches!(command, Command::Data | Command::Bdat(_));
                 self.deadline = now.after(if data { super::DATA_WAIT } else { super::ENVELOPE_WAIT });
                 State::Due(command)
             }
@@ -289,7 +298,11 @@ impl Session {
 
     /// The backend has answered the command whose turn it is.
     pub(super) fn on_due(&mut self, command: Command, word: Upstream, now: Instant, out: &mut Vec<Output>) -> State {
-        self.ahead.word = Some(word);
+        match word {
+            Upstream::Reply(_) => self.ahead.word = Some(word),
+            // The command may still wait for facts; the connection is given up at once.
+            lost => drop(self.on_upstream_idle(lost, out)),
+        }
         self.on_command(Ok(command), false, now, out)
     }
 
@@ -298,7 +311,7 @@ impl Session {
         let mut queue = self.ahead.queue.iter_mut();
         match (queue.find(|taken| matches!(taken.asked, Asked::Yes(None))), word) {
             (Some(taken), Upstream::Reply(reply)) => taken.asked = Asked::Yes(Some(Upstream::Reply(reply))),
-            _ => drop(self.on_upstream_idle(out)),
+            (_, word) => drop(self.on_upstream_idle(word, out)),
         }
     }
 

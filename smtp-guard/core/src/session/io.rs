@@ -13,7 +13,7 @@ use crate::policy::checks::Found;
 use crate::session::Outcome;
 use crate::snapshot::Snapshot;
 use crate::wire::command::{Command, CommandError, Helo};
-use crate::wire::data::{BodyEnd, CleanBody};
+use crate::wire::data::{BodyEnd, BodyFlaw, CleanBody};
 use crate::wire::ehlo::Capabilities;
 use crate::wire::envelope::{MailFrom, RcptTo};
 use crate::wire::line::LineFlaw;
@@ -71,8 +71,10 @@ pub enum Input {
     Body(CleanBody),
     /// So many bytes of message data were read in all, although none came out (a flaw was seen).
     Swallowed(u64),
-    /// The client's CRLF.CRLF.
+    /// The client's CRLF.CRLF, or the end of its last chunk.
     BodyEnd(BodyEnd),
+    /// The end of a chunk that isn't the last one, with the first flaw so far.
+    ChunkEnd(Option<BodyFlaw>),
     /// Source or user has sent as much as it may for now, or the user is held: MAIL or RCPT was not passed on.
     OverRate(Reason),
     /// The backend's word.

@@ -31,6 +31,7 @@ use crate::wire::reply::Reply;
 mod ahead;
 mod auth;
 mod body;
+mod chunks;
 mod command;
 mod ending;
 mod greeting;
@@ -137,6 +138,8 @@ struct Transaction {
     trapped: bool,
     /// The backend lost it: every further command of it is answered 451.
     lost: bool,
+    /// Of a message that comes in chunks.
+    chunks: chunks::Chunks,
 }
 
 #[derive(Debug)]
@@ -161,6 +164,8 @@ enum State {
     Securing,
     /// Takes message data.
     Body(body::Body),
+    /// Takes a chunk of which nothing is used: what it hears is known.
+    Skipping(body::Body),
     /// The dot was sent; the client hears what the backend says. `gone`: there is no client any more.
     Dot {
         size: u64,
@@ -174,7 +179,10 @@ enum Question {
     Auth(Box<str>),
     Mail(MailFrom),
     Rcpt(RcptTo, Standing),
-    Data,
+    /// `chunked`: for a chunk that the client has announced.
+    Data {
+        chunked: bool,
+    },
     Reset(Reply),
 }
 
@@ -218,13 +226,23 @@ impl Session {
         self.rules.repairs_newlines(&self.client)
     }
 
+    /// Whether a bare LF in chunks is repaired.
+    pub fn repairs_chunks(&self) -> bool {
+        self.rules.repairs_chunks()
+    }
+
+    /// Whether the next chunk goes on with the message of the last one.
+    pub fn is_in_chunks(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| transaction.chunks.began())
+    }
+
     /// What may be read from the client now.
     pub fn wants(&self) -> Wants {
         match self.state {
             State::Ready if !self.ahead.is_empty() => Wants::Turn,
             State::Ready => Wants::Command,
             _ if self.takes_ahead(&self.state) => Wants::Ahead,
-            State::Body(_) => Wants::Body,
+            State::Body(_) | State::Skipping(_) => Wants::Body,
             State::Auth(_) => Wants::Response,
             State::Greeting { watched: true } => Wants::Silence,
             State::Greeting { watched: false }
@@ -246,8 +264,11 @@ impl Session {
     /// The driver has nothing to feed at `now` and is about to wait: from here on a client that owes message data is
     /// slow. (While the backend doesn't take data it isn't the client's fault.)
     pub fn waiting(&mut self, now: Instant) {
-        if let State::Body(body) = &mut self.state {
-            self.deadline = body.wait(now, self.client.exempt);
+        let chunks = self.transaction.as_mut().and_then(|transaction| transaction.chunks.body_mut());
+        match (&mut self.state, chunks) {
+            (State::Body(body) | State::Skipping(body), _) => self.deadline = body.wait(now, self.client.exempt),
+            (State::Ready, Some(body)) => self.deadline = self.deadline.min(body.wait(now, self.client.exempt)),
+            _ => {}
         }
     }
 
@@ -329,16 +350,29 @@ impl Session {
             (State::Auth(_) | State::Securing, Input::Deadline) => {
                 self.refuse_and_close(Reason::Timeout, replies::timeout(), out)
             }
-            (state @ State::Auth(_), Input::Upstream(_)) => {
-                self.on_upstream_idle(out);
+            (state @ (State::Auth(_) | State::Skipping(_)), Input::Upstream(word)) => {
+                self.on_upstream_idle(word, out);
                 state
             }
             (State::Securing, Input::Secured(secured)) => self.on_secured(secured, now, out),
             (State::Body(body), Input::Body(chunk)) => self.on_body(body, chunk, now, out),
             (State::Body(body), Input::Swallowed(size)) => self.on_swallowed(body, size, now, out),
             (State::Body(body), Input::BodyEnd(end)) => self.on_body_end(body, end, now, out),
-            (State::Body(body), Input::Upstream(word)) => self.on_upstream_in_body(body, word, out),
-            (State::Body(_), Input::Deadline) => self.refuse_and_close(Reason::Timeout, replies::timeout(), out),
+            (State::Body(mut body), Input::Upstream(word)) => {
+                body.judge(word, out);
+                State::Body(body)
+            }
+            (State::Body(body), Input::ChunkEnd(flaw)) => self.on_chunk_end(body, flaw, now, out),
+            (State::Skipping(body), Input::Body(chunk)) => {
+                let size = body.size() + chunk.len() as u64;
+                self.on_skipped(body, size, now)
+            }
+            (State::Skipping(body), Input::Swallowed(size)) => self.on_skipped(body, size, now),
+            (State::Skipping(body), Input::ChunkEnd(_)) => self.on_skipped_end(body, false, now, out),
+            (State::Skipping(body), Input::BodyEnd(_)) => self.on_skipped_end(body, true, now, out),
+            (State::Body(_) | State::Skipping(_), Input::Deadline) => {
+                self.refuse_and_close(Reason::Timeout, replies::timeout(), out)
+            }
             (State::Dot { size, gone }, Input::Upstream(word)) => self.on_verdict(size, gone, word, now, out),
             (State::Dot { size, gone }, Input::Deadline) => {
                 self.on_verdict(size, gone, Upstream::Lost(Lost::Timeout), now, out)
@@ -376,7 +410,7 @@ impl Session {
 
     /// Whether there is a transaction that may still come to something.
     pub fn is_under_way(&self) -> bool {
-        self.transaction.as_ref().is_some_and(|transaction| !transaction.lost)
+        self.transaction.as_ref().is_some_and(|transaction| !transaction.lost && !transaction.chunks.is_over())
     }
 
     /// Asks the backend; or has its answer, where it was asked ahead.
@@ -389,7 +423,7 @@ impl Session {
             return self.on_answer(question, ahead::OUT_OF_ORDER, now, out);
         }
         let wait = match question {
-            Question::Data => DATA_WAIT,
+            Question::Data { .. } => DATA_WAIT,
             Question::Auth(_) => AUTH_WAIT,
             _ => ENVELOPE_WAIT,
         };

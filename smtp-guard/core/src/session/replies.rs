@@ -14,6 +14,8 @@ macro_rules! replies {
 
 replies! {
     reset => 250 (2, 0, 0) "Ok";
+    /// It isn't the last one, and promises nothing.
+    chunk_taken => 250 (2, 0, 0) "Chunk taken";
     noop => 250 (2, 0, 0) "Ok";
     vrfy => 252 (2, 5, 1) "Cannot VRFY, but will take a message and try";
     help => 214 (2, 0, 0) "See RFC 5321";
@@ -65,6 +67,7 @@ replies! {
     user_networks => 450 (4, 7, 1) "Your account is used from too many networks, try again later";
     user_held => 450 (4, 7, 1) "Your account is held, ask your administrator";
     helo_first => 503 (5, 5, 1) "Send HELO or EHLO first";
+    message_began => 503 (5, 5, 1) "The message has begun, send BDAT or RSET";
     nested_mail => 503 (5, 5, 1) "Nested MAIL command";
     mail_first => 503 (5, 5, 1) "Need MAIL command";
     no_recipients => 554 (5, 5, 1) "No valid recipients";

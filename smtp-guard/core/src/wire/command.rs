@@ -28,10 +28,19 @@ pub enum Command {
     StartTls,
     Auth(Auth),
     Vrfy,
+    Bdat(Bdat),
     // The rest is recognised to be refused rightly.
     Expn,
-    Bdat,
     Xclient,
+}
+
+/// BDAT (RFC 3030): a chunk of message data follows at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bdat {
+    /// Its bytes. More than a number can say are [`u64::MAX`].
+    pub size: u64,
+    /// It ends the message.
+    pub last: bool,
 }
 
 /// AUTH (RFC 4954).
@@ -56,6 +65,9 @@ pub enum CommandError {
     OtherProtocol,
     #[error("{0}")]
     Line(LineFlaw),
+    /// What follows can't be told from commands.
+    #[error("a chunk without a length")]
+    Chunk,
     #[error("bytes that are not printable ASCII")]
     NotAscii,
     #[error("wrong argument of {0}")]
@@ -79,13 +91,14 @@ impl fmt::Display for LineFlaw {
             Self::BareLf => "bare LF in a command",
             Self::BareCr => "bare CR in a command",
             Self::Nul => "NUL in a command",
+            Self::Chunk => "a bad line that announces a chunk",
         })
     }
 }
 
 impl From<LineFlaw> for CommandError {
     fn from(flaw: LineFlaw) -> Self {
-        Self::Line(flaw)
+        if flaw == LineFlaw::Chunk { Self::Chunk } else { Self::Line(flaw) }
     }
 }
 
@@ -96,6 +109,7 @@ impl CommandError {
             Self::Unrecognized | Self::OtherProtocol => Reply::new(500, Some((5, 5, 2)), "Command not recognized"),
             Self::Line(LineFlaw::TooLong) => Reply::new(500, Some((5, 5, 2)), "Line too long"),
             Self::Line(_) | Self::NotAscii => Reply::new(500, Some((5, 5, 2)), "Bad characters in a command"),
+            Self::Chunk => Reply::new(501, Some((5, 5, 4)), "Wrong argument of BDAT"),
             Self::Argument(_) => Reply::new(501, Some((5, 5, 4)), "Wrong argument"),
             Self::Sender(error) => Reply::new(501, Some((5, 1, 7)), format!("Bad sender address: {error}")),
             Self::Recipient(error) => Reply::new(501, Some((5, 1, 3)), format!("Bad recipient address: {error}")),
@@ -129,6 +143,7 @@ pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
     let line = match std::str::from_utf8(line) {
         Ok(line) if is_text(line.as_bytes()) => line,
         Ok(line) if matches!(&*verb, b"MAIL" | b"RCPT" | b"VRFY") && !line.chars().any(is_control) => line,
+        _ if verb == b"BDAT" => return Err(CommandError::Chunk),
         _ => return Err(CommandError::NotAscii),
     };
     let argument = line.get(end..).unwrap_or_default().trim_matches(SPACES);
@@ -150,7 +165,7 @@ pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
         b"HELP" => Ok(Command::Help),
         b"VRFY" => Ok(Command::Vrfy),
         b"EXPN" => Ok(Command::Expn),
-        b"BDAT" => Ok(Command::Bdat),
+        b"BDAT" => bdat(argument).map(Command::Bdat),
         b"XCLIENT" | b"XFORWARD" => Ok(Command::Xclient),
         _ => Err(CommandError::Unrecognized),
     }
@@ -180,6 +195,20 @@ fn auth(argument: &str) -> Result<Auth, CommandError> {
         return Err(CommandError::Argument("AUTH"));
     };
     Ok(Auth { mechanism: Mechanism::named(mechanism), initial: initial.map(|initial| Secret::new(initial.as_bytes())) })
+}
+
+/// Digits, then nothing or `LAST`. Whatever else there is, nobody knows how much follows.
+fn bdat(argument: &str) -> Result<Bdat, CommandError> {
+    let mut words = argument.split(SPACES).filter(|word| !word.is_empty());
+    let (size, last) = match (words.next(), words.next(), words.next()) {
+        (Some(size), None, None) => (size, false),
+        (Some(size), Some(last), None) if last.eq_ignore_ascii_case("LAST") => (size, true),
+        _ => return Err(CommandError::Chunk),
+    };
+    if !size.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(CommandError::Chunk);
+    }
+    Ok(Bdat { size: size.parse().unwrap_or(u64::MAX), last })
 }
 
 /// Of several words the first: computers have names like `Office PC`.
@@ -239,7 +268,7 @@ impl fmt::Display for Command {
             Self::Help => f.write_str("HELP"),
             Self::Vrfy => f.write_str("VRFY"),
             Self::Expn => f.write_str("EXPN"),
-            Self::Bdat => f.write_str("BDAT"),
+            Self::Bdat(Bdat { size, last }) => write!(f, "BDAT {size}{}", if *last { " LAST" } else { "" }),
             Self::StartTls => f.write_str("STARTTLS"),
             // Without its argument, which is a secret.
             Self::Auth(_) => f.write_str("AUTH"),

@@ -1,4 +1,4 @@
-//! Message data: the only end-of-data detector, and the only encoder (RFC 5321 4.1.1.4, 4.5.2).
+//! Message data: the only end-of-data detector, and the only encoder (RFC 5321 4.1.1.4, 4.5.2). Data in chunks: [`chunk`].
 //!
 //! Only `CRLF . CRLF` ends the data, or `. CRLF` at its very start. A bare CR, a bare LF or a NUL never ends anything and
 //! never gets through: it is a *flaw*. A flawed message is read to its true end, since whatever follows a false one would
@@ -17,6 +17,10 @@ use std::ops::Deref;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use memchr::{memchr_iter, memchr3};
+
+mod chunk;
+
+pub use chunk::{ChunkDecoder, Piece};
 
 /// Decodes message data.
 #[derive(Debug)]

@@ -17,6 +17,8 @@ pub const MAX_AUTH_LINE: usize = 12_288;
 pub struct LineDecoder {
     /// The line was too long: it is dropped as it comes in.
     dropping: bool,
+    /// It announces a chunk.
+    chunk: bool,
 }
 
 /// A line of the stream.
@@ -38,6 +40,17 @@ pub enum LineFlaw {
     BareLf,
     BareCr,
     Nul,
+    /// Any of these in a line that begins with BDAT: a chunk follows that must not be read as commands, and nobody knows how
+    /// long it is.
+    Chunk,
+}
+
+/// Whether the line at the start of `buf` announces a chunk (RFC 3030).
+fn announces_chunk(buf: &[u8]) -> bool {
+    let blank = buf.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let verb = &buf[blank..];
+    verb.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"))
+        && !verb.get(4).is_some_and(u8::is_ascii_alphanumeric)
 }
 
 impl LineDecoder {
@@ -50,7 +63,16 @@ impl LineDecoder {
     /// then, or [`MAX_AUTH_LINE`] of an AUTH command.
     pub fn next(&mut self, buf: &mut BytesMut) -> Option<Line> {
         let auth = buf.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "));
-        self.line(buf, if auth { MAX_AUTH_LINE } else { MAX_LINE })
+        let chunk = announces_chunk(buf);
+        let line = self.line(buf, if auth { MAX_AUTH_LINE } else { MAX_LINE });
+        let Some(line) = line else {
+            self.chunk |= self.dropping && chunk;
+            return None;
+        };
+        match line {
+            Line::Flawed(_) if std::mem::take(&mut self.chunk) || chunk => Some(Line::Flawed(LineFlaw::Chunk)),
+            line => Some(line),
+        }
     }
 
     /// Likewise the next response within AUTH.
@@ -123,6 +145,17 @@ mod tests {
         check(b"NO\0OP\r\n", &[Err(LineFlaw::Nul)]);
         check(b"NOOP\r\r\n", &[Err(LineFlaw::BareCr)]);
         check(b"no end", &[]);
+    }
+
+    #[test]
+    fn a_flawed_line_that_announces_a_chunk_is_told_apart() {
+        let long = [b"BDAT ".as_slice(), &[b' '; MAX_LINE], b"5\r\n"].concat();
+        for line in [&b"BDAT 5\n"[..], b" \tbdat\t5\rLAST\r\n", b"Bdat\0 5\r\n", b"BDAT\n", b"BDAT+5\n", &long] {
+            check(line, &[Err(LineFlaw::Chunk)]);
+            check(&[line, b"NOOP\n"].concat(), &[Err(LineFlaw::Chunk), Err(LineFlaw::BareLf)]);
+        }
+        check(b"BDAT 5\r\nBDATA\n", &[Ok("BDAT 5"), Err(LineFlaw::BareLf)]);
+        check(b"\nBDAT 5\r\n", &[Err(LineFlaw::BareLf), Ok("BDAT 5")]);
     }
 
     #[test]

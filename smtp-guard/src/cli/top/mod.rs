@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use ratatui::DefaultTerminal;
+use ratatui::backend::Backend as _;
 use ratatui::crossterm::event::{self, Event};
 use ratatui::crossterm::style::force_color_output;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -129,6 +130,9 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
+        // Cleared first: tmux 3.3 leaves rows of the other screen above what was there before, where the terminal has grown
+        // meanwhile and they are longer than it was wide.
+        let _ = self.0.backend_mut().clear();
         ratatui::restore();
         // Hidden while drawing.
         let _ = self.0.show_cursor();

@@ -5,12 +5,14 @@
 //! there is none.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::cli::{output, time};
+use crate::cli::{events, output, time};
 use smtp_guard_ebpf::reason::Reason;
 
 use crate::clock::WallTime;
 use crate::decision::Decision;
+use crate::events::Event;
 use crate::observe::live::{Counted, DroppedSource, Live};
 use crate::observe::log::printable;
 
@@ -204,6 +206,19 @@ pub(super) fn bans(live: &Live, wall: WallTime) -> Vec<BanRow> {
         text: printable(ban.text.as_bytes()),
     });
     rows.collect()
+}
+
+/// An event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EventRow {
+    pub(super) ago: String,
+    pub(super) words: String,
+}
+
+/// What happened of late, at `wall`.
+pub(super) fn events(live: &Live, wall: WallTime) -> Vec<EventRow> {
+    let row = |event: &Arc<Event>| EventRow { ago: since(event.at, wall), words: events::words(&event.what) };
+    live.events.iter().map(row).collect()
 }
 
 fn since(then: WallTime, now: WallTime) -> String {

@@ -8,6 +8,7 @@
 //! kernel packets | refusals | messages
 //! sources of drops
 //! latest bans
+//! latest events                            (from 30 rows on)
 //! keys
 //! ```
 //! Rows move only when the terminal changes its size. Below 60 columns or 15 rows nothing of it is of use.
@@ -17,7 +18,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Paragraph, Sparkline, SparklineBar, Wrap};
 
-use super::model::{Pair, Tone, bans, sources};
+use super::model::{Pair, Tone, bans, events, sources};
 use super::numbers::{compact, rate};
 use super::state::State;
 use super::theme::Theme;
@@ -30,6 +31,9 @@ use crate::observe::log::printable;
 const SMALLEST: (u16, u16) = (60, 15);
 /// Rows from which drops are drawn over time.
 const TALL: u16 = 20;
+/// ... and from which the latest events are shown, so many.
+const TALLER: u16 = 30;
+const EVENTS: u16 = 5;
 /// Columns from which the time has its zone.
 const WIDE: u16 = 80;
 
@@ -47,7 +51,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
     let Some(pair) = state.pair() else {
         return waiting(frame, area, state, theme);
     };
-    let [head, backend, kernel, traffic, counts, dropped, banned, keys] = rows(area);
+    let [head, backend, kernel, traffic, counts, dropped, banned, happened, keys] = rows(area);
     header(frame, head, state, &pair, now, theme);
     frame.render_widget(backend_line(&pair, theme), backend);
     // Where there is no row for it, what is wrong takes the kernel plane's.
@@ -64,17 +68,21 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
     panels::draw(frame, counts, &pair, theme);
     tables::sources(frame, dropped, &sources(pair.now, state.sort), pair.now, theme);
     tables::bans(frame, banned, &bans(pair.now, state.wall(now)), pair.now, theme);
+    if happened.height > 0 {
+        tables::events(frame, happened, &events(pair.now, state.wall(now)), theme);
+    }
     footer(frame, keys, state, theme);
 }
 
 /// The areas from top to bottom. What isn't shown has no height.
-fn rows(area: Rect) -> [Rect; 8] {
+fn rows(area: Rect) -> [Rect; 9] {
     let traffic = u16::from(area.height >= TALL);
+    let happened = if area.height >= TALLER { 1 + EVENTS } else { 0 };
     // Three lines of header, three headings, the keys.
-    let free = area.height.saturating_sub(7 + traffic);
+    let free = area.height.saturating_sub(7 + traffic + happened);
     let counts = (free * 2 / 5).clamp(4, 14);
     let banned = (free - counts) / 2;
-    let heights = [1, 1, 1, traffic, 1 + counts, 1 + free - counts - banned, 1 + banned, 1];
+    let heights = [1, 1, 1, traffic, 1 + counts, 1 + free - counts - banned, 1 + banned, happened, 1];
     Layout::vertical(heights.map(Constraint::Length)).areas(area)
 }
 
@@ -109,6 +117,10 @@ fn header(frame: &mut Frame<'_>, area: Rect, state: &State, pair: &Pair<'_>, now
     let status = &pair.now.status;
     let version = format!("smtp-guard {}", printable(status.version.as_bytes()));
     let mut line = Line::from(Span::styled(version, theme.strong()));
+    let held = match status.held_users.count {
+        0 => String::new(),
+        count => format!("  {} held", counted(count, "user")),
+    };
     for text in [
         format!("  up {}", time::length(status.uptime_seconds)),
         format!("  {}", counted(status.connections, "session")),
@@ -116,6 +128,7 @@ fn header(frame: &mut Frame<'_>, area: Rect, state: &State, pair: &Pair<'_>, now
             0 => format!("  {}", counted(status.bans_active, "ban")),
             networks => format!("  {} ({})", counted(status.bans_active, "ban"), counted(networks, "network")),
         },
+        held,
     ] {
         // Whole or not at all.
         if line.width() + text.len() <= usize::from(left.width) {

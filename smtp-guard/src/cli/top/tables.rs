@@ -1,10 +1,10 @@
-//! The two tables below: sources of dropped packets, and the latest bans.
+//! The tables below: sources of dropped packets, the latest bans, and on a tall screen the latest events.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
 use ratatui::widgets::{Cell, Row, Table};
 
-use super::model::{BanRow, SourceRow};
+use super::model::{BanRow, EventRow, SourceRow};
 use super::numbers::{compact, rate};
 use super::panels::{fit, right};
 use super::theme::Theme;
@@ -14,6 +14,8 @@ use crate::observe::live::Live;
 const SOURCE: u16 = 24;
 /// Columns of the label of a ban's reason.
 const REASON: u16 = 13;
+/// Columns of a length of time.
+const AGO: u16 = 8;
 /// Columns from which all of a table is shown.
 const WIDE: u16 = 80;
 /// ... and from which there is room for what is good to know.
@@ -76,6 +78,14 @@ pub(super) fn bans(frame: &mut Frame<'_>, area: Rect, rows: &[BanRow], live: &Li
         ]
     };
     table(frame, area, columns, rows.iter().map(cells), none, theme);
+}
+
+pub(super) fn events(frame: &mut Frame<'_>, area: Rect, rows: &[EventRow], theme: Theme) {
+    let columns: [Column; 2] =
+        [("LATEST EVENTS", Constraint::Fill(1), 0, false), ("AGO", Constraint::Length(AGO), 0, true)];
+    let width = usize::from(area.width.saturating_sub(AGO + 1));
+    let cells = |row: &EventRow| [Cell::from(fit(&row.words, width)), right(&row.ago).style(theme.faint())];
+    table(frame, area, columns, rows.iter().map(cells), "nothing yet", theme);
 }
 
 /// A heading and as many `rows` as there is room for; without one, `none`.

@@ -120,7 +120,6 @@ impl Keeper {
                 (ban, until)
             })
             .collect();
-        bans.iter().for_each(|(ban, _)| self.meter.ban(ban.reason));
         self.save_all(bans.iter().map(|(ban, _)| ban.clone()).collect());
         self.put_all(bans, &both);
         let (added, refused) = (done.added as u64, done.refused.len() as u64);

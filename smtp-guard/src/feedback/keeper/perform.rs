@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Keeper;
 use crate::addr::ClientAddr;
-use crate::clock::Instant;
+use crate::clock::{Both, Instant};
 use crate::decision::{Ban, Operator, Origin};
 use crate::events::What;
 use crate::gate::{Deferred, Effect, Grounds, Lifted};
@@ -39,12 +39,29 @@ impl Cause {
 }
 
 impl Keeper {
-    /// Performs `effects` in their order. Lifts that follow one another are one batch.
+    /// Performs `effects` in their order. Lifts that follow one another are one batch, and so are bans that go on.
     pub(super) fn perform(&mut self, effects: Vec<Effect>, cause: Cause) {
+        self.perform_at(effects, cause, &crate::clock::both());
+    }
+
+    /// Likewise at `both`.
+    pub(super) fn perform_at(&mut self, effects: Vec<Effect>, cause: Cause, both: &Both) {
         let mut effects = effects.into_iter().peekable();
         while let Some(effect) = effects.next() {
             match effect {
-                Effect::Ban { key, origin, text, grounds } => self.ban(key, origin, text, grounds, cause),
+                Effect::Ban { key, origin, text, grounds } => self.ban(key, origin, text, grounds, cause, both),
+                Effect::Resume { ban, until, saved } => {
+                    let mut resumed = vec![(*ban, until)];
+                    while let Some(Effect::Resume { ban, until, .. }) =
+                        effects.next_if(|next| matches!(next, Effect::Resume { .. }))
+                    {
+                        resumed.push((*ban, until));
+                    }
+                    if !saved {
+                        self.save_all(resumed.iter().map(|(ban, _)| ban.clone()).collect());
+                    }
+                    self.put_all(resumed, both);
+                }
                 Effect::Defer { whom, grounds } => self.tell_deferral(whom, &grounds, cause),
                 Effect::Lift { key, why } => {
                     let mut lifted = vec![(key, why)];
@@ -59,14 +76,13 @@ impl Keeper {
         }
     }
 
-    fn ban(&mut self, key: Key, origin: Origin, text: String, grounds: Grounds, cause: Cause) {
+    fn ban(&mut self, key: Key, origin: Origin, text: String, grounds: Grounds, cause: Cause, both: &Both) {
         let Grounds { reason, length, repeat, evidence } = grounds;
-        let both = crate::clock::both();
         let until = both.instant.after(length);
         let ban = Ban { key, reason, origin, made: both.wall, until: both.wall_at(until), repeat, text, evidence };
         match &ban.key {
             Key::Source(source) => self.put(*source, ban.clone(), until),
-            Key::Network(_) | Key::User(_) => self.put_all(vec![(ban.clone(), until)], &both),
+            Key::Network(_) | Key::User(_) => self.put_all(vec![(ban.clone(), until)], both),
         }
         let took = match cause {
             Cause::Report(_, at) => {
@@ -131,7 +147,6 @@ impl Keeper {
 
     fn tell_hold(&self, user: &User, ban: &Ban, length: Duration, cause: Cause) {
         let (by, length) = (cause.by().unwrap_or_default(), (length != Duration::MAX).then_some(length));
-        self.meter.user_held(ban.reason);
         log::held_by_operator(by, user.name(), length, &ban.text);
         self.meter.tell(What::UserHeld {
             user: printable(user.name().as_bytes()),
@@ -143,7 +158,6 @@ impl Keeper {
     }
 
     fn tell_ban(&self, ban: &Ban, length: Duration, took: Option<Duration>, cause: Cause) {
-        self.meter.ban(ban.reason);
         let by = cause.by();
         let (who, source) = (self.called(&ban.key, cause), self.text(&ban.key));
         log::banned(
@@ -169,7 +183,6 @@ impl Keeper {
             Deferred::Network(network) => network.text(),
             Deferred::Sender(source, _) => format!("one sender by {}", self.called(&source.into(), cause)),
         };
-        self.meter.deferral(*reason);
         log::deferred(self.snapshot.config().log.format, &who, grounds);
         self.meter.tell(What::Deferred {
             source: who,

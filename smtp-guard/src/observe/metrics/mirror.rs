@@ -37,6 +37,7 @@ impl Collector for Mirror {
             ("connections_limit", "Connections that may be open at once", number(running.connections_limit())),
             ("bans_active", "Bans in force now, of sources and networks", number(all)),
             ("network_bans_active", "Bans of networks in force now", number(networks)),
+            ("users_held", "Users who are held now, by limits or by operators", number(running.held_users().count)),
             ("dns_up", "Whether a DNS server answers, as far as is known", i64::from(!running.is_dns_silent())),
             (
                 "store_up",

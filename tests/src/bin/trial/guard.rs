@@ -214,8 +214,8 @@ impl Guard {
                     self.sanctions.defer(now);
                     continue;
                 }
-                // A report lifts nothing, and bans sources only.
-                Effect::Ban { .. } | Effect::Lift { .. } => continue,
+                // A report lifts and resumes nothing, and bans sources only.
+                Effect::Ban { .. } | Effect::Resume { .. } | Effect::Lift { .. } => continue,
             };
             self.bans.insert(target, now.after(length));
             // Of a /64 the trial has one address.

@@ -28,10 +28,10 @@ fn as_json(config: &Config) -> serde_json::Value {
 fn the_packaged_file_shows_the_defaults() {
     let shown = as_json(&parse(&uncommented()).unwrap());
     let mut defaults = as_json(&Config::defaults(&Machine::default()));
-    for (table, key) in [("backend", "servers"), ("relay", "domains")] {
+    for (table, key) in [("backend", "servers"), ("relay", "domains"), ("fleet", "node")] {
         defaults[table][key] = shown[table][key].clone();
     }
-    // What has to be set, and the one default that depends on the host.
+    // What has to be set, and what depends on the host.
     for key in ["listen", "hostname"] {
         defaults[key] = shown[key].clone();
     }

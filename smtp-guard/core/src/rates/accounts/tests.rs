@@ -256,6 +256,32 @@ fn who_is_held_is_not_forgotten_for_others() {
 }
 
 #[test]
+fn who_is_held_is_counted_and_the_first_are_named() {
+    let (accounts, limits) = (Accounts::default(), limits(1, 0, 0));
+    for name in ["bob", "joe"] {
+        for _ in 0..2 {
+            let _ = accounts.message(&limits, &user(name), network(1), at(10), Tally::Count, || Room::Free);
+        }
+    }
+    let hold = Hold { since: at(10), until: at(20), text: String::new() };
+    for name in ["ann", "bob"] {
+        accounts.hold(user(name), hold.clone()).unwrap();
+    }
+    let check = |seconds, count, names: &[&str]| {
+        let held = accounts.held(&limits, at(seconds));
+        assert_eq!((held.count, held.names), (count, names.iter().map(|name| (*name).to_owned()).collect()));
+    };
+    check(19, 3, &["ann", "bob", "joe"]);
+    check(20, 2, &["bob", "joe"]);
+    check(10_000, 0, &[]);
+    for n in 0..20 {
+        accounts.hold(user(&format!("u{n:02}")), Hold { until: Instant::NEVER, ..hold.clone() }).unwrap();
+    }
+    let first: Vec<_> = (0..HeldUsers::NAMED).map(|n| format!("u{n:02}")).collect();
+    check(10_000, 20, &first.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
 fn counts_survive_a_restart_of_the_machine() {
     let (before, limits, ann) = (Accounts::default(), limits(2, 3, 2), user("ann"));
     for n in [1, 2, 3] {

@@ -1,5 +1,7 @@
 //! Users as the command line and the API show them.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use smtp_guard_ebpf::reason::Reason;
 
@@ -51,7 +53,35 @@ pub struct AccountList {
     pub left_out: usize,
 }
 
+/// The users that are held now, by limits or by operators.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldUsers {
+    pub count: u64,
+    /// The first of them, in the order of their names: at most [`HeldUsers::NAMED`].
+    pub names: Vec<String>,
+}
+
+impl HeldUsers {
+    /// Users that are named.
+    pub const NAMED: usize = 10;
+}
+
 impl Accounts {
+    /// Who is held at `now`.
+    pub fn held(&self, limits: &Limits, now: Instant) -> HeldUsers {
+        let holds = self.holds();
+        let mut held: BTreeSet<_> =
+            holds.iter().filter(|(_, hold)| now < hold.until).map(|(user, _)| user.clone()).collect();
+        drop(holds);
+        self.users.each(|user, account| {
+            if account.held(limits, self.pace, now).is_some() {
+                held.insert(user.clone());
+            }
+        });
+        let names = held.iter().take(HeldUsers::NAMED).map(User::to_string).collect();
+        HeldUsers { count: held.len() as u64, names }
+    }
+
     /// What is known of `user`; `None`: nothing.
     pub fn view(&self, limits: &Limits, user: &User, both: &Both) -> Option<AccountView> {
         let hold = self.hold_of(user, both.instant);

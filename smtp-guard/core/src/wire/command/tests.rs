@@ -40,6 +40,36 @@ fn commands_are_written_anew() {
 }
 
 #[test]
+fn the_length_of_a_chunk_is_digits_or_nobody_knows_it() {
+    for (line, expected) in [
+        ("BDAT 0", Ok("BDAT 0")),
+        ("bdat 12 last", Ok("BDAT 12 LAST")),
+        (" BDAT\t12 \tLast ", Ok("BDAT 12 LAST")),
+        ("BDAT 0012 LAST", Ok("BDAT 12 LAST")),
+        ("BDAT 18446744073709551615", Ok("BDAT 18446744073709551615")),
+        ("BDAT 18446744073709551616 LAST", Ok("BDAT 18446744073709551615 LAST")),
+        ("BDAT 99999999999999999999999999", Ok("BDAT 18446744073709551615")),
+        ("BDAT", Err("501 5.5.4")),
+        ("BDAT LAST", Err("501 5.5.4")),
+        ("BDAT +12", Err("501 5.5.4")),
+        ("BDAT -1 LAST", Err("501 5.5.4")),
+        ("BDAT 0x12", Err("501 5.5.4")),
+        ("BDAT 1e3", Err("501 5.5.4")),
+        ("BDAT 12LAST", Err("501 5.5.4")),
+        ("BDAT 12,LAST", Err("501 5.5.4")),
+        ("BDAT 1 2", Err("501 5.5.4")),
+        ("BDAT 12 FIRST", Err("501 5.5.4")),
+        ("BDAT 12 LAST LAST", Err("501 5.5.4")),
+        ("BDAT:12", Err("500 5.5.2")),
+        ("BDAT12", Err("500 5.5.2")),
+        ("BDAT \u{661}", Err("501 5.5.4")),
+        ("BDAT 12\u{7f}", Err("501 5.5.4")),
+    ] {
+        check(line.as_bytes(), expected);
+    }
+}
+
+#[test]
 fn a5_white_space_and_missing_brackets_do_not_matter() {
     for line in [
         "MAIL FROM:  <a@b>",

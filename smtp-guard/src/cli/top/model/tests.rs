@@ -1,6 +1,7 @@
 //! Snapshots made up, and the rows that come of them.
 
 use super::*;
+use crate::events::What;
 use crate::observe::live::{DropsView, Packets};
 use crate::observe::status::{Configuration, Kernel, Messages, Recipients, Server, Status};
 
@@ -46,6 +47,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             blocklists: Vec::new(),
             bans_active: 3,
             networks_active: 0,
+            held_users: Default::default(),
             kernel: Kernel { present: true, text: String::from("on eth0, pinned in /sys/fs/bpf/smtp-guard") },
             warnings: Vec::new(),
             bounds: Vec::new(),
@@ -61,6 +63,11 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             packets("listed", "ipv4", "drop", 4_000_000),
         ],
         rejections: vec![counted("relay", 30), counted("unknown_recipient", 10 + 2 * seconds), counted("dnsbl", 0)],
+        events: vec![Arc::new(Event {
+            number: 1,
+            at: WallTime::from_ms(at.as_ms() - 5000),
+            what: What::Backend { server: "10.0.0.11:25\x1b[2J".to_owned(), answers: false },
+        })],
         bans: [("203.0.113.7", 60, 3600), ("2001:db8:1:2::/64", 7200, 90), ("198.51.100.1", 1, -5)]
             .map(|(source, ago, left)| Decision {
                 source: source.to_owned(),

@@ -121,6 +121,8 @@ LATEST BANS              REASON             MADE AGO    LEFT
 fn what_else_can_be_seen() {
     let wide = ["SAMPLES", "directory harvest attack  ", "BY", "ledger", "attack\\x1b[2J"];
     check_parts(&state(|_| {}), (120, 40), &wide);
+    check_parts(&state(|_| {}), (80, 30), &["LATEST EVENTS", "backend 10.0.0.11:25?[2J does not answer"]);
+    check_parts(&state(|live| live.events.clear()), (80, 30), &["nothing yet"]);
     let without = state(|live| {
         live.status.kernel.present = false;
         live.status.bans_active = 0;
@@ -128,6 +130,7 @@ fn what_else_can_be_seen() {
     });
     let parts = ["absent ", "no kernel plane ", "refused         2.0/s", "nothing is dropped", "nobody is banned"];
     check_parts(&without, (80, 24), &parts);
+    check_parts(&state(|live| live.status.held_users.count = 2), (100, 24), &["3 bans  2 users held"]);
     check_parts(&state(|live| live.drops.lost = 7), (80, 24), &["(7 samples lost)"]);
     let mut none = State::new(Duration::from_millis(500));
     check_parts(&none, (80, 24), &["Asking the guard ...", " q  quit"]);

@@ -1,0 +1,511 @@
+//! One edge as a member of its fleet: what it tells, and what it makes of what others tell.
+//!
+//! Whoever drives it asks for what is to be sent, and hands over what was read. Nothing is sealed before the server's time is known.
+//!
+//! Evidence is told at least once: what may not have arrived is sent again under the same number, and a number counts once. So is what
+//! somebody repeats who can write to the server but doesn't have the key. Decisions need no numbers ([`super::merge`]).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::merge::{Merged, Mirror};
+use super::message::{Batch, Fault, Message, Record, Said, Seal, Slot, Status, Word, tie};
+use super::mute::Mute;
+use super::offset::Offset;
+use super::outbox::{KEPT, Outbox, Waiting};
+use super::status::{Faults, NodeView};
+use super::{BATCH, NODES};
+use crate::clock::{Both, Instant};
+use crate::decision::{Decision, Name, Origin};
+use crate::offence::{Conduct, Heard};
+
+/// How far ahead of the server's time a message may be: a measured offset is wrong by half of a way to the server, in ms.
+const AHEAD: i64 = 5_000;
+/// How old evidence may be, in ms: what waited as long as it may, and then was on its way.
+const OLD: i64 = KEPT.as_millis() as i64 + 60_000;
+/// How long a tombstone lasts at least, in ms: an edge that was away for less can't bring a ban back.
+const TOMBSTONE: i64 = 3_600_000;
+/// The longest life of a record on the server, in ms.
+const LONGEST: i64 = 3650 * 86_400_000;
+/// Since when an edge is taken to be away, in ms.
+pub const AWAY: i64 = 5_000;
+/// Runs of an edge whose numbers are remembered.
+const RUNS: usize = 4;
+
+/// Who this edge is, and what it shares.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The fleet's name.
+    pub fleet: String,
+    pub node: String,
+    pub seal: Seal,
+    /// A number that no other start of this edge has.
+    pub run: u64,
+    pub sends: bool,
+    pub receives: bool,
+    /// Evidence of decisions may name addresses.
+    pub sample: bool,
+}
+
+/// What this edge knows of its fleet, and what waits to be told.
+#[derive(Debug)]
+pub struct Member {
+    identity: Identity,
+    outbox: Outbox<Change>,
+    mirror: Mirror,
+    mute: Mute,
+    offset: Offset,
+    peers: HashMap<String, Peer>,
+    faults: Faults,
+    number: u64,
+    /// Taken, and perhaps not arrived.
+    under_way: Option<(Vec<Waiting>, Vec<u8>)>,
+    sent: u64,
+    heard: u64,
+}
+
+/// A decision that waits.
+#[derive(Clone, Debug)]
+enum Change {
+    Ban(Box<Decision>, Both),
+    Lift {
+        at: Instant,
+        until: Instant,
+    },
+    /// Sealed already.
+    Again(Outgoing),
+}
+
+/// A decision, to be put on the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    pub source: String,
+    pub slot: Slot,
+    pub at: i64,
+    pub tie: u32,
+    /// When the server may forget it.
+    pub until: i64,
+    pub sealed: Arc<[u8]>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Peer {
+    /// The last number of each run, the newest run first.
+    runs: VecDeque<(u64, u64)>,
+    status: Option<Status>,
+}
+
+/// Evidence of another edge: of each source when, and what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    pub node: Name,
+    pub reports: Vec<(String, Instant, Heard)>,
+}
+
+/// A decision of another edge, in this machine's time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decided {
+    Ban(Name, Decision),
+    /// What was decided about a source before this moment is void.
+    Lift(Name, String, Instant),
+}
+
+impl Member {
+    /// A member that knows nothing yet.
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            outbox: Outbox::default(),
+            mirror: Mirror::default(),
+            mute: Mute::default(),
+            offset: Offset::default(),
+            peers: HashMap::new(),
+            faults: Faults::default(),
+            number: 0,
+            under_way: None,
+            sent: 0,
+            heard: 0,
+        }
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Another server answers, or the same one again.
+    pub fn reconnected(&mut self) {
+        self.offset.forget();
+    }
+
+    /// The server said that it is `server` ms.
+    pub fn note_time(&mut self, asked: Instant, server: i64, heard: Instant) {
+        self.offset.note(asked, server, heard);
+    }
+
+    /// The server's time at `at`.
+    pub fn server(&self, at: Instant) -> Option<i64> {
+        self.offset.server(at)
+    }
+
+    /// Tells others what `source` did; `false`: there is no room.
+    pub fn report(&mut self, source: &str, at: Instant, conduct: &Conduct) -> bool {
+        !self.identity.sends || self.outbox.report(source, at, conduct, &self.identity.seal.digests())
+    }
+
+    /// Tells others of `decision`, which was made here; `false`: there is no room.
+    pub fn decided(&mut self, decision: Decision, now: Both) -> bool {
+        let source = decision.source.clone();
+        !self.identity.sends || self.outbox.change(&source, Change::Ban(Box::new(decision), now))
+    }
+
+    /// Tells others that what was decided about `source` is void from `at` on. `until`: how long it would have lasted.
+    pub fn lifted(&mut self, source: &str, at: Instant, until: Instant) -> bool {
+        !self.identity.sends || self.outbox.change(source, Change::Lift { at, until })
+    }
+
+    /// Tells again what is lifted: the server has forgotten it.
+    pub fn tell_lifts_again(&mut self, now: Instant) {
+        let Some(server) = self.offset.server(now).filter(|_| self.identity.sends) else { return };
+        for sealed in self.mirror.lifts(server) {
+            let Ok(Message::Record(record)) = self.identity.seal.open(&sealed) else { continue };
+            if let Some(outgoing) = outgoing(&record, sealed, server) {
+                self.outbox.put_change_back(outgoing.source.clone(), Change::Again(outgoing));
+            }
+        }
+    }
+
+    /// The next message of evidence at `now`, if there is one. The same again until [`Self::batch_arrived`] is told.
+    pub fn next_batch(&mut self, now: Instant) -> Option<Vec<u8>> {
+        if let Some((_, sealed)) = &self.under_way {
+            return Some(sealed.clone());
+        }
+        let sent = self.offset.server(now)?;
+        let taken = self.outbox.take(now);
+        if taken.is_empty() {
+            return None;
+        }
+        let said = taken.iter().filter_map(|Waiting { source, at, what }| {
+            Some(Said { source: source.clone(), at: self.offset.server(*at)?, what: what.clone() })
+        });
+        let reports = said.take(BATCH).collect();
+        self.number += 1;
+        let Identity { node, run, .. } = &self.identity;
+        let batch = Batch { node: node.clone(), run: *run, number: self.number, sent, reports };
+        // All parts of it are bounded, so that it is never too long.
+        let sealed = self.identity.seal.seal(&Message::Evidence(batch))?;
+        self.under_way = Some((taken, sealed.clone()));
+        Some(sealed)
+    }
+
+    /// The message that [`Self::next_batch`] gave is on the server.
+    pub fn batch_arrived(&mut self) {
+        if let Some((taken, _)) = self.under_way.take() {
+            self.sent += taken.len() as u64;
+        }
+    }
+
+    /// What is under way is too old to be sent again.
+    pub fn give_up_old(&mut self, now: Instant) {
+        let old = |taken: &[Waiting]| taken.last().is_some_and(|report| now.since(report.at) >= KEPT);
+        if self.under_way.as_ref().is_some_and(|(taken, _)| old(taken)) {
+            // Those that waited no longer than they may go with the next batch, under another number.
+            let taken = self.under_way.take().map(|(taken, _)| taken).unwrap_or_default();
+            self.outbox.put_back(taken);
+            self.outbox.expire(now);
+        } else {
+            self.outbox.expire(now);
+        }
+    }
+
+    /// At most `most` decisions for the server, which are no longer here.
+    pub fn next_changes(&mut self, most: usize, now: Instant) -> Vec<Outgoing> {
+        let Some(server) = self.offset.server(now) else { return Vec::new() };
+        let mut changes = Vec::new();
+        for (source, change) in self.outbox.take_changes(most) {
+            match change {
+                Change::Again(outgoing) => changes.push(outgoing),
+                Change::Ban(decision, both) => changes.extend(self.ban(*decision, &both, server)),
+                Change::Lift { at, until } => changes.extend(self.lift(source, at, until, server)),
+            }
+        }
+        changes
+    }
+
+    /// These are not on the server yet.
+    pub fn not_written(&mut self, changes: Vec<Outgoing>) {
+        for change in changes {
+            self.outbox.put_change_back(change.source.clone(), Change::Again(change));
+        }
+    }
+
+    fn ban(&mut self, mut decision: Decision, both: &Both, now: i64) -> Option<Outgoing> {
+        let of_server = |at| self.offset.server(both.instant_at(at));
+        let (mut at, until) = (of_server(decision.made)?, of_server(decision.until)?);
+        if decision.origin == Origin::Operator.label() {
+            at = self.after_last(&decision.source, at);
+        }
+        decision.made = crate::clock::WallTime::from_ms(at);
+        decision.until = crate::clock::WallTime::from_ms(until);
+        if !self.identity.sample {
+            decision.evidence.retain(|line| !line.contains('@'));
+        }
+        self.record(Record { node: self.identity.node.clone(), at, word: Word::Ban(decision) }, now)
+    }
+
+    fn lift(&mut self, source: String, at: Instant, until: Instant, now: i64) -> Option<Outgoing> {
+        let at = self.after_last(&source, self.offset.server(at)?);
+        let known = self.mirror.last(&source).map_or(0, |(_, until)| until);
+        let until =
+            self.offset.server(until)?.max(known).clamp(at.saturating_add(TOMBSTONE), at.saturating_add(LONGEST));
+        self.record(Record { node: self.identity.node.clone(), at, word: Word::Lift { source, until } }, now)
+    }
+
+    /// An operator's word stands against what he knew, whoever's clock is ahead.
+    fn after_last(&self, source: &str, at: i64) -> i64 {
+        self.mirror.last(source).map_or(at, |(last, _)| at.max(last.saturating_add(1)))
+    }
+
+    fn record(&mut self, record: Record, now: i64) -> Option<Outgoing> {
+        let sealed: Arc<[u8]> = self.identity.seal.seal(&Message::Record(Box::new(record.clone())))?.into();
+        // Others' newer word is on the server already.
+        match self.mirror.merge(&record, &sealed, tie(&sealed), now) {
+            Merged::Follow | Merged::Full => outgoing(&record, sealed, now),
+            Merged::Old | Merged::Over => None,
+        }
+    }
+
+    /// What the message `sealed` says that happened elsewhere; `None`: this edge has said it.
+    pub fn hear_evidence(&mut self, sealed: &[u8], now: Instant) -> Result<Option<Evidence>, Fault> {
+        let heard = self.judge_evidence(sealed, now);
+        if let Err(fault) = heard {
+            self.faults.note(fault);
+        }
+        heard
+    }
+
+    fn judge_evidence(&mut self, sealed: &[u8], now: Instant) -> Result<Option<Evidence>, Fault> {
+        let Message::Evidence(batch) = self.identity.seal.open(sealed)? else { return Err(Fault::Content) };
+        if batch.node == self.identity.node && batch.run == self.identity.run {
+            return Ok(None);
+        }
+        let server = self.offset.server(now).ok_or(Fault::Future)?;
+        if batch.sent > server.saturating_add(AHEAD) {
+            return Err(Fault::Future);
+        }
+        if batch.sent < server.saturating_sub(OLD) {
+            return Err(Fault::Repeated);
+        }
+        let peer = peer(&mut self.peers, &batch.node).ok_or(Fault::Content)?;
+        if !peer.is_next(batch.run, batch.number) {
+            return Err(Fault::Repeated);
+        }
+        if self.mute.is_muted(&batch.node, server) {
+            return Err(Fault::Muted);
+        }
+        let node = Name::new(&batch.node);
+        let mut reports = Vec::with_capacity(batch.reports.len());
+        for Said { source, at, what } in batch.reports {
+            if at < server.saturating_sub(OLD) || self.mirror.is_forgiven(&source, at) {
+                continue;
+            }
+            let Some((at, heard)) = self.offset.here(at).zip(what.heard()) else { continue };
+            reports.push((source, at.min(now), heard));
+        }
+        self.heard += reports.len() as u64;
+        Ok(Some(Evidence { node, reports }))
+    }
+
+    /// What the message `sealed` says that was decided; `None`: nothing is to be done. `is_live`: it was decided just now, and isn't
+    /// read from what the server holds.
+    pub fn hear_record(&mut self, sealed: &[u8], is_live: bool, both: &Both) -> Result<Option<Decided>, Fault> {
+        let heard = self.judge_record(sealed, is_live, both);
+        if let Err(fault) = heard {
+            self.faults.note(fault);
+        }
+        heard
+    }
+
+    fn judge_record(&mut self, sealed: &[u8], is_live: bool, both: &Both) -> Result<Option<Decided>, Fault> {
+        let Message::Record(record) = self.identity.seal.open(sealed)? else { return Err(Fault::Content) };
+        let server = self.offset.server(both.instant).ok_or(Fault::Future)?;
+        if record.at > server.saturating_add(AHEAD) {
+            return Err(Fault::Future);
+        }
+        let is_own = record.node == self.identity.node;
+        if !is_own && self.mute.is_muted(&record.node, server) {
+            return Err(Fault::Muted);
+        }
+        if self.mirror.merge(&record, sealed, tie(sealed), server) != Merged::Follow {
+            return Ok(None);
+        }
+        if is_live && !is_own {
+            self.note_decisions(&record.node, 1, record.at, server);
+        }
+        let node = Name::new(&record.node);
+        let here = |at: i64| self.offset.here(at).ok_or(Fault::Future);
+        Ok(Some(match record.word {
+            Word::Lift { source, .. } => Decided::Lift(node, source, here(record.at)?),
+            Word::Ban(ban) => {
+                let wall = |at: crate::clock::WallTime| Ok(both.wall_at(here(at.as_ms())?));
+                let (made, until) = (wall(ban.made)?, wall(ban.until)?);
+                Decided::Ban(node, Decision { made, until, ..ban })
+            }
+        }))
+    }
+
+    fn note_decisions(&mut self, node: &str, decisions: u32, at: i64, server: i64) -> bool {
+        self.mute.note(node, decisions, at, server)
+    }
+
+    /// `bans` were made here upon what `node` reported: it may decide by others as well. Whether it is muted by that.
+    pub fn note_bans(&mut self, node: &str, bans: u32, now: Instant) -> bool {
+        let Some(server) = self.offset.server(now) else { return false };
+        bans > 0 && self.note_decisions(node, bans, server, server)
+    }
+
+    /// Whom this edge doesn't listen to.
+    pub fn muted(&self, now: Instant) -> Vec<String> {
+        self.offset.server(now).map(|server| self.mute.muted(server)).unwrap_or_default()
+    }
+
+    /// Takes note of how another edge says that it is.
+    pub fn hear_status(&mut self, sealed: &[u8]) -> Result<(), Fault> {
+        let heard = match self.identity.seal.open(sealed) {
+            Ok(Message::Status(status)) => {
+                let peer = peer(&mut self.peers, &status.node.clone());
+                peer.map(|peer| peer.status = Some(*status)).ok_or(Fault::Content)
+            }
+            Ok(_) => Err(Fault::Content),
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = heard {
+            self.faults.note(fault);
+        }
+        heard
+    }
+
+    /// How this edge is, for others. `cursor`: what it has followed.
+    pub fn status(&self, version: &str, cursor: &str, both: &Both) -> Option<Vec<u8>> {
+        let status = Status {
+            node: self.identity.node.clone(),
+            run: self.identity.run,
+            version: version.to_owned(),
+            at: self.offset.server(both.instant)?,
+            offset: self.offset.of_wall(both)?,
+            cursor: cursor.to_owned(),
+            muted: self.muted(both.instant),
+            kept: self.kept(),
+            lost: self.outbox.lost(),
+        };
+        self.identity.seal.seal(&Message::Status(Box::new(status)))
+    }
+
+    /// All edges of the fleet that were heard of, this one included, by name.
+    pub fn nodes(&self, now: Instant) -> Vec<NodeView> {
+        let server = self.offset.server(now).unwrap_or_default();
+        let view = |status: &Status| NodeView {
+            node: status.node.clone(),
+            version: status.version.clone(),
+            ago: server.saturating_sub(status.at).max(0),
+            live: server.saturating_sub(status.at) < AWAY,
+            offset: status.offset,
+            cursor: status.cursor.clone(),
+            muted: self.mute.is_muted(&status.node, server),
+            kept: status.kept,
+            lost: status.lost,
+        };
+        let mut nodes: Vec<_> = self.peers.values().filter_map(|peer| peer.status.as_ref()).map(view).collect();
+        nodes.sort_unstable_by(|one, other| one.node.cmp(&other.node));
+        nodes
+    }
+
+    /// Of what the server holds, sources with their ends: those that are not known here.
+    pub fn missing<'a>(&self, found: impl IntoIterator<Item = (&'a str, i64)>, now: Instant) -> Vec<&'a str> {
+        let server = self.offset.server(now).unwrap_or_default();
+        self.mirror.missing(found, server)
+    }
+
+    /// Forgets what has ended.
+    pub fn sweep(&mut self, now: Instant) {
+        self.give_up_old(now);
+        if let Some(server) = self.offset.server(now) {
+            self.mirror.expire(server);
+            // An edge that left is forgotten after a day.
+            let gone = |status: &Status| server.saturating_sub(status.at) > 86_400_000;
+            self.peers.retain(|_, peer| !peer.status.as_ref().is_some_and(gone));
+        }
+    }
+
+    /// Whether something could be sent at `now`.
+    pub fn is_ready(&self, now: Instant) -> bool {
+        self.under_way.is_some() || self.outbox.is_ready(now)
+    }
+
+    /// Reports and decisions that wait.
+    pub fn kept(&self) -> u64 {
+        let under_way = self.under_way.as_ref().map_or(0, |(taken, _)| taken.len());
+        (self.outbox.len() + self.outbox.changes() + under_way) as u64
+    }
+
+    /// What found no room, or waited for too long.
+    pub fn lost(&self) -> u64 {
+        self.outbox.lost()
+    }
+
+    /// Reports that were sent, and reports of others that were heard.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.sent, self.heard)
+    }
+
+    /// Sources about which something is decided.
+    pub fn decisions(&self) -> u64 {
+        self.mirror.len() as u64
+    }
+
+    /// Messages that were ignored.
+    pub fn faults(&self) -> Faults {
+        self.faults
+    }
+
+    /// This wall clock less the server's, in ms.
+    pub fn offset(&self, both: &Both) -> Option<i64> {
+        self.offset.of_wall(both)
+    }
+}
+
+fn outgoing(record: &Record, sealed: Arc<[u8]>, now: i64) -> Option<Outgoing> {
+    Some(Outgoing {
+        source: record.source().to_owned(),
+        slot: record.slot()?,
+        at: record.at,
+        tie: tie(&sealed),
+        until: record.until().min(now.saturating_add(LONGEST)),
+        sealed,
+    })
+}
+
+/// The edge `node`; `None`: there are too many.
+fn peer<'a>(peers: &'a mut HashMap<String, Peer>, node: &str) -> Option<&'a mut Peer> {
+    if peers.len() >= NODES && !peers.contains_key(node) {
+        return None;
+    }
+    Some(peers.entry(node.to_owned()).or_default())
+}
+
+impl Peer {
+    /// Whether the batch `number` of `run` wasn't heard yet. Numbers of a run come in their order.
+    fn is_next(&mut self, run: u64, number: u64) -> bool {
+        if let Some((_, last)) = self.runs.iter_mut().find(|(known, _)| *known == run) {
+            let next = number > *last;
+            *last = number.max(*last);
+            return next;
+        }
+        self.runs.push_front((run, number));
+        self.runs.truncate(RUNS);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

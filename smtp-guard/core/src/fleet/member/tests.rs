@@ -1,0 +1,226 @@
+use super::*;
+use crate::clock::WallTime;
+use crate::fleet::message::KEY;
+use smtp_guard_ebpf::reason::Reason;
+
+/// The server's time when a machine has run for no time at all.
+const SERVER: i64 = 1_000_000_000;
+
+fn at(ms: u64) -> Instant {
+    Instant::from_ns(ms * 1_000_000)
+}
+
+/// This machine's clocks after `ms`. Its wall clock is two minutes ahead.
+fn both(ms: u64) -> Both {
+    Both { instant: at(ms), wall: WallTime::from_ms(SERVER + ms as i64 + 120_000) }
+}
+
+fn identity(node: &str, key: u8) -> Identity {
+    let seal = Seal::new("edge", &[key; KEY]).unwrap();
+    Identity {
+        fleet: "edge".to_owned(),
+        node: node.to_owned(),
+        seal,
+        run: 1,
+        sends: true,
+        receives: true,
+        sample: true,
+    }
+}
+
+fn member(node: &str) -> Member {
+    let mut member = Member::new(identity(node, b'k'));
+    member.note_time(at(0), SERVER, at(0));
+    member
+}
+
+fn ban(source: &str, origin: &str, made: u64, until: u64) -> Decision {
+    Decision {
+        source: source.to_owned(),
+        reason: Reason::Harvest.label().to_owned(),
+        text: "text".to_owned(),
+        origin: origin.to_owned(),
+        origin_name: None,
+        made: both(made).wall,
+        until: both(until).wall,
+        repeat: 0,
+        evidence: vec!["10 of 10".to_owned(), "unknown: a@example.org".to_owned()],
+    }
+}
+
+fn failed() -> Conduct {
+    Conduct::Offence(Reason::AuthFailures)
+}
+
+/// What `one` has decided, as `other` follows it at `ms`.
+fn told(one: &mut Member, other: &mut Member, ms: u64) -> Vec<Decided> {
+    let changes = one.next_changes(1000, at(ms));
+    changes.iter().filter_map(|change| other.hear_record(&change.sealed, true, &both(ms)).unwrap()).collect()
+}
+
+#[test]
+fn evidence_crosses_once_and_in_the_time_of_who_hears_it() {
+    let (mut one, mut other) = (member("mx1"), member("mx2"));
+    // The other machine was booted 5 s later.
+    other.reconnected();
+    (0..8).for_each(|_| other.note_time(at(0), SERVER + 5_000, at(0)));
+    assert!(one.report("192.0.2.1", at(6_000), &failed()));
+    let sealed = one.next_batch(at(6_001)).unwrap();
+    assert_eq!(one.next_batch(at(6_002)).as_ref(), Some(&sealed), "until it has arrived");
+    assert_eq!(one.kept(), 1);
+    one.batch_arrived();
+    assert_eq!((one.next_batch(at(6_003)), one.kept(), one.counts().0), (None, 0, 1));
+    let heard = other.hear_evidence(&sealed, at(1_003)).unwrap().unwrap();
+    let reports = vec![("192.0.2.1".to_owned(), at(1_000), Heard::Conduct(failed()))];
+    assert_eq!(heard, Evidence { node: Name::new("mx1"), reports });
+    assert_eq!(other.hear_evidence(&sealed, at(1_004)), Err(Fault::Repeated));
+    assert_eq!(one.hear_evidence(&sealed, at(6_004)), Ok(None), "its own");
+    assert_eq!(other.counts().1, 1);
+}
+
+/// What a batch is that was sent at `sent` and is heard at `now`, by a member with this key.
+#[track_caller]
+fn check_batch(key: u8, sent: u64, now: u64, expected: Result<(), Fault>) {
+    let (mut one, mut other) = (member("mx1"), Member::new(identity("mx2", key)));
+    other.note_time(at(0), SERVER, at(0));
+    one.report("192.0.2.1", at(sent), &failed());
+    let sealed = one.next_batch(at(sent)).unwrap();
+    assert_eq!(other.hear_evidence(&sealed, at(now)).map(|_| ()), expected);
+    let count = |expected: Fault| other.faults().by_label().find(|(label, _)| *label == expected.label()).unwrap().1;
+    assert!(expected.is_ok_and(|()| true) || expected.is_err_and(|fault| count(fault) == 1), "it is counted");
+}
+
+#[test]
+fn what_is_old_from_the_future_or_of_another_key_is_ignored() {
+    check_batch(b'k', 1_000, 1_000, Ok(()));
+    check_batch(b'k', 1_000, 600_000, Ok(()));
+    check_batch(b'k', 6_000, 1_000, Ok(()));
+    check_batch(b'k', 6_001, 1_000, Err(Fault::Future));
+    check_batch(b'k', 1_000, 661_001, Err(Fault::Repeated));
+    check_batch(b'l', 1_000, 1_000, Err(Fault::Code));
+}
+
+#[test]
+fn numbers_count_once_in_each_run() {
+    let mut peer = Peer::default();
+    let steps = [(1, 1, true), (1, 1, false), (1, 3, true), (1, 2, false), (2, 1, true), (1, 4, true), (2, 1, false)];
+    for (run, number, expected) in steps {
+        assert_eq!(peer.is_next(run, number), expected, "{number} of {run}");
+    }
+    (3..100).for_each(|run| assert!(peer.is_next(run, 1)));
+    assert_eq!(peer.runs.len(), RUNS);
+}
+
+#[test]
+fn nothing_is_said_before_the_servers_time_is_known() {
+    let mut one = Member::new(identity("mx1", b'k'));
+    one.report("192.0.2.1", at(0), &failed());
+    one.decided(ban("192.0.2.1", "ledger", 0, 60_000), both(0));
+    assert_eq!((one.next_batch(at(1)), one.next_changes(9, at(1)).len(), one.kept()), (None, 0, 2));
+    one.note_time(at(1), SERVER + 1, at(1));
+    assert!(one.next_batch(at(1)).is_some());
+    assert_eq!(one.next_changes(9, at(1)).len(), 1);
+}
+
+#[test]
+fn a_ban_and_its_lift_cross_in_the_time_of_who_hears_them() {
+    let (mut one, mut other) = (member("mx1"), member("mx2"));
+    one.decided(ban("192.0.2.1", "ledger", 1_000, 61_000), both(1_000));
+    let expected = Decided::Ban(Name::new("mx1"), ban("192.0.2.1", "ledger", 1_000, 61_000));
+    assert_eq!(told(&mut one, &mut other, 1_001), [expected]);
+    other.lifted("192.0.2.1", at(2_000), at(61_000));
+    let lift = Decided::Lift(Name::new("mx2"), "192.0.2.1".to_owned(), at(2_000));
+    assert_eq!(told(&mut other, &mut one, 2_001), [lift]);
+    // Somebody else tripped before that, and was away.
+    let mut third = member("mx3");
+    third.decided(ban("192.0.2.1", "ledger", 1_500, 999_000), both(1_500));
+    assert_eq!(told(&mut third, &mut one, 3_000), []);
+    // Nor is he counted who did something before.
+    third.report("192.0.2.1", at(1_900), &failed());
+    third.report("192.0.2.1", at(2_100), &failed());
+    let sealed = third.next_batch(at(3_000)).unwrap();
+    assert_eq!(one.hear_evidence(&sealed, at(3_000)).unwrap().unwrap().reports.len(), 1);
+}
+
+#[test]
+fn an_operator_whose_clock_is_behind_has_the_last_word() {
+    let (mut one, mut other) = (member("mx1"), member("mx2"));
+    one.decided(ban("192.0.2.1", "ledger", 4_000, 61_000), both(4_000));
+    told(&mut one, &mut other, 4_000);
+    other.lifted("192.0.2.1", at(3_000), at(61_000));
+    assert_eq!(told(&mut other, &mut one, 4_001).len(), 1);
+    other.decided(ban("192.0.2.1", "operator", 3_000, 61_000), both(3_000));
+    assert_eq!(told(&mut other, &mut one, 4_002).len(), 1);
+}
+
+#[test]
+fn what_is_lifted_is_told_again_to_a_server_that_forgot() {
+    let (mut one, mut other) = (member("mx1"), member("mx2"));
+    one.lifted("192.0.2.1", at(1_000), at(2_000));
+    assert_eq!(told(&mut one, &mut other, 1_000).len(), 1);
+    other.tell_lifts_again(at(5_000));
+    let again = other.next_changes(9, at(5_000));
+    assert_eq!((again.len(), again[0].until), (1, SERVER + 1_000 + TOMBSTONE));
+    other.not_written(again.clone());
+    assert_eq!(other.next_changes(9, at(5_000)), again);
+}
+
+#[test]
+fn an_edge_that_decides_too_much_is_muted_whatever_it_says() {
+    let (mut one, mut other) = (member("mx1"), member("mx2"));
+    for n in 0..700 {
+        one.decided(ban(&format!("192.0.{}.{}", n / 256, n % 256), "ledger", 1_000, 61_000), both(1_000));
+    }
+    let changes = one.next_changes(1000, at(1_000));
+    let followed = changes.iter().filter(|change| other.hear_record(&change.sealed, true, &both(1_000)).is_ok());
+    assert_eq!(followed.count(), 601);
+    assert_eq!(other.muted(at(1_000)), ["mx1"]);
+    one.report("192.0.2.1", at(1_000), &failed());
+    let sealed = one.next_batch(at(1_000)).unwrap();
+    assert_eq!(other.hear_evidence(&sealed, at(1_000)), Err(Fault::Muted));
+    // What it reports makes others decide.
+    let mut third = member("mx3");
+    assert!(!third.note_bans("mx1", 600, at(1_000)));
+    assert!(third.note_bans("mx1", 1, at(1_000)), "now it is");
+    assert!(!third.note_bans("mx1", 1, at(1_000)), "it was");
+    // What the server holds may be much, and is no decision of now.
+    let mut new = member("mx4");
+    let held = changes.iter().filter(|change| new.hear_record(&change.sealed, false, &both(1_000)).is_ok());
+    assert_eq!(held.count(), 700);
+}
+
+#[test]
+fn addresses_stay_at_home_where_samples_are_off() {
+    let mut one = Member::new(Identity { sample: false, ..identity("mx1", b'k') });
+    one.note_time(at(0), SERVER, at(0));
+    one.decided(ban("192.0.2.1", "ledger", 1_000, 61_000), both(1_000));
+    let told = told(&mut one, &mut member("mx2"), 1_001);
+    let [Decided::Ban(_, ban)] = &*told else { panic!("{told:?}") };
+    assert_eq!(ban.evidence, ["10 of 10"]);
+}
+
+#[test]
+fn who_only_receives_says_nothing() {
+    let mut one = Member::new(Identity { sends: false, ..identity("mx1", b'k') });
+    one.note_time(at(0), SERVER, at(0));
+    assert!(
+        one.report("a", at(0), &failed())
+            && one.lifted("a", at(0), at(1))
+            && one.decided(ban("a", "ledger", 0, 9), both(0))
+    );
+    assert_eq!(one.kept(), 0);
+}
+
+#[test]
+fn edges_are_known_by_what_they_say_of_themselves() {
+    let (one, mut other) = (member("mx1"), member("mx2"));
+    let status = one.status("1.2.3", "5-0", &both(1_000)).unwrap();
+    other.hear_status(&status).unwrap();
+    assert_eq!(other.hear_status(b"sgf"), Err(Fault::Form));
+    let nodes = other.nodes(at(1_500));
+    let [NodeView { node, version, ago, live, offset, cursor, .. }] = &*nodes else { panic!("{nodes:?}") };
+    assert_eq!((&**node, &**version, *ago, *live, *offset, &**cursor), ("mx1", "1.2.3", 500, true, 120_000, "5-0"));
+    assert!(!other.nodes(at(6_001))[0].live);
+    other.sweep(at(90_000_000));
+    assert!(other.nodes(at(90_000_000)).is_empty());
+}

@@ -1,0 +1,275 @@
+//! What waits for the server: reports in their order, sums of what is good, and decisions.
+//!
+//! A report goes out as soon as nothing is under way; what comes meanwhile goes with the next batch, so the busier the server the larger
+//! the batches. The good of a source is summed up for a second. While the server is away reports wait for ten minutes at most, and
+//! [`super::REPORTS`] of them; decisions wait as long as they are in force.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use super::message::Deed;
+use super::{BATCH, CHANGES, REPORTS};
+use crate::clock::Instant;
+use crate::offence::{Conduct, Digests};
+
+/// How long a report is worth sending.
+pub const KEPT: Duration = Duration::from_secs(600);
+/// How long the good of a source is summed up.
+pub const SUM: Duration = Duration::from_secs(1);
+/// Recipients of one sum: what is more goes with the next.
+const RECIPIENTS: usize = 256;
+/// Numbers in the reports of one batch, which bounds its length.
+const NUMBERS: usize = 4096;
+
+/// A report that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub source: String,
+    pub at: Instant,
+    pub what: Deed,
+}
+
+/// What waits.
+#[derive(Debug)]
+pub struct Outbox<C> {
+    reports: VecDeque<Waiting>,
+    sums: HashMap<String, Sum>,
+    /// By source: of each the last one.
+    changes: BTreeMap<String, C>,
+    lost: u64,
+}
+
+#[derive(Debug)]
+struct Sum {
+    since: Instant,
+    known: Vec<u64>,
+    accepted: u32,
+}
+
+impl<C> Default for Outbox<C> {
+    fn default() -> Self {
+        Self { reports: VecDeque::new(), sums: HashMap::new(), changes: BTreeMap::new(), lost: 0 }
+    }
+}
+
+impl<C> Outbox<C> {
+    /// Takes `conduct` of `source` at `at`; `false`: there is no room, and it is counted.
+    pub fn report(&mut self, source: &str, at: Instant, conduct: &Conduct, digests: &Digests) -> bool {
+        if self.len() >= REPORTS {
+            self.lost += 1;
+            return false;
+        }
+        match Deed::of(conduct, digests) {
+            Some(what) => self.reports.push_back(Waiting { source: source.to_owned(), at, what }),
+            None => {
+                let new = || Sum { since: at, known: Vec::new(), accepted: 0 };
+                let sum = self.sums.entry(source.to_owned()).or_insert_with(new);
+                match conduct {
+                    Conduct::KnownRecipient { recipient } if sum.known.len() < RECIPIENTS => {
+                        if !sum.known.contains(&recipient.number()) {
+                            sum.known.push(recipient.number());
+                        }
+                    }
+                    Conduct::MessageAccepted => sum.accepted = sum.accepted.saturating_add(1),
+                    // So many recipients in a second say enough.
+                    _ => {}
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes a decision about `source`, in place of one that waits; `false`: there is no room, and it is counted.
+    pub fn change(&mut self, source: &str, change: C) -> bool {
+        if self.changes.len() >= CHANGES && !self.changes.contains_key(source) {
+            self.lost += 1;
+            return false;
+        }
+        self.changes.insert(source.to_owned(), change);
+        true
+    }
+
+    /// The next batch of reports at `now`, which are no longer here; empty: there is nothing to send yet.
+    pub fn take(&mut self, now: Instant) -> Vec<Waiting> {
+        self.expire(now);
+        let due: Vec<_> = self
+            .sums
+            .iter()
+            .filter(|(_, sum)| now.since(sum.since) >= SUM)
+            .take(BATCH)
+            .map(|(source, _)| source.clone())
+            .collect();
+        for source in due {
+            let Some(Sum { since, known, accepted }) = self.sums.remove(&source) else { continue };
+            self.reports.push_back(Waiting { source, at: since, what: Deed::Good { known, accepted } });
+        }
+        let (mut batch, mut numbers) = (Vec::new(), 0);
+        while let Some(report) = self.reports.front() {
+            numbers += 1 + match &report.what {
+                Deed::Abandoned(list) | Deed::Undelivered(list) | Deed::Good { known: list, .. } => list.len(),
+                _ => 0,
+            };
+            if batch.len() == BATCH || numbers > NUMBERS && !batch.is_empty() {
+                break;
+            }
+            batch.extend(self.reports.pop_front());
+        }
+        batch
+    }
+
+    /// Gives up reports that have waited for too long at `now`.
+    pub fn expire(&mut self, now: Instant) {
+        let over = |at: Instant| now.since(at) >= KEPT;
+        while self.reports.front().is_some_and(|report| over(report.at)) {
+            self.reports.pop_front();
+            self.lost += 1;
+        }
+        let before = self.sums.len();
+        self.sums.retain(|_, sum| !over(sum.since));
+        self.lost += (before - self.sums.len()) as u64;
+    }
+
+    /// Puts `batch` back: it wasn't sent.
+    pub fn put_back(&mut self, batch: Vec<Waiting>) {
+        for report in batch.into_iter().rev() {
+            self.reports.push_front(report);
+        }
+    }
+
+    /// At most `most` decisions, which are no longer here.
+    pub fn take_changes(&mut self, most: usize) -> Vec<(String, C)> {
+        let mut taken = Vec::new();
+        while taken.len() < most
+            && let Some(change) = self.changes.pop_first()
+        {
+            taken.push(change);
+        }
+        taken
+    }
+
+    /// Puts a decision about `source` back that wasn't sent, unless there is a later one.
+    pub fn put_change_back(&mut self, source: String, change: C) {
+        self.changes.entry(source).or_insert(change);
+    }
+
+    /// Whether something could be sent at `now`.
+    pub fn is_ready(&self, now: Instant) -> bool {
+        !self.changes.is_empty()
+            || !self.reports.is_empty()
+            || self.sums.values().any(|sum| now.since(sum.since) >= SUM)
+    }
+
+    /// Reports that wait, each sum as one.
+    pub fn len(&self) -> usize {
+        self.reports.len() + self.sums.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0 && self.changes.is_empty()
+    }
+
+    /// Decisions that wait.
+    pub fn changes(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// What found no room, or waited for too long.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Forgets all that waits: nobody is told any more.
+    pub fn clear(&mut self) {
+        self.reports.clear();
+        self.sums.clear();
+        self.changes.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::offence::Digest;
+    use smtp_guard_ebpf::reason::Reason;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_ns(ms * 1_000_000)
+    }
+
+    fn digest(n: usize) -> Digest {
+        Digest::of(&format!("{n}@example.org"))
+    }
+
+    fn outbox() -> Outbox<u32> {
+        Outbox::default()
+    }
+
+    fn offence() -> Conduct {
+        Conduct::Offence(Reason::AuthFailures)
+    }
+
+    /// Reports of one source at their ms; how many come with the batches that are taken at theirs, and how many are lost by then.
+    #[track_caller]
+    fn check(reports: &[(u64, Conduct)], batches: &[(u64, usize)], lost: u64) {
+        let mut outbox = outbox();
+        for (ms, conduct) in reports {
+            outbox.report("a", at(*ms), conduct, &Digests::default());
+        }
+        for (ms, expected) in batches {
+            assert_eq!(outbox.take(at(*ms)).len(), *expected, "at {ms}");
+        }
+        assert_eq!(outbox.lost(), lost);
+    }
+
+    #[test]
+    fn what_is_bad_goes_at_once_and_what_is_good_as_sums() {
+        let known = |n| Conduct::KnownRecipient { recipient: digest(n) };
+        check(&[], &[(0, 0)], 0);
+        check(&[(0, offence())], &[(0, 1), (0, 0)], 0);
+        check(&[(0, known(1)), (1, known(2)), (2, Conduct::MessageAccepted)], &[(999, 0), (1000, 1), (9000, 0)], 0);
+        check(&vec![(0, offence()); 600], &[(0, 256), (0, 256), (0, 88), (0, 0)], 0);
+        check(&[(0, offence()), (1, known(1)), (599_999, offence())], &[(600_001, 1), (600_001, 0)], 2);
+        check(&vec![(0, offence()); REPORTS + 3], &[(0, 256)], 3);
+        let long = Conduct::Abandoned { recipients: (0..256).map(digest).collect() };
+        check(&vec![(0, long); 40], &[(0, 15), (0, 15), (0, 10)], 0);
+    }
+
+    #[test]
+    fn a_sum_has_each_recipient_once_and_all_messages() {
+        let mut outbox = outbox();
+        for n in 0..RECIPIENTS * 3 {
+            for conduct in [Conduct::KnownRecipient { recipient: digest(n / 2) }, Conduct::MessageAccepted] {
+                outbox.report("a", at(0), &conduct, &Digests::default());
+            }
+        }
+        let taken = outbox.take(at(1000));
+        let [Waiting { what: Deed::Good { known, accepted }, .. }] = &*taken else { panic!("{taken:?}") };
+        assert_eq!((known.len(), *accepted as usize), (RECIPIENTS, RECIPIENTS * 3));
+    }
+
+    #[test]
+    fn what_was_not_sent_comes_again_in_its_order() {
+        let mut outbox = outbox();
+        (0..300).for_each(|n| _ = outbox.report(&n.to_string(), at(0), &offence(), &Digests::default()));
+        let batch = outbox.take(at(1));
+        outbox.put_back(batch.clone());
+        assert_eq!(outbox.take(at(2)), batch);
+    }
+
+    #[test]
+    fn of_decisions_the_last_one_waits() {
+        let mut outbox = outbox();
+        assert!(outbox.change("a", 1) && outbox.change("b", 2) && outbox.change("a", 3));
+        let taken = outbox.take_changes(1);
+        assert_eq!(taken, [("a".to_owned(), 3)]);
+        outbox.change("a", 4);
+        outbox.put_change_back("a".to_owned(), 3);
+        outbox.put_change_back("c".to_owned(), 5);
+        let all = |n: &str, change| (n.to_owned(), change);
+        assert_eq!(outbox.take_changes(9), [all("a", 4), all("b", 2), all("c", 5)]);
+        (0..CHANGES).for_each(|n| assert!(outbox.change(&n.to_string(), 0)));
+        assert!(!outbox.change("x", 0) && outbox.change("0", 1));
+        assert_eq!(outbox.lost(), 1);
+    }
+}
