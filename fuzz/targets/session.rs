@@ -60,6 +60,8 @@ struct Options {
     via: AuthVia,
     /// `p`: the backend offers nothing beside SIZE.
     plain: bool,
+    /// `l`: it offers PIPELINING.
+    pipelining: bool,
     /// `w`: waits for the greeting, and the trace says what is found out; else nothing is.
     waits: bool,
 }
@@ -73,6 +75,7 @@ impl Options {
             exempt: has(b'x'),
             via: if has(b'b') { AuthVia::Backend } else { AuthVia::Dovecot },
             plain: has(b'p'),
+            pipelining: has(b'l'),
             // Nobody else waits.
             waits: has(b'w') && !has(b'x') && !has(b's'),
         }
@@ -115,6 +118,7 @@ impl Trace {
     fn open(options: &Options) -> Self {
         let ip = if options.exempt { [192, 0, 2, 1] } else { [198, 51, 100, 1] };
         let everything = Capabilities {
+            pipelining: options.pipelining,
             size: Some(Some(100_000)),
             eight_bit_mime: true,
             smtputf8: true,

@@ -306,7 +306,9 @@ impl Driver {
                 self.step(woken(wake));
                 continue;
             }
-            if let Some(input) = self.next_token() {
+            // Then replies go out first.
+            let crowded = self.unsent.len() > WRITE_CHUNK;
+            if !crowded && let Some(input) = self.intake.next(&self.session) {
                 self.step(input);
                 continue;
             }
@@ -314,6 +316,9 @@ impl Driver {
                 // Nobody will read it; the session may have something to settle with the backend all the same.
                 self.unsent.clear();
                 self.step(Input::ClientGone);
+                continue;
+            }
+            if crowded {
                 continue;
             }
             if self.upgrade {
@@ -343,6 +348,9 @@ impl Driver {
     fn learn_name(&mut self) {
         if self.name.is_none() {
             self.name = self.inquiry.naming().and_then(Naming::now);
+            if let Some(name) = &self.name {
+                self.session.set_name(name);
+            }
         }
     }
 
@@ -395,12 +403,7 @@ impl Driver {
                     self.inquiry.about_sender(domain);
                     self.backend.perform(Request::Mail(mail, permit, speaker)).await;
                 }
-                Output::Request(request) => {
-                    if let (Request::Data, Some(name)) = (&request, &self.name) {
-                        self.session.set_name(name);
-                    }
-                    self.backend.perform(request).await
-                }
+                Output::Request(request) => self.backend.perform(request).await,
                 Output::Report(conduct) => {
                     let report = Report { client: self.addr, at: crate::clock::now(), conduct };
                     self.shared.feedback.report(report);
@@ -421,14 +424,6 @@ impl Driver {
                 Output::Close => {}
             }
         }
-    }
-
-    /// The next input that the bytes read so far make, if the session wants one.
-    fn next_token(&mut self) -> Option<Input> {
-        if self.unsent.len() > WRITE_CHUNK {
-            return None;
-        }
-        self.intake.next(&self.session)
     }
 
     fn feed_facts(&mut self, found: Option<Found>) {
