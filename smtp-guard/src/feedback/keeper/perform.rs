@@ -36,6 +36,11 @@ impl Cause {
             Self::Report(..) | Self::State => None,
         }
     }
+
+    /// Whether it is of no concern to other guards.
+    fn is_local(self) -> bool {
+        self.by().is_some_and(|by| by.local)
+    }
 }
 
 impl Keeper {
@@ -70,6 +75,7 @@ impl Keeper {
                     {
                         lifted.push((key, why));
                     }
+                    self.tell_lifted(&lifted, cause, both);
                     self.end(&lifted);
                 }
             }
@@ -101,6 +107,20 @@ impl Keeper {
             Key::Source(_) | Key::Network(_) => self.tell_ban(&ban, length, took, cause),
         }
         self.save(&ban);
+        if !cause.is_local() {
+            self.tell_peers(&ban, both);
+        }
+    }
+
+    /// Tells other guards of what an operator lifts.
+    fn tell_lifted(&self, lifted: &[(Key, Lifted)], cause: Cause, both: &Both) {
+        if cause.is_local() || !self.peers.are_there() {
+            return;
+        }
+        for (key, _) in lifted.iter().filter(|(key, why)| *why == Lifted::Operator && key.user().is_none()) {
+            let until = self.decisions.get(key).map_or(both.instant, |ban| both.instant_at(ban.until));
+            self.peers.lifted(&self.text(key), *both, until);
+        }
     }
 
     /// Out of decisions, table, kernel map and store.
@@ -157,7 +177,7 @@ impl Keeper {
         });
     }
 
-    fn tell_ban(&self, ban: &Ban, length: Duration, took: Option<Duration>, cause: Cause) {
+    pub(super) fn tell_ban(&self, ban: &Ban, length: Duration, took: Option<Duration>, cause: Cause) {
         let by = cause.by();
         let (who, source) = (self.called(&ban.key, cause), self.text(&ban.key));
         log::banned(
