@@ -15,6 +15,8 @@ pub mod exim;
 pub mod forge;
 pub mod guard;
 pub mod held;
+#[path = "../../smtp-guard/tests/json_page/mod.rs"]
+mod json_page;
 #[path = "../../smtp-guard/tests/long/mod.rs"]
 pub mod long;
 pub mod mailboxes;

@@ -87,6 +87,9 @@ const BENCH_PROXY: &[(&str, &str)] = &[
     ("util-linux", "unshare and setpriv"),
 ];
 
+/// Debian packages that the bench of instructions needs.
+const BENCH_INSTRUCTIONS: &[(&str, &str)] = &[("valgrind", "callgrind, which counts")];
+
 /// Debian packages that kernels are booted with.
 const KERNELS: &[(&str, &str)] = &[
     ("qemu-system-x86", "the machine that other kernels are booted in"),
@@ -167,6 +170,11 @@ pub(crate) fn bench() -> anyhow::Result<()> {
 /// Everything that the bench of the proxy needs besides a build. Installs what is missing.
 pub(crate) fn bench_proxy() -> anyhow::Result<()> {
     install(BENCH_PROXY.iter(), "bench-proxy")
+}
+
+/// Everything that the bench of instructions needs besides a build. Installs what is missing.
+pub(crate) fn bench_instructions() -> anyhow::Result<()> {
+    install(BENCH_INSTRUCTIONS.iter(), "bench-instructions")
 }
 
 /// Everything that a package is made with. Installs what is missing.

@@ -6,6 +6,7 @@ mod connections;
 mod faults;
 mod lax;
 mod logins;
+mod pipelining;
 mod places;
 mod readers;
 mod reuse;

@@ -230,7 +230,7 @@ impl Keeper {
         let lifted = keys.len() + networks.len();
         self.pardon(&keys.into_iter().collect::<Vec<_>>(), Lifted::Operator, Cause::Command(by, None));
         self.marks.pardon_networks();
-        self.meter.tell(What::AllLifted { decisions: lifted as u64 });
+        self.meter.tell(What::AllLifted { count: lifted as u64 });
         tracing::info!(uid = by.uid, decisions = lifted, "{by} lifted all {lifted} decisions");
         lifted
     }

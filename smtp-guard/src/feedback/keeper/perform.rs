@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Keeper;
 use crate::addr::ClientAddr;
-use crate::clock::{Both, Instant};
+use crate::clock::{Both, Instant, Seconds};
 use crate::decision::{Ban, Operator, Origin};
 use crate::events::What;
 use crate::gate::{Deferred, Effect, Grounds, Lifted};
@@ -151,8 +151,8 @@ impl Keeper {
             self.meter.tell(What::Lifted { source, reason, why: why.label().into() });
         }
         if let Some((_, why)) = ended.get(SINGLY) {
-            let bans = (ended.len() - SINGLY) as u64;
-            self.meter.tell(What::LiftedMore { bans, why: why.label().into() });
+            let count = (ended.len() - SINGLY) as u64;
+            self.meter.tell(What::LiftedMore { count, why: why.label().into() });
         }
     }
 
@@ -172,7 +172,7 @@ impl Keeper {
             user: printable(user.name().as_bytes()),
             reason: ban.reason.label().into(),
             source: None,
-            seconds: length.map(|length| length.as_secs()),
+            duration_seconds: length.map(|length| length.as_secs()),
             text: printable(ban.text.as_bytes()),
         });
     }
@@ -189,9 +189,9 @@ impl Keeper {
             reason: ban.reason.label().into(),
             origin: ban.origin.label().into(),
             text: printable(ban.text.as_bytes()),
-            seconds: length.as_secs(),
+            duration_seconds: length.as_secs(),
             repeat: ban.repeat,
-            took_us: took.map(|took| took.as_micros() as u64),
+            took_seconds: took.map(Seconds),
             evidence: escaped(&ban.evidence),
         });
     }
@@ -207,7 +207,7 @@ impl Keeper {
         self.meter.tell(What::Deferred {
             source: who,
             reason: reason.label().into(),
-            seconds: length.as_secs(),
+            duration_seconds: length.as_secs(),
             repeat: *repeat,
             evidence: escaped(lines),
         });
