@@ -7,6 +7,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
+#[allow(dead_code, reason = "here the message comes by DATA")]
 #[path = "../../smtp-guard/tests/backends/readers/mod.rs"]
 mod readers;
 

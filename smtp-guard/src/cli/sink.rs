@@ -40,6 +40,7 @@ const OFFER: Offer<'_> = Offer {
     recipients: None,
     starttls: false,
     auth: false,
+    chunking: false,
     requiretls: false,
 };
 

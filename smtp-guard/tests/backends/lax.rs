@@ -82,6 +82,27 @@ fn attack(server: SocketAddr, end: &[u8], cut: usize) -> String {
     reply(&mut stream)
 }
 
+/// Likewise in two chunks that are cut at `cut`, all of it sent at once. Returns the reply to the last one, and to the command
+/// behind it.
+fn attack_in_chunks(server: SocketAddr, end: &[u8], cut: usize) -> (String, String) {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    reply(&mut stream);
+    stream.write_all(b"EHLO client.example\r\n").unwrap();
+    reply(&mut stream);
+    let data = [b"Subject: x\r\n\r\ntext", end, SMUGGLED].concat();
+    let (first, second) = data.split_at(cut.min(data.len()));
+    let mut all = b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.org>\r\n".to_vec();
+    for (chunk, last) in [(first, ""), (second, " LAST")] {
+        all.extend_from_slice(format!("BDAT {}{last}\r\n", chunk.len()).as_bytes());
+        all.extend_from_slice(chunk);
+    }
+    all.extend_from_slice(b"VRFY x\r\n");
+    stream.write_all(&all).unwrap();
+    let mut replies = (0..5).map(|_| reply(&mut stream)).skip(3);
+    (replies.next().unwrap(), replies.next().unwrap())
+}
+
 #[test]
 fn nothing_is_smuggled_past_the_guard() {
     const HEAD: usize = b"Subject: x\r\n\r\ntext".len();
@@ -128,8 +149,29 @@ fn nothing_is_smuggled_past_the_guard() {
             }
         }
     });
+    let flawed = std::mem::take(&mut *noted.lock().unwrap());
+    assert!(flawed.senders.iter().all(|sender| !sender.contains("evil")), "{flawed:?}");
+    assert_eq!(flawed.messages, 0, "no flawed message was ever completed");
+    assert!(flawed.senders.len() > wrong.len(), "it was asked at all");
+
+    let mut taken = 0;
+    with_guard(address, |guard| {
+        for end in wrong.into_iter().chain([&b"\r\n.\r\n"[..], b"\r\n..\r\n", b"\n"]) {
+            // A bare LF comes out as CRLF; CR and NUL are refused. Its length says where the message ends.
+            let flawed = end.contains(&0)
+                || end.windows(2).any(|pair| pair[0] == b'\r' && pair[1] != b'\n')
+                || end.ends_with(b"\r");
+            for cut in (HEAD..=HEAD + end.len()).chain([0, usize::MAX]) {
+                let (reply, next) = attack_in_chunks(guard, end, cut);
+                let expected = if flawed { "550 5.6.0" } else { "250 2.0.0 taken" };
+                assert!(reply.starts_with(expected), "{} cut at {cut}: {reply}", end.escape_ascii());
+                assert!(next.starts_with("252"), "{} cut at {cut}: {next}", end.escape_ascii());
+                taken += usize::from(!flawed);
+            }
+        }
+    });
     let noted = noted.lock().unwrap();
     assert!(noted.senders.iter().all(|sender| !sender.contains("evil")), "{noted:?}");
-    assert_eq!(noted.messages, 0, "no flawed message was ever completed");
-    assert!(noted.senders.len() > wrong.len(), "it was asked at all");
+    assert_eq!(noted.messages, taken, "each message is one, and no flawed one was ever completed");
+    assert!(taken > 0);
 }

@@ -136,6 +136,34 @@ fn a10_repaired_newlines_leave_one_message_to_every_reader() {
     }
 }
 
+/// What of the table is a flaw in chunks, where nothing ends the data but its length; without one for `repairs`, where it's a bare LF.
+fn flaw_in_chunks(data: &[u8], repairs: bool) -> Option<BodyFlaw> {
+    (0..data.len()).find_map(|at| match data[at] {
+        0 => Some(BodyFlaw::Nul),
+        b'\r' if data.get(at + 1) != Some(&b'\n') => Some(BodyFlaw::BareCr),
+        b'\n' if (at == 0 || data[at - 1] != b'\r') && !repairs => Some(BodyFlaw::BareLf),
+        _ => None,
+    })
+}
+
+#[test]
+fn chunks_are_one_message_to_every_reader_wherever_they_are_cut() {
+    for Row { head, bytes, .. } in TABLE {
+        for tail in [SMUGGLED, b""] {
+            let client = [head, bytes, tail].concat();
+            for (chunks, repairs) in
+                splits(&client, &(0..=client.len()).collect::<Vec<_>>()).zip([true, false].into_iter().cycle())
+            {
+                for piece in [1, client.len() + 1] {
+                    let sent = readers::send_chunks(&chunks, piece, repairs);
+                    assert_eq!(sent.end, Some(flaw_in_chunks(&client, repairs)), "\"{}\"", client.escape_ascii());
+                    readers::check(&sent, &client);
+                }
+            }
+        }
+    }
+}
+
 /// With an x before each bare LF and its CR: so that nothing but that is mended.
 fn without_bare_lf(client: &[u8]) -> Vec<u8> {
     let is_bare = |at: usize| client[at] == b'\n' && (at == 0 || client[at - 1] != b'\r');
@@ -259,6 +287,29 @@ fn whatever_is_accepted_has_one_reading() {
     }
     println!("{done} messages, {accepted} accepted, in {:.1} s", started.elapsed().as_secs_f64());
     assert!(done >= 200_000 && accepted > done / 4, "too little is tried: {done}, {accepted} accepted");
+}
+
+#[test]
+fn whatever_is_accepted_in_chunks_has_one_reading() {
+    const CHUNKED: usize = 50_000;
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let (mut client, mut accepted) = (Vec::new(), 0);
+    for _ in 0..CHUNKED {
+        client.clear();
+        let parts = if random.below(2) == 0 { CLEAN } else { PARTS.len() };
+        for _ in 0..random.below(16) {
+            client.extend_from_slice(PARTS[random.below(parts)]);
+        }
+        let (a, b) = (random.below(client.len() + 1), random.below(client.len() + 1));
+        let chunks = [&client[..a.min(b)], &client[a.min(b)..a.max(b)], &client[a.max(b)..]];
+        let repairs = random.below(2) == 0;
+        let sent = readers::send_chunks(&chunks, 1 + random.below(32), repairs);
+        assert_eq!(sent.end, Some(flaw_in_chunks(&client, repairs)), "\"{}\"", client.escape_ascii());
+        readers::check(&sent, &client);
+        accepted += usize::from(sent.is_accepted());
+    }
+    println!("{CHUNKED} messages in chunks, {accepted} accepted");
+    assert!(accepted > CHUNKED / 4, "too little is tried: {accepted} accepted");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! ways, is `cargo xtask fuzz`, a part of `cargo xtask test --long`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 #![allow(unused_attributes, reason = "a fuzz target begins with `no_main`, which says nothing in a module")]
-#![allow(clippy::duplicate_mod, reason = "each target is a crate, and two of them have the models of backends")]
+#![allow(clippy::duplicate_mod, reason = "each target is a crate, and three of them have the models of backends")]
 
 extern crate self as libfuzzer_sys;
 
@@ -23,6 +23,8 @@ mod stand_in {
 
 #[path = "../../../fuzz/targets/blocklist.rs"]
 mod blocklist;
+#[path = "../../../fuzz/targets/chunk.rs"]
+mod chunk;
 #[path = "../../../fuzz/targets/command.rs"]
 mod command;
 #[path = "../../../fuzz/targets/data.rs"]
@@ -49,6 +51,11 @@ const MUTATIONS: [u32; 2] = [30_000, 300_000];
 #[test]
 fn block_lists() {
     check("blocklist", blocklist::target);
+}
+
+#[test]
+fn chunks() {
+    check("chunk", chunk::target);
 }
 
 #[test]

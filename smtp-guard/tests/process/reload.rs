@@ -303,6 +303,7 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("checks.dnsbl", text("observe"), Try(first, "checks.dnsbl: observe")),
         ("checks.dnsbl_threshold", number(3), InForce),
         ("checks.bare_newline", text("none"), Session(bare, "550")),
+        ("checks.chunking", Value::Boolean(false), Session(&["EHLO c", "BDAT 1"], "521")),
         ("checks.success_notices", text("none"), InForce),
         ("dns.servers", list(&[&resolver.local_addr().unwrap().to_string()]), Asked(resolver)),
         ("dns.timeout", text("2s"), InForce),
@@ -561,7 +562,7 @@ fn a_bad_file_changes_nothing_and_says_where() {
         let output = Command::new(BINARY).args(["status", "--json", "--config"]).arg(good).output().unwrap();
         let status: Json = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(status["configuration"]["generation"], 1);
-        status["configuration"]["last_reload"]["at"].as_i64()
+        status["configuration"]["last_reload"]["at"].as_str().map(str::to_owned)
     };
     let first = refusals(&good);
     assert!(first.is_some(), "a dry run is none, the other was refused");

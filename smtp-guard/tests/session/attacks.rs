@@ -177,12 +177,6 @@ fn xclient_and_xforward_from_a_client() {
 }
 
 #[test]
-fn bdat_is_hung_up_on() {
-    let text = format!("{HELLO}D BDAT 12 LAST\\r\\nRCPT TO:<x>\\r\\n\n # ended protocol\n < 521 5.5.1\n .");
-    check("its payload is not read as commands", nothing, &text);
-}
-
-#[test]
 fn a_huge_command_line() {
     let text = format!(
         "{HELLO}C NOOP {}\n # refused protocol\n < 500 5.5.2 Line too long\n C NOOP\n < 250",

@@ -1,9 +1,11 @@
 //! The session as dialogues in virtual time, without a socket; `dialogue` says how to read them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod ahead;
 mod attacks;
 mod bounds;
 mod checks;
+mod chunks;
 mod dialogue;
 mod secure;
 mod users;
@@ -117,7 +119,6 @@ fn order_of_commands() {
         ("MAIL before EHLO", "C MAIL FROM:<a@b.example>\n # refused protocol\n < 503 5.5.1"),
         ("RCPT before MAIL", "C EHLO x\n < 250\n C RCPT TO:<b@example.org>\n # refused protocol\n < 503 5.5.1"),
         ("DATA before MAIL", "C EHLO x\n < 250\n C DATA\n # refused protocol\n < 503 5.5.1"),
-        ("BDAT hangs up", "C BDAT 3 LAST\n # ended protocol\n < 521\n ."),
         ("XCLIENT", "C XCLIENT ADDR=1.2.3.4\n # refused protocol\n < 550 5.7.0"),
         ("GET", "C GET / HTTP/1.1\n ! Offence(NonSmtp)\n # ended non_smtp\n < 221\n ."),
         ("STARTTLS is not offered", "C STARTTLS\n # refused protocol\n < 502"),

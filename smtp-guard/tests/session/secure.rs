@@ -29,35 +29,35 @@ pub(crate) fn setting(role: Role, secured: bool) -> Setting {
 
 #[test]
 fn ehlo_offers_what_can_be_used_now() {
-    let clear = "C EHLO c\n < 250 mx.example.org / PIPELINING / SIZE 100 / STARTTLS / 8BITMIME / SMTPUTF8 / DSN / LIMITS RCPTMAX=2 / ENH";
+    let clear = "C EHLO c\n < 250 mx.example.org / PIPELINING / SIZE 100 / STARTTLS / CHUNKING / 8BITMIME / SMTPUTF8 / DSN / LIMITS RCPTMAX=2 / ENH";
     check_in("in clear text", &setting(Role::Mx, false), backend, clear);
-    let tls = "C EHLO c\n < 250 mx.example.org / PIPELINING / SIZE 100 / AUTH PLAIN LOGIN / 8BITMIME / SMTPUTF8 / DSN / LIMITS";
+    let tls = "C EHLO c\n < 250 mx.example.org / PIPELINING / SIZE 100 / AUTH PLAIN LOGIN / CHUNKING / 8BITMIME / SMTPUTF8 / DSN / LIMITS";
     check_in("under TLS", &setting(Role::Mx, true), backend, tls);
     check_in(
         "under TLS, Dovecot",
         &Setting { backend: Capabilities::default(), ..setting(Role::Mx, true) },
         dovecot,
-        "C EHLO c\n < 250 mx.example.org / PIPELINING / SIZE 100 / AUTH PLAIN LOGIN / LIMITS",
+        "C EHLO c\n < 250 mx.example.org / PIPELINING / SIZE 100 / AUTH PLAIN LOGIN / CHUNKING / LIMITS",
     );
     check_in(
         "the backend has no AUTH",
         &Setting { backend: Capabilities::default(), ..setting(Role::Mx, true) },
         backend,
-        "C EHLO c\n < 250 mx.example.org / PIPELINING / SIZE 100 / LIMITS",
+        "C EHLO c\n < 250 mx.example.org / PIPELINING / SIZE 100 / CHUNKING / LIMITS",
     );
     let verified = |config: &mut Config| config.backend.tls = BackendTls::Verified;
     check_in(
         "REQUIRETLS",
         &setting(Role::Mx, true),
         verified,
-        "C EHLO c\n < 250 mx.example.org / PIPELINING / SIZE 100 / 8BITMIME / SMTPUTF8 / DSN / REQUIRETLS / LIMITS\n \
+        "C EHLO c\n < 250 mx.example.org / PIPELINING / SIZE 100 / CHUNKING / 8BITMIME / SMTPUTF8 / DSN / REQUIRETLS / LIMITS\n \
          C MAIL FROM:<a@b> REQUIRETLS\n > MAIL FROM:<a@b> REQUIRETLS|",
     );
     check_in(
         "REQUIRETLS in clear text",
         &setting(Role::Mx, false),
         verified,
-        "C EHLO c\n < 250 mx.example.org / PIPELINING / SIZE 100 / STARTTLS / 8BITMIME / SMTPUTF8 / DSN / LIMITS\n \
+        "C EHLO c\n < 250 mx.example.org / PIPELINING / SIZE 100 / STARTTLS / CHUNKING / 8BITMIME / SMTPUTF8 / DSN / LIMITS\n \
          C MAIL FROM:<a@b> REQUIRETLS\n # refused protocol\n < 555 5.5.4",
     );
 }

@@ -254,7 +254,8 @@ tables! {
         greeting_delay: Duration = key(Time(0, GREETING), "\"6s\"", "How long it has to hold its tongue. Sources whose mail was accepted before don't wait."),
         dnsbl: Mode = key(Choice(MODES), "\"enforce\"", "The client's address is in block lists whose weights reach the threshold. Nothing is asked until [[dnsbl]] names one."),
         dnsbl_threshold: u32 = key(Number(1, MILLION), "2", "That threshold."),
-        bare_newline: Granted = key(Choice(GRANTED), "\"own\"", "Whose bare LF in message data is repaired (printers and scripts send it): own (relay.networks, exempt clients, users who have logged in), all or none. Anybody else hears 550."),
+        bare_newline: Granted = key(Choice(GRANTED), "\"own\"", "Whose bare LF in message data is repaired (printers and scripts send it): own (relay.networks, exempt clients, users who have logged in), all or none. Anybody else hears 550. In chunks (BDAT), where a length says what belongs to the message, it is repaired for everybody but with none."),
+        chunking: bool = key(Switch, "true", "Whether CHUNKING (BDAT, RFC 3030) is offered. Large senders return mail with a bare LF to its author where it isn't. The mail server needs no CHUNKING: all mail goes to it by DATA."),
         success_notices: Granted = key(Choice(GRANTED), "\"own\"", "Who may ask for notices of delivery (DSN, NOTIFY=SUCCESS): own, all or none. For anybody else the wish is left out."),
     }
 

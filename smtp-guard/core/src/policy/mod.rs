@@ -99,6 +99,11 @@ impl Snapshot {
         self.grants(self.config.checks.bare_newline, client)
     }
 
+    /// Whether a bare LF in chunks is repaired: nobody can take it for an end there, so whoever sends it.
+    pub fn repairs_chunks(&self) -> bool {
+        self.config.checks.bare_newline != Granted::None
+    }
+
     /// Whether `client` may ask for notices of delivery.
     pub fn grants_notices(&self, client: &Client) -> bool {
         self.grants(self.config.checks.success_notices, client)

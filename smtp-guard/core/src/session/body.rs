@@ -1,4 +1,4 @@
-//! Message data, from 354 to the backend's word at the dot.
+//! Message data, from 354 to the backend's word at the dot. In chunks: [`super::chunks`].
 //!
 //! The data is always read to the client's true end, whatever went wrong on the way: stopping early would have the rest
 //! of a message read as commands. A message that must not be delivered is ended by closing the backend's connection
@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::{BODY_WAIT, DOT_WAIT, Event, Lost, Message, Output, Request, Session, State, Upstream, replies};
 use crate::clock::Instant;
 use crate::offence::Conduct;
+use crate::policy::Refusal;
 use crate::session::Outcome;
 use crate::wire::data::{BodyEnd, CleanBody};
 use crate::wire::reply::Reply;
@@ -41,9 +42,42 @@ impl Body {
         now.after(BODY_WAIT.min(left))
     }
 
-    fn heard(&mut self, now: Instant) {
+    /// The client has sent something.
+    pub(super) fn heard(&mut self, now: Instant) {
         if let Some(since) = self.waiting.take() {
             self.waited += now.since(since);
+        }
+    }
+
+    /// Decoded bytes so far.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// There are `size` bytes by now.
+    pub(super) fn grow(&mut self, size: u64, now: Instant) {
+        self.size = self.size.max(size);
+        self.heard(now);
+    }
+
+    pub(super) fn has_verdict(&self) -> bool {
+        self.verdict.is_some()
+    }
+
+    pub(super) fn take_verdict(&mut self) -> Option<(Outcome, Reply)> {
+        self.verdict.take()
+    }
+
+    /// The backend spoke before the dot: what it said is passed on at the dot.
+    pub(super) fn judge(&mut self, word: Upstream, out: &mut Vec<Output>) {
+        if self.verdict.is_none() {
+            self.verdict = Some(match word.usable() {
+                Ok(reply) if reply.code().class() == 5 => (Outcome::Rejected, reply),
+                Ok(reply) if reply.code().class() == 4 => (Outcome::Deferred, reply),
+                Ok(_) => (Outcome::Deferred, replies::backend_nonsense()),
+                Err(lost) => (Outcome::Deferred, replies::lost(lost)),
+            });
+            out.push(Output::Request(Request::Drop));
         }
     }
 }
@@ -66,49 +100,41 @@ impl Session {
 
     /// Takes note of the size so far. Far beyond the limit the client isn't listened to any longer.
     pub(super) fn on_swallowed(&mut self, mut body: Body, size: u64, now: Instant, out: &mut Vec<Output>) -> State {
-        body.size = body.size.max(size);
-        body.heard(now);
+        body.grow(size, now);
         self.deadline = now.after(BODY_WAIT);
         let Some(refusal) = self.rules.data(&self.client, body.size) else {
             return State::Body(body);
         };
-        let limit = self.rules.config().limits.message_size;
-        if body.size > limit.saturating_add(limit / 2) {
+        if self.is_far_too_large(body.size) {
             self.finish(Outcome::Rejected, body.size, &refusal.reply, out);
             return self.refuse_and_close(refusal.reason, refusal.reply, out);
         }
+        self.too_large(&mut body, refusal, out);
+        State::Body(body)
+    }
+
+    /// Whether so much data isn't listened to any longer.
+    pub(super) fn is_far_too_large(&self, size: u64) -> bool {
+        let limit = self.rules.config().limits.message_size;
+        size > limit.saturating_add(limit / 2)
+    }
+
+    /// The message is refused for its size; the backend hears no more of it.
+    pub(super) fn too_large(&self, body: &mut Body, refusal: Refusal, out: &mut Vec<Output>) {
         if body.verdict.is_none() {
             let details = self.sender().heard(&refusal.reply);
             out.push(Output::Event(Event::Refused { reason: refusal.reason, details }));
             out.push(Output::Request(Request::Drop));
             body.verdict = Some((Outcome::Rejected, refusal.reply));
         }
-        State::Body(body)
-    }
-
-    /// The backend spoke before the dot: what it said is passed on at the dot.
-    pub(super) fn on_upstream_in_body(&mut self, mut body: Body, word: Upstream, out: &mut Vec<Output>) -> State {
-        if body.verdict.is_none() {
-            body.verdict = Some(match word.usable() {
-                Ok(reply) if reply.code().class() == 5 => (Outcome::Rejected, reply),
-                Ok(reply) if reply.code().class() == 4 => (Outcome::Deferred, reply),
-                Ok(_) => (Outcome::Deferred, replies::backend_nonsense()),
-                Err(lost) => (Outcome::Deferred, replies::lost(lost)),
-            });
-            out.push(Output::Request(Request::Drop));
-        }
-        State::Body(body)
     }
 
     pub(super) fn on_body_end(&mut self, body: Body, end: BodyEnd, now: Instant, out: &mut Vec<Output>) -> State {
         let size = end.size();
         if end.flaw().is_some() {
-            out.push(Output::Report(Conduct::Offence(Reason::Smuggling)));
-            let details = self.sender().heard(&replies::smuggling());
-            out.push(Output::Event(Event::Refused { reason: Reason::Smuggling, details }));
-            self.finish(Outcome::Rejected, size, &replies::smuggling(), out);
+            let reply = self.on_flaw(size, out);
             self.reset_transaction(Some(Request::Drop), out);
-            return self.fail(replies::smuggling(), Duration::ZERO, now, out);
+            return self.fail(reply, Duration::ZERO, now, out);
         }
         if let Some((outcome, reply)) = body.verdict {
             // The backend's connection was given up when the verdict fell.
@@ -119,6 +145,16 @@ impl Session {
         self.deadline = now.after(DOT_WAIT);
         out.push(Output::Request(Request::End(end)));
         State::Dot { size, gone: false }
+    }
+
+    /// A message with a flaw was read. Returns what the client hears.
+    pub(super) fn on_flaw(&mut self, size: u64, out: &mut Vec<Output>) -> Reply {
+        let reply = replies::smuggling();
+        out.push(Output::Report(Conduct::Offence(Reason::Smuggling)));
+        let details = self.sender().heard(&reply);
+        out.push(Output::Event(Event::Refused { reason: Reason::Smuggling, details }));
+        self.finish(Outcome::Rejected, size, &reply, out);
+        reply
     }
 
     /// The backend's word at the dot. Only its 2xx makes ours.
@@ -167,7 +203,7 @@ impl Session {
         }
     }
 
-    fn finish(&mut self, outcome: Outcome, size: u64, reply: &Reply, out: &mut Vec<Output>) {
+    pub(super) fn finish(&mut self, outcome: Outcome, size: u64, reply: &Reply, out: &mut Vec<Output>) {
         let (sender, recipients, listed, began) = match &mut self.transaction {
             Some(transaction) => {
                 let unsent = std::mem::take(&mut transaction.unsent);

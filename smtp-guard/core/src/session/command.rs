@@ -27,6 +27,9 @@ impl Session {
             Ok(command) => command,
             Err(error) => return self.on_bad_command(&error, now, out),
         };
+        if let Some(body) = self.transaction.as_mut().and_then(|transaction| transaction.chunks.body_mut()) {
+            body.heard(now);
+        }
         match command {
             Command::Ehlo(_) | Command::Helo(_) | Command::Data | Command::StartTls | Command::Auth(_) if more => {
                 self.pipelined(out)
@@ -53,8 +56,7 @@ impl Session {
                 out.push(Output::Close);
                 State::Closed
             }
-            // Its payload follows at once and would be read as commands.
-            Command::Bdat(_) => self.refuse_and_close(Reason::Protocol, replies::chunking(), out),
+            Command::Bdat(chunk) => self.on_bdat(chunk, now, out),
             Command::Xclient => self.protocol(replies::not_permitted(), now, out),
             Command::StartTls => self.on_starttls(now, out),
             Command::Auth(auth) => self.on_auth(auth, now, out),
@@ -96,6 +98,7 @@ impl Session {
         }
         match self.rules.mail(&self.client, mail.size) {
             Ruling::Permit(permit) => {
+                self.ahead.begin(&mail, self.rules.digest(&mail.path.to_string().to_lowercase()));
                 self.ask(Question::Mail(mail.clone()), Request::Mail(mail, permit, speaker), now, out)
             }
             Ruling::Refuse(Refusal { reason, reply }) => {
@@ -112,6 +115,9 @@ impl Session {
         if transaction.lost {
             return self.set_back(replies::backend_lost(), Duration::ZERO, now, out);
         }
+        if transaction.chunks.began() {
+            return self.protocol(replies::message_began(), now, out);
+        }
         let uses = rcpt.uses();
         if uses.smtputf8 && !transaction.smtputf8 {
             return self.protocol(CommandError::NeedsSmtpUtf8.reply(), now, out);
@@ -123,9 +129,9 @@ impl Session {
         self.consult(rcpt, now, out)
     }
 
-    /// RCPT or DATA without a transaction. Behind a MAIL that failed it isn't held against the client: that may have been
+    /// RCPT, DATA or BDAT without a transaction. Behind a MAIL that failed it isn't held against the client: that may have been
     /// trouble of ours.
-    fn without_mail(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
+    pub(super) fn without_mail(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
         let Some(left) = self.excused.checked_sub(1) else {
             return self.protocol(replies::mail_first(), now, out);
         };
@@ -182,6 +188,7 @@ impl Session {
     fn on_data(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
         match &self.transaction {
             None => self.without_mail(now, out),
+            Some(transaction) if transaction.chunks.began() => self.protocol(replies::message_began(), now, out),
             Some(Transaction { lost: true, .. }) => {
                 self.reset_transaction(None, out);
                 self.set_back(replies::backend_lost(), Duration::ZERO, now, out)
@@ -195,17 +202,24 @@ impl Session {
             Some(Transaction { accepted: 0, .. }) => {
                 self.refuse(Reason::Protocol, self.sender(), replies::no_recipients(), Duration::ZERO, now, out)
             }
-            Some(_) => self.ask(Question::Data, Request::Data, now, out),
+            Some(_) => self.ask(Question::Data { chunked: false }, Request::Data, now, out),
         }
     }
 
     /// Ends a transaction without a message, then answers `reply`.
-    fn abandon(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
+    pub(super) fn abandon(&mut self, reply: Reply, now: Instant, out: &mut Vec<Output>) -> State {
         self.abandon_recipients(out);
         match &self.transaction {
-            Some(transaction) if !transaction.lost => self.ask(Question::Reset(reply), Request::Reset, now, out),
-            _ => {
+            Some(transaction) if transaction.lost => {
                 self.reset_transaction(None, out);
+                self.reply(reply, now, out)
+            }
+            Some(transaction) if transaction.chunks.allow_reset() => {
+                self.ask(Question::Reset(reply), Request::Reset, now, out)
+            }
+            // Within message data RSET would be text.
+            _ => {
+                self.reset_transaction(Some(Request::Drop), out);
                 self.reply(reply, now, out)
             }
         }
@@ -247,7 +261,7 @@ impl Session {
     }
 
     /// Counts a command that leads nowhere; the end of the session when there were too many.
-    fn junk(&mut self, out: &mut Vec<Output>) -> Option<State> {
+    pub(super) fn junk(&mut self, out: &mut Vec<Output>) -> Option<State> {
         self.junk += 1;
         if self.junk <= self.rules.config().limits.junk_commands || self.client.exempt {
             return None;

@@ -12,6 +12,7 @@ impl Session {
     pub(super) fn abandon_recipients(&mut self, out: &mut Vec<Output>) {
         if let Some(transaction) = &mut self.transaction
             && !transaction.lost
+            && !transaction.chunks.is_over()
             && !transaction.unsent.is_empty()
         {
             let recipients = std::mem::take(&mut transaction.unsent).into();

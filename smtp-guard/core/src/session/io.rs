@@ -13,7 +13,7 @@ use crate::policy::checks::Found;
 use crate::session::Outcome;
 use crate::snapshot::Snapshot;
 use crate::wire::command::{Command, CommandError, Helo};
-use crate::wire::data::{BodyEnd, CleanBody};
+use crate::wire::data::{BodyEnd, BodyFlaw, CleanBody};
 use crate::wire::ehlo::Capabilities;
 use crate::wire::envelope::{MailFrom, RcptTo};
 use crate::wire::line::LineFlaw;
@@ -61,6 +61,8 @@ pub enum Input {
     Facts(Facts),
     /// A command line. `more`: the client has sent bytes beyond it already.
     Command { command: Result<Command, CommandError>, more: bool },
+    /// The next command that was taken ahead has its turn.
+    Turn,
     /// A line within AUTH.
     Response(Result<Secret, LineFlaw>),
     /// The TLS handshake that [`Output::StartTls`] asked for is done.
@@ -69,8 +71,10 @@ pub enum Input {
     Body(CleanBody),
     /// So many bytes of message data were read in all, although none came out (a flaw was seen).
     Swallowed(u64),
-    /// The client's CRLF.CRLF.
+    /// The client's CRLF.CRLF, or the end of its last chunk.
     BodyEnd(BodyEnd),
+    /// The end of a chunk that isn't the last one, with the first flaw so far.
+    ChunkEnd(Option<BodyFlaw>),
     /// Source or user has sent as much as it may for now, or the user is held: MAIL or RCPT was not passed on.
     OverRate(Reason),
     /// The backend's word.
@@ -98,7 +102,7 @@ pub struct Facts {
     pub found: Option<Arc<Found>>,
 }
 
-/// The backend's word on the last [`Request`].
+/// The backend's word on the first [`Request`] that it hasn't answered yet.
 #[derive(Debug)]
 pub enum Upstream {
     Reply(Reply),
@@ -285,6 +289,10 @@ pub struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
     Command,
+    /// A command that was read already. Nothing is read for it.
+    Ahead,
+    /// [`Input::Turn`].
+    Turn,
     /// Nothing but to know whether it speaks.
     Silence,
     /// A line within AUTH.

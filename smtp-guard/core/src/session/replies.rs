@@ -14,6 +14,8 @@ macro_rules! replies {
 
 replies! {
     reset => 250 (2, 0, 0) "Ok";
+    /// It isn't the last one, and promises nothing.
+    chunk_taken => 250 (2, 0, 0) "Chunk taken";
     noop => 250 (2, 0, 0) "Ok";
     vrfy => 252 (2, 5, 1) "Cannot VRFY, but will take a message and try";
     help => 214 (2, 0, 0) "See RFC 5321";
@@ -42,6 +44,7 @@ replies! {
     idle => 421 (4, 3, 2) "Too many connections and this one is idle, try again later";
     banned => 421 (4, 7, 0) "Your address is blocked for now";
     listed => 421 (4, 7, 0) "Your address is on a block list";
+    no_listener => 421 (4, 3, 2) "No mail is taken at this address and port for now";
     shutdown => 421 (4, 3, 2) "Shutting down, try again soon";
     session_over => 421 (4, 4, 2) "This session has lasted long enough, connect again";
     login_lost => 421 (4, 4, 2) "Connection to the mail server was lost, log in again";
@@ -65,6 +68,7 @@ replies! {
     user_networks => 450 (4, 7, 1) "Your account is used from too many networks, try again later";
     user_held => 450 (4, 7, 1) "Your account is held, ask your administrator";
     helo_first => 503 (5, 5, 1) "Send HELO or EHLO first";
+    message_began => 503 (5, 5, 1) "The message has begun, send BDAT or RSET";
     nested_mail => 503 (5, 5, 1) "Nested MAIL command";
     mail_first => 503 (5, 5, 1) "Need MAIL command";
     no_recipients => 554 (5, 5, 1) "No valid recipients";

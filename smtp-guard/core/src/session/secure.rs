@@ -17,6 +17,7 @@ impl Session {
             recipients: (!self.client.exempt).then_some(config.limits.recipients),
             starttls: config.tls.is_some() && !secured,
             auth: secured && self.login().is_none() && self.is_auth_possible(),
+            chunking: config.checks.chunking,
             requiretls: secured && config.backend.tls == BackendTls::Verified,
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
 
+use super::chunks::Chunks;
 use super::{
     Details, Event, Heard, LISTED, LOST_DELAY, Lost, Output, Question, Request, Session, State, Transaction, Upstream,
     body, received, replies,
@@ -55,6 +56,7 @@ impl Session {
                     smtputf8: mail.smtputf8,
                     trapped: false,
                     lost: false,
+                    chunks: Chunks::default(),
                 });
                 self.reply(reply, now, out)
             }
@@ -73,24 +75,31 @@ impl Session {
                 self.heard(&rcpt, false, out);
                 self.reply(reply, now, out)
             }
-            (Question::Data, 3) => match received::header(self, now) {
+            (Question::Data { chunked }, 3) => match received::header(self, now) {
                 Some(header) => {
-                    out.push(Output::Reply(replies::start_data()));
+                    if !chunked {
+                        out.push(Output::Reply(replies::start_data()));
+                    }
                     out.push(Output::Request(Request::Body(header)));
                     self.begin_body(now)
                 }
-                None => self.on_lost(Question::Data, Lost::Protocol, now, out),
+                None => self.on_lost(Question::Data { chunked }, Lost::Protocol, now, out),
             },
             (Question::Rcpt(rcpt, standing), 4 | 5) => self.on_rcpt_refused(&rcpt, standing, reply, now, out),
             (Question::Mail(mail), 4 | 5) => {
                 let details = Details { sender: Some(mail.path.to_string()), ..Details::default() };
                 self.backend_refused(details, reply, now, out)
             }
-            (Question::Data, 4 | 5) => {
+            (Question::Data { chunked }, 4 | 5) => {
                 let details = Details { note: "DATA".to_owned(), ..self.sender() };
                 if reply.code().class() == 5 {
                     // Its recipients were asked for, and get nothing.
                     self.abandon_recipients(out);
+                }
+                if chunked {
+                    out.push(Output::Event(Event::Refused { reason: Reason::Backend, details: details.heard(&reply) }));
+                    out.push(Output::Request(Request::Drop));
+                    return self.skip_refused(reply, now);
                 }
                 self.reset_transaction(Some(Request::Drop), out);
                 self.backend_refused(details, reply, now, out)
@@ -161,7 +170,8 @@ impl Session {
                 let delay = if std::mem::replace(&mut self.lost, true) { LOST_DELAY } else { Duration::ZERO };
                 self.set_back(replies::lost(lost), delay, now, out)
             }
-            Question::Data | Question::Auth(_) => {
+            Question::Data { chunked: true } => self.skip_refused(replies::lost(lost), now),
+            Question::Data { chunked: false } | Question::Auth(_) => {
                 self.reset_transaction(None, out);
                 self.set_back(replies::lost(lost), Duration::ZERO, now, out)
             }
@@ -169,7 +179,10 @@ impl Session {
     }
 
     /// The backend spoke or went away unasked. An open transaction is lost with it.
-    pub(super) fn on_upstream_idle(&mut self, out: &mut Vec<Output>) -> State {
+    pub(super) fn on_upstream_idle(&mut self, word: Upstream, out: &mut Vec<Output>) -> State {
+        if self.on_upstream_between_chunks(word, out) {
+            return State::Ready;
+        }
         if let Some(transaction) = &mut self.transaction {
             transaction.lost = true;
             out.push(Output::Event(Event::Refused {

@@ -97,12 +97,13 @@ pub struct Offer<'a> {
     pub recipients: Option<u32>,
     pub starttls: bool,
     pub auth: bool,
+    pub chunking: bool,
     /// The client is under TLS, and the backend is verified.
     pub requiretls: bool,
 }
 
 impl Offer<'_> {
-    /// Our answer to EHLO. PIPELINING, SIZE, ENHANCEDSTATUSCODES, STARTTLS, AUTH and LIMITS (RFC 9422) are ours; the
+    /// Our answer to EHLO. PIPELINING, SIZE, ENHANCEDSTATUSCODES, STARTTLS, AUTH, CHUNKING and LIMITS (RFC 9422) are ours; the
     /// rest needs the backend. Where the backend's size limit is smaller, that is told, less what we add.
     pub fn reply(&self, backend: &Capabilities) -> Reply {
         let size = match backend.size.flatten() {
@@ -114,6 +115,7 @@ impl Offer<'_> {
         for (wanted, keyword) in [
             (self.starttls, "STARTTLS"),
             (self.auth, "AUTH PLAIN LOGIN"),
+            (self.chunking, "CHUNKING"),
             (backend.eight_bit_mime, "8BITMIME"),
             // RFC 6531 3.1: it needs 8BITMIME.
             (backend.smtputf8 && backend.eight_bit_mime, "SMTPUTF8"),
@@ -168,9 +170,11 @@ mod tests {
             recipients: Some(7),
             starttls: false,
             auth: false,
+            chunking: false,
             requiretls: false,
         };
-        let tls = Offer { size_limit: 1 << 30, recipients: None, auth: true, requiretls: true, ..plain };
+        let tls =
+            Offer { size_limit: 1 << 30, recipients: None, auth: true, chunking: true, requiretls: true, ..plain };
         for (offer, backend, expected) in [
             (plain, Capabilities::default(), "PIPELINING / SIZE 1000 / LIMITS RCPTMAX=7 / ENHANCEDSTATUSCODES"),
             (
@@ -181,7 +185,7 @@ mod tests {
             (
                 tls,
                 parse(&["SIZE 5024", "8BITMIME", "SMTPUTF8", "DSN", "REQUIRETLS", "CHUNKING", "XCLIENT NAME", "ETRN"]),
-                "PIPELINING / SIZE 4000 / AUTH PLAIN LOGIN / 8BITMIME / SMTPUTF8 / DSN / REQUIRETLS / ENHANCEDSTATUSCODES",
+                "PIPELINING / SIZE 4000 / AUTH PLAIN LOGIN / CHUNKING / 8BITMIME / SMTPUTF8 / DSN / REQUIRETLS / ENHANCEDSTATUSCODES",
             ),
         ] {
             assert_eq!(offer.reply(&backend).to_string(), format!("250 mx / {expected}"));

@@ -4,7 +4,8 @@
 //! [`send`] is the guard's part, its decoder and encoder; [`check`] holds what came out against every model.
 
 use bytes::BytesMut;
-use smtp_guard::wire::data::{BodyDecoder, BodyEncoder, BodyFlaw, Chunk, CleanBody};
+use smtp_guard::wire::command::Bdat;
+use smtp_guard::wire::data::{BodyDecoder, BodyEncoder, BodyFlaw, Chunk, ChunkDecoder, CleanBody, Piece};
 
 mod bytewise;
 mod linewise;
@@ -67,6 +68,42 @@ pub(crate) fn send<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Sent {
 /// Likewise from a client whose bare LF is repaired.
 pub(crate) fn send_repaired<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Sent {
     through(BodyDecoder::for_client(true), pieces, Some(CleanBody::header(HEADER).unwrap()))
+}
+
+/// Sends a message in `chunks`, whose bytes arrive in pieces of `piece`. With `repairs`, a bare LF is repaired.
+pub(crate) fn send_chunks(chunks: &[&[u8]], piece: usize, repairs: bool) -> Sent {
+    let (mut decoder, mut encoder) = (ChunkDecoder::new(repairs), BodyEncoder::new());
+    let (mut unread, mut wire, mut message) = (BytesMut::new(), BytesMut::new(), Vec::new());
+    let header = CleanBody::header(HEADER).unwrap();
+    message.extend_from_slice(&header);
+    encoder.encode(&header, &mut wire);
+    let (mut found, mut breaks) = (None, 0);
+    for (index, chunk) in chunks.iter().enumerate() {
+        decoder.begin(Bdat { size: chunk.len() as u64, last: index + 1 == chunks.len() });
+        for piece in [&[][..]].into_iter().chain(chunk.chunks(piece.max(1))) {
+            unread.extend_from_slice(piece);
+            while let Some(piece) = decoder.next(&mut unread) {
+                match piece {
+                    Piece::Body(body) => {
+                        message.extend_from_slice(&body);
+                        encoder.encode(&body, &mut wire);
+                    }
+                    Piece::Break(_) => breaks += 1,
+                    Piece::End(end) => assert!(found.replace(end).is_none(), "a second end"),
+                }
+            }
+        }
+        assert!(unread.is_empty(), "a chunk is read to its length");
+        assert_eq!(breaks + usize::from(found.is_some()), index + 1, "a chunk has one end");
+    }
+    let found = found.expect("the last chunk's end");
+    if found.flaw().is_none() && !message.ends_with(b"\r\n") {
+        message.extend_from_slice(b"\r\n");
+    }
+    let (size, flaw) = (found.size(), found.flaw());
+    assert_eq!(size, decoder.size());
+    assert_eq!(encoder.finish(found, &mut wire).is_err(), flaw.is_some(), "a flawed message is never completed");
+    Sent { wire: wire.to_vec(), message, end: Some(flaw), size, rest: Vec::new() }
 }
 
 /// Likewise what follows `header`, or a message that has it already.
