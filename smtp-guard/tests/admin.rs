@@ -146,7 +146,11 @@ impl Control for Ledger {
     }
 
     async fn add(&self, ip: Who, length: Duration, text: String, by: Operator) -> Result<Kept<Decision>, Refusal> {
-        assert_eq!(by, Operator { uid: Some(rustix::process::getuid().as_raw()) }, "whoever runs the client");
+        assert_eq!(
+            by,
+            Operator { uid: Some(rustix::process::getuid().as_raw()), local: false },
+            "whoever runs the client"
+        );
         match ip.to_string().as_str() {
             EXEMPT => return Err(Refusal::Refused(format!("{ip} is exempt"))),
             GONE => return Err(Refusal::Unavailable(String::from("the ledger has stopped"))),
@@ -302,7 +306,7 @@ impl Guard {
 }
 
 fn add(ip: &str, seconds: u64, reason: &str) -> Add {
-    Add { ip: ip.parse().unwrap(), seconds, reason: reason.to_owned() }
+    Add { ip: ip.parse().unwrap(), seconds, reason: reason.to_owned(), local: false }
 }
 
 #[test]
@@ -320,11 +324,11 @@ fn decisions_are_made_listed_explained_and_lifted() {
     assert_eq!(sources, ["192.0.2.1", "192.0.2.2", "198.51.100.0/24", "2001:db8::1"]);
     assert!(client.explain("192.0.2.1".parse().unwrap()).unwrap().decision.is_some());
     assert!(client.explain("2001:db8::2".parse().unwrap()).unwrap().decision.is_none());
-    assert_eq!(client.delete("192.0.2.1".parse().unwrap()).unwrap().what.source, "192.0.2.1");
-    assert_eq!(client.delete("198.51.100.0/24".parse().unwrap()).unwrap().what.source, "198.51.100.0/24");
-    let error = client.delete("192.0.2.1".parse().unwrap()).unwrap_err();
+    assert_eq!(client.delete("192.0.2.1".parse().unwrap(), false).unwrap().what.source, "192.0.2.1");
+    assert_eq!(client.delete("198.51.100.0/24".parse().unwrap(), false).unwrap().what.source, "198.51.100.0/24");
+    let error = client.delete("192.0.2.1".parse().unwrap(), false).unwrap_err();
     assert_eq!(error.to_string(), "192.0.2.1 is not blocked");
-    assert_eq!(client.delete_all().unwrap().what.deleted, 2);
+    assert_eq!(client.delete_all(false).unwrap().what.deleted, 2);
 }
 
 #[test]

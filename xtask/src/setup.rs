@@ -42,6 +42,7 @@ const TEST: &[(&str, &str)] = &[
     ("nftables", "takes sets that are exported for it"),
     ("ipset", "likewise"),
     ("util-linux", "nsenter and unshare"),
+    ("redis-server", "what edges of a fleet share"),
     ("dovecot-core", "the real answerer of logins"),
     ("dovecot-lmtpd", "Dovecot as the backend behind Postfix"),
     ("dovecot-submissiond", "Dovecot as a backend that wants a login"),

@@ -113,6 +113,8 @@ impl FromStr for Origin {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Operator {
     pub uid: Option<u32>,
+    /// He asks it of this host alone: the fleet isn't told.
+    pub local: bool,
 }
 
 impl fmt::Display for Operator {

@@ -13,6 +13,7 @@ use crate::events::What;
 use crate::gate::{Deferred, Effect, Grounds, Lifted};
 use crate::key::{Key, User, Who};
 use crate::observe::log::{self, printable};
+use crate::store::Change;
 
 /// Bans that end together and are told one by one.
 const SINGLY: usize = 16;
@@ -35,6 +36,11 @@ impl Cause {
             Self::Command(by, _) => Some(by),
             Self::Report(..) | Self::State => None,
         }
+    }
+
+    /// Whether it is of no concern to other guards.
+    fn is_local(self) -> bool {
+        self.by().is_some_and(|by| by.local)
     }
 }
 
@@ -70,6 +76,7 @@ impl Keeper {
                     {
                         lifted.push((key, why));
                     }
+                    self.tell_lifted(&lifted, cause, both);
                     self.end(&lifted);
                 }
             }
@@ -101,6 +108,20 @@ impl Keeper {
             Key::Source(_) | Key::Network(_) => self.tell_ban(&ban, length, took, cause),
         }
         self.save(&ban);
+        if !cause.is_local() {
+            self.tell_peers(&ban, both);
+        }
+    }
+
+    /// Tells other guards of what an operator lifts.
+    fn tell_lifted(&self, lifted: &[(Key, Lifted)], cause: Cause, both: &Both) {
+        if cause.is_local() || !self.peers.are_there() {
+            return;
+        }
+        for (key, _) in lifted.iter().filter(|(key, why)| *why == Lifted::Operator && key.user().is_none()) {
+            let until = self.decisions.get(key).map_or(both.instant, |ban| both.instant_at(ban.until));
+            self.peers.lifted(&self.text(key), *both, until);
+        }
     }
 
     /// Out of decisions, table, kernel map and store.
@@ -117,8 +138,8 @@ impl Keeper {
                 tracing::info!(source = self.text(key), "ban lifted: the source is exempt now");
             }
             ended.extend(ban.map(|ban| (ban, *why)));
-            self.unsave(key.clone());
         }
+        self.keep(keys.iter().cloned().map(Change::Remove).collect(), &keys);
         self.tell_ended(&ended);
     }
 
@@ -157,7 +178,7 @@ impl Keeper {
         });
     }
 
-    fn tell_ban(&self, ban: &Ban, length: Duration, took: Option<Duration>, cause: Cause) {
+    pub(super) fn tell_ban(&self, ban: &Ban, length: Duration, took: Option<Duration>, cause: Cause) {
         let by = cause.by();
         let (who, source) = (self.called(&ban.key, cause), self.text(&ban.key));
         log::banned(
