@@ -58,6 +58,15 @@ impl Stream {
         }
     }
 
+    /// The kernel may hold a long queue for it.
+    pub(super) fn lengthen(&mut self) {
+        match &mut self.layer {
+            Layer::Clear(socket) => socket.lengthen(),
+            Layer::Tls(stream) => stream.get_mut().0.lengthen(),
+            Layer::None => {}
+        }
+    }
+
     /// Sends all of `unsent`; no step may take longer than `wait`. Cancel safe: bytes leave `unsent` as they are taken.
     pub(super) async fn send(&mut self, unsent: &mut BytesMut, wait: Duration) -> io::Result<()> {
         while !unsent.is_empty() {
