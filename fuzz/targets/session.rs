@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use smtp_guard::addr::ClientAddr;
-use smtp_guard::clock::Instant;
-use smtp_guard::config::{AuthVia, Checks, Role};
-use smtp_guard::facts::dns::{Failure, Reverse, SenderDomain};
-use smtp_guard::policy::checks::Found;
-use smtp_guard::session::testing::{self, SECURED};
-use smtp_guard::session::{AuthVerdict, Facts, Input, Intake, Lost, Opening, Output, Session, Upstream, Wants};
-use smtp_guard::snapshot::Snapshot;
-use smtp_guard::wire::ehlo::Capabilities;
-use smtp_guard::wire::reply::ReplyDecoder;
+use smtp_guard_core::addr::ClientAddr;
+use smtp_guard_core::clock::Instant;
+use smtp_guard_core::config::{AuthVia, Checks, Role};
+use smtp_guard_core::facts::dns::{Failure, Reverse, SenderDomain};
+use smtp_guard_core::policy::checks::Found;
+use smtp_guard_core::session::testing::{self, SECURED};
+use smtp_guard_core::session::{AuthVerdict, Facts, Input, Intake, Lost, Opening, Output, Session, Upstream, Wants};
+use smtp_guard_core::snapshot::Snapshot;
+use smtp_guard_core::wire::ehlo::Capabilities;
+use smtp_guard_core::wire::reply::ReplyDecoder;
 use smtp_guard_ebpf::reason::Reason;
 use watch::Watch;
 

@@ -10,11 +10,11 @@
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
-use smtp_guard::session::Outcome;
-use smtp_guard::session::{AuthVerdict, Event, Input, Output, Request, Upstream, Wants};
-use smtp_guard::wire::command::Command;
-use smtp_guard::wire::data::BodyEncoder;
-use smtp_guard::wire::reply::Reply;
+use smtp_guard_core::session::Outcome;
+use smtp_guard_core::session::{AuthVerdict, Event, Input, Output, Request, Upstream, Wants};
+use smtp_guard_core::wire::command::Command;
+use smtp_guard_core::wire::data::BodyEncoder;
+use smtp_guard_core::wire::reply::Reply;
 
 use super::readers::{self, Sent};
 

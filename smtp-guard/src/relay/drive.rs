@@ -10,9 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BytesMut;
 use smtp_guard_ebpf::reason::Reason;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant as TokioInstant, Sleep, timeout};
 
@@ -76,7 +75,9 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
     let (stream, secured) = match role {
         Role::Mx | Role::Submission => (Stream::clear(socket), None),
         Role::Submissions => {
-            match handshake(&shared, &generation, &mut seat, addr, socket, LineDecoder::new(), &BytesMut::new()).await {
+            let (lines, unread) = (LineDecoder::new(), BytesMut::new());
+            // In memory of its own here and below: it would be the largest part of each session.
+            match Box::pin(handshake(&shared, &generation, &mut seat, addr, socket, lines, &unread)).await {
                 Ok((stream, secured)) => (stream, Some(secured)),
                 Err(error) => {
                     let subject = Subject::at_the_door(&id, addr, ends.destination).inside();
@@ -449,15 +450,13 @@ impl Driver {
         };
         let reading = matches!(wants, Wants::Command | Wants::Silence | Wants::Response | Wants::Body);
         let consulted = self.consulted.is_some();
-        if wants == Wants::Command && self.intake.unread.is_empty() && self.intake.unread.capacity() > WRITE_CHUNK {
-            // An idle session doesn't keep what message data needed.
-            (self.intake.unread, self.unsent) = (BytesMut::new(), BytesMut::new());
-        }
-        if reading {
-            self.intake.unread.reserve(read);
-        }
         self.follow_window(wants);
         let open = self.session.is_under_way();
+        if wants == Wants::Command && !open {
+            // An idle session keeps no more than it has to.
+            self.inquiry.tidy();
+            (self.out, self.unsent) = (Vec::new(), BytesMut::new());
+        }
         if self.session.is_at_work() {
             seat.works();
         } else {
@@ -468,7 +467,6 @@ impl Driver {
         } else {
             self.backend.waits(open, wants == Wants::Body, now);
         }
-        let mut room = (&mut self.intake.unread).limit(read);
         let input = tokio::select! {
             biased;
             wake = seat.woken() => Some(woken(wake)),
@@ -481,7 +479,7 @@ impl Driver {
                 None
             }
             word = self.backend.word(), if self.backend.is_live() => Some(Input::Upstream(word)),
-            read = self.stream.read_buf(&mut room), if reading => match read {
+            read = self.stream.read_into(&mut self.intake.unread, read), if reading => match read {
                 Ok(0) | Err(_) => Some(Input::ClientGone),
                 Ok(read) => {
                     self.read += if wants == Wants::Body { read as u64 } else { 0 };
@@ -524,7 +522,8 @@ impl Driver {
         let Some(socket) = self.stream.take_clear() else {
             return false;
         };
-        match handshake(&self.shared, &self.generation, seat, self.addr, socket, lines, &self.intake.unread).await {
+        let unread = &self.intake.unread;
+        match Box::pin(handshake(&self.shared, &self.generation, seat, self.addr, socket, lines, unread)).await {
             Ok((stream, secured)) => {
                 self.stream = stream;
                 self.step(Input::Secured(secured));

@@ -324,7 +324,7 @@ fn no_answer_and_no_byte_of_a_client_ever_reaches_another() {
                     let heard = &heard;
                     scope.spawn(move || {
                         let mut random = fastrand::Rng::with_seed(thread);
-                        for n in 0..crate::long::amount(15, 2000) {
+                        for n in 0..crate::long::amount(15, 300) {
                             let me = format!("c{thread}x{n}");
                             let found = talk(guard, &me, &format!("198.18.{thread}.{}", n % 200 + 1), &mut random);
                             let mut heard = heard.lock().unwrap();
