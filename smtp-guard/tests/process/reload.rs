@@ -408,7 +408,7 @@ fn every_key_changes_while_the_guard_runs_or_says_that_it_needs_a_restart() {
                         Command::new(BINARY).args(["decisions", "list", "--json", "--config"]).arg(&config).output();
                     let told: Json = serde_json::from_slice(&output.unwrap().stdout).unwrap();
                     let ban = &told["decisions"][0];
-                    ban["until"].as_i64().zip(ban["made"].as_i64()).map(|(until, made)| until - made) == Some(expected)
+                    ms(&ban["until"]) - ms(&ban["made"]) == expected
                 });
             }
             Effect::Asked(socket) => {
@@ -766,4 +766,9 @@ fn try_judges_by_a_file_that_is_not_in_force_and_at_every_kind_of_port() {
     );
     let status = status(&world.config());
     assert!(status.contains("generation 2"), "a try changes nothing: {status}");
+}
+
+/// Milliseconds since 1970 of a time in an answer.
+fn ms(time: &Json) -> i64 {
+    serde_json::from_value::<smtp_guard::clock::WallTime>(time.clone()).unwrap().as_ms()
 }

@@ -45,17 +45,22 @@ fn guess(world: &World, first: usize, end: usize) -> usize {
     said.lines().filter(|line| line.starts_with("550 5.1.1")).count()
 }
 
+/// Milliseconds since 1970 of a time in an answer.
+fn ms(time: &serde_json::Value) -> i64 {
+    serde_json::from_value::<smtp_guard::clock::WallTime>(time.clone()).unwrap().as_ms()
+}
+
 /// Who has decided about the attacker on this edge, and when it ends.
 fn decision(guard: &Guard) -> Option<(String, i64)> {
     let decisions = guard.json(&["decisions", "list"])["decisions"].clone();
     let found = decisions.as_array().unwrap().iter().find(|decision| decision["source"] == World::ATTACKER)?.clone();
     let by = [&found["origin"], &found["origin_name"]].map(|text| text.as_str().unwrap_or_default());
-    Some((by.join(" ").trim().to_owned(), found["until"].as_i64().unwrap()))
+    Some((by.join(" ").trim().to_owned(), ms(&found["until"])))
 }
 
 /// Whether the kernel of this edge drops the attacker.
 fn drops(guard: &Guard) -> bool {
-    guard.json(&["explain", World::ATTACKER])["kernel"]["drops"].is_string()
+    guard.json(&["explain", World::ATTACKER])["kernel"]["drop_reason"].is_string()
 }
 
 fn wait_until(guard: &Guard, what: &str, is_so: impl Fn(&Guard) -> bool) {
