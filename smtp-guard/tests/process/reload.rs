@@ -252,7 +252,7 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("checks.dnsbl", text("observe"), InForce),
         ("checks.dnsbl_threshold", number(3), InForce),
         ("checks.bare_newline", text("none"), Session(bare, "550")),
-        ("checks.chunking", Value::Boolean(false), Session(&["EHLO c", "BDAT 1"], "521")),
+        ("checks.chunking", Value::Boolean(false), Session(&["EHLO c", "BDAT 0 LAST"], "521")),
         ("checks.success_notices", text("none"), InForce),
         ("dns.servers", list(&["127.0.0.1:5353"]), InForce),
         ("dns.timeout", text("2s"), InForce),
