@@ -7,14 +7,15 @@
 #![no_main]
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use smtp_guard::blocklist::{
-    Format, List, MAX_ENTRY_REFUSALS, MAX_REFUSALS, Named, Protected, Refusal, Table, parse, parse_entries,
+use smtp_guard_core::blocklist::{
+    Format, List, MAX_ENTRY_REFUSALS, MAX_REFUSALS, Named, Protected, Refusal, Span, Table, parse, parse_entries,
 };
-use smtp_guard::clock::WallTime;
-use smtp_guard::config::Config;
+use smtp_guard_core::clock::WallTime;
+use smtp_guard_core::config::Config;
 
 static PROTECTED: LazyLock<Protected> = LazyLock::new(|| {
     let mut config = Config::builtin();
@@ -60,8 +61,27 @@ fn decisions(data: &[u8]) {
     let list = parse(data, &Protected::internet()).expect("what makes decisions makes a list");
     let spans: Vec<_> = list.spans().collect();
     for entry in &entries.entries {
-        let (first, last) = entry.span.ends();
-        assert!(spans.iter().any(|span| span.ends().0 <= first && last <= span.ends().1), "{entry:?}");
+        assert!(is_covered(entry.span, &spans), "{entry:?}");
+    }
+}
+
+/// Whether all of `span` is in `spans`: in one of them, or in several that touch, as those that overlap are cut.
+fn is_covered(span: Span, spans: &[Span]) -> bool {
+    let (first, last) = span.ends();
+    let mut next = Some(first);
+    while let Some(at) = next {
+        let Some((_, end)) = spans.iter().map(|span| span.ends()).find(|(from, to)| *from <= at && at <= *to) else {
+            return false;
+        };
+        next = if end < last { after(end) } else { None };
+    }
+    true
+}
+
+fn after(ip: IpAddr) -> Option<IpAddr> {
+    match ip {
+        IpAddr::V4(ip) => ip.to_bits().checked_add(1).map(|bits| Ipv4Addr::from_bits(bits).into()),
+        IpAddr::V6(ip) => ip.to_bits().checked_add(1).map(|bits| Ipv6Addr::from_bits(bits).into()),
     }
 }
 

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use smtp_guard::wire::data::BodyFlaw;
+use smtp_guard_core::wire::data::BodyFlaw;
 
 #[allow(dead_code, reason = "here the message comes in chunks")]
 #[path = "../../smtp-guard/tests/backends/readers/mod.rs"]

@@ -8,12 +8,12 @@
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use smtp_guard::wire::address::Host;
-use smtp_guard::wire::command::{self, Command};
-use smtp_guard::wire::line::{Line, LineDecoder, MAX_AUTH_LINE};
-use smtp_guard::wire::sasl::{Credentials, Secret};
-use smtp_guard::wire::xclient::{self, Attributes, Identity};
-use smtp_guard::wire::xtext::XText;
+use smtp_guard_core::wire::address::Host;
+use smtp_guard_core::wire::command::{self, Command};
+use smtp_guard_core::wire::line::{Line, LineDecoder, MAX_AUTH_LINE};
+use smtp_guard_core::wire::sasl::{Credentials, Secret};
+use smtp_guard_core::wire::xclient::{self, Attributes, Identity};
+use smtp_guard_core::wire::xtext::XText;
 
 fuzz_target!(|data: &[u8]| {
     let (mut lines, mut unread) = (LineDecoder::new(), BytesMut::new());

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 
 use libfuzzer_sys::fuzz_target;
-use smtp_guard::wire::proxy::{self, Ends, MAX_V1, MAX_V2, Proxied, ProxyError, Version};
+use smtp_guard_core::wire::proxy::{self, Ends, MAX_V1, MAX_V2, Proxied, ProxyError, Version};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(Some((proxied, length))) = read(data) else { return };

@@ -7,8 +7,8 @@
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use smtp_guard::wire::ehlo::Capabilities;
-use smtp_guard::wire::reply::{MAX_LINES, MAX_REPLY, MAX_SHOWN, MAX_TEXT, Reply, ReplyDecoder, ReplyError};
+use smtp_guard_core::wire::ehlo::Capabilities;
+use smtp_guard_core::wire::reply::{MAX_LINES, MAX_REPLY, MAX_SHOWN, MAX_TEXT, Reply, ReplyDecoder, ReplyError};
 
 fuzz_target!(|data: &[u8]| {
     let whole = read([data]);

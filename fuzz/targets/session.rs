@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use smtp_guard::addr::ClientAddr;
-use smtp_guard::clock::Instant;
-use smtp_guard::config::{AuthVia, Checks, Role};
-use smtp_guard::facts::dns::{Failure, Reverse, SenderDomain};
-use smtp_guard::policy::checks::Found;
-use smtp_guard::session::testing::{self, SECURED};
-use smtp_guard::session::{AuthVerdict, Facts, Input, Intake, Lost, Opening, Output, Session, Upstream, Wants};
-use smtp_guard::snapshot::Snapshot;
-use smtp_guard::wire::ehlo::Capabilities;
-use smtp_guard::wire::reply::ReplyDecoder;
+use smtp_guard_core::addr::ClientAddr;
+use smtp_guard_core::clock::Instant;
+use smtp_guard_core::config::{AuthVia, Checks, Role};
+use smtp_guard_core::facts::dns::{Failure, Reverse, SenderDomain};
+use smtp_guard_core::policy::checks::Found;
+use smtp_guard_core::session::testing::{self, SECURED};
+use smtp_guard_core::session::{AuthVerdict, Facts, Input, Intake, Lost, Opening, Output, Session, Upstream, Wants};
+use smtp_guard_core::snapshot::Snapshot;
+use smtp_guard_core::wire::ehlo::Capabilities;
+use smtp_guard_core::wire::reply::ReplyDecoder;
 use smtp_guard_ebpf::reason::Reason;
 use watch::Watch;
 
@@ -60,6 +60,8 @@ struct Options {
     via: AuthVia,
     /// `p`: the backend offers nothing beside SIZE.
     plain: bool,
+    /// `l`: it offers PIPELINING.
+    pipelining: bool,
     /// `w`: waits for the greeting, and the trace says what is found out; else nothing is.
     waits: bool,
 }
@@ -73,6 +75,7 @@ impl Options {
             exempt: has(b'x'),
             via: if has(b'b') { AuthVia::Backend } else { AuthVia::Dovecot },
             plain: has(b'p'),
+            pipelining: has(b'l'),
             // Nobody else waits.
             waits: has(b'w') && !has(b'x') && !has(b's'),
         }
@@ -115,6 +118,7 @@ impl Trace {
     fn open(options: &Options) -> Self {
         let ip = if options.exempt { [192, 0, 2, 1] } else { [198, 51, 100, 1] };
         let everything = Capabilities {
+            pipelining: options.pipelining,
             size: Some(Some(100_000)),
             eight_bit_mime: true,
             smtputf8: true,

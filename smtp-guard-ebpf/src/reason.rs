@@ -191,6 +191,8 @@ reasons! {
     MessageRate = 38, "message_rate", "too many messages in an hour", User, Limit;
     /// Too many connections of a network: an IPv4 /24 or an IPv6 /48.
     NetworkConnections = 39, "network_connections", "too many connections from the network", User, Trouble;
+    /// The service manager listens on an address that the configuration doesn't serve.
+    NoListener = 56, "no_listener", "no [[listen]] has the address", User, Trouble;
     // What checks refuse, or only observe.
     /// The sender's domain has no MX, A or AAAA.
     SenderDomain = 40, "sender_domain", "sender domain does not exist", User, Check;
@@ -250,6 +252,7 @@ mod tests {
             Reason::Timeout,
             Reason::Tls,
             Reason::Shutdown,
+            Reason::NoListener,
         ] {
             check(trouble, [T, F, F, F, F, F]);
         }

@@ -46,6 +46,7 @@ bounds! {
     DropSources = "drop_sources", "sources whose dropped packets are told apart: another source is forgotten";
     EventBus = "event_bus", "events that are kept for followers: a follower that is too slow misses the oldest";
     EventFollowers = "event_followers", "followers of events at once: the newcomer hears 503";
+    Fleet = "fleet", "reports that wait for the fleet's server: further ones, and decisions, are not told to other edges";
     Handshakes = "handshakes", "TLS handshakes under way: the client is closed";
     KernelBans = "kernel_bans", "bans in the kernel's map: the ban is in force in user space only";
     KernelLists = "kernel_lists", "entries of the kernel's block lists: the old lists stay";

@@ -1,7 +1,7 @@
 //! The two clocks of this machine: the only place that reads them.
 
 use rustix::time::{ClockId, clock_gettime};
-pub use smtp_guard_core::clock::{Both, Instant, Steady, WallTime};
+pub use smtp_guard_core::clock::{Both, Instant, Seconds, Steady, WallTime};
 
 /// Now, in ns of CLOCK_BOOTTIME.
 pub fn now() -> Instant {

@@ -13,6 +13,7 @@ pub mod events;
 pub mod facts;
 pub mod feedback;
 pub mod file;
+pub mod fleet;
 pub mod guard;
 pub mod observe;
 pub mod relay;

@@ -3,11 +3,13 @@
 //! - A 2xx at the client's dot, or to its last chunk, is the backend's 2xx at its dot.
 //! - The backend never sees more transactions completed than the client sent dots.
 //! - Nothing is said after the close, and every session that ends has closed its transaction.
+//! - What a client hears and delivers, and what is reported of it, is the same whether the backend offers PIPELINING or not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 #[path = "long/mod.rs"]
 mod long;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +59,7 @@ enum Act {
     Auth(AuthVerdict),
     Lost(Lost),
     Secured,
+    Turn,
     Waiting,
     Deadline,
     Facts(Facts),
@@ -128,10 +131,12 @@ fn act(random: &mut Random, session: &Session, seen: &Seen) -> Act {
         (11..12, _) => Act::Secured,
         (roll, Wants::Silence) if roll < 15 => Act::Early,
         (_, Wants::Silence) => Act::Deadline,
+        (_, Wants::Turn) => Act::Turn,
+        (roll, Wants::Ahead) if roll < 60 => Act::Line(random.pick(&SCRIPT[2..]), random.below(20) == 0),
         (roll, _) if seen.consulted && roll < 90 => Act::Facts(facts(random)),
         (roll, _) if seen.securing && roll < 90 => Act::Secured,
         // A reply that is told late.
-        (roll, Wants::Nothing) if !seen.asked && roll < 90 => Act::Deadline,
+        (roll, Wants::Nothing) if seen.asked.is_empty() && roll < 90 => Act::Deadline,
         (roll, Wants::Command) if session.is_in_chunks() && roll < 70 => {
             Act::Announced(random.pick(&CHUNKS), random.below(3) == 0)
         }
@@ -146,7 +151,7 @@ fn act(random: &mut Random, session: &Session, seen: &Seen) -> Act {
         (_, Wants::Body) => Act::Waiting,
         (roll, _) if seen.asked_auth && roll < 40 => Act::Auth(random.pick(&VERDICTS)),
         (roll, _) if roll < 15 => Act::OverRate,
-        (roll, _) if roll < 80 => Act::Backend(if seen.asked_data { 354 } else { 250 }),
+        (roll, _) if roll < 80 => Act::Backend(if seen.asked.front() == Some(&true) { 354 } else { 250 }),
         (roll, _) if roll < 90 => Act::Backend(random.pick(&CODES)),
         _ => Act::Secured,
     }
@@ -186,10 +191,8 @@ struct Seen {
     chunked: u64,
     /// Credentials are being judged.
     asked_auth: bool,
-    /// DATA was passed on.
-    asked_data: bool,
-    /// The backend's answer is awaited, or a verdict.
-    asked: bool,
+    /// Answers of the backend, or verdicts, that are awaited: whether one is to DATA.
+    asked: VecDeque<bool>,
     /// A TLS handshake is under way.
     securing: bool,
     /// Facts are asked for.
@@ -206,8 +209,16 @@ impl Seen {
             assert!(!self.closed, "{output:?} after the close");
             let replied = matches!(output, Output::Reply(_));
             match &output {
-                Output::Request(Request::Drop | Request::Quit | Request::Body(_)) => {}
-                Output::Request(_) => self.asked = true,
+                Output::Request(Request::Drop) => self.asked.clear(),
+                Output::Request(Request::Quit | Request::Body(_)) => {}
+                Output::Request(request) => {
+                    let alone = !matches!(request, Request::Rcpt(..) | Request::Data);
+                    if alone {
+                        // What the trace left unanswered was given up by the session, or answered by something else.
+                        self.asked.clear();
+                    }
+                    self.asked.push_back(matches!(request, Request::Data));
+                }
                 Output::StartTls => self.securing = true,
                 _ => {}
             }
@@ -226,7 +237,6 @@ impl Seen {
                     self.at_dot = false;
                 }
                 Output::Request(Request::Auth(..)) => self.asked_auth = true,
-                Output::Request(Request::Data) => self.asked_data = true,
                 Output::Consult { .. } => self.consulted = true,
                 Output::Event(Event::Authenticated { .. }) => {
                     assert!(self.asked_auth, "authenticated without a verdict");
@@ -237,9 +247,7 @@ impl Seen {
                 _ => {}
             }
             self.asked_auth &= !replied;
-            self.asked_data &= !replied;
             self.consulted &= !replied;
-            self.asked &= !replied;
         }
         assert!(self.backend_dots <= self.client_dots, "more transactions at the backend than from the client");
         assert!(self.accepted <= self.backend_dots);
@@ -335,10 +343,12 @@ fn run(random: &mut Random, rules: &Arc<Snapshot>, backend: &Arc<Capabilities>) 
                 }
             }
             Act::Backend(code) => {
+                seen.asked.pop_front();
                 word = Some(code / 100);
                 session.step(testing::reply(code), now, &mut out);
             }
             Act::Auth(verdict) => {
+                seen.asked.pop_front();
                 word = Some(0);
                 session.step(Input::Upstream(Upstream::Auth(verdict)), now, &mut out);
             }
@@ -346,6 +356,7 @@ fn run(random: &mut Random, rules: &Arc<Snapshot>, backend: &Arc<Capabilities>) 
                 word = Some(0);
                 session.step(Input::Upstream(Upstream::Lost(lost)), now, &mut out);
             }
+            Act::Turn => session.step(Input::Turn, now, &mut out),
             Act::Secured => {
                 seen.securing = false;
                 session.step(Input::Secured(SECURED), now, &mut out);
@@ -379,10 +390,12 @@ fn run(random: &mut Random, rules: &Arc<Snapshot>, backend: &Arc<Capabilities>) 
 #[test]
 fn a_250_at_the_dot_is_the_backends_over_random_traces() {
     let traces = long::amount(TRACES[0], TRACES[1]);
-    let (rules, backend) = (rules(), Arc::new(Capabilities { eight_bit_mime: true, dsn: true, ..Default::default() }));
+    let rules = rules();
+    let backend =
+        |pipelining| Arc::new(Capabilities { pipelining, eight_bit_mime: true, dsn: true, ..Default::default() });
     let threads = 2;
     let runs = (0..threads).map(|thread| {
-        let (rules, backend) = (Arc::clone(&rules), Arc::clone(&backend));
+        let (rules, backend) = (Arc::clone(&rules), backend(thread % 2 == 0));
         std::thread::spawn(move || {
             let mut random = Random(0x9e37_79b9_7f4a_7c15 + thread);
             let (mut dots, mut accepted, mut chunks) = (0, 0, 0);
@@ -399,4 +412,186 @@ fn a_250_at_the_dot_is_the_backends_over_random_traces() {
     let (dots, accepted, chunks) = totals.iter().fold((0, 0, 0), |(a, b, c), (d, e, f)| (a + d, b + e, c + f));
     println!("{traces} traces: {dots} dots at the backend, {accepted} messages accepted, {chunks} chunks");
     assert!(accepted > traces / 100 && chunks > traces / 100, "the traces get too little done");
+}
+
+/// What came of a client's whole mail.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Transcript {
+    /// Replies and reports, in their order.
+    heard: Vec<String>,
+    /// Sender, recipients and data of the messages that the backend took.
+    delivered: Vec<(String, Vec<String>, Vec<u8>)>,
+}
+
+/// A strict backend, whose answers depend on names alone.
+#[derive(Default)]
+struct Server {
+    asked: VecDeque<Request>,
+    sender: Option<String>,
+    recipients: Vec<String>,
+    data: Option<Vec<u8>>,
+}
+
+impl Server {
+    fn answer(&mut self, delivered: &mut Vec<(String, Vec<String>, Vec<u8>)>) -> Option<Upstream> {
+        let code = match self.asked.pop_front()? {
+            Request::Mail(mail, ..) => {
+                let sender = mail.path.to_string();
+                match sender.get(1..2) {
+                    _ if self.sender.is_some() => 503,
+                    Some("n") => 550,
+                    Some("l") => 451,
+                    _ => {
+                        self.sender = Some(sender);
+                        250
+                    }
+                }
+            }
+            Request::Rcpt(rcpt, _) => {
+                let recipient = rcpt.path.to_string();
+                match recipient.get(1..2) {
+                    _ if self.sender.is_none() => 503,
+                    Some("n") => 550,
+                    Some("l") => 450,
+                    _ => {
+                        self.recipients.push(recipient);
+                        250
+                    }
+                }
+            }
+            Request::Data if self.recipients.is_empty() => 554,
+            Request::Data => {
+                self.data = Some(Vec::new());
+                354
+            }
+            Request::End(_) => {
+                let (sender, recipients) = (self.sender.take().unwrap(), std::mem::take(&mut self.recipients));
+                delivered.push((sender, recipients, self.data.take().unwrap()));
+                250
+            }
+            Request::Reset => {
+                (self.sender, self.recipients) = (None, Vec::new());
+                250
+            }
+            request => panic!("{request:?}"),
+        };
+        let text = if code == 550 { "5.1.1 no such user" } else { "text" };
+        Some(Upstream::Reply(smtp_guard::wire::reply::Reply::new(code, None, text)))
+    }
+}
+
+/// What the facts say of a recipient, by its name.
+fn facts_of(recipient: Option<&str>) -> Facts {
+    let first = recipient.and_then(|recipient| recipient.get(..1));
+    Facts { deferred: first == Some("d"), unknown: first == Some("u"), found: Some(Arc::default()) }
+}
+
+/// Groups of a mail: a client sends each at once, and the next when it has its answers. `None`: message data, after 354.
+fn groups(random: &mut Random) -> Vec<Option<String>> {
+    let mut groups = vec![Some("EHLO c.example\r\n".to_owned())];
+    for _ in 0..1 + random.below(3) {
+        let mut group = format!("MAIL FROM:<{}@c.example>\r\n", random.pick(&["a", "a", "a", "a", "n", "l"]));
+        for _ in 0..random.below(6) {
+            let recipient = random.pick(&["a", "b", "c", "n", "l", "d", "u", "trap"]);
+            let domain = random.pick(&["example.org", "example.org", "example.org", "other.example"]);
+            group += &format!("RCPT TO:<{recipient}@{domain}>\r\n");
+        }
+        group += random.pick(&[
+            "DATA\r\n",
+            "DATA\r\n",
+            "DATA\r\n",
+            "RSET\r\n",
+            "NOOP\r\n",
+            "BOGUS\r\nDATA\r\n",
+            "BDAT 3\r\nx\r\nBDAT 3 LAST\r\ny\r\n",
+            "BDAT 3 LAST\r\ny\r\n",
+        ]);
+        groups.extend([Some(group), None, Some("RSET\r\n".to_owned())]);
+    }
+    groups
+}
+
+/// The transcript of `groups`. `random` decides what comes first where several things are under way.
+fn transcript(groups: &[Option<String>], familiar: bool, pipelining: bool, random: &mut Random) -> Transcript {
+    let rules = testing::snapshot(|config| {
+        config.recipients.traps = vec!["trap@example.org".to_owned()];
+        config.limits.recipients = 3;
+        config.limits.failed_commands = 12;
+    });
+    let backend = Arc::new(Capabilities { pipelining, ..Capabilities::default() });
+    let mut out = Vec::new();
+    let opening = Opening { familiar, backend, ..testing::opening(rules) };
+    let mut now = opening.clock.instant;
+    let mut session = Session::open(opening, &mut out);
+    let (mut intake, mut server) = (smtp_guard::session::Intake::default(), Server::default());
+    let (mut seen, mut consulted, mut last) = (Transcript::default(), None, 0);
+    let mut groups = groups.iter();
+    loop {
+        for output in out.drain(..) {
+            match output {
+                Output::Reply(reply) => {
+                    last = reply.code().get();
+                    seen.heard.push(reply.to_string());
+                }
+                Output::Report(conduct) => seen.heard.push(format!("{conduct:?}")),
+                Output::Heard(heard) => seen.heard.push(format!("{heard:?}")),
+                Output::Consult { recipient, .. } => consulted = Some(facts_of(recipient.as_deref())),
+                Output::Request(Request::Drop) => server = Server::default(),
+                Output::Request(Request::Body(body)) => {
+                    let data = server.data.as_mut().expect("354 came before");
+                    // The trace header has the time.
+                    if !body.starts_with(b"Received: ") {
+                        data.extend_from_slice(&body);
+                    }
+                }
+                Output::Request(request) => server.asked.push_back(request),
+                _ => {}
+            }
+        }
+        if session.wants() == Wants::Closed {
+            return seen;
+        }
+        if let Some(input) = intake.next(&session) {
+            session.step(input, now, &mut out);
+            continue;
+        }
+        let facts_first = random.below(2) == 0;
+        let facts = if facts_first || server.asked.is_empty() { consulted.take() } else { None };
+        let input = match facts {
+            Some(facts) => Input::Facts(facts),
+            None => match server.answer(&mut seen.delivered) {
+                Some(word) => Input::Upstream(word),
+                None if matches!(session.wants(), Wants::Command | Wants::Body) => {
+                    match groups.next() {
+                        Some(Some(group)) => intake.unread.extend_from_slice(group.as_bytes()),
+                        Some(None) if last == 354 => intake.unread.extend_from_slice(b"Subject: x\r\n\r\nx\r\n.\r\n"),
+                        Some(None) => {}
+                        None => return seen,
+                    }
+                    continue;
+                }
+                None => {
+                    now = session.deadline();
+                    Input::Deadline
+                }
+            },
+        };
+        session.step(input, now, &mut out);
+    }
+}
+
+#[test]
+fn what_is_asked_ahead_changes_nothing_that_is_heard_delivered_or_reported() {
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut delivered = 0;
+    for n in 0..long::amount(3_000, 100_000) {
+        let groups = groups(&mut random);
+        for familiar in [false, true] {
+            let one = transcript(&groups, familiar, false, &mut random);
+            let ahead = transcript(&groups, familiar, true, &mut random);
+            assert_eq!(one, ahead, "{n}, familiar: {familiar}: {groups:#?}");
+            delivered += ahead.delivered.len();
+        }
+    }
+    assert!(delivered > 1000, "{delivered} messages delivered");
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::json_page::Page;
 use crate::netns::{Host, World};
 use crate::process::{Program, Run, run, wait_for};
 
@@ -131,7 +132,9 @@ impl<'w> Guard<'w> {
     pub fn json(&self, arguments: &[&str]) -> Value {
         let mut all = arguments.to_vec();
         all.push("--json");
-        serde_json::from_str(&self.command(&all).ok()).unwrap()
+        let answer = serde_json::from_str(&self.command(&all).ok()).unwrap();
+        check_answer(arguments, &answer);
+        answer
     }
 
     /// Established connections as the kernel counts them.
@@ -148,8 +151,8 @@ impl<'w> Guard<'w> {
     /// Packets that the kernel judged for `reason`, over both families.
     pub fn packets(&self, reason: &str) -> u64 {
         let status = self.json(&["edge", "status"]);
-        let packets = status["packets"].as_array().unwrap().iter();
-        packets.filter(|entry| entry["reason"] == reason).map(|entry| entry["packets"].as_u64().unwrap()).sum()
+        let packets = status["kernel_packets"].as_array().unwrap().iter();
+        packets.filter(|entry| entry["reason"] == reason).map(|entry| entry["count"].as_u64().unwrap()).sum()
     }
 
     /// The metrics, as scraped.
@@ -224,4 +227,12 @@ pub(crate) fn beside(name: &str) -> String {
     let this = std::env::current_exe().unwrap();
     let folder = this.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).unwrap();
     folder.join(name).display().to_string()
+}
+
+/// `answer` is what the command of `arguments` may say as JSON: docs/json.md has each field with its type.
+#[track_caller]
+pub fn check_answer(arguments: &[&str], answer: &Value) {
+    if !matches!(arguments, ["config", "show", ..]) {
+        Page::read().check_command(arguments, answer);
+    }
 }

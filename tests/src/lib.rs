@@ -15,6 +15,8 @@ pub mod exim;
 pub mod forge;
 pub mod guard;
 pub mod held;
+#[path = "../../smtp-guard/tests/json_page/mod.rs"]
+mod json_page;
 #[path = "../../smtp-guard/tests/long/mod.rs"]
 pub mod long;
 pub mod mailboxes;
@@ -24,6 +26,7 @@ pub mod opensmtpd;
 pub mod pki;
 pub mod postfix;
 pub mod process;
+pub mod redis;
 pub mod room;
 pub mod sink;
 pub mod standin;
@@ -41,6 +44,7 @@ pub use netns::{Host, World};
 pub use opensmtpd::Opensmtpd;
 pub use postfix::Postfix;
 pub use process::{Program, Run, run, two_at_a_time, wait_for, wait_up_to};
+pub use redis::Redis;
 pub use room::Room;
 pub use standin::StandIn;
 pub use terminal::Terminal;

@@ -157,7 +157,7 @@ impl World {
         ip(&["netns", "pids", &self.name(host)]).lines().map(str::to_owned).collect()
     }
 
-    fn name(&self, host: Host) -> String {
+    pub(crate) fn name(&self, host: Host) -> String {
         format!("sg-{}-{}", self.id, host.letter())
     }
 }
@@ -177,7 +177,7 @@ impl Drop for World {
     }
 }
 
-fn ip(arguments: &[&str]) -> String {
+pub(crate) fn ip(arguments: &[&str]) -> String {
     run(Command::new("ip").args(arguments), "").ok()
 }
 

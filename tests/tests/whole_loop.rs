@@ -61,7 +61,7 @@ fn the_whole_loop_holds_on_this_kernel() {
     let harvest = "EHLO x\nMAIL FROM:<a@b.example>\n".to_owned()
         + &(0..8).map(|n| format!("RCPT TO:<unknown{n}@example.org>\n")).collect::<String>();
     let said = talk(&harvest);
-    let banned = || (guard.json(&["edge", "status"])["bans"] == 1).then_some(());
+    let banned = || (guard.json(&["edge", "status"])["bans_active"] == 1).then_some(());
     wait_for("the harvest's ban in the kernel", banned, || format!("{said}\n{}", guard.log()));
     assert!(talk("").contains("NOT CONNECTED"));
     assert!(guard.packets("harvest") > 0);

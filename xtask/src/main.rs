@@ -118,6 +118,12 @@ enum Command {
 enum Bench {
     /// The flood at which honest mail keeps 90 %: with nothing, with nftables in two places, with the guard
     Flood,
+    /// Instructions of the hot loops, counted by callgrind, against a committed baseline
+    Instructions {
+        /// Make what is counted the baseline
+        #[arg(long)]
+        save: bool,
+    },
     /// Each path of the kernel plane beside a program that does nothing and beside xdp-filter
     Kernel,
     /// A decision by itself and with DNS alive, slow and dead; memory for a million sources
@@ -153,6 +159,7 @@ fn main() -> ExitCode {
         Command::Unload { arguments } => build::edge("unload", &arguments),
         Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), fuzz::Bounds { seconds, runs: None }),
         Command::Bench { what: Bench::Flood } => bench::flood(),
+        Command::Bench { what: Bench::Instructions { save } } => bench::instructions::run(save),
         Command::Bench { what: Bench::Kernel } => bench::kernel(),
         Command::Bench { what: Bench::Policy } => bench::policy(),
         Command::Bench { what: Bench::Proxy { rounds, guard: Some(guard), inside: true } } => {

@@ -42,6 +42,7 @@ const TEST: &[(&str, &str)] = &[
     ("nftables", "takes sets that are exported for it"),
     ("ipset", "likewise"),
     ("util-linux", "nsenter and unshare"),
+    ("redis-server", "what edges of a fleet share"),
     ("dovecot-core", "the real answerer of logins"),
     ("dovecot-lmtpd", "Dovecot as the backend behind Postfix"),
     ("dovecot-submissiond", "Dovecot as a backend that wants a login"),
@@ -85,6 +86,9 @@ const BENCH_PROXY: &[(&str, &str)] = &[
     ("iproute2", "loopback in a namespace"),
     ("util-linux", "unshare and setpriv"),
 ];
+
+/// Debian packages that the bench of instructions needs.
+const BENCH_INSTRUCTIONS: &[(&str, &str)] = &[("valgrind", "callgrind, which counts")];
 
 /// Debian packages that kernels are booted with.
 const KERNELS: &[(&str, &str)] = &[
@@ -166,6 +170,11 @@ pub(crate) fn bench() -> anyhow::Result<()> {
 /// Everything that the bench of the proxy needs besides a build. Installs what is missing.
 pub(crate) fn bench_proxy() -> anyhow::Result<()> {
     install(BENCH_PROXY.iter(), "bench-proxy")
+}
+
+/// Everything that the bench of instructions needs besides a build. Installs what is missing.
+pub(crate) fn bench_instructions() -> anyhow::Result<()> {
+    install(BENCH_INSTRUCTIONS.iter(), "bench-instructions")
 }
 
 /// Everything that a package is made with. Installs what is missing.

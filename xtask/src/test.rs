@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 
 use crate::build::{self, Binary, Tests, workspace};
-use crate::{deny, fuzz, kernels, object, root, setup, step, structure, systemd, target};
+use crate::{bench, deny, fuzz, kernels, object, root, setup, step, structure, systemd, target};
 
 /// Tells the tests to do all there is: a million traces, a hundred kills, all seeds of the trial.
 const LONG: &str = "SMTP_GUARD_LONG";
@@ -97,6 +97,7 @@ pub(crate) fn test(scope: &Scope<'_>) -> anyhow::Result<()> {
     drop(jobs);
     if all && !scope.host && scope.long {
         also(fuzz::fuzz(None, fuzz::TEST));
+        also(bench::instructions::run(false));
     }
     let Results { counts, failures } = results.into_inner().context("a lane panicked")?;
     println!("\n{}", step::table(started));

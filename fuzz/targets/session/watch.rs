@@ -2,16 +2,19 @@
 //!
 //! - A 2xx at the client's dot, or to its last chunk, is the backend's 2xx at its dot; and the backend's 2xx is never turned into a refusal,
 //!   which would have the message sent twice.
-//! - The backend is asked one thing at a time, in an order that SMTP knows, and never over a connection that is gone.
+//! - The backend is asked one thing at a time, or RCPT and DATA ahead, in an order that SMTP knows, and never over a connection
+//!   that is gone. Nothing is asked behind DATA.
 //! - What goes to it is one line without CR, LF or NUL inside, or a message that every backend reads the same.
 //! - A lost backend is let go at once. Each thing the client sends has one answer. Nothing is said after the close.
 
+use std::collections::VecDeque;
+
 use bytes::BytesMut;
-use smtp_guard::session::Outcome;
-use smtp_guard::session::{AuthVerdict, Event, Input, Output, Request, Upstream, Wants};
-use smtp_guard::wire::command::Command;
-use smtp_guard::wire::data::BodyEncoder;
-use smtp_guard::wire::reply::Reply;
+use smtp_guard_core::session::Outcome;
+use smtp_guard_core::session::{AuthVerdict, Event, Input, Output, Request, Upstream, Wants};
+use smtp_guard_core::wire::command::Command;
+use smtp_guard_core::wire::data::BodyEncoder;
+use smtp_guard_core::wire::reply::Reply;
 
 use super::readers::{self, Sent};
 
@@ -50,6 +53,8 @@ pub(crate) struct Watch {
     /// The backend judges credentials.
     auth_by_backend: bool,
     link: Link,
+    /// What was asked ahead, behind what [`Link::Asked`] has.
+    ahead: VecDeque<Asked>,
     /// There was no connection before the MAIL that is asked.
     fresh: bool,
     /// Somebody else judges credentials now.
@@ -69,6 +74,7 @@ impl Watch {
         Self {
             auth_by_backend,
             link: Link::None,
+            ahead: VecDeque::new(),
             fresh: false,
             judging: false,
             dot: None,
@@ -89,7 +95,7 @@ impl Watch {
 
     /// Whether a message or recipient is asked for, which source or user may have too many of.
     pub(crate) fn is_counted(&self) -> bool {
-        matches!(self.link, Link::Asked(Asked::Mail | Asked::Rcpt))
+        self.ahead.is_empty() && matches!(self.link, Link::Asked(Asked::Mail | Asked::Rcpt))
     }
 
     /// A reply of the backend as the driver tells it: within AUTH it is a verdict.
@@ -122,7 +128,7 @@ impl Watch {
             Input::Upstream(Upstream::Reply(reply)) => {
                 self.link = match (std::mem::replace(&mut self.link, Link::None), reply.code().class()) {
                     (Link::Asked(Asked::Data), 3) => Link::Data(Box::default()),
-                    (Link::Asked(_), _) => Link::Idle,
+                    (Link::Asked(_), _) => self.ahead.pop_front().map_or(Link::Idle, Link::Asked),
                     (Link::Dot, class) => {
                         self.dot = self.dot.map(|(ended, _)| (ended, class == 2));
                         Link::Idle
@@ -177,8 +183,23 @@ impl Watch {
     fn request(&mut self, request: Request) {
         let link = std::mem::replace(&mut self.link, Link::None);
         self.fresh = matches!(link, Link::None);
+        if matches!(request, Request::Drop) {
+            self.ahead.clear();
+        }
         self.link = match (request, link) {
             (Request::Drop, _) => Link::None,
+            (request @ (Request::Rcpt(..) | Request::Data), Link::Asked(first)) => {
+                let last = self.ahead.back().copied().unwrap_or(first);
+                assert!(matches!(last, Asked::Mail | Asked::Rcpt), "{request:?} behind {last:?}");
+                self.ahead.push_back(match request {
+                    Request::Rcpt(rcpt, _) => {
+                        one_line(|out| Command::Rcpt(rcpt).encode(out));
+                        Asked::Rcpt
+                    }
+                    _ => Asked::Data,
+                });
+                Link::Asked(first)
+            }
             (Request::Quit, Link::None | Link::Idle) => Link::None,
             (Request::Mail(mail, ..), Link::None | Link::Idle) => asked(Asked::Mail, &Command::Mail(mail)),
             (Request::Auth(credentials, speaker), Link::None | Link::Idle) if self.auth_by_backend => {

@@ -1,6 +1,9 @@
 //! Moments of two clocks, which are read elsewhere. [`Instant`] is what limits and bans are reckoned in, wall time is what people and the store read.
 
+use std::fmt;
 use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A moment in ns of CLOCK_BOOTTIME: the same base as `bpf_ktime_get_boot_ns`, so both planes agree on a ban's end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,11 +36,16 @@ impl Instant {
 }
 
 /// Wall time in milliseconds since 1970-01-01 UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
+///
+/// In JSON it is text as RFC 3339 has it, in UTC and with milliseconds: `2026-11-24T11:00:00.000Z`. [`Self::NEVER`] is null.
+/// A number of milliseconds, as version 1 of the answers had it, is read as well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallTime(i64);
 
 impl WallTime {
+    /// The end of time, which no clock reaches.
+    pub const NEVER: Self = Self(i64::MAX);
+
     /// From milliseconds since the epoch.
     pub const fn from_ms(ms: i64) -> Self {
         Self(ms)
@@ -52,6 +60,87 @@ impl WallTime {
     #[must_use]
     pub const fn later(self, ms: i64) -> Self {
         if self.0 == i64::MAX { self } else { Self(self.0.saturating_add(ms)) }
+    }
+}
+
+impl Serialize for WallTime {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        if *self == Self::NEVER {
+            return out.serialize_none();
+        }
+        // RFC 3339 knows the years 0 to 9999.
+        let timestamp = jiff::Timestamp::from_millisecond(self.0.max(FIRST_MS)).unwrap_or(jiff::Timestamp::MAX);
+        out.collect_str(&timestamp.strftime("%Y-%m-%dT%H:%M:%S.%3fZ"))
+    }
+}
+
+/// 0000-01-01 UTC.
+const FIRST_MS: i64 = -62_167_219_200_000;
+
+impl<'de> Deserialize<'de> for WallTime {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = WallTime;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time such as 2026-11-24T11:00:00.000Z, milliseconds since 1970, or null")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<WallTime, E> {
+                let timestamp: Result<jiff::Timestamp, _> = text.parse();
+                timestamp.map(|timestamp| WallTime(timestamp.as_millisecond())).map_err(E::custom)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, ms: i64) -> Result<WallTime, E> {
+                Ok(WallTime(ms))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, ms: u64) -> Result<WallTime, E> {
+                i64::try_from(ms).map(WallTime).map_err(E::custom)
+            }
+
+            fn visit_unit<E: serde::de::Error>(self) -> Result<WallTime, E> {
+                Ok(WallTime::NEVER)
+            }
+        }
+
+        input.deserialize_any(Visitor)
+    }
+}
+
+/// A [`WallTime`] as the store keeps it: a number of milliseconds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Stored(i64);
+
+impl From<WallTime> for Stored {
+    fn from(time: WallTime) -> Self {
+        Self(time.0)
+    }
+}
+
+impl From<Stored> for WallTime {
+    fn from(Stored(ms): Stored) -> Self {
+        Self(ms)
+    }
+}
+
+/// A length of time that is a number of seconds in JSON, with fractions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seconds(pub Duration);
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_f64(self.0.as_secs_f64())
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let seconds = f64::deserialize(input)?;
+        Duration::try_from_secs_f64(seconds).map(Self).map_err(serde::de::Error::custom)
     }
 }
 
@@ -119,6 +208,45 @@ impl Steady {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `time` as JSON, and back.
+    #[track_caller]
+    fn check_json(time: WallTime, json: &str) {
+        assert_eq!(serde_json::to_string(&time).unwrap(), json);
+        assert_eq!(serde_json::from_str::<WallTime>(json).unwrap(), time, "{json}");
+    }
+
+    #[test]
+    fn times_are_rfc_3339_in_json() {
+        check_json(WallTime(0), "\"1970-01-01T00:00:00.000Z\"");
+        check_json(WallTime(1_795_518_000_007), "\"2026-11-24T11:00:00.007Z\"");
+        check_json(WallTime(-1), "\"1969-12-31T23:59:59.999Z\"");
+        check_json(WallTime(FIRST_MS), "\"0000-01-01T00:00:00.000Z\"");
+        check_json(WallTime::NEVER, "null");
+        let far = |ms| serde_json::to_string(&WallTime(ms)).unwrap();
+        assert_eq!(
+            (far(i64::MIN), far(i64::MAX - 1)),
+            ("\"0000-01-01T00:00:00.000Z\"".into(), "\"9999-12-30T22:00:00.999Z\"".into())
+        );
+        let read = |json| serde_json::from_str::<WallTime>(json).map_err(drop);
+        assert_eq!(read("1795518000007"), Ok(WallTime(1_795_518_000_007)), "as version 1 had it");
+        assert_eq!(read("-1"), Ok(WallTime(-1)));
+        assert_eq!(read("\"2026-11-24T12:00:00+01:00\""), Ok(WallTime(1_795_518_000_000)));
+        for nonsense in ["\"\"", "\"now\"", "18446744073709551615", "true", "[]", "1.5"] {
+            assert_eq!(read(nonsense), Err(()), "{nonsense}");
+        }
+        assert_eq!(serde_json::from_str::<Option<WallTime>>("null").unwrap(), None);
+    }
+
+    #[test]
+    fn lengths_are_seconds_in_json() {
+        for (length, json) in [(0, "0.0"), (1_500_000, "1.5"), (90, "0.00009"), (86_400_000_000, "86400.0")] {
+            let length = Seconds(Duration::from_micros(length));
+            assert_eq!(serde_json::to_string(&length).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Seconds>(json).unwrap(), length);
+        }
+        assert!(serde_json::from_str::<Seconds>("-1").is_err());
+    }
 
     #[test]
     fn d8_a_step_of_the_wall_clock_is_seen_once_and_slewing_is_none() {

@@ -113,6 +113,8 @@ impl FromStr for Origin {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Operator {
     pub uid: Option<u32>,
+    /// He asks it of this host alone: the fleet isn't told.
+    pub local: bool,
 }
 
 impl fmt::Display for Operator {
@@ -283,7 +285,8 @@ pub struct LedgerView {
     pub failed_logins: u32,
     /// Bans and deferrals that make the next one longer.
     pub trips: u32,
-    pub network: Option<NetworkView>,
+    /// Those of its network.
+    pub neighbours: Option<NetworkView>,
 }
 
 /// The ledger's knowledge of a source's network.
@@ -301,9 +304,10 @@ pub struct NetworkView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CountView {
     /// Name of the limit in the configuration.
-    pub limit: String,
+    pub name: String,
     pub count: u64,
-    pub most: u64,
+    /// `None`: there is none.
+    pub limit: Option<u64>,
 }
 
 /// All that is known of an address.
@@ -337,7 +341,7 @@ pub struct Explanation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelView {
     /// Label of the reason why it drops them; `None`: it lets them pass.
-    pub drops: Option<String>,
+    pub drop_reason: Option<String>,
     /// It lets them pass only because its exempt list has the address.
     pub exempt: bool,
 }

@@ -100,6 +100,11 @@ impl Snapshot {
         self.digests.of(address)
     }
 
+    /// What addresses are digested by.
+    pub fn digests(&self) -> Digests {
+        self.digests
+    }
+
     /// The recipient table, as it is now.
     pub fn known(&self) -> Option<Arc<KnownRecipients>> {
         self.known.as_ref().map(|known| known.load_full())

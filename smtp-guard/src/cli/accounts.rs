@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use axum::http::Method;
 use clap::Subcommand;
+use serde::Serialize;
 
 use super::admin_client::AdminClient;
 use super::args::{Json, duration, reason, user};
-use super::output::{left, line, show, table};
+use super::output::{left, show, table};
 use super::time;
 use crate::clock::WallTime;
 use crate::decision::CountView;
@@ -34,13 +35,32 @@ pub(super) enum Command {
         /// Why; `explain` and the log say it again
         #[arg(long, value_name = "TEXT", default_value = "no reason given", value_parser = reason)]
         reason: String,
+        #[command(flatten)]
+        json: Json,
     },
     /// Forget what is counted of a user, and the hold
     Release {
         /// The name that the user logs in by, in any case
         #[arg(value_parser = user)]
         user: User,
+        #[command(flatten)]
+        json: Json,
     },
+}
+
+/// What `explain --json` shows of a user.
+#[derive(Serialize)]
+pub(super) struct Explained<'a> {
+    /// The user is held: mail of him is deferred.
+    blocked: bool,
+    #[serde(flatten)]
+    view: &'a AccountView,
+}
+
+impl<'a> Explained<'a> {
+    pub(super) fn of(view: &'a AccountView) -> Self {
+        Self { blocked: view.held.is_some(), view }
+    }
 }
 
 /// Performs `command`.
@@ -50,14 +70,15 @@ pub(super) fn accounts(client: &AdminClient, command: Command) -> anyhow::Result
             let list = client.accounts()?;
             show(json.json, &list, || listed(&list))
         }
-        Command::Hold { user, length, reason } => {
+        Command::Hold { user, length, reason, json } => {
             let hold = Hold { user: user.to_string(), seconds: length.map(time::whole_seconds), reason };
             let view = client.hold(&hold)?;
-            Ok(line(&format!("{} is held{}", name(&view), view.held.as_ref().map(ends).unwrap_or_default()))?)
+            let ends = || view.held.as_ref().map(ends).unwrap_or_default();
+            show(json.json, &view, || format!("{} is held{}", name(&view), ends()))
         }
-        Command::Release { user } => {
+        Command::Release { user, json } => {
             let view = client.release(&user)?;
-            Ok(line(&format!("{} is released: what was counted is forgotten", name(&view)))?)
+            show(json.json, &view, || format!("{} is released: what was counted is forgotten", name(&view)))
         }
     }
 }
@@ -135,10 +156,10 @@ fn listed(list: &AccountList) -> String {
 }
 
 /// `3 of 100`, or `3` where there is no limit.
-fn against(count: &CountView) -> String {
-    match count.most {
-        0 => count.count.to_string(),
-        most => format!("{} of {most}", count.count),
+pub(super) fn against(count: &CountView) -> String {
+    match count.limit {
+        None => count.count.to_string(),
+        Some(limit) => format!("{} of {limit}", count.count),
     }
 }
 
@@ -165,8 +186,8 @@ fn explained_at(view: &AccountView, now: WallTime) -> String {
         }
     }
     lines.extend(view.counts.iter().map(|count| {
-        let most = if count.most == 0 { "no limit".to_owned() } else { format!("of {}", count.most) };
-        format!("limits.{}: {} {most}.", count.limit, count.count).replace(" no limit", ", no limit")
+        let none = if count.limit.is_none() { ", no limit" } else { "" };
+        format!("limits.{}: {}{none}.", count.name, against(count))
     }));
     lines.extend(view.networks.iter().map(|seen| format!("  from {}, last {}", seen.network, time::utc(seen.last))));
     lines.join("\n")
@@ -175,16 +196,17 @@ fn explained_at(view: &AccountView, now: WallTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::output::check_documented;
     use crate::rates::accounts::NetworkSeen;
 
     fn view(held: Option<HoldView>) -> AccountView {
-        let count = |limit: &str, count, most| CountView { limit: limit.to_owned(), count, most };
+        let count = |name: &str, count, limit| CountView { name: name.to_owned(), count, limit };
         AccountView {
             user: "bob".to_owned(),
             counts: vec![
-                count("user_messages_per_hour", 3, 100),
-                count("user_recipients_per_hour", 12, 0),
-                count("user_networks_per_day", 1, 5),
+                count("user_messages_per_hour", 3, Some(100)),
+                count("user_recipients_per_hour", 12, None),
+                count("user_networks_per_day", 1, Some(5)),
             ],
             networks: vec![NetworkSeen { network: "192.0.2.0/24".to_owned(), last: WallTime::from_ms(1000) }],
             held,
@@ -211,6 +233,10 @@ bob   3 of 100  12          1 of 5    user_held  ledger  1970-01-01 00:00:00 UTC
 bob   3 of 100  12          1 of 5    -          -       -                        -
 ... and 7 more, who sent less";
         assert_eq!(list(vec![view(Some(held("ledger", i64::MAX))), view(None)], 7), expected);
+        let mut accounts = vec![view(Some(held("ledger", i64::MAX))), view(Some(held("operator", 1))), view(None)];
+        check_documented("accounts hold", &accounts[0]);
+        accounts.iter_mut().for_each(|view| view.networks.clear());
+        check_documented("accounts list", &AccountList { accounts, left_out: 7 });
     }
 
     #[test]
@@ -221,6 +247,7 @@ limits.user_recipients_per_hour: 12, no limit.
 limits.user_networks_per_day: 1 of 5.
   from 192.0.2.0/24, last 1970-01-01 00:00:01 UTC";
         let check = |held: Option<HoldView>, expected: &str| {
+            check_documented("explain bob", &Explained::of(&view(held.clone())));
             assert_eq!(explained_at(&view(held), WallTime::from_ms(0)), format!("{expected}\n{counts}"));
         };
         check(None, "User bob is not held.");

@@ -55,6 +55,9 @@ pub(super) enum Edge {
     /// Say whether eBPF programs can be loaded here
     #[command(hide = true)]
     Probe,
+    /// Succeed if edge.interfaces names an interface; for the unit, which is skipped otherwise
+    #[command(hide = true)]
+    Wanted,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -191,7 +194,7 @@ mod tests {
         check("accounts|list|--json", Ok("List { json: Json { json: true } }"));
         check("accounts|hold|Bob", Ok("user: User(\"bob\"), length: None, reason: \"no reason given\""));
         check("accounts|hold|bob|--for|1h|--reason|stolen", Ok("length: Some(3600s), reason: \"stolen\""));
-        check("accounts|release|bob", Ok("Release { user: User(\"bob\") }"));
+        check("accounts|release|bob", Ok("Release { user: User(\"bob\"), json: Json { json: false } }"));
         check("try|--from|192.0.2.1|--user|Bob", Ok("user: Some(User(\"bob\"))"));
         check("try|--from|192.0.2.1", Ok("mail_from: None"));
         check("try|--from|192.0.2.1|--role|submissions", Ok("role: Submissions, tls: false"));

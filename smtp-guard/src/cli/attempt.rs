@@ -1,5 +1,7 @@
 //! `try` in plain lines: what the client would hear, after how long, and why.
 
+use std::time::Duration;
+
 use axum::http::Method;
 
 use super::admin_client::{AdminClient, LOOKUPS};
@@ -34,9 +36,9 @@ fn told(step: &Step, lines: &mut Vec<String>) {
         let verb = if because.observed { "observed" } else { "because" };
         lines.push(format!("  {verb}: {} [{}]", printable(because.text.as_bytes()), because.reason));
     }
-    let waits = match step.waits_ms {
-        0 => String::new(),
-        ms => format!(" (after {} s)", ms as f64 / 1000.0),
+    let waits = match step.wait_seconds.0 {
+        Duration::ZERO => String::new(),
+        waits => format!(" (after {} s)", waits.as_secs_f64()),
     };
     match &step.heard {
         Some(_) if step.passed_on && step.because.iter().all(|because| because.observed) => {
@@ -80,11 +82,15 @@ mod tests {
             rules: vec!["checks.ptr: observe".to_owned()],
             found: vec!["no reverse DNS entry".to_owned()],
             steps: vec![
-                Step { waits_ms: 6000, ..step("", "220 mx.example.org ESMTP") },
+                Step {
+                    wait_seconds: crate::clock::Seconds(Duration::from_secs(6)),
+                    ..step("", "220 mx.example.org ESMTP")
+                },
                 Step { passed_on: true, because: vec![because(true)], ..step("RCPT TO:<a@example.org>", "250 Ok") },
                 Step { because: vec![because(false)], ..step("RCPT TO:<b@example.org>", "450 4.7.1 no") },
             ],
         };
+        crate::cli::output::check_documented("try", &rehearsal);
         let attempt = Attempt {
             ip: "192.0.2.1".parse().unwrap(),
             helo: "x".to_owned(),

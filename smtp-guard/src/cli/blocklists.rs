@@ -50,6 +50,7 @@ pub(super) struct LoadedWithLists {
     loaded: Loaded,
     blocklists: Vec<State>,
     /// Entries of all lists in the kernel; `None`: it keeps those that it had.
+    #[serde(rename = "entries")]
     listed: Option<usize>,
 }
 

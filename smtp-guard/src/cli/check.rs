@@ -1,18 +1,22 @@
 //! `check`: the configuration and all that it names, as the guard will find it. Run by root it goes by what the guard's user may
 //! read: root may read everything, and that says nothing.
 
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 use nix::unistd::{User, initgroups, setgid, setuid};
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
+use serde::Serialize;
 
-use super::{Failure, blocklists, output, setup};
-use crate::config::{self, BackendTls, Config, ConfigError, ConfigFile, DEFAULT_PATH, Origin, Report, Unusable};
+use super::{BAD_CONFIGURATION, FAILED, Failure, blocklists, output, setup};
+use crate::config::{
+    self, BackendTls, CONFIG_VARIABLE, Config, ConfigError, ConfigFile, DEFAULT_PATH, Fault, Origin, Report, Unusable,
+};
 use crate::descriptors::Budget;
 use crate::facts::recipients;
-use crate::relay::probe;
+use crate::relay::probe::{self, Found};
 use crate::{edge, file, relay};
 
 /// Whom the packaged unit runs the guard as.
@@ -22,37 +26,110 @@ const STATE: &str = "/var/lib/smtp-guard";
 /// Bytes of a certificate, a key or an authority.
 const MAX_FILE: u64 = 1 << 20;
 
+/// What `check --json` shows.
+#[derive(Debug, Default, Serialize)]
+struct Checked {
+    /// Nothing is wrong with the configuration and what it names.
+    valid: bool,
+    /// Whom it is judged for, if it isn't whoever asks.
+    user: Option<String>,
+    warnings: Vec<String>,
+    errors: Vec<Fault>,
+    /// The servers of the backend, where they were tried.
+    servers: Vec<Tried>,
+}
+
+/// A server of the backend that was tried.
+#[derive(Debug, Serialize)]
+struct Tried {
+    server: String,
+    /// Why it can't be used now.
+    error: Option<String>,
+    probe: Option<Found>,
+    doubts: Vec<String>,
+}
+
 /// Checks the configuration in `file`, or in its place, for `user`. `connects`: the mail server as well.
-pub(super) fn check(file: Option<&Path>, user: Option<&str>, connects: bool) -> Result<(), Failure> {
+pub(super) fn check(file: Option<&Path>, user: Option<&str>, connects: bool, json: bool) -> Result<(), Failure> {
+    let mut checked = Checked::default();
+    let judged = judge(file, user, &mut checked);
+    if !json {
+        checked.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    }
+    let tried = |(config, origin): (Config, Origin)| -> Result<Origin, Failure> {
+        if connects {
+            connect(&config, &mut checked.servers, json)?;
+        }
+        Ok(origin)
+    };
+    let result = judged.and_then(tried);
+    if json {
+        return told(checked, result);
+    }
+    let origin = result?;
+    let what = match (&origin, origin.missing()) {
+        (_, Some(missing)) => format!("{missing}: the built-in values are valid"),
+        (Origin::File(path), None) => format!("{}: the configuration is valid", path.display()),
+        (Origin::Builtin, None) => "the built-in values are valid".to_owned(),
+    };
+    let whose = checked.user.map(|user| format!(", and user {user} can use what it names")).unwrap_or_default();
+    Ok(output::line(&format!("{what}{whose}"))?)
+}
+
+/// Writes `checked` as JSON: what is wrong is the answer here, and its exit code says so as well.
+fn told(mut checked: Checked, result: Result<Origin, Failure>) -> Result<(), Failure> {
+    let refused = checked.servers.iter().any(|tried| tried.error.is_some());
+    let result = match result {
+        Ok(_) => Ok(()),
+        Err(Failure::Other(_)) if refused => Err(Failure::Told(FAILED)),
+        Err(failure) => {
+            let code = match &failure {
+                Failure::Config(_) => BAD_CONFIGURATION,
+                Failure::Other(_) | Failure::Told(_) => FAILED,
+            };
+            checked.errors = faults(failure);
+            Err(Failure::Told(code))
+        }
+    };
+    checked.valid = checked.errors.is_empty();
+    output::show(true, &checked, String::new)?;
+    result
+}
+
+/// Everything that `failure` says is wrong.
+fn faults(failure: Failure) -> Vec<Fault> {
+    match failure {
+        Failure::Config(ConfigError::Bad(report)) => report.faults(),
+        Failure::Config(ConfigError::Read { path, source }) => {
+            let help = format!("the file is named by --config, else by ${CONFIG_VARIABLE}, else it is {DEFAULT_PATH}");
+            vec![Fault { file: Some(path), message: source.to_string(), help, ..Fault::default() }]
+        }
+        Failure::Other(error) => vec![Fault { message: format!("{error:#}"), ..Fault::default() }],
+        Failure::Told(_) => Vec::new(),
+    }
+}
+
+/// Judges the configuration in `file`, or in its place, and what it names.
+fn judge(file: Option<&Path>, user: Option<&str>, checked: &mut Checked) -> Result<(Config, Origin), Failure> {
     let (config, origin) = config::find(file)?;
     let files = match &origin {
         Origin::File(path) => config::files(path)?,
         Origin::Builtin => Vec::new(),
     };
-    let warnings = warnings(&config);
-    let judged_for = become_user(user)?;
-    let mut found = Found { user: judged_for.as_deref(), warnings, unusable: Vec::new() };
+    checked.warnings = warnings(&config);
+    checked.user = become_user(user)?;
+    let mut found = Findings { user: checked.user.as_deref(), warnings: &mut checked.warnings, unusable: Vec::new() };
     found.configuration(&files);
     found.certificates(&config);
     found.authority(&config);
     found.recipients(&config);
     found.blocklists(&config)?;
     found.state(&config);
-    let Found { warnings, unusable, .. } = found;
-    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    let unusable = found.unusable;
     if !unusable.is_empty() {
         return Err(ConfigError::Bad(Report::of_unusable(&files, unusable)).into());
     }
-    if connects {
-        connect(&config)?;
-    }
-    let what = match (&origin, origin.missing()) {
-        (_, Some(missing)) => format!("{missing}: the built-in values are valid"),
-        (Origin::File(path), None) => format!("{}: the configuration is valid", path.display()),
-        (Origin::Builtin, None) => "the built-in values are valid".to_owned(),
-    };
-    let whose = judged_for.map(|user| format!(", and user {user} can use what it names")).unwrap_or_default();
-    Ok(output::line(&format!("{what}{whose}"))?)
+    Ok((config, origin))
 }
 
 /// What is probably not meant so, on this host as it is now. Only root can try some of it.
@@ -69,27 +146,39 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
-/// Tries all servers of the backend as the guard does, and says what was found.
-fn connect(config: &Config) -> anyhow::Result<()> {
+/// Tries all servers of the backend as the guard does; says at once what was found of each, unless all of it is told `later`.
+fn connect(config: &Config, all: &mut Vec<Tried>, later: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut failed = 0;
     for server in &config.backend.servers {
-        match runtime.block_on(probe::look(config, server)) {
-            Ok(found) => {
-                let tls = if found.secured { "after STARTTLS" } else { "in clear text" };
-                output::line(&format!("{server}: takes the guard, {tls}; greets with {:?}", found.greeting))?;
-                let doubts = setup::doubts(&found, config.backend.identity);
-                doubts.iter().for_each(|doubt| eprintln!("warning: {server}: {doubt}"));
-            }
-            Err(why) => {
-                failed += 1;
-                eprintln!("error: {server} {why}");
-            }
+        let looked = runtime.block_on(probe::look(config, server));
+        let doubts = looked.as_ref().map(|found| setup::doubts(found, config.backend.identity)).unwrap_or_default();
+        let (probe, error) = match looked {
+            Ok(found) => (Some(found), None),
+            Err(why) => (None, Some(why)),
+        };
+        let tried = Tried { server: server.to_string(), error, probe, doubts };
+        if !later {
+            tried.say()?;
         }
+        all.push(tried);
     }
+    let failed = all.iter().filter(|tried| tried.error.is_some()).count();
     if failed > 0 {
         Err(anyhow!("{failed} of {} mail servers can't be used now", config.backend.servers.len()))
     } else {
+        Ok(())
+    }
+}
+
+impl Tried {
+    fn say(&self) -> io::Result<()> {
+        let Self { server, error, probe, doubts } = self;
+        if let Some(found) = probe {
+            let tls = if found.secured { "after STARTTLS" } else { "in clear text" };
+            output::line(&format!("{server}: takes the guard, {tls}; greets with {:?}", found.greeting))?;
+        }
+        doubts.iter().for_each(|doubt| eprintln!("warning: {server}: {doubt}"));
+        error.iter().for_each(|why| eprintln!("error: {server} {why}"));
         Ok(())
     }
 }
@@ -123,14 +212,14 @@ fn become_user(named: Option<&str>) -> anyhow::Result<Option<String>> {
 }
 
 /// What was found wrong so far.
-struct Found<'a> {
+struct Findings<'a> {
     /// Whom it is judged for, if it isn't whoever asks.
     user: Option<&'a str>,
-    warnings: Vec<String>,
+    warnings: &'a mut Vec<String>,
     unusable: Vec<Unusable>,
 }
 
-impl Found<'_> {
+impl Findings<'_> {
     /// Notes that `path`, which `key` names, can't be used because of `message`.
     fn unusable(&mut self, key: &'static str, path: &Path, message: impl Into<String>) {
         let help = match self.user {
@@ -227,5 +316,44 @@ impl Found<'_> {
                 directory.display()
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `failure` says is wrong: file, line, column, and a part of message and help.
+    #[track_caller]
+    fn check(failure: Failure, place: (Option<&str>, Option<usize>, Option<usize>), message: &str, help: &str) {
+        let errors = faults(failure);
+        let fault = &errors[0];
+        assert_eq!((fault.file.as_deref().and_then(Path::to_str), fault.line, fault.column), place, "{fault:?}");
+        assert!(fault.message.contains(message) && fault.help.contains(help), "{fault:?}");
+        let tried = |error: Option<&str>| Tried {
+            server: String::from("10.0.0.10:25"),
+            error: error.map(str::to_owned),
+            probe: error.is_none().then(Found::default),
+            doubts: Vec::new(),
+        };
+        let servers = vec![tried(None), tried(Some("does not answer"))];
+        let checked = Checked { valid: false, user: Some(String::from("x")), warnings: Vec::new(), errors, servers };
+        output::check_documented("check", &checked);
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_place() {
+        let parsed = |text| {
+            let error = Config::parse(Path::new("/x.toml"), text, &config::machine()).unwrap_err();
+            Failure::Config(ConfigError::Bad(error))
+        };
+        let typo = parsed("# \u{e9}\n[backend]\n  \"\u{e9}\" = 1\n  server = [\"10.0.0.10\"]\n");
+        check(typo, (Some("/x.toml"), Some(3), Some(3)), "unknown key", "");
+        let typo = parsed("[backend]\nserver = [\"10.0.0.10\"]\n");
+        check(typo, (Some("/x.toml"), Some(2), Some(1)), "unknown key `server`", "did you mean `servers`?");
+        let missing = Failure::from(config::find(Some(Path::new("/nowhere/x.toml"))).unwrap_err());
+        check(missing, (Some("/nowhere/x.toml"), None, None), "No such file", "named by --config");
+        let other = Failure::Other(anyhow!("there is no user nobody-here"));
+        check(other, (None, None, None), "there is no user", "");
     }
 }

@@ -38,6 +38,9 @@ pub(super) enum Command {
         /// Why; `explain` and the log say it again
         #[arg(long, value_name = "TEXT", value_parser = reason, default_value = Reason::Operator.text())]
         reason: String,
+        /// On this host only: the other edges of a fleet are not told
+        #[arg(long)]
+        local: bool,
         #[command(flatten)]
         json: Json,
     },
@@ -70,6 +73,9 @@ pub(super) enum Command {
         /// Lift all decisions
         #[arg(long, conflicts_with = "who")]
         all: bool,
+        /// On this host only: the other edges of a fleet are not told
+        #[arg(long)]
+        local: bool,
         #[command(flatten)]
         json: Json,
     },
@@ -87,8 +93,8 @@ pub(super) fn decisions(client: &AdminClient, command: Command) -> anyhow::Resul
             let blocked = output::Blocked { decisions: &decisions, blocklists: &blocklists };
             output::show(json.json, &blocked, || output::blocked(&blocked))
         }
-        Command::Add { who, length, reason, json } => {
-            let made = client.add(&Add { ip: who, seconds: time::whole_seconds(length), reason })?;
+        Command::Add { who, length, reason, local, json } => {
+            let made = client.add(&Add { ip: who, seconds: time::whole_seconds(length), reason, local })?;
             let until = time::utc(made.what.until);
             output::show(json.json, &made, || format!("{} is blocked until {until}", made.what.source))?;
             warn_unsaved(made.saved);
@@ -103,14 +109,14 @@ pub(super) fn decisions(client: &AdminClient, command: Command) -> anyhow::Resul
         Command::Export { format } => {
             Ok(output::line(&export::text(format, &client.decisions()?, crate::clock::wall())?)?)
         }
-        Command::Delete { who: Some(who), json, .. } => {
-            let lifted = client.delete(who)?;
+        Command::Delete { who: Some(who), local, json, .. } => {
+            let lifted = client.delete(who, local)?;
             output::show(json.json, &lifted, || format!("{} is no longer blocked", lifted.what.source))?;
             warn_unsaved(lifted.saved);
             Ok(())
         }
-        Command::Delete { who: None, json, .. } => {
-            let lifted = client.delete_all()?;
+        Command::Delete { who: None, local, json, .. } => {
+            let lifted = client.delete_all(local)?;
             output::show(json.json, &lifted, || format!("{} decisions lifted", lifted.what.deleted))?;
             warn_unsaved(lifted.saved);
             Ok(())
@@ -141,12 +147,12 @@ impl AdminClient {
     }
 
     /// DELETE /decisions/{who}
-    pub fn delete(&self, who: Who) -> anyhow::Result<Kept<Decision>> {
-        self.ask(Method::DELETE, &format!("/decisions/{who}"), None::<&()>)
+    pub fn delete(&self, who: Who, local: bool) -> anyhow::Result<Kept<Decision>> {
+        self.ask(Method::DELETE, &format!("/decisions/{who}?local={local}"), None::<&()>)
     }
 
     /// DELETE /decisions
-    pub fn delete_all(&self) -> anyhow::Result<Kept<Deleted>> {
-        self.ask(Method::DELETE, "/decisions", None::<&()>)
+    pub fn delete_all(&self, local: bool) -> anyhow::Result<Kept<Deleted>> {
+        self.ask(Method::DELETE, &format!("/decisions?local={local}"), None::<&()>)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 
 use super::admin_client::BadConfiguration;
@@ -10,6 +10,7 @@ use super::args::{Edge, Interfaces};
 use super::{blocklists, output};
 use crate::config::Config;
 use crate::edge;
+use crate::observe::{journal, log};
 
 /// Performs `command` with what `config`, which was found in `file` or in its place, says of the edge.
 pub(super) fn edge(mut config: Config, file: Option<PathBuf>, command: Edge) -> anyhow::Result<()> {
@@ -19,7 +20,16 @@ pub(super) fn edge(mut config: Config, file: Option<PathBuf>, command: Edge) -> 
             let loaded = edge::load(&config)?;
             let loaded =
                 blocklists::fill(&config, loaded).context("the kernel plane is loaded, without block lists")?;
-            output::show(json.json, &loaded, || loaded.text())
+            if journal::is_standard_error() && !json.json {
+                // Beside the lines of `edge watch`, and as these are.
+                let _logging = log::init(&config.log)?;
+                loaded.text().lines().for_each(|line| tracing::info!("{line}"));
+                super::reload::difference_to(file.as_deref()).iter().for_each(|warning| tracing::warn!("{warning}"));
+                return Ok(());
+            }
+            output::show(json.json, &loaded, || loaded.text())?;
+            super::reload::difference_to(file.as_deref()).iter().for_each(|warning| eprintln!("warning: {warning}"));
+            Ok(())
         }
         Edge::Watch { interfaces } => super::watch::watch(config, file, interfaces),
         Edge::Unload { verbose, json } => {
@@ -34,6 +44,11 @@ pub(super) fn edge(mut config: Config, file: Option<PathBuf>, command: Edge) -> 
             edge::permitted()?;
             edge::too_old().map_or(Ok(()), |why| Err(why.into()))
         }
+        Edge::Wanted if config.edge.interfaces.is_empty() => Err(anyhow!(
+            "edge.interfaces is not set: there is nothing to filter in the kernel, and the proxy enforces bans itself; set it, and \
+             then `systemctl start smtp-guard-edge`"
+        )),
+        Edge::Wanted => Ok(()),
         Edge::Status { json } => {
             let plane = edge::KernelPlane::open(&config.edge.pin_directory)?;
             let plane = plane.context("the kernel plane is not loaded; `smtp-guard edge load` loads it")?;

@@ -37,27 +37,29 @@ fn event_text(Event { at, what, .. }: &Event) -> String {
 /// `what` in a line of words, without anything that a terminal would obey.
 pub(super) fn words(what: &What) -> String {
     let told = match what {
-        What::Banned { source, text, seconds, evidence, reason, .. } => {
+        What::Banned { source, text, duration_seconds, evidence, reason, .. } => {
             let evidence = if evidence.is_empty() { String::new() } else { format!("; {}", evidence.join("; ")) };
-            format!("{source} banned for {}: {text} ({reason}){evidence}", time::length(*seconds))
+            format!("{source} banned for {}: {text} ({reason}){evidence}", time::length(*duration_seconds))
         }
         What::Lifted { source, reason, why } => format!("ban of {source} ({reason}) ended: {}", ended(why)),
-        What::LiftedMore { bans, why } => format!("{bans} more bans ended: {}", ended(why)),
-        What::Deferred { source, reason, seconds, .. } => {
-            format!("mail from {source} deferred for {}: {reason}", time::length(*seconds))
+        What::LiftedMore { count, why } => format!("{count} more bans ended: {}", ended(why)),
+        What::Deferred { source, reason, duration_seconds, .. } => {
+            format!("mail from {source} deferred for {}: {reason}", time::length(*duration_seconds))
         }
         What::Imported { added, refused, text } => {
             format!("{added} decisions imported by the operator, {refused} refused: {text}")
         }
-        What::AllLifted { decisions } => format!("all {decisions} decisions lifted by the operator"),
+        What::AllLifted { count } => format!("all {count} decisions lifted by the operator"),
         What::ConnectionRefused { client, reason, .. } => format!("connection from {client} refused: {reason}"),
         What::CommandRefused { client, reason, sender, recipient, reply, .. } => {
             let from = sender.as_deref().map(|sender| format!(", from {sender}")).unwrap_or_default();
             let to = recipient.as_deref().map(|recipient| format!(" to {recipient}")).unwrap_or_default();
             format!("command from {client} refused: {reason}{from}{to}: {reply}")
         }
-        What::Message { client, outcome, sender, recipients, size, reply, .. } => {
-            format!("message from {client} {outcome}: from {sender}, {recipients} recipients, {size} bytes: {reply}")
+        What::Message { client, outcome, sender, recipient_count, size_bytes, reply, .. } => {
+            format!(
+                "message from {client} {outcome}: from {sender}, {recipient_count} recipients, {size_bytes} bytes: {reply}"
+            )
         }
         What::UserHeld { user, reason, source, text, .. } => {
             let source = source.as_deref().map(|source| format!("; the last one from {source}")).unwrap_or_default();
@@ -96,7 +98,7 @@ fn ended(why: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::WallTime;
+    use crate::clock::{Seconds, WallTime};
 
     /// `what` as JSON and back, and its line.
     #[track_caller]
@@ -105,8 +107,9 @@ mod tests {
         let written = serde_json::to_string(&event).unwrap();
         assert!(written.contains(json), "{written}");
         assert_eq!(serde_json::from_str::<Line>(&written).unwrap(), event);
+        output::check_documented("events", &event);
         let answer = serde_json::to_string(&output::Answer::of(&event)).unwrap();
-        assert!(answer.starts_with("{\"version\":1,\"number\":"), "{answer}");
+        assert!(answer.starts_with("{\"version\":2,\"number\":"), "{answer}");
         assert_eq!(text(&event), format!("1970-01-01 00:00:00 UTC  {line}"));
     }
 
@@ -118,17 +121,17 @@ mod tests {
             reason: reason(),
             origin: "ledger".into(),
             text: "directory harvest attack".to_owned(),
-            seconds: 3600,
+            duration_seconds: 3600,
             repeat: 0,
-            took_us: Some(90),
+            took_seconds: Some(Seconds(std::time::Duration::from_micros(90))),
             evidence: vec!["no1@example.org".to_owned()],
         };
         let line = "192.0.2.1 banned for 1h 00m: directory harvest attack (harvest); no1@example.org";
         check(banned, "\"event\":\"banned\"", line);
         let lifted = What::Lifted { source: source(), reason: reason(), why: "over".into() };
         check(lifted, "\"why\":\"over\"", "ban of 192.0.2.1 (harvest) ended: its time is over");
-        let more = What::LiftedMore { bans: 9, why: "operator".into() };
-        check(more, "\"bans\":9", "9 more bans ended: lifted by the operator");
+        let more = What::LiftedMore { count: 9, why: "operator".into() };
+        check(more, "\"count\":9", "9 more bans ended: lifted by the operator");
         let refused = What::ConnectionRefused { session: "a-1".to_owned(), client: source(), reason: reason() };
         check(refused, "\"session\":\"a-1\"", "connection from 192.0.2.1 refused: harvest");
         let backend = |answers| What::Backend { server: "192.0.2.7:25".to_owned(), answers };
@@ -149,12 +152,66 @@ mod tests {
         };
         let line = "configuration 2 in force: limits.recipients changed; needs a restart: state.directory";
         check(reloaded, "\"generation\":2", line);
+        check(
+            What::Deferred {
+                source: source(),
+                reason: reason(),
+                duration_seconds: 600,
+                repeat: 0,
+                evidence: vec!["no1@example.org".to_owned()],
+            },
+            "\"duration_seconds\":600",
+            "mail from 192.0.2.1 deferred for 10m 00s: harvest",
+        );
+        let imported = What::Imported { added: 5, refused: 1, text: "imported from drop.txt".to_owned() };
+        check(imported, "\"added\":5", "5 decisions imported by the operator, 1 refused: imported from drop.txt");
+        check(What::AllLifted { count: 7 }, "\"count\":7", "all 7 decisions lifted by the operator");
+        check(
+            What::CommandRefused {
+                session: "a-1".to_owned(),
+                client: source(),
+                reason: reason(),
+                sender: Some("a@example.com".to_owned()),
+                recipient: None,
+                reply: "550 5.1.1 no".to_owned(),
+            },
+            "\"recipient\":null",
+            "command from 192.0.2.1 refused: harvest, from a@example.com: 550 5.1.1 no",
+        );
+        check(
+            What::Message {
+                session: "a-1".to_owned(),
+                client: source(),
+                outcome: "accepted".into(),
+                sender: "a@example.com".to_owned(),
+                recipient_count: 2,
+                size_bytes: 900,
+                reply: "250 Ok".to_owned(),
+            },
+            "\"size_bytes\":900",
+            "message from 192.0.2.1 accepted: from a@example.com, 2 recipients, 900 bytes: 250 Ok",
+        );
+        let held = What::UserHeld {
+            user: "bob".to_owned(),
+            reason: "user_held".into(),
+            source: None,
+            duration_seconds: None,
+            text: "stolen password".to_owned(),
+        };
+        check(held, "\"duration_seconds\":null", "user bob held (user_held): stolen password");
+        check(What::UserReleased { user: "bob".to_owned() }, "\"user\":\"bob\"", "user bob released by the operator");
+        let refused = What::ReloadRefused { error: "line 3: no key".to_owned() };
+        check(refused, "\"error\":", "configuration not reloaded: line 3: no key");
+        let kernel = |loaded| What::Kernel { loaded, text: "on eth0".to_owned() };
+        check(kernel(true), "\"loaded\":true", "kernel plane loaded: on eth0");
+        check(kernel(false), "\"loaded\":false", "kernel plane gone: on eth0");
     }
 
     #[test]
     fn what_was_missed_is_said() {
         let lost = Line::Lost { lost: 3 };
         assert_eq!(serde_json::from_str::<Line>("{\"lost\":3}").unwrap(), lost);
+        output::check_documented("events", &lost);
         assert_eq!(text(&lost), "... 3 events were missed");
     }
 }

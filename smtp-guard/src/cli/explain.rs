@@ -34,7 +34,7 @@ impl<'a> Explained<'a> {
     pub(super) fn of(explanation: &'a Explanation) -> Self {
         let Explanation { exempt, decision, networks, listed, kernel, .. } = explanation;
         let bans = decision.iter().chain(networks).any(|decision| decision.reason != Reason::Deferred.label());
-        let dropped = kernel.as_ref().is_some_and(|kernel| kernel.drops.is_some());
+        let dropped = kernel.as_ref().is_some_and(|kernel| kernel.drop_reason.is_some());
         Self { blocked: !exempt && (bans || !listed.is_empty() || dropped), explanation }
     }
 }
@@ -79,7 +79,7 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
         lines.push(String::from("Mail of it was accepted before: it doesn't wait for the greeting."));
     }
     for count in &explanation.counts {
-        lines.push(format!("limits.{}: {} of {}.", count.limit, count.count, count.most));
+        lines.push(format!("limits.{}: {}.", count.name, super::accounts::against(count)));
     }
     match explanation.connections {
         Some(1) => lines.push(String::from("It has 1 connection now.")),
@@ -143,7 +143,7 @@ fn end(decision: &Decision, now: WallTime) -> String {
 
 /// Blocked by nothing that this guard knows of; the kernel may have something that somebody else wrote.
 fn unknown(ip: IpAddr, explanation: &Explanation, lines: &mut Vec<String>) {
-    let Some(reason) = explanation.kernel.as_ref().and_then(|kernel| kernel.drops.as_deref()) else {
+    let Some(reason) = explanation.kernel.as_ref().and_then(|kernel| kernel.drop_reason.as_deref()) else {
         return lines.push(format!("{ip} is not blocked."));
     };
     let words = Reason::from_label(reason).map_or(reason, |reason| reason.text());
@@ -177,7 +177,7 @@ fn enforced(explanation: &Explanation, lines: &mut Vec<String>) {
         return;
     }
     lines.push(String::from(match kernel {
-        Some(KernelView { drops: Some(_), .. }) => "The kernel drops its packets: it hears nothing.",
+        Some(KernelView { drop_reason: Some(_), .. }) => "The kernel drops its packets: it hears nothing.",
         Some(KernelView { exempt: true, .. }) => {
             "The kernel lets it in, as its exempt list has the address: it hears 421. `smtp-guard reload` makes both planes agree."
         }
@@ -219,7 +219,7 @@ fn seen(ledger: &LedgerView, blocked: bool, lines: &mut Vec<String>) {
     if ledger.trusted {
         lines.push(String::from("It has a history of accepted mail: where others are banned it is deferred."));
     }
-    if let Some(network) = &ledger.network {
+    if let Some(network) = &ledger.neighbours {
         lines.push(format!(
             "Its network {}: {} unknown recipients from {} source{}, {} known ones.",
             network.network,
@@ -237,6 +237,7 @@ mod tests {
     use crate::decision::{CountView, NetworkView};
 
     fn check(ip: &str, explanation: &Explanation, expected: &str) {
+        crate::cli::output::check_documented("explain 192.0.2.1", &Explained::of(explanation));
         let text = text_at(ip.parse().unwrap(), explanation, WallTime::from_ms(1_800_000));
         assert_eq!(text, expected);
     }
@@ -247,7 +248,7 @@ mod tests {
     }
 
     fn kernel(drops: Option<&str>, exempt: bool) -> Option<KernelView> {
-        Some(KernelView { drops: drops.map(str::to_owned), exempt })
+        Some(KernelView { drop_reason: drops.map(str::to_owned), exempt })
     }
 
     fn nothing(source: &str) -> Explanation {
@@ -293,7 +294,7 @@ mod tests {
             sample: Vec::new(),
             failed_logins: 0,
             trips: 1,
-            network: Some(NetworkView {
+            neighbours: Some(NetworkView {
                 network: String::from("192.0.2.0/24"),
                 unforgiven: 9,
                 known_recipients: 0,
@@ -336,7 +337,7 @@ mod tests {
                 sample: vec![String::from("a@example.org")],
                 failed_logins: 2,
                 trips: 1,
-                network: Some(NetworkView {
+                neighbours: Some(NetworkView {
                     network: String::from("2001:db8::/48"),
                     unforgiven: 12,
                     known_recipients: 3,
@@ -344,9 +345,9 @@ mod tests {
                 }),
             }),
             familiar: true,
-            kernel: Some(KernelView { drops: Some(String::from("harvest")), exempt: false }),
+            kernel: Some(KernelView { drop_reason: Some(String::from("harvest")), exempt: false }),
             deferred_until: Some(WallTime::from_ms(3_600_000)),
-            counts: vec![CountView { limit: String::from("messages_per_hour"), count: 7, most: 1000 }],
+            counts: vec![CountView { name: String::from("messages_per_hour"), count: 7, limit: Some(1000) }],
             connections: Some(1),
             ..nothing("2001:db8::/64")
         };

@@ -182,3 +182,15 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_documented() {
+        let refusal = Refusal { line: 1, entry: String::from("x"), why: String::from("no address") };
+        let report = Report { format: "netset", refusals: vec![refusal], ..Report::default() };
+        crate::cli::output::check_documented("decisions import", &report);
+    }
+}

@@ -13,6 +13,9 @@ mod events;
 mod explain;
 mod export;
 mod import;
+#[cfg(test)]
+#[path = "../../tests/json_page/mod.rs"]
+mod json_page;
 mod man;
 mod output;
 mod recipients;
@@ -84,6 +87,8 @@ enum Command {
         /// Connect to the mail server as well: whether it takes the guard, and what it says of unknown recipients
         #[arg(long)]
         connect: bool,
+        #[command(flatten)]
+        json: Json,
     },
     /// Write a first configuration: asks for domains, mail server and interface, and tries the mail server
     ///
@@ -260,6 +265,7 @@ pub fn main() -> ExitCode {
             complain(&format!("error: {error:#}"));
             ExitCode::from(FAILED)
         }
+        Err(Failure::Told(code)) => ExitCode::from(code),
     }
 }
 
@@ -276,6 +282,8 @@ fn complain(text: &str) {
 enum Failure {
     Config(ConfigError),
     Other(anyhow::Error),
+    /// The answer says why; with this exit code.
+    Told(u8),
 }
 
 impl From<ConfigError> for Failure {
@@ -308,7 +316,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             }
             Ok(run::run(config, file.map(Path::to_owned))?)
         }
-        Command::Check { user, connect } => check::check(file, user.as_deref(), connect),
+        Command::Check { user, connect, json } => check::check(file, user.as_deref(), connect, json.json),
         Command::Setup(arguments) => setup::setup(arguments, file),
         Command::Config { command: ConfigCommand::Show { defaults, json } } => {
             let config = if defaults { Config::defaults(&config::machine()) } else { config::find(file)?.0 };
@@ -326,7 +334,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         Command::Top { interval, json: false } => Ok(top::view(client(file)?, interval)?),
         Command::Explain { subject: Subject::User(user), json } => {
             let view = client(file)?.account(&user)?;
-            Ok(output::show(json.json, &view, || accounts::explained(&view))?)
+            Ok(output::show(json.json, &accounts::Explained::of(&view), || accounts::explained(&view))?)
         }
         Command::Explain { subject: Subject::Address(ip), json } => {
             let explanation = client(file)?.explain(ip)?;
@@ -343,14 +351,9 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Decisions { command } => Ok(decisions::decisions(&client(file)?, command)?),
         Command::Recipients { command } => Ok(recipients::recipients(command)?),
-        Command::Edge { command } => {
-            let loads = matches!(command, args::Edge::Load { .. });
-            edge::edge(config::find(file)?.0, file.map(Path::to_owned), command)?;
-            if loads {
-                reload::warn_of_difference(file);
-            }
-            Ok(())
-        }
+        // What is wrong with the file is said by the command that needs it.
+        Command::Edge { command: args::Edge::Wanted } if config::find(file).is_err() => Ok(()),
+        Command::Edge { command } => Ok(edge::edge(config::find(file)?.0, file.map(Path::to_owned), command)?),
         Command::Sink { listen, maildir } => Ok(sink::sink(listen, &maildir)?),
         Command::Man { directory: Some(directory) } => Ok(man::write(Arguments::command(), &directory)?),
         Command::Man { directory: None } => {

@@ -11,7 +11,7 @@ use crate::decision::Decision;
 use crate::edge;
 use crate::observe::bounds::Reached;
 use crate::observe::log::printable;
-use crate::observe::status::{Certificate, Configuration, LastReload, Recipients, Server, Status};
+use crate::observe::status::{Certificate, Configuration, LastReload, Recipients, Server, Status, Wording};
 use crate::rates::accounts::HeldUsers;
 
 /// Writes one text and a line end. A closed pipe is an error here, and no panic.
@@ -22,7 +22,7 @@ pub(super) fn line(text: &str) -> io::Result<()> {
 }
 
 /// The version of all answers in JSON. It grows where a field goes or comes to mean something else; a new field is no new version.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// An answer in JSON, which is an object: its version stands before its fields.
 #[derive(Serialize)]
@@ -167,8 +167,9 @@ pub(super) fn status(status: &Status) -> String {
         ("kernel plane", format!("{kernel}: {}", status.kernel.text)),
     ];
     let mut rows: Vec<_> = pairs.map(|(name, value)| [name.to_owned(), value]).into();
-    rows.extend(status.certificates.iter().map(|Certificate { file, days, .. }| {
-        let ends = if *days < 0 { format!("expired {} days ago", -days) } else { format!("ends in {days} days") };
+    rows.extend(status.certificates.iter().map(|Certificate { file, remaining_seconds, .. }| {
+        let days = remaining_seconds.div_euclid(86_400);
+        let ends = if days < 0 { format!("expired {} days ago", -days) } else { format!("ends in {days} days") };
         [format!("certificate {file}"), ends]
     }));
     rows.extend(held(&status.held_users));
@@ -179,7 +180,9 @@ pub(super) fn status(status: &Status) -> String {
         [format!("block list {}", list.name), format!("{list}{}", read.unwrap_or_default())]
     }));
     let wordings = status.recipients.unknown_wordings.iter();
-    rows.extend(wordings.map(|(server, words)| [format!("unknown at {server}"), printable(words.as_bytes())]));
+    rows.extend(
+        wordings.map(|Wording { server, words }| [format!("unknown at {server}"), printable(words.as_bytes())]),
+    );
     rows.extend(status.recipients.trouble.iter().map(|trouble| {
         let trouble = printable(trouble.as_bytes());
         [
@@ -225,10 +228,14 @@ fn bound(reached: &Reached) -> [String; 2] {
 
 /// The text of `edge status`.
 pub(super) fn edge(status: &edge::Status) -> String {
-    let edge::Status { directory, abi, interfaces, bans, networks, sources, connections, packets } = status;
+    let edge::Status { directory, abi, interfaces, bans_active, networks_active, sources, connections, kernel_packets } =
+        status;
     let mut rows = vec![
         ["pinned in".to_owned(), format!("{} (ABI version {abi})", directory.display())],
-        ["bans".to_owned(), format!("{bans} of sources, {networks} of networks")],
+        ["bans".to_owned(), {
+            let of_sources = bans_active.saturating_sub(*networks_active);
+            format!("{of_sources} of sources, {networks_active} of networks")
+        }],
         ["connections".to_owned(), format!("{connections} of {sources} sources")],
     ];
     rows.extend(interfaces.iter().map(|edge::Interface { name, mode, attached }| {
@@ -236,10 +243,10 @@ pub(super) fn edge(status: &edge::Status) -> String {
         [format!("interface {name}"), format!("{state}, {mode}")]
     }));
     let mut text = table(&rows);
-    if !packets.is_empty() {
-        let mut rows = vec![["REASON", "FAMILY", "PACKETS"].map(String::from)];
-        rows.extend(packets.iter().map(|edge::Packets { reason, family, packets }| {
-            [(*reason).to_owned(), (*family).to_owned(), packets.to_string()]
+    if !kernel_packets.is_empty() {
+        let mut rows = vec![["REASON", "FAMILY", "VERDICT", "PACKETS"].map(String::from)];
+        rows.extend(kernel_packets.iter().map(|edge::Packets { reason, family, verdict, count }| {
+            [(*reason).to_owned(), (*family).to_owned(), (*verdict).to_owned(), count.to_string()]
         }));
         text.push_str(&format!("\n\n{}", table(&rows)));
     }
@@ -256,6 +263,14 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
         lines.push(cells.collect::<Vec<_>>().join("  ").trim_end().to_owned());
     }
     lines.join("\n")
+}
+
+/// The answer of `command` that shows `value` is as docs/json.md has it.
+#[cfg(test)]
+#[track_caller]
+pub(super) fn check_documented(command: &str, value: &impl Serialize) {
+    let command: Vec<_> = command.split(' ').collect();
+    super::json_page::Page::read().check_command(&command, &serde_json::to_value(Answer::of(value)).unwrap());
 }
 
 #[cfg(test)]
@@ -337,11 +352,11 @@ block list drop: not in force, as /var/drop could not be read (`smtp-guard statu
             directory: "/sys/fs/bpf/x".into(),
             abi: 5,
             interfaces: vec![edge::Interface { name: "eth0".to_owned(), mode: "driver", attached: true }],
-            bans: 2,
-            networks: 1,
+            bans_active: 3,
+            networks_active: 1,
             sources: 3,
             connections: 4,
-            packets: vec![edge::Packets { reason: "harvest", family: "ipv4", packets: 9 }],
+            kernel_packets: vec![edge::Packets { reason: "harvest", family: "ipv4", verdict: "drop", count: 9 }],
         };
         let expected = "\
 pinned in       /sys/fs/bpf/x (ABI version 5)
@@ -349,8 +364,9 @@ bans            2 of sources, 1 of networks
 connections     4 of 3 sources
 interface eth0  attached, driver
 
-REASON   FAMILY  PACKETS
-harvest  ipv4    9";
+REASON   FAMILY  VERDICT  PACKETS
+harvest  ipv4    drop     9";
         assert_eq!(super::edge(&status), expected);
+        check_documented("edge status", &status);
     }
 }

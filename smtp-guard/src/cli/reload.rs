@@ -56,21 +56,18 @@ pub(super) fn difference(client: &AdminClient, json: bool) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Says so where the guard that runs goes by another configuration than `file`, by which the kernel plane was just loaded.
-pub(super) fn warn_of_difference(file: Option<&Path>) {
-    let Ok((socket, _)) = config::find_socket(file) else { return };
+/// A warning where the guard that runs goes by another configuration than `file`, by which the kernel plane was just loaded.
+pub(super) fn difference_to(file: Option<&Path>) -> Option<String> {
+    let (socket, _) = config::find_socket(file).ok()?;
     let client = AdminClient::new(socket);
     // Without a guard, or with one that doesn't answer, there is nothing to agree with.
-    let Ok(Reloaded { changes, .. }) = client.status().and_then(|_| client.reload(Reload { dry_run: true })) else {
-        return;
-    };
+    let asked = client.status().and_then(|_| client.reload(Reload { dry_run: true }));
+    let Reloaded { changes, .. } = asked.ok()?;
     let keys: Vec<_> = changes.iter().filter(|change| change.restart.is_none()).map(|c| c.key.as_str()).collect();
-    if !keys.is_empty() {
+    (!keys.is_empty()).then(|| {
         let keys = keys.join(", ");
-        eprintln!(
-            "warning: the running guard goes by another configuration ({keys}); `smtp-guard reload` makes both planes agree"
-        );
-    }
+        format!("the running guard goes by another configuration ({keys}); `smtp-guard reload` makes both planes agree")
+    })
 }
 
 fn wait_for_sessions(client: &AdminClient) -> anyhow::Result<u64> {
@@ -150,6 +147,8 @@ mod tests {
              state.directory: \"/a\" -> \"/b\"; needs a restart: the store is open there\n\
              sessions that go on by the configuration that they began with: 12"
         );
+        output::check_documented("reload", &reloaded);
+        output::check_documented("config diff", &Difference { changes: &reloaded.changes });
         let dry = Reloaded { dry_run: true, changes: Vec::new(), earlier_sessions: 0, ..reloaded };
         assert_eq!(text(&dry), "the file says what is in force (generation 3)");
     }

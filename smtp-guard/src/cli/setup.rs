@@ -16,6 +16,7 @@ use super::{Failure, check, output, recipients, time};
 use crate::addr::BackendAddr;
 use crate::blocklist;
 use crate::config::{self, Config, DEFAULT_PATH, Identity, Profile};
+use crate::file::{self, FileError};
 use crate::relay::probe::{self, Found, Unknown};
 use crate::routes;
 
@@ -56,6 +57,7 @@ pub(super) struct Setup {
 #[derive(Debug, Serialize)]
 struct Wanted {
     domains: Vec<String>,
+    #[serde(rename = "server")]
     backend: String,
     interface: Option<String>,
     hostname: Option<String>,
@@ -66,6 +68,7 @@ struct Wanted {
 struct Report {
     #[serde(flatten)]
     wanted: Wanted,
+    #[serde(rename = "probe")]
     found: Found,
     software: Profile,
     identity: Identity,
@@ -75,6 +78,7 @@ struct Report {
     to_do: Vec<String>,
     /// What is doubtful, each with the next step.
     doubts: Vec<String>,
+    #[serde(rename = "contents")]
     configuration: String,
     written: Option<PathBuf>,
 }
@@ -382,7 +386,7 @@ fn of_this_host(config: &Config, server: &BackendAddr) -> Vec<String> {
 /// brings a newer one with each version.
 fn place(main: &Path) -> PathBuf {
     let sets_nothing = |text: String| text.lines().all(|line| line.is_empty() || line.starts_with(['#', '[']));
-    if fs::read_to_string(main).is_ok_and(sets_nothing) {
+    if file::read(main, config::FILE_BYTES).is_ok_and(|(text, _)| String::from_utf8(text).is_ok_and(sets_nothing)) {
         return config::drop_in_directory(main).join("10-setup.toml");
     }
     main.to_owned()
@@ -390,12 +394,19 @@ fn place(main: &Path) -> PathBuf {
 
 /// Writes the file, unless one is there that says otherwise.
 fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
-    match fs::read_to_string(path) {
-        Ok(before) if !force => {
-            let difference = difference(&before, text);
+    let path = &recipients::target(path).with_context(|| format!("{} can't be written", path.display()))?;
+    match file::read(path, config::FILE_BYTES) {
+        Ok((before, _)) if !force => {
+            let difference = difference(&String::from_utf8_lossy(&before), text);
             bail!("{} is there already; --force replaces it. The difference:\n{difference}", path.display());
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Err(error @ FileError::NotRegular(_)) => {
+            bail!("{} can't be written: {error}; name another file by --output", path.display());
+        }
+        Err(error) if !error.is_missing() && !force => {
+            bail!("{} is there already, and can't be read: {error}; --force replaces it", path.display());
+        }
+        Err(error) if error.is_missing() => {
             if let Some(directory) = path.parent() {
                 fs::create_dir_all(directory).with_context(|| format!("{}", directory.display()))?;
             }
@@ -550,6 +561,23 @@ mod tests {
             (Found { domains: domain(refused(true)), ..found("", false) }, Identity::Xclient, None),
         ] {
             let doubts = doubts(&found, identity);
+            let report = Report {
+                wanted: Wanted {
+                    domains: vec![String::from("a.example")],
+                    backend: String::from("192.0.2.9:25"),
+                    interface: None,
+                    hostname: None,
+                },
+                found,
+                software: Profile::Postfix,
+                identity,
+                ready: true,
+                to_do: Vec::new(),
+                doubts: doubts.clone(),
+                configuration: String::new(),
+                written: None,
+            };
+            output::check_documented("setup", &report);
             assert_eq!(doubts.len(), usize::from(part.is_some()), "{doubts:?}");
             assert!(part.is_none_or(|part| doubts[0].contains(part)), "{doubts:?}");
         }
@@ -575,5 +603,17 @@ mod tests {
         assert!(error.ends_with("The difference:\n- b = 2\n+ b = 3"), "{error}");
         write(&path, "a = 1\nb = 3\n", true).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "a = 1\nb = 3\n");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("new/smtp-guard.toml", &link).unwrap();
+        write(&link, "a = 2\n", true).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a = 2\n");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let huge = folder.path().join("huge");
+        fs::File::create(&huge).unwrap().set_len(config::FILE_BYTES + 1).unwrap();
+        let error = write(&huge, "a = 1\n", false).unwrap_err().to_string();
+        assert!(error.contains("it has more than") && error.contains("--force"), "{error}");
+        write(&huge, "a = 1\n", true).unwrap();
+        let error = write(Path::new("/dev/null"), "a = 1\n", true).unwrap_err().to_string();
+        assert!(error.contains("it is a device, not a regular file; name another file by --output"), "{error}");
     }
 }

@@ -40,12 +40,14 @@ pub struct Loaded {
     pub directory: PathBuf,
     pub interfaces: Vec<Attached>,
     /// Interfaces of the configuration that don't exist.
+    #[serde(rename = "interfaces_missing")]
     pub missing: Vec<String>,
     /// Bans that were taken over from a plane of another version.
     pub bans_taken_over: usize,
     /// Who may open the maps beside root.
     pub access: String,
     /// What the kernel plane says of itself.
+    #[serde(rename = "notes")]
     pub kernel: Vec<String>,
     /// Instructions that the verifier went through, of each program.
     pub verified_instructions: VerifiedInstructions,

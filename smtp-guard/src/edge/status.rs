@@ -17,15 +17,15 @@ pub struct Status {
     pub directory: PathBuf,
     pub abi: u32,
     pub interfaces: Vec<Interface>,
-    /// Entries of the ban map, also those whose time is over.
-    pub bans: usize,
-    /// Likewise of the map of networks.
-    pub networks: usize,
+    /// Entries of both maps of bans, also those whose time is over.
+    pub bans_active: usize,
+    /// Those of them that are of networks.
+    pub networks_active: usize,
     /// Sources with established connections.
     pub sources: usize,
     /// Established connections of all sources.
     pub connections: u64,
-    pub packets: Vec<Packets>,
+    pub kernel_packets: Vec<Packets>,
 }
 
 /// An interface with the program on it.
@@ -43,7 +43,9 @@ pub struct Interface {
 pub struct Packets {
     pub reason: &'static str,
     pub family: &'static str,
-    pub packets: u64,
+    /// `pass` or `drop`.
+    pub verdict: &'static str,
+    pub count: u64,
 }
 
 /// How full a map of the kernel is.
@@ -59,20 +61,22 @@ impl KernelPlane {
     /// Everything at a glance.
     pub fn status(&self) -> Result<Status, EdgeError> {
         let established = self.established()?;
-        let packets = self.counters()?.into_iter().map(|(reason, family, packets)| Packets {
+        let packets = self.counters()?.into_iter().map(|(reason, family, count)| Packets {
             reason: reason.label(),
             family: family.label(),
-            packets,
+            verdict: reason.verdict(),
+            count,
         });
+        let networks = self.networks_in_map()?.len();
         Ok(Status {
             directory: self.pins().directory().to_owned(),
             abi: abi::ABI_VERSION,
             interfaces: self.interfaces()?,
-            bans: self.bans_in_map()?.len(),
-            networks: self.networks_in_map()?.len(),
+            bans_active: self.bans_in_map()?.len() + networks,
+            networks_active: networks,
             sources: established.len(),
             connections: established.iter().map(|(_, count)| count).sum(),
-            packets: packets.collect(),
+            kernel_packets: packets.collect(),
         })
     }
 

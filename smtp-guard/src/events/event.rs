@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::WallTime;
+use crate::clock::{Seconds, WallTime};
 
 /// A word of a small, fixed set: a reason's label, an outcome.
 pub type Word = Cow<'static, str>;
@@ -29,22 +29,22 @@ pub enum What {
         reason: Word,
         origin: Word,
         text: String,
-        seconds: u64,
+        duration_seconds: u64,
         repeat: u32,
         /// From the report to the ban in force.
-        took_us: Option<u64>,
+        took_seconds: Option<Seconds>,
         evidence: Vec<String>,
     },
     /// A ban ended. `why`: `over`, `exempt`, `operator`, `node` or `room`.
     Lifted { source: String, reason: Word, why: Word },
     /// So many more bans ended at the same moment for the same reason.
-    LiftedMore { bans: u64, why: Word },
+    LiftedMore { count: u64, why: Word },
     /// A source, a network or a sender hears 4xx.
-    Deferred { source: String, reason: Word, seconds: u64, repeat: u32, evidence: Vec<String> },
+    Deferred { source: String, reason: Word, duration_seconds: u64, repeat: u32, evidence: Vec<String> },
     /// The operator imported decisions.
     Imported { added: u64, refused: u64, text: String },
     /// The operator lifted all decisions.
-    AllLifted { decisions: u64 },
+    AllLifted { count: u64 },
     /// A connection was refused, or ended by the guard. At most 200 a second of these and of refused commands together.
     ConnectionRefused { session: String, client: String, reason: Word },
     /// A command was refused.
@@ -62,12 +62,12 @@ pub enum What {
         client: String,
         outcome: Word,
         sender: String,
-        recipients: u64,
-        size: u64,
+        recipient_count: u64,
+        size_bytes: u64,
         reply: String,
     },
     /// A user is held, by a limit or by the operator.
-    UserHeld { user: String, reason: Word, source: Option<String>, seconds: Option<u64>, text: String },
+    UserHeld { user: String, reason: Word, source: Option<String>, duration_seconds: Option<u64>, text: String },
     /// The operator released a user.
     UserReleased { user: String },
     /// Another configuration is in force.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 use tokio::sync::oneshot;
 
-use super::Meter;
+use super::{Meter, Peers};
 use crate::addr::{Ipv6Prefix, Source};
 use crate::bound::Bound;
 use crate::clock::{Both, Instant, Steady};
@@ -28,6 +28,7 @@ use crate::snapshot::Snapshot;
 use crate::store::{Change, Store};
 
 mod explain;
+mod foreign;
 mod latest;
 mod operator;
 mod perform;
@@ -50,6 +51,7 @@ pub(super) struct Keeper {
     /// Changed, but the store's queue was full.
     unsaved: HashSet<Key>,
     meter: Arc<dyn Meter>,
+    peers: Arc<dyn Peers>,
     /// The kernel plane as the last sweep found it.
     kernel: Result<Refreshed, String>,
     wall: Steady,
@@ -63,12 +65,13 @@ impl Keeper {
         table: Arc<BanTable>,
         store: Box<dyn Store>,
         meter: Arc<dyn Meter>,
+        peers: Arc<dyn Peers>,
         marks: Arc<Marks>,
         counters: Arc<Counters>,
     ) -> Self {
         let config = snapshot.config();
         let mut ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), config.edge.max_sources as usize);
-        ledger.set_digests(store.digests());
+        ledger.set_digests(snapshot.digests());
         // How it begins is told by whoever opened it.
         let kernel = look_at_kernel(&table, config);
         Self {
@@ -84,6 +87,7 @@ impl Keeper {
             sweeps: 0,
             unsaved: HashSet::new(),
             meter,
+            peers,
             kernel,
             wall: Steady::new(crate::clock::both()),
             over: Vec::new(),
@@ -94,6 +98,7 @@ impl Keeper {
     pub(super) fn adopt_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         let config = snapshot.config();
         self.ledger.set_rules(config.harvest.clone(), config.auth.clone());
+        self.ledger.set_digests(snapshot.digests());
         self.snapshot = snapshot;
         let exempt: Vec<_> = self.decisions.keys().filter(|key| self.is_exempt(key)).cloned().collect();
         self.pardon(&exempt, Lifted::Exempt, Cause::State);
@@ -205,6 +210,9 @@ impl Keeper {
             return;
         }
         let source = client.source(self.prefix());
+        if self.peers.are_there() {
+            self.peers.reported(&self.text(&source.into()), at, &conduct);
+        }
         let (snapshot, prefix) = (Arc::clone(&self.snapshot), self.prefix());
         let (decisions, networks) = (&self.decisions, self.table.networks() > 0);
         let is_banned = |source: Source| {

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::bound::Bound;
+use crate::clock::{Both, Instant};
 use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept, Name, Operator};
 use crate::edge::bans::BanTable;
 use crate::events::What;
@@ -22,7 +23,7 @@ use crate::gate::Ignored;
 use crate::key::User;
 use crate::key::Who;
 use crate::marks::Marks;
-use crate::offence::{Report, ReportKind};
+use crate::offence::{Conduct, Heard, Report, ReportKind};
 use crate::rates::Counters;
 use crate::rates::accounts::AccountView;
 use crate::snapshot::Snapshot;
@@ -55,6 +56,34 @@ pub trait Meter: Send + Sync + 'static {
     fn foreign(&self, ignored: Option<Ignored>);
     /// A bound was reached.
     fn bound_reached(&self, bound: Bound);
+}
+
+/// Other guards, who are told what happens here. Nothing waits for them.
+pub trait Peers: Send + Sync + 'static {
+    /// Whether there are any.
+    fn are_there(&self) -> bool;
+    /// A source, as text, did something at this moment.
+    fn reported(&self, source: &str, at: Instant, conduct: &Conduct);
+    /// A ban was made here.
+    fn decided(&self, decision: Decision, now: Both);
+    /// The operator lifted what was decided about a source or a network; it would have lasted until then.
+    fn lifted(&self, source: &str, now: Both, until: Instant);
+}
+
+/// No other guards.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone;
+
+impl Peers for Alone {
+    fn are_there(&self) -> bool {
+        false
+    }
+
+    fn reported(&self, _: &str, _: Instant, _: &Conduct) {}
+
+    fn decided(&self, _: Decision, _: Both) {}
+
+    fn lifted(&self, _: &str, _: Both, _: Instant) {}
 }
 
 /// The handle of the task. Cheap to clone; the task ends when the last one is gone.
@@ -98,6 +127,17 @@ enum Control {
         decisions: Vec<Decision>,
         answer: oneshot::Sender<usize>,
     },
+    ForeignLifts {
+        node: Name,
+        lifts: Vec<(String, Instant)>,
+        answer: oneshot::Sender<usize>,
+    },
+    Hear {
+        node: Name,
+        reports: Vec<(String, Instant, Heard)>,
+        answer: oneshot::Sender<u32>,
+    },
+    TellAll(oneshot::Sender<()>),
     Delete {
         who: Who,
         by: Operator,
@@ -187,7 +227,23 @@ impl Feedback {
     /// Follows `decisions` of the guard `node`, where nothing here is against them; how many those are. Meant for a few thousand
     /// at once: others wait.
     pub async fn hear_of(&self, node: Name, decisions: Vec<Decision>) -> Result<usize, ControlError> {
-        self.ask(|answer| Control::Foreign { node, decisions, answer }).await
+        self.ask_in_turn(|answer| Control::Foreign { node, decisions, answer }).await
+    }
+
+    /// Follows the lifts of the guard `node`, each with the source or network and when that was; how many those are.
+    pub async fn hear_lifts(&self, node: Name, lifts: Vec<(String, Instant)>) -> Result<usize, ControlError> {
+        self.ask_in_turn(|answer| Control::ForeignLifts { node, lifts, answer }).await
+    }
+
+    /// Takes note of what the guard `node` reports, each time of which source, when, and what; how many bans follow. Meant for a few
+    /// hundred at once: others wait.
+    pub async fn hear(&self, node: Name, reports: Vec<(String, Instant, Heard)>) -> Result<u32, ControlError> {
+        self.ask_in_turn(|answer| Control::Hear { node, reports, answer }).await
+    }
+
+    /// Tells other guards of all that was decided here and is in force.
+    pub async fn tell_all(&self) -> Result<(), ControlError> {
+        self.ask_in_turn(Control::TellAll).await
     }
 
     /// Lifts the ban of `who` and forgets what was held against it.
@@ -241,6 +297,16 @@ impl Feedback {
         let _ = self.controls.send(Control::Close).await;
     }
 
+    /// Waits for room: another guard's word must not be lost because operators ask much.
+    async fn ask_in_turn<T>(&self, control: impl FnOnce(oneshot::Sender<T>) -> Control) -> Result<T, ControlError> {
+        let (sender, answer) = oneshot::channel();
+        let stopped = ControlError::Unavailable("it has stopped");
+        if self.controls.send(control(sender)).await.is_err() {
+            return Err(stopped);
+        }
+        answer.await.map_err(|_| stopped)
+    }
+
     async fn ask<T>(&self, control: impl FnOnce(oneshot::Sender<T>) -> Control) -> Result<T, ControlError> {
         let (sender, answer) = oneshot::channel();
         self.controls.try_send(control(sender)).map_err(|error| match error {
@@ -264,12 +330,14 @@ pub fn start(
     bans: Arc<BanTable>,
     store: Box<dyn Store>,
     meter: Arc<dyn Meter>,
+    peers: Arc<dyn Peers>,
 ) -> (Feedback, JoinHandle<()>) {
     let (reports, report_queue) = mpsc::channel(REPORTS);
     let (controls, control_queue) = mpsc::channel(CONTROLS);
     let marks = Arc::new(Marks::default());
     let counters = Arc::new(Counters::new(snapshot.config()));
-    let mut keeper = Keeper::new(snapshot, bans, store, Arc::clone(&meter), Arc::clone(&marks), Arc::clone(&counters));
+    let mut keeper =
+        Keeper::new(snapshot, bans, store, Arc::clone(&meter), peers, Arc::clone(&marks), Arc::clone(&counters));
     keeper.restore();
     let task = tokio::spawn(run(keeper, report_queue, control_queue));
     (Feedback { reports, controls, meter, marks, counters }, task)
@@ -315,6 +383,12 @@ fn answer(keeper: &mut Keeper, control: Control) {
             once_written(keeper, imported, move |kept| drop(answer.send(kept)))
         }
         Control::Foreign { node, decisions, answer } => answer.send(keeper.hear_of(&node, &decisions)).map_err(drop),
+        Control::ForeignLifts { node, lifts, answer } => answer.send(keeper.hear_lifts(&node, &lifts)).map_err(drop),
+        Control::Hear { node, reports, answer } => answer.send(keeper.hear(&node, reports)).map_err(drop),
+        Control::TellAll(answer) => {
+            keeper.tell_all();
+            answer.send(())
+        }
         Control::Delete { who, by, answer } => match keeper.delete(who, by) {
             Ok(Some(lifted)) => once_written(keeper, lifted, move |kept| drop(answer.send(Ok(Some(kept))))),
             Ok(None) => answer.send(Ok(None)).map_err(drop),

@@ -17,7 +17,7 @@ use crate::rates::{Room, Tally};
 use crate::store::Change;
 use crate::store::memory::Disk;
 
-const BY: crate::decision::Operator = crate::decision::Operator { uid: Some(0) };
+const BY: crate::decision::Operator = crate::decision::Operator { uid: Some(0), local: false };
 
 #[derive(Default)]
 struct Counted(Mutex<Vec<String>>);
@@ -59,7 +59,14 @@ impl Meter for Counted {
 /// A ledger that nobody else looks at, for tests of other parts.
 pub(crate) fn alone(config: &Arc<Config>, bans: &Arc<BanTable>) -> Feedback {
     let store = Disk::default().open();
-    start(Arc::new(Snapshot::new(Arc::clone(config), None)), Arc::clone(bans), store, Arc::new(Counted::default())).0
+    start(
+        Arc::new(Snapshot::new(Arc::clone(config), None)),
+        Arc::clone(bans),
+        store,
+        Arc::new(Counted::default()),
+        Arc::new(Alone),
+    )
+    .0
 }
 
 struct World {
@@ -78,8 +85,13 @@ impl World {
         let store = self.disk.open();
         let table = Arc::new(BanTable::new(None, 100));
         let meter = Arc::new(Counted::default());
-        let (feedback, task) =
-            start(Arc::new(Snapshot::new(Arc::clone(&self.config), None)), Arc::clone(&table), store, meter.clone());
+        let (feedback, task) = start(
+            Arc::new(Snapshot::new(Arc::clone(&self.config), None)),
+            Arc::clone(&table),
+            store,
+            meter.clone(),
+            Arc::new(Alone),
+        );
         (feedback, task, table, meter)
     }
 
@@ -98,6 +110,7 @@ impl World {
             table,
             store,
             meter,
+            Arc::new(Alone),
             Arc::default(),
             counters,
         )
@@ -496,6 +509,150 @@ async fn decisions_of_another_guard_are_followed_told_apart_and_kept() {
     let (here, _task, _, _) = world.start();
     let by = here.decisions().await.unwrap().iter().map(Decision::by).collect::<BTreeSet<_>>();
     assert_eq!(by, BTreeSet::from(["node mx2".to_owned(), "operator".to_owned()]));
+}
+
+/// What other guards are told, a line each.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Heard {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    fn note(&self, what: String) {
+        self.0.lock().unwrap().push(what);
+    }
+}
+
+impl Peers for Heard {
+    fn are_there(&self) -> bool {
+        true
+    }
+
+    fn reported(&self, source: &str, _: Instant, conduct: &Conduct) {
+        self.note(format!("{} {source}", conduct.kind().label()));
+    }
+
+    fn decided(&self, decision: Decision, _: Both) {
+        self.note(format!("{} by {}", decision.source, decision.by()));
+    }
+
+    fn lifted(&self, source: &str, now: Both, until: Instant) {
+        self.note(format!("{source} lifted {} s before its end", until.since(now.instant).as_secs().div_ceil(60) * 60));
+    }
+}
+
+/// A keeper with peers; what they are told.
+fn told() -> (Keeper, Arc<Heard>, Arc<Counted>) {
+    let world = guarded();
+    let (peers, meter) = (Arc::new(Heard::default()), Arc::new(Counted::default()));
+    let snapshot = Arc::new(Snapshot::new(Arc::clone(&world.config), None));
+    let counters = Arc::new(Counters::new(&world.config));
+    let table = Arc::new(BanTable::new(Some(Arc::new(Fake::default())), 100));
+    let (counted, others) = (Arc::clone(&meter), Arc::clone(&peers));
+    let mut keeper = Keeper::new(snapshot, table, world.disk.open(), counted, others, Arc::default(), counters);
+    keeper.restore();
+    (keeper, peers, meter)
+}
+
+#[test]
+fn other_guards_are_told_what_happens_here_and_nothing_of_what_they_said() {
+    let (mut keeper, peers, _) = told();
+    let hour = Duration::from_secs(3600);
+    let local = Operator { local: true, ..BY };
+    let who = |text: &str| text.parse::<Who>().unwrap();
+    let harvester = ClientAddr::new(("20.0.2.1".parse::<IpAddr>().unwrap(), 4000).into());
+    let exempt = ClientAddr::new(("20.0.2.9".parse::<IpAddr>().unwrap(), 4000).into());
+    for n in 0..10 {
+        for client in [harvester, exempt] {
+            let conduct = Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into(), returned: false };
+            keeper.on_report(Report { client, at: crate::clock::now(), conduct });
+        }
+    }
+    let mut expected = vec!["unknown_recipient 20.0.2.1".to_owned(); 10];
+    expected.push("20.0.2.1 by ledger".to_owned());
+    assert_eq!(peers.take(), expected);
+    keeper.add(who("20.0.2.2"), hour, String::new(), BY).unwrap();
+    keeper.add(who("20.0.3.0/24"), hour, String::new(), local).unwrap();
+    keeper.hold(User::new("bob").unwrap(), None, String::new(), BY).map(drop).unwrap();
+    let entry = Entry { who: who("20.0.2.3"), seconds: None, text: None };
+    assert_eq!(keeper.import(Name::new("list"), vec![entry], "", BY).added, 1);
+    assert_eq!(peers.take(), ["20.0.2.2 by operator"], "neither what is local, nor users, nor files");
+    let foreign = Decision { source: "20.0.2.4".to_owned(), ..keeper.decisions()[0].clone() };
+    assert_eq!(keeper.hear_of(&Name::new("mx2"), &[foreign]), 1);
+    keeper.hear_lifts(&Name::new("mx2"), &[("20.0.2.4".to_owned(), crate::clock::now())]);
+    assert_eq!(peers.take(), [""; 0]);
+    keeper.delete(who("20.0.3.0/24"), local).unwrap();
+    keeper.delete(who("20.0.2.2"), BY).unwrap();
+    assert_eq!(peers.take(), ["20.0.2.2 lifted 3600 s before its end"]);
+    keeper.tell_all();
+    assert_eq!(peers.take(), ["20.0.2.1 by ledger"]);
+}
+
+#[test]
+fn what_other_guards_report_counts_beside_what_happened_here() {
+    let (mut keeper, peers, meter) = told();
+    let unknown = |n: u32| {
+        crate::offence::Heard::Conduct(Conduct::UnknownDigest {
+            recipient: Digest::of(&format!("no{n}@example.org")),
+            returned: false,
+        })
+    };
+    let reports = |source: &str, numbers: std::ops::Range<u32>| -> Vec<_> {
+        numbers.map(|n| (source.to_owned(), crate::clock::now(), unknown(n))).collect()
+    };
+    let client = ClientAddr::new(("20.0.2.1".parse::<IpAddr>().unwrap(), 4000).into());
+    for n in 0..4 {
+        let conduct = Conduct::UnknownRecipient { recipient: format!("no{n}@example.org").into(), returned: false };
+        keeper.on_report(Report { client, at: crate::clock::now(), conduct });
+    }
+    peers.take();
+    // The first of these were asked for here as well.
+    assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.2.1", 0..7)), 0);
+    assert_eq!(keeper.hear(&Name::new("mx3"), reports("20.0.2.1", 7..10)), 1);
+    assert_eq!(peers.take(), ["20.0.2.1 by ledger"], "the decision is this guard's own");
+    let explained = keeper.explain("20.0.2.1".parse().unwrap());
+    let evidence = explained.decision.unwrap().evidence.join("\n");
+    for words in ["10 distinct unknown recipients of 10", "mx2", "mx3", "unknown: #"] {
+        assert!(evidence.contains(words), "{words}: {evidence}");
+    }
+    assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.2.9", 0..10)), 0);
+    assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.2.0/24", 0..1)), 0);
+    assert_eq!((meter.count("foreign exempt"), meter.count("foreign senseless")), (10, 1));
+}
+
+#[test]
+fn the_same_trip_elsewhere_doubles_once_and_a_lift_ends_what_is_older() {
+    let (mut keeper, _, meter) = told();
+    let both = crate::clock::both();
+    let ban = |repeat: u32, seconds: u64| Decision {
+        source: "20.0.2.1".to_owned(),
+        reason: Reason::Harvest.label().to_owned(),
+        text: String::new(),
+        origin: "ledger".to_owned(),
+        origin_name: None,
+        made: both.wall,
+        until: both.wall_at(both.instant.after(Duration::from_secs(seconds))),
+        repeat,
+        evidence: Vec::new(),
+    };
+    let from = |node: &str| Name::new(node);
+    assert_eq!(keeper.hear_of(&from("mx2"), &[ban(0, 3600)]), 1);
+    assert_eq!(keeper.hear_of(&from("mx3"), &[ban(0, 3601)]), 0, "they tripped at once");
+    assert_eq!(meter.count("foreign outlasted"), 1);
+    assert_eq!(keeper.explain("20.0.2.1".parse().unwrap()).ledger.unwrap().trips, 1);
+    assert_eq!(keeper.hear_of(&from("mx3"), &[ban(1, 7200)]), 1);
+    assert_eq!(keeper.explain("20.0.2.1".parse().unwrap()).ledger.unwrap().trips, 2);
+    let lift = |ago: u64| vec![("20.0.2.1".to_owned(), Instant::from_ns(both.instant.as_ns() - ago * 1_000_000_000))];
+    assert_eq!(keeper.hear_lifts(&from("mx2"), &lift(1)), 0, "an older lift");
+    assert_eq!(keeper.hear_lifts(&from("mx2"), &lift(0)), 1);
+    assert!(keeper.decisions().is_empty());
+    assert!(keeper.explain("20.0.2.1".parse().unwrap()).ledger.is_none_or(|ledger| ledger.trips == 0));
+    // Many at once are one batch, and told in one line.
+    let many: Vec<_> = (1..=50).map(|n| Decision { source: format!("20.0.4.{n}"), ..ban(0, 3600) }).collect();
+    let before = meter.count("banned harvest");
+    assert_eq!((keeper.hear_of(&from("mx2"), &many), meter.count("banned harvest")), (50, before));
 }
 
 /// The disk has no room for a while: what was decided meanwhile is saved once it has, as it is then.

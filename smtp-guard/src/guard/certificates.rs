@@ -6,20 +6,21 @@
 //! refused tries again later. The files are read again and again; a pair that can be used is in force without a restart.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Guard;
 use crate::config::{Config, Role, Tls};
+use crate::observe::budget::Reminder;
 use crate::relay;
 
 /// How often the files are read again.
 const RETRY: Duration = Duration::from_secs(5);
-/// How often it is complained that they can't be used.
-const REMIND: Duration = Duration::from_secs(3600);
 
 /// What the guard started without.
 pub(super) struct Missing {
     tls: Tls,
+    /// What was said of it.
+    told: Reminder,
     pub(super) why: String,
 }
 
@@ -35,12 +36,13 @@ pub(super) fn usable(mut config: Config) -> (Config, Option<Missing>) {
     let closed = if closed.is_empty() { String::new() } else { format!(", and {} not opened", closed.join(", ")) };
     let why = format!("{error}; until it can be used STARTTLS is not offered{closed}");
     tracing::error!("started WITHOUT TLS: {why}");
-    (config, Some(Missing { tls, why }))
+    let mut told = Reminder::default();
+    told.is_due(&error.to_string(), crate::clock::now());
+    (config, Some(Missing { tls, told, why }))
 }
 
 /// Has the configuration applied as it is in the file as soon as `missing` can be used.
-pub(super) async fn wait_for(missing: Missing, guard: Arc<Guard>) {
-    let mut told = Instant::now();
+pub(super) async fn wait_for(mut missing: Missing, guard: Arc<Guard>) {
     loop {
         tokio::time::sleep(RETRY).await;
         // A reload by somebody else has read them.
@@ -56,8 +58,7 @@ pub(super) async fn wait_for(missing: Missing, guard: Arc<Guard>) {
                     return tracing::info!("the certificate can be used: TLS is offered now");
                 }
             }
-            Ok(Err(error)) if told.elapsed() >= REMIND => {
-                told = Instant::now();
+            Ok(Err(error)) if missing.told.is_due(&error.to_string(), crate::clock::now()) => {
                 tracing::error!(%error, "still WITHOUT TLS: the certificate can't be used");
             }
             Ok(Err(_)) | Err(_) => {}

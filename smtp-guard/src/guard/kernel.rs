@@ -115,9 +115,9 @@ impl Observed {
         self.interfaces().iter().any(|(_, attached)| *attached).then_some(())?;
         let verdict = self.ask(|plane| plane.verdict(ip))?;
         Some(match verdict {
-            Verdict::Drop(reason, _) => KernelView { drops: Some(reason.label().to_owned()), exempt: false },
-            Verdict::Pass(reason, _) => KernelView { drops: None, exempt: reason == Reason::Exempt },
-            Verdict::Ignore => KernelView { drops: None, exempt: false },
+            Verdict::Drop(reason, _) => KernelView { drop_reason: Some(reason.label().to_owned()), exempt: false },
+            Verdict::Pass(reason, _) => KernelView { drop_reason: None, exempt: reason == Reason::Exempt },
+            Verdict::Ignore => KernelView { drop_reason: None, exempt: false },
         })
     }
 }

@@ -24,6 +24,7 @@ use crate::edge::bans::{BanTable, KernelBans};
 use crate::events::{self, Bus};
 use crate::facts;
 use crate::feedback;
+use crate::fleet::{Fleet, Settings};
 use crate::observe::admin;
 use crate::observe::drops::Drops;
 use crate::observe::http::{Http, Ready};
@@ -33,12 +34,14 @@ use crate::observe::metrics::Metrics;
 use crate::observe::status::{
     Bans, Certificate, Configuration, Kernel, LastReload, Listener, Overview, Recipients, Running, Server,
 };
+use crate::offence::Digests;
 use crate::rates::accounts::HeldUsers;
 use crate::relay::{self, Blocklists, Bound, Doors, Generation, Inherited, Shared, Stop, Watchers};
 use crate::snapshot::Snapshot;
 use crate::store::{self, Sqlite, Store as _};
 
 mod certificates;
+mod fleet;
 pub(crate) mod follow;
 mod kernel;
 mod manager;
@@ -64,6 +67,9 @@ pub struct Guard {
     observed: Arc<kernel::Observed>,
     store: store::State,
     source: Source,
+    fleet: Fleet,
+    /// What addresses are digested by where there is no fleet.
+    digests: Digests,
     log: LogControl,
     ready: Ready,
     stop: Stop,
@@ -119,6 +125,7 @@ pub async fn serve<C: admin::Control>(
     let store = Sqlite::open(&config.state.directory, config.limits.ipv6_prefix)?;
     let (store_state, digests) = (store.state().clone(), store.digests());
     let known = config.recipients.known.as_deref().map(facts::recipients::load).transpose()?;
+    let settings = Settings::load(&config)?;
     // Taken, but nobody can connect yet.
     let bound = Bound::bind_or_inherit(&config.listen, inherited)?;
     let admin_socket = admin::Socket::bind(&config.admin.socket)?;
@@ -137,9 +144,15 @@ pub async fn serve<C: admin::Control>(
     side.spawn(kernel::sweep(Arc::clone(&plane)));
     let kernel_bans = Arc::clone(&plane) as Arc<dyn KernelBans>;
     let bans = Arc::new(BanTable::new(Some(kernel_bans), config.edge.max_sources as usize));
-    let snapshot = Arc::new(Snapshot::new(Arc::new(config), known).with_digests(digests));
+    let (fleet, heard) = Fleet::new();
+    let shared_digests = settings.as_ref().map_or(digests, |settings| settings.seal().digests());
+    let snapshot = Arc::new(Snapshot::new(Arc::new(config), known).with_digests(shared_digests));
     let meter = Arc::new(meter::Counted(metrics.clone(), events.clone()));
-    let (feedback, feedback_task) = feedback::start(Arc::clone(&snapshot), Arc::clone(&bans), Box::new(store), meter);
+    let told = Arc::new(fleet::Told(fleet.clone(), metrics.clone()));
+    let (feedback, feedback_task) =
+        feedback::start(Arc::clone(&snapshot), Arc::clone(&bans), Box::new(store), meter, told);
+    side.spawn(fleet::follow(heard, feedback.clone()));
+    metrics.bounds().limit(bound::Bound::Fleet, smtp_guard_core::fleet::REPORTS as u64);
     // What is open by now stays open.
     let open = descriptors::open();
     let budget = Budget::with_open(snapshot.config(), open);
@@ -171,6 +184,8 @@ pub async fn serve<C: admin::Control>(
         observed,
         store: store_state,
         source,
+        fleet: fleet.clone(),
+        digests,
         log,
         ready: ready.clone(),
         stop: stop.clone(),
@@ -197,6 +212,7 @@ pub async fn serve<C: admin::Control>(
         drops,
     };
     announce(&shared, &guard.seen().listeners);
+    fleet.apply(settings);
     side.spawn(admin::serve(admin_socket, console(Arc::clone(&guard)), overview, budget.plan.admin));
     ready.set(true);
     manager::ready().await;
@@ -224,6 +240,7 @@ pub async fn serve<C: admin::Control>(
     }
     // Sessions that were cut off still hold handles to the ledger's task: it is told to end, and writes the store.
     shared.feedback.close().await;
+    fleet.apply(None);
     if tokio::time::timeout(CLOSE, feedback_task).await.is_err() {
         tracing::warn!("the store was not closed in time");
     }
@@ -242,6 +259,11 @@ impl Guard {
     pub async fn kernel_view(&self, ip: IpAddr) -> Option<KernelView> {
         let observed = Arc::clone(&self.observed);
         tokio::task::spawn_blocking(move || observed.view(ip)).await.ok()?
+    }
+
+    /// The fleet, whether this edge takes part in one or not.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
     }
 
     /// Waits for the sessions under way, as long as `drain` says. How many were cut off.

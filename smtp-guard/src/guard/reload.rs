@@ -15,6 +15,7 @@ use crate::edge::EdgeError;
 use crate::events::What;
 use crate::facts;
 use crate::facts::recipients::{KnownRecipients, RecipientsError};
+use crate::fleet::{FleetError, Settings};
 use crate::observe::attempt::Candidate;
 use crate::observe::http::{Http, HttpError};
 use crate::observe::reload::Reloaded;
@@ -29,6 +30,8 @@ pub enum ReloadError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Recipients(#[from] RecipientsError),
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
@@ -72,6 +75,7 @@ struct Prepared {
     budget: Budget,
     /// What the file of the recipient table holds now, where it is the same file.
     renewed: Option<Renewed>,
+    fleet: Option<Settings>,
     changes: Vec<Change>,
 }
 
@@ -100,7 +104,7 @@ impl Guard {
         let guard = Arc::clone(self);
         let prepared =
             tokio::task::spawn_blocking(move || guard.prepare()).await.map_err(|_| ReloadError::Broken)??;
-        let Prepared { generation, budget, renewed, changes } = prepared;
+        let Prepared { generation, budget, renewed, fleet, changes } = prepared;
         let config = Arc::clone(generation.config());
         let table = renewed.as_ref().map(|(_, table)| Arc::clone(table)).or_else(|| generation.snapshot.known());
         let missing = table.as_ref().map(|table| table.missing(&config.relay.domains)).unwrap_or_default();
@@ -145,6 +149,7 @@ impl Guard {
         if let Err(error) = self.shared.feedback.apply(Arc::clone(&generation.snapshot)).await {
             tracing::error!(%error, "the ledger goes by the former configuration");
         }
+        self.fleet.apply(fleet);
         parts.doors.add(listeners);
         let goes = |address| !config.listen.iter().any(|listen| listen.address == address);
         parts.doors.close(goes).await;
@@ -232,11 +237,13 @@ impl Guard {
         let changes = before.config().changes(&file);
         let config = Arc::new(file.with_fixed_of(before.config()));
         let (known, renewed) = known(before, &config)?;
-        let snapshot = Arc::new(before.snapshot.next(config, known));
+        let fleet = Settings::load(&config)?;
+        let digests = fleet.as_ref().map_or(self.digests, |fleet| fleet.seal().digests());
+        let snapshot = Arc::new(before.snapshot.next(config, known).with_digests(digests));
         let budget = Budget::with_open(snapshot.config(), self.open);
         let generation =
             Generation::build(snapshot, budget.plan, Some(before), &self.shared.metrics, &self.shared.events)?;
-        Ok(Prepared { generation, budget, renewed, changes })
+        Ok(Prepared { generation, budget, renewed, fleet, changes })
     }
 
     /// What the kernel has is that of `config`, and as well what of `before` is still in use. Where that fails it has what it had.

@@ -8,8 +8,8 @@
 //! | GET /decisions | a list of [`Decision`] |
 //! | POST /decisions, [`Add`] | [`Kept`] with the [`Decision`] made |
 //! | POST /decisions/import, [`Import`] | [`Kept`] with [`Imported`] |
-//! | DELETE /decisions/{who} | [`Kept`] with the [`Decision`] lifted; 404 where there was none |
-//! | DELETE /decisions | [`Kept`] with [`Deleted`] |
+//! | DELETE /decisions/{who}, [`Reach`] as query | [`Kept`] with the [`Decision`] lifted; 404 where there was none |
+//! | DELETE /decisions, [`Reach`] as query | [`Kept`] with [`Deleted`] |
 //! | GET /explain/{ip} | [`Explanation`] |
 //! | GET /accounts | [`AccountList`] of at most [`ACCOUNTS`] users |
 //! | GET /accounts/{user} | the [`AccountView`]; 404 where nothing is known |
@@ -85,6 +85,17 @@ pub struct Add {
     pub seconds: u64,
     /// At most [`REASON_BYTES`], without control characters.
     pub reason: String,
+    /// On this host only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub local: bool,
+}
+
+/// What a decision that is lifted is lifted for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reach {
+    /// On this host only.
+    pub local: bool,
 }
 
 /// Bans to be made together.
@@ -267,6 +278,7 @@ async fn add<C: Control>(
         Ok(add) => add,
         Err(problem) => return problem,
     };
+    let by = Operator { local: add.local, ..by };
     match add.check() {
         Ok((who, length, text)) => answer(shared.control.add(who, length, text, by).await),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
@@ -292,7 +304,13 @@ async fn delete<C: Control>(
     State(shared): State<Served<C>>,
     Extension(by): Extension<Operator>,
     UrlPath(who): UrlPath<String>,
+    reach: Result<Query<Reach>, QueryRejection>,
 ) -> Response {
+    let Query(Reach { local }) = match reach {
+        Ok(reach) => reach,
+        Err(rejection) => return problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    };
+    let by = Operator { local, ..by };
     let Ok(who) = who.parse::<Who>() else {
         let shown = super::log::printable(who.as_bytes());
         return problem(StatusCode::BAD_REQUEST, &format!("{shown:?} is no address or network"));
@@ -304,7 +322,16 @@ async fn delete<C: Control>(
     }
 }
 
-async fn delete_all<C: Control>(State(shared): State<Served<C>>, Extension(by): Extension<Operator>) -> Response {
+async fn delete_all<C: Control>(
+    State(shared): State<Served<C>>,
+    Extension(by): Extension<Operator>,
+    reach: Result<Query<Reach>, QueryRejection>,
+) -> Response {
+    let Query(Reach { local }) = match reach {
+        Ok(reach) => reach,
+        Err(rejection) => return problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    };
+    let by = Operator { local, ..by };
     let deleted = shared.control.delete_all(by).await;
     answer(deleted.map(|Kept { what: deleted, saved }| Kept { what: Deleted { deleted }, saved }))
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Seconds;
 use crate::config::{ConfigFile, Role};
 use crate::decision::Explanation;
 
@@ -60,7 +61,7 @@ pub struct Step {
     /// The reply; none where the connection would be dropped without one.
     pub heard: Option<String>,
     /// How long the client would wait for it because of a rule, in ms.
-    pub waits_ms: u64,
+    pub wait_seconds: Seconds,
     /// What the reply is due to, and what checks that only observe would have refused.
     pub because: Vec<Because>,
     /// It would be passed on, and the mail server's own reply would be the client's.

@@ -8,8 +8,8 @@ use crate::clock::WallTime;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     pub file: String,
-    /// Whole days until it ends; below zero it has ended.
-    pub days: i64,
+    /// Until it ends; below zero it has ended.
+    pub remaining_seconds: i64,
     /// When it ends.
     pub not_after: WallTime,
 }

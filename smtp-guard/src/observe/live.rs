@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::status::{Overview, Status};
-use crate::clock::{Both, WallTime};
+use crate::clock::{Both, Seconds, WallTime};
 use crate::decision::Decision;
 use crate::events::Event;
 
@@ -23,17 +23,17 @@ pub struct Live {
     pub at: WallTime,
     /// Process id: counts of another instance begin anew.
     pub instance: u32,
-    /// Milliseconds since the guard's start, by a clock that nobody sets.
-    pub uptime_ms: u64,
+    /// Since the guard's start, by a clock that nobody sets.
+    pub uptime_seconds: Seconds,
     pub status: Status,
     /// Connections accepted since the start.
-    pub connections: u64,
+    pub connections_total: u64,
     /// What the kernel plane judged; only what was seen, and nothing without a kernel plane.
-    pub packets: Vec<Packets>,
+    pub kernel_packets: Vec<Packets>,
     /// What user space refused; all usual reasons, also at 0.
     pub rejections: Vec<Counted>,
     /// Bans in force, the latest first: at most [`crate::decision::LATEST`].
-    pub bans: Vec<Decision>,
+    pub decisions: Vec<Decision>,
     pub drops: DropsView,
     /// What happened, the latest first: at most 16.
     #[serde(default)]
@@ -48,7 +48,7 @@ pub struct Packets {
     pub family: String,
     /// `pass` or `drop`.
     pub verdict: String,
-    pub packets: u64,
+    pub count: u64,
 }
 
 /// So many of a kind.
@@ -66,9 +66,9 @@ pub struct DropsView {
     /// Samples that the full ring buffer had no room for.
     pub lost: u64,
     /// Those with the most packets a second first: at most 64, of the last minute.
-    pub sources: Vec<DroppedSource>,
-    /// Estimates by reason since the start; the exact counts are in [`Live::packets`].
-    pub reasons: Vec<DroppedReason>,
+    pub by_source: Vec<DroppedSource>,
+    /// Estimates by reason since the start; the exact counts are in [`Live::kernel_packets`].
+    pub by_reason: Vec<DroppedReason>,
     /// The last 64 samples, the latest first.
     pub latest: Vec<Dropped>,
 }
@@ -112,26 +112,26 @@ pub struct Dropped {
 
 impl Overview {
     /// The snapshot of `both`. Reads the kernel's counters: not for a thread that must not wait for system calls.
-    pub fn live(&self, both: &Both, bans: Vec<Decision>) -> Live {
+    pub fn live(&self, both: &Both, decisions: Vec<Decision>) -> Live {
         let uptime = both.instant.since(self.started);
-        let packets = self.running.packets().into_iter().map(|(reason, family, packets)| Packets {
+        let packets = self.running.packets().into_iter().map(|(reason, family, count)| Packets {
             reason: reason.label().to_owned(),
             family: family.label().to_owned(),
             verdict: reason.verdict().to_owned(),
-            packets,
+            count,
         });
         let rejections = self.metrics.rejections().into_iter();
         Live {
             at: both.wall,
             instance: std::process::id(),
-            uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+            uptime_seconds: Seconds(uptime),
             status: self.status(both.instant),
-            connections: self.metrics.connections_accepted(),
-            packets: packets.collect(),
+            connections_total: self.metrics.connections_accepted(),
+            kernel_packets: packets.collect(),
             rejections: rejections
                 .map(|(reason, count)| Counted { reason: reason.label().to_owned(), count })
                 .collect(),
-            bans,
+            decisions,
             drops: self.drops.view(both),
             events: self.events.latest(EVENTS),
         }

@@ -340,7 +340,7 @@ mod tests {
             },
         );
         let by_hand = ban(Reason::Operator, Origin::Operator, "spam run", &[]);
-        let by = Some(Operator { uid: Some(0) });
+        let by = Some(Operator { uid: Some(0), local: false });
         check(
             "operator (uid 0) blocked 192.0.2.0/24 for 4h: spam run",
             "SMTP connection from 192.0.2.0/24 rejected: blocked by the administrator",
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn what_a_ban_rests_on_is_in_its_fields() {
         let by_hand = ban(Reason::Operator, Origin::Operator, "spam\u{9b} run", &["one\n", "two"]);
-        let by = Some(Operator { uid: Some(1000) });
+        let by = Some(Operator { uid: Some(1000), local: false });
         let line = written(LogFormat::Json, || {
             let length = Duration::from_secs(60);
             banned(LogFormat::Json, &Banned { ban: &by_hand, who: "a", source: "b", length, took: None, by });
@@ -450,7 +450,12 @@ mod tests {
             );
             assert!(!line.contains("]: SASL LOGIN"), "{line}");
             let line = written(format, || {
-                held_by_operator(Operator { uid: Some(0) }, "bob", Some(Duration::from_secs(60)), "stolen\npassword");
+                held_by_operator(
+                    Operator { uid: Some(0), local: false },
+                    "bob",
+                    Some(Duration::from_secs(60)),
+                    "stolen\npassword",
+                );
             });
             assert!(line.contains("operator (uid 0) held user bob for 1m: stolen\\"), "{line}");
             assert_eq!(line.lines().count(), 1, "{line}");

@@ -460,9 +460,9 @@ mod tests {
                 reason,
                 origin,
                 text: text(),
-                seconds: 1,
+                duration_seconds: 1,
                 repeat: 0,
-                took_us: None,
+                took_seconds: None,
                 evidence: evidence(),
             },
             "smtp_guard_bans_total{reason=\"harvest\"} 1",
@@ -472,13 +472,13 @@ mod tests {
         let deferred = What::Deferred {
             source: source(),
             reason: word(Reason::Trap),
-            seconds: 1,
+            duration_seconds: 1,
             repeat: 0,
             evidence: evidence(),
         };
         check(deferred, "smtp_guard_deferrals_total{reason=\"trap\"} 1");
         let reason = word(Reason::UserNetworks);
-        let held = What::UserHeld { user: source(), reason, source: None, seconds: None, text: text() };
+        let held = What::UserHeld { user: source(), reason, source: None, duration_seconds: None, text: text() };
         check(held, "smtp_guard_user_holds_total{reason=\"user_networks\"} 1");
         check(What::UserReleased { user: source() }, "smtp_guard_user_holds_total{reason=\"user_networks\"} 0");
     }

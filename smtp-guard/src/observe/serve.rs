@@ -104,7 +104,7 @@ impl Peer for TcpStream {
 impl Peer for UnixStream {
     /// The user that the peer ran as when it connected (`SO_PEERCRED`).
     fn identify(&self) -> Operator {
-        Operator { uid: self.peer_cred().ok().map(|peer| peer.uid()) }
+        Operator { uid: self.peer_cred().ok().map(|peer| peer.uid()), local: false }
     }
 }
 

@@ -1,6 +1,5 @@
 //! What `smtp-guard status` shows: one snapshot, written by the running guard and read by the command line.
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -158,10 +157,17 @@ pub struct Recipients {
     pub catch_all: Vec<String>,
     /// How each server says that a recipient is unknown, as it was heard of some that nobody has.
     #[serde(default)]
-    pub unknown_wordings: BTreeMap<String, String>,
+    pub unknown_wordings: Vec<Wording>,
     /// Why the file of the table isn't used as it is now; what was read before is in force.
     #[serde(default)]
     pub trouble: Option<String>,
+}
+
+/// A server's words for a recipient that is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wording {
+    pub server: String,
+    pub words: String,
 }
 
 /// Messages by what became of them, since the start.
@@ -285,7 +291,7 @@ pub(super) mod tests {
         fn recipients(&self) -> Recipients {
             let (known, catch_all) = (self.known, self.catch_all.clone());
             let last_read = known.map(|_| WallTime::from_ms(6500));
-            Recipients { known, last_read, catch_all, unknown_wordings: BTreeMap::new(), trouble: None }
+            Recipients { known, last_read, catch_all, unknown_wordings: Vec::new(), trouble: None }
         }
 
         fn blocklists(&self) -> Vec<State> {
@@ -301,7 +307,7 @@ pub(super) mod tests {
         }
 
         fn certificates(&self, _now: WallTime) -> Vec<Certificate> {
-            vec![Certificate { file: "/c.pem".to_owned(), days: -1, not_after: WallTime::from_ms(11_000) }]
+            vec![Certificate { file: "/c.pem".to_owned(), remaining_seconds: -1, not_after: WallTime::from_ms(11_000) }]
         }
 
         fn tls_trouble(&self) -> Option<String> {

@@ -64,6 +64,7 @@ pub(super) fn reply(reason: Reason) -> Reply {
         Reason::NetworkConnections => replies::crowded(),
         Reason::Connections | Reason::ConnectionRate => replies::busy(),
         Reason::Listed => replies::listed(),
+        Reason::NoListener => replies::no_listener(),
         _ => replies::banned(),
     }
 }

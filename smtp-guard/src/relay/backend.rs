@@ -1,13 +1,15 @@
 //! The backend of one session: opened lazily, one connection, reused for that session's transactions.
 //!
-//! Requests go out as typed values; answers come back through [`Backend::word`], which is cancel safe. A connection
-//! whose state is in doubt is closed, never repaired; another server is tried only before MAIL was accepted.
+//! Requests go out as typed values; those of an envelope go out when an answer is waited for, so that what was asked at once is one
+//! write. A server without PIPELINING gets one after the other. Answers come back through [`Backend::word`], which is cancel safe. A
+//! connection whose state is in doubt is closed, never repaired; another server is tried only before MAIL was accepted.
 //!
 //! Between two transactions a connection is kept for [`REST`] and then given back, unless the client has logged in over it. One
 //! that is given back serves the next client where nothing speaks against it ([`super::spare`]). Where it turns out to be gone at
 //! that client's MAIL, a new one is opened: nobody has answered yet.
 //! A stranger's place may also be needed while the client is idle within a transaction ([`super::places`]).
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -32,7 +34,7 @@ use crate::policy::Client;
 use crate::session::{AuthVerdict, Lost, Request, Speaker, Upstream};
 use crate::wire::command::Command;
 use crate::wire::data::BodyEncoder;
-use crate::wire::envelope::MailFrom;
+use crate::wire::envelope::{MailFrom, RcptTo};
 use crate::wire::proxy::Ends;
 use crate::wire::sasl::Credentials;
 
@@ -60,8 +62,8 @@ pub(super) struct Backend {
     asking: Option<Asking>,
     /// The client has logged in over a connection: another one would be a stranger's.
     bound: bool,
-    /// What was asked and isn't answered yet, and since when.
-    asked: Option<(Verb, Instant)>,
+    /// What was asked and isn't answered yet, and since when; as many as a session asks ahead.
+    asked: VecDeque<(Verb, Instant)>,
     /// What the client is called, where the backend shall hear it.
     naming: Option<Naming>,
     /// The server that was connected last.
@@ -82,8 +84,16 @@ enum Link {
 
 /// What a connection is opened for.
 enum First {
-    Mail(MailFrom),
+    Envelope(Vec<Line>),
     Auth(Credentials),
+}
+
+/// A command of an envelope.
+#[derive(Clone)]
+enum Line {
+    Mail(MailFrom),
+    Rcpt(RcptTo),
+    Data,
 }
 
 /// An open connection and what is under way on it.
@@ -95,8 +105,12 @@ struct Connection {
     ending: bool,
     /// Nothing is under way on it: the last word was a yes to the dot.
     rests: bool,
-    /// What a new connection is opened for if this one, which has served others, is lost before its first word.
-    retry: Option<Box<(MailFrom, Arc<Speaker>)>>,
+    /// Answers that the server owes.
+    awaited: u32,
+    /// What waits for an answer, since the server doesn't offer PIPELINING.
+    held: VecDeque<Line>,
+    /// What a new connection is asked if this one, which has served others, is lost before its first word.
+    retry: Option<(Vec<Line>, Arc<Speaker>)>,
 }
 
 impl Backend {
@@ -119,7 +133,7 @@ impl Backend {
             rests_until: None,
             asking: None,
             bound: false,
-            asked: None,
+            asked: VecDeque::new(),
             naming,
             server: None,
         }
@@ -190,15 +204,15 @@ impl Backend {
             Request::Rcpt(..) => Verb::Rcpt,
             Request::Data => Verb::Data,
             Request::End(_) => Verb::Dot,
-            Request::Reset | Request::Drop | Request::Quit => return self.asked = None,
+            Request::Reset | Request::Drop | Request::Quit => return self.asked.clear(),
             Request::Body(_) => return,
         };
-        self.asked = Some((verb, crate::clock::now()));
+        self.asked.push_back((verb, crate::clock::now()));
     }
 
     /// What was asked is answered.
     fn answered(&mut self) {
-        if let Some((verb, since)) = self.asked.take() {
+        if let Some((verb, since)) = self.asked.pop_front() {
             self.shared.metrics.backend_replied(verb, crate::clock::now().since(since));
         }
     }
@@ -219,7 +233,13 @@ impl Backend {
                 self.asking = Some(Box::pin(dovecot::ask(socket, credentials, source, destination)));
             }
             (Request::Mail(..), Link::None) if self.bound => self.link = Link::Broken(Lost::Closed),
-            (Request::Mail(mail, _, speaker), Link::None) => self.open(First::Mail(mail), speaker, false),
+            (Request::Mail(mail, _, speaker), Link::None) => {
+                self.open(First::Envelope(vec![Line::Mail(mail)]), speaker, false);
+            }
+            (Request::Rcpt(rcpt, _), Link::Opening { first: Some(First::Envelope(lines)), .. }) => {
+                lines.push(Line::Rcpt(rcpt));
+            }
+            (Request::Data, Link::Opening { first: Some(First::Envelope(lines)), .. }) => lines.push(Line::Data),
             (Request::Auth(credentials, speaker), Link::None) => self.open(First::Auth(credentials), speaker, true),
             (Request::Quit, Link::Open(_)) => self.give_back(),
             (request, Link::Open(connection)) => {
@@ -281,19 +301,19 @@ impl Backend {
                     }
                     Ok(channel) => {
                         // Until here it was the connection that was waited for.
-                        if let Some((_, since)) = &mut self.asked {
+                        if let Some((_, since)) = self.asked.front() {
                             let now = crate::clock::now();
                             self.shared.metrics.backend_replied(Verb::Connect, now.since(*since));
-                            *since = now;
+                            self.asked.iter_mut().for_each(|(_, since)| *since = now);
                         }
                         self.server.clone_from(&channel.server);
                         let mut connection = Connection::new(channel);
                         let begun = match first.take() {
-                            Some(First::Mail(mail)) => {
+                            Some(First::Envelope(lines)) => {
                                 if connection.channel.reused {
-                                    connection.retry = Some(Box::new((mail.clone(), Arc::clone(speaker))));
+                                    connection.retry = Some((Vec::new(), Arc::clone(speaker)));
                                 }
-                                connection.queue_mail(mail)
+                                lines.into_iter().try_for_each(|line| connection.queue(line))
                             }
                             Some(First::Auth(credentials)) => connection.queue_auth(credentials),
                             None => Ok(()),
@@ -334,10 +354,7 @@ impl Backend {
                             return word;
                         }
                         Err(lost) => match connection.retry.take().filter(|_| is_gone(lost)) {
-                            Some(first) => {
-                                let (mail, speaker) = *first;
-                                self.open(First::Mail(mail), speaker, true);
-                            }
+                            Some((lines, speaker)) => self.open(First::Envelope(lines), speaker, true),
                             None => self.link = Link::Broken(lost),
                         },
                     }
@@ -363,7 +380,16 @@ fn is_gone(lost: Lost) -> bool {
 
 impl Connection {
     fn new(channel: Channel) -> Self {
-        Self { channel, encoder: None, auth: None, ending: false, rests: false, retry: None }
+        Self {
+            channel,
+            encoder: None,
+            auth: None,
+            ending: false,
+            rests: false,
+            awaited: 0,
+            held: VecDeque::new(),
+            retry: None,
+        }
     }
 
     /// Leaves the connection to the next client; else it is to be closed.
@@ -399,7 +425,7 @@ impl Connection {
     }
 
     async fn send(&mut self, request: Request) -> Result<(), Lost> {
-        if !self.channel.unread.is_empty() {
+        if self.awaited == 0 && !self.channel.unread.is_empty() {
             if matches!(request, Request::Body(_)) {
                 // A refusal in the middle of the data, even together with the 354: `word` tells it, and the session
                 // sends nothing more.
@@ -411,16 +437,15 @@ impl Connection {
         self.rests = false;
         let unsent = &mut self.channel.unsent;
         match request {
-            Request::Mail(mail, ..) => self.queue_mail(mail)?,
-            Request::Auth(credentials, _) => self.queue_auth(credentials)?,
-            Request::Rcpt(rcpt, _) => {
-                if !self.channel.capabilities.takes(rcpt.uses()) {
-                    return Err(Lost::Protocol);
-                }
-                Command::Rcpt(rcpt).encode(unsent);
+            Request::Mail(mail, ..) => return self.queue(Line::Mail(mail)),
+            Request::Rcpt(rcpt, _) => return self.queue(Line::Rcpt(rcpt)),
+            Request::Data => return self.queue(Line::Data),
+            Request::Auth(credentials, _) => return self.queue_auth(credentials),
+            Request::Reset => {
+                Command::Rset.encode(unsent);
+                self.awaited += 1;
+                return Ok(());
             }
-            Request::Data => Command::Data.encode(unsent),
-            Request::Reset => Command::Rset.encode(unsent),
             Request::Body(body) => {
                 let encoder = self.encoder.get_or_insert_with(BodyEncoder::new);
                 encoder.encode(&body, unsent);
@@ -434,6 +459,7 @@ impl Connection {
                     return Err(Lost::BeforeDot);
                 }
                 self.ending = true;
+                self.awaited += 1;
                 let encoder = self.encoder.take().unwrap_or_default();
                 // A flawed end never comes here: the session drops the connection instead. If it did, so do we.
                 encoder.finish(end, unsent).map_err(|_| Lost::Protocol)?;
@@ -443,15 +469,32 @@ impl Connection {
         self.channel.flush().await
     }
 
-    fn queue_mail(&mut self, mut mail: MailFrom) -> Result<(), Lost> {
-        // It was offered, but by another server, or by this one in better days. Left out it would be broken silently.
-        if !self.channel.capabilities.takes(mail.uses()) {
-            return Err(Lost::Protocol);
+    /// Asks for `line`, once the server may be asked.
+    fn queue(&mut self, line: Line) -> Result<(), Lost> {
+        if let Some((lines, _)) = &mut self.retry {
+            lines.push(line.clone());
         }
-        if self.channel.capabilities.size.is_none() {
-            mail.size = None;
+        if self.awaited > 0 && !self.channel.capabilities.pipelining {
+            self.held.push_back(line);
+            return Ok(());
         }
-        Command::Mail(mail).encode(&mut self.channel.unsent);
+        self.encode(line)
+    }
+
+    fn encode(&mut self, line: Line) -> Result<(), Lost> {
+        let Channel { capabilities, unsent, .. } = &mut self.channel;
+        // What was offered, but by another server, or by this one in better days, would be broken silently if it were left out.
+        match line {
+            Line::Mail(mail) if !capabilities.takes(mail.uses()) => return Err(Lost::Protocol),
+            Line::Rcpt(rcpt) if !capabilities.takes(rcpt.uses()) => return Err(Lost::Protocol),
+            Line::Mail(mut mail) => {
+                mail.size = mail.size.filter(|_| capabilities.size.is_some());
+                Command::Mail(mail).encode(unsent);
+            }
+            Line::Rcpt(rcpt) => Command::Rcpt(rcpt).encode(unsent),
+            Line::Data => Command::Data.encode(unsent),
+        }
+        self.awaited += 1;
         Ok(())
     }
 
@@ -465,7 +508,13 @@ impl Connection {
 
     async fn word(&mut self) -> Result<Upstream, Lost> {
         loop {
+            if self.awaited == 0
+                && let Some(line) = self.held.pop_front()
+            {
+                self.encode(line)?;
+            }
             let reply = self.channel.word().await?;
+            self.awaited = self.awaited.saturating_sub(1);
             if self.retry.is_some() && reply.code().get() == 421 {
                 // It had waited for too long.
                 return Err(Lost::Closed);
@@ -473,7 +522,7 @@ impl Connection {
             self.retry = None;
             let yes = reply.code().class() == 2;
             self.channel.spoiled |= !matches!(reply.code().class(), 2 | 3);
-            self.rests = std::mem::take(&mut self.ending) && yes;
+            self.rests = std::mem::take(&mut self.ending) && yes && self.awaited == 0;
             if self.rests {
                 self.channel.messages += 1;
                 if let Some(place) = self.place() {

@@ -79,7 +79,7 @@ impl Certificates {
     pub(super) fn certificates(&self, now: WallTime) -> Vec<status::Certificate> {
         let certificate = |certificate: &Certificate| status::Certificate {
             file: certificate.file.display().to_string(),
-            days: certificate.validity.days(now),
+            remaining_seconds: certificate.validity.ends.saturating_sub(seconds(now)),
             not_after: WallTime::from_ms(certificate.validity.ends.saturating_mul(1000)),
         };
         self.0.load().iter().map(certificate).collect()

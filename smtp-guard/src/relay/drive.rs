@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use smtp_guard_ebpf::reason::Reason;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant as TokioInstant, Sleep, timeout};
 
@@ -75,7 +74,9 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
     let (stream, secured) = match role {
         Role::Mx | Role::Submission => (Stream::clear(socket), None),
         Role::Submissions => {
-            match handshake(&shared, &generation, &mut seat, addr, socket, LineDecoder::new(), &BytesMut::new()).await {
+            let (lines, unread) = (LineDecoder::new(), BytesMut::new());
+            // In memory of its own here and below: it would be the largest part of each session.
+            match Box::pin(handshake(&shared, &generation, &mut seat, addr, socket, lines, &unread)).await {
                 Ok((stream, secured)) => (stream, Some(secured)),
                 Err(error) => {
                     let subject = Subject::at_the_door(&id, addr, ends.destination).inside();
@@ -305,7 +306,9 @@ impl Driver {
                 self.step(woken(wake));
                 continue;
             }
-            if let Some(input) = self.next_token() {
+            // Then replies go out first.
+            let crowded = self.unsent.len() > WRITE_CHUNK;
+            if !crowded && let Some(input) = self.intake.next(&self.session) {
                 self.step(input);
                 continue;
             }
@@ -313,6 +316,9 @@ impl Driver {
                 // Nobody will read it; the session may have something to settle with the backend all the same.
                 self.unsent.clear();
                 self.step(Input::ClientGone);
+                continue;
+            }
+            if crowded {
                 continue;
             }
             if self.upgrade {
@@ -342,6 +348,9 @@ impl Driver {
     fn learn_name(&mut self) {
         if self.name.is_none() {
             self.name = self.inquiry.naming().and_then(Naming::now);
+            if let Some(name) = &self.name {
+                self.session.set_name(name);
+            }
         }
     }
 
@@ -394,12 +403,7 @@ impl Driver {
                     self.inquiry.about_sender(domain);
                     self.backend.perform(Request::Mail(mail, permit, speaker)).await;
                 }
-                Output::Request(request) => {
-                    if let (Request::Data, Some(name)) = (&request, &self.name) {
-                        self.session.set_name(name);
-                    }
-                    self.backend.perform(request).await
-                }
+                Output::Request(request) => self.backend.perform(request).await,
                 Output::Report(conduct) => {
                     let report = Report { client: self.addr, at: crate::clock::now(), conduct };
                     self.shared.feedback.report(report);
@@ -420,14 +424,6 @@ impl Driver {
                 Output::Close => {}
             }
         }
-    }
-
-    /// The next input that the bytes read so far make, if the session wants one.
-    fn next_token(&mut self) -> Option<Input> {
-        if self.unsent.len() > WRITE_CHUNK {
-            return None;
-        }
-        self.intake.next(&self.session)
     }
 
     fn feed_facts(&mut self, found: Option<Found>) {
@@ -452,19 +448,13 @@ impl Driver {
         let read = if data { BODY_READ } else { COMMAND_READ };
         let reading = matches!(wants, Wants::Command | Wants::Silence | Wants::Response | Wants::Body);
         let consulted = self.consulted.is_some();
-        if wants == Wants::Command
-            && !data
-            && self.intake.unread.is_empty()
-            && self.intake.unread.capacity() > BODY_READ
-        {
-            // An idle session doesn't keep what message data needed.
-            (self.intake.unread, self.unsent) = (BytesMut::new(), BytesMut::new());
-        }
-        if reading {
-            self.intake.unread.reserve(read);
-        }
         self.follow_window(data);
         let open = self.session.is_under_way();
+        if wants == Wants::Command && !open {
+            // An idle session keeps no more than it has to.
+            self.inquiry.tidy();
+            (self.out, self.unsent) = (Vec::new(), BytesMut::new());
+        }
         if self.session.is_at_work() {
             seat.works();
         } else {
@@ -487,7 +477,7 @@ impl Driver {
                 None
             }
             word = self.backend.word(), if self.backend.is_live() => Some(Input::Upstream(word)),
-            read = self.stream.read_buf(&mut self.intake.unread), if reading => match read {
+            read = self.stream.read_into(&mut self.intake.unread, read), if reading => match read {
                 Ok(0) | Err(_) => Some(Input::ClientGone),
                 Ok(read) => {
                     self.read += if data { read as u64 } else { 0 };
@@ -530,7 +520,8 @@ impl Driver {
         let Some(socket) = self.stream.take_clear() else {
             return false;
         };
-        match handshake(&self.shared, &self.generation, seat, self.addr, socket, lines, &self.intake.unread).await {
+        let unread = &self.intake.unread;
+        match Box::pin(handshake(&self.shared, &self.generation, seat, self.addr, socket, lines, unread)).await {
             Ok((stream, secured)) => {
                 self.stream = stream;
                 self.step(Input::Secured(secured));

@@ -148,8 +148,8 @@ fn message(shared: &Shared, subject: &Subject<'_>, message: Message) {
             client: ip.to_string(),
             outcome: outcome.label().into(),
             sender,
-            recipients: recipients.into(),
-            size,
+            recipient_count: recipients.into(),
+            size_bytes: size,
             reply,
         },
     );

@@ -5,7 +5,9 @@
 //! asked too much, tries again until then.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -142,6 +144,13 @@ impl Inquiry {
         }
     }
 
+    /// Gives up what look-ups that are done needed: an idle session needs only what they found.
+    pub(super) fn tidy(&mut self) {
+        self.name.tidy();
+        self.client.tidy();
+        self.sender.tidy();
+    }
+
     /// Everything that was found out, once it is there. Cancel safe.
     pub(super) async fn found(&mut self) -> Found {
         let (reverse, lists) = self.client.settle().await.clone();
@@ -207,12 +216,24 @@ impl<T: Default + Send + 'static> Lookup<T> {
 
     async fn settle(&mut self) -> &T {
         if let Some(task) = &mut self.task {
-            // A look-up that panicked has found out nothing, which is how it is judged.
-            let result: Result<T, JoinError> = task.await;
-            self.done = result.unwrap_or_default();
-            self.task = None;
+            let result = task.await;
+            self.keep(result);
         }
         &self.done
+    }
+
+    /// A task keeps its memory until nobody can ask it any more.
+    fn tidy(&mut self) {
+        if let Some(task) = &mut self.task
+            && let Poll::Ready(result) = pin!(task).poll(&mut Context::from_waker(Waker::noop()))
+        {
+            self.keep(result);
+        }
+    }
+
+    /// A look-up that panicked has found out nothing, which is how it is judged.
+    fn keep(&mut self, result: Result<T, JoinError>) {
+        (self.done, self.task) = (result.unwrap_or_default(), None);
     }
 }
 

@@ -133,8 +133,10 @@ impl Listeners {
     /// Begins to accept, until `stop`.
     pub fn open(self, shared: &Arc<Shared>, stop: &Stop) -> Doors {
         let inherited = Arc::clone(&self.inherited);
-        let mut doors = Doors { shared: Arc::clone(shared), stop: stop.clone(), open: Vec::new(), inherited };
+        let (shared, stop) = (Arc::clone(shared), stop.clone());
+        let mut doors = Doors { shared, stop, open: Vec::new(), unserved: Vec::new(), inherited };
         doors.add(self);
+        doors.watch_unserved();
         doors
     }
 
@@ -153,7 +155,17 @@ pub struct Doors {
     shared: Arc<Shared>,
     stop: Stop,
     open: Vec<Door>,
+    /// Those that were handed over, and that the configuration doesn't serve.
+    unserved: Vec<Unserved>,
     inherited: Arc<Inherited>,
+}
+
+/// A socket that was handed over and isn't served: it can't be closed, so whoever connects is turned away at once.
+#[derive(Debug)]
+struct Unserved {
+    address: SocketAddr,
+    /// Ends it when it is dropped.
+    _close: Stopper,
 }
 
 /// One of them.
@@ -210,6 +222,8 @@ impl Doors {
 
     /// Serves `listeners` as well.
     pub fn add(&mut self, listeners: Listeners) {
+        let taken = |address| listeners.sockets.iter().any(|taken| taken.listen.address == address);
+        self.unserved.retain(|unserved| !taken(unserved.address));
         for Taken { socket, listen, inherited } in listeners.sockets {
             let (close, closing) = stop();
             // An error means that the socket is no use, as accept will say.
@@ -235,6 +249,29 @@ impl Doors {
             // An error means that it has ended by a panic.
             let _ = door.task.await;
         }
+        self.watch_unserved();
+    }
+
+    /// Turns away who comes to a socket that was handed over and has no door.
+    fn watch_unserved(&mut self) {
+        let watched: Vec<_> = self.configured().chain(self.unserved.iter().map(|unserved| unserved.address)).collect();
+        for address in self.inherited.addresses().filter(|address| !watched.contains(address)) {
+            let listener = self.inherited.on(address).unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
+            let listener = listener.and_then(|socket| {
+                prepare(&socket)?;
+                TcpListener::from_std(socket.into())
+            });
+            match listener {
+                Ok(listener) => {
+                    let (close, closing) = stop();
+                    tokio::spawn(turn_all_away(listener, Arc::clone(&self.shared), self.stop.clone(), closing));
+                    self.unserved.push(Unserved { address, _close: close });
+                }
+                Err(error) => {
+                    tracing::warn!(%address, %error, "clients of a socket that isn't served can't be turned away")
+                }
+            }
+        }
     }
 
     /// What to say of sockets that the service manager listens on, and that nobody serves.
@@ -242,7 +279,7 @@ impl Doors {
         let unserved = |address: &SocketAddr| !self.configured().any(|configured| configured == *address);
         let warning = |address| {
             format!(
-                "the service manager listens on {address}, and no [[listen]] has that address: clients there wait for nothing; \
+                "the service manager listens on {address}, and no [[listen]] has that address: clients there hear 421; \
                  add one and reload, or take ListenStream={address} out of smtp-guard.socket (`systemctl edit --full`)"
             )
         };
@@ -403,6 +440,31 @@ impl Entrance {
             admit(stream, ends, listen, shared, generation, &self.stop);
         } else {
             behind_balancer(stream, ends, listen, shared, generation, &self.stop);
+        }
+    }
+}
+
+/// Says 421 to all that come to `listener` until `closing`: then others serve whoever waits there, or the next process does.
+async fn turn_all_away(listener: TcpListener, shared: Arc<Shared>, mut stop: Stop, mut closing: Stop) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.requested() => return,
+            () = closing.requested() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, source)) => {
+                shared.opened();
+                // An error means that the client is gone already.
+                let destination = stream.local_addr().unwrap_or(source);
+                turn_away(stream, Ends { source, destination }, Role::Mx, Reason::NoListener, &shared);
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => {
+                shared.metrics.bound_reached(bound::Bound::Accept);
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::feedback::Feedback;
 use crate::gate::{self, Known};
 use crate::marks::Mark;
 use crate::observe::metrics::Metrics;
-use crate::observe::status::{self, Bans, Certificate, Recipients};
+use crate::observe::status::{self, Bans, Certificate, Recipients, Wording};
 use crate::offence::Digest;
 use crate::policy::Client;
 use crate::rates::Room;
@@ -225,7 +225,13 @@ impl Shared {
             known: generation.snapshot.known().map(|known| known.len() as u64),
             last_read: generation.snapshot.known().map(|known| known.last_read()),
             catch_all: learned.catch_alls().iter().cloned().collect(),
-            unknown_wordings: learned.refusals().as_ref().clone(),
+            unknown_wordings: {
+                let refusals = learned.refusals();
+                refusals
+                    .iter()
+                    .map(|(server, words)| Wording { server: server.clone(), words: words.clone() })
+                    .collect()
+            },
             trouble: self.recipients_trouble.load().as_deref().cloned(),
         }
     }

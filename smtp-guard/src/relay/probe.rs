@@ -26,6 +26,7 @@ const ELSEWHERE: &str = "RCPT TO:<smtp-guard-probe@example.com>";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Found {
     /// Our own address, as the server sees it.
+    #[serde(rename = "own_address")]
     pub own: Option<IpAddr>,
     /// The text of its greeting.
     pub greeting: String,
@@ -34,9 +35,11 @@ pub struct Found {
     pub xclient: bool,
     pub smtputf8: bool,
     /// Bytes of a message; `None`: it doesn't say.
+    #[serde(rename = "size_bytes")]
     pub size: Option<u64>,
     /// It takes mail for a domain that isn't its own.
     pub relays: bool,
+    #[serde(rename = "domains_asked")]
     pub domains: Vec<Domain>,
 }
 
@@ -44,12 +47,13 @@ pub struct Found {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Domain {
     pub name: String,
+    #[serde(flatten)]
     pub says: Unknown,
 }
 
 /// How a recipient that nobody has is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "says", rename_all = "snake_case")]
 pub enum Unknown {
     /// Taken: the domain is a catch-all, or the server refuses later.
     Taken,

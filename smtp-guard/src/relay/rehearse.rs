@@ -166,7 +166,7 @@ impl Stage {
                 (None, Wants::Nothing | Wants::Silence) => {
                     // A reply is held back: its time has come.
                     let waits = self.session.deadline().since(self.now);
-                    step.waits_ms += u64::try_from(waits.as_millis()).unwrap_or(u64::MAX);
+                    step.wait_seconds.0 += waits;
                     self.now = self.now.max(self.session.deadline());
                     self.step(Input::Deadline);
                 }
@@ -241,7 +241,7 @@ fn note(reason: Reason, note: &str) -> String {
 
 /// Why the kernel would drop its packets, so that it hears nothing. `None` where it would not.
 fn dropped(explanation: &Explanation, attempt: &Attempt, config: &Config) -> Option<Because> {
-    let reason = Reason::from_label(explanation.kernel.as_ref()?.drops.as_deref()?)?;
+    let reason = Reason::from_label(explanation.kernel.as_ref()?.drop_reason.as_deref()?)?;
     // What is exempt in a file that isn't in force would be so in the kernel as well.
     if explanation.exempt && attempt.config.is_some() {
         return None;

@@ -1,12 +1,13 @@
 //! A connection in clear text or under TLS, and sending on it.
 
+use std::future::{Future as _, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsStream;
@@ -56,6 +57,20 @@ impl Stream {
             Layer::Tls(stream) => Some(stream.get_ref().0.get()),
             Layer::None => None,
         }
+    }
+
+    /// Reads what there is, `room` bytes at most, to the end of `unread`; how many it was, 0 at the end of the stream. Cancel safe.
+    /// While there is nothing to read an empty `unread` has no memory: most sessions wait most of the time.
+    pub(super) async fn read_into(&mut self, unread: &mut BytesMut, room: usize) -> io::Result<usize> {
+        poll_fn(|cx| {
+            unread.reserve(room);
+            let read = pin!(self.read_buf(unread)).poll(cx);
+            if read.is_pending() && unread.is_empty() {
+                *unread = BytesMut::new();
+            }
+            read
+        })
+        .await
     }
 
     /// Sends all of `unsent`; no step may take longer than `wait`. Cancel safe: bytes leave `unsent` as they are taken.

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use rustls::client::WebPkiServerVerifier;
@@ -23,6 +23,7 @@ use super::stream::Stream;
 use crate::clock::WallTime;
 use crate::config::{Backend, BackendTls, Tls};
 use crate::file::{self, FileError};
+use crate::observe::budget::Reminder;
 use crate::observe::metrics::Metrics;
 use crate::session::{HANDSHAKE_WAIT, Secured};
 use crate::stamp::Stamp;
@@ -30,8 +31,6 @@ use crate::wire::line::NothingUnread;
 
 /// How often the files of the certificate are looked at.
 const LOOK: Duration = Duration::from_secs(5);
-/// How often it is complained that they can't be used.
-const REMIND: Duration = Duration::from_secs(3600);
 /// Bytes of a PEM file.
 const MAX_FILE: u64 = 1 << 20;
 /// Bytes of clear text that the TLS layer may hold before it has sent them.
@@ -106,11 +105,11 @@ impl Server {
     }
 
     /// Reads the certificate again whenever its files change, until `stop`. A pair that can't be used changes nothing, is complained
-    /// about every [`REMIND`], and tried again: a mode that is put right changes no stamp.
+    /// about hourly, and tried again: a mode that is put right changes no stamp.
     pub(super) async fn watch(&self, metrics: Metrics, mut stop: Stop) {
         let mut seen = self.read.clone();
         let mut told = Vec::new();
-        let mut reminded = Instant::now();
+        let mut reminder = Reminder::default();
         loop {
             // Said once a day: the days stand in it.
             let warnings = self.certificates.warnings(crate::clock::wall());
@@ -142,13 +141,13 @@ impl Server {
                 Ok(certificate) => {
                     self.certificates.replace(certificate);
                     self.trouble.store(None);
+                    reminder.over();
                     tracing::info!(certificate = %self.files.certificate.display(), "certificate read again");
                 }
                 // The two files are seldom written at once: the next look may find them together.
                 Err(error) => {
                     let why = format!("{error}; the one that was read before stays in use");
-                    if failed.as_ref() != Some(&why) || reminded.elapsed() >= REMIND {
-                        reminded = Instant::now();
+                    if reminder.is_due(&why, crate::clock::now()) {
                         tracing::warn!(%error, "the changed certificate can't be used; the old one stays");
                     }
                     self.trouble.store(Some(Arc::new(why)));

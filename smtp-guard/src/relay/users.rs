@@ -78,7 +78,7 @@ impl Login {
                     user: log::printable(self.user.name().as_bytes()),
                     reason: reason.label().into(),
                     source: Some(source),
-                    seconds: None,
+                    duration_seconds: None,
                     text: reason.text().to_owned(),
                 };
                 shared.events.publish(crate::clock::wall(), what);
@@ -118,7 +118,7 @@ pub(super) fn told(shared: &Shared, user: &User) -> Vec<String> {
     let mut told: Vec<_> = limits
         .into_iter()
         .map(|(name, most)| {
-            let count = view.counts.iter().find(|count| count.limit == name).map_or(0, |count| count.count);
+            let count = view.counts.iter().find(|count| count.name == name).map_or(0, |count| count.count);
             let most = if most == 0 { "none".to_owned() } else { most.to_string() };
             format!("limits.{name}: {count} of {most}")
         })

@@ -6,6 +6,7 @@ mod connections;
 mod faults;
 mod lax;
 mod logins;
+mod pipelining;
 mod places;
 mod readers;
 mod reuse;
@@ -53,7 +54,8 @@ fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::pat
     let bans = Arc::new(BanTable::new(None, 10));
     let store = Box::new(Sqlite::open(state, config.limits.ipv6_prefix).unwrap());
     let snapshot = Arc::new(Snapshot::new(Arc::clone(&config), None));
-    let (feedback, _) = feedback::start(Arc::clone(&snapshot), Arc::clone(&bans), store, Arc::new(Nobody));
+    let (feedback, _) =
+        feedback::start(Arc::clone(&snapshot), Arc::clone(&bans), store, Arc::new(Nobody), Arc::new(feedback::Alone));
     let bound = Bound::bind(&config.listen).unwrap();
     let address = bound.addresses()[0];
     let listeners = bound.listen().unwrap();

@@ -1,5 +1,6 @@
 //! A connection to the backend that serves one client after another: when it may, and that no client notices.
 
+use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -244,7 +245,7 @@ fn tell(
         let answer = match line.split([' ', ':']).next().unwrap_or_default() {
             "EHLO" => {
                 helo = line[5..].to_owned();
-                "250-x\r\n250 XCLIENT ADDR HELO\r\n".to_owned()
+                "250-x\r\n250-PIPELINING\r\n250 XCLIENT ADDR HELO\r\n".to_owned()
             }
             "XCLIENT" => {
                 who.clear();
@@ -323,7 +324,7 @@ fn no_answer_and_no_byte_of_a_client_ever_reaches_another() {
                     let heard = &heard;
                     scope.spawn(move || {
                         let mut random = fastrand::Rng::with_seed(thread);
-                        for n in 0..crate::long::amount(15, 2000) {
+                        for n in 0..crate::long::amount(15, 300) {
                             let me = format!("c{thread}x{n}");
                             let found = talk(guard, &me, &format!("198.18.{thread}.{}", n % 200 + 1), &mut random);
                             let mut heard = heard.lock().unwrap();
@@ -343,22 +344,36 @@ fn no_answer_and_no_byte_of_a_client_ever_reaches_another() {
 
 /// A session with a few messages: how many were taken, and answers that name somebody else.
 fn talk(guard: SocketAddr, me: &str, address: &str, random: &mut fastrand::Rng) -> (u32, Vec<String>) {
-    let (mut taken, mut strange) = (0, Vec::new());
+    let (mut taken, strange) = (0, RefCell::new(Vec::new()));
     let mut client = Client::connect(guard, address);
     if (client.code(), client.say(&format!("EHLO {me}.example"))) != (220, 250) {
-        return (0, strange);
+        return (0, strange.into_inner());
     }
-    let mut ask = |client: &mut Client, line: &str| {
-        client.send(line);
+    let hear = |client: &mut Client| {
         let line = client.line();
         // An answer of the backend has the name of whoever it is for.
         let names = line.split_whitespace().find(|word| word.starts_with('c') && word.contains('x') && word.len() < 8);
         if names.is_some_and(|name| name != me) {
-            strange.push(format!("{me} heard {line}"));
+            strange.borrow_mut().push(format!("{me} heard {line}"));
         }
         line.get(..3).and_then(|code| code.parse::<u16>().ok()).unwrap_or(0)
     };
+    let ask = |client: &mut Client, line: &str| {
+        client.send(line);
+        hear(client)
+    };
     for _ in 0..random.u8(1..4) {
+        if random.bool() {
+            // Its envelope at once.
+            client.send(&format!("MAIL FROM:<{me}@client.example>\r\nRCPT TO:<{me}@example.org>\r\nDATA"));
+            let answers = [(); 3].map(|()| hear(&mut client));
+            if answers[2] == 354 {
+                taken += u32::from(ask(&mut client, &format!("Subject: {me}\r\n\r\nx\r\n.")) == 250);
+            } else if ask(&mut client, "RSET") != 250 {
+                break;
+            }
+            continue;
+        }
         if ask(&mut client, &format!("MAIL FROM:<{me}@client.example>")) != 250 {
             break;
         }
@@ -376,5 +391,5 @@ fn talk(guard: SocketAddr, me: &str, address: &str, random: &mut fastrand::Rng) 
     if random.bool() {
         ask(&mut client, "QUIT");
     }
-    (taken, strange)
+    (taken, strange.into_inner())
 }

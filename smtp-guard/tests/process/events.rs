@@ -43,11 +43,11 @@ fn what_happens_is_followed_and_shown_afterwards() {
         seen.push(event["event"].as_str().unwrap().to_owned());
         match event["event"].as_str().unwrap() {
             "banned" => assert_eq!(
-                (event["source"].as_str(), event["seconds"].as_u64(), event["text"].as_str()),
+                (event["source"].as_str(), event["duration_seconds"].as_u64(), event["text"].as_str()),
                 (Some("20.0.2.1"), Some(3600), Some("too much"))
             ),
             "message" => assert_eq!(
-                (event["outcome"].as_str(), event["client"].as_str(), event["recipients"].as_u64()),
+                (event["outcome"].as_str(), event["client"].as_str(), event["recipient_count"].as_u64()),
                 (Some("accepted"), Some("127.0.0.1"), Some(1))
             ),
             _ => {}

@@ -481,7 +481,7 @@ fn a_bad_file_changes_nothing_and_says_where() {
         let output = Command::new(BINARY).args(["status", "--json", "--config"]).arg(good).output().unwrap();
         let status: Json = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(status["configuration"]["generation"], 1);
-        status["configuration"]["last_reload"]["at"].as_i64()
+        status["configuration"]["last_reload"]["at"].as_str().map(str::to_owned)
     };
     let first = refusals(&good);
     assert!(first.is_some(), "a dry run is none, the other was refused");

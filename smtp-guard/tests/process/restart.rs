@@ -155,11 +155,12 @@ fn an_address_goes_and_comes_back_by_reload_and_the_socket_stays() {
         assert!(warned.contains(&format!("ListenStream={address} out of smtp-guard.socket")), "{warned}");
         assert!(status(&guard.config).contains("no [[listen]] has that address"));
         send(connect(elsewhere), false);
-        // Connected by the kernel, and served when the address is configured again.
-        let waits = connect(address);
+        // It can't be closed, and nobody has to wait there.
+        let told = heard(address).unwrap();
+        assert!(told.starts_with("421 4.3.2 No mail is taken at this address"), "{told}");
         std::fs::write(&guard.config, &written).unwrap();
         assert!(command(&guard.config, "reload").status.success());
-        send(waits, false);
+        send(connect(address), false);
         assert!(!status(&guard.config).contains("no [[listen]] has that address"));
     }
     guard.ends();

@@ -1,6 +1,7 @@
 //! A log that nobody reads, files that are replaced by something else, a disk that can't be written, signals.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
 
@@ -97,6 +98,61 @@ fn d3_a_disk_that_is_full_at_the_start_stops_neither_mail_nor_bans() {
     guard.ends();
     let guard = Guard::start(directory.path(), "", "", Stdio::null());
     assert!(decisions(&guard, &["list"]).contains("192.0.2.7"), "it was written late, and is there after a restart");
+    guard.ends();
+}
+
+#[test]
+fn d3_a_disk_that_fills_up_while_it_runs_stops_nothing_and_is_used_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::create_dir(path("state")).unwrap();
+    let unshare =
+        if rustix::process::geteuid().is_root() { "unshare --mount" } else { "unshare --mount --map-root-user" };
+    let mount = format!("mount -t tmpfs -o size=1m,mode=700 state {}", path("state").display());
+    if !Command::new("sh").args(["-c", &format!("{unshare} {mount}")]).status().is_ok_and(|tried| tried.success()) {
+        eprintln!("skipped: nothing can be mounted here");
+        return;
+    }
+    let metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    fs::create_dir(path("smtp-guard.toml.d")).unwrap();
+    fs::write(path("smtp-guard.toml.d/10.toml"), format!("metrics.listen = \"{metrics}\"\n")).unwrap();
+    let within = format!("exec {unshare} sh -c '{mount} && exec \"$@\"'");
+    let mut guard = Guard::start(directory.path(), "", &within, fs::File::create(path("log")).unwrap().into());
+    let config = guard.config.clone();
+    let scraped = |line: &str| {
+        let mut stream = connect(metrics);
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.lines().any(|found| found == line)
+    };
+    let logged = |part: &str| fs::read_to_string(path("log")).unwrap().contains(part);
+    // Whether a ban of this address is on disk as well.
+    let saved = |last: u8| {
+        let who = format!("198.51.100.{last}");
+        let words = ["decisions", "add", &who, "--json"];
+        let output = Command::new(BINARY).arg("--config").arg(&config).args(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["saved"] == true
+    };
+    guard.wait("it answers", || command(&config, "status").status.success());
+    assert!(saved(1) && scraped("smtp_guard_store_up 1") && scraped("smtp_guard_store_write_failures_total 0"));
+
+    let filler = format!("/proc/{}/root{}/filler", guard.child.id(), path("state").display());
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 1024]).is_ok() {}
+    drop(file);
+    // What has room of its own in the files that are there is written still.
+    assert!((2..100).any(|last| !saved(last)), "the disk isn't full");
+    send(connect(guard.address), false);
+    assert!(status(&config).contains("not written: "), "{}", status(&config));
+    assert!(scraped("smtp_guard_store_up 0") && !scraped("smtp_guard_store_write_failures_total 0"));
+    assert!(logged("cannot write the store; trying again"));
+
+    fs::remove_file(&filler).unwrap();
+    guard.wait("there is space again", || !status(&config).contains("not written"));
+    assert!(saved(200) && scraped("smtp_guard_store_up 1") && logged("the store is written again"));
+    send(connect(guard.address), false);
     guard.ends();
 }
 

@@ -1,6 +1,7 @@
 //! The session as dialogues in virtual time, without a socket; `dialogue` says how to read them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod ahead;
 mod attacks;
 mod bounds;
 mod checks;

@@ -54,7 +54,7 @@ fn what_the_first_try_prints_works_as_printed_whenever_it_is_typed() {
     says(list, &["127.0.0.1", "harvest"]);
     says(delete, &["127.0.0.1 is no longer blocked"]);
     says(send, &["250 2.0.0 Ok: delivered as "]);
-    says(&format!("{top} --json"), &["\"uptime_ms\""]);
+    says(&format!("{top} --json"), &["\"uptime_seconds\""]);
     for line in [explain, list, delete, top] {
         assert!(!line.contains("--config"), "found without a path: {line}");
     }

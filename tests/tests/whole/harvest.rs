@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use smtp_guard::clock::WallTime;
 use smtp_guard_tests::{Guard, Host, Postfix, World, guard::netkit, run, wait_for};
 
 /// Messages of one round of the honest client.
@@ -87,8 +88,8 @@ fn a_harvester_is_dropped_in_the_kernel_while_honest_mail_flows() {
         (&World::ATTACKER.into(), &"harvest".into()),
         "{decisions:#}"
     );
-    let length = decision["until"].as_i64().unwrap() - decision["made"].as_i64().unwrap();
-    assert_eq!(length / 1000, 3600, "an hour");
+    let ms = |field: &str| serde_json::from_value::<WallTime>(decision[field].clone()).unwrap().as_ms();
+    assert_eq!((ms("until") - ms("made")) / 1000, 3600, "an hour");
     let explained = guard.command(&["explain", World::ATTACKER]).ok();
     for words in
         ["is blocked: directory harvest attack", "10 distinct unknown recipients of 10", "guess", "ends by itself"]

@@ -136,7 +136,7 @@ fn a_plane_that_is_loaded_anew_gets_the_bans_back() {
     guard.command(&["edge", "unload"]).ok();
     assert!(!greeted(&world), "user space says 421 meanwhile");
     guard.command(&["edge", "load"]).ok();
-    let bans = || (guard.json(&["edge", "status"])["bans"] == 1).then_some(());
+    let bans = || (guard.json(&["edge", "status"])["bans_active"] == 1).then_some(());
     wait_for("the ban in the new map", bans, || guard.log());
     assert!(!greeted(&world));
     assert!(guard.packets("operator") > 0);

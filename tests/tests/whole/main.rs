@@ -16,6 +16,7 @@ mod fail2ban;
 mod fastopen;
 mod faults;
 mod first_try;
+mod fleet;
 mod harvest;
 mod identity;
 mod interop;

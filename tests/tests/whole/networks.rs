@@ -89,7 +89,7 @@ fn a_network_is_dropped_until_it_ends_and_survives_what_kills_the_guard() {
         "{tried}"
     );
     assert!(guard.command(&["status"]).ok().contains("2 of them of networks"));
-    assert_eq!(guard.json(&["edge", "status"])["networks"], 2);
+    assert_eq!(guard.json(&["edge", "status"])["networks_active"], 2);
 
     // While nobody is there, and after.
     guard.kill9();
@@ -98,7 +98,7 @@ fn a_network_is_dropped_until_it_ends_and_survives_what_kills_the_guard() {
     guard.command(&["edge", "unload"]).ok();
     check(&world, ["421", "421", "220", "421"]);
     guard.command(&["edge", "load"]).ok();
-    let again = || (guard.json(&["edge", "status"])["networks"] == 2).then_some(());
+    let again = || (guard.json(&["edge", "status"])["networks_active"] == 2).then_some(());
     wait_for("the networks in the kernel", again, || guard.log());
     check(&world, [DROPPED, DROPPED, "220", DROPPED]);
 
@@ -150,7 +150,8 @@ fn a_list_comes_in_at_once_and_goes_out_in_the_formats_of_others() {
     );
     assert_eq!((&report["refusals"][0]["line"], &report["refusals"][1]["line"]), (&4.into(), &5.into()), "{report:#}");
     check(&world, [DROPPED, DROPPED, DROPPED, "220"]);
-    assert_eq!(guard.json(&["edge", "status"])["bans"], 20_001);
+    let status = guard.json(&["edge", "status"]);
+    assert_eq!((&status["bans_active"], &status["networks_active"]), (&20_002.into(), &1.into()), "{status:#}");
 
     let export = |format: &str| guard.command(&["decisions", "export", "--format", format]).ok();
     let all = ["plain", "json", "ipset", "crowdsec"].map(|format| (format, file(format, &export(format))));

@@ -4,7 +4,11 @@
 use std::fs;
 use std::process::Command;
 
-use smtp_guard_tests::{Exim, Guard, Host, Run, World, guard::binary, run, wait_for};
+use smtp_guard_tests::{
+    Exim, Guard, Host, Run, World,
+    guard::{binary, check_answer},
+    run, wait_for,
+};
 
 /// A configuration of Postfix with maps of all kinds, and the export of it.
 struct Postfix {
@@ -133,11 +137,11 @@ fn a_table_is_written_as_a_whole_and_json_says_why() {
     assert!(refused.code() == 1 && refused.stderr.contains("--force"), "{refused:#?}");
     assert!(fs::read_to_string(&path).unwrap().contains("carol@relay.example\n"));
     let json: serde_json::Value = serde_json::from_str(&postfix.export(&["--json"]).ok()).unwrap();
-    assert_eq!(
-        json["domains"]["catchall.example"]["all"].as_str().unwrap().split(" has ").nth(1),
-        Some("@catchall.example")
-    );
-    assert_eq!(json["domains"]["box.example"]["users"], serde_json::json!(["anna", "bob"]));
+    check_answer(&["recipients", "export-postfix"], &json);
+    let served = |domain: &str| json["served"].as_array().unwrap().iter().find(|row| row["domain"] == domain).unwrap();
+    let all = served("catchall.example")["all"].as_str().unwrap();
+    assert_eq!(all.split(" has ").nth(1), Some("@catchall.example"));
+    assert_eq!(served("box.example")["users"], serde_json::json!(["anna", "bob"]));
     let unknown = postfix.export(&["--domain", "nowhere.example"]);
     assert!(unknown.code() == 1 && unknown.stderr.contains("none of the domains"), "{unknown:#?}");
 }

@@ -5,7 +5,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::Value;
-use smtp_guard_tests::{Exim, Host, Opensmtpd, Postfix, Run, World, guard::binary, run};
+use smtp_guard_tests::{
+    Exim, Host, Opensmtpd, Postfix, Run, World,
+    guard::{binary, check_answer},
+    run,
+};
 
 /// The edge, as the backend sees it.
 const EDGE: &str = "10.77.3.1";
@@ -52,6 +56,7 @@ impl Place {
 fn check(world: &World, software: &str, identity: &str, ready: bool, parts: &[&str]) {
     let place = Place::new();
     let report: Value = serde_json::from_str(&place.setup(world, &["--json"]).ok()).unwrap();
+    check_answer(&["setup"], &report);
     assert_eq!(report["software"], software, "{report:#}");
     assert_eq!(report["identity"], identity, "{report:#}");
     assert_eq!(report["ready"], ready, "{report:#}");
@@ -60,7 +65,7 @@ fn check(world: &World, software: &str, identity: &str, ready: bool, parts: &[&s
         let (part, wanted) = part.strip_prefix('!').map_or((*part, true), |part| (part, false));
         assert_eq!(said.contains(part), wanted, "{part:?} in {report:#}");
     }
-    let says = &report["found"]["domains"][0]["says"]["refused"];
+    let says = &report["probe"]["domains_asked"][0];
     assert_eq!(says["recognised"], true, "{report:#}");
     // What it wrote is what the guard would start with: where the server takes that, nothing is wrong.
     let checked = place.check(world);

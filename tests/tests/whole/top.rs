@@ -103,10 +103,13 @@ fn without_a_terminal_there_is_json() {
     guard.command(&["decisions", "add", World::ATTACKER, "--for", "1h", "--reason", "by hand"]).ok();
     attack(&world, 10);
     let live = guard.json(&["top"]);
-    assert_eq!((&live["bans"][0]["source"], &live["bans"][0]["text"]), (&World::ATTACKER.into(), &"by hand".into()));
-    let packets = live["packets"].as_array().unwrap();
+    assert_eq!(
+        (&live["decisions"][0]["source"], &live["decisions"][0]["text"]),
+        (&World::ATTACKER.into(), &"by hand".into())
+    );
+    let packets = live["kernel_packets"].as_array().unwrap();
     let operator = packets.iter().find(|entry| entry["reason"] == "operator").unwrap();
-    assert!(operator["verdict"] == "drop" && operator["packets"].as_u64() >= Some(10), "{live:#}");
+    assert!(operator["verdict"] == "drop" && operator["count"].as_u64() >= Some(10), "{live:#}");
     let refused = guard.command(&["top"]);
     assert!(refused.code() == 1 && refused.stderr.contains("`smtp-guard top --json`"), "{refused:#?}");
 }

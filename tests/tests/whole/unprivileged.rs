@@ -94,7 +94,7 @@ fn an_ordinary_user_bans_in_the_kernel() {
     let harvest = "EHLO x\nMAIL FROM:<a@b.example>\n".to_owned()
         + &(0..8).map(|n| format!("RCPT TO:<nobody{n}@example.org>\n")).collect::<String>();
     assert!(talk(&harvest).starts_with("220"), "lifted");
-    let banned = || (guard.json(&["edge", "status"])["bans"] == 1).then_some(());
+    let banned = || (guard.json(&["edge", "status"])["bans_active"] == 1).then_some(());
     wait_for("the harvest's ban in the kernel", banned, || proxy.output());
     assert!(talk("").contains("NOT CONNECTED"));
     assert!(guard.packets("harvest") > 0);
@@ -137,7 +137,7 @@ fn a_reload_without_rights_changes_both_planes() {
     let changes = [("edge.group", group.as_str()), ("+", &lines)];
     let edge = format!("{}:25", World::EDGE_FOR_ATTACKER);
     let talk = || run(world.on(Host::Attacker, &netkit()).args(["dialogue", &edge]), "").ok();
-    let drops = |ip: &str| guard.json(&["explain", ip])["kernel"]["drops"].clone();
+    let drops = |ip: &str| guard.json(&["explain", ip])["kernel"]["drop_reason"].clone();
 
     // A new list, a port less: settings, ports and lists.
     guard.configure(&changes);
@@ -179,7 +179,7 @@ fn a_proxy_that_was_first_takes_the_kernel_plane_when_it_is_loaded() {
     // Twice: it also goes and comes back.
     for times in 1..=2 {
         guard.command(&["edge", "load"]).ok();
-        let banned = || (guard.json(&["edge", "status"])["bans"] == 1).then_some(());
+        let banned = || (guard.json(&["edge", "status"])["bans_active"] == 1).then_some(());
         wait_for("the ban in the kernel", banned, || proxy.output());
         assert!(present() && talk().contains("NOT CONNECTED"), "{}", guard.json(&["status"]));
         assert_eq!(guard.packets("exempt"), 0);

@@ -38,7 +38,7 @@ pub use keys::{
 };
 pub use listen::Listen;
 pub use named::Unusable;
-pub use report::Report;
+pub use report::{Fault, Report};
 pub use secure::{Pair, Tls};
 use value::Value;
 

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use serde::Serialize;
 
 use super::files::{self, ConfigFile};
 
@@ -69,6 +71,41 @@ impl Report {
             text.push_str(&format!(", the first {SHOWN} are shown"));
         }
         text
+    }
+}
+
+/// One thing that is wrong, for programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    pub file: Option<PathBuf>,
+    /// From 1; `None`: it is about something that the file doesn't hold.
+    pub line: Option<usize>,
+    /// Likewise, in characters.
+    pub column: Option<usize>,
+    pub message: String,
+    /// What to do; may be empty.
+    pub help: String,
+}
+
+impl Report {
+    /// Everything that is wrong, in the order of the files.
+    pub fn faults(&self) -> Vec<Fault> {
+        let fault = |Problem { span, message, label, help }: &Problem| {
+            let holding = files::holding(&self.files, span.as_ref().map_or(0, |span| span.start));
+            let before = span.as_ref().zip(holding).map(|(span, (start, file))| {
+                let at = file.text.floor_char_boundary(span.start.saturating_sub(start));
+                &file.text[..at]
+            });
+            let message = if label.is_empty() { message.clone() } else { format!("{message}: {label}") };
+            Fault {
+                file: holding.map(|(_, file)| file.path.clone()),
+                line: before.map(|before| before.matches('\n').count() + 1),
+                column: before.map(|before| before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1),
+                message,
+                help: help.clone(),
+            }
+        };
+        self.problems.iter().map(fault).collect()
     }
 }
 

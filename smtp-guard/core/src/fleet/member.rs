@@ -339,7 +339,8 @@ impl Member {
         if self.mirror.merge(&record, sealed, tie(sealed), server) != Merged::Follow {
             return Ok(None);
         }
-        if is_live && !is_own {
+        // A lift bans nobody.
+        if is_live && !is_own && matches!(record.word, Word::Ban(_)) {
             self.note_decisions(&record.node, 1, record.at, server);
         }
         let node = Name::new(&record.node);

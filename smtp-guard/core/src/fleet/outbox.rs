@@ -65,13 +65,14 @@ impl<C> Outbox<C> {
                 let new = || Sum { since: at, known: Vec::new(), accepted: 0 };
                 let sum = self.sums.entry(source.to_owned()).or_insert_with(new);
                 match conduct {
-                    Conduct::KnownRecipient { recipient } if sum.known.len() < RECIPIENTS => {
-                        if !sum.known.contains(&recipient.number()) {
-                            sum.known.push(recipient.number());
+                    // So many recipients in a second say enough.
+                    Conduct::KnownRecipient { recipient } => {
+                        let number = recipient.number();
+                        if sum.known.len() < RECIPIENTS && !sum.known.contains(&number) {
+                            sum.known.push(number);
                         }
                     }
                     Conduct::MessageAccepted => sum.accepted = sum.accepted.saturating_add(1),
-                    // So many recipients in a second say enough.
                     _ => {}
                 }
             }

@@ -90,7 +90,18 @@ pub fn foreign<'a>(
         return Err(Ignored::Over);
     }
     let origin = Origin::Node(node.clone());
-    if held(&key).is_some_and(|ban| ban.stays(&origin, both.wall_at(both.instant.after(length)))) {
+    let stays = |ban: &Ban| {
+        if decision.origin == Origin::Operator.label() {
+            // An operator's word elsewhere is an operator's: the last one counts.
+            return ban.origin == Origin::Operator && ban.made >= decision.made;
+        }
+        // Two that trip at once have decided once.
+        let is_same = decision.origin == Origin::Ledger.label()
+            && matches!(ban.origin, Origin::Ledger | Origin::Node(_))
+            && (ban.reason, ban.repeat) == (reason, decision.repeat);
+        is_same || ban.stays(&origin, both.wall_at(both.instant.after(length)))
+    };
+    if held(&key).is_some_and(stays) {
         return Err(Ignored::Outlasted);
     }
     let evidence = decision.evidence.iter().take(SAMPLE).map(|line| one_line(line, TEXT)).collect();
@@ -99,8 +110,8 @@ pub fn foreign<'a>(
 }
 
 /// What follows when another guard lifts its ban of `source`, which it did at `lifted`: the ban ends here, too, and what was held
-/// against the source is forgotten. A newer ban stays, and so does what the operator or a file of his decided here. A clock that
-/// runs ahead of `now` doesn't count.
+/// against the source is forgotten. A newer ban stays, and so does what a file of the operator's decided here. A clock that runs ahead
+/// of `now` doesn't count.
 pub fn foreign_lift<'a>(
     ledger: &mut Ledger,
     marks: &Marks,
@@ -111,7 +122,7 @@ pub fn foreign_lift<'a>(
 ) -> Result<Effect, Ignored> {
     let who: Who = source.parse().map_err(|_| Ignored::Senseless)?;
     let key = Key::of(who, prefix).map_err(|_| Ignored::Senseless)?;
-    let stays = |ban: &Ban| matches!(ban.origin, Origin::Operator | Origin::File(_)) || ban.made > lifted.min(now);
+    let stays = |ban: &Ban| matches!(ban.origin, Origin::File(_)) || ban.made > lifted.min(now);
     if held(&key).is_some_and(stays) {
         return Err(Ignored::Outlasted);
     }
@@ -203,17 +214,48 @@ mod tests {
         check("20.0.2.1", "harvest", "ledger", soon, Some(("ledger", soon)), Err(Outlasted));
         check("20.0.2.1", "harvest", "ledger", soon, Some(("node:mx3", soon - 1)), Ok(60));
         check("20.0.2.1", "operator", "operator", i64::MAX, Some(("operator", soon)), Err(Outlasted));
+        check("20.0.2.1", "operator", "operator", soon, Some(("ledger", i64::MAX)), Ok(60));
+        check("20.0.2.1", "operator", "operator", soon, Some(("file:drop.txt", i64::MAX)), Ok(60));
+    }
+
+    /// A decision of this trip that ends a minute from now, where one of that trip ends half a minute from now.
+    #[track_caller]
+    fn check_trip(origin: &str, reason: Reason, (held, made): (u32, u32), expected: bool) {
+        let snapshot = Snapshot::new(Arc::new(Config::builtin()), None);
+        let both = Both { instant: Instant::from_ns(5_000_000_000), wall: WallTime::from_ms(NOW) };
+        let key = Key::of("20.0.2.1".parse().unwrap(), Default::default()).unwrap();
+        let (text, evidence) = (String::new(), Vec::new());
+        let (until, origin) = (WallTime::from_ms(NOW + 30_000), origin.parse().unwrap());
+        let held = Ban { key, reason, origin, made: both.wall, until, repeat: held, text, evidence };
+        let mut decision = Decision::of(&held, Default::default());
+        (decision.origin, decision.origin_name) = ("ledger".to_owned(), None);
+        (decision.repeat, decision.reason) = (made, Reason::Harvest.label().to_owned());
+        decision.until = WallTime::from_ms(NOW + 60_000);
+        let protected = Protected::of_decisions(snapshot.config(), &[]);
+        let found = foreign(&snapshot, &protected, &Name::new("mx2"), &decision, &both, |_| Some(&held));
+        assert_eq!(found.is_ok(), expected, "{held:?}: {found:?}");
     }
 
     #[test]
-    fn a_lift_of_another_guard_ends_what_is_older_and_not_the_operators() {
+    fn two_that_trip_at_once_have_decided_once() {
+        check_trip("ledger", Reason::Harvest, (0, 0), false);
+        check_trip("node:mx3", Reason::Harvest, (1, 1), false);
+        check_trip("ledger", Reason::Harvest, (0, 1), true);
+        check_trip("ledger", Reason::AuthFailures, (0, 0), true);
+        check_trip("file:drop.txt", Reason::Harvest, (0, 0), true);
+        check_trip("operator", Reason::Harvest, (0, 1), false);
+    }
+
+    #[test]
+    fn a_lift_of_another_guard_ends_what_is_older_and_of_no_file() {
         let prefix = Ipv6Prefix::default();
         for (source, origin, made, ends) in [
             ("20.0.2.1", Some("ledger"), 4, Ok(())),
             ("20.0.2.1", Some("node:mx2"), 5, Ok(())),
             ("20.0.2.1", Some("node:mx3"), 5, Ok(())),
             ("20.0.2.1", Some("ledger"), 6, Err(Ignored::Outlasted)),
-            ("20.0.2.1", Some("operator"), 4, Err(Ignored::Outlasted)),
+            ("20.0.2.1", Some("operator"), 4, Ok(())),
+            ("20.0.2.1", Some("operator"), 6, Err(Ignored::Outlasted)),
             ("20.0.2.1", Some("file:drop.txt"), 4, Err(Ignored::Outlasted)),
             ("20.0.2.1", None, 0, Ok(())),
             ("20.0.3.0/24", Some("node:mx2"), 4, Ok(())),

@@ -9,7 +9,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::distinct::Distinct;
 use super::entry::{Entry, History, NODES, Rare, Record, SAMPLE};
-use crate::clock::{Both, WallTime};
+use crate::clock::{Both, Stored};
 use crate::offence::Digest;
 
 /// Elements of a list that are believed; ours have at most 128.
@@ -17,11 +17,11 @@ const LIST: usize = 1024;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
-    last: WallTime,
+    last: Stored,
     /// Older, previous, current.
     history: (u32, u32, u32),
-    turned: WallTime,
-    latest: WallTime,
+    turned: Stored,
+    latest: Stored,
     #[serde(skip_serializing_if = "Option::is_none")]
     record: Option<SavedRecord>,
 }
@@ -39,27 +39,28 @@ struct SavedRecord {
     /// Guards that reported some of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     heard: Vec<(Box<str>, u64)>,
-    failed_logins: Vec<WallTime>,
+    failed_logins: Vec<Stored>,
     trips: u32,
     #[serde(default)]
     doubts: u32,
-    tripped_until: WallTime,
+    tripped_until: Stored,
 }
 
 /// The level of the sample, and what is in it.
-type SavedSet = (u32, Vec<(u64, WallTime)>);
+type SavedSet = (u32, Vec<(u64, Stored)>);
 
 /// `entry` as text.
 pub(super) fn write(entry: &Entry, both: &Both) -> String {
+    let at = |moment| Stored::from(both.wall_at(moment));
     let set = |set: &Distinct| {
         let (level, seen) = set.parts();
-        (level, seen.iter().map(|(digest, at)| (digest.number(), both.wall_at(*at))).collect())
+        (level, seen.iter().map(|(digest, moment)| (digest.number(), at(*moment))).collect())
     };
     let saved = Saved {
-        last: both.wall_at(entry.last),
+        last: at(entry.last),
         history: (entry.history.older, entry.history.previous, entry.history.current),
-        turned: both.wall_at(entry.history.turned),
-        latest: both.wall_at(entry.history.latest()),
+        turned: at(entry.history.turned),
+        latest: at(entry.history.latest()),
         record: entry.record.as_ref().map(|record| {
             let none = Rare::default();
             let rare = record.rare.as_deref().unwrap_or(&none);
@@ -71,10 +72,10 @@ pub(super) fn write(entry: &Entry, both: &Both) -> String {
                 sample: record.sample.to_vec(),
                 offences: rare.offences.iter().map(|(reason, count)| (reason.label().to_owned(), *count)).collect(),
                 heard: rare.heard.clone(),
-                failed_logins: rare.failed_logins.iter().map(|at| both.wall_at(*at)).collect(),
+                failed_logins: rare.failed_logins.iter().map(|moment| at(*moment)).collect(),
                 trips: rare.trips,
                 doubts: rare.doubts,
-                tripped_until: both.wall_at(rare.tripped_until),
+                tripped_until: at(rare.tripped_until),
             }
         }),
     };
@@ -85,7 +86,7 @@ pub(super) fn write(entry: &Entry, both: &Both) -> String {
 /// What [`write`] wrote, maybe before a restart of the machine. Times that lie ahead are taken for now.
 pub(super) fn read(text: &str, both: &Both) -> Option<Entry> {
     let saved: Saved = serde_json::from_str(text).ok()?;
-    let past = |at: WallTime| both.instant_at(at).min(both.instant);
+    let past = |at: Stored| both.instant_at(at.into()).min(both.instant);
     let set = |(level, seen): SavedSet| {
         let seen = seen.into_iter().take(LIST).map(|(number, at)| (Digest::from_number(number), past(at)));
         Distinct::from_parts(level, seen)
@@ -104,7 +105,7 @@ pub(super) fn read(text: &str, both: &Both) -> Option<Entry> {
                 heard: record.heard.into_iter().take(NODES).collect(),
                 trips: record.trips,
                 doubts: record.doubts,
-                tripped_until: both.instant_at(record.tripped_until),
+                tripped_until: both.instant_at(record.tripped_until.into()),
             };
             Box::new(Record {
                 unknown: set(record.unknown),
@@ -121,7 +122,7 @@ pub(super) fn read(text: &str, both: &Both) -> Option<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Instant;
+    use crate::clock::{Instant, WallTime};
 
     #[test]
     fn entries_come_back_as_they_were_also_after_a_restart_of_the_machine() {

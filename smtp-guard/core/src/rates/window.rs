@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::clock::{Both, Instant, WallTime};
+use crate::clock::{Both, Instant, Stored};
 
 const SLICES: usize = 12;
 
@@ -24,7 +24,7 @@ pub(super) struct Window {
 }
 
 /// A window as the store keeps it: when its newest slice began, and the slices from the oldest on.
-pub(super) type Saved = (WallTime, Vec<u32>);
+pub(super) type Saved = (Stored, Vec<u32>);
 
 impl Pace {
     /// Of a window of `length`.
@@ -80,7 +80,7 @@ impl Window {
     pub(super) fn saved(&self, pace: Pace, both: &Both) -> Saved {
         let oldest = self.newest + 1;
         let slices = (0..SLICES as u64).map(|place| self.slices[((oldest + place) % SLICES as u64) as usize]);
-        (both.wall_at(Instant::from_ns(self.newest.saturating_mul(pace.0))), slices.collect())
+        (both.wall_at(Instant::from_ns(self.newest.saturating_mul(pace.0))).into(), slices.collect())
     }
 
     /// What [`Self::saved`] gave, maybe before a restart of the machine. Times that lie ahead are taken for now.
@@ -88,7 +88,7 @@ impl Window {
         let (newest, slices) = saved;
         let slices: [u32; SLICES] = slices.try_into().ok()?;
         // Rounded up: what happened counts a little longer, never shorter.
-        let newest = both.instant_at(newest).min(both.instant).as_ns().div_ceil(pace.0);
+        let newest = both.instant_at(newest.into()).min(both.instant).as_ns().div_ceil(pace.0);
         let mut window = Self { newest, slices: [0; SLICES] };
         for (age, count) in slices.into_iter().rev().enumerate() {
             window.slices[(newest.wrapping_sub(age as u64) % SLICES as u64) as usize] = count;

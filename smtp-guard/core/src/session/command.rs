@@ -98,6 +98,7 @@ impl Session {
         }
         match self.rules.mail(&self.client, mail.size) {
             Ruling::Permit(permit) => {
+                self.ahead.begin(&mail, self.rules.digest(&mail.path.to_string().to_lowercase()));
                 self.ask(Question::Mail(mail.clone()), Request::Mail(mail, permit, speaker), now, out)
             }
             Ruling::Refuse(Refusal { reason, reply }) => {

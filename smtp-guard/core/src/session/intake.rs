@@ -49,7 +49,8 @@ impl Intake {
     /// The next input that the bytes so far make, if `session` wants one. The session is stepped by it before the next is asked for.
     pub fn next(&mut self, session: &Session) -> Option<Input> {
         match session.wants() {
-            Wants::Command => {
+            Wants::Turn => Some(Input::Turn),
+            Wants::Command | Wants::Ahead => {
                 if !session.is_in_chunks() {
                     self.body = None;
                 }

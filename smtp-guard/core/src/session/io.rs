@@ -61,6 +61,8 @@ pub enum Input {
     Facts(Facts),
     /// A command line. `more`: the client has sent bytes beyond it already.
     Command { command: Result<Command, CommandError>, more: bool },
+    /// The next command that was taken ahead has its turn.
+    Turn,
     /// A line within AUTH.
     Response(Result<Secret, LineFlaw>),
     /// The TLS handshake that [`Output::StartTls`] asked for is done.
@@ -100,7 +102,7 @@ pub struct Facts {
     pub found: Option<Arc<Found>>,
 }
 
-/// The backend's word on the last [`Request`].
+/// The backend's word on the first [`Request`] that it hasn't answered yet.
 #[derive(Debug)]
 pub enum Upstream {
     Reply(Reply),
@@ -287,6 +289,10 @@ pub struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
     Command,
+    /// A command that was read already. Nothing is read for it.
+    Ahead,
+    /// [`Input::Turn`].
+    Turn,
     /// Nothing but to know whether it speaks.
     Silence,
     /// A line within AUTH.

@@ -6,7 +6,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::{Details, Event, Facts, Output, Question, Request, Session, State, replies};
 use crate::clock::Instant;
-use crate::offence::{Conduct, Digest};
+use crate::offence::Conduct;
 use crate::policy::checks::{Finding, Found};
 use crate::policy::{Refusal, Ruling, Standing};
 use crate::wire::envelope::RcptTo;
@@ -23,11 +23,11 @@ impl Session {
         if self.client.exempt || self.rules.is_postmaster(&rcpt.path) {
             return self.judge(rcpt, false, now, out);
         }
-        let judged = self.transaction.as_ref().is_some_and(|transaction| transaction.judged.is_some());
+        let known = self.judged().is_some() || self.ahead.found().is_some();
         let stranger = self.rules.is_stranger(&self.client, self.role);
         self.deadline = now.after(self.rules.config().dns.timeout + SLACK);
         let recipient = stranger.then(|| rcpt.path.key().into());
-        out.push(Output::Consult { lookups: stranger && !judged, recipient, sender: self.sender_digest() });
+        out.push(Output::Consult { lookups: stranger && !known, recipient, sender: self.sender_digest() });
         State::Consulting(rcpt)
     }
 
@@ -43,10 +43,11 @@ impl Session {
             out.push(Output::Event(Event::Refused { reason: Reason::Deferred, details }));
             return self.set_back(reply, self.rules.config().harvest.delay, now, out);
         }
-        if let Some(found) = &facts.found {
-            self.weigh(&rcpt, found, out);
+        let earlier = self.ahead.found().filter(|_| self.judged().is_none());
+        if let Some(found) = facts.found.as_ref().or(earlier).cloned() {
+            self.weigh(&rcpt, &found, out);
         }
-        match self.transaction.as_ref().and_then(|transaction| transaction.judged.clone().flatten()) {
+        match self.judged().cloned().flatten() {
             Some(Finding { reason, reply, note, .. }) => {
                 let details = Details { note, ..self.envelope(&rcpt) };
                 self.refuse(reason, details, reply, Duration::ZERO, now, out)
@@ -55,8 +56,14 @@ impl Session {
         }
     }
 
-    fn sender_digest(&self) -> Digest {
-        self.transaction.as_ref().map_or_else(|| self.rules.digest(""), |transaction| transaction.digest)
+    /// What the checks found in this transaction, once they were asked.
+    pub(super) fn judged(&self) -> Option<&Option<Finding>> {
+        self.transaction.as_ref().and_then(|transaction| transaction.judged.as_ref())
+    }
+
+    /// `rcpt` as the backend is asked for it.
+    pub(super) fn without_privileges(&self, rcpt: RcptTo) -> RcptTo {
+        if self.rules.grants_notices(&self.client) { rcpt } else { rcpt.without_success_notice() }
     }
 
     /// Takes down once for the transaction what the checks make of `found`.
@@ -83,8 +90,7 @@ impl Session {
                 self.refuse_recipient(&rcpt, Refusal::unknown_recipient(&rcpt.path), now, out)
             }
             Ruling::Permit((permit, standing)) => {
-                let granted = self.rules.grants_notices(&self.client);
-                let rcpt = if granted { rcpt } else { rcpt.without_success_notice() };
+                let rcpt = self.without_privileges(rcpt);
                 self.ask(Question::Rcpt(rcpt.clone(), standing), Request::Rcpt(rcpt, permit), now, out)
             }
             Ruling::Refuse(refusal) => self.refuse_recipient(&rcpt, refusal, now, out),
@@ -100,6 +106,10 @@ impl Session {
         out: &mut Vec<Output>,
     ) -> State {
         let reply = replies::over_rate(reason);
+        if self.ahead.is_asked() {
+            // Told at once, or never: by now others were asked behind it.
+            return State::Asked(question);
+        }
         match question {
             Question::Rcpt(rcpt, _) => self.refuse_recipient(&rcpt, Refusal { reason, reply }, now, out),
             Question::Mail(mail) => {

@@ -3,7 +3,8 @@
 //! The driver (`relay::drive`) feeds one [`Input`] at a time to [`Session::step`] and performs the [`Output`]s in their
 //! order. What the driver may feed is told by [`Session::wants`]; what time is told by [`Session::deadline`].
 //!
-//! - Commands are taken one at a time; while the backend is asked or a reply is held back no further one is read.
+//! - Commands are taken one at a time; while the backend is asked or a reply is held back no further one is read. What was read
+//!   already may be asked ahead, and is decided in its turn all the same ([`ahead`]).
 //! - The backend receives typed values only ([`Request`]), and none of them without a permit of `policy`.
 //! - A 250 at the client's dot is only ever the passing on of the backend's 2xx at its dot ([`body`]).
 //! - The greeting may be held back ([`greeting`]); a recipient is judged by facts that the driver finds out ([`judge`]).
@@ -22,10 +23,12 @@ use crate::offence::{Conduct, Digest};
 use crate::policy::checks::Finding;
 use crate::policy::{Client, Standing};
 use crate::snapshot::Snapshot;
+use crate::wire::command::Command;
 use crate::wire::ehlo::Capabilities;
 use crate::wire::envelope::{MailFrom, RcptTo};
 use crate::wire::reply::Reply;
 
+mod ahead;
 mod auth;
 mod body;
 mod chunks;
@@ -91,6 +94,9 @@ pub struct Session {
     speaker: Option<Arc<Speaker>>,
     transaction: Option<Transaction>,
     state: State,
+    ahead: ahead::Ahead,
+    /// Mail of the source was accepted before the session.
+    familiar: bool,
     deadline: Instant,
     failures: u32,
     /// Failing answers that aren't held against the client, but cost something: it hears those of a stranger late as well.
@@ -150,6 +156,8 @@ enum State {
     Held(Reply),
     /// The backend is asked.
     Asked(Question),
+    /// The backend's answer to a command that was asked ahead is waited for: it is this one's turn.
+    Due(Command),
     /// Takes a response within AUTH.
     Auth(auth::Step),
     /// The TLS handshake is under way.
@@ -197,6 +205,8 @@ impl Session {
             flaws: 0,
             ends,
             state: State::Ready,
+            ahead: ahead::Ahead::default(),
+            familiar,
             deadline: clock.instant.after(COMMAND_WAIT),
             failures: 0,
             setbacks: 0,
@@ -229,13 +239,16 @@ impl Session {
     /// What may be read from the client now.
     pub fn wants(&self) -> Wants {
         match self.state {
+            State::Ready if !self.ahead.is_empty() => Wants::Turn,
             State::Ready => Wants::Command,
+            _ if self.takes_ahead(&self.state) => Wants::Ahead,
             State::Body(_) | State::Skipping(_) => Wants::Body,
             State::Auth(_) => Wants::Response,
             State::Greeting { watched: true } => Wants::Silence,
             State::Greeting { watched: false }
             | State::Held(_)
             | State::Asked(_)
+            | State::Due(_)
             | State::Consulting(_)
             | State::Securing
             | State::Dot { .. } => Wants::Nothing,
@@ -278,6 +291,7 @@ impl Session {
     pub fn step(&mut self, input: Input, now: Instant, out: &mut Vec<Output>) {
         let before = out.len();
         self.take(input, now, out);
+        self.settle_ahead(before, out);
         self.sign(&mut out[before..]);
     }
 
@@ -313,18 +327,20 @@ impl Session {
             (State::Greeting { watched: true }, Input::EarlyTalk) => self.on_early_talk(out),
             (State::Consulting(rcpt), Input::Facts(facts)) => self.on_facts(rcpt, &facts, now, out),
             (State::Consulting(_), Input::Deadline) => self.set_back(replies::facts_late(), Duration::ZERO, now, out),
-            (state @ State::Consulting(_), Input::Upstream(word)) => {
-                self.on_upstream_idle(word, out);
+            (state @ (State::Consulting(_) | State::Ready | State::Held(_)), Input::Upstream(word)) => {
+                self.on_upstream_early(word, out);
                 state
             }
             (State::Ready, Input::Command { command, more }) => self.on_command(command, more, now, out),
-            (State::Ready, Input::Upstream(word)) => self.on_upstream_idle(word, out),
+            (State::Ready, Input::Turn) => self.on_turn(now, out),
+            (state, Input::Command { command, more }) if self.takes_ahead(&state) => {
+                self.on_ahead(state, command, more, out)
+            }
+            (state @ (State::Asked(_) | State::Due(_)), Input::Facts(facts)) => self.on_facts_ahead(state, &facts, out),
+            (State::Due(command), Input::Upstream(word)) => self.on_due(command, word, now, out),
+            (State::Due(command), Input::Deadline) => self.on_due(command, Upstream::Lost(Lost::Timeout), now, out),
             (State::Ready, Input::Deadline) => self.refuse_and_close(Reason::Timeout, replies::timeout(), out),
             (State::Held(reply), Input::Deadline) => self.reply(reply, now, out),
-            (State::Held(reply), Input::Upstream(word)) => {
-                self.on_upstream_idle(word, out);
-                State::Held(reply)
-            }
             (State::Asked(question), Input::OverRate(reason)) => self.on_over_rate(question, reason, now, out),
             (State::Asked(question), Input::Upstream(word)) => self.on_answer(question, word, now, out),
             (State::Asked(question), Input::Deadline) => {
@@ -384,12 +400,12 @@ impl Session {
 
     /// Whether somebody else than the client is asked: the backend, DNS, whoever judges credentials.
     pub fn is_at_work(&self) -> bool {
-        matches!(self.state, State::Asked(_) | State::Consulting(_) | State::Dot { .. })
+        matches!(self.state, State::Asked(_) | State::Due(_) | State::Consulting(_) | State::Dot { .. })
     }
 
     /// Whether the backend is asked, or whoever judges credentials.
     pub fn asks_backend(&self) -> bool {
-        matches!(self.state, State::Asked(_) | State::Dot { .. })
+        matches!(self.state, State::Asked(_) | State::Due(_) | State::Dot { .. })
     }
 
     /// Whether there is a transaction that may still come to something.
@@ -397,7 +413,15 @@ impl Session {
         self.transaction.as_ref().is_some_and(|transaction| !transaction.lost && !transaction.chunks.is_over())
     }
 
+    /// Asks the backend; or has its answer, where it was asked ahead.
     fn ask(&mut self, question: Question, request: Request, now: Instant, out: &mut Vec<Output>) -> State {
+        if let Some(word) = self.ahead.take_word() {
+            return self.on_answer(question, word, now, out);
+        }
+        if self.ahead.is_asked() {
+            // Never the case ([`ahead`]): the backend would answer in another order than the client has asked.
+            return self.on_answer(question, ahead::OUT_OF_ORDER, now, out);
+        }
         let wait = match question {
             Question::Data { .. } => DATA_WAIT,
             Question::Auth(_) => AUTH_WAIT,

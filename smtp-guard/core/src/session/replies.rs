@@ -44,6 +44,7 @@ replies! {
     idle => 421 (4, 3, 2) "Too many connections and this one is idle, try again later";
     banned => 421 (4, 7, 0) "Your address is blocked for now";
     listed => 421 (4, 7, 0) "Your address is on a block list";
+    no_listener => 421 (4, 3, 2) "No mail is taken at this address and port for now";
     shutdown => 421 (4, 3, 2) "Shutting down, try again soon";
     session_over => 421 (4, 4, 2) "This session has lasted long enough, connect again";
     login_lost => 421 (4, 4, 2) "Connection to the mail server was lost, log in again";

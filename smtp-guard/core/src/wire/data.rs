@@ -14,9 +14,11 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::LazyLock;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use memchr::{memchr_iter, memchr3};
+use memchr::memmem::Finder;
+use memchr::{memchr, memchr_iter, memchr3};
 
 mod chunk;
 
@@ -157,6 +159,7 @@ fn first_of_line(data: &[u8]) -> Start {
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum Stop {
     /// The run ends in CRLF, and the next line begins with a dot or isn't there yet.
     LineStart,
@@ -167,6 +170,29 @@ enum Stop {
 
 /// Length of the longest run from the start of `data` that can go out as it is, and what stands behind it.
 fn clean_run(data: &[u8]) -> (usize, Stop) {
+    flawless_run(data).unwrap_or_else(|| run_byte_by_byte(data))
+}
+
+/// The same where there is no flaw, as in nearly all data: a look at each line's end, and two at all of the run. `None`: there is one.
+fn flawless_run(data: &[u8]) -> Option<(usize, Stop)> {
+    let (mut run, mut stop, mut lines) = (data, Stop::Undecided, 0);
+    for lf in memchr_iter(b'\n', data) {
+        if !data[..lf].ends_with(b"\r") {
+            return None;
+        }
+        lines += 1;
+        if matches!(data.get(lf + 1), None | Some(b'.')) {
+            (run, stop) = (&data[..=lf], Stop::LineStart);
+            break;
+        }
+    }
+    // The last one may belong to an LF that isn't there yet.
+    run = run.strip_suffix(b"\r").unwrap_or(run);
+    let is_flawless = memchr(0, run).is_none() && memchr_iter(b'\r', run).count() == lines;
+    is_flawless.then_some((run.len(), stop))
+}
+
+fn run_byte_by_byte(data: &[u8]) -> (usize, Stop) {
     let mut at = 0;
     while let Some(offset) = memchr3(b'\r', b'\n', 0, &data[at..]) {
         let found = at + offset;
@@ -248,6 +274,9 @@ impl fmt::Display for BodyFlaw {
     }
 }
 
+/// The end of a line, and a dot at the start of the next.
+static DOT_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n."));
+
 /// Encodes message data for the backend.
 #[derive(Debug)]
 pub struct BodyEncoder {
@@ -270,14 +299,15 @@ impl BodyEncoder {
     pub fn encode(&mut self, body: &CleanBody, out: &mut BytesMut) {
         let body: &[u8] = body;
         out.reserve(body.len());
+        if self.line_start && body.starts_with(b".") {
+            out.put_u8(b'.');
+        }
         let mut copied = 0;
-        for dot in memchr_iter(b'.', body) {
-            let starts_line = if dot == 0 { self.line_start } else { body[..dot].ends_with(b"\r\n") };
-            if starts_line {
-                out.put_slice(&body[copied..dot]);
-                out.put_u8(b'.');
-                copied = dot;
-            }
+        for line_end in DOT_LINE.find_iter(body) {
+            let dot = line_end + 2;
+            out.put_slice(&body[copied..dot]);
+            out.put_u8(b'.');
+            copied = dot;
         }
         out.put_slice(&body[copied..]);
         if !body.is_empty() {

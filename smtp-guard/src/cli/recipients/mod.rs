@@ -15,10 +15,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use self::host::Host;
-pub(super) use self::output::write;
+pub(super) use self::output::{target, write};
 use super::args::Json;
 use crate::wire::host as name;
 
@@ -104,9 +104,21 @@ pub(super) fn recipients(command: Command) -> anyhow::Result<()> {
 struct Export {
     /// `Postfix on mail.example.org`.
     server: String,
+    #[serde(rename = "served", serialize_with = "as_list")]
     domains: BTreeMap<String, Served>,
     /// What the operator should know.
     notes: BTreeSet<String>,
+}
+
+/// The domains as a list: in answers, names of fields are ours.
+fn as_list<S: Serializer>(domains: &BTreeMap<String, Served>, out: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Named<'a> {
+        domain: &'a str,
+        #[serde(flatten)]
+        served: &'a Served,
+    }
+    out.collect_seq(domains.iter().map(|(domain, served)| Named { domain, served }))
 }
 
 /// Recipients of one domain.

@@ -15,6 +15,7 @@ fn check(users: &[&str], all: Option<&str>, expected: &str) {
     users.iter().for_each(|user| export.add(user, "Example.org."));
     export.add("somebody", "example.com");
     all.iter().for_each(|why| export.take_all("example.org", why));
+    crate::cli::output::check_documented("recipients", &export);
     let text = export.text();
     let (head, lines) = text.split_once('\n').unwrap();
     assert!(head.starts_with("# Recipients of a test"));

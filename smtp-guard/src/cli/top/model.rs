@@ -79,13 +79,13 @@ pub(super) struct Pair<'a> {
 impl<'a> Pair<'a> {
     /// `before` counts only if it is of the same guard, and earlier.
     pub(super) fn new(before: Option<&'a Live>, now: &'a Live) -> Self {
-        let comparable = |before: &&Live| before.instance == now.instance && before.uptime_ms < now.uptime_ms;
+        let comparable = |before: &&Live| before.instance == now.instance && before.uptime_seconds < now.uptime_seconds;
         Self { before: before.filter(comparable), now }
     }
 
     fn rate(&self, count: impl Fn(&Live) -> u64) -> Option<f64> {
         let before = self.before?;
-        let seconds = (self.now.uptime_ms - before.uptime_ms) as f64 / 1000.0;
+        let seconds = (self.now.uptime_seconds.0 - before.uptime_seconds.0).as_secs_f64();
         count(self.now).checked_sub(count(before)).map(|more| more as f64 / seconds)
     }
 
@@ -96,7 +96,7 @@ impl<'a> Pair<'a> {
 
     /// Packets a second of one verdict, `pass` or `drop`.
     pub(super) fn packets(&self, verdict: &str) -> Option<f64> {
-        self.rate(|live| live.packets.iter().filter(|p| p.verdict == verdict).map(|p| p.packets).sum())
+        self.rate(|live| live.kernel_packets.iter().filter(|p| p.verdict == verdict).map(|p| p.count).sum())
     }
 
     /// Refusals a second of user space.
@@ -107,10 +107,12 @@ impl<'a> Pair<'a> {
     /// The kernel's verdicts, both families together.
     pub(super) fn kernel(&self) -> Vec<Count> {
         let verdicts: BTreeMap<_, _> =
-            self.now.packets.iter().map(|p| (p.reason.as_str(), p.verdict.as_str())).collect();
+            self.now.kernel_packets.iter().map(|p| (p.reason.as_str(), p.verdict.as_str())).collect();
         let counts = verdicts.into_iter().map(|(reason, verdict)| {
             let tone = if verdict == "drop" { Tone::Bad } else { Tone::Good };
-            self.count(reason, tone, |live| live.packets.iter().filter(|p| p.reason == reason).map(|p| p.packets).sum())
+            self.count(reason, tone, |live| {
+                live.kernel_packets.iter().filter(|p| p.reason == reason).map(|p| p.count).sum()
+            })
         });
         ordered(counts.collect())
     }
@@ -132,7 +134,7 @@ impl<'a> Pair<'a> {
             self.count("rejected", Tone::Bad, |live| live.status.messages.rejected),
             self.count("deferred", Tone::Doubt, |live| live.status.messages.deferred),
             self.count("ambiguous", Tone::Doubt, |live| live.status.messages.ambiguous),
-            self.count("sessions", Tone::Plain, |live| live.connections),
+            self.count("sessions", Tone::Plain, |live| live.connections_total),
         ]
     }
 }
@@ -160,7 +162,7 @@ pub(super) struct SourceRow {
 
 /// The sources with the most drops.
 pub(super) fn sources(live: &Live, sort: Sort) -> Vec<SourceRow> {
-    let mut sources: Vec<&DroppedSource> = live.drops.sources.iter().collect();
+    let mut sources: Vec<&DroppedSource> = live.drops.by_source.iter().collect();
     sources.sort_by(|a, b| match sort {
         Sort::Rate => b.per_second.total_cmp(&a.per_second),
         Sort::Total => b.packets.cmp(&a.packets),
@@ -197,7 +199,7 @@ pub(super) struct BanRow {
 
 /// The latest bans at `wall`, without those that have ended.
 pub(super) fn bans(live: &Live, wall: WallTime) -> Vec<BanRow> {
-    let rows = live.bans.iter().filter(|ban| ban.until > wall).map(|ban: &Decision| BanRow {
+    let rows = live.decisions.iter().filter(|ban| ban.until > wall).map(|ban: &Decision| BanRow {
         source: printable(ban.source.as_bytes()),
         reason: printable(ban.reason.as_bytes()),
         left: output::left(ban.until, wall),

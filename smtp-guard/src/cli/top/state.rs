@@ -172,7 +172,10 @@ mod tests {
         assert!(state.error.is_none() && !state.is_old(at(2)) && state.is_old(at(5)));
         state.answer(Err(String::from("away")), at(6));
         assert!(state.is_old(at(6)));
-        assert_eq!((state.pair().unwrap().now.uptime_ms, state.age(at(9))), (1000, Duration::from_secs(8)));
+        assert_eq!(
+            (state.pair().unwrap().now.uptime_seconds.0.as_millis(), state.age(at(9))),
+            (1000, Duration::from_secs(8))
+        );
         assert_eq!(state.wall(at(9)).as_ms(), live(1000).at.as_ms() + 8000);
     }
 
@@ -182,10 +185,10 @@ mod tests {
         state.answer(Ok(live(1000)), at(1));
         state.key(KeyEvent::new(KeyCode::Char('p'), KeyModifiers::NONE));
         state.answer(Ok(live(2000)), at(2));
-        assert_eq!((state.pair().unwrap().now.uptime_ms, state.is_old(at(2))), (1000, true));
+        assert_eq!((state.pair().unwrap().now.uptime_seconds.0.as_millis(), state.is_old(at(2))), (1000, true));
         state.key(KeyEvent::new(KeyCode::Char('p'), KeyModifiers::NONE));
         state.answer(Ok(live(3000)), at(3));
-        assert_eq!((state.pair().unwrap().now.uptime_ms, state.is_old(at(3))), (3000, false));
+        assert_eq!((state.pair().unwrap().now.uptime_seconds.0.as_millis(), state.is_old(at(3))), (3000, false));
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Keeper {
                 sample: view.sample,
                 failed_logins: view.failed_logins,
                 trips: view.trips,
-                network: view.network.map(|(network, evidence, sources)| NetworkView {
+                neighbours: view.network.map(|(network, evidence, sources)| NetworkView {
                     network: network.text(),
                     unforgiven: evidence.left(),
                     known_recipients: evidence.known,
@@ -66,10 +66,10 @@ impl Keeper {
             counts: counts
                 .into_iter()
                 .filter(|(.., most)| *most > 0)
-                .map(|(limit, rates, most)| CountView {
-                    limit: limit.to_owned(),
+                .map(|(name, rates, most)| CountView {
+                    name: name.to_owned(),
                     count: rates.view(source, both.instant).into(),
-                    most: most.into(),
+                    limit: Some(most.into()),
                 })
                 .collect(),
             connections,

@@ -14,7 +14,7 @@ use crate::clock::Instant;
 use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Name, Operator, Origin};
 use crate::edge::bans::NETWORKS;
 use crate::events::What;
-use crate::gate::{self, Effect, Grounds, Ignored, Lifted};
+use crate::gate::{Effect, Grounds, Lifted};
 use crate::key::{Key, User, Who};
 use crate::observe::log::{self, printable};
 use crate::rates::accounts::AccountView;
@@ -136,38 +136,9 @@ impl Keeper {
         done
     }
 
-    /// Follows `decisions` of the guard `node`, as far as the gate lets them in and there is room; how many those are.
-    pub(in crate::feedback) fn hear_of(&mut self, node: &Name, decisions: &[Decision]) -> usize {
-        let (protected, mut entered) = (self.protected(), 0);
-        for decision in decisions {
-            let both = crate::clock::both();
-            let held = |key: &Key| self.decisions.get(key);
-            let effect = gate::foreign(&self.snapshot, &protected, node, decision, &both, held);
-            let effect = effect.and_then(|effect| match &effect {
-                Effect::Ban { key, .. } if self.room_for(key, 0, 0).is_err() => Err(Ignored::Full),
-                _ => Ok(effect),
-            });
-            match effect {
-                Ok(effect) => {
-                    self.perform(vec![effect], Cause::State);
-                    self.meter.foreign(None);
-                    entered += 1;
-                }
-                Err(why) => self.meter.foreign(Some(why)),
-            }
-        }
-        tracing::info!(
-            node = node.as_str(),
-            entered,
-            ignored = decisions.len() - entered,
-            "decisions of another guard"
-        );
-        entered
-    }
-
     /// Whether there is room for a decision about `key`, beside `sources` and `networks` that come with it, without pushing out
     /// another.
-    fn room_for(&self, key: &Key, sources: usize, networks: usize) -> Result<(), ControlError> {
+    pub(super) fn room_for(&self, key: &Key, sources: usize, networks: usize) -> Result<(), ControlError> {
         let most = self.snapshot.config().edge.max_sources as usize;
         let (room, bound, error) = match key {
             Key::Source(_) => (self.table.len() + sources < most, Bound::Bans, ControlError::NoRoomForSources { most }),
@@ -259,7 +230,7 @@ impl Keeper {
         let lifted = keys.len() + networks.len();
         self.pardon(&keys.into_iter().collect::<Vec<_>>(), Lifted::Operator, Cause::Command(by, None));
         self.marks.pardon_networks();
-        self.meter.tell(What::AllLifted { decisions: lifted as u64 });
+        self.meter.tell(What::AllLifted { count: lifted as u64 });
         tracing::info!(uid = by.uid, decisions = lifted, "{by} lifted all {lifted} decisions");
         lifted
     }
@@ -285,7 +256,7 @@ impl Keeper {
     }
 
     /// What decisions must not touch, as the host's addresses are now.
-    fn protected(&self) -> Protected {
+    pub(super) fn protected(&self) -> Protected {
         Protected::of_decisions(self.snapshot.config(), &own_addresses())
     }
 }

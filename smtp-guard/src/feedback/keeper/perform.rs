@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Keeper;
 use crate::addr::ClientAddr;
-use crate::clock::{Both, Instant};
+use crate::clock::{Both, Instant, Seconds};
 use crate::decision::{Ban, Operator, Origin};
 use crate::events::What;
 use crate::gate::{Deferred, Effect, Grounds, Lifted};
@@ -35,6 +35,11 @@ impl Cause {
             Self::Command(by, _) => Some(by),
             Self::Report(..) | Self::State => None,
         }
+    }
+
+    /// Whether it is of no concern to other guards.
+    fn is_local(self) -> bool {
+        self.by().is_some_and(|by| by.local)
     }
 }
 
@@ -70,6 +75,7 @@ impl Keeper {
                     {
                         lifted.push((key, why));
                     }
+                    self.tell_lifted(&lifted, cause, both);
                     self.end(&lifted);
                 }
             }
@@ -101,6 +107,20 @@ impl Keeper {
             Key::Source(_) | Key::Network(_) => self.tell_ban(&ban, length, took, cause),
         }
         self.save(&ban);
+        if !cause.is_local() {
+            self.tell_peers(&ban, both);
+        }
+    }
+
+    /// Tells other guards of what an operator lifts.
+    fn tell_lifted(&self, lifted: &[(Key, Lifted)], cause: Cause, both: &Both) {
+        if cause.is_local() || !self.peers.are_there() {
+            return;
+        }
+        for (key, _) in lifted.iter().filter(|(key, why)| *why == Lifted::Operator && key.user().is_none()) {
+            let until = self.decisions.get(key).map_or(both.instant, |ban| both.instant_at(ban.until));
+            self.peers.lifted(&self.text(key), *both, until);
+        }
     }
 
     /// Out of decisions, table, kernel map and store.
@@ -131,8 +151,8 @@ impl Keeper {
             self.meter.tell(What::Lifted { source, reason, why: why.label().into() });
         }
         if let Some((_, why)) = ended.get(SINGLY) {
-            let bans = (ended.len() - SINGLY) as u64;
-            self.meter.tell(What::LiftedMore { bans, why: why.label().into() });
+            let count = (ended.len() - SINGLY) as u64;
+            self.meter.tell(What::LiftedMore { count, why: why.label().into() });
         }
     }
 
@@ -152,12 +172,12 @@ impl Keeper {
             user: printable(user.name().as_bytes()),
             reason: ban.reason.label().into(),
             source: None,
-            seconds: length.map(|length| length.as_secs()),
+            duration_seconds: length.map(|length| length.as_secs()),
             text: printable(ban.text.as_bytes()),
         });
     }
 
-    fn tell_ban(&self, ban: &Ban, length: Duration, took: Option<Duration>, cause: Cause) {
+    pub(super) fn tell_ban(&self, ban: &Ban, length: Duration, took: Option<Duration>, cause: Cause) {
         let by = cause.by();
         let (who, source) = (self.called(&ban.key, cause), self.text(&ban.key));
         log::banned(
@@ -169,9 +189,9 @@ impl Keeper {
             reason: ban.reason.label().into(),
             origin: ban.origin.label().into(),
             text: printable(ban.text.as_bytes()),
-            seconds: length.as_secs(),
+            duration_seconds: length.as_secs(),
             repeat: ban.repeat,
-            took_us: took.map(|took| took.as_micros() as u64),
+            took_seconds: took.map(Seconds),
             evidence: escaped(&ban.evidence),
         });
     }
@@ -187,7 +207,7 @@ impl Keeper {
         self.meter.tell(What::Deferred {
             source: who,
             reason: reason.label().into(),
-            seconds: length.as_secs(),
+            duration_seconds: length.as_secs(),
             repeat: *repeat,
             evidence: escaped(lines),
         });

@@ -165,8 +165,8 @@ impl Drops {
         DropsView {
             samples: inner.samples,
             lost: inner.lost,
-            sources: sources.collect(),
-            reasons: reasons.collect(),
+            by_source: sources.collect(),
+            by_reason: reasons.collect(),
             latest: latest.collect(),
         }
     }

@@ -63,12 +63,12 @@ fn the_view_says_who_why_and_how_much() {
     let view = drops.view(&both(1000));
     assert_eq!((view.samples, view.lost, view.latest.len()), (4, 7, 4));
     assert_eq!((view.latest[0].ip.to_string(), view.latest[0].stands_for), ("192.0.2.1".to_owned(), 3), "latest first");
-    let reasons: Vec<_> = view.reasons.iter().map(|r| (r.reason.as_str(), r.packets, r.samples)).collect();
+    let reasons: Vec<_> = view.by_reason.iter().map(|r| (r.reason.as_str(), r.packets, r.samples)).collect();
     assert_eq!(reasons, [("listed", 13, 2), ("harvest", 2000, 2)]);
-    let sources: Vec<_> = view.sources.iter().map(|s| (s.source.as_str(), s.reason.as_str(), s.packets)).collect();
+    let sources: Vec<_> = view.by_source.iter().map(|s| (s.source.as_str(), s.reason.as_str(), s.packets)).collect();
     let expected = [("192.0.2.1", "harvest", 2000), ("2001:db8::/64", "listed", 10), ("192.0.2.1", "listed", 3)];
     assert_eq!(sources, expected);
-    assert!(view.sources[0].per_second > 1500.0 && view.sources[0].since == WallTime::from_ms(0), "{view:?}");
+    assert!(view.by_source[0].per_second > 1500.0 && view.by_source[0].since == WallTime::from_ms(0), "{view:?}");
     assert!(
         drops
             .metrics
@@ -83,8 +83,8 @@ fn what_waited_while_nobody_read_is_no_news() {
     let samples = [sampled("192.0.2.1", Reason::Harvest, 1000, 0), sampled("192.0.2.2", Reason::Harvest, 1, 9000)];
     let lines = drops.count(&samples, at(10_000));
     let view = drops.view(&both(10_000));
-    assert_eq!((lines.len(), view.sources.len(), view.samples, view.latest.len()), (1, 1, 2, 2));
-    assert_eq!((view.sources[0].source.as_str(), view.reasons[0].packets), ("192.0.2.2", 1001));
+    assert_eq!((lines.len(), view.by_source.len(), view.samples, view.latest.len()), (1, 1, 2, 2));
+    assert_eq!((view.by_source[0].source.as_str(), view.by_reason[0].packets), ("192.0.2.2", 1001));
 }
 
 #[test]
@@ -111,8 +111,8 @@ proptest! {
             prop_assert!(lines <= LINES as usize);
         }
         let view = drops.view(&both(batches * 1000));
-        prop_assert!(view.sources.len() <= SHOWN && view.latest.len() <= LATEST);
+        prop_assert!(view.by_source.len() <= SHOWN && view.latest.len() <= LATEST);
         prop_assert_eq!(view.samples, batches * ips.len() as u64);
-        prop_assert!(view.sources.iter().all(|source| source.per_second.is_finite()));
+        prop_assert!(view.by_source.iter().all(|source| source.per_second.is_finite()));
     }
 }

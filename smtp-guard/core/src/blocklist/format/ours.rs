@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::crowdsec::Place;
 use crate::blocklist::fault::Fault;
 use crate::blocklist::list::{Left, Reading};
+use crate::clock::WallTime;
 
 /// A decision, as far as it is read.
 #[derive(Deserialize)]
@@ -19,8 +20,7 @@ struct Decision<'a> {
     reason: Cow<'a, str>,
     #[serde(borrow, default)]
     text: Cow<'a, str>,
-    /// Milliseconds since 1970-01-01 UTC; the highest number never comes.
-    until: i64,
+    until: WallTime,
 }
 
 /// What `decisions list --json` writes.
@@ -33,7 +33,11 @@ struct Listed<'a> {
 /// Whether `bytes` begin as such a file does: other formats have other things in their source.
 pub(super) fn begins(bytes: &[u8]) -> bool {
     const EXPORTED: [&str; 5] = ["[", "{", "\"source\"", ":", "\""];
-    const LISTED: [&str; 8] = ["{", "\"version\"", ":", "1", ",", "\"decisions\"", ":", "["];
+    // Both versions that there were; the times of either are read.
+    const LISTED: [[&str; 8]; 2] = [
+        ["{", "\"version\"", ":", "1", ",", "\"decisions\"", ":", "["],
+        ["{", "\"version\"", ":", "2", ",", "\"decisions\"", ":", "["],
+    ];
     let begins_with = |parts: &[&str]| {
         let mut rest = bytes;
         parts.iter().all(|part| {
@@ -44,7 +48,7 @@ pub(super) fn begins(bytes: &[u8]) -> bool {
             })
         })
     };
-    begins_with(&EXPORTED) || begins_with(&LISTED)
+    begins_with(&EXPORTED) || LISTED.iter().any(|listed| begins_with(listed))
 }
 
 pub(super) fn read(bytes: &[u8], reading: &mut Reading<'_>) -> Result<(), Fault> {
@@ -64,9 +68,9 @@ pub(super) fn read(bytes: &[u8], reading: &mut Reading<'_>) -> Result<(), Fault>
         };
         let now = reading.now();
         let left = match decision.until {
-            i64::MAX => Left::Ever,
+            WallTime::NEVER => Left::Ever,
             until => {
-                let ms = now.map_or(1, |now| until.saturating_sub(now.as_ms()));
+                let ms = now.map_or(1, |now| until.as_ms().saturating_sub(now.as_ms()));
                 Left::For(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
             }
         };
@@ -82,17 +86,27 @@ pub(super) fn read(bytes: &[u8], reading: &mut Reading<'_>) -> Result<(), Fault>
 
 #[cfg(test)]
 mod tests {
+    use crate::blocklist::list::Left;
     use crate::blocklist::parse_entries;
     use crate::clock::WallTime;
 
     #[test]
     fn what_is_exported_and_what_is_listed_are_read_alike() {
-        let list = "[{\"source\": \"192.0.2.1\", \"reason\": \"harvest\", \"until\": 5000}]";
-        for text in
-            [list.to_owned(), format!("{{\n  \"version\": 1,\n  \"decisions\": {list},\n  \"blocklists\": []\n}}")]
+        for (version, until) in
+            [(1, "5000"), (1, "9223372036854775807"), (2, "\"1970-01-01T00:00:05.000Z\""), (2, "null")]
         {
-            let read = parse_entries(text.as_bytes(), WallTime::from_ms(0)).unwrap();
-            assert_eq!((read.format.label(), read.entries.len()), ("smtp-guard, JSON", 1), "{text}");
+            let list = format!("[{{\"source\": \"192.0.2.1\", \"reason\": \"harvest\", \"until\": {until}}}]");
+            let listed = format!("{{\n  \"version\": {version},\n  \"decisions\": {list},\n  \"blocklists\": []\n}}");
+            for text in [list, listed] {
+                let read = parse_entries(text.as_bytes(), WallTime::from_ms(0)).unwrap();
+                assert_eq!((read.format.label(), read.entries.len()), ("smtp-guard, JSON", 1), "{text}");
+                let left = if until == "5000" || until.starts_with('"') {
+                    Left::For(std::time::Duration::from_secs(5))
+                } else {
+                    Left::Ever
+                };
+                assert_eq!(read.entries[0].left, left, "{text}");
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::super::window;
 use super::{Account, Accounts, DAY, Refused, User, Window};
 use crate::addr::Ipv6Prefix;
-use crate::clock::{Both, WallTime};
+use crate::clock::{Both, Stored};
 use crate::ledger::networks::Network;
 
 /// Networks of a user that are believed: the highest limit.
@@ -18,9 +18,9 @@ const LIST: usize = 1000;
 struct Saved {
     messages: window::Saved,
     recipients: window::Saved,
-    networks: Vec<(String, WallTime)>,
+    networks: Vec<(String, Stored)>,
     /// Since when, and when last, for each limit.
-    over: [Option<(WallTime, WallTime)>; 3],
+    over: [Option<(Stored, Stored)>; 3],
 }
 
 impl Accounts {
@@ -36,9 +36,9 @@ impl Accounts {
                 let saved = Saved {
                     messages: account.messages.saved(self.pace, both),
                     recipients: account.recipients.saved(self.pace, both),
-                    networks: networks.map(|(network, last)| (network.text(), both.wall_at(*last))).collect(),
+                    networks: networks.map(|(network, last)| (network.text(), both.wall_at(*last).into())).collect(),
                     over: account.over.map(|refused| {
-                        refused.map(|refused| (both.wall_at(refused.since), both.wall_at(refused.last)))
+                        refused.map(|refused| (both.wall_at(refused.since).into(), both.wall_at(refused.last).into()))
                     }),
                 };
                 serde_json::to_string(&saved).unwrap_or_default()
@@ -50,7 +50,7 @@ impl Accounts {
     pub fn restore(&self, user: User, text: &str, both: &Both) {
         let Ok(saved) = serde_json::from_str::<Saved>(text) else { return };
         // The store rounds down to ms: what happened counts a little longer, never shorter.
-        let past = |at: WallTime| both.instant_at(at).after(Duration::from_millis(1)).min(both.instant);
+        let past = |at: Stored| both.instant_at(at.into()).after(Duration::from_millis(1)).min(both.instant);
         let windows = [saved.messages, saved.recipients].map(|saved| Window::read(saved, self.pace, both));
         let [Some(messages), Some(recipients)] = windows else { return };
         let networks = saved.networks.into_iter().take(LIST);

@@ -200,7 +200,7 @@ fn without_limits_all_is_counted_and_nothing_refused() {
         assert!(accounts.recipient(&limits, &ann, at(second), Tally::Count).is_ok());
     }
     let view = accounts.view(&limits, &ann, &both(1000)).unwrap();
-    let count = |limit: &str, count| CountView { limit: limit.to_owned(), count, most: 0 };
+    let count = |name: &str, count| CountView { name: name.to_owned(), count, limit: None };
     assert_eq!(
         view.counts,
         [

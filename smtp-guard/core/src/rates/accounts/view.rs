@@ -14,7 +14,7 @@ use crate::decision::{CountView, Origin};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountView {
     pub user: String,
-    /// Messages, recipients and networks; a limit of 0 is none.
+    /// Messages, recipients and networks.
     pub counts: Vec<CountView>,
     /// Where he logs in and sends from, the latest first; left out in lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -150,8 +150,11 @@ impl Accounts {
             }
             (None, None) => None,
         };
-        let count =
-            |limit: &str, count: u64, most: u32| CountView { limit: limit.to_owned(), count, most: most.into() };
+        let count = |name: &str, count: u64, limit: u32| CountView {
+            name: name.to_owned(),
+            count,
+            limit: (limit > 0).then_some(limit.into()),
+        };
         let counts = vec![
             count("user_messages_per_hour", account.messages.total(slice).into(), limits.user_messages_per_hour),
             count("user_recipients_per_hour", account.recipients.total(slice).into(), limits.user_recipients_per_hour),

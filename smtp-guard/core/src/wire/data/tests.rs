@@ -255,6 +255,13 @@ proptest! {
     }
 
     #[test]
+    fn a_quick_look_finds_what_a_look_at_each_byte_does(data in bytes()) {
+        let slowly = run_byte_by_byte(&data);
+        let expected = if matches!(slowly.1, Stop::Flaw(_)) { None } else { Some(slowly) };
+        prop_assert_eq!(flawless_run(&data), expected);
+    }
+
+    #[test]
     fn what_is_encoded_is_decoded_and_ends_once_for_the_laxest_reader(body in clean_lines(), cuts in prop::collection::vec(0usize..9, 0..6)) {
         let wire = encode(&body, &cuts);
         prop_assert_eq!(lax_ends(&wire), vec![wire.len() - 3]);

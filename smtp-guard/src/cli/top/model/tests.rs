@@ -1,25 +1,33 @@
 //! Snapshots made up, and the rows that come of them.
 
+use std::time::Duration;
+
 use super::*;
+use crate::blocklist::{Read, State};
+use crate::bound::Bound;
+use crate::clock::Seconds;
 use crate::events::What;
-use crate::observe::live::{DropsView, Packets};
-use crate::observe::status::{Configuration, Kernel, Messages, Recipients, Server, Status};
+use crate::observe::bounds::Bounds;
+use crate::observe::live::{Dropped, DroppedReason, DropsView, Packets};
+use crate::observe::status::{
+    Certificate, Configuration, Kernel, LastReload, Messages, Recipients, Server, Status, Wording,
+};
 
 /// A busy guard that is up for `uptime_ms`, with counts that rise with it.
 pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
     let seconds = uptime_ms / 1000;
-    let packets = |reason: &str, family: &str, verdict: &str, packets| Packets {
+    let packets = |reason: &str, family: &str, verdict: &str, count| Packets {
         reason: reason.to_owned(),
         family: family.to_owned(),
         verdict: verdict.to_owned(),
-        packets,
+        count,
     };
     let counted = |reason: &str, count| Counted { reason: reason.to_owned(), count };
     let at = WallTime::from_ms(1_790_857_805_000 + uptime_ms as i64);
     Live {
         at,
         instance: 4711,
-        uptime_ms,
+        uptime_seconds: Seconds(Duration::from_millis(uptime_ms)),
         status: Status {
             configuration: Configuration {
                 generation: 1,
@@ -55,8 +63,8 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             store_trouble: None,
             tls_trouble: None,
         },
-        connections: 5000 + 8 * seconds,
-        packets: vec![
+        connections_total: 5000 + 8 * seconds,
+        kernel_packets: vec![
             packets("clean", "ipv4", "pass", 100_000 + 400 * seconds),
             packets("harvest", "ipv4", "drop", 1_000_000 + 98_000 * seconds),
             packets("harvest", "ipv6", "drop", 500 * seconds),
@@ -68,7 +76,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             at: WallTime::from_ms(at.as_ms() - 5000),
             what: What::Backend { server: "10.0.0.11:25\x1b[2J".to_owned(), answers: false },
         })],
-        bans: [("203.0.113.7", 60, 3600), ("2001:db8:1:2::/64", 7200, 90), ("198.51.100.1", 1, -5)]
+        decisions: [("203.0.113.7", 60, 3600), ("2001:db8:1:2::/64", 7200, 90), ("198.51.100.1", 1, -5)]
             .map(|(source, ago, left)| Decision {
                 source: source.to_owned(),
                 reason: String::from("harvest"),
@@ -84,7 +92,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
         drops: DropsView {
             samples: 70,
             lost: 0,
-            sources: [("203.0.113.7", 97_000.0, 500_000, 65), ("2001:db8:1:2::/64", 500.0, 900_000, 3665)]
+            by_source: [("203.0.113.7", 97_000.0, 500_000, 65), ("2001:db8:1:2::/64", 500.0, 900_000, 3665)]
                 .map(|(source, per_second, packets, ago)| DroppedSource {
                     source: source.to_owned(),
                     reason: String::from("harvest"),
@@ -96,10 +104,37 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
                     last: at,
                 })
                 .into(),
-            reasons: Vec::new(),
-            latest: Vec::new(),
+            by_reason: vec![DroppedReason { reason: String::from("harvest"), packets: 9, samples: 1 }],
+            latest: vec![Dropped {
+                at,
+                ip: [203, 0, 113, 7].into(),
+                port: 25,
+                reason: String::from("harvest"),
+                stands_for: 9,
+            }],
         },
     }
+}
+
+#[test]
+fn every_field_is_documented() {
+    let mut live = live(12_345);
+    let at = live.at;
+    let error = Some(String::from("gone"));
+    live.status.certificates = vec![Certificate { file: String::from("/c.pem"), remaining_seconds: -1, not_after: at }];
+    live.status.configuration.last_reload = Some(LastReload { at, error: error.clone() });
+    let words = String::from("550 5.1.1 no");
+    live.status.recipients.unknown_wordings = vec![Wording { server: String::from("10.0.0.10:25"), words }];
+    live.status.recipients.last_read = Some(at);
+    let read = Read { at, format: String::from("netset"), entries: 1, refused: 0, skipped: 0 };
+    live.status.blocklists = vec![State { name: String::from("drop"), file: "/drop".into(), read: Some(read), error }];
+    let bounds = Bounds::default();
+    bounds.reached(Bound::Ledger);
+    live.status.bounds = bounds.view();
+    output::check_documented("status", &live.status);
+    output::check_documented("top", &live);
+    let (decisions, blocklists) = (&live.decisions, &live.status.blocklists);
+    output::check_documented("decisions list", &output::Blocked { decisions, blocklists });
 }
 
 /// `counts` as `name rate total`.
@@ -149,7 +184,7 @@ fn where_there_is_nothing_to_compare_there_is_no_rate() {
     }
     // The kernel plane was loaded anew: its counts went back, the guard's own didn't.
     let mut reloaded = live(14_000);
-    reloaded.packets.iter_mut().for_each(|p| p.packets = 5);
+    reloaded.kernel_packets.iter_mut().for_each(|p| p.count = 5);
     let pair = Pair::new(Some(&now), &reloaded);
     assert_eq!(text(&pair.kernel()), ["harvest - 10", "listed - 5", "clean - 5"]);
     assert_eq!((pair.packets("drop"), pair.refusals()), (None, Some(2.0)));

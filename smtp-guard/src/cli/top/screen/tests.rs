@@ -126,7 +126,7 @@ fn what_else_can_be_seen() {
     let without = state(|live| {
         live.status.kernel.present = false;
         live.status.bans_active = 0;
-        (live.packets, live.drops.sources, live.bans) = Default::default();
+        (live.kernel_packets, live.drops.by_source, live.decisions) = Default::default();
     });
     let parts = ["absent ", "no kernel plane ", "refused         2.0/s", "nothing is dropped", "nobody is banned"];
     check_parts(&without, (80, 24), &parts);
@@ -175,13 +175,13 @@ proptest! {
             live.status.version.clone_from(&text);
             live.status.kernel.text.clone_from(&text);
             live.status.backend[0].address.clone_from(&text);
-            live.packets[0].reason.clone_from(&text);
+            live.kernel_packets[0].reason.clone_from(&text);
             live.rejections[0].reason.clone_from(&text);
-            live.bans[0].source.clone_from(&text);
-            live.bans[0].text.clone_from(&text);
-            live.bans[0].origin.clone_from(&text);
-            live.drops.sources[0].source.clone_from(&text);
-            live.drops.sources[0].reason.clone_from(&text);
+            live.decisions[0].source.clone_from(&text);
+            live.decisions[0].text.clone_from(&text);
+            live.decisions[0].origin.clone_from(&text);
+            live.drops.by_source[0].source.clone_from(&text);
+            live.drops.by_source[0].reason.clone_from(&text);
         });
         let buffer = drawn(&hostile, (120, 40), None);
         let bad = |c: char| c.is_control() || matches!(c, '\u{202e}' | '\u{2028}');

@@ -1,0 +1,150 @@
+//! What other guards say: their decisions, their lifts, and what they report; and what they are told again.
+
+use std::time::Duration;
+
+use super::perform::Cause;
+use super::{Keeper, is_exempt, networks_of};
+use crate::addr::Source;
+use crate::clock::{Both, Instant};
+use crate::decision::{Ban, Decision, Name, Origin};
+use crate::gate::{self, Effect, Ignored};
+use crate::key::Key;
+use crate::offence::Heard;
+
+/// Decisions that come together and are told one by one.
+const SINGLY: usize = 16;
+/// What two readings of another machine's clock may differ by.
+const SLACK: Duration = Duration::from_millis(100);
+
+impl Keeper {
+    /// Follows `decisions` of the guard `node`, as far as the gate lets them in and there is room; how many those are. The kernel's part
+    /// of many is one batch, and so is the store's.
+    pub(in crate::feedback) fn hear_of(&mut self, node: &Name, decisions: &[Decision]) -> usize {
+        let (protected, both) = (self.protected(), crate::clock::both());
+        let (mut effects, mut sources, mut networks) = (Vec::new(), 0, 0);
+        for decision in decisions {
+            let held = |key: &Key| self.decisions.get(key);
+            let effect = gate::foreign(&self.snapshot, &protected, node, decision, &both, held);
+            if matches!(effect, Ok(_) | Err(Ignored::Outlasted)) {
+                self.remember(decision, &both);
+            }
+            let ban = effect.and_then(|effect| match effect {
+                Effect::Ban { key, origin, text, grounds } => {
+                    self.room_for(&key, sources, networks).map_err(|_| Ignored::Full)?;
+                    // As old as it is there: a lift is held against that.
+                    let made = decision.made.min(both.wall);
+                    let until = both.instant.after(grounds.length);
+                    let (reason, repeat, evidence) = (grounds.reason, grounds.repeat, grounds.evidence);
+                    Ok((Ban { key, reason, origin, made, until: both.wall_at(until), repeat, text, evidence }, until))
+                }
+                // The gate lets nothing else in.
+                Effect::Lift { .. } | Effect::Resume { .. } | Effect::Defer { .. } => Err(Ignored::Senseless),
+            });
+            match ban {
+                Ok((ban, until)) => {
+                    self.meter.foreign(None);
+                    sources += usize::from(ban.key.source().is_some());
+                    networks += usize::from(ban.key.network().is_some());
+                    effects.push(Effect::Resume { ban: Box::new(ban), until, saved: false });
+                }
+                Err(why) => self.meter.foreign(Some(why)),
+            }
+        }
+        let entered = effects.len();
+        if entered == 0 {
+            return 0;
+        }
+        let keys = effects.iter().filter_map(|effect| match effect {
+            Effect::Resume { ban, .. } => Some(ban.key.clone()),
+            _ => None,
+        });
+        let keys: Vec<Key> = keys.take(SINGLY + 1).collect();
+        self.perform_at(effects, Cause::State, &both);
+        if keys.len() <= SINGLY {
+            for ban in keys.iter().filter_map(|key| self.decisions.get(key)) {
+                let length = both.instant_at(ban.until).since(both.instant);
+                self.tell_ban(ban, length, None, Cause::State);
+            }
+        } else {
+            let ignored = decisions.len() - entered;
+            tracing::info!(node = node.as_str(), entered, ignored, "decisions of another guard");
+        }
+        entered
+    }
+
+    /// A trip elsewhere makes the next ban longer here as well: the same one counts once.
+    fn remember(&mut self, decision: &Decision, both: &Both) {
+        let key = Key::read(&decision.source, self.prefix());
+        if let Some(source) = key.and_then(|key| key.source())
+            && decision.origin == Origin::Ledger.label()
+        {
+            self.ledger.remember_ban(source, decision.repeat, both.instant_at(decision.until), both.instant);
+        }
+    }
+
+    /// Follows `lifts` of the guard `node`; how many those are.
+    pub(in crate::feedback) fn hear_lifts(&mut self, node: &Name, lifts: &[(String, Instant)]) -> usize {
+        let (both, prefix) = (crate::clock::both(), self.prefix());
+        let mut effects = Vec::new();
+        for (source, at) in lifts {
+            let times = (both.wall_at(at.after(SLACK)), both.wall);
+            let Self { ledger, marks, decisions, .. } = self;
+            let held = |key: &Key| decisions.get(key);
+            match gate::foreign_lift(ledger, marks, prefix, source, times, held) {
+                Ok(effect) => {
+                    tracing::info!(node = node.as_str(), source, "lifted by another guard");
+                    effects.push(effect);
+                }
+                Err(why) => self.meter.foreign(Some(why)),
+            }
+        }
+        let lifted = effects.len();
+        self.perform_at(effects, Cause::State, &both);
+        lifted
+    }
+
+    /// Takes note of what the guard `node` reports; how many bans follow.
+    pub(in crate::feedback) fn hear(&mut self, node: &Name, reports: Vec<(String, Instant, Heard)>) -> u32 {
+        let (snapshot, prefix) = (std::sync::Arc::clone(&self.snapshot), self.prefix());
+        let mut bans = 0;
+        for (source, at, heard) in reports {
+            let Some(source) = Key::read(&source, prefix).and_then(|key| key.source()) else {
+                self.meter.foreign(Some(Ignored::Senseless));
+                continue;
+            };
+            let exempt = |source: Source| is_exempt(&snapshot, &source.into());
+            if exempt(source) {
+                self.meter.foreign(Some(Ignored::Exempt));
+                continue;
+            }
+            let Self { ledger, marks, decisions, table, .. } = self;
+            let networks = table.networks() > 0;
+            let is_banned = |source: Source| {
+                decisions.contains_key(&source.into())
+                    || networks_of(decisions, networks, prefix, source).next().is_some()
+            };
+            let mut effects = gate::hear(node, ledger, marks, source, heard, at, is_banned, exempt);
+            if !effects.is_empty() {
+                gate::settle(&mut effects, &crate::clock::both(), |key| self.decisions.get(key));
+                bans += effects.iter().filter(|effect| matches!(effect, Effect::Ban { .. })).count();
+                self.perform(effects, Cause::State);
+            }
+        }
+        self.count_evicted();
+        u32::try_from(bans).unwrap_or(u32::MAX)
+    }
+
+    /// Tells other guards of all that was decided here: they, or what they share, may not know.
+    pub(in crate::feedback) fn tell_all(&self) {
+        let both = crate::clock::both();
+        self.decisions.values().for_each(|ban| self.tell_peers(ban, &both));
+    }
+
+    /// Tells other guards of `ban`, if it was made here and is theirs to know.
+    pub(super) fn tell_peers(&self, ban: &Ban, both: &Both) {
+        let is_own = matches!(ban.origin, Origin::Ledger | Origin::Operator);
+        if is_own && ban.key.user().is_none() && self.peers.are_there() {
+            self.peers.decided(Decision::of(ban, self.prefix()), *both);
+        }
+    }
+}

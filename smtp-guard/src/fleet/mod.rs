@@ -1,0 +1,352 @@
+//! The I/O of a fleet: what edges tell each other by a Redis or Valkey. What is told, and what follows, is
+//! [`smtp_guard_core::fleet`].
+//!
+//! Everything here runs on one thread of its own, with a runtime of its own: a server that hangs, a resolver that does, or a trust
+//! store on a slow disk can't keep a session waiting. Sessions never ask; whoever tells something leaves it in [`Member`] and goes on.
+//!
+//! | task | what it does | connection |
+//! |---|---|---|
+//! | [`writer`] | appends evidence, puts decisions, says each second how this edge is, asks for the time | its own, 500 ms a command |
+//! | [`reader`] | reads what the server holds, then what is new | its own, since it waits in XREAD |
+//!
+//! # What is on the server
+//! See [`keys`]. Only commands of Redis 6.2, and one script. A user needs `~sg:{NAME}:* +@stream +@hash +@string +@sortedset +@scripting
+//! +@connection +time +pexpireat`.
+//!
+//! # When the server goes away
+//! Both tasks try again, at first after 100 ms, then every 2 s. Meanwhile this is the guard of one host. A server that lost everything
+//! has another epoch, or an older last id: then each edge writes its own decisions, and all tombstones, again.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+pub use smtp_guard_core::fleet::member::{Decided, Evidence};
+use smtp_guard_core::fleet::member::{Identity, Member};
+pub use smtp_guard_core::fleet::status::{FleetStatus, NodeView};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::clock::{Both, Instant};
+use crate::decision::Decision;
+use crate::offence::Conduct;
+
+mod id;
+mod keys;
+mod link;
+mod reader;
+mod settings;
+mod writer;
+
+use id::Id;
+pub use settings::{FleetError, Settings};
+
+/// Events that wait for the guard.
+const EVENTS: usize = 64;
+/// Lifts whose place among the changes is known, to be confirmed.
+const LIFTS: usize = 256;
+/// How often it is looked whether others have confirmed.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long nothing is tried after a failure: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Something that the guard is to hear. The answer says that it was done.
+#[derive(Debug)]
+pub enum Event {
+    /// What happened elsewhere; how many bans followed is the answer.
+    Evidence(Evidence, oneshot::Sender<u32>),
+    Decided(Vec<Decided>, oneshot::Sender<()>),
+    /// The server doesn't know what this edge has decided: it is to be told all of it.
+    Joined,
+}
+
+/// The fleet. Cheap to clone.
+#[derive(Clone)]
+pub struct Fleet(Arc<Inner>);
+
+struct Inner {
+    running: ArcSwapOption<Running>,
+    events: mpsc::Sender<Event>,
+    /// Changed by one at a time.
+    settings: Mutex<Option<Settings>>,
+}
+
+/// A fleet that is taken part in.
+struct Running {
+    shared: Arc<Shared>,
+    /// Dropped, it ends the thread.
+    _stop: watch::Sender<()>,
+}
+
+/// What the tasks have in common.
+struct Shared {
+    settings: Settings,
+    member: Mutex<Member>,
+    /// Something waits to be sent.
+    wake: Notify,
+    events: mpsc::Sender<Event>,
+    state: Mutex<State>,
+    /// Those who wait for others to confirm.
+    waiting: AtomicUsize,
+    /// Something is to be confirmed.
+    beat_now: AtomicBool,
+    /// Raised when the server lost what it held.
+    epoch: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    connected: bool,
+    trouble: Option<String>,
+    server: Option<String>,
+    /// The last change that is in force here.
+    cursor: Id,
+    snapshots: u64,
+    /// Which change the last lifts are.
+    lifts: VecDeque<(String, Id)>,
+}
+
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fleet").finish_non_exhaustive()
+    }
+}
+
+/// Edges that haven't confirmed something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unconfirmed {
+    /// The server doesn't have it yet.
+    pub waits: bool,
+    pub nodes: Vec<String>,
+}
+
+impl Fleet {
+    /// No fleet yet, and what comes from one later.
+    pub fn new() -> (Self, mpsc::Receiver<Event>) {
+        let (events, heard) = mpsc::channel(EVENTS);
+        let inner = Inner { running: ArcSwapOption::empty(), events, settings: Mutex::new(None) };
+        (Self(Arc::new(inner)), heard)
+    }
+
+    /// Takes part in the fleet of `settings`, or in none. What waited for another one is forgotten.
+    pub fn apply(&self, settings: Option<Settings>) {
+        let mut current = lock(&self.0.settings);
+        if *current == settings {
+            return;
+        }
+        current.clone_from(&settings);
+        let running = settings.and_then(|settings| match start(settings, self.0.events.clone()) {
+            Ok(running) => Some(Arc::new(running)),
+            Err(error) => {
+                tracing::error!(%error, "the fleet's thread can't be started: this edge judges alone");
+                None
+            }
+        });
+        self.0.running.store(running);
+    }
+
+    /// Tells others what `source` did; `false`: there is no room. Never blocks.
+    pub fn report(&self, source: &str, at: Instant, conduct: &Conduct) -> bool {
+        self.tell(|member| member.report(source, at, conduct))
+    }
+
+    /// Tells others of `decision`, which was made here; `false`: there is no room. Never blocks.
+    pub fn decided(&self, decision: Decision, now: Both) -> bool {
+        self.tell(|member| member.decided(decision, now))
+    }
+
+    /// Tells others that what was decided about `source` is void from `at` on; `false`: there is no room. Never blocks.
+    pub fn lifted(&self, source: &str, at: Instant, until: Instant) -> bool {
+        self.tell(|member| member.lifted(source, at, until))
+    }
+
+    /// Whether there is a fleet.
+    pub fn is_on(&self) -> bool {
+        self.0.running.load().is_some()
+    }
+
+    fn tell(&self, tell: impl FnOnce(&mut Member) -> bool) -> bool {
+        let running = self.0.running.load();
+        let Some(running) = running.as_ref() else { return true };
+        let has_room = tell(&mut running.shared.member());
+        running.shared.wake.notify_one();
+        has_room
+    }
+
+    /// Waits until all edges that are there have followed the last lift of `source`, for `patience` at most; which haven't. `None`:
+    /// there is no fleet that would be told.
+    pub async fn unconfirmed(&self, source: &str, patience: Duration) -> Option<Unconfirmed> {
+        let running = self.0.running.load_full()?;
+        let shared = &running.shared;
+        if !shared.member().identity().sends {
+            return None;
+        }
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        shared.wake.notify_one();
+        let deadline = tokio::time::Instant::now() + patience;
+        let unconfirmed = loop {
+            let unconfirmed = shared.unconfirmed(source);
+            if unconfirmed == Unconfirmed::default() || tokio::time::Instant::now() >= deadline {
+                break unconfirmed;
+            }
+            tokio::time::sleep(LOOK).await;
+        };
+        shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(unconfirmed)
+    }
+
+    /// How the fleet is; `None`: there is none.
+    pub fn status(&self) -> Option<FleetStatus> {
+        let running = self.0.running.load_full()?;
+        Some(running.shared.status(&crate::clock::both()))
+    }
+}
+
+impl Shared {
+    fn member(&self) -> MutexGuard<'_, Member> {
+        lock(&self.member)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// This edge says how it is as soon as can be.
+    fn beat(&self) {
+        self.beat_now.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// The server doesn't know any more what it knew.
+    fn forgotten(&self) {
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        self.member().tell_lifts_again(crate::clock::now());
+        self.wake.notify_one();
+    }
+
+    fn unconfirmed(&self, source: &str) -> Unconfirmed {
+        let lift = self.state().lifts.iter().rev().find(|(lifted, _)| lifted == source).map(|(_, id)| *id);
+        let Some(lift) = lift else { return Unconfirmed { waits: true, nodes: Vec::new() } };
+        let member = self.member();
+        let own = &member.identity().node;
+        let lags =
+            |node: &NodeView| node.live && node.node != *own && node.cursor.parse::<Id>().unwrap_or_default() < lift;
+        let nodes = member.nodes(crate::clock::now()).into_iter().filter(lags).map(|node| node.node).collect();
+        Unconfirmed { waits: false, nodes }
+    }
+
+    fn note_lift(&self, source: &str, id: Id) {
+        let mut state = self.state();
+        state.lifts.push_back((source.to_owned(), id));
+        if state.lifts.len() > LIFTS {
+            state.lifts.pop_front();
+        }
+    }
+
+    /// The connection is there, or why it isn't. Said once.
+    fn connected(&self, result: Result<&str, &dyn std::fmt::Display>) {
+        let mut state = self.state();
+        match result {
+            Ok(server) => {
+                if !state.connected {
+                    tracing::info!(
+                        server,
+                        fleet = self.settings.config.name,
+                        node = self.settings.config.node,
+                        "the fleet's server answers"
+                    );
+                }
+                (state.connected, state.server, state.trouble) = (true, Some(server.to_owned()), None);
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if state.connected || state.trouble.is_none() {
+                    tracing::warn!(
+                        error = text,
+                        "the fleet's server can't be used: this edge judges alone until it answers"
+                    );
+                }
+                (state.connected, state.trouble) = (false, Some(text));
+            }
+        }
+    }
+
+    fn status(&self, both: &Both) -> FleetStatus {
+        let member = self.member();
+        let state = self.state();
+        let (sent, heard) = member.counts();
+        FleetStatus {
+            name: self.settings.config.name.clone(),
+            node: self.settings.config.node.clone(),
+            connected: state.connected,
+            trouble: state.trouble.clone(),
+            server: state.server.clone(),
+            offset: member.offset(both),
+            kept: member.kept(),
+            lost: member.lost(),
+            sent,
+            heard,
+            decisions: member.decisions(),
+            snapshots: state.snapshots,
+            ignored: member.faults().by_label().map(|(label, count)| (label.to_owned(), count)).collect(),
+            nodes: member.nodes(both.instant),
+        }
+    }
+}
+
+/// Starts the thread.
+fn start(settings: Settings, events: mpsc::Sender<Event>) -> std::io::Result<Running> {
+    let config = &settings.config;
+    let identity = Identity {
+        fleet: config.name.clone(),
+        node: config.node.clone(),
+        seal: settings.seal.clone(),
+        run: number(),
+        sends: config.share.sends(),
+        receives: config.share.receives(),
+        sample: config.sample,
+    };
+    let shared = Arc::new(Shared {
+        member: Mutex::new(Member::new(identity)),
+        wake: Notify::new(),
+        events,
+        state: Mutex::default(),
+        waiting: AtomicUsize::new(0),
+        beat_now: AtomicBool::new(false),
+        epoch: AtomicU64::new(0),
+        settings,
+    });
+    let (stop, mut stopped) = watch::channel(());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tasks = Arc::clone(&shared);
+    std::thread::Builder::new().name("fleet".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                // The sender was dropped.
+                _ = stopped.changed() => {}
+                () = writer::run(&tasks) => {}
+                () = reader::run(&tasks) => {}
+            }
+        });
+        // A look-up that hangs isn't waited for.
+        runtime.shutdown_background();
+    })?;
+    Ok(Running { shared, _stop: stop })
+}
+
+/// A number that no other start has.
+fn number() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
+/// The pause after one of `last`.
+fn longer(last: Duration) -> Duration {
+    (last * 2).min(PAUSE.1)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere can't leave it half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

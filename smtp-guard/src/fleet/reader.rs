@@ -1,0 +1,316 @@
+//! What others tell: first what the server holds, then what is new.
+//!
+//! The cursor is the client's. Before what the server holds is read, the last id of the changes is noted, and reading goes on from there:
+//! so there is no gap. Where the server has trimmed past the cursor, or its last id is smaller than the cursor, everything is read anew.
+//! A reader that is slow falls behind and ends there as well: nobody waits for it.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::streams::{StreamRangeReply, StreamReadReply};
+use redis::{RedisError, cmd, pipe};
+use smtp_guard_core::fleet::member::Decided;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+use super::id::Id;
+use super::keys::Keys;
+use super::link::{self, COMMAND};
+use super::{Event, PAUSE, Shared, longer};
+
+/// Entries that are read at once.
+const ENTRIES: usize = 512;
+/// How long a read waits for something new.
+const BLOCK: Duration = Duration::from_secs(1);
+/// Sources of what the server holds that are read at once.
+const PAGE: isize = 500;
+/// How often what the server holds is compared with what is known: wholly, and where their numbers differ.
+const COMPARE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(20));
+/// How often numbers are compared.
+const COUNT: Duration = Duration::from_secs(10);
+
+/// Where reading goes on.
+#[derive(Debug, Default)]
+struct Cursors {
+    evidence: Id,
+    changes: Id,
+    /// All that the server held was read.
+    complete: bool,
+    /// The epoch that this is so in.
+    epoch: u64,
+}
+
+/// Hears others, again and again on another connection.
+pub(super) async fn run(shared: &Shared) {
+    if !shared.member().identity().receives {
+        return std::future::pending().await;
+    }
+    let keys = Keys::new(&shared.settings.config.name);
+    let (mut pause, mut cursors) = (PAUSE.0, Cursors::default());
+    loop {
+        // Times can't be told before.
+        let connected = shared.state().connected;
+        if !connected || shared.member().server(crate::clock::now()).is_none() {
+            sleep(PAUSE.0 / 4).await;
+            continue;
+        }
+        let started = Instant::now();
+        // The writer says what is wrong.
+        if let Ok(link) = link::open(&shared.settings, BLOCK + COMMAND).await {
+            let mut connection = link.connection;
+            if let Err(error) = follow(shared, &keys, &mut connection, &mut cursors).await {
+                tracing::debug!(%error, "reading from the fleet's server broke off");
+            }
+        }
+        pause = if started.elapsed() > PAUSE.1 { PAUSE.0 } else { longer(pause) };
+        sleep(pause).await;
+    }
+}
+
+/// Reads until the connection fails.
+async fn follow(
+    shared: &Shared,
+    keys: &Keys,
+    connection: &mut MultiplexedConnection,
+    cursors: &mut Cursors,
+) -> Result<(), RedisError> {
+    let mut compared = Compared { wholly: Instant::now(), counted: Instant::now() };
+    if cursors.complete {
+        look_for_cursor(shared, keys, connection, cursors).await?;
+    }
+    loop {
+        if cursors.epoch != shared.epoch.load(Ordering::Relaxed) {
+            cursors.complete = false;
+        }
+        if !cursors.complete {
+            snapshot(shared, keys, connection, cursors).await?;
+        }
+        let mut read = cmd("XREAD");
+        read.arg("COUNT").arg(ENTRIES).arg("BLOCK").arg(BLOCK.as_millis() as u64);
+        read.arg("STREAMS").arg(&keys.changes).arg(&keys.evidence);
+        read.arg(cursors.changes.to_string()).arg(cursors.evidence.to_string());
+        let found: Option<StreamReadReply> = read.query_async(connection).await?;
+        let mut is_behind = false;
+        for stream in found.into_iter().flat_map(|reply| reply.keys) {
+            is_behind |= stream.key == keys.changes && stream.ids.len() == ENTRIES;
+            let entries =
+                stream.ids.into_iter().filter_map(|entry| Some((entry.id.parse().ok()?, message(entry.map)?)));
+            if stream.key == keys.changes {
+                hear_changes(shared, entries.collect(), cursors).await;
+            } else {
+                hear_evidence(shared, entries.collect(), cursors).await;
+            }
+        }
+        if is_behind {
+            look_for_cursor(shared, keys, connection, cursors).await?;
+        } else {
+            compare(shared, keys, connection, &mut compared).await?;
+        }
+    }
+}
+
+fn message(mut fields: HashMap<String, redis::Value>) -> Option<Vec<u8>> {
+    redis::from_redis_value(fields.remove("m")?).ok()
+}
+
+async fn hear_changes(shared: &Shared, entries: Vec<(Id, Vec<u8>)>, cursors: &mut Cursors) {
+    let Some((last, _)) = entries.last() else { return };
+    cursors.changes = *last;
+    let both = crate::clock::both();
+    let decided: Vec<_> = {
+        let mut member = shared.member();
+        let muted = member.muted(both.instant);
+        let heard = entries.iter().filter_map(|(_, sealed)| member.hear_record(sealed, true, &both).ok().flatten());
+        let heard = heard.collect();
+        tell_muted(&muted, &member.muted(both.instant));
+        heard
+    };
+    let lifts = decided.iter().any(|decided| matches!(decided, Decided::Lift(..)));
+    follow_all(shared, decided).await;
+    shared.state().cursor = cursors.changes;
+    if lifts {
+        // Somebody may wait for it.
+        shared.beat();
+    }
+}
+
+async fn hear_evidence(shared: &Shared, entries: Vec<(Id, Vec<u8>)>, cursors: &mut Cursors) {
+    for (id, sealed) in entries {
+        cursors.evidence = id;
+        let heard = shared.member().hear_evidence(&sealed, crate::clock::now());
+        let Ok(Some(evidence)) = heard else { continue };
+        let node = evidence.node.clone();
+        let (answer, bans) = oneshot::channel();
+        if evidence.reports.is_empty() || shared.events.send(Event::Evidence(evidence, answer)).await.is_err() {
+            continue;
+        }
+        let bans = bans.await.unwrap_or_default();
+        if shared.member().note_bans(node.as_str(), bans, crate::clock::now()) {
+            tell_muted(&[], &[node.as_str().to_owned()]);
+        }
+    }
+}
+
+fn tell_muted(before: &[String], now: &[String]) {
+    for node in now.iter().filter(|node| !before.contains(node)) {
+        tracing::error!(node, "an edge of the fleet decides too much: it is not listened to for ten minutes");
+    }
+}
+
+/// Has `decided` followed, and waits until it is in force.
+async fn follow_all(shared: &Shared, decided: Vec<Decided>) {
+    if decided.is_empty() {
+        return;
+    }
+    let (answer, done) = oneshot::channel();
+    if shared.events.send(Event::Decided(decided, answer)).await.is_ok() {
+        // An error means that the guard stops.
+        let _ = done.await;
+    }
+}
+
+/// Whether reading can go on at the cursor; if not, all is read anew.
+async fn look_for_cursor(
+    shared: &Shared,
+    keys: &Keys,
+    connection: &mut MultiplexedConnection,
+    cursors: &mut Cursors,
+) -> Result<(), RedisError> {
+    let here = cursors.changes.to_string();
+    let mut look = cmd("XRANGE");
+    look.arg(&keys.changes).arg(&here).arg(&here).arg("COUNT").arg(1);
+    let found: StreamRangeReply = look.query_async(connection).await?;
+    let last = last(keys, connection).await?;
+    let is_there = !found.ids.is_empty() || last == Id::default() && cursors.changes == last;
+    if !is_there {
+        cursors.complete = false;
+    }
+    if last < cursors.changes {
+        tracing::warn!("the fleet's server knows less than before: this edge tells it again what it has decided");
+        shared.forgotten();
+        let _ = shared.events.send(Event::Joined).await;
+    }
+    Ok(())
+}
+
+/// The id of the last change.
+async fn last(keys: &Keys, connection: &mut MultiplexedConnection) -> Result<Id, RedisError> {
+    last_of(&keys.changes, connection).await
+}
+
+async fn last_of(stream: &str, connection: &mut MultiplexedConnection) -> Result<Id, RedisError> {
+    let mut look = cmd("XREVRANGE");
+    look.arg(stream).arg("+").arg("-").arg("COUNT").arg(1);
+    let found: StreamRangeReply = look.query_async(connection).await?;
+    Ok(found.ids.first().and_then(|entry| entry.id.parse().ok()).unwrap_or_default())
+}
+
+/// Reads all that the server holds.
+async fn snapshot(
+    shared: &Shared,
+    keys: &Keys,
+    connection: &mut MultiplexedConnection,
+    cursors: &mut Cursors,
+) -> Result<(), RedisError> {
+    cursors.epoch = shared.epoch.load(Ordering::Relaxed);
+    cursors.changes = last(keys, connection).await?;
+    // What happened before this edge was there is past; after a pause what is left of it is heard.
+    let evidence = last_of(&keys.evidence, connection).await?;
+    if cursors.evidence == Id::default() || evidence < cursors.evidence {
+        cursors.evidence = evidence;
+    }
+    let mut sources = 0;
+    for start in (0..).step_by(PAGE as usize) {
+        let page = page(shared, keys, connection, start).await?;
+        sources += page.len();
+        let is_last = page.len() < PAGE as usize;
+        let names: Vec<_> = page.iter().map(|(source, _)| source.as_str()).collect();
+        fetch(shared, keys, connection, &names).await?;
+        if is_last {
+            break;
+        }
+    }
+    cursors.complete = true;
+    let mut state = shared.state();
+    state.snapshots += 1;
+    state.cursor = cursors.changes;
+    tracing::info!(sources, "what the fleet has decided is in force");
+    Ok(())
+}
+
+/// Sources with decisions and the ends of these, from the `start`th on.
+async fn page(
+    shared: &Shared,
+    keys: &Keys,
+    connection: &mut MultiplexedConnection,
+    start: isize,
+) -> Result<Vec<(String, f64)>, RedisError> {
+    let now = shared.member().server(crate::clock::now()).unwrap_or_default();
+    let mut range = cmd("ZRANGEBYSCORE");
+    range.arg(&keys.index).arg(now).arg("+inf").arg("WITHSCORES").arg("LIMIT").arg(start).arg(PAGE);
+    range.query_async(connection).await
+}
+
+/// Reads the decisions about `sources` and follows them.
+async fn fetch(
+    shared: &Shared,
+    keys: &Keys,
+    connection: &mut MultiplexedConnection,
+    sources: &[&str],
+) -> Result<(), RedisError> {
+    if sources.is_empty() {
+        return Ok(());
+    }
+    let mut pipe = pipe();
+    for source in sources {
+        pipe.cmd("HMGET").arg(keys.record(source)).arg("om").arg("lm");
+    }
+    let found: Vec<[Option<Vec<u8>>; 2]> = pipe.query_async(connection).await?;
+    let both = crate::clock::both();
+    let decided: Vec<_> = {
+        let mut member = shared.member();
+        let messages = found.into_iter().flatten().flatten();
+        messages.filter_map(|sealed| member.hear_record(&sealed, false, &both).ok().flatten()).collect()
+    };
+    follow_all(shared, decided).await;
+    Ok(())
+}
+
+/// When what the server holds was compared with what is known.
+struct Compared {
+    wholly: Instant,
+    counted: Instant,
+}
+
+/// Finds what got lost on the way.
+async fn compare(
+    shared: &Shared,
+    keys: &Keys,
+    connection: &mut MultiplexedConnection,
+    compared: &mut Compared,
+) -> Result<(), RedisError> {
+    if compared.counted.elapsed() < COUNT {
+        return Ok(());
+    }
+    compared.counted = Instant::now();
+    let now = shared.member().server(crate::clock::now()).unwrap_or_default();
+    let held: u64 = cmd("ZCOUNT").arg(&keys.index).arg(now).arg("+inf").query_async(connection).await?;
+    let known = shared.member().decisions();
+    let since = compared.wholly.elapsed();
+    if since < COMPARE.1 || held == known && since < COMPARE.0 {
+        return Ok(());
+    }
+    compared.wholly = Instant::now();
+    for start in (0..).step_by(PAGE as usize) {
+        let page = page(shared, keys, connection, start).await?;
+        let found = page.iter().map(|(source, end)| (source.as_str(), *end as i64));
+        let missing = shared.member().missing(found, crate::clock::now());
+        fetch(shared, keys, connection, &missing).await?;
+        if page.len() < PAGE as usize {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! A real Redis on a host of its own, and cables from it to the edges of several worlds.
+//!
+//! ```text
+//! redis 10.78.N.1 ---- red0 edge 10.78.N.2      for the world number N, counted from 1
+//! ```
+
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::netns::{Host, World, ip};
+use crate::process::{Program, Run, run};
+
+/// Its port.
+const PORT: u16 = 6379;
+
+/// The server, and its host.
+#[derive(Debug)]
+pub struct Redis<'w> {
+    worlds: Vec<&'w World>,
+    program: Option<Program>,
+    folder: tempfile::TempDir,
+    host: String,
+    options: Vec<String>,
+}
+
+impl<'w> Redis<'w> {
+    /// Makes its host with a cable to the edge of each of `worlds`, and starts it with `options`.
+    pub fn start(worlds: &[&'w World], options: &[&str]) -> Self {
+        let mut redis = Self::stopped(worlds, options);
+        redis.run();
+        redis
+    }
+
+    /// Makes its host only.
+    pub fn stopped(worlds: &[&'w World], options: &[&str]) -> Self {
+        let host = format!("sg-{}-r", worlds[0].id);
+        ip(&["netns", "add", &host]);
+        ip(&["-n", &host, "link", "set", "lo", "up"]);
+        for (number, world) in (1..).zip(worlds) {
+            let (edge, device) = (world.name(Host::Edge), format!("edge{number}"));
+            ip(&["link", "add", &device, "netns", &host, "type", "veth", "peer", "name", "red0", "netns", &edge]);
+            for (name, device, last) in [(&host, &*device, 1), (&edge, "red0", 2)] {
+                ip(&["-n", name, "addr", "add", &format!("10.78.{number}.{last}/24"), "dev", device]);
+                ip(&["-n", name, "link", "set", device, "up"]);
+            }
+        }
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        Self { worlds: worlds.to_vec(), program: None, folder: tempfile::tempdir().unwrap(), host, options }
+    }
+
+    /// Starts it, and waits until it answers.
+    pub fn run(&mut self) {
+        let mut command = self.on("redis-server");
+        command.args(["--port", &PORT.to_string(), "--bind", "0.0.0.0", "--protected-mode", "no", "--save", ""]);
+        command.args(["--appendonly", "no", "--dir"]).arg(self.folder.path()).args(&self.options);
+        let log = self.folder.path().join("log");
+        let _ = std::fs::remove_file(&log);
+        let mut program = Program::start(&mut command, log);
+        program.wait_for("Ready to accept connections");
+        self.program = Some(program);
+    }
+
+    /// Its URL, as the edge of the `world`th of its worlds reaches it.
+    pub fn url(&self, world: usize) -> String {
+        format!("redis://10.78.{}.1:{PORT}", world + 1)
+    }
+
+    /// SIGKILL.
+    pub fn kill9(&mut self) {
+        self.program.take().expect("it runs").kill9();
+    }
+
+    /// Stops it without killing it: its connections stay open, and nobody answers.
+    pub fn freeze(&self) {
+        self.program.as_ref().expect("it runs").signal(Signal::STOP);
+    }
+
+    /// The end of [`Self::freeze`].
+    pub fn thaw(&self) {
+        self.program.as_ref().expect("it runs").signal(Signal::CONT);
+    }
+
+    /// Cuts the cable to the edge of the `world`th of its worlds, or mends it.
+    pub fn cut(&self, world: usize, is_cut: bool) {
+        let state = if is_cut { "down" } else { "up" };
+        self.worlds[world].ip(Host::Edge, &["link", "set", "red0", state]);
+    }
+
+    /// redis-cli(1) with `words`.
+    pub fn cli(&self, words: &[&str]) -> Run {
+        run(self.on("redis-cli").args(["-p", &PORT.to_string()]).args(words), "")
+    }
+
+    /// Its first line about itself.
+    pub fn version() -> String {
+        run(Command::new("redis-server").arg("--version"), "").ok().trim().to_owned()
+    }
+
+    fn on(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.host)).arg(program);
+        command
+    }
+}
+
+impl Drop for Redis<'_> {
+    fn drop(&mut self) {
+        if let Some(program) = &self.program {
+            program.signal(Signal::CONT);
+        }
+        self.program = None;
+        let _ = Command::new("ip").args(["netns", "del", &self.host]).status();
+    }
+}

@@ -1,0 +1,196 @@
+//! Several edges that judge as one, by a real Redis. Each edge has a world of its own, in which attacker and client have the same
+//! addresses: one source that comes to all edges.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use smtp_guard_tests::sink::Sink;
+use smtp_guard_tests::{Guard, Host, Redis, World, guard::netkit, run, wait_for, wait_up_to};
+
+/// The files that all edges read: the fleet's key, and recipients.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("key"), "5".repeat(64)).unwrap();
+        fs::write(folder.path().join("other"), "6".repeat(64)).unwrap();
+        fs::write(folder.path().join("known"), "alice@example.org\n").unwrap();
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("\"{}\"", self.0.path().join(name).display())
+    }
+}
+
+/// The guard of the `number`th world, called `mxN`, with changes of its own.
+fn guard<'w>(world: &'w World, number: usize, url: &str, files: &Files, more: &[(&str, &str)]) -> Guard<'w> {
+    let (url, node) = (format!("[\"{url}\"]"), format!("\"mx{}\"", number + 1));
+    let (key, known) = (files.path("key"), files.path("known"));
+    let mut changes =
+        vec![("fleet.url", &*url), ("fleet.node", &*node), ("fleet.key_file", &*key), ("recipients.known", &*known)];
+    changes.extend(more);
+    Guard::start(world, &changes)
+}
+
+/// Asks the edge of `world` for recipients that nobody has, those from `first` to before `end`; how many are refused as such.
+fn guess(world: &World, first: usize, end: usize) -> usize {
+    let mut lines = vec!["EHLO attacker.example".to_owned(), "MAIL FROM:<x@attacker.example>".to_owned()];
+    lines.extend((first..end).map(|n| format!("RCPT TO:<guess{n}@example.org>")));
+    lines.push("QUIT".to_owned());
+    let edge = format!("{}:25", World::EDGE_FOR_ATTACKER);
+    let said = run(world.on(Host::Attacker, &netkit()).args(["dialogue", &edge]), &lines.join("\n")).ok();
+    said.lines().filter(|line| line.starts_with("550 5.1.1")).count()
+}
+
+/// Who has decided about the attacker on this edge, and when it ends.
+fn decision(guard: &Guard) -> Option<(String, i64)> {
+    let decisions = guard.json(&["decisions", "list"])["decisions"].clone();
+    let found = decisions.as_array().unwrap().iter().find(|decision| decision["source"] == World::ATTACKER)?.clone();
+    let by = [&found["origin"], &found["origin_name"]].map(|text| text.as_str().unwrap_or_default());
+    Some((by.join(" ").trim().to_owned(), found["until"].as_i64().unwrap()))
+}
+
+/// Whether the kernel of this edge drops the attacker.
+fn drops(guard: &Guard) -> bool {
+    guard.json(&["explain", World::ATTACKER])["kernel"]["drops"].is_string()
+}
+
+fn wait_until(guard: &Guard, what: &str, is_so: impl Fn(&Guard) -> bool) {
+    wait_for(what, || is_so(guard).then_some(()), || guard.log());
+}
+
+/// Waits until `guard` takes part.
+fn joined(guard: &Guard) {
+    wait_until(guard, "the fleet's decisions are in force", |guard| {
+        guard.log().contains("what the fleet has decided is in force")
+    });
+}
+
+fn three() -> [World; 3] {
+    [World::new(), World::new(), World::new()]
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn a_dictionary_over_three_edges_is_dropped_by_all_and_a_lift_ends_it_on_all() {
+    eprintln!("{}", Redis::version());
+    let worlds = three();
+    let _sinks = [0, 1, 2].map(|n| Sink::start(&worlds[n], 25, &[]));
+    let redis = Redis::start(&worlds.each_ref(), &[]);
+    let files = Files::new();
+    let guards = [0, 1, 2].map(|n| guard(&worlds[n], n, &redis.url(n), &files, &[]));
+    guards.iter().for_each(joined);
+    assert_eq!(guess(&worlds[0], 0, 4), 4);
+    assert_eq!(guess(&worlds[1], 4, 7), 3);
+    assert!(guards.iter().all(|guard| decision(guard).is_none()), "seven are too few");
+    let started = Instant::now();
+    assert!(guess(&worlds[2], 7, 10) >= 2);
+    for guard in &guards {
+        wait_until(guard, "the kernel drops the attacker", drops);
+    }
+    eprintln!("three guesses, and the last of three kernels drops: {:?} with all commands", started.elapsed());
+    // Each by its own rule, upon what all have seen.
+    let explained = guards[0].command(&["explain", World::ATTACKER]).ok();
+    for words in ["10 distinct unknown recipients of 10", "mx2", "mx3"] {
+        assert!(explained.contains(words), "{words}:\n{explained}");
+    }
+    let lifted = guards[1].command(&["decisions", "delete", World::ATTACKER]);
+    lifted.ok();
+    for guard in &guards {
+        wait_until(guard, "lifted", |guard| decision(guard).is_none());
+    }
+    // Nor does it come back: what each has seen is forgotten.
+    for world in &worlds {
+        assert_eq!(guess(world, 10, 12), 2);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(guards.iter().all(|guard| decision(guard).is_none() && !drops(guard)));
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn what_an_operator_decides_is_so_on_all_edges_but_where_it_is_exempt_or_local() {
+    let worlds = three();
+    let _sinks = [0, 1, 2].map(|n| Sink::start(&worlds[n], 25, &[]));
+    let redis = Redis::start(&worlds.each_ref(), &[]);
+    let files = Files::new();
+    let exempt = format!("[\"{}\"]", World::ATTACKER);
+    let guards = [0, 1, 2].map(|n| {
+        let more: &[_] = if n == 2 { &[(".exempt", &*exempt)] } else { &[] };
+        guard(&worlds[n], n, &redis.url(n), &files, more)
+    });
+    guards.iter().for_each(joined);
+    let mut times: Vec<_> = (0..20)
+        .map(|_| {
+            let started = Instant::now();
+            guards[0].command(&["decisions", "add", World::ATTACKER, "--for", "1h"]).ok();
+            wait_until(&guards[1], "the kernel drops the attacker", drops);
+            let took = started.elapsed();
+            guards[0].command(&["decisions", "delete", World::ATTACKER]).ok();
+            wait_until(&guards[1], "lifted", |guard| decision(guard).is_none());
+            took
+        })
+        .collect();
+    times.sort_unstable();
+    eprintln!(
+        "a ban by hand on one edge, seen dropped on another: median {:?}, with two commands",
+        times[times.len() / 2]
+    );
+    guards[0].command(&["decisions", "add", World::ATTACKER, "--for", "1h"]).ok();
+    wait_until(&guards[1], "banned by mx1", |guard| decision(guard).is_some_and(|(by, _)| by == "node mx1"));
+    wait_until(&guards[2], "ignored", |guard| {
+        guard.metric("smtp_guard_foreign_decisions_total{outcome=\"exempt\"}") > 0.0
+    });
+    assert_eq!(decision(&guards[2]), None);
+    // The last word of an operator counts, wherever he says it.
+    guards[1].command(&["decisions", "add", World::ATTACKER, "--for", "2h"]).ok();
+    wait_until(&guards[0], "banned by mx2", |guard| decision(guard).is_some_and(|(by, _)| by == "node mx2"));
+    guards[0].command(&["decisions", "delete", World::ATTACKER]).ok();
+    wait_until(&guards[1], "lifted", |guard| decision(guard).is_none());
+    guards[0].command(&["decisions", "add", World::ATTACKER, "--for", "1h", "--local"]).ok();
+    guards[0].command(&["decisions", "add", "203.0.113.9", "--for", "1h"]).ok();
+    wait_until(&guards[1], "the later one", |guard| guard.command(&["decisions", "list"]).ok().contains("203.0.113.9"));
+    assert_eq!(decision(&guards[1]), None);
+    assert!(decision(&guards[0]).is_some());
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn an_edge_goes_on_alone_without_the_server_and_joins_again() {
+    let worlds = [World::new(), World::new()];
+    let _sinks = [0, 1].map(|n| Sink::start(&worlds[n], 25, &[]));
+    let mut redis = Redis::stopped(&worlds.each_ref(), &[]);
+    let files = Files::new();
+    let guards = [0, 1].map(|n| guard(&worlds[n], n, &redis.url(n), &files, &[]));
+    // Absent at the start: the guard of one host, and what it decides waits.
+    assert_eq!(guess(&worlds[0], 0, 10), 10);
+    wait_until(&guards[0], "the kernel drops the attacker", drops);
+    assert_eq!(decision(&guards[1]), None);
+    redis.run();
+    wait_until(&guards[1], "the other edge follows", drops);
+    // Killed, with all that it knew: what is in force stays, and is told again.
+    redis.kill9();
+    redis.run();
+    let told = || redis.cli(&["ZCARD", "sg:{edge}:di"]).ok().trim() == "1";
+    wait_up_to(Duration::from_secs(20), "told again", || told().then_some(()), || guards[0].log());
+    // Emptied.
+    redis.cli(&["FLUSHALL"]).ok();
+    wait_up_to(Duration::from_secs(20), "told once more", || told().then_some(()), || guards[0].log());
+    // Stopped: nobody waits for it.
+    redis.freeze();
+    guards[1].command(&["decisions", "delete", World::ATTACKER]).ok();
+    assert_eq!(guess(&worlds[1], 0, 3), 3);
+    assert!(drops(&guards[0]), "it can't know");
+    redis.thaw();
+    wait_until(&guards[0], "lifted", |guard| decision(guard).is_none());
+    // Parted: each goes on, and the last word of an operator counts when they meet.
+    redis.cut(1, true);
+    guards[0].command(&["decisions", "add", World::ATTACKER, "--for", "1h"]).ok();
+    guards[1].command(&["decisions", "add", World::ATTACKER, "--for", "2h"]).ok();
+    redis.cut(1, false);
+    wait_until(&guards[0], "the newest wins", |guard| decision(guard).is_some_and(|(by, _)| by == "node mx2"));
+    assert_eq!(decision(&guards[1]).unwrap().0, "operator");
+}
