@@ -282,6 +282,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ledger::networks::Network;
 
     /// What `text` is with a source of `length` bits: the key as text and whether it is a network's, or a part of the error.
     #[track_caller]
@@ -369,8 +370,11 @@ mod tests {
                     }
                 }
                 if no_source(ip).is_none() {
-                    let key = Key::Source(prefix.source(ip));
+                    let source = prefix.source(ip);
+                    let key = Key::Source(source);
                     prop_assert_eq!(Key::read(&key.text(prefix), prefix), Some(key), "{}", ip);
+                    let network = Network::of(source);
+                    prop_assert_eq!(Network::read(&network.text()), Some(network), "{}", ip);
                 }
             }
             if let Some(user) = User::new(&name) {

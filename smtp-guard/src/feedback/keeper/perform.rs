@@ -13,6 +13,7 @@ use crate::events::What;
 use crate::gate::{Deferred, Effect, Grounds, Lifted};
 use crate::key::{Key, User, Who};
 use crate::observe::log::{self, printable};
+use crate::store::Change;
 
 /// Bans that end together and are told one by one.
 const SINGLY: usize = 16;
@@ -141,8 +142,8 @@ impl Keeper {
                 tracing::info!(source = self.text(key), "ban lifted: the source is exempt now");
             }
             ended.extend(ban.map(|ban| (ban, *why)));
-            self.unsave(key.clone());
         }
+        self.keep(keys.iter().cloned().map(Change::Remove).collect(), &keys);
         self.tell_ended(&ended);
     }
 
