@@ -20,10 +20,20 @@ const DROP_INS: usize = 64;
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{}: {source}; the file is named by --config, else by ${CONFIG_VARIABLE}, else it is {DEFAULT_PATH}", path.display())]
+    #[error("{}: {source}; {}", path.display(), advice(source))]
     Read { path: PathBuf, source: FileError },
     #[error(transparent)]
     Bad(#[from] Report),
+}
+
+/// What to do where a configuration can't be read.
+pub(crate) fn advice(source: &FileError) -> String {
+    if source.is_denied() {
+        return String::from(
+            "run this as root, or as a member of the file's group (`namei -l` shows owners and modes)",
+        );
+    }
+    format!("the file is named by --config, else by ${CONFIG_VARIABLE}, else it is {DEFAULT_PATH}")
 }
 
 /// The configuration in the file `path` and its drop-ins.

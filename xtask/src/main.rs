@@ -118,6 +118,15 @@ enum Command {
 enum Bench {
     /// The flood at which honest mail keeps 90 %: with nothing, with nftables in two places, with the guard
     Flood,
+    /// Memory of sessions that say nothing, and what is given back after them
+    Idle {
+        /// At once
+        #[arg(long, default_value_t = 9_000)]
+        sessions: u32,
+        /// A guard that is built already, in place of a new one
+        #[arg(long)]
+        guard: Option<PathBuf>,
+    },
     /// Instructions of the hot loops, counted by callgrind, against a committed baseline
     Instructions {
         /// Make what is counted the baseline
@@ -159,6 +168,7 @@ fn main() -> ExitCode {
         Command::Unload { arguments } => build::edge("unload", &arguments),
         Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), fuzz::Bounds { seconds, runs: None }),
         Command::Bench { what: Bench::Flood } => bench::flood(),
+        Command::Bench { what: Bench::Idle { sessions, guard } } => bench::idle::run(sessions, guard),
         Command::Bench { what: Bench::Instructions { save } } => bench::instructions::run(save),
         Command::Bench { what: Bench::Kernel } => bench::kernel(),
         Command::Bench { what: Bench::Policy } => bench::policy(),

@@ -11,9 +11,7 @@ use rustix::process::geteuid;
 use serde::Serialize;
 
 use super::{BAD_CONFIGURATION, FAILED, Failure, blocklists, output, setup};
-use crate::config::{
-    self, BackendTls, CONFIG_VARIABLE, Config, ConfigError, ConfigFile, DEFAULT_PATH, Fault, Origin, Report, Unusable,
-};
+use crate::config::{self, BackendTls, Config, ConfigError, ConfigFile, DEFAULT_PATH, Fault, Origin, Report, Unusable};
 use crate::descriptors::Budget;
 use crate::facts::recipients;
 use crate::relay::probe::{self, Found};
@@ -101,7 +99,7 @@ fn faults(failure: Failure) -> Vec<Fault> {
     match failure {
         Failure::Config(ConfigError::Bad(report)) => report.faults(),
         Failure::Config(ConfigError::Read { path, source }) => {
-            let help = format!("the file is named by --config, else by ${CONFIG_VARIABLE}, else it is {DEFAULT_PATH}");
+            let help = config::advice(&source);
             vec![Fault { file: Some(path), message: source.to_string(), help, ..Fault::default() }]
         }
         Failure::Other(error) => vec![Fault { message: format!("{error:#}"), ..Fault::default() }],
@@ -164,7 +162,10 @@ fn connect(config: &Config, all: &mut Vec<Tried>, later: bool) -> anyhow::Result
     }
     let failed = all.iter().filter(|tried| tried.error.is_some()).count();
     if failed > 0 {
-        Err(anyhow!("{failed} of {} mail servers can't be used now", config.backend.servers.len()))
+        Err(anyhow!(
+            "{failed} of {} mail servers can't be used now, and senders hear 451 where none can: start them, or change backend.servers",
+            config.backend.servers.len()
+        ))
     } else {
         Ok(())
     }
@@ -353,6 +354,11 @@ mod tests {
         check(typo, (Some("/x.toml"), Some(2), Some(1)), "unknown key `server`", "did you mean `servers`?");
         let missing = Failure::from(config::find(Some(Path::new("/nowhere/x.toml"))).unwrap_err());
         check(missing, (Some("/nowhere/x.toml"), None, None), "No such file", "named by --config");
+        let denied = ConfigError::Read {
+            path: "/x.toml".into(),
+            source: io::Error::from(io::ErrorKind::PermissionDenied).into(),
+        };
+        check(denied.into(), (Some("/x.toml"), None, None), "permission denied", "run this as root");
         let other = Failure::Other(anyhow!("there is no user nobody-here"));
         check(other, (None, None, None), "there is no user", "");
     }

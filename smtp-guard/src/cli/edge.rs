@@ -1,14 +1,15 @@
 //! `edge load | watch | unload | status`: the kernel plane without the proxy.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use serde::Serialize;
+use tracing::Level;
 
 use super::admin_client::BadConfiguration;
 use super::args::{Edge, Interfaces};
-use super::{blocklists, output};
-use crate::config::Config;
+use super::{FAILED, Failure, blocklists, output};
+use crate::config::{self, Config};
 use crate::edge;
 use crate::observe::{journal, log};
 
@@ -44,10 +45,7 @@ pub(super) fn edge(mut config: Config, file: Option<PathBuf>, command: Edge) -> 
             edge::permitted()?;
             edge::too_old().map_or(Ok(()), |why| Err(why.into()))
         }
-        Edge::Wanted if config.edge.interfaces.is_empty() => Err(anyhow!(
-            "edge.interfaces is not set: there is nothing to filter in the kernel, and the proxy enforces bans itself; set it, and \
-             then `systemctl start smtp-guard-edge`"
-        )),
+        // Answered before: it is no matter of a configuration that can be used.
         Edge::Wanted => Ok(()),
         Edge::Status { json } => {
             let plane = edge::KernelPlane::open(&config.edge.pin_directory)?;
@@ -56,6 +54,21 @@ pub(super) fn edge(mut config: Config, file: Option<PathBuf>, command: Edge) -> 
             output::show(json.json, &status, || output::edge(&status))
         }
     }
+}
+
+/// Whether the configuration in `file`, or in its place, has anything to filter. One that can't be used is for those to complain
+/// about who need it.
+pub(super) fn wanted(file: Option<&Path>) -> Result<(), Failure> {
+    let Ok((config, _)) = config::find(file) else { return Ok(()) };
+    if config.edge.interfaces.is_empty() {
+        super::say(
+            Level::INFO,
+            "edge.interfaces is not set: there is nothing to filter in the kernel, and the proxy enforces bans itself; set it, and \
+             then `systemctl start smtp-guard-edge`",
+        );
+        return Err(Failure::Told(FAILED));
+    }
+    Ok(())
 }
 
 /// What `edge unload --json` shows.

@@ -269,12 +269,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says on standard error why the command failed; the journal hears that it is an error.
+/// Says on standard error why the command failed.
 fn complain(text: &str) {
+    say(tracing::Level::ERROR, text);
+}
+
+/// Says `text` on standard error; the journal hears how grave it is.
+fn say(level: tracing::Level, text: &str) {
     if !journal::is_standard_error() {
         return eprintln!("{text}");
     }
-    let priority = journal::priority(tracing::Level::ERROR);
+    let priority = journal::priority(level);
     text.lines().for_each(|line| eprintln!("{priority}{line}"));
 }
 
@@ -351,8 +356,7 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Decisions { command } => Ok(decisions::decisions(&client(file)?, command)?),
         Command::Recipients { command } => Ok(recipients::recipients(command)?),
-        // What is wrong with the file is said by the command that needs it.
-        Command::Edge { command: args::Edge::Wanted } if config::find(file).is_err() => Ok(()),
+        Command::Edge { command: args::Edge::Wanted } => edge::wanted(file),
         Command::Edge { command } => Ok(edge::edge(config::find(file)?.0, file.map(Path::to_owned), command)?),
         Command::Sink { listen, maildir } => Ok(sink::sink(listen, &maildir)?),
         Command::Man { directory: Some(directory) } => Ok(man::write(Arguments::command(), &directory)?),

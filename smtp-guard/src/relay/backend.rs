@@ -24,6 +24,7 @@ use super::connect::{Caller, Channel};
 use super::inquiry::{Called, Naming};
 use super::places::{Claim, Place, Who};
 use super::pool::{Failure, Pool};
+use super::socket;
 use super::{Generation, Shared, dovecot};
 use crate::addr::{BackendAddr, ClientAddr};
 use crate::clock::Instant;
@@ -38,8 +39,8 @@ use crate::wire::envelope::{MailFrom, RcptTo};
 use crate::wire::proxy::Ends;
 use crate::wire::sasl::Credentials;
 
-/// Encoded bytes gathered before they are written.
-const WRITE_CHUNK: usize = 16 * 1024;
+/// Encoded bytes gathered before they are written, although more may come.
+const WRITE_CHUNK: usize = socket::PIECE;
 
 /// How long a connection is kept without a transaction.
 const REST: Duration = Duration::from_secs(5);
@@ -146,6 +147,17 @@ impl Backend {
             && let Some(stream) = connection.channel.stream.socket()
         {
             connection.channel.queue = self.shared.windows.let_queue_grow(stream);
+            if connection.channel.queue.is_some() {
+                connection.channel.stream.lengthen();
+            }
+        }
+    }
+
+    /// Bytes that the backend takes in one write.
+    pub(super) fn piece(&self) -> usize {
+        match &self.link {
+            Link::Open(connection) if connection.channel.queue.is_some() => socket::LONG_PIECE,
+            _ => socket::PIECE,
         }
     }
 

@@ -14,7 +14,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use self::follower::Follower;
 use super::{Shared, Stop};
-use crate::blocklist::{self, Protected, Span, State, Table};
+use crate::blocklist::{self, Protected, State, Table};
 use crate::bound::Bound;
 use crate::clock::Instant;
 use crate::config::Config;
@@ -168,20 +168,13 @@ impl Lists {
             let table = Arc::new(Table::new(named));
             shared.blocklists.store(Arc::clone(&table));
             let prefix = shared.prefix;
-            shared.sources.ban_all(Reason::Listed, |source| table.covers(network(source, prefix.length())));
+            shared.sources.ban_all(Reason::Listed, |source| table.covers(prefix.net(source).into()));
         }
         if let Some(kernel) = &mut self.kernel {
             let all_read = self.followers.iter().all(|follower| follower.list.is_some());
             kernel.follow(changed, all_read, shared, now);
         }
     }
-}
-
-/// The addresses of `source`.
-fn network(source: crate::addr::Source, length: u8) -> Span {
-    let length = if source.network().is_ipv4() { 32 } else { length };
-    // The prefix of a source is never longer than its address.
-    ipnet::IpNet::new(source.network(), length).map_or_else(|_| source.network().into(), Span::from)
 }
 
 /// The kernel's part.

@@ -1,7 +1,6 @@
 //! The driver of one session: reads, steps, performs, waits. All decisions are the session's.
-
 //!
-//! Bounds of one session: what was read and not yet used, at most [`BODY_READ`] bytes and a line; towards the backend, at
+//! Bounds of one session: what was read and not yet used, at most a piece ([`super::socket`]) and a line; towards the backend, at
 //! most a chunk to write and what one chunk read makes; towards the client, one reply and [`WRITE_CHUNK`]. Nothing is read
 //! while there is something that can't be passed on.
 
@@ -40,9 +39,11 @@ use crate::session::{Event, Input, Intake, Message, Opening, Output, Request, Se
 use crate::wire::line::LineDecoder;
 use crate::wire::proxy::Ends;
 
-/// Bytes read from the client at once while it sends commands, and while it sends message data.
+/// Bytes read from the client at once while it sends commands.
 const COMMAND_READ: usize = 2 * 1024;
-const BODY_READ: usize = 16 * 1024;
+/// Of message data as much is read as the backend takes in one write, less this: what was kept back, and dots that are put before
+/// dots, shall not become a write of their own.
+const BODY_SLACK: usize = 512;
 /// How long the client may take to read what is written to it at once.
 const WRITE_WAIT: Duration = Duration::from_secs(300);
 /// How long a client whose place was needed may take to read why.
@@ -445,7 +446,7 @@ impl Driver {
         sleep.as_mut().reset(TokioInstant::now() + self.session.deadline().since(now));
         // Between two chunks the next one comes behind a short command.
         let data = wants == Wants::Body || (wants == Wants::Command && self.session.is_in_chunks());
-        let read = if data { BODY_READ } else { COMMAND_READ };
+        let read = if data { self.backend.piece() - BODY_SLACK } else { COMMAND_READ };
         let reading = matches!(wants, Wants::Command | Wants::Silence | Wants::Response | Wants::Body);
         let consulted = self.consulted.is_some();
         self.follow_window(data);

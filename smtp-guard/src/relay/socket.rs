@@ -2,13 +2,13 @@
 //!
 //! SO_SNDBUF is looked at before the kernel begins a segment of its queue, and a segment that has begun is filled to up to 64
 //! KiB, so that the queue may be larger by as much. Here each write is a segment of its own (MSG_EOR), and no write is longer
-//! than [`PIECE`]. A peer that keeps up finds no difference: its queue is empty, and each write leaves at once.
+//! than [`PIECE`], or [`LONG_PIECE`] where there is room for a long queue. A peer that keeps up finds no difference: its queue is empty, and each write leaves at once.
 //!
 //! | the peer took | the kernel may hold |
 //! |---|---|
 //! | less than the proof that [`super::window`] asks for | [`NEAR`], a piece and the kernel's record of it: at most 36 KiB |
-//! | as much, and it is near | [`MIDDLE`] and a piece, as long as there is room for long queues |
-//! | as much, and it is far | [`FAR`] and a piece, of the room that windows of far clients have |
+//! | as much, and it is near | [`MIDDLE`] and a long piece, as long as there is room for long queues |
+//! | as much, and it is far | [`FAR`] and a long piece, of the room that windows of far clients have |
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -21,7 +21,9 @@ use tokio::net::TcpStream;
 /// Each write is a segment of its own, and a peer that is gone is an error.
 const FLAGS: i32 = libc::MSG_EOR | libc::MSG_NOSIGNAL;
 /// Bytes of one write.
-const PIECE: usize = 16 * 1024;
+pub(super) const PIECE: usize = 16 * 1024;
+/// The same where the queue may be long: a quarter of the system calls.
+pub(super) const LONG_PIECE: usize = 64 * 1024;
 /// Bytes that the kernel may hold before it takes no further piece. SO_SNDBUF is half of it: the kernel doubles it.
 pub(super) const NEAR: usize = 16 * 1024;
 /// The same for a peer that keeps up: whoever of the two has the processor finds more to do.
@@ -33,18 +35,24 @@ pub(super) const FAR: usize = 224 * 1024;
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    in_pieces: bool,
+    /// Bytes of one write; `None`: as the kernel likes.
+    piece: Option<usize>,
 }
 
 impl Socket {
     /// A connection to a client: what the guard says is short.
     pub(super) fn client(stream: TcpStream) -> Self {
-        Self { stream, in_pieces: false }
+        Self { stream, piece: None }
     }
 
     /// A connection to a backend, whose send buffer was set to [`NEAR`] before it was connected.
     pub(super) fn backend(stream: TcpStream) -> Self {
-        Self { stream, in_pieces: true }
+        Self { stream, piece: Some(PIECE) }
+    }
+
+    /// The kernel may hold a long queue for it.
+    pub(super) fn lengthen(&mut self) {
+        self.piece = Some(LONG_PIECE);
     }
 
     pub(super) fn get(&self) -> &TcpStream {
@@ -71,10 +79,10 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.in_pieces {
+        let Some(piece) = self.piece else {
             return Pin::new(&mut self.stream).poll_write(cx, bytes);
-        }
-        let piece = bytes.get(..PIECE).unwrap_or(bytes);
+        };
+        let piece = bytes.get(..piece).unwrap_or(bytes);
         self.send(cx, |socket| socket.send_with_flags(piece, FLAGS))
     }
 
@@ -84,10 +92,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if !self.in_pieces {
+        let Some(mut room) = self.piece else {
             return Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        }
-        let mut room = PIECE;
+        };
         let whole =
             bytes.iter().take_while(|slice| room.checked_sub(slice.len()).inspect(|left| room = *left).is_some());
         let whole = whole.count();

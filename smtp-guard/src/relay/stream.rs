@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -59,12 +59,21 @@ impl Stream {
         }
     }
 
+    /// The kernel may hold a long queue for it.
+    pub(super) fn lengthen(&mut self) {
+        match &mut self.layer {
+            Layer::Clear(socket) => socket.lengthen(),
+            Layer::Tls(stream) => stream.get_mut().0.lengthen(),
+            Layer::None => {}
+        }
+    }
+
     /// Reads what there is, `room` bytes at most, to the end of `unread`; how many it was, 0 at the end of the stream. Cancel safe.
     /// While there is nothing to read an empty `unread` has no memory: most sessions wait most of the time.
     pub(super) async fn read_into(&mut self, unread: &mut BytesMut, room: usize) -> io::Result<usize> {
         poll_fn(|cx| {
             unread.reserve(room);
-            let read = pin!(self.read_buf(unread)).poll(cx);
+            let read = pin!(self.read_buf(&mut (&mut *unread).limit(room))).poll(cx);
             if read.is_pending() && unread.is_empty() {
                 *unread = BytesMut::new();
             }

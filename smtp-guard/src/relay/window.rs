@@ -54,6 +54,8 @@ const LATE: usize = 64 * 1024 * 1024;
 const QUEUES: usize = 3 * 1024 * 1024;
 /// The shortest time that a segment and its acknowledgement take, for a peer to be far.
 const FAR_AFTER: Duration = Duration::from_millis(5);
+/// Looks at the kernel's size while a window is read once: each costs a system call.
+const LOOKS: usize = 4;
 /// A permit is for so many bytes.
 const UNIT: usize = 1024;
 
@@ -86,6 +88,8 @@ struct Open {
     permit: OwnedSemaphorePermit,
     /// The kernel may not let it grow.
     held: bool,
+    /// Bytes that were read since the kernel's size was looked at.
+    unlooked: usize,
 }
 
 /// Lets the kernel invite little from clients that connect to `listener`.
@@ -126,11 +130,15 @@ impl Windows {
         crate::edge::shortest_round_trip(stream.as_fd()).is_ok_and(|time| time >= self.far_after)
     }
 
-    /// Lets the send queue to a backend that has taken [`PROOF`] grow. Returns the right to that, if it may.
+    /// Lets the send queue to a backend that has taken [`PROOF`] grow. Returns the right to that, if it may: then its pieces may be
+    /// long.
     pub(super) fn let_queue_grow(&self, stream: &TcpStream) -> Option<OwnedSemaphorePermit> {
         let (permit, bytes) = match self.is_far(stream) {
-            true => (self.take(true, socket::FAR)?, socket::FAR),
-            false => (Self::take_of(&self.queues, socket::MIDDLE, socket::MIDDLE)?, socket::MIDDLE),
+            true => (self.take(true, socket::FAR + socket::LONG_PIECE)?, socket::FAR),
+            false => {
+                let held = socket::MIDDLE + socket::LONG_PIECE;
+                (Self::take_of(&self.queues, held, held)?, socket::MIDDLE)
+            }
         };
         // Where it fails, the queue stays as short as it is.
         let _ = SockRef::from(stream).set_send_buffer_size(bytes / 2);
@@ -171,7 +179,7 @@ impl Window {
             let Some(permit) = self.windows.take(late, PART) else {
                 return (first || (proved && before < PROOF)).then_some(Bound::ReceiveWindows);
             };
-            let open = Open { late, room: PART, permit, held: false };
+            let open = Open { late, room: PART, permit, held: false, unlooked: 0 };
             open.let_grow(stream, true);
             self.open = Some(open);
             return None;
@@ -182,6 +190,11 @@ impl Window {
         {
             (open.late, open.permit) = (true, permit);
         }
+        open.unlooked = open.unlooked.saturating_add(usize::try_from(read).unwrap_or(usize::MAX));
+        if open.unlooked < open.room / LOOKS {
+            return None;
+        }
+        open.unlooked = 0;
         open.follow(stream, &self.windows)
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,7 +38,7 @@ impl World {
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
 
-    /// What a session at `address`, or `try`, says where `effect` would show.
+    /// What a session at `address`, `try` or the metrics say where `effect` would show.
     fn shows(&self, effect: &Effect, address: SocketAddr) -> String {
         match effect {
             Effect::Session(said, _) => {
@@ -47,8 +47,50 @@ impl World {
                 said.iter().map(|line| dialogue.say(line)).last().unwrap_or(greeting)
             }
             Effect::Try(words, _) => self.said(&["try"].into_iter().chain(words.split(' ')).collect::<Vec<_>>()),
+            Effect::Metric(_) => self.http("/metrics"),
+            Effect::Opened(_) => {
+                let before = self.opened();
+                (0..2).for_each(|_| send(connect(address), false));
+                format!("opened {}", self.opened() - before)
+            }
             _ => String::new(),
         }
+    }
+
+    /// What `path` of the metrics' address in the file answers.
+    fn http(&self, path: &str) -> String {
+        let mut http = connect(self.file["metrics"]["listen"].as_str().unwrap().parse().unwrap());
+        http.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        http.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Connections to the backend that were opened for sessions.
+    fn opened(&self) -> u64 {
+        let metrics = self.http("/metrics");
+        let row =
+            metrics.lines().find_map(|line| line.strip_prefix("smtp_guard_backend_connections_total{how=\"opened\"} "));
+        row.unwrap().parse().unwrap()
+    }
+
+    /// What the keys that are changed for `key` need beside it.
+    fn prepare(&mut self, key: &str) {
+        match key {
+            "checks.dnsbl" => {
+                let list = [("zone", text("bl.example.net")), ("weight", Value::Integer(1))];
+                let list = list.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+                self.set("dnsbl", Some(Value::Array(vec![Value::Table(list)])));
+            }
+            "dns.servers" => self.set("checks.sender_domain", Some(text("observe"))),
+            "harvest.ban" => {
+                self.set("recipients.traps", Some(list(&["trap@example.org"])));
+                self.set("relay.networks", None);
+                self.set("listen.0.proxy_protocol", Some(list(&["127.0.0.1"])));
+            }
+            _ => return,
+        }
+        self.reload();
     }
 
     /// What the guard wrote to its log.
@@ -151,6 +193,14 @@ enum Effect {
     Log(&'static str),
     /// The address answers `GET /livez`.
     Http,
+    /// This line stands among the metrics.
+    Metric(&'static str),
+    /// So many connections to the backend are opened for two messages, one after the other.
+    Opened(&'static str),
+    /// Who writes to a trap is banned for so many milliseconds.
+    Banned(i64),
+    /// The server is asked.
+    Asked(UdpSocket),
     /// All parts read it from the generation in force: the file says nothing else any more.
     InForce,
     Restart,
@@ -166,7 +216,7 @@ fn list(entries: &[&str]) -> Value {
 
 /// Every key, a value that it didn't have, and where that shows.
 fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
-    use Effect::{Http, InForce, Log, Restart, Session, Status, Try};
+    use Effect::{Asked, Banned, Http, InForce, Log, Metric, Opened, Restart, Session, Status, Try};
     let file = |name: &str, content: &str| {
         let path = world.directory.path().join(name);
         fs::write(&path, content).unwrap();
@@ -179,6 +229,7 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
     let nobody = "--from 192.0.2.1 --mail-from a@b.example --rcpt-to nobody@example.org";
     let bare = &["HELO c", "MAIL FROM:<a@b.example>", "RCPT TO:<u@example.org>", "DATA", "bare\nnewline\r\n."];
     let sent = Session(&["HELO c", "MAIL FROM:<a@b.example>"], "250");
+    let resolver = UdpSocket::bind("127.0.0.1:0").unwrap();
     let put_off = || Session(&["HELO c", "MAIL FROM:<a@b.example>"], "451");
     vec![
         ("hostname", text("mx2.example.org"), Session(&[], "220 mx2.example.org")),
@@ -192,8 +243,8 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("backend.identity", text("xclient"), put_off()),
         ("backend.profile", text("exim"), InForce),
         ("backend.connect_timeout", text("3s"), InForce),
-        ("backend.connections", number(7), InForce),
-        ("backend.reuse", Value::Boolean(false), InForce),
+        ("backend.connections", number(7), Metric("smtp_guard_bound_limit{bound=\"backend_connections\"} 7")),
+        ("backend.reuse", Value::Boolean(false), Opened("opened 2")),
         ("replies.contact", text("ask@example.org"), Try(nobody, "contact ask@example.org")),
         ("relay.domains", list(&["example.net"]), Try(mail, "Relay access denied")),
         ("relay.networks", list(&["192.0.2.0/24"]), Try(first, "relay.networks: may send anywhere")),
@@ -242,19 +293,19 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("harvest.unknown_share", Value::Float(0.75), Try("--from 127.0.0.1", " % of 75 %")),
         ("harvest.window", text("11m"), InForce),
         ("harvest.delay", text("1s"), Try(nobody, "(after 1 s)")),
-        ("harvest.ban", text("11m"), InForce),
+        ("harvest.ban", text("11m"), Banned(660_000)),
         ("harvest.ban_max", text("9d"), InForce),
         ("checks.sender_domain", text("observe"), Try(first, "checks.sender_domain: observe")),
         ("checks.ptr", text("observe"), Try(first, "checks.ptr: observe")),
         ("checks.ptr_forward", text("observe"), Try(first, "checks.ptr_forward: observe")),
         ("checks.early_talker", text("off"), Try(first, "checks.early_talker: off")),
         ("checks.greeting_delay", text("1s"), Try(first, "checks.greeting_delay: 1 s")),
-        ("checks.dnsbl", text("observe"), InForce),
+        ("checks.dnsbl", text("observe"), Try(first, "checks.dnsbl: observe")),
         ("checks.dnsbl_threshold", number(3), InForce),
         ("checks.bare_newline", text("none"), Session(bare, "550")),
         ("checks.chunking", Value::Boolean(false), Session(&["EHLO c", "BDAT 0 LAST"], "521")),
         ("checks.success_notices", text("none"), InForce),
-        ("dns.servers", list(&["127.0.0.1:5353"]), InForce),
+        ("dns.servers", list(&[&resolver.local_addr().unwrap().to_string()]), Asked(resolver)),
         ("dns.timeout", text("2s"), InForce),
         ("edge.mode", text("generic"), Restart),
         ("edge.connections", number(60), InForce),
@@ -309,11 +360,13 @@ fn every_key_changes_while_the_guard_runs_or_says_that_it_needs_a_restart() {
     world.set("tls.certificate", Some(pem));
     world.set("tls.key", Some(key));
     world.set("auth.via", Some(text("dovecot")));
+    world.set("metrics.listen", Some(free()));
     world.reload();
     let original = world.file.clone();
     let (restart, mut tried) = (rows::fixed().collect::<BTreeSet<_>>(), BTreeSet::new());
     for (key, value, effect) in keys(&world) {
         tried.insert(key.replace(".0.", "."));
+        world.prepare(key);
         let before = world.file.clone();
         let before_log = world.log().len();
         let earlier = world.shows(&effect, world.guard.address);
@@ -330,7 +383,10 @@ fn every_key_changes_while_the_guard_runs_or_says_that_it_needs_a_restart() {
         };
         let now = world.shows(&effect, address);
         match effect {
-            Effect::Session(_, expected) | Effect::Try(_, expected) => {
+            Effect::Session(_, expected)
+            | Effect::Try(_, expected)
+            | Effect::Metric(expected)
+            | Effect::Opened(expected) => {
                 assert!(now.contains(expected), "{key}: no {expected:?} in {now}");
                 // Where the role or the server is another, the same is said.
                 let same = matches!(key, "listen.0.role" | "backend.servers");
@@ -338,11 +394,36 @@ fn every_key_changes_while_the_guard_runs_or_says_that_it_needs_a_restart() {
             }
             Effect::Log(expected) => world.wait_for_log(before_log, expected),
             Effect::Http => {
-                let mut http = connect(value.as_str().unwrap().parse().unwrap());
-                http.write_all(b"GET /livez HTTP/1.0\r\n\r\n").unwrap();
-                let mut line = String::new();
-                BufReader::new(http).read_line(&mut line).unwrap();
-                assert!(line.contains(" 200 "), "{key}: {line}");
+                let answer = world.http("/livez");
+                assert!(answer.lines().next().unwrap().contains(" 200 "), "{key}: {answer}");
+            }
+            Effect::Banned(expected) => {
+                let mut dialogue = Dialogue(BufReader::new(connect(address)));
+                dialogue.say("PROXY TCP4 203.0.113.7 127.0.0.1 4000 25");
+                let said = ["HELO c", "MAIL FROM:<a@b.example>", "RCPT TO:<trap@example.org>"];
+                let said = said.map(|line| dialogue.say(line));
+                let config = world.config();
+                world.guard.wait(&format!("the ban, after {said:?}"), || {
+                    let output =
+                        Command::new(BINARY).args(["decisions", "list", "--json", "--config"]).arg(&config).output();
+                    let told: Json = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+                    let ban = &told["decisions"][0];
+                    ban["until"].as_i64().zip(ban["made"].as_i64()).map(|(until, made)| until - made) == Some(expected)
+                });
+            }
+            Effect::Asked(socket) => {
+                socket.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+                let question = thread::spawn(move || socket.recv(&mut [0; 512]));
+                world.said(&[
+                    "try",
+                    "--from",
+                    "192.0.2.1",
+                    "--mail-from",
+                    "a@asked.example",
+                    "--rcpt-to",
+                    "u@example.org",
+                ]);
+                assert!(question.join().unwrap().unwrap() > 12, "{key}");
             }
             Effect::Status(expected) => assert!(status(&world.config()).contains(expected), "{key}"),
             Effect::InForce => {

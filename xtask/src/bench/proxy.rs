@@ -18,6 +18,7 @@ use self::table::Sample;
 use super::machine;
 use crate::{build, setup, target};
 
+mod far;
 mod load;
 mod peer;
 mod table;
@@ -92,9 +93,11 @@ pub(crate) fn inside(rounds: u32, guard: &Path) -> anyhow::Result<()> {
             eprintln!();
         }
     }
+    let far = far::measure(rounds, &folder, guard)?;
     let others = Busy::now()?.others(&busy) * 100.0;
     let load_after = super::read("/proc/loadavg");
     println!("{}\n", table::markdown(&samples));
+    println!("{far}\n");
     println!("Rounds: {rounds}. Medians, on {before}; load at the end {}.", load_after.trim());
     println!("Programs that aren't the bench's took {others:.0} % of all CPU time meanwhile.");
     println!("{}", table::noise(&samples));

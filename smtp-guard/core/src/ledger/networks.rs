@@ -12,11 +12,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use smtp_guard_ebpf::abi::Family;
 
 use super::distinct::Distinct;
 use super::rule::{self, Evidence};
-use crate::addr::Source;
+use crate::addr::{Ipv6Prefix, Source};
 use crate::clock::Instant;
 use crate::config::Harvest;
 use crate::offence::Digest;
@@ -43,6 +44,13 @@ impl Network {
     /// Its first source.
     pub fn first(self) -> Source {
         self.0
+    }
+
+    /// From what [`Self::text`] gave.
+    pub fn read(text: &str) -> Option<Self> {
+        let net: IpNet = text.parse().ok()?;
+        // Its last address stands for no other one, as the first may.
+        Some(Self::of(Ipv6Prefix::default().source(net.broadcast())))
     }
 
     /// `192.0.2.0/24` or `2001:db8::/48`.

@@ -13,6 +13,7 @@ use crate::events::What;
 use crate::gate::{Deferred, Effect, Grounds, Lifted};
 use crate::key::{Key, User, Who};
 use crate::observe::log::{self, printable};
+use crate::store::Change;
 
 /// Bans that end together and are told one by one.
 const SINGLY: usize = 16;
@@ -107,7 +108,10 @@ impl Keeper {
             Key::Source(_) | Key::Network(_) => self.tell_ban(&ban, length, took, cause),
         }
         self.save(&ban);
-        if !cause.is_local() {
+        if cause.is_local() {
+            self.local.insert(ban.key);
+        } else {
+            self.local.remove(&ban.key);
             self.tell_peers(&ban, both);
         }
     }
@@ -133,12 +137,13 @@ impl Keeper {
         let mut ended = Vec::new();
         for (key, why) in lifted {
             let ban = self.decisions.remove(key);
+            self.local.remove(key);
             if ban.is_some() && *why == Lifted::Exempt {
                 tracing::info!(source = self.text(key), "ban lifted: the source is exempt now");
             }
             ended.extend(ban.map(|ban| (ban, *why)));
-            self.unsave(key.clone());
         }
+        self.keep(keys.iter().cloned().map(Change::Remove).collect(), &keys);
         self.tell_ended(&ended);
     }
 

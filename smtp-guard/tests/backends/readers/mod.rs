@@ -4,8 +4,8 @@
 //! [`send`] is the guard's part, its decoder and encoder; [`check`] holds what came out against every model.
 
 use bytes::BytesMut;
-use smtp_guard::wire::command::Bdat;
-use smtp_guard::wire::data::{BodyDecoder, BodyEncoder, BodyFlaw, Chunk, ChunkDecoder, CleanBody, Piece};
+use smtp_guard_core::wire::command::Bdat;
+use smtp_guard_core::wire::data::{BodyDecoder, BodyEncoder, BodyFlaw, Chunk, ChunkDecoder, CleanBody, Piece};
 
 mod bytewise;
 mod linewise;

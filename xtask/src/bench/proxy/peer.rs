@@ -78,31 +78,51 @@ impl Peer {
     /// Starts it, and waits until it listens.
     pub(super) fn start(self, folder: &Path, guard: &Path) -> anyhow::Result<Running> {
         let (name, port) = (self.short(), self.port());
-        let config = folder.join(format!("{name}.conf"));
-        let (text, mut command) = match self {
+        let program = match self {
             Self::Nothing => return Ok(Running { peer: self, program: None }),
-            Self::Haproxy => {
-                let mut command = Command::new("haproxy");
-                command.arg("-db").arg("-f").arg(&config);
-                (haproxy(port), command)
-            }
+            Self::Haproxy => start_haproxy(name, folder, port, SINK_PORT)?,
             Self::Nginx => {
+                let config = configured(name, folder, &nginx(port, folder))?;
                 let mut command = Command::new("nginx");
                 command.arg("-p").arg(folder).arg("-c").arg(&config);
-                (nginx(port, folder), command)
+                Program::start(name, &mut command, folder, port)?
             }
-            Self::Guard { reuse } => {
-                let state = folder.join(format!("{name}.state"));
-                fs::create_dir(&state)?;
-                let mut command = Command::new(guard);
-                command.arg("run").arg("--config").arg(&config);
-                (smtp_guard(port, &state, reuse), command)
-            }
+            Self::Guard { reuse } => start_guard(name, folder, guard, port, SINK_PORT, reuse, "none")?,
         };
-        fs::write(&config, text)?;
-        let program = Program::start(name, &mut command, folder, port)?;
         Ok(Running { peer: self, program: Some(program) })
     }
+}
+
+/// HAProxy on `port`, in front of the server on `backend`.
+pub(super) fn start_haproxy(name: &'static str, folder: &Path, port: u16, backend: u16) -> anyhow::Result<Program> {
+    let config = configured(name, folder, &haproxy(port, backend))?;
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(&config);
+    Program::start(name, &mut command, folder, port)
+}
+
+/// The guard on `port`, in front of the server on `backend`.
+pub(super) fn start_guard(
+    name: &'static str,
+    folder: &Path,
+    guard: &Path,
+    port: u16,
+    backend: u16,
+    reuse: bool,
+    identity: &str,
+) -> anyhow::Result<Program> {
+    let state = folder.join(format!("{name}.state"));
+    fs::create_dir(&state)?;
+    let config = configured(name, folder, &smtp_guard(port, backend, &state, reuse, identity))?;
+    let mut command = Command::new(guard);
+    command.arg("run").arg("--config").arg(&config);
+    Program::start(name, &mut command, folder, port)
+}
+
+fn configured(name: &str, folder: &Path, text: &str) -> anyhow::Result<PathBuf> {
+    let config = folder.join(format!("{name}.conf"));
+    fs::write(&config, text)?;
+    Ok(config)
 }
 
 /// A peer that runs.
@@ -241,7 +261,7 @@ pub(super) fn dns(folder: &Path) -> anyhow::Result<Program> {
     Program::start("dnsmasq", &mut command, folder, 53)
 }
 
-fn haproxy(port: u16) -> String {
+fn haproxy(port: u16, backend: u16) -> String {
     format!(
         "global
     maxconn 4000
@@ -252,7 +272,7 @@ defaults
     timeout server 5m
 listen smtp
     bind 0.0.0.0:{port}
-    server sink 127.0.0.1:{SINK_PORT}
+    server sink 127.0.0.1:{backend}
 "
     )
 }
@@ -273,15 +293,15 @@ stream {{ server {{ listen 0.0.0.0:{port}; proxy_pass 127.0.0.1:{SINK_PORT}; }} 
 }
 
 /// All checks that need DNS are in force. Limits that one client with 50 sessions would meet are out of its way.
-fn smtp_guard(port: u16, state: &Path, reuse: bool) -> String {
+fn smtp_guard(port: u16, backend: u16, state: &Path, reuse: bool, identity: &str) -> String {
     let state = state.display();
     format!(
         "hostname = \"mx.example.org\"
 [[listen]]
 address = \"0.0.0.0:{port}\"
 [backend]
-servers = [\"127.0.0.1:{SINK_PORT}\"]
-identity = \"none\"
+servers = [\"127.0.0.1:{backend}\"]
+identity = \"{identity}\"
 tls = \"off\"
 reuse = {reuse}
 [relay]

@@ -1,13 +1,11 @@
 //! Users as the store keeps them: JSON, times in ms since 1970. What can't be read is left out.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::super::window;
 use super::{Account, Accounts, DAY, Refused, User, Window};
-use crate::addr::Ipv6Prefix;
 use crate::clock::{Both, Stored};
 use crate::ledger::networks::Network;
 
@@ -57,7 +55,7 @@ impl Accounts {
         let mut account = Account {
             messages,
             recipients,
-            networks: networks.filter_map(|(text, last)| Some((network(&text)?, past(last)))).collect(),
+            networks: networks.filter_map(|(text, last)| Some((Network::read(&text)?, past(last)))).collect(),
             over: saved.over.map(|over| over.map(|(since, last)| Refused { since: past(since), last: past(last) })),
         };
         account.networks.retain(|(_, last)| both.instant.since(*last) < DAY);
@@ -67,10 +65,4 @@ impl Accounts {
             self.users.restore(user, account);
         }
     }
-}
-
-/// The network of `192.0.2.0/24` or `2001:db8::/48`.
-fn network(text: &str) -> Option<Network> {
-    let ip: IpAddr = text.split('/').next()?.parse().ok()?;
-    Some(Network::of(Ipv6Prefix::default().source(ip)))
 }

@@ -1,0 +1,178 @@
+//! One message a session to a mail server that is far away: what round trips cost.
+//!
+//! The server is the bench's own. It answers [`ROUND_TRIP`] after it was asked; its greeting comes later by the handshake, which
+//! loopback doesn't delay. Clients are beside the proxy, one after the other; each says all that a sender says, one command at a
+//! time or its envelope at once, and is timed from connecting to the answer at the dot.
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use super::peer::{self, Program};
+use super::table::median;
+
+const ROUND_TRIP: Duration = Duration::from_millis(10);
+const PORT: u16 = 2600;
+/// Sessions of each kind in each round, and before the first one: the guard has a history of its client then.
+const SESSIONS: u32 = 25;
+const WARM: u32 = 5;
+const LONGEST: Duration = Duration::from_secs(30);
+
+const PEERS: [(&str, u16); 5] = [
+    ("no proxy", PORT),
+    ("HAProxy, TCP mode", 2601),
+    ("guard, `reuse = false`", 2602),
+    ("guard, `reuse = true`", 2603),
+    ("guard, `reuse = true`, XCLIENT", 2604),
+];
+const HAPROXY: usize = 1;
+
+/// How a client sends its envelope.
+const CLIENTS: [(&str, bool); 2] = [("one command at a time", false), ("pipelining", true)];
+
+/// The table of all rounds.
+pub(super) fn measure(rounds: u32, folder: &Path, guard: &Path) -> anyhow::Result<String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // Whoever hangs up is done.
+            thread::spawn(move || serve(&stream));
+        }
+    });
+    let _programs = start(folder, guard)?;
+    for (_, port) in PEERS {
+        for _ in 0..WARM {
+            session(port, false)?;
+        }
+    }
+    // By client and peer: the median of each round.
+    let mut times = vec![vec![Vec::new(); PEERS.len()]; CLIENTS.len()];
+    for round in 0..rounds as usize {
+        for (client, (name, pipelines)) in CLIENTS.into_iter().enumerate() {
+            eprintln!("round {} of {rounds}, {ROUND_TRIP:?} to the backend, {name}", round + 1);
+            for n in 0..PEERS.len() {
+                let peer = (n + round) % PEERS.len();
+                let seconds =
+                    (0..SESSIONS).map(|_| session(PEERS[peer].1, pipelines)).collect::<anyhow::Result<Vec<_>>>()?;
+                times[client][peer].push(median(seconds.into_iter()));
+            }
+        }
+    }
+    Ok(table(&times))
+}
+
+fn table(times: &[Vec<Vec<f64>>]) -> String {
+    let mut text = format!(
+        "| client, {} ms to the backend | through | time of a session | against HAProxy |\n|---|---|---|---|\n",
+        ROUND_TRIP.as_millis()
+    );
+    for ((client, _), peers) in CLIENTS.iter().zip(times) {
+        for ((name, _), own) in PEERS.iter().zip(peers) {
+            let ratio = median(own.iter().zip(&peers[HAPROXY]).map(|(own, haproxy)| own / haproxy));
+            let time = median(own.iter().copied()) * 1e3;
+            let _ = writeln!(text, "| {client} | {name} | {time:.0} ms | {ratio:.2}x |");
+        }
+    }
+    text.trim_end().to_owned()
+}
+
+fn start(folder: &Path, guard: &Path) -> anyhow::Result<Vec<Program>> {
+    let mut programs = Vec::new();
+    for (n, (_, port)) in PEERS.into_iter().enumerate().skip(HAPROXY) {
+        programs.push(match n {
+            HAPROXY => peer::start_haproxy("far-haproxy", folder, port, PORT)?,
+            n => {
+                let identity = if n == PEERS.len() - 1 { "xclient" } else { "none" };
+                let name = ["far-guard", "far-guard-reuse", "far-guard-xclient"][n - HAPROXY - 1];
+                peer::start_guard(name, folder, guard, port, PORT, n > HAPROXY + 1, identity)?
+            }
+        });
+    }
+    Ok(programs)
+}
+
+/// A mail server that takes everything. It answers late, and all that was asked at once at the same time.
+fn serve(mut stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    thread::sleep(ROUND_TRIP * 2);
+    stream.write_all(b"220 far.example ESMTP\r\n")?;
+    let (mut unread, mut buffer, mut in_data) = (String::new(), [0; 16 * 1024], false);
+    loop {
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(());
+        }
+        unread += &String::from_utf8_lossy(&buffer[..read]);
+        let mut answers = String::new();
+        while let Some((line, rest)) = unread.split_once("\r\n") {
+            answers += match line.get(..4).unwrap_or(line).to_ascii_uppercase().as_str() {
+                "." if in_data => {
+                    in_data = false;
+                    "250 2.0.0 taken\r\n"
+                }
+                _ if in_data => "",
+                "EHLO" => "250-far.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 XCLIENT NAME ADDR PROTO HELO\r\n",
+                "XCLI" => "220 far.example ESMTP\r\n",
+                "DATA" => {
+                    in_data = true;
+                    "354 go\r\n"
+                }
+                "QUIT" => "221 2.0.0 bye\r\n",
+                _ => "250 2.0.0 ok\r\n",
+            };
+            unread = rest.to_owned();
+        }
+        if !answers.is_empty() {
+            thread::sleep(ROUND_TRIP);
+            stream.write_all(answers.as_bytes())?;
+        }
+    }
+}
+
+/// Seconds of a session with one message of 4 KiB.
+fn session(port: u16, pipelines: bool) -> anyhow::Result<f64> {
+    let body = "x".repeat(78) + "\r\n";
+    let message = format!("Subject: x\r\n\r\n{}.\r\n", body.repeat(50));
+    let envelope = ["MAIL FROM:<a@sender.example>", "RCPT TO:<bob@example.org>", "DATA"];
+    let began = Instant::now();
+    let from = SocketAddr::from((super::EDGE.parse::<Ipv4Addr>()?, port));
+    // The server itself is on loopback only.
+    let to = if port == PORT { SocketAddr::from((Ipv4Addr::LOCALHOST, port)) } else { from };
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(LONGEST))?;
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let mut expect = |code: &str| loop {
+        let line = lines.next().context("the session ended")??;
+        if !line.starts_with(code) {
+            bail!("{line} instead of {code}");
+        }
+        if line.as_bytes().get(3) != Some(&b'-') {
+            return Ok(());
+        }
+    };
+    expect("220")?;
+    stream.write_all(b"EHLO mx.sender.example\r\n")?;
+    expect("250")?;
+    let codes = ["250", "250", "354"];
+    if pipelines {
+        stream.write_all((envelope.join("\r\n") + "\r\n").as_bytes())?;
+        codes.iter().try_for_each(|code| expect(code))?;
+    } else {
+        for (line, code) in envelope.into_iter().zip(codes) {
+            stream.write_all(format!("{line}\r\n").as_bytes())?;
+            expect(code)?;
+        }
+    }
+    stream.write_all(message.as_bytes())?;
+    expect("250")?;
+    let seconds = began.elapsed().as_secs_f64();
+    stream.write_all(b"QUIT\r\n")?;
+    expect("221")?;
+    Ok(seconds)
+}
