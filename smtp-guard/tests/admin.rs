@@ -258,7 +258,7 @@ impl Control for Ledger {
 }
 
 fn saved<T>(what: T) -> Kept<T> {
-    Kept { what, saved: true }
+    Kept { what, saved: true, unconfirmed: Vec::new() }
 }
 
 /// A guard's admin API in a runtime of its own.

@@ -259,6 +259,9 @@ pub struct Kept<T> {
     #[serde(flatten)]
     pub what: T,
     pub saved: bool,
+    /// Who of the fleet hasn't confirmed it, where somebody waited for that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unconfirmed: Vec<String>,
 }
 
 /// The ledger's knowledge of a source.

@@ -333,6 +333,27 @@ mod tests {
         }
     }
 
+    /// What the key `text` is about: which one of the three, and which addresses.
+    #[track_caller]
+    fn check_kind(text: &str, kind: [bool; 3], addresses: Option<&str>) {
+        let key = Key::read(text, Ipv6Prefix::default()).unwrap();
+        let is = [key.source().is_some(), key.network().is_some(), key.user().is_some()];
+        let net = key.addresses(Ipv6Prefix::default()).map(|net| net.to_string());
+        assert_eq!((is, net.as_deref()), (kind, addresses), "{text}");
+    }
+
+    #[test]
+    fn a_key_is_a_source_a_network_or_a_user() {
+        check_kind("192.0.2.1", [true, false, false], Some("192.0.2.1/32"));
+        check_kind("2001:db8::/64", [true, false, false], Some("2001:db8::/64"));
+        check_kind("64:ff9b::/64", [true, false, false], Some("64:ff9b::/64"));
+        check_kind("192.0.2.0/24", [false, true, false], Some("192.0.2.0/24"));
+        check_kind("user:192.0.2.1", [false, false, true], None);
+        for text in ["", "bob", "user:", "192.0.2", "user: \n"] {
+            assert_eq!(Key::read(text, Ipv6Prefix::default()), None, "{text}");
+        }
+    }
+
     #[test]
     fn a_user_is_called_as_the_login_was_trimmed_and_in_lower_case() {
         let user = |name: &str| User::new(name).unwrap();

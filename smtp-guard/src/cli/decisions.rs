@@ -113,6 +113,9 @@ pub(super) fn decisions(client: &AdminClient, command: Command) -> anyhow::Resul
             let lifted = client.delete(who, local)?;
             output::show(json.json, &lifted, || format!("{} is no longer blocked", lifted.what.source))?;
             warn_unsaved(lifted.saved);
+            if !lifted.unconfirmed.is_empty() {
+                eprintln!("warning: lifted here, but not confirmed yet by {}", lifted.unconfirmed.join(", "));
+            }
             Ok(())
         }
         Command::Delete { who: None, local, json, .. } => {

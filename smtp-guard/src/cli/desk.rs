@@ -13,6 +13,9 @@ use crate::observe::attempt::{Attempt, Rehearsal};
 use crate::observe::reload::Reloaded;
 use crate::rates::accounts::{AccountList, AccountView};
 
+/// How long a lift waits for the other edges of a fleet.
+const CONFIRMED: Duration = Duration::from_secs(1);
+
 /// Answers the admin API. Holds the guard's shared state for as long as it lives.
 #[derive(Clone, Debug)]
 pub(super) struct Desk(pub(super) Arc<Guard>);
@@ -41,7 +44,15 @@ impl Control for Desk {
     }
 
     async fn delete(&self, who: Who, by: Operator) -> Result<Option<Kept<Decision>>, Refusal> {
-        Ok(self.0.shared().feedback.delete(who, by).await?)
+        let lifted = self.0.shared().feedback.delete(who, by).await?;
+        let Some(mut lifted) = lifted else { return Ok(None) };
+        if !by.local
+            && let Some(late) = self.0.fleet().unconfirmed(&lifted.what.source, CONFIRMED).await
+        {
+            lifted.unconfirmed = late.nodes;
+            lifted.unconfirmed.extend(late.waits.then(|| "the fleet's server".to_owned()));
+        }
+        Ok(Some(lifted))
     }
 
     async fn delete_all(&self, by: Operator) -> Result<Kept<usize>, Refusal> {

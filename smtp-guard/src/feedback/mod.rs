@@ -424,7 +424,7 @@ fn once_written<T: Send + 'static>(
             Some(written) => matches!(tokio::time::timeout(DISK, written).await, Ok(Ok(()))),
             None => false,
         };
-        answer(Kept { what, saved });
+        answer(Kept { what, saved, unconfirmed: Vec::new() });
     });
     Ok(())
 }

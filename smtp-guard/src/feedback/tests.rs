@@ -157,7 +157,7 @@ async fn a_harvest_is_banned_explained_lifted_and_survives_a_restart() {
     let (feedback, _task, table, _) = world.start();
     assert_eq!(table.len(), 1, "in force before anything else");
     assert_eq!(feedback.decisions().await.unwrap()[0].source, "20.0.2.1");
-    assert_eq!(feedback.delete_all(BY).await.unwrap(), Kept { what: 1, saved: true });
+    assert_eq!(feedback.delete_all(BY).await.unwrap(), Kept { what: 1, saved: true, unconfirmed: Vec::new() });
     assert!(table.is_empty());
 }
 
@@ -168,7 +168,7 @@ async fn the_operator_bans_all_but_the_exempt() {
     let hour = Duration::from_secs(3600);
     let exempt = feedback.add("20.0.2.9".parse().unwrap(), hour, String::new(), BY).await;
     assert!(matches!(exempt, Err(ControlError::Exempt { .. })));
-    let Kept { what: decision, saved } =
+    let Kept { what: decision, saved, .. } =
         feedback.add("20.0.2.1".parse().unwrap(), hour, "by hand".to_owned(), BY).await.unwrap();
     assert!(saved);
     assert_eq!((decision.origin.as_str(), decision.until.as_ms() - decision.made.as_ms()), ("operator", 3_600_000));
@@ -239,7 +239,7 @@ async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
     assert_eq!((table.networks(), table.len()), (2, 1), "in force before anything else");
     let source = Ipv6Prefix::default().source("20.0.2.200".parse().unwrap());
     assert_eq!(table.banned(source, crate::clock::now()).unwrap().0, Reason::Operator);
-    assert_eq!(feedback.delete_all(BY).await.unwrap(), Kept { what: 3, saved: true });
+    assert_eq!(feedback.delete_all(BY).await.unwrap(), Kept { what: 3, saved: true, unconfirmed: Vec::new() });
     assert_eq!((table.networks(), table.len()), (0, 0));
 }
 
@@ -265,7 +265,7 @@ async fn many_come_in_at_once_and_none_pushes_out_or_shortens_another() {
         entry("2001:db8::1", Some(60)),
         entry("2001:db8:1::1", Some(60)),
     ];
-    let Kept { what: Imported { added, outlasted, refused }, saved } =
+    let Kept { what: Imported { added, outlasted, refused }, saved, .. } =
         feedback.import(Name::new("drop.txt"), entries, "a list".to_owned(), BY).await.unwrap();
     assert_eq!((added, outlasted, saved), (3, 2, true));
     let parts =
@@ -583,6 +583,10 @@ fn other_guards_are_told_what_happens_here_and_nothing_of_what_they_said() {
     assert_eq!(keeper.hear_of(&Name::new("mx2"), &[foreign]), 1);
     keeper.hear_lifts(&Name::new("mx2"), &[("20.0.2.4".to_owned(), crate::clock::now())]);
     assert_eq!(peers.take(), [""; 0]);
+    keeper.tell_all();
+    let mut all = peers.take();
+    all.sort_unstable();
+    assert_eq!(all, ["20.0.2.1 by ledger", "20.0.2.2 by operator"], "what is local stays so");
     keeper.delete(who("20.0.3.0/24"), local).unwrap();
     keeper.delete(who("20.0.2.2"), BY).unwrap();
     assert_eq!(peers.take(), ["20.0.2.2 lifted 3600 s before its end"]);

@@ -158,6 +158,10 @@ impl Fleet {
 
     /// Tells others that what was decided about `source` is void from `at` on; `false`: there is no room. Never blocks.
     pub fn lifted(&self, source: &str, at: Instant, until: Instant) -> bool {
+        if let Some(running) = self.0.running.load().as_ref() {
+            // An earlier one says nothing about this one.
+            running.shared.state().lifts.retain(|(lifted, _)| lifted != source);
+        }
         self.tell(|member| member.lifted(source, at, until))
     }
 
@@ -221,7 +225,7 @@ impl Shared {
     /// The server doesn't know any more what it knew.
     fn forgotten(&self) {
         self.epoch.fetch_add(1, Ordering::Relaxed);
-        self.member().tell_lifts_again(crate::clock::now());
+        self.member().server_forgot(crate::clock::now());
         self.wake.notify_one();
     }
 

@@ -333,7 +333,11 @@ async fn delete_all<C: Control>(
     };
     let by = Operator { local, ..by };
     let deleted = shared.control.delete_all(by).await;
-    answer(deleted.map(|Kept { what: deleted, saved }| Kept { what: Deleted { deleted }, saved }))
+    answer(deleted.map(|Kept { what: deleted, saved, unconfirmed }| Kept {
+        what: Deleted { deleted },
+        saved,
+        unconfirmed,
+    }))
 }
 
 async fn explain<C: Control>(State(shared): State<Served<C>>, UrlPath(ip): UrlPath<String>) -> Response {

@@ -444,13 +444,12 @@ impl Driver {
         let now = crate::clock::now();
         self.session.waiting(now);
         sleep.as_mut().reset(TokioInstant::now() + self.session.deadline().since(now));
-        let read = match wants {
-            Wants::Body => self.backend.piece() - BODY_SLACK,
-            _ => COMMAND_READ,
-        };
+        // Between two chunks the next one comes behind a short command.
+        let data = wants == Wants::Body || (wants == Wants::Command && self.session.is_in_chunks());
+        let read = if data { self.backend.piece() - BODY_SLACK } else { COMMAND_READ };
         let reading = matches!(wants, Wants::Command | Wants::Silence | Wants::Response | Wants::Body);
         let consulted = self.consulted.is_some();
-        self.follow_window(wants);
+        self.follow_window(data);
         let open = self.session.is_under_way();
         if wants == Wants::Command && !open {
             // An idle session keeps no more than it has to.
@@ -482,7 +481,7 @@ impl Driver {
             read = self.stream.read_into(&mut self.intake.unread, read), if reading => match read {
                 Ok(0) | Err(_) => Some(Input::ClientGone),
                 Ok(read) => {
-                    self.read += if wants == Wants::Body { read as u64 } else { 0 };
+                    self.read += if data { read as u64 } else { 0 };
                     None
                 }
             },
@@ -495,9 +494,9 @@ impl Driver {
     }
 
     /// Lets the client send ahead as the backend keeps up. Whatever was read is passed on by now.
-    fn follow_window(&mut self, wants: Wants) {
+    fn follow_window(&mut self, data: bool) {
         let read = std::mem::take(&mut self.read);
-        if wants == Wants::Body {
+        if data {
             let bound = self.stream.socket().and_then(|socket| self.window.follow(socket, read));
             if let Some(bound) = bound {
                 self.shared.metrics.bound_reached(bound);

@@ -303,7 +303,7 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("checks.dnsbl", text("observe"), Try(first, "checks.dnsbl: observe")),
         ("checks.dnsbl_threshold", number(3), InForce),
         ("checks.bare_newline", text("none"), Session(bare, "550")),
-        ("checks.chunking", Value::Boolean(false), Session(&["EHLO c", "BDAT 1"], "521")),
+        ("checks.chunking", Value::Boolean(false), Session(&["EHLO c", "BDAT 0 LAST"], "521")),
         ("checks.success_notices", text("none"), InForce),
         ("dns.servers", list(&[&resolver.local_addr().unwrap().to_string()]), Asked(resolver)),
         ("dns.timeout", text("2s"), InForce),

@@ -8,6 +8,7 @@ mod blocklists;
 mod burst;
 mod catch_all;
 mod checks;
+mod chunks;
 mod concurrency;
 mod dns_real;
 mod dovecot_submission;

@@ -164,8 +164,9 @@ impl Member {
         !self.identity.sends || self.outbox.change(source, Change::Lift { at, until })
     }
 
-    /// Tells again what is lifted: the server has forgotten it.
-    pub fn tell_lifts_again(&mut self, now: Instant) {
+    /// The server has lost what it held: what is lifted is told again, and what was decided counts as new when it is.
+    pub fn server_forgot(&mut self, now: Instant) {
+        self.mirror.keep_lifts();
         let Some(server) = self.offset.server(now).filter(|_| self.identity.sends) else { return };
         for sealed in self.mirror.lifts(server) {
             let Ok(Message::Record(record)) = self.identity.seal.open(&sealed) else { continue };

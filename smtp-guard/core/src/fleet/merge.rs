@@ -132,6 +132,15 @@ impl Mirror {
         self.sources.values().flat_map(Words::held).filter(lasting).filter_map(|held| held.lift.clone()).collect()
     }
 
+    /// Forgets all but tombstones: the server has lost what it held, and whoever decided tells it again.
+    pub fn keep_lifts(&mut self) {
+        self.sources.retain(|_, words| {
+            words.ledger = None;
+            words.operator = words.operator.take().filter(|held| held.lift.is_some());
+            words.operator.is_some()
+        });
+    }
+
     /// Sources about which something is decided.
     pub fn len(&self) -> usize {
         self.sources.len()

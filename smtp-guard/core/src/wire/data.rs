@@ -121,7 +121,7 @@ impl BodyDecoder {
                     return Some(Chunk::Body(CleanBody::empty_line()));
                 }
             }
-            let (length, stop) = clean_run(buf);
+            let (length, stop) = clean_run(buf, self.flaw.is_some());
             let body = buf.split_to(length).freeze();
             self.size += length as u64;
             match stop {
@@ -169,8 +169,10 @@ enum Stop {
 }
 
 /// Length of the longest run from the start of `data` that can go out as it is, and what stands behind it.
-fn clean_run(data: &[u8]) -> (usize, Stop) {
-    flawless_run(data).unwrap_or_else(|| run_byte_by_byte(data))
+///
+/// `flawed`: more flaws are likely, and the look for none goes over all of `data` for each of them.
+fn clean_run(data: &[u8], flawed: bool) -> (usize, Stop) {
+    if flawed { run_byte_by_byte(data) } else { flawless_run(data).unwrap_or_else(|| run_byte_by_byte(data)) }
 }
 
 /// The same where there is no flaw, as in nearly all data: a look at each line's end, and two at all of the run. `None`: there is one.

@@ -62,7 +62,8 @@ impl Keeper {
         self.perform_at(effects, Cause::State, &both);
         if keys.len() <= SINGLY {
             for ban in keys.iter().filter_map(|key| self.decisions.get(key)) {
-                let length = both.instant_at(ban.until).since(both.instant);
+                let ms = ban.until.as_ms().saturating_sub(ban.made.as_ms());
+                let length = Duration::from_millis(u64::try_from(ms).unwrap_or_default());
                 self.tell_ban(ban, length, None, Cause::State);
             }
         } else {
@@ -137,7 +138,8 @@ impl Keeper {
     /// Tells other guards of all that was decided here: they, or what they share, may not know.
     pub(in crate::feedback) fn tell_all(&self) {
         let both = crate::clock::both();
-        self.decisions.values().for_each(|ban| self.tell_peers(ban, &both));
+        let shared = self.decisions.values().filter(|ban| !self.local.contains(&ban.key));
+        shared.for_each(|ban| self.tell_peers(ban, &both));
     }
 
     /// Tells other guards of `ban`, if it was made here and is theirs to know.

@@ -158,11 +158,26 @@ fn what_is_lifted_is_told_again_to_a_server_that_forgot() {
     let (mut one, mut other) = (member("mx1"), member("mx2"));
     one.lifted("192.0.2.1", at(1_000), at(2_000));
     assert_eq!(told(&mut one, &mut other, 1_000).len(), 1);
-    other.tell_lifts_again(at(5_000));
+    other.server_forgot(at(5_000));
     let again = other.next_changes(9, at(5_000));
     assert_eq!((again.len(), again[0].until), (1, SERVER + 1_000 + TOMBSTONE));
     other.not_written(again.clone());
     assert_eq!(other.next_changes(9, at(5_000)), again);
+}
+
+/// Its offset is measured anew each time, so that what is told again isn't quite as old as before.
+#[test]
+fn what_was_decided_is_told_again_to_a_server_that_forgot() {
+    let (mut one, mut other) = (member("mx1"), member("mx2"));
+    let decide = |one: &mut Member| one.decided(ban("192.0.2.1", "ledger", 1_000, 61_000), both(1_000));
+    decide(&mut one);
+    assert_eq!(told(&mut one, &mut other, 1_000).len(), 1);
+    decide(&mut one);
+    assert_eq!(one.next_changes(9, at(1_001)).len(), 0, "it is there");
+    one.server_forgot(at(2_000));
+    other.server_forgot(at(2_000));
+    decide(&mut one);
+    assert_eq!(told(&mut one, &mut other, 2_000).len(), 1);
 }
 
 #[test]

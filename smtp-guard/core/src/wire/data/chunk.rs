@@ -73,7 +73,7 @@ impl ChunkDecoder {
                 self.spoil(BodyFlaw::BareCr);
             }
             let within = usize::try_from(self.left).map_or(buf.len(), |left| left.min(buf.len()));
-            let (length, stop) = clean_run(&buf[..within]);
+            let (length, stop) = clean_run(&buf[..within], self.flaw.is_some());
             if length > 0 {
                 let body = buf.split_to(length).freeze();
                 self.left -= length as u64;
