@@ -111,7 +111,7 @@ fn start(guard: &Path, folder: &Path, sessions: u32) -> anyhow::Result<Guard> {
 /// A session of the `n`th client, after the answer to its EHLO. Each address has 500 of them.
 fn session(n: u32) -> anyhow::Result<TcpStream> {
     let client = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)?;
-    let address = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + (n / 500 << 8));
+    let address = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + ((n / 500) << 8));
     rustix::net::bind(&client, &SocketAddr::from((address, 0)))?;
     rustix::net::connect(&client, &SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)))?;
     let mut client = TcpStream::from(client);
