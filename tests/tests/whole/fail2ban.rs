@@ -6,6 +6,7 @@ use std::process::Command;
 
 use smtp_guard::observe::drops::words;
 use smtp_guard_ebpf::reason::Reason;
+use smtp_guard_tests::process::wait_for;
 use smtp_guard_tests::room::unpacked;
 use smtp_guard_tests::sink::Sink;
 use smtp_guard_tests::{Guard, Host, Named, World, guard::netkit, run};
@@ -20,8 +21,8 @@ const DIALOGUES: [(&[(&str, &str)], &str); 5] = [
     (&[("checks.sender_domain", "\"enforce\"")], "MAIL FROM:<a@gone.example>\nRCPT TO:<a@example.org>"),
 ];
 
-/// The lines of one refusal for each reason, as `format` writes them.
-fn logged(format: &str) -> String {
+/// The lines of one refusal for each reason, as `format` writes them; which of them are refusals, `is` says.
+fn logged(format: &str, is: fn(&str) -> bool) -> String {
     let world = World::new();
     let _sink = Sink::start(&world, 25, &[]);
     let _named = Named::start(&world, "good.example. MX 10 mail.good.example.\n2.1.77.10.bl.example. A 127.0.0.2\n");
@@ -39,7 +40,9 @@ fn logged(format: &str) -> String {
         let server = format!("{}:25", World::EDGE_FOR_ATTACKER);
         let lines = format!("EHLO client.example\n{dialogue}\nQUIT");
         run(world.on(Host::Attacker, &netkit()).args(["dialogue", &server]), &lines).ok();
-        log += &guard.log();
+        // Lines are written beside the sessions.
+        let refusal = || Some(guard.log()).filter(|log| log.lines().any(is));
+        log += &wait_for("the refusal in the log", refusal, || guard.log());
     }
     log
 }
@@ -77,11 +80,13 @@ fn check(log: &str, is: impl Fn(&str) -> bool, filter: &str) {
 #[ignore = "needs root and BPF"]
 fn filters_of_kerio_match_the_kerio_format() {
     // The others, in the words of Postfix, begin with another date.
-    check(&(logged("kerio") + &dropped()), |line| line.starts_with('['), "kerio");
+    let is = |line: &str| line.starts_with('[');
+    check(&(logged("kerio", is) + &dropped()), is, "kerio");
 }
 
 #[test]
 #[ignore = "needs root and BPF"]
 fn filters_of_postfix_match_the_text_format() {
-    check(&(logged("text") + &dropped()), |line| line.contains("NOQUEUE: reject:"), "postfix");
+    let is = |line: &str| line.contains("NOQUEUE: reject:");
+    check(&(logged("text", is) + &dropped()), is, "postfix");
 }
