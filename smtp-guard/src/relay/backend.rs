@@ -101,6 +101,8 @@ enum Line {
 struct Connection {
     channel: Channel,
     encoder: Option<BodyEncoder>,
+    /// Of the message there is nothing yet but the guard's own header, which goes out with what follows it.
+    header: bool,
     auth: Option<Dialogue>,
     /// The final dot is sent, and its answer isn't there.
     ending: bool,
@@ -395,6 +397,7 @@ impl Connection {
         Self {
             channel,
             encoder: None,
+            header: false,
             auth: None,
             ending: false,
             rests: false,
@@ -459,6 +462,7 @@ impl Connection {
                 return Ok(());
             }
             Request::Body(body) => {
+                self.header = self.encoder.is_none();
                 let encoder = self.encoder.get_or_insert_with(BodyEncoder::new);
                 encoder.encode(&body, unsent);
                 if unsent.len() < WRITE_CHUNK {
@@ -470,7 +474,7 @@ impl Connection {
                 {
                     return Err(Lost::BeforeDot);
                 }
-                self.ending = true;
+                (self.ending, self.header) = (true, false);
                 self.awaited += 1;
                 let encoder = self.encoder.take().unwrap_or_default();
                 // A flawed end never comes here: the session drops the connection instead. If it did, so do we.
@@ -525,7 +529,7 @@ impl Connection {
             {
                 self.encode(line)?;
             }
-            let reply = self.channel.word().await?;
+            let reply = if self.header { self.channel.hear().await? } else { self.channel.word().await? };
             self.awaited = self.awaited.saturating_sub(1);
             if self.retry.is_some() && reply.code().get() == 421 {
                 // It had waited for too long.

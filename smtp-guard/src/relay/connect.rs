@@ -457,8 +457,13 @@ impl Channel {
 
     /// The next reply; sends what is unsent first. Cancel safe: bytes leave `unsent` as they are written.
     pub(super) async fn word(&mut self) -> Result<Reply, Lost> {
+        self.flush().await?;
+        self.hear().await
+    }
+
+    /// The next reply, while what is unsent stays so. Cancel safe.
+    pub(super) async fn hear(&mut self) -> Result<Reply, Lost> {
         loop {
-            self.flush().await?;
             match self.replies.next(&mut self.unread) {
                 Some(Ok(reply)) => return Ok(reply),
                 Some(Err(_)) => return Err(Lost::Protocol),

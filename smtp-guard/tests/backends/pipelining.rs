@@ -32,10 +32,11 @@ const SOUND: Backend = Backend {
     lasts: usize::MAX,
 };
 
-/// What was read at once within a session, and how many messages ended with a dot.
+/// What was read at once within a session, between messages and within them, and how many messages ended with a dot.
 #[derive(Default)]
 struct Heard {
     reads: Vec<String>,
+    data: Vec<String>,
     messages: usize,
 }
 
@@ -64,7 +65,9 @@ impl Backend {
             }
             let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
             unread += &text;
-            if !in_data && !text.starts_with("EHLO") && !text.starts_with("QUIT") {
+            if in_data {
+                heard.lock().unwrap().data.push(text);
+            } else if !text.starts_with("EHLO") && !text.starts_with("QUIT") {
                 heard.lock().unwrap().reads.push(text);
             }
             // All answers at once, as a server does that reads ahead.
@@ -157,6 +160,9 @@ fn check(name: &str, backend: Backend, expected: &[&str], reads: &[&str], messag
         parts.iter().map(|text| text.lines().filter_map(|line| line.get(..4)).collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(verbs, [reads, reads].concat(), "{name}");
     assert_eq!(heard.messages, messages, "{name}");
+    // The guard's own header goes out with what the client sent, and not without it.
+    let whole = |text: &&String| text.starts_with("Received: ") && text.ends_with("\r\n.\r\n");
+    assert_eq!((heard.data.len(), heard.data.iter().filter(whole).count()), (messages, messages), "{name}");
 }
 
 #[test]
