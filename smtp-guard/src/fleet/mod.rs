@@ -173,8 +173,14 @@ impl Fleet {
     fn tell(&self, tell: impl FnOnce(&mut Member) -> bool) -> bool {
         let running = self.0.running.load();
         let Some(running) = running.as_ref() else { return true };
-        let has_room = tell(&mut running.shared.member());
-        running.shared.wake.notify_one();
+        let (has_room, is_urgent) = {
+            let mut member = running.shared.member();
+            (tell(&mut member), member.is_urgent())
+        };
+        // Sums are looked for at each tick: what is good is said by each message, and needn't wake anybody.
+        if is_urgent {
+            running.shared.wake.notify_one();
+        }
         has_room
     }
 

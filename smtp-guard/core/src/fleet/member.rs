@@ -206,17 +206,15 @@ impl Member {
         }
     }
 
-    /// What is under way is too old to be sent again.
-    pub fn give_up_old(&mut self, now: Instant) {
+    /// Gives up what is too old to be sent.
+    fn give_up_old(&mut self, now: Instant) {
         let old = |taken: &[Waiting]| taken.last().is_some_and(|report| now.since(report.at) >= KEPT);
         if self.under_way.as_ref().is_some_and(|(taken, _)| old(taken)) {
             // Those that waited no longer than they may go with the next batch, under another number.
             let taken = self.under_way.take().map(|(taken, _)| taken).unwrap_or_default();
             self.outbox.put_back(taken);
-            self.outbox.expire(now);
-        } else {
-            self.outbox.expire(now);
         }
+        self.outbox.expire(now);
     }
 
     /// At most `most` decisions for the server, which are no longer here.
@@ -439,15 +437,15 @@ impl Member {
         }
     }
 
-    /// Whether something could be sent at `now`.
-    pub fn is_ready(&self, now: Instant) -> bool {
-        self.under_way.is_some() || self.outbox.is_ready(now)
+    /// Whether something waits that is to be sent at once.
+    pub fn is_urgent(&self) -> bool {
+        self.outbox.is_urgent()
     }
 
     /// Reports and decisions that wait.
     pub fn kept(&self) -> u64 {
         let under_way = self.under_way.as_ref().map_or(0, |(taken, _)| taken.len());
-        (self.outbox.len() + self.outbox.changes() + under_way) as u64
+        (self.outbox.reports() + self.outbox.changes() + under_way) as u64
     }
 
     /// What found no room, or waited for too long.
