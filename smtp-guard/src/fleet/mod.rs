@@ -192,24 +192,38 @@ impl Fleet {
         if !shared.member().identity().sends {
             return None;
         }
-        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting::new(shared);
         shared.wake.notify_one();
         let deadline = tokio::time::Instant::now() + patience;
-        let unconfirmed = loop {
+        loop {
             let unconfirmed = shared.unconfirmed(source);
             if unconfirmed == Unconfirmed::default() || tokio::time::Instant::now() >= deadline {
-                break unconfirmed;
+                return Some(unconfirmed);
             }
             tokio::time::sleep(LOOK).await;
-        };
-        shared.waiting.fetch_sub(1, Ordering::Relaxed);
-        Some(unconfirmed)
+        }
     }
 
     /// How the fleet is; `None`: there is none.
     pub fn status(&self) -> Option<FleetStatus> {
         let running = self.0.running.load_full()?;
         Some(running.shared.status(&crate::clock::both()))
+    }
+}
+
+/// Somebody who waits for others to confirm; he may go away meanwhile.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(&shared.waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -238,11 +252,8 @@ impl Shared {
     fn unconfirmed(&self, source: &str) -> Unconfirmed {
         let lift = self.state().lifts.iter().rev().find(|(lifted, _)| lifted == source).map(|(_, id)| *id);
         let Some(lift) = lift else { return Unconfirmed { waits: true, nodes: Vec::new() } };
-        let member = self.member();
-        let own = &member.identity().node;
-        let lags =
-            |node: &NodeView| node.live && node.node != *own && node.cursor.parse::<Id>().unwrap_or_default() < lift;
-        let nodes = member.nodes(crate::clock::now()).into_iter().filter(lags).map(|node| node.node).collect();
+        let has_followed = |cursor: &str| cursor.parse::<Id>().unwrap_or_default() >= lift;
+        let nodes = self.member().unconfirmed(crate::clock::now(), has_followed);
         Unconfirmed { waits: false, nodes }
     }
 
