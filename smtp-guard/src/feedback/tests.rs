@@ -646,6 +646,9 @@ fn the_same_trip_elsewhere_doubles_once_and_a_lift_ends_what_is_older() {
     assert_eq!(keeper.hear_of(&from("mx3"), &[ban(0, 3601)]), 0, "they tripped at once");
     assert_eq!(meter.count("foreign outlasted"), 1);
     assert_eq!(keeper.explain("20.0.2.1".parse().unwrap()).ledger.unwrap().trips, 1);
+    // Nobody takes the backend away from here.
+    assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.100.25", 0..10)), 0);
+    assert_eq!((meter.count("foreign protected"), keeper.decisions().len()), (1, 1));
     assert_eq!(keeper.hear_of(&from("mx3"), &[ban(1, 7200)]), 1);
     assert_eq!(keeper.explain("20.0.2.1".parse().unwrap()).ledger.unwrap().trips, 2);
     let lift = |ago: u64| vec![("20.0.2.1".to_owned(), Instant::from_ns(both.instant.as_ns() - ago * 1_000_000_000))];

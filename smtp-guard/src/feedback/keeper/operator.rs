@@ -251,8 +251,12 @@ impl Keeper {
     /// Likewise of a decision by hand: one address may be a host of ours that misbehaves, but none that the guard needs.
     fn judge_by_hand(&self, who: Who) -> Result<Key, ControlError> {
         let key = Key::of(who, self.prefix())?;
-        let needed = || Protected::of_addresses(self.snapshot.config(), &own_addresses());
-        self.judge(who, &if key.source().is_some() { needed() } else { self.protected() })
+        self.judge(who, &if key.source().is_some() { self.needed() } else { self.protected() })
+    }
+
+    /// What the guard itself needs, as the host's addresses are now.
+    pub(super) fn needed(&self) -> Protected {
+        Protected::of_addresses(self.snapshot.config(), &own_addresses())
     }
 
     /// What decisions must not touch, as the host's addresses are now.
