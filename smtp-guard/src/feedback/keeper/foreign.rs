@@ -159,8 +159,7 @@ impl Keeper {
     /// Tells other guards of all that was decided here: they, or what they share, may not know.
     pub(in crate::feedback) fn tell_all(&self) {
         let both = crate::clock::both();
-        let shared = self.decisions.values().filter(|ban| !self.local.contains(&ban.key));
-        shared.for_each(|ban| self.tell_peers(ban, &both));
+        self.decisions.values().for_each(|ban| self.tell_peers(ban, &both));
     }
 
     /// Tells other guards of `ban`, if it was made here and is theirs to know.

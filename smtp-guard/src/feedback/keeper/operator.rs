@@ -50,7 +50,8 @@ impl Keeper {
             self.room_for(&key, 0, 0)?;
         }
         let grounds = Grounds { reason: Reason::Operator, length, repeat: 0, evidence: Vec::new() };
-        let ban = Effect::Ban { key: key.clone(), origin: Origin::Operator, text, grounds };
+        let origin = if by.local { Origin::Local } else { Origin::Operator };
+        let ban = Effect::Ban { key: key.clone(), origin, text, grounds };
         self.perform(vec![ban], Cause::Command(by, Some(who)));
         match self.decisions.get(&key) {
             Some(ban) => Ok(Decision::of(ban, self.prefix())),
