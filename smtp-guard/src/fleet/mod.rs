@@ -143,7 +143,13 @@ impl Fleet {
                 None
             }
         });
-        self.0.running.store(running);
+        let before = self.0.running.swap(running);
+        if let Some(waiting) = before.as_ref().and_then(|before| before.shared.cut_off()) {
+            tracing::warn!(
+                waiting,
+                "what waited for the fleet's server is not told: it didn't answer, and is given up"
+            );
+        }
     }
 
     /// Tells others what `source` did; `false`: there is no room. Never blocks.
@@ -240,6 +246,12 @@ impl Shared {
     fn beat(&self) {
         self.beat_now.store(true, Ordering::Relaxed);
         self.wake.notify_one();
+    }
+
+    /// How much waits for a server that doesn't answer; `None`: nothing does.
+    fn cut_off(&self) -> Option<u64> {
+        let kept = self.member().kept();
+        (kept > 0 && !self.state().connected).then_some(kept)
     }
 
     /// The server doesn't know any more what it knew.
