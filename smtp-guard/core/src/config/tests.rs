@@ -264,7 +264,7 @@ fn checks_are_checked() {
         &[
             "2:12: \"dns.example\" is no name server's address",
             "2:27: is no name server's address",
-            "2:38: is no name server's address",
+            "2:38: dns.servers: there is no port 0",
         ],
     );
     let zone = |more: &str| format!("[[dnsbl]]\nzone = \"bl.example.net\"\n{more}");
