@@ -105,6 +105,12 @@ pub fn find(path: Option<&Path>) -> Result<(Config, Origin), ConfigError> {
     }
 }
 
+/// What [`find`] reads where `path` is named, or nothing: an absolute path.
+pub fn named(path: Option<&Path>) -> PathBuf {
+    let path = path.unwrap_or(Path::new(DEFAULT_PATH));
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// The admin socket of the guard that was started with the file that [`find`] finds, also where that can't be used any more: then
 /// as far as it can be read.
 pub fn find_socket(path: Option<&Path>) -> Result<(PathBuf, Option<String>), ConfigError> {

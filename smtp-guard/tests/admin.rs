@@ -229,7 +229,8 @@ impl Control for Ledger {
         if !dry_run {
             return Err(Refusal::Bad(String::from("error: limits.recipients must be 1 to 100000")));
         }
-        Ok(Reloaded { generation: 1, dry_run, changes: Vec::new(), warnings: Vec::new(), earlier_sessions: 0 })
+        let file = "/etc/smtp-guard/smtp-guard.toml".to_owned();
+        Ok(Reloaded { generation: 1, dry_run, file, changes: Vec::new(), warnings: Vec::new(), earlier_sessions: 0 })
     }
 
     async fn attempt(&self, attempt: Attempt) -> Result<Rehearsal, Refusal> {

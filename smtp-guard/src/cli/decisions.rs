@@ -156,6 +156,6 @@ impl AdminClient {
 
     /// DELETE /decisions
     pub fn delete_all(&self, local: bool) -> anyhow::Result<Kept<Deleted>> {
-        self.ask(Method::DELETE, &format!("/decisions?local={local}"), None::<&()>)
+        self.ask_within(MANY, Method::DELETE, &format!("/decisions?local={local}"), None::<&()>)
     }
 }

@@ -44,6 +44,7 @@ use crate::config::{self, CONFIG_VARIABLE, Config, ConfigError, Role};
 use crate::key::User;
 use crate::observe::attempt::{Attempt, Candidate};
 use crate::observe::journal;
+use crate::observe::reload::Reload;
 
 /// `EX_CONFIG` of sysexits.h.
 const BAD_CONFIGURATION: u8 = 78;
@@ -328,8 +329,12 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             let text = config.to_toml().map_err(anyhow::Error::from)?;
             Ok(output::show(json.json, &config, || text.trim_end().to_owned())?)
         }
-        Command::Config { command: ConfigCommand::Diff { json } } => Ok(reload::difference(&asker(file)?, json.json)?),
-        Command::Reload { dry_run, wait, json } => Ok(reload::reload(&asker(file)?, dry_run, wait, json.json)?),
+        Command::Config { command: ConfigCommand::Diff { json } } => {
+            Ok(reload::difference(&asker(file)?, file, json.json)?)
+        }
+        Command::Reload { dry_run, wait, json } => {
+            Ok(reload::reload(&asker(file)?, file, Reload { dry_run }, wait, json.json)?)
+        }
         Command::Status { json } => {
             let status = client(file)?.status()?;
             Ok(output::show(json.json, &status, || output::status(&status))?)

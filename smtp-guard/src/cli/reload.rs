@@ -24,34 +24,63 @@ impl AdminClient {
 /// How often is asked whether sessions of earlier generations are left.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Has the guard read its configuration again. `wait`: until no session goes by an earlier one.
-pub(super) fn reload(client: &AdminClient, dry_run: bool, wait: bool, json: bool) -> anyhow::Result<()> {
-    let mut reloaded = client.reload(Reload { dry_run })?;
-    if wait && !dry_run {
+/// Has the guard read its configuration again. `file`: the one that the command was given. `wait`: until no session goes by an
+/// earlier configuration.
+pub(super) fn reload(
+    client: &AdminClient,
+    file: Option<&Path>,
+    asked: Reload,
+    wait: bool,
+    json: bool,
+) -> anyhow::Result<()> {
+    let mut reloaded = client.reload(asked)?;
+    reloaded.warnings.extend(another(file, &reloaded.file));
+    if wait && !asked.dry_run {
         reloaded.earlier_sessions = wait_for_sessions(client)?;
     }
     output::show(json, &reloaded, || text(&reloaded))?;
     if !json {
-        reloaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        warn(&reloaded.warnings);
     }
     Ok(())
+}
+
+fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+}
+
+/// A warning where the command was given `file` and the guard reads `read`.
+fn another(file: Option<&Path>, read: &str) -> Option<String> {
+    let given = config::named(Some(file?));
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    (real(&given) != real(Path::new(read))).then(|| {
+        let (given, read) = (printable(given.as_os_str().as_encoded_bytes()), printable(read.as_bytes()));
+        format!(
+            "the guard reads {read}, not {given}: what that says was not looked at. Change {read}, or start the guard with \
+             --config {given}; `smtp-guard check --config {given}` and `try` judge it before"
+        )
+    })
 }
 
 /// What `config diff --json` shows.
 #[derive(Serialize)]
 struct Difference<'a> {
+    file: &'a str,
     changes: &'a [Change],
+    warnings: &'a [String],
 }
 
-/// Shows what the file says otherwise than what is in force.
-pub(super) fn difference(client: &AdminClient, json: bool) -> anyhow::Result<()> {
-    let Reloaded { changes, warnings, .. } = client.reload(Reload { dry_run: true })?;
-    output::show(json, &Difference { changes: &changes }, || match changes.as_slice() {
-        [] => String::from("the file says what is in force"),
+/// Shows what the guard's file says otherwise than what is in force. `given`: the file that the command was given.
+pub(super) fn difference(client: &AdminClient, given: Option<&Path>, json: bool) -> anyhow::Result<()> {
+    let Reloaded { file, changes, mut warnings, .. } = client.reload(Reload { dry_run: true })?;
+    warnings.extend(another(given, &file));
+    let difference = Difference { file: &file, changes: &changes, warnings: &warnings };
+    output::show(json, &difference, || match changes.as_slice() {
+        [] => format!("{} says what is in force", printable(file.as_bytes())),
         changes => lines(changes).join("\n"),
     })?;
     if !json {
-        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        warn(&warnings);
     }
     Ok(())
 }
@@ -92,12 +121,13 @@ fn wait_for_sessions(client: &AdminClient) -> anyhow::Result<u64> {
 }
 
 fn text(reloaded: &Reloaded) -> String {
-    let Reloaded { generation, dry_run, changes, earlier_sessions, .. } = reloaded;
+    let Reloaded { generation, dry_run, file, changes, earlier_sessions, .. } = reloaded;
+    let file = printable(file.as_bytes());
     let mut text = vec![match (dry_run, changes.is_empty()) {
-        (true, true) => format!("the file says what is in force (generation {generation})"),
-        (true, false) => format!("the file can be used in place of generation {generation}; it would change:"),
-        (false, true) => format!("generation {generation} is in force; the configuration says the same as before"),
-        (false, false) => format!("generation {generation} is in force; changed:"),
+        (true, true) => format!("{file} says what is in force (generation {generation})"),
+        (true, false) => format!("{file} can be used in place of generation {generation}; it would change:"),
+        (false, true) => format!("generation {generation} is in force; {file} says the same as before"),
+        (false, false) => format!("generation {generation} is in force, by {file}; changed:"),
     }];
     text.extend(lines(changes).into_iter().map(|line| format!("  {line}")));
     if *earlier_sessions > 0 {
@@ -139,17 +169,26 @@ mod tests {
             change("recipients.known", None, Some("\"/a\x1b\""), None),
             change("state.directory", Some("\"/a\""), Some("\"/b\""), Some("the store is open there")),
         ];
-        let reloaded = Reloaded { generation: 3, dry_run: false, changes, warnings: Vec::new(), earlier_sessions: 12 };
+        let file = "/etc/g.toml".to_owned();
+        let reloaded =
+            Reloaded { generation: 3, dry_run: false, file, changes, warnings: Vec::new(), earlier_sessions: 12 };
         assert_eq!(
             text(&reloaded),
-            "generation 3 is in force; changed:\n  limits.recipients: 100 -> 50\n  \
+            "generation 3 is in force, by /etc/g.toml; changed:\n  limits.recipients: 100 -> 50\n  \
              recipients.known: not set -> \"/a\\x1b\"\n  \
              state.directory: \"/a\" -> \"/b\"; needs a restart: the store is open there\n\
              sessions that go on by the configuration that they began with: 12"
         );
         output::check_documented("reload", &reloaded);
-        output::check_documented("config diff", &Difference { changes: &reloaded.changes });
+        output::check_documented(
+            "config diff",
+            &Difference { file: &reloaded.file, changes: &reloaded.changes, warnings: &[] },
+        );
+        assert_eq!(another(None, &reloaded.file), None);
+        assert_eq!(another(Some(Path::new("/etc/../etc/g.toml")), "/etc/../etc/g.toml"), None);
+        let warning = another(Some(Path::new("/etc/h.toml")), &reloaded.file).unwrap();
+        assert!(warning.starts_with("the guard reads /etc/g.toml, not /etc/h.toml: "), "{warning}");
         let dry = Reloaded { dry_run: true, changes: Vec::new(), earlier_sessions: 0, ..reloaded };
-        assert_eq!(text(&dry), "the file says what is in force (generation 3)");
+        assert_eq!(text(&dry), "/etc/g.toml says what is in force (generation 3)");
     }
 }

@@ -44,7 +44,10 @@ pub fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
             config
         };
         let first = with_sink(config);
-        let source = Box::new(move || config::find(file.as_deref()).map(|(config, _)| with_sink(config)));
+        let source = guard::Source {
+            file: config::named(file.as_deref()),
+            read: Box::new(move || config::find(file.as_deref()).map(|(config, _)| with_sink(config))),
+        };
         guard::serve(first, source, (logging.control(), logging.lost()), hangup, stop, inherited, Desk).await
     });
     // A thread that waits for a file system which doesn't answer is not waited for.

@@ -94,20 +94,27 @@ impl Banned {
         Ok(done)
     }
 
-    /// Removes the ban of `source`; `false` where there was none.
-    pub(super) fn remove(&mut self, pins: &Pins, source: Source) -> Result<bool, EdgeError> {
-        self.near.remove(pins, [source].into_iter())?;
-        if !self.bans.remove(source.0).map_err(EdgeError::pin("lifting a ban in", pins.map("BANS")))? {
-            return Ok(false);
-        }
-        self.live = self.live.saturating_sub(1);
-        self.stale += 1;
+    /// Removes the bans of `sources`, those that there are: how many.
+    pub(super) fn remove(&mut self, pins: &Pins, sources: &[Source]) -> Result<usize, EdgeError> {
+        let removed = self.take(pins, sources, "lifting a ban in")?;
         if self.stale > STALE.max(self.live / 4) {
             let bans = all(pins)?;
             (self.words, self.live, self.stale) = (renew(pins, &self.filter, &bans)?, bans.len(), 0);
             self.near.renew(pins, &bans)?;
         }
-        Ok(true)
+        Ok(removed)
+    }
+
+    /// Takes the bans of `sources` out of the maps, as a part of `doing`. Their bits stay.
+    fn take(&mut self, pins: &Pins, sources: &[Source], doing: &'static str) -> Result<usize, EdgeError> {
+        self.near.remove(pins, sources.iter().copied())?;
+        let mut removed = 0;
+        for source in sources {
+            removed += usize::from(self.bans.remove(source.0).map_err(EdgeError::pin(doing, pins.map("BANS")))?);
+        }
+        self.live = self.live.saturating_sub(removed);
+        self.stale += removed;
+        Ok(removed)
     }
 
     /// Sets the bits of `bans`.
@@ -135,13 +142,8 @@ impl Banned {
         let mut found: Vec<(u64, Source)> = others.map(|(source, ban)| (ban.until_ns, source)).collect();
         found.sort_unstable();
         found.truncate(wanted);
-        self.near.remove(pins, found.iter().map(|(_, source)| *source))?;
-        for (_, source) in &found {
-            self.bans.remove(source.0).map_err(EdgeError::pin("making room in", pins.map("BANS")))?;
-        }
-        self.live = self.live.saturating_sub(found.len());
-        self.stale += found.len();
-        Ok(found.len())
+        let soonest: Vec<_> = found.into_iter().map(|(_, source)| source).collect();
+        self.take(pins, &soonest, "making room in")
     }
 
     /// Reads `bans` back: one by one where they are few, else by walking over the map.

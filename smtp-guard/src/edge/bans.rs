@@ -32,8 +32,8 @@ pub trait KernelBans: Send + Sync {
     fn ban(&self, source: Source, until: Instant, reason: Reason) -> Result<(), EdgeError>;
     /// See [`KernelPlane::ban_all`].
     fn ban_all(&self, bans: &[(Source, Instant, Reason)]) -> Result<Written, EdgeError>;
-    /// See [`KernelPlane::unban`].
-    fn unban(&self, source: Source) -> Result<bool, EdgeError>;
+    /// See [`KernelPlane::unban_all`].
+    fn unban_all(&self, sources: &[Source]) -> Result<usize, EdgeError>;
     /// See [`KernelPlane::bans_in_map`].
     fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError>;
     /// See [`KernelPlane::ban_networks`].
@@ -58,8 +58,8 @@ impl KernelBans for KernelPlane {
         Self::ban_all(self, bans)
     }
 
-    fn unban(&self, source: Source) -> Result<bool, EdgeError> {
-        Self::unban(self, source)
+    fn unban_all(&self, sources: &[Source]) -> Result<usize, EdgeError> {
+        Self::unban_all(self, sources)
     }
 
     fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError> {
@@ -220,9 +220,9 @@ impl BanTable {
         (kernel, displaced)
     }
 
-    /// Lifts the ban of `source` in both planes.
-    pub fn lift(&self, source: Source) -> Result<(), EdgeError> {
-        self.remove(&mut self.order(), source)
+    /// Lifts the bans of `sources` in both planes: the kernel's part is one batch. Where that fails, all are lifted here.
+    pub fn lift_all(&self, sources: &[Source]) -> Result<(), EdgeError> {
+        self.remove(&mut self.order(), sources)
     }
 
     /// Puts bans of networks in force in both planes, in place of those that they have. They wake the sessions of all sources
@@ -314,16 +314,12 @@ impl BanTable {
     /// Lifts all bans that are over at `now`, in both planes, and says which.
     pub fn sweep(&self, now: Instant) -> Vec<Key> {
         let mut order = self.order();
-        let mut over = Vec::new();
-        while let Some(&(until, source)) = order.first()
-            && until <= now
-        {
-            // What the kernel keeps of it has ended there as well: it is swept again after the next start.
-            if let Err(error) = self.remove(&mut order, source) {
-                tracing::warn!(%error, "an expired ban stays in the kernel map");
-            }
-            over.push(source.into());
+        let sources: Vec<_> = order.iter().take_while(|(until, _)| *until <= now).map(|(_, source)| *source).collect();
+        // What the kernel keeps of them has ended there as well: it is swept again after the next start.
+        if let Err(error) = self.remove(&mut order, &sources) {
+            tracing::warn!(%error, bans = sources.len(), "expired bans stay in the kernel map");
         }
+        let mut over: Vec<_> = sources.into_iter().map(Key::from).collect();
         let networks = self.networks.read().unwrap_or_else(PoisonError::into_inner).over(now);
         if !networks.is_empty() {
             if let Err(error) = self.remove_networks(&order, &networks) {
@@ -355,7 +351,7 @@ impl BanTable {
             return None;
         }
         let (_, soonest) = order.first().copied()?;
-        if let Err(error) = self.remove(order, soonest) {
+        if let Err(error) = self.remove(order, &[soonest]) {
             tracing::warn!(%error, "a ban that made room stays in the kernel map");
         }
         Some(soonest)
@@ -369,13 +365,18 @@ impl BanTable {
         order.insert((until, source));
     }
 
-    fn remove(&self, order: &mut BTreeSet<(Instant, Source)>, source: Source) -> Result<(), EdgeError> {
-        // The kernel's part takes long at times, and sessions wait for a shard.
-        let was = self.sources.of(&source).remove(&source);
-        if let Some((_, until)) = was {
-            order.remove(&(until, source));
+    fn remove(&self, order: &mut BTreeSet<(Instant, Source)>, sources: &[Source]) -> Result<(), EdgeError> {
+        if sources.is_empty() {
+            return Ok(());
         }
-        self.in_kernel(|kernel| kernel.unban(source)).map(drop)
+        for source in sources {
+            let was = self.sources.of(source).remove(source);
+            if let Some((_, until)) = was {
+                order.remove(&(until, *source));
+            }
+        }
+        // The kernel's part takes long at times, and sessions wait for a shard.
+        self.in_kernel(|kernel| kernel.unban_all(sources)).map(drop)
     }
 
     /// What the kernel plane makes of `what`; nothing where none is loaded: it gets the bans when it is.
@@ -469,8 +470,10 @@ mod tests {
         assert!(table.apply(Source::v4(1), at(100), Reason::Harvest).kernel.is_err());
         assert!(table.banned(Source::v4(1), at(0)).is_some());
         assert_eq!(*told.lock().unwrap(), [(Source::v4(1), Reason::Harvest)]);
-        assert!(table.lift(Source::v4(1)).is_err());
-        assert!(table.banned(Source::v4(1), at(0)).is_none(), "lifted here all the same");
+        let sources = [1, 2].map(Source::v4);
+        assert!(table.apply(sources[1], at(100), Reason::Harvest).kernel.is_err());
+        assert!(table.lift_all(&sources).is_err());
+        assert_eq!(sources.map(|source| table.banned(source, at(0))), [None; 2], "lifted here all the same");
     }
 
     fn net(text: &str) -> Net {

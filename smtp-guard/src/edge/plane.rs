@@ -218,9 +218,9 @@ impl KernelPlane {
         abi::Ban { until_ns: until.as_ns(), reason: reason as u32, spares: self.spares(source) }
     }
 
-    /// Lifts the ban of `source`; `false` where there was none.
-    pub fn unban(&self, source: Source) -> Result<bool, EdgeError> {
-        self.with(|maps| maps.change(&self.pins, |banned| banned.remove(&self.pins, source)))
+    /// Lifts the bans of `sources`, those that there are: how many.
+    pub fn unban_all(&self, sources: &[Source]) -> Result<usize, EdgeError> {
+        self.with(|maps| maps.change(&self.pins, |banned| banned.remove(&self.pins, sources)))
     }
 
     /// All bans of the map, also those whose time is over.

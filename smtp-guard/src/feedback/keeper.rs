@@ -293,7 +293,8 @@ impl Keeper {
         let networks: Vec<Net> = keys.iter().filter_map(|key| key.network()).collect();
         let networks = if networks.is_empty() { Ok(()) } else { self.table.lift_networks(&networks) };
         keys.iter().filter_map(|key| key.user()).for_each(|user| self.counters.accounts.end_hold(user));
-        keys.iter().filter_map(|key| key.source()).try_for_each(|source| self.table.lift(source)).and(networks)
+        let sources: Vec<Source> = keys.iter().filter_map(|key| key.source()).collect();
+        self.table.lift_all(&sources).and(networks)
     }
 
     /// Decisions about networks that hold `source`, the narrowest first.

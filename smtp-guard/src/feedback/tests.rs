@@ -102,8 +102,11 @@ impl World {
 
     /// Likewise, with `counters`.
     fn keeper_of(&self, kernel: Arc<Fake>, counters: Arc<Counters>) -> Keeper {
+        self.keeper_on(Arc::new(BanTable::new(Some(kernel), 100)), counters)
+    }
+
+    fn keeper_on(&self, table: Arc<BanTable>, counters: Arc<Counters>) -> Keeper {
         let store = self.disk.open();
-        let table = Arc::new(BanTable::new(Some(kernel), 100));
         let meter = Arc::new(Counted::default());
         Keeper::new(
             Arc::new(Snapshot::new(Arc::clone(&self.config), None)),
@@ -682,6 +685,21 @@ fn the_same_trip_elsewhere_doubles_once_and_a_lift_ends_what_is_older() {
     let many: Vec<_> = (1..=50).map(|n| Decision { source: format!("20.0.4.{n}"), ..ban(0, 3600) }).collect();
     let before = meter.count("banned harvest");
     assert_eq!((keeper.hear_of(&from("mx2"), &many), meter.count("banned harvest")), (50, before));
+}
+
+/// What the kernel map keeps ends there by itself; who was told that all are lifted must not be refused by this plane either.
+#[test]
+fn all_are_lifted_here_also_where_the_kernel_map_cant_be_written() {
+    let (world, kernel) = (World::new(), Arc::new(Fake::default()));
+    let table = Arc::new(BanTable::new(Some(kernel.clone()), 100));
+    let mut keeper = world.keeper_on(Arc::clone(&table), Arc::new(Counters::new(&world.config)));
+    for n in 1..5 {
+        let who = format!("198.51.100.{n}").parse().unwrap();
+        keeper.add(who, Duration::from_secs(3600), String::new(), BY).unwrap();
+    }
+    assert_eq!(table.len(), 4);
+    kernel.set(State::Broken);
+    assert_eq!((keeper.delete_all(BY), table.len()), (4, 0));
 }
 
 /// The disk has no room for a while: what was decided meanwhile is saved once it has, as it is then.

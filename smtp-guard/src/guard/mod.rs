@@ -5,6 +5,7 @@
 //! [`crate::config::keys::needs_restart`].
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -58,7 +59,13 @@ const LOOK: Duration = Duration::from_secs(1);
 const EARLIER: usize = 1024;
 
 /// Where the configuration comes from, each time it is read.
-pub type Source = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+#[allow(missing_debug_implementations, reason = "a function has nothing to show")]
+pub struct Source {
+    /// As it is called; absolute.
+    pub file: PathBuf,
+    /// Reads it, with its drop-ins.
+    pub read: Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
+}
 
 /// The parts of a running guard.
 pub struct Guard {

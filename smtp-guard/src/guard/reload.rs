@@ -99,7 +99,7 @@ impl Guard {
         if self.stop.is_requested() {
             return Err(ReloadError::Stopping);
         }
-        let before = self.shared.current();
+        let (before, file) = (self.shared.current(), self.source.file.display().to_string());
         // Files are read there.
         let guard = Arc::clone(self);
         let prepared =
@@ -126,7 +126,7 @@ impl Guard {
             parts.doors.settle();
             let generation = before.snapshot.generation();
             let earlier_sessions = self.seen().earlier_sessions();
-            return Ok(Reloaded { generation, dry_run, changes, warnings, earlier_sessions });
+            return Ok(Reloaded { generation, dry_run, file, changes, warnings, earlier_sessions });
         }
         if let Err(error) = self.change_kernel(&before, &config).await {
             parts.doors.settle();
@@ -202,7 +202,8 @@ impl Guard {
         seen.earlier.push(Arc::downgrade(&before));
         drop(before);
         let earlier_sessions = seen.earlier_sessions();
-        Ok(Reloaded { generation: generation.snapshot.generation(), dry_run, changes, warnings, earlier_sessions })
+        let generation = generation.snapshot.generation();
+        Ok(Reloaded { generation, dry_run, file, changes, warnings, earlier_sessions })
     }
 
     /// What would be in force by `candidate`, to be tried; with its name and what it says otherwise, unless that is in force.
@@ -229,7 +230,7 @@ impl Guard {
 
     /// Reads the configuration and what it names, and builds what it needs. Blocks.
     fn prepare(&self) -> Result<Prepared, ReloadError> {
-        self.build(&self.shared.current(), (self.source)()?)
+        self.build(&self.shared.current(), (self.source.read)()?)
     }
 
     /// Builds what `file` needs in place of `before`. Blocks.

@@ -243,12 +243,12 @@ async fn live<C: Control>(State(shared): State<Served<C>>) -> Response {
     look(move || shared.overview.live(&crate::clock::both(), bans)).await
 }
 
-async fn events<C: Control>(State(shared): State<Served<C>>, asked: Result<Query<Follow>, QueryRejection>) -> Response {
-    let Query(asked) = match asked {
-        Ok(asked) => asked,
-        Err(rejection) => return problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
+async fn events<C: Control>(State(shared): State<Served<C>>, query: Result<Query<Follow>, QueryRejection>) -> Response {
+    let follow = match asked(query) {
+        Ok(follow) => follow,
+        Err(problem) => return problem,
     };
-    follow::answer(&shared.overview.events, &shared.followers, asked).unwrap_or_else(|| {
+    follow::answer(&shared.overview.events, &shared.followers, follow).unwrap_or_else(|| {
         shared.overview.metrics.bound_reached(Bound::EventFollowers);
         problem(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -306,11 +306,10 @@ async fn delete<C: Control>(
     UrlPath(who): UrlPath<String>,
     reach: Result<Query<Reach>, QueryRejection>,
 ) -> Response {
-    let Query(Reach { local }) = match reach {
-        Ok(reach) => reach,
-        Err(rejection) => return problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    let by = match asked(reach) {
+        Ok(Reach { local }) => Operator { local, ..by },
+        Err(problem) => return problem,
     };
-    let by = Operator { local, ..by };
     let Ok(who) = who.parse::<Who>() else {
         let shown = super::log::printable(who.as_bytes());
         return problem(StatusCode::BAD_REQUEST, &format!("{shown:?} is no address or network"));
@@ -327,11 +326,10 @@ async fn delete_all<C: Control>(
     Extension(by): Extension<Operator>,
     reach: Result<Query<Reach>, QueryRejection>,
 ) -> Response {
-    let Query(Reach { local }) = match reach {
-        Ok(reach) => reach,
-        Err(rejection) => return problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    let by = match asked(reach) {
+        Ok(Reach { local }) => Operator { local, ..by },
+        Err(problem) => return problem,
     };
-    let by = Operator { local, ..by };
     let deleted = shared.control.delete_all(by).await;
     answer(deleted.map(|Kept { what: deleted, saved, unconfirmed }| Kept {
         what: Deleted { deleted },
@@ -425,6 +423,12 @@ fn read<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>, wha
     let body = body.map_err(|rejection| problem(rejection.status(), &rejection.body_text()))?;
     serde_json::from_slice(&body)
         .map_err(|error| problem(StatusCode::BAD_REQUEST, &format!("the body is no {what}: {error}")))
+}
+
+/// Likewise the query.
+#[allow(clippy::result_large_err, reason = "a response either way")]
+fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Response> {
+    query.map(|Query(asked)| asked).map_err(|rejection| problem(StatusCode::BAD_REQUEST, &rejection.body_text()))
 }
 
 impl Add {

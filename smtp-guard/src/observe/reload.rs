@@ -19,6 +19,8 @@ pub struct Reloaded {
     /// The generation in force; of a dry run the one that stays in force.
     pub generation: u64,
     pub dry_run: bool,
+    /// What was read, and its drop-ins: the file of the guard, whatever file the command was given.
+    pub file: String,
     /// What differs between what was in force and the file.
     pub changes: Vec<Change>,
     /// What is valid and probably not meant so, and what the operator has to do himself.

@@ -101,6 +101,8 @@ enum Line {
 struct Connection {
     channel: Channel,
     encoder: Option<BodyEncoder>,
+    /// Of the message there is nothing yet but the guard's own header, which goes out with what follows it.
+    header: bool,
     auth: Option<Dialogue>,
     /// The final dot is sent, and its answer isn't there.
     ending: bool,
@@ -142,21 +144,15 @@ impl Backend {
 
     /// The backend takes message data well: the kernel may hold more for it, if there is room.
     pub(super) fn keeps_up(&mut self) {
-        if let Link::Open(connection) = &mut self.link
-            && !std::mem::replace(&mut connection.channel.looked, true)
-            && let Some(stream) = connection.channel.stream.socket()
-        {
-            connection.channel.queue = self.shared.windows.let_queue_grow(stream);
-            if connection.channel.queue.is_some() {
-                connection.channel.stream.lengthen();
-            }
+        if let Link::Open(connection) = &mut self.link {
+            connection.channel.lengthen_queue(&self.shared.windows);
         }
     }
 
     /// Bytes that the backend takes in one write.
     pub(super) fn piece(&self) -> usize {
         match &self.link {
-            Link::Open(connection) if connection.channel.queue.is_some() => socket::LONG_PIECE,
+            Link::Open(connection) if connection.channel.has_long_queue() => socket::LONG_PIECE,
             _ => socket::PIECE,
         }
     }
@@ -395,6 +391,7 @@ impl Connection {
         Self {
             channel,
             encoder: None,
+            header: false,
             auth: None,
             ending: false,
             rests: false,
@@ -459,6 +456,7 @@ impl Connection {
                 return Ok(());
             }
             Request::Body(body) => {
+                self.header = self.encoder.is_none();
                 let encoder = self.encoder.get_or_insert_with(BodyEncoder::new);
                 encoder.encode(&body, unsent);
                 if unsent.len() < WRITE_CHUNK {
@@ -470,7 +468,7 @@ impl Connection {
                 {
                     return Err(Lost::BeforeDot);
                 }
-                self.ending = true;
+                (self.ending, self.header) = (true, false);
                 self.awaited += 1;
                 let encoder = self.encoder.take().unwrap_or_default();
                 // A flawed end never comes here: the session drops the connection instead. If it did, so do we.
@@ -525,7 +523,7 @@ impl Connection {
             {
                 self.encode(line)?;
             }
-            let reply = self.channel.word().await?;
+            let reply = if self.header { self.channel.hear().await? } else { self.channel.word().await? };
             self.awaited = self.awaited.saturating_sub(1);
             if self.retry.is_some() && reply.code().get() == 421 {
                 // It had waited for too long.

@@ -427,7 +427,8 @@ fn every_key_changes_while_the_guard_runs_or_says_that_it_needs_a_restart() {
             }
             Effect::Status(expected) => assert!(status(&world.config()).contains(expected), "{key}"),
             Effect::InForce => {
-                assert_eq!(world.said(&["config", "diff"]).lines().next(), Some("the file says what is in force"))
+                let said = format!("{} says what is in force", world.config().display());
+                assert_eq!(world.said(&["config", "diff"]).lines().next(), Some(said.as_str()))
             }
             Effect::Restart => assert!(status(&world.config()).contains(&format!("needs a restart: {key}")), "{key}"),
         }
@@ -564,6 +565,17 @@ fn a_bad_file_changes_nothing_and_says_where() {
         assert_eq!(status["configuration"]["generation"], 1);
         status["configuration"]["last_reload"]["at"].as_str().map(str::to_owned)
     };
+    // The guard goes on to read its own.
+    world.set("limits.recipients", None);
+    for (words, says) in [(["reload", "--dry-run"].as_slice(), "can be used in place of"), (&["config", "diff"], "mx2")]
+    {
+        let output = Command::new(BINARY).args(words).arg("--config").arg(&good).output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let other = format!("the guard reads {}, not {}", world.config().display(), good.display());
+        assert!(output.status.success() && said.contains(says) && said.contains(&other), "{words:?}: {said}");
+        assert!(!world.said(words).contains("the guard reads"), "{words:?} with its own file");
+    }
+    world.set("limits.recipients", Some(Value::Integer(0)));
     let first = refusals(&good);
     assert!(first.is_some(), "a dry run is none, the other was refused");
     world.guard.signal(Signal::HUP);

@@ -195,6 +195,9 @@ fn range(raw: &Spanned<String>, judge: &mut Judge) -> Option<RangeInclusive<Ipv4
 
 /// An address, with a port only where it isn't 53.
 fn resolver(raw: &Spanned<String>, judge: &mut Judge) -> Option<SocketAddr> {
+    if judge.has_no_port("dns.servers", raw) {
+        return None;
+    }
     let text = raw.get_ref();
     let address = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DNS_PORT)).or_else(|_| text.parse());
     match address {

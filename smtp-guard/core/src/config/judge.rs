@@ -138,11 +138,10 @@ impl Judge {
     }
 
     pub(super) fn socket(&mut self, key: &str, raw: &Spanned<String>) -> Option<SocketAddr> {
+        if self.has_no_port(key, raw) {
+            return None;
+        }
         match raw.get_ref().parse::<SocketAddr>() {
-            Ok(address) if address.port() == 0 => {
-                self.wrong(raw.span(), format!("{key}: port 0 can't be reached"), "", "write the port that is meant");
-                None
-            }
             Ok(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
             Err(_) => {
                 let help = "write IP:port: \"192.0.2.1:25\" or \"[2001:db8::1]:25\"; host names are not looked up";
@@ -154,17 +153,32 @@ impl Judge {
 
     /// A server by address or name, with its port.
     pub(super) fn server(&mut self, key: &str, raw: &Spanned<String>) -> Option<BackendAddr> {
+        if self.has_no_port(key, raw) {
+            return None;
+        }
         if raw.get_ref().parse::<SocketAddr>().is_ok() {
             return self.socket(key, raw).map(BackendAddr::Address);
         }
         let help = "write \"192.0.2.1:25\", \"[2001:db8::1]:25\" or \"mail.example.org:25\"";
         let parts = raw.get_ref().rsplit_once(':').and_then(|(name, port)| Some((name, port.parse::<u16>().ok()?)));
         match parts.and_then(|(name, port)| Some((server_name(name)?, port))) {
-            Some((_, 0)) => self.wrong(raw.span(), format!("{key}: port 0 can't be reached"), "", help),
             Some((name, port)) => return Some(BackendAddr::Name(name, port)),
             None => self.wrong(raw.span(), format!("{key} is no address or name with a port"), "", help),
         }
         None
+    }
+
+    /// Whether the number behind the last colon is no port, which is wrong then.
+    pub(super) fn has_no_port(&mut self, key: &str, raw: &Spanned<String>) -> bool {
+        let Some((host, port)) = raw.get_ref().rsplit_once(':') else { return false };
+        // The end of an IPv6 address without a port is none.
+        let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        let is_wrong =
+            is_number && (!host.contains(':') || host.ends_with(']')) && !matches!(port.parse::<u16>(), Ok(1..));
+        if is_wrong {
+            self.wrong(raw.span(), format!("{key}: there is no port {port}"), "", "write a port from 1 to 65535");
+        }
+        is_wrong
     }
 
     /// An absolute path; `None` where there is none that is valid.

@@ -133,7 +133,8 @@ fn values_are_checked() {
     check_more("[recipients]\ntraps = [\"trap\"]", &["2:10: is no address", "2:10: nobody can send there"]);
     check_more("[recipients]\ntraps = [\"trap@elsewhere.example\"]", &["2:10: elsewhere.example is not served"]);
     check_more("[metrics]\nlisten = \":9925\"", &["2:10: no address and port"]);
-    check_more("[metrics]\nlisten = \"127.0.0.1:0\"", &["2:10: port 0"]);
+    check_more("[metrics]\nlisten = \"127.0.0.1:0\"", &["2:10: there is no port 0"]);
+    check_more("[dns]\nservers = [\"[2001:db8::53]:66000\"]", &["2:12: dns.servers: there is no port 66000"]);
     check_more("[log]\nlevel = \"inof\"", &["2:9: \"inof\" is no level"]);
     check_more("[log]\nlevel = \"warn,smtp_guard=loud\"", &["2:9: is no filter"]);
     check_more("[log]\nlevel = \"warn,security=info,smtp_guard::relay=debug\"", &[]);
@@ -160,6 +161,9 @@ fn addresses_and_names_are_checked() {
     check_more(&listen("[::]:25"), &[]);
     check_more(&listen("127.0.0.1:2525"), &[]);
     check_more(&listen("mx.example.org:25"), &["2:11: host names are not looked up"]);
+    for address in ["0.0.0.0:99999", "[::]:65536", "0.0.0.0:0"] {
+        check_more(&listen(address), &["2:11: write a port from 1 to 65535"]);
+    }
     check_more("[[listen]]\n", &["1:1: without address"]);
 
     let two = |servers: &str, domains: &str| {
@@ -172,7 +176,10 @@ fn addresses_and_names_are_checked() {
     for server in ["mail:25", "mail_server:25", "mx.example.org:10025", "[2001:db8::1]:25", "localhost:26"] {
         check(&two(&format!("{server:?}"), "\"a.org\""), &[]);
     }
-    for server in ["mail", "mail:", "mail:0", "mail:70000", "10.0.0.300:25", "ma il:25", ":25", "2001:db8::1"] {
+    for server in ["mail:0", "mail:70000", "10.0.0.1:65536", "[2001:db8::1]:0"] {
+        check(&two(&format!("{server:?}"), "\"a.org\""), &["4:12: write a port from 1 to 65535"]);
+    }
+    for server in ["mail", "mail:", "10.0.0.300:25", "ma il:25", ":25", "2001:db8::1"] {
         check(&two(&format!("{server:?}"), "\"a.org\""), &["4:12: mail.example.org:25"]);
     }
     check(&two("\"10.0.0.1:25\"", ""), &["6:11: relay.domains is empty"]);
@@ -257,7 +264,7 @@ fn checks_are_checked() {
         &[
             "2:12: \"dns.example\" is no name server's address",
             "2:27: is no name server's address",
-            "2:38: is no name server's address",
+            "2:38: dns.servers: there is no port 0",
         ],
     );
     let zone = |more: &str| format!("[[dnsbl]]\nzone = \"bl.example.net\"\n{more}");

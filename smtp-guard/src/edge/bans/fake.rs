@@ -73,9 +73,10 @@ impl KernelBans for Fake {
         Ok(Written { written: bans.len(), displaced: 0 })
     }
 
-    fn unban(&self, source: Source) -> Result<bool, EdgeError> {
+    fn unban_all(&self, sources: &[Source]) -> Result<usize, EdgeError> {
         self.check()?;
-        Ok(self.bans.lock().unwrap().remove(&source).is_some())
+        let mut bans = self.bans.lock().unwrap();
+        Ok(sources.iter().filter(|source| bans.remove(source).is_some()).count())
     }
 
     fn bans(&self) -> Result<Vec<(Source, Instant, Reason)>, EdgeError> {

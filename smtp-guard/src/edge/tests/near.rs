@@ -32,12 +32,12 @@ fn bans_that_share_an_element_are_in_force_each() {
             world.plane.configure(&world.config).unwrap();
         }
         match state >> 60 {
-            0..7 => assert_eq!(world.plane.unban(Source::v4(bits)).unwrap(), banned.remove(&bits)),
+            0..7 => assert_eq!(world.plane.unban_all(&[Source::v4(bits)]).unwrap(), usize::from(banned.remove(&bits))),
             // One that is over is none.
             7 => {
                 world.plane.ban(Source::v4(bits), Instant::from_ns(1), Reason::Operator).unwrap();
                 assert!(!is_dropped(&mut world, bits), "step {step}");
-                world.plane.unban(Source::v4(bits)).unwrap();
+                world.plane.unban_all(&[Source::v4(bits)]).unwrap();
                 banned.remove(&bits);
             }
             _ => {
@@ -71,8 +71,12 @@ fn an_element_that_had_too_many_has_all_again() {
     assert!(is_complete());
     world.plane.ban_all(&bans).unwrap();
     assert!(!is_complete());
+    assert_eq!(world.plane.unban_all(&sources).unwrap(), sources.len(), "together");
+    assert!(is_complete());
+    world.plane.ban_all(&bans).unwrap();
+    assert!(!is_complete());
     for source in &sources {
-        assert!(world.plane.unban(*source).unwrap());
+        assert_eq!(world.plane.unban_all(&[*source]).unwrap(), 1, "one by one");
     }
     assert!(is_complete());
 }
