@@ -101,7 +101,8 @@ fn check_files(directory: &Path, text: &str, more: &str) -> (Option<i32>, String
 fn all_that_is_missing_is_said_at_once_where_it_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let text = "[tls]\ncertificate = \"{dir}/c\"\nkey = \"{dir}/k\"\n[recipients]\nknown = \"{dir}/r\"\n\
-                [[blocklist]]\nname = \"a\"\nfile = \"{dir}/a\"\n";
+                [[blocklist]]\nname = \"a\"\nfile = \"{dir}/a\"\n\
+                [fleet]\nurl = [\"redis://192.0.2.10\"]\nkey_file = \"{dir}/f\"\n";
     let (code, said) = check_files(directory.path(), text, "");
     assert_eq!(code, Some(78), "{said}");
     for part in [
@@ -113,10 +114,15 @@ fn all_that_is_missing_is_said_at_once_where_it_is_named() {
         "named.toml:18:9",
         "blocklist.file: ",
         "named.toml:21:8",
-        "named.toml: 4 errors",
+        "fleet.key_file: cannot read",
+        "named.toml:24:12",
+        "named.toml: 5 errors",
     ] {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
+    std::fs::write(directory.path().join("f"), "short").unwrap();
+    let (code, said) = check_files(directory.path(), &text[text.find("[fleet]").unwrap()..], "");
+    assert!(code == Some(78) && said.contains("it has less than 32 bytes"), "{said}");
     let (code, said) = check_files(directory.path(), "", "");
     assert_eq!(code, Some(0), "{said}");
 }

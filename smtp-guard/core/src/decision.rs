@@ -31,13 +31,15 @@ pub struct Ban {
     pub evidence: Vec<String>,
 }
 
-/// The origin of a decision. As text `ledger`, `operator`, `file:NAME` or `node:NAME`, as the store keeps it.
+/// The origin of a decision. As text `ledger`, `operator`, `operator:local`, `file:NAME` or `node:NAME`, as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The ledger, by its rule.
     Ledger,
     /// The operator, by `decisions add`.
     Operator,
+    /// The operator, for this host alone: other guards aren't told.
+    Local,
     /// A file of this name, by `decisions import`.
     File(Name),
     /// Another guard of this name.
@@ -73,16 +75,21 @@ impl Origin {
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Ledger => "ledger",
-            Self::Operator => "operator",
+            Self::Operator | Self::Local => "operator",
             Self::File(_) => "file",
             Self::Node(_) => "node",
         }
     }
 
+    /// Whether the operator of this host decided it by hand.
+    pub const fn is_operator(&self) -> bool {
+        matches!(self, Self::Operator | Self::Local)
+    }
+
     /// Which file or node.
     pub fn name(&self) -> Option<&str> {
         match self {
-            Self::Ledger | Self::Operator => None,
+            Self::Ledger | Self::Operator | Self::Local => None,
             Self::File(name) | Self::Node(name) => Some(name.as_str()),
         }
     }
@@ -91,7 +98,11 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.label())?;
-        self.name().map_or(Ok(()), |name| write!(f, ":{name}"))
+        match self {
+            Self::Ledger | Self::Operator => Ok(()),
+            Self::Local => f.write_str(":local"),
+            Self::File(name) | Self::Node(name) => write!(f, ":{}", name.as_str()),
+        }
     }
 }
 
@@ -102,6 +113,7 @@ impl FromStr for Origin {
         match text.split_once(':') {
             None if text == Self::Ledger.label() => Ok(Self::Ledger),
             None if text == Self::Operator.label() => Ok(Self::Operator),
+            Some(("operator", "local")) => Ok(Self::Local),
             Some(("file", name)) => Ok(Self::File(Name::new(name))),
             Some(("node", name)) => Ok(Self::Node(Name::new(name))),
             _ => Err(UnknownOrigin),
@@ -135,10 +147,10 @@ impl Ban {
     /// Whether this decision stays where `origin` decides about the same until `until`. The operator's last word stands against all
     /// others; among others, whatever lasts longer.
     pub fn stays(&self, origin: &Origin, until: WallTime) -> bool {
-        match (&self.origin, origin) {
-            (_, Origin::Operator) => false,
-            (Origin::Operator, _) => true,
-            _ => self.until >= until,
+        match (self.origin.is_operator(), origin.is_operator()) {
+            (_, true) => false,
+            (true, false) => true,
+            (false, false) => self.until >= until,
         }
     }
 }

@@ -14,6 +14,7 @@ use super::{BAD_CONFIGURATION, FAILED, Failure, blocklists, output, setup};
 use crate::config::{self, BackendTls, Config, ConfigError, ConfigFile, DEFAULT_PATH, Fault, Origin, Report, Unusable};
 use crate::descriptors::Budget;
 use crate::facts::recipients;
+use crate::fleet::Settings;
 use crate::relay::probe::{self, Found};
 use crate::{edge, file, relay};
 
@@ -121,6 +122,7 @@ fn judge(file: Option<&Path>, user: Option<&str>, checked: &mut Checked) -> Resu
     found.certificates(&config);
     found.authority(&config);
     found.recipients(&config);
+    found.fleet(&config);
     found.blocklists(&config)?;
     found.state(&config);
     let unusable = found.unusable;
@@ -289,6 +291,13 @@ impl Findings<'_> {
             Ok(table) => self.warnings.extend(recipients::warnings(&table.missing(&config.relay.domains))),
             Err(error) => self.unusable("recipients.known", path, error.to_string()),
         }
+    }
+
+    /// The files that a fleet needs, where there is one.
+    fn fleet(&mut self, config: &Config) {
+        let Err(error) = Settings::load(config) else { return };
+        let (key, path) = error.place();
+        self.unusable(key, path, error.to_string());
     }
 
     fn blocklists(&mut self, config: &Config) -> anyhow::Result<()> {

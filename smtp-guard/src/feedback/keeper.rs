@@ -48,8 +48,6 @@ pub(super) struct Keeper {
     counters: Arc<Counters>,
     written: Instant,
     sweeps: usize,
-    /// Decided for this host alone, since the start: other guards aren't told.
-    local: HashSet<Key>,
     /// Changed, but the store's queue was full.
     unsaved: HashSet<Key>,
     meter: Arc<dyn Meter>,
@@ -87,7 +85,6 @@ impl Keeper {
             counters,
             written: crate::clock::now(),
             sweeps: 0,
-            local: HashSet::new(),
             unsaved: HashSet::new(),
             meter,
             peers,
@@ -191,7 +188,8 @@ impl Keeper {
         let ban = |(key, until, reason)| Ban {
             key,
             reason,
-            origin: if reason == Reason::Operator { Origin::Operator } else { Origin::Ledger },
+            // It may be a file's, or for this host alone: other guards aren't told.
+            origin: if reason == Reason::Operator { Origin::Local } else { Origin::Ledger },
             made: both.wall,
             until: both.wall_at(until),
             repeat: 0,
@@ -341,7 +339,6 @@ impl Keeper {
         let users = self.counters.accounts.sweep(both.instant).into_iter().map(Key::from);
         let over = self.table.sweep(both.instant).into_iter().chain(users);
         let ended: Vec<_> = over.filter_map(|key| Some((self.decisions.remove(&key)?, Lifted::Over))).collect();
-        ended.iter().for_each(|(ban, _)| _ = self.local.remove(&ban.key));
         for (ban, _) in &ended {
             match &ban.key {
                 Key::User(user) => {

@@ -548,7 +548,11 @@ impl Peers for Heard {
 
 /// A keeper with peers; what they are told.
 fn told() -> (Keeper, Arc<Heard>, Arc<Counted>) {
-    let world = guarded();
+    told_in(&guarded())
+}
+
+/// Likewise in this world, with what its disk holds.
+fn told_in(world: &World) -> (Keeper, Arc<Heard>, Arc<Counted>) {
     let (peers, meter) = (Arc::new(Heard::default()), Arc::new(Counted::default()));
     let snapshot = Arc::new(Snapshot::new(Arc::clone(&world.config), None));
     let counters = Arc::new(Counters::new(&world.config));
@@ -598,6 +602,24 @@ fn other_guards_are_told_what_happens_here_and_nothing_of_what_they_said() {
 }
 
 #[test]
+fn what_is_local_stays_so_after_a_restart() {
+    let world = guarded();
+    let (mut keeper, ..) = told_in(&world);
+    let hour = Duration::from_secs(3600);
+    for (who, local) in [("20.0.2.1", true), ("20.0.2.2", false), ("20.0.3.0/24", true)] {
+        keeper.add(who.parse().unwrap(), hour, String::new(), Operator { local, ..BY }).unwrap();
+    }
+    keeper.close();
+    let (mut keeper, peers, _) = told_in(&world);
+    keeper.tell_all();
+    assert_eq!(peers.take(), ["20.0.2.2 by operator"]);
+    assert!(keeper.decisions().iter().all(|decision| decision.origin == "operator"));
+    // Said again without it, it is for all.
+    keeper.add("20.0.2.1".parse().unwrap(), hour, String::new(), BY).unwrap();
+    assert_eq!(peers.take(), ["20.0.2.1 by operator"]);
+}
+
+#[test]
 fn what_other_guards_report_counts_beside_what_happened_here() {
     let (mut keeper, peers, meter) = told();
     let unknown = |n: u32| {
@@ -627,6 +649,9 @@ fn what_other_guards_report_counts_beside_what_happened_here() {
     assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.2.9", 0..10)), 0);
     assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.2.0/24", 0..1)), 0);
     assert_eq!((meter.count("foreign exempt"), meter.count("foreign senseless")), (10, 1));
+    // Nobody takes the backend away from here.
+    assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.100.25", 0..10)), 0);
+    assert_eq!((meter.count("foreign protected"), keeper.decisions().len()), (1, 1));
 }
 
 #[test]

@@ -143,7 +143,13 @@ impl Fleet {
                 None
             }
         });
-        self.0.running.store(running);
+        let before = self.0.running.swap(running);
+        if let Some(waiting) = before.as_ref().and_then(|before| before.shared.cut_off()) {
+            tracing::warn!(
+                waiting,
+                "what waited for the fleet's server is not told: it didn't answer, and is given up"
+            );
+        }
     }
 
     /// Tells others what `source` did; `false`: there is no room. Never blocks.
@@ -173,8 +179,14 @@ impl Fleet {
     fn tell(&self, tell: impl FnOnce(&mut Member) -> bool) -> bool {
         let running = self.0.running.load();
         let Some(running) = running.as_ref() else { return true };
-        let has_room = tell(&mut running.shared.member());
-        running.shared.wake.notify_one();
+        let (has_room, is_urgent) = {
+            let mut member = running.shared.member();
+            (tell(&mut member), member.is_urgent())
+        };
+        // Sums are looked for at each tick: what is good is said by each message, and needn't wake anybody.
+        if is_urgent {
+            running.shared.wake.notify_one();
+        }
         has_room
     }
 
@@ -186,24 +198,38 @@ impl Fleet {
         if !shared.member().identity().sends {
             return None;
         }
-        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting::new(shared);
         shared.wake.notify_one();
         let deadline = tokio::time::Instant::now() + patience;
-        let unconfirmed = loop {
+        loop {
             let unconfirmed = shared.unconfirmed(source);
             if unconfirmed == Unconfirmed::default() || tokio::time::Instant::now() >= deadline {
-                break unconfirmed;
+                return Some(unconfirmed);
             }
             tokio::time::sleep(LOOK).await;
-        };
-        shared.waiting.fetch_sub(1, Ordering::Relaxed);
-        Some(unconfirmed)
+        }
     }
 
     /// How the fleet is; `None`: there is none.
     pub fn status(&self) -> Option<FleetStatus> {
         let running = self.0.running.load_full()?;
         Some(running.shared.status(&crate::clock::both()))
+    }
+}
+
+/// Somebody who waits for others to confirm; he may go away meanwhile.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(&shared.waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -222,6 +248,12 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// How much waits for a server that doesn't answer; `None`: nothing does.
+    fn cut_off(&self) -> Option<u64> {
+        let kept = self.member().kept();
+        (kept > 0 && !self.state().connected).then_some(kept)
+    }
+
     /// The server doesn't know any more what it knew.
     fn forgotten(&self) {
         self.epoch.fetch_add(1, Ordering::Relaxed);
@@ -232,11 +264,8 @@ impl Shared {
     fn unconfirmed(&self, source: &str) -> Unconfirmed {
         let lift = self.state().lifts.iter().rev().find(|(lifted, _)| lifted == source).map(|(_, id)| *id);
         let Some(lift) = lift else { return Unconfirmed { waits: true, nodes: Vec::new() } };
-        let member = self.member();
-        let own = &member.identity().node;
-        let lags =
-            |node: &NodeView| node.live && node.node != *own && node.cursor.parse::<Id>().unwrap_or_default() < lift;
-        let nodes = member.nodes(crate::clock::now()).into_iter().filter(lags).map(|node| node.node).collect();
+        let has_followed = |cursor: &str| cursor.parse::<Id>().unwrap_or_default() >= lift;
+        let nodes = self.member().unconfirmed(crate::clock::now(), has_followed);
         Unconfirmed { waits: false, nodes }
     }
 

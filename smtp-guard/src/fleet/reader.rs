@@ -4,13 +4,12 @@
 //! so there is no gap. Where the server has trimmed past the cursor, or its last id is smaller than the cursor, everything is read anew.
 //! A reader that is slow falls behind and ends there as well: nobody waits for it.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::streams::{StreamRangeReply, StreamReadReply};
-use redis::{RedisError, cmd, pipe};
+use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
+use redis::{ErrorKind, RedisError, cmd, pipe};
 use smtp_guard_core::fleet::member::Decided;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
@@ -94,13 +93,12 @@ async fn follow(
         let found: Option<StreamReadReply> = read.query_async(connection).await?;
         let mut is_behind = false;
         for stream in found.into_iter().flat_map(|reply| reply.keys) {
-            is_behind |= stream.key == keys.changes && stream.ids.len() == ENTRIES;
-            let entries =
-                stream.ids.into_iter().filter_map(|entry| Some((entry.id.parse().ok()?, message(entry.map)?)));
+            let entries = entries(stream.ids)?;
             if stream.key == keys.changes {
-                hear_changes(shared, entries.collect(), cursors).await;
+                is_behind |= entries.len() == ENTRIES;
+                hear_changes(shared, entries, cursors).await;
             } else {
-                hear_evidence(shared, entries.collect(), cursors).await;
+                hear_evidence(shared, entries, cursors).await;
             }
         }
         if is_behind {
@@ -111,8 +109,16 @@ async fn follow(
     }
 }
 
-fn message(mut fields: HashMap<String, redis::Value>) -> Option<Vec<u8>> {
-    redis::from_redis_value(fields.remove("m")?).ok()
+/// The entries that were read, with their messages. One that holds none is an empty message: it is counted as such, and reading goes
+/// on behind it.
+fn entries(ids: Vec<StreamId>) -> Result<Vec<(Id, Vec<u8>)>, RedisError> {
+    let entry = |StreamId { id, mut map, .. }: StreamId| {
+        let id =
+            id.parse().map_err(|()| RedisError::from((ErrorKind::UnexpectedReturnType, "an entry without an id")))?;
+        let message = map.remove("m").and_then(|message| redis::from_redis_value(message).ok());
+        Ok((id, message.unwrap_or_default()))
+    };
+    ids.into_iter().map(entry).collect()
 }
 
 async fn hear_changes(shared: &Shared, entries: Vec<(Id, Vec<u8>)>, cursors: &mut Cursors) {
@@ -313,4 +319,29 @@ async fn compare(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+
+    /// What is read of an entry with this id and field.
+    #[track_caller]
+    fn check(id: &str, field: &str, value: Value, expected: Option<&[u8]>) {
+        let map = [(field.to_owned(), value)].into();
+        let entry = StreamId { id: id.to_owned(), map, ..StreamId::default() };
+        let found = entries(vec![entry]).ok();
+        let expected = expected.map(|message| vec![("5-6".parse().unwrap(), message.to_vec())]);
+        assert_eq!(found, expected, "{id} {field}");
+    }
+
+    #[test]
+    fn an_entry_without_a_message_is_passed_and_one_without_an_id_ends_the_connection() {
+        check("5-6", "m", Value::BulkString(b"sgf".to_vec()), Some(b"sgf"));
+        check("5-6", "x", Value::BulkString(b"sgf".to_vec()), Some(b""));
+        check("5-6", "m", Value::Nil, Some(b""));
+        check("", "m", Value::BulkString(b"sgf".to_vec()), None);
+    }
 }

@@ -15,12 +15,23 @@ const AUTHORITIES: u64 = 4 << 20;
 /// Why the fleet can't be joined as it is configured.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
-    #[error("cannot read {}: {source}; check fleet.{key}, and who may read the file", path.display())]
+    #[error("cannot read {}: {source}; check {key}, and who may read the file", path.display())]
     Read { key: &'static str, path: PathBuf, source: FileError },
     #[error("{} is no key of a fleet: it has less than {KEY} bytes; make one by `openssl rand -hex 32`", .0.display())]
     Key(PathBuf),
     #[error("{} is no password: it isn't text", .0.display())]
     Password(PathBuf),
+}
+
+impl FleetError {
+    /// The key of the configuration, and the file that it names.
+    pub fn place(&self) -> (&'static str, &Path) {
+        match self {
+            Self::Read { key, path, .. } => (key, path),
+            Self::Key(path) => ("fleet.key_file", path),
+            Self::Password(path) => ("fleet.password_file", path),
+        }
+    }
 }
 
 /// What a fleet needs.
@@ -54,10 +65,10 @@ impl Settings {
         else {
             return Ok(None);
         };
-        let key = read("key_file", &path, SECRET)?;
+        let key = read("fleet.key_file", &path, SECRET)?;
         let seal = Seal::new(&config.name, &key).ok_or(FleetError::Key(path))?;
         let password = config.password_file.as_deref().map(password).transpose()?;
-        let authorities = config.tls_ca.as_deref().map(|path| read("tls_ca", path, AUTHORITIES)).transpose()?;
+        let authorities = config.tls_ca.as_deref().map(|path| read("fleet.tls_ca", path, AUTHORITIES)).transpose()?;
         Ok(Some(Self { config, password, authorities, key, seal }))
     }
 
@@ -68,7 +79,7 @@ impl Settings {
 }
 
 fn password(path: &Path) -> Result<String, FleetError> {
-    let bytes = read("password_file", path, SECRET)?;
+    let bytes = read("fleet.password_file", path, SECRET)?;
     let text = String::from_utf8(bytes).map_err(|_| FleetError::Password(path.to_owned()))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -68,7 +68,7 @@ async fn serve(
         }
         PUT.load_async(&mut connection).await?;
         let mut beats = 0;
-        let mut next_beat = Instant::now();
+        let (mut next_beat, mut swept) = (Instant::now(), Instant::now());
         loop {
             if Instant::now() >= next_beat || shared.beat_now.swap(false, Ordering::Relaxed) {
                 beat(shared, keys, &mut connection, epoch).await?;
@@ -80,7 +80,10 @@ async fn serve(
                     tidy(shared, keys, &mut connection).await?;
                 }
                 beats = beats.wrapping_add(1);
-                shared.member().sweep(crate::clock::now());
+                if swept.elapsed() >= BEAT {
+                    swept = Instant::now();
+                    shared.member().sweep(crate::clock::now());
+                }
                 let quick = shared.waiting.load(Ordering::Relaxed) > 0;
                 next_beat = Instant::now() + if quick { QUICK_BEAT } else { BEAT };
             }
@@ -127,12 +130,16 @@ async fn beat(
     if let Some(status) = status {
         pipe.cmd("HSET").arg(&keys.nodes).arg(&shared.settings.config.node).arg(status).ignore();
     }
-    pipe.cmd("GET").arg(&keys.epoch).cmd("HVALS").arg(&keys.nodes);
-    let (found, nodes): (String, Vec<Vec<u8>>) = pipe.query_async(connection).await?;
-    {
+    pipe.cmd("GET").arg(&keys.epoch).cmd("HGETALL").arg(&keys.nodes);
+    let (found, nodes): (String, Vec<(String, Vec<u8>)>) = pipe.query_async(connection).await?;
+    let gone: Vec<_> = {
         let mut member = shared.member();
+        let now = crate::clock::now();
         // What can't be read is counted.
-        nodes.iter().for_each(|node| _ = member.hear_status(node));
+        nodes.iter().filter(|(_, status)| member.hear_status(status, now) == Ok(false)).map(|(node, _)| node).collect()
+    };
+    if !gone.is_empty() {
+        let _: u64 = cmd("HDEL").arg(&keys.nodes).arg(&gone).query_async(connection).await?;
     }
     if epoch.as_ref() != Some(&found) {
         let forgot = epoch.is_some();

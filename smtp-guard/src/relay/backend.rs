@@ -144,21 +144,15 @@ impl Backend {
 
     /// The backend takes message data well: the kernel may hold more for it, if there is room.
     pub(super) fn keeps_up(&mut self) {
-        if let Link::Open(connection) = &mut self.link
-            && !std::mem::replace(&mut connection.channel.looked, true)
-            && let Some(stream) = connection.channel.stream.socket()
-        {
-            connection.channel.queue = self.shared.windows.let_queue_grow(stream);
-            if connection.channel.queue.is_some() {
-                connection.channel.stream.lengthen();
-            }
+        if let Link::Open(connection) = &mut self.link {
+            connection.channel.lengthen_queue(&self.shared.windows);
         }
     }
 
     /// Bytes that the backend takes in one write.
     pub(super) fn piece(&self) -> usize {
         match &self.link {
-            Link::Open(connection) if connection.channel.queue.is_some() => socket::LONG_PIECE,
+            Link::Open(connection) if connection.channel.has_long_queue() => socket::LONG_PIECE,
             _ => socket::PIECE,
         }
     }

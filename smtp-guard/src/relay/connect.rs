@@ -13,6 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::sync::OwnedSemaphorePermit;
@@ -24,6 +25,7 @@ use super::socket::{self, Socket};
 use super::spare::Spares;
 use super::stream::Stream;
 use super::tls::{self, TlsError};
+use super::window::Windows;
 use crate::addr::BackendAddr;
 use crate::clock::Instant;
 use crate::config::{BackendTls, Config, Identity};
@@ -91,8 +93,8 @@ pub(super) struct Channel {
     /// Where it may wait for the next client.
     pub(super) home: Option<Arc<Spares>>,
     /// Whether the send queue was to grow, and the right to a longer one.
-    pub(super) looked: bool,
-    pub(super) queue: Option<OwnedSemaphorePermit>,
+    looked: bool,
+    queue: Option<OwnedSemaphorePermit>,
     /// Given back after the socket is closed.
     pub(super) room: Option<Claim>,
     /// Which server it is.
@@ -485,6 +487,33 @@ impl Channel {
         })
     }
 
+    /// Lets the kernel hold more for the server, if there is room; that is looked at once for each client.
+    pub(super) fn lengthen_queue(&mut self, windows: &Windows) {
+        if !std::mem::replace(&mut self.looked, true)
+            && let Some(stream) = self.stream.socket()
+        {
+            self.queue = windows.let_queue_grow(stream);
+            if self.queue.is_some() {
+                self.stream.cut_at(socket::LONG_PIECE);
+            }
+        }
+    }
+
+    pub(super) fn has_long_queue(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// Gives the room for a long queue back.
+    pub(super) fn shorten_queue(&mut self) {
+        self.looked = false;
+        let Some(_room) = self.queue.take() else { return };
+        if let Some(stream) = self.stream.socket() {
+            // An error means that the connection is gone.
+            let _ = SockRef::from(stream).set_send_buffer_size(socket::NEAR / 2);
+        }
+        self.stream.cut_at(socket::PIECE);
+    }
+
     /// Whether the server takes `caller` for the client already.
     fn is_of(&self, caller: &Caller) -> bool {
         match (caller, &self.announced) {
@@ -567,7 +596,7 @@ mod tests {
     async fn c4_the_kernel_holds_little_for_a_server_that_does_not_read() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = connect(listener.local_addr().unwrap()).await.unwrap();
-        let socket = socket2::SockRef::from(&stream);
+        let socket = SockRef::from(&stream);
         let held = socket.send_buffer_size().unwrap() + socket.recv_buffer_size().unwrap();
         assert!(held <= 32 * 1024, "{held}");
     }

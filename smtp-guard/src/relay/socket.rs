@@ -50,9 +50,9 @@ impl Socket {
         Self { stream, piece: Some(PIECE) }
     }
 
-    /// The kernel may hold a long queue for it.
-    pub(super) fn lengthen(&mut self) {
-        self.piece = Some(LONG_PIECE);
+    /// No write is longer than `piece` from here on.
+    pub(super) fn cut_at(&mut self, piece: usize) {
+        self.piece = Some(piece);
     }
 
     pub(super) fn get(&self) -> &TcpStream {

@@ -80,6 +80,8 @@ impl Spares {
             self.metrics.bound_reached(Bound::BackendSpares);
             return Err(Box::new(channel));
         }
+        // Whoever sends meanwhile has a use for that room.
+        channel.shorten_queue();
         // After the connection waits here: whoever is given its place shall find it.
         let room = channel.room.take();
         list.waiting.push(Spare { channel, until: TokioInstant::now() + IDLE });
@@ -151,5 +153,61 @@ fn end(spares: Vec<Spare>) {
     let Ok(runtime) = Handle::try_current() else { return };
     for spare in spares {
         runtime.spawn(spare.channel.quit());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+
+    use socket2::SockRef;
+
+    use super::super::connect::{Caller, Connector};
+    use super::super::socket;
+    use super::super::window::Windows;
+    use super::*;
+    use crate::addr::BackendAddr;
+    use crate::config::{Config, Identity};
+
+    /// A server that says yes to everything.
+    fn serve(listener: &TcpListener) -> std::io::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        stream.write_all(b"220 x\r\n")?;
+        for line in BufReader::new(stream.try_clone()?).lines() {
+            line?;
+            stream.write_all(b"250 x\r\n")?;
+        }
+        Ok(())
+    }
+
+    /// How many long queues there is room for.
+    fn room(windows: &Windows, stream: &tokio::net::TcpStream) -> usize {
+        std::iter::from_fn(|| windows.let_queue_grow(stream)).collect::<Vec<_>>().len()
+    }
+
+    #[tokio::test]
+    async fn c4_a_connection_that_waits_holds_no_room_for_a_long_queue() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = BackendAddr::Address(listener.local_addr().unwrap());
+        let other = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+        std::thread::spawn(move || serve(&listener));
+        let mut config = Config::builtin();
+        config.backend.identity = Identity::None;
+        let connector = Connector::new(Arc::new(config)).unwrap();
+        let addresses = connector.addresses(&server).await.unwrap();
+        let mut channel = connector.open(&server, &addresses, &Caller::Probe).await.unwrap();
+        let other = other.await.unwrap();
+        let (windows, spares) = (Windows::new(&Metrics::new()), Spares::new(Metrics::new()));
+        let all = room(&windows, &other);
+        for _ in 0..2 {
+            channel.lengthen_queue(&windows);
+            assert!(channel.has_long_queue() && room(&windows, &other) < all);
+            spares.lend(channel).unwrap();
+            assert_eq!(room(&windows, &other), all);
+            channel = spares.take(|_| true).unwrap();
+            let held = SockRef::from(channel.stream.socket().unwrap()).send_buffer_size().unwrap();
+            assert!(!channel.has_long_queue() && held <= socket::NEAR, "{held}");
+        }
     }
 }

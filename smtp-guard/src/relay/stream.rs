@@ -59,11 +59,11 @@ impl Stream {
         }
     }
 
-    /// The kernel may hold a long queue for it.
-    pub(super) fn lengthen(&mut self) {
+    /// No write to the socket is longer than `piece` from here on.
+    pub(super) fn cut_at(&mut self, piece: usize) {
         match &mut self.layer {
-            Layer::Clear(socket) => socket.lengthen(),
-            Layer::Tls(stream) => stream.get_mut().0.lengthen(),
+            Layer::Clear(socket) => socket.cut_at(piece),
+            Layer::Tls(stream) => stream.get_mut().0.cut_at(piece),
             Layer::None => {}
         }
     }

@@ -88,7 +88,7 @@ fn what_is_found_is_a_sequence_that_comes_to_what_was_saved() {
     }
     let forever = Ban { until: WallTime::from_ms(i64::MAX), origin: Origin::Operator, evidence: Vec::new(), ..ban(1) };
     check(&[save(forever.clone())], &[save(forever)]);
-    for origin in ["file:drop.txt", "node:mx2"] {
+    for origin in ["operator:local", "file:drop.txt", "node:mx2"] {
         let foreign = Ban { origin: origin.parse().unwrap(), ..ban(1) };
         check(&[save(foreign.clone())], &[save(foreign)]);
     }

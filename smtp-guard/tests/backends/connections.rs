@@ -10,7 +10,7 @@ use std::time::Duration;
 use smtp_guard::addr::BackendAddr;
 use smtp_guard::config::{Config, Identity};
 
-use crate::places::Client;
+use crate::client::Client;
 use crate::with_configured_guard;
 
 /// Whom the backends below don't like.
@@ -71,7 +71,7 @@ fn check_held(servers: usize) {
     with_configured_guard(backends[0].0, configure, |guard| {
         let mut held = Vec::new();
         for n in 0..30 * servers {
-            let mut client = Client::connect(guard, &format!("2001:db8:{}:{n:x}::1", n % 3));
+            let mut client = Client::behind_balancer(guard, &format!("2001:db8:{}:{n:x}::1", n % 3));
             assert_eq!((client.code(), client.say("EHLO x")), (220, 250));
             // Whoever finds no place waits: nobody looks at the answer.
             client.send("MAIL FROM:<a@client.example>");
@@ -87,7 +87,7 @@ fn check_held(servers: usize) {
         // Two are the guard's own. (Later the count lags behind: a place is free before the backend sees the end.)
         assert!(backends.iter().all(|(_, counts)| counts[1].load(Ordering::SeqCst) <= 12), "{backends:?}");
         for n in 0..5 {
-            let mut client = Client::connect(guard, &format!("198.18.{n}.1"));
+            let mut client = Client::behind_balancer(guard, &format!("198.18.{n}.1"));
             assert_eq!((client.code(), client.say("EHLO x")), (220, 250));
             deliver(&mut client, &format!("stranger {n}"));
         }
@@ -108,7 +108,7 @@ fn c3_a_session_without_a_transaction_gives_its_connection_back_and_has_another_
         config.backend.connections = 1;
     };
     with_configured_guard(backend, configure, |guard| {
-        let mut first = Client::connect(guard, "192.0.2.1");
+        let mut first = Client::behind_balancer(guard, "192.0.2.1");
         assert_eq!((first.code(), first.say("EHLO x")), (220, 250));
         assert_eq!((first.say("MAIL FROM:<a@client.example>"), first.say("RSET")), (250, 250));
         let until = std::time::Instant::now() + Duration::from_secs(60);
@@ -174,13 +174,13 @@ fn check(name: &str, identity: Identity, backend: Choosy, expected: u16, words: 
     };
     with_configured_guard(start(move |stream| backend.serve(identity, stream)), configure, |guard| {
         for _ in 0..2 {
-            let mut client = Client::connect(guard, REFUSED);
+            let mut client = Client::behind_balancer(guard, REFUSED);
             assert_eq!((client.code(), client.say("EHLO x")), (220, 250), "{name}");
             client.send("MAIL FROM:<a@client.example>");
             let heard = client.line();
             assert!(heard.starts_with(&expected.to_string()) && heard.contains(words), "{name}: {heard}");
         }
-        let mut client = Client::connect(guard, "192.0.2.1");
+        let mut client = Client::behind_balancer(guard, "192.0.2.1");
         assert_eq!((client.code(), client.say("EHLO x")), (220, 250), "{name}");
         if others {
             deliver(&mut client, name);
@@ -227,7 +227,7 @@ fn a9_a_server_that_does_not_know_proxy_is_told_apart() {
         config.backend.identity = Identity::ProxyV1;
     };
     with_configured_guard(backend, configure, |guard| {
-        let mut client = Client::connect(guard, "192.0.2.1");
+        let mut client = Client::behind_balancer(guard, "192.0.2.1");
         assert_eq!((client.code(), client.say("EHLO x")), (220, 250));
         assert_eq!(client.say("MAIL FROM:<a@client.example>"), 451);
     });

@@ -3,8 +3,8 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
 
+use crate::client::Client;
 use crate::with_guard;
 
 /// What the backend says: to the connection, to each command, and at the dot. An empty answer closes.
@@ -94,23 +94,13 @@ const CHUNKS: [&str; 2] = ["BDAT 14\r\nSubject: x\r\n\r\n", "BDAT 6 LAST\r\nRSET
 
 /// The codes that a client hears to MAIL, RCPT and the two parts of `message`. It goes on as a client does that looks at nothing.
 fn send(guard: SocketAddr, message: [&str; 2]) -> [String; 4] {
-    let mut stream = TcpStream::connect(guard).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let mut reply = || loop {
-        match lines.next() {
-            Some(Ok(line)) if line.as_bytes().get(3) == Some(&b'-') => {}
-            Some(Ok(line)) => return line[..3].to_owned(),
-            other => return format!("{other:?}"),
-        }
-    };
-    reply();
-    stream.write_all(b"EHLO client.example\r\n").unwrap();
-    reply();
+    let mut client = Client::connect(guard);
+    client.code();
+    client.say("EHLO client.example");
     let [first, second] = message;
     ["MAIL FROM:<a@client.example>\r\n", "RCPT TO:<b@example.org>\r\n", first, second].map(|sent| {
-        stream.write_all(sent.as_bytes()).unwrap();
-        reply()
+        client.write(sent.as_bytes());
+        client.code().to_string()
     })
 }
 

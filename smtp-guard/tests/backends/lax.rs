@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::client::Client;
 use crate::readers::READERS;
 use crate::with_guard;
 
@@ -48,48 +49,29 @@ fn backend(mut stream: TcpStream, noted: &Mutex<Noted>) -> std::io::Result<()> {
     }
 }
 
-/// Reads one reply.
-fn reply(stream: &mut TcpStream) -> String {
-    let mut text = Vec::new();
-    let mut byte = [0];
-    while stream.read(&mut byte).unwrap_or(0) == 1 {
-        text.push(byte[0]);
-        let last = text.rsplit(|b| *b == b'\n').nth(1).unwrap_or_default();
-        if byte[0] == b'\n' && last.get(3) != Some(&b'-') {
-            break;
-        }
-    }
-    String::from_utf8_lossy(&text).into_owned()
-}
-
 /// Sends a message with `end` in the middle of it, what is to be smuggled behind that, and the true end; in two writes cut
 /// at `cut`. Returns the reply at the dot.
 fn attack(server: SocketAddr, end: &[u8], cut: usize) -> String {
-    let mut stream = TcpStream::connect(server).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    reply(&mut stream);
+    let mut client = Client::connect(server);
+    client.code();
     for line in ["EHLO client.example", "MAIL FROM:<a@client.example>", "RCPT TO:<b@example.org>", "DATA"] {
-        stream.write_all(format!("{line}\r\n").as_bytes()).unwrap();
-        reply(&mut stream);
+        client.say(line);
     }
     let data = [b"Subject: x\r\n\r\ntext", end, SMUGGLED].concat();
     let (first, second) = data.split_at(cut.min(data.len()));
     for piece in [first, second] {
-        stream.write_all(piece).unwrap();
+        client.write(piece);
         std::thread::sleep(Duration::from_millis(5));
     }
-    reply(&mut stream)
+    client.reply()
 }
 
 /// Likewise in two chunks that are cut at `cut`, all of it sent at once. Returns the reply to the last one, and to the command
 /// behind it.
 fn attack_in_chunks(server: SocketAddr, end: &[u8], cut: usize) -> (String, String) {
-    let mut stream = TcpStream::connect(server).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    reply(&mut stream);
-    stream.write_all(b"EHLO client.example\r\n").unwrap();
-    reply(&mut stream);
+    let mut client = Client::connect(server);
+    client.code();
+    client.say("EHLO client.example");
     let data = [b"Subject: x\r\n\r\ntext", end, SMUGGLED].concat();
     let (first, second) = data.split_at(cut.min(data.len()));
     let mut all = b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.org>\r\n".to_vec();
@@ -98,8 +80,8 @@ fn attack_in_chunks(server: SocketAddr, end: &[u8], cut: usize) -> (String, Stri
         all.extend_from_slice(chunk);
     }
     all.extend_from_slice(b"VRFY x\r\n");
-    stream.write_all(&all).unwrap();
-    let mut replies = (0..5).map(|_| reply(&mut stream)).skip(3);
+    client.write(&all);
+    let mut replies = (0..5).map(|_| client.reply()).skip(3);
     (replies.next().unwrap(), replies.next().unwrap())
 }
 

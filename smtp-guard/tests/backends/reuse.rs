@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use smtp_guard::config::{Config, Identity};
 
-use crate::places::Client;
+use crate::client::Client;
 use crate::with_configured_guard;
 
 /// What the backend does besides its duty, where a message was taken on its connection before.
@@ -144,7 +144,7 @@ fn check_of(
     };
     with_configured_guard(address, configure, |guard| {
         for (n, (address, helo)) in clients.into_iter().enumerate() {
-            let mut client = Client::connect(guard, address);
+            let mut client = Client::behind_balancer(guard, address);
             assert_eq!((client.code(), client.say(&format!("EHLO {helo}"))), (220, 250), "{name}");
             for (line, code) in [
                 (format!("MAIL FROM:<c{n}@client.example>"), 250),
@@ -345,7 +345,7 @@ fn no_answer_and_no_byte_of_a_client_ever_reaches_another() {
 /// A session with a few messages: how many were taken, and answers that name somebody else.
 fn talk(guard: SocketAddr, me: &str, address: &str, random: &mut fastrand::Rng) -> (u32, Vec<String>) {
     let (mut taken, strange) = (0, RefCell::new(Vec::new()));
-    let mut client = Client::connect(guard, address);
+    let mut client = Client::behind_balancer(guard, address);
     if (client.code(), client.say(&format!("EHLO {me}.example"))) != (220, 250) {
         return (0, strange.into_inner());
     }

@@ -1,7 +1,7 @@
 //! A backend that takes no message data: how much of it the guard takes from a client all the same, and how much memory of the
 //! kernel that costs.
 
-use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use smtp_guard::config::{BackendTls, Config};
 use socket2::{Domain, Socket, Type};
 
+use crate::client::Client;
 use crate::with_configured_guard;
 
 /// Bytes that the kernel holds for the backend's side and for the client's own.
@@ -117,27 +118,19 @@ fn in_data(guard: SocketAddr, setup: &Setup) -> TcpStream {
     let client = setup.socket();
     client.set_send_buffer_size(ENDS).unwrap();
     client.connect(&guard.into()).unwrap();
-    let mut client: TcpStream = client.into();
-    let mut replies = BufReader::new(client.try_clone().unwrap());
-    let mut code = move || loop {
-        let mut line = String::new();
-        replies.read_line(&mut line).unwrap();
-        if line.as_bytes().get(3) != Some(&b'-') {
-            return line[..3].to_owned();
-        }
-    };
-    assert_eq!(code(), "220");
+    let mut client = Client::over(client.into());
+    assert_eq!(client.code(), 220);
     for (line, expected) in [
-        ("EHLO client.example", "250"),
-        ("MAIL FROM:<a@client.example>", "250"),
-        ("RCPT TO:<b@example.org>", "250"),
-        if setup.chunk { ("BDAT 20000000", "") } else { ("DATA", "354") },
-    ] {
-        client.write_all(format!("{line}\r\n").as_bytes()).unwrap();
+        ("EHLO client.example", 250),
+        ("MAIL FROM:<a@client.example>", 250),
+        ("RCPT TO:<b@example.org>", 250),
         // A chunk is answered at its end.
-        assert!(expected.is_empty() || code() == expected, "{line}");
+        if setup.chunk { ("BDAT 20000000", 0) } else { ("DATA", 354) },
+    ] {
+        client.send(line);
+        assert!(expected == 0 || client.code() == expected, "{line}");
     }
-    client
+    client.into_stream()
 }
 
 /// A client gets rid of at most so many bytes while `others` are in DATA, too.

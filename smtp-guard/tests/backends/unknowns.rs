@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::client::Client;
 use crate::with_configured_guard;
 
 /// A backend with one mailbox; it counts how often it is asked for a recipient.
@@ -40,23 +41,12 @@ fn ask(guard: SocketAddr, source: u8, sender: &str, recipient: &str) -> String {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)).into()).unwrap();
     socket.connect(&guard.into()).unwrap();
-    let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let mut reply = || loop {
-        let line = lines.next().unwrap().unwrap();
-        if line.as_bytes().get(3) != Some(&b'-') {
-            return line;
-        }
-    };
-    reply();
-    let mut last = String::new();
-    for line in ["HELO client.example", &format!("MAIL FROM:<{sender}>"), &format!("RCPT TO:<{recipient}@example.org>")]
-    {
-        stream.write_all(format!("{line}\r\n").as_bytes()).unwrap();
-        last = reply();
-    }
-    last
+    let mut client = Client::over(socket.into());
+    client.code();
+    client.say("HELO client.example");
+    client.say(&format!("MAIL FROM:<{sender}>"));
+    client.send(&format!("RCPT TO:<{recipient}@example.org>"));
+    client.reply()
 }
 
 #[test]

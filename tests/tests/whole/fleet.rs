@@ -16,6 +16,7 @@ impl Files {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("key"), "5".repeat(64)).unwrap();
         fs::write(folder.path().join("other"), "6".repeat(64)).unwrap();
+        fs::write(folder.path().join("password"), "PASSWORD\n").unwrap();
         fs::write(folder.path().join("known"), "alice@example.org\n").unwrap();
         Self(folder)
     }
@@ -96,9 +97,25 @@ fn a_dictionary_over_three_edges_is_dropped_by_all_and_a_lift_ends_it_on_all() {
     let worlds = three();
     let _sinks = [0, 1, 2].map(|n| Sink::start(&worlds[n], 25, &[]));
     let redis = Redis::start(&worlds.each_ref(), &[]);
+    // No more is allowed than the manual says.
+    let manual = include_str!("../../../docs/fleet.md");
+    let user = manual.lines().find(|line| line.starts_with("ACL SETUSER ")).unwrap();
+    for command in [user, "ACL SETUSER default off"] {
+        assert_eq!(redis.cli(&command.split(' ').collect::<Vec<_>>()).ok().trim(), "OK");
+    }
     let files = Files::new();
-    let guards = [0, 1, 2].map(|n| guard(&worlds[n], n, &redis.url(n), &files, &[]));
+    let password = files.path("password");
+    let guards = [0, 1, 2].map(|n| {
+        let url = redis.url(n).replace("redis://", "redis://fleet@");
+        guard(&worlds[n], n, &url, &files, &[("fleet.password_file", &*password)])
+    });
     guards.iter().for_each(joined);
+    // Whoever may write to the server but has no key: nobody stumbles over it.
+    let junk = "for n = 1, 2000 do redis.call('XADD', KEYS[1], '*', n % 2 == 0 and 'm' or 'x', 'junk') end return 'OK'";
+    for stream in ["sg:{edge}:dc", "sg:{edge}:ev"] {
+        let words = ["--user", "fleet", "--pass", "PASSWORD", "EVAL", junk, "1", stream];
+        assert_eq!(redis.cli(&words).ok().trim(), "OK");
+    }
     assert_eq!(guess(&worlds[0], 0, 4), 4);
     assert_eq!(guess(&worlds[1], 4, 7), 3);
     assert!(guards.iter().all(|guard| decision(guard).is_none()), "seven are too few");

@@ -14,7 +14,7 @@ use super::mute::Mute;
 use super::offset::Offset;
 use super::outbox::{KEPT, Outbox, Waiting};
 use super::status::{Faults, NodeView};
-use super::{BATCH, NODES};
+use super::{BATCH, DAY, NODES};
 use crate::clock::{Both, Instant};
 use crate::decision::{Decision, Name, Origin};
 use crate::offence::{Conduct, Heard};
@@ -93,6 +93,8 @@ struct Peer {
     /// The last number of each run, the newest run first.
     runs: VecDeque<(u64, u64)>,
     status: Option<Status>,
+    /// When it was heard of last, by the server's time.
+    heard: i64,
 }
 
 /// Evidence of another edge: of each source when, and what.
@@ -206,17 +208,15 @@ impl Member {
         }
     }
 
-    /// What is under way is too old to be sent again.
-    pub fn give_up_old(&mut self, now: Instant) {
+    /// Gives up what is too old to be sent.
+    fn give_up_old(&mut self, now: Instant) {
         let old = |taken: &[Waiting]| taken.last().is_some_and(|report| now.since(report.at) >= KEPT);
         if self.under_way.as_ref().is_some_and(|(taken, _)| old(taken)) {
             // Those that waited no longer than they may go with the next batch, under another number.
             let taken = self.under_way.take().map(|(taken, _)| taken).unwrap_or_default();
             self.outbox.put_back(taken);
-            self.outbox.expire(now);
-        } else {
-            self.outbox.expire(now);
         }
+        self.outbox.expire(now);
     }
 
     /// At most `most` decisions for the server, which are no longer here.
@@ -297,7 +297,7 @@ impl Member {
         if batch.sent < server.saturating_sub(OLD) {
             return Err(Fault::Repeated);
         }
-        let peer = peer(&mut self.peers, &batch.node).ok_or(Fault::Content)?;
+        let peer = peer(&mut self.peers, &batch.node, server).ok_or(Fault::Content)?;
         if !peer.is_next(batch.run, batch.number) {
             return Err(Fault::Repeated);
         }
@@ -334,7 +334,11 @@ impl Member {
             return Err(Fault::Future);
         }
         let is_own = record.node == self.identity.node;
-        if !is_own && self.mute.is_muted(&record.node, server) {
+        // What is read of the server may be of many that have left.
+        if is_live && !is_own && peer(&mut self.peers, &record.node, server).is_none() {
+            return Err(Fault::Content);
+        }
+        if !is_own && self.mute.is_void(&record.node, record.at, server) {
             return Err(Fault::Muted);
         }
         if self.mirror.merge(&record, sealed, tie(sealed), server) != Merged::Follow {
@@ -371,23 +375,45 @@ impl Member {
         self.offset.server(now).map(|server| self.mute.muted(server)).unwrap_or_default()
     }
 
-    /// Takes note of how another edge says that it is.
-    pub fn hear_status(&mut self, sealed: &[u8]) -> Result<(), Fault> {
-        let heard = match self.identity.seal.open(sealed) {
-            Ok(Message::Status(status)) => {
-                let peer = peer(&mut self.peers, &status.node.clone());
-                peer.map(|peer| peer.status = Some(*status)).ok_or(Fault::Content)
-            }
-            Ok(_) => Err(Fault::Content),
-            Err(fault) => Err(fault),
-        };
+    /// Takes note of how another edge says that it is; `false`: it left more than a day ago.
+    pub fn hear_status(&mut self, sealed: &[u8], now: Instant) -> Result<bool, Fault> {
+        let heard = self.judge_status(sealed, now);
         if let Err(fault) = heard {
             self.faults.note(fault);
         }
         heard
     }
 
-    /// How this edge is, for others. `cursor`: what it has followed.
+    fn judge_status(&mut self, sealed: &[u8], now: Instant) -> Result<bool, Fault> {
+        let Message::Status(status) = self.identity.seal.open(sealed)? else { return Err(Fault::Content) };
+        let server = self.offset.server(now).ok_or(Fault::Future)?;
+        if status.at > server.saturating_add(AHEAD) {
+            return Err(Fault::Future);
+        }
+        if has_left(status.at, server) {
+            return Ok(false);
+        }
+        let peer = peer(&mut self.peers, &status.node, status.at).ok_or(Fault::Content)?;
+        peer.status = Some(*status);
+        Ok(true)
+    }
+
+    /// Live edges that haven't followed something, by name: those whose cursor says so, where they have one, and those that don't
+    /// listen to this one.
+    pub fn unconfirmed(&self, now: Instant, has_followed: impl Fn(&str) -> bool) -> Vec<String> {
+        let (server, own) = (self.offset.server(now).unwrap_or_default(), &self.identity.node);
+        let lags = |status: &&Status| {
+            let follows = !status.cursor.is_empty();
+            let is_there = is_live(status, server) && status.node != *own;
+            is_there && follows && (!has_followed(&status.cursor) || status.muted.contains(own))
+        };
+        let lagging = self.peers.values().filter_map(|peer| peer.status.as_ref()).filter(lags);
+        let mut names: Vec<_> = lagging.map(|status| status.node.clone()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// How this edge is, for others. `cursor`: what it has followed, if it does.
     pub fn status(&self, version: &str, cursor: &str, both: &Both) -> Option<Vec<u8>> {
         let status = Status {
             node: self.identity.node.clone(),
@@ -395,7 +421,7 @@ impl Member {
             version: version.to_owned(),
             at: self.offset.server(both.instant)?,
             offset: self.offset.of_wall(both)?,
-            cursor: cursor.to_owned(),
+            cursor: if self.identity.receives { cursor.to_owned() } else { String::new() },
             muted: self.muted(both.instant),
             kept: self.kept(),
             lost: self.outbox.lost(),
@@ -410,7 +436,7 @@ impl Member {
             node: status.node.clone(),
             version: status.version.clone(),
             ago: server.saturating_sub(status.at).max(0),
-            live: server.saturating_sub(status.at) < AWAY,
+            live: is_live(status, server),
             offset: status.offset,
             cursor: status.cursor.clone(),
             muted: self.mute.is_muted(&status.node, server),
@@ -433,21 +459,20 @@ impl Member {
         self.give_up_old(now);
         if let Some(server) = self.offset.server(now) {
             self.mirror.expire(server);
-            // An edge that left is forgotten after a day.
-            let gone = |status: &Status| server.saturating_sub(status.at) > 86_400_000;
-            self.peers.retain(|_, peer| !peer.status.as_ref().is_some_and(gone));
+            self.mute.expire(server);
+            self.peers.retain(|_, peer| !has_left(peer.heard, server));
         }
     }
 
-    /// Whether something could be sent at `now`.
-    pub fn is_ready(&self, now: Instant) -> bool {
-        self.under_way.is_some() || self.outbox.is_ready(now)
+    /// Whether something waits that is to be sent at once.
+    pub fn is_urgent(&self) -> bool {
+        self.outbox.is_urgent()
     }
 
     /// Reports and decisions that wait.
     pub fn kept(&self) -> u64 {
         let under_way = self.under_way.as_ref().map_or(0, |(taken, _)| taken.len());
-        (self.outbox.len() + self.outbox.changes() + under_way) as u64
+        (self.outbox.reports() + self.outbox.changes() + under_way) as u64
     }
 
     /// What found no room, or waited for too long.
@@ -487,12 +512,23 @@ fn outgoing(record: &Record, sealed: Arc<[u8]>, now: i64) -> Option<Outgoing> {
     })
 }
 
-/// The edge `node`; `None`: there are too many.
-fn peer<'a>(peers: &'a mut HashMap<String, Peer>, node: &str) -> Option<&'a mut Peer> {
+/// The edge `node`, of which was heard at `at`; `None`: there are too many.
+fn peer<'a>(peers: &'a mut HashMap<String, Peer>, node: &str, at: i64) -> Option<&'a mut Peer> {
     if peers.len() >= NODES && !peers.contains_key(node) {
         return None;
     }
-    Some(peers.entry(node.to_owned()).or_default())
+    let peer = peers.entry(node.to_owned()).or_default();
+    peer.heard = peer.heard.max(at);
+    Some(peer)
+}
+
+/// Whether an edge of which was heard at `at` is forgotten at `now`.
+fn has_left(at: i64, now: i64) -> bool {
+    now.saturating_sub(at) > DAY
+}
+
+fn is_live(status: &Status, now: i64) -> bool {
+    now.saturating_sub(status.at) < AWAY
 }
 
 impl Peer {

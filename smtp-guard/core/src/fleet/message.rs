@@ -27,6 +27,8 @@ const HEAD: usize = MAGIC.len() + 1 + 1 + 4;
 const CODE: usize = 32;
 /// Bytes of a name or of a source as text.
 const WORD: usize = 128;
+/// Bytes of the message of a lift, which is kept as it came.
+const LIFT: usize = 1024;
 /// Digests of one report.
 const DIGESTS: usize = 256;
 /// Lines of evidence of a decision, and bytes of all its texts.
@@ -238,7 +240,9 @@ impl Seal {
             _ => return Err(Fault::Version),
         };
         let message = message.map_err(|_| Fault::Content)?;
-        if message.is_bounded() { Ok(message) } else { Err(Fault::Content) }
+        let is_long = matches!(&message, Message::Record(record) if matches!(record.word, Word::Lift { .. }))
+            && bytes.len() > LIFT;
+        if message.is_bounded() && !is_long { Ok(message) } else { Err(Fault::Content) }
     }
 }
 
@@ -508,6 +512,7 @@ mod tests {
         };
         check(VERSION, b'd', &lift("", 9), Fault::Content);
         check(VERSION, b'd', &lift("192.0.2.1", 5), Fault::Content);
+        check(VERSION, b'd', &(lift("192.0.2.1", 9) + &" ".repeat(LIFT)), Fault::Content);
         let ban = |origin: &str, line: &str| {
             format!(
                 r#"{{"node":"a","at":5,"word":{{"ban":{{"source":"192.0.2.1","reason":"harvest","text":"","origin":"{origin}",
@@ -517,6 +522,14 @@ mod tests {
         check(VERSION, b'd', &ban("file", ""), Fault::Content);
         check(VERSION, b'd', &ban("ledger", &"x".repeat(TEXTS + 1)), Fault::Content);
         check(VERSION, b'e', &" ".repeat(MESSAGE), Fault::Form);
+    }
+
+    #[test]
+    fn the_longest_words_of_a_lift_have_room() {
+        let word = Word::Lift { source: "2".repeat(WORD), until: i64::MAX };
+        let record = Record { node: "n".repeat(WORD), at: i64::MAX - 1, word };
+        let sealed = seal().seal(&Message::Record(Box::new(record.clone()))).unwrap();
+        assert_eq!(seal().open(&sealed), Ok(Message::Record(Box::new(record))));
     }
 
     #[test]

@@ -30,3 +30,6 @@ pub const CHANGES: usize = 131_072;
 pub const DECISIONS: usize = 1 << 20;
 /// Edges of a fleet; what further ones say is ignored.
 pub const NODES: usize = 256;
+
+/// How long an edge is remembered that says nothing, in ms.
+const DAY: i64 = 86_400_000;

@@ -1,11 +1,12 @@
 //! Who decides too much is muted: an edge that goes mad must not ban the world on all others.
 //!
 //! Decisions are counted by the minute in which they were made, not in which they are heard: an edge that was away tells at once what
-//! it decided meanwhile. An edge stays muted for [`LASTS`] after the last minute that was too much.
+//! it decided meanwhile. An edge stays muted for [`LASTS`] after the last minute that was too much. What it decided from that minute on
+//! until then is void for good: the server still holds it, and who was deaf to it would read it there as soon as he listens again.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::NODES;
+use super::{DAY, NODES};
 
 /// Decisions of an edge in a minute.
 pub const DECISIONS: u32 = 600;
@@ -25,6 +26,8 @@ pub struct Mute {
 #[derive(Clone, Debug, Default)]
 struct Node {
     decided: BTreeMap<i64, u32>,
+    /// The beginning of the minute for which it was muted last.
+    since: i64,
     until: i64,
 }
 
@@ -42,6 +45,9 @@ impl Mute {
             known.decided.pop_first();
         }
         let was = now < known.until;
+        if too_much && !was {
+            known.since = at.div_euclid(MINUTE).saturating_mul(MINUTE);
+        }
         if too_much {
             known.until = now.saturating_add(LASTS);
         }
@@ -51,6 +57,20 @@ impl Mute {
     /// Whether nobody listens to `node` at `now`.
     pub fn is_muted(&self, node: &str, now: i64) -> bool {
         self.nodes.get(node).is_some_and(|node| now < node.until)
+    }
+
+    /// Whether what `node` decided at `at` doesn't count at `now`.
+    pub fn is_void(&self, node: &str, at: i64, now: i64) -> bool {
+        self.nodes.get(node).is_some_and(|node| now < node.until || node.since <= at && at < node.until)
+    }
+
+    /// Forgets edges that haven't decided anything for as long as minutes are counted, and weren't muted for a day, at `now`.
+    pub fn expire(&mut self, now: i64) {
+        let counts = now.saturating_sub(MINUTES as i64 * MINUTE).div_euclid(MINUTE);
+        self.nodes.retain(|_, node| {
+            let decided = node.decided.last_key_value().is_some_and(|(minute, _)| *minute >= counts);
+            decided || now < node.until.saturating_add(DAY)
+        });
     }
 
     /// Whom nobody listens to at `now`, sorted.
@@ -92,6 +112,42 @@ mod tests {
         // It was away for ten minutes, and tells at once.
         check(&(0..10).map(|minute| (600, minute * 60, 600, false)).collect::<Vec<_>>());
         check(&(0..700).map(|n| (1, 0, n / 100, n >= 600)).collect::<Vec<_>>());
+    }
+
+    /// Whether what was decided at this second counts, of an edge that was muted from the second 120 to 730 for a ban at 130.
+    #[track_caller]
+    fn check_void(at: i64, now: i64, expected: bool) {
+        let mut mute = Mute::default();
+        assert!(mute.note("mx1", 601, 130_000, 130_000));
+        assert_eq!(mute.is_void("mx1", at * 1000, now * 1000), expected, "{at} at {now}");
+        assert!(!mute.is_void("mx2", at * 1000, now * 1000));
+    }
+
+    #[test]
+    fn what_was_decided_while_muted_is_void_for_good() {
+        check_void(119, 729, true);
+        check_void(119, 730, false);
+        check_void(120, 730, true);
+        check_void(729, 100_000, true);
+        check_void(730, 730, false);
+    }
+
+    #[test]
+    fn edges_that_have_left_make_room() {
+        const NOW: i64 = 10 * DAY;
+        let mut mute = Mute::default();
+        for n in 0..NODES {
+            mute.note(&format!("mx{n}"), if n == 0 { 601 } else { 1 }, NOW, NOW);
+        }
+        mute.note("new", 601, NOW, NOW);
+        assert!(!mute.is_muted("new", NOW), "there is no room");
+        mute.expire(NOW + 31 * MINUTE);
+        assert_eq!(mute.nodes.len(), NODES);
+        mute.expire(NOW + 33 * MINUTE);
+        assert_eq!(mute.nodes.keys().collect::<Vec<_>>(), ["mx0"]);
+        assert!(mute.note("new", 601, NOW, NOW));
+        mute.expire(NOW + DAY + LASTS);
+        assert!(mute.nodes.is_empty());
     }
 
     #[test]

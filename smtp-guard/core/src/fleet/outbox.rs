@@ -5,6 +5,7 @@
 //! [`super::REPORTS`] of them; decisions wait as long as they are in force.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::message::Deed;
@@ -33,7 +34,9 @@ pub struct Waiting {
 #[derive(Debug)]
 pub struct Outbox<C> {
     reports: VecDeque<Waiting>,
-    sums: HashMap<String, Sum>,
+    sums: HashMap<Arc<str>, Sum>,
+    /// The sources of sums, in the order in which these began.
+    begun: VecDeque<Arc<str>>,
     /// By source: of each the last one.
     changes: BTreeMap<String, C>,
     lost: u64,
@@ -48,22 +51,28 @@ struct Sum {
 
 impl<C> Default for Outbox<C> {
     fn default() -> Self {
-        Self { reports: VecDeque::new(), sums: HashMap::new(), changes: BTreeMap::new(), lost: 0 }
+        let (reports, sums, begun) = (VecDeque::new(), HashMap::new(), VecDeque::new());
+        Self { reports, sums, begun, changes: BTreeMap::new(), lost: 0 }
     }
 }
 
 impl<C> Outbox<C> {
     /// Takes `conduct` of `source` at `at`; `false`: there is no room, and it is counted.
     pub fn report(&mut self, source: &str, at: Instant, conduct: &Conduct, digests: &Digests) -> bool {
-        if self.len() >= REPORTS {
+        if self.reports() >= REPORTS {
             self.lost += 1;
             return false;
         }
         match Deed::of(conduct, digests) {
             Some(what) => self.reports.push_back(Waiting { source: source.to_owned(), at, what }),
             None => {
-                let new = || Sum { since: at, known: Vec::new(), accepted: 0 };
-                let sum = self.sums.entry(source.to_owned()).or_insert_with(new);
+                let Self { sums, begun, .. } = self;
+                if !sums.contains_key(source) {
+                    let source: Arc<str> = source.into();
+                    begun.push_back(Arc::clone(&source));
+                    sums.insert(source, Sum { since: at, known: Vec::new(), accepted: 0 });
+                }
+                let Some(sum) = sums.get_mut(source) else { return true };
                 match conduct {
                     // So many recipients in a second say enough.
                     Conduct::KnownRecipient { recipient } => {
@@ -93,16 +102,13 @@ impl<C> Outbox<C> {
     /// The next batch of reports at `now`, which are no longer here; empty: there is nothing to send yet.
     pub fn take(&mut self, now: Instant) -> Vec<Waiting> {
         self.expire(now);
-        let due: Vec<_> = self
-            .sums
-            .iter()
-            .filter(|(_, sum)| now.since(sum.since) >= SUM)
-            .take(BATCH)
-            .map(|(source, _)| source.clone())
-            .collect();
-        for source in due {
-            let Some(Sum { since, known, accepted }) = self.sums.remove(&source) else { continue };
-            self.reports.push_back(Waiting { source, at: since, what: Deed::Good { known, accepted } });
+        for _ in 0..BATCH {
+            let Some((source, Sum { since, known, accepted })) = self.oldest_sum(|since| now.since(since) >= SUM)
+            else {
+                break;
+            };
+            let what = Deed::Good { known, accepted };
+            self.reports.push_back(Waiting { source: source.as_ref().to_owned(), at: since, what });
         }
         let (mut batch, mut numbers) = (Vec::new(), 0);
         while let Some(report) = self.reports.front() {
@@ -125,9 +131,20 @@ impl<C> Outbox<C> {
             self.reports.pop_front();
             self.lost += 1;
         }
-        let before = self.sums.len();
-        self.sums.retain(|_, sum| !over(sum.since));
-        self.lost += (before - self.sums.len()) as u64;
+        while self.oldest_sum(over).is_some() {
+            self.lost += 1;
+        }
+    }
+
+    /// Takes out the sum that began first, where that `is` so long ago.
+    fn oldest_sum(&mut self, is: impl Fn(Instant) -> bool) -> Option<(Arc<str>, Sum)> {
+        let source = self.begun.front()?;
+        if !is(self.sums.get(source)?.since) {
+            return None;
+        }
+        let sum = self.sums.remove_entry(&**source);
+        self.begun.pop_front();
+        sum
     }
 
     /// Puts `batch` back: it wasn't sent.
@@ -148,26 +165,21 @@ impl<C> Outbox<C> {
         taken
     }
 
-    /// Puts a decision about `source` back that wasn't sent, unless there is a later one.
+    /// Puts a decision about `source` back that wasn't sent, unless there is a later one; where there is no room it is counted.
     pub fn put_change_back(&mut self, source: String, change: C) {
-        self.changes.entry(source).or_insert(change);
+        if !self.changes.contains_key(&source) {
+            self.change(&source, change);
+        }
     }
 
-    /// Whether something could be sent at `now`.
-    pub fn is_ready(&self, now: Instant) -> bool {
-        !self.changes.is_empty()
-            || !self.reports.is_empty()
-            || self.sums.values().any(|sum| now.since(sum.since) >= SUM)
+    /// Whether something waits that needn't be summed up first.
+    pub fn is_urgent(&self) -> bool {
+        !self.changes.is_empty() || !self.reports.is_empty()
     }
 
     /// Reports that wait, each sum as one.
-    pub fn len(&self) -> usize {
+    pub fn reports(&self) -> usize {
         self.reports.len() + self.sums.len()
-    }
-
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0 && self.changes.is_empty()
     }
 
     /// Decisions that wait.
@@ -178,13 +190,6 @@ impl<C> Outbox<C> {
     /// What found no room, or waited for too long.
     pub fn lost(&self) -> u64 {
         self.lost
-    }
-
-    /// Forgets all that waits: nobody is told any more.
-    pub fn clear(&mut self) {
-        self.reports.clear();
-        self.sums.clear();
-        self.changes.clear();
     }
 }
 
@@ -250,6 +255,27 @@ mod tests {
     }
 
     #[test]
+    fn sums_of_many_sources_come_in_their_order_and_are_not_urgent() {
+        let mut outbox = outbox();
+        let accept = |outbox: &mut Outbox<u32>, n: u64| {
+            outbox.report(&n.to_string(), at(n), &Conduct::MessageAccepted, &Digests::default());
+        };
+        for n in (0..600).chain(0..600) {
+            accept(&mut outbox, n);
+        }
+        assert!(!outbox.is_urgent() && outbox.reports() == 600);
+        let sources = |batch: Vec<Waiting>| batch.into_iter().map(|report| report.source.parse::<u64>().unwrap());
+        assert!(sources(outbox.take(at(1009))).eq(0..10u64));
+        // It begins anew, behind the others.
+        accept(&mut outbox, 0);
+        assert!(sources(outbox.take(at(2000))).chain(sources(outbox.take(at(2000)))).eq(10..522));
+        assert!(sources(outbox.take(at(2000))).eq((522..600).chain([0])));
+        assert_eq!(outbox.reports(), 0);
+        outbox.report("bad", at(2000), &offence(), &Digests::default());
+        assert!(outbox.is_urgent());
+    }
+
+    #[test]
     fn what_was_not_sent_comes_again_in_its_order() {
         let mut outbox = outbox();
         (0..300).for_each(|n| _ = outbox.report(&n.to_string(), at(0), &offence(), &Digests::default()));
@@ -271,6 +297,7 @@ mod tests {
         assert_eq!(outbox.take_changes(9), [all("a", 4), all("b", 2), all("c", 5)]);
         (0..CHANGES).for_each(|n| assert!(outbox.change(&n.to_string(), 0)));
         assert!(!outbox.change("x", 0) && outbox.change("0", 1));
-        assert_eq!(outbox.lost(), 1);
+        outbox.put_change_back("y".to_owned(), 0);
+        assert_eq!((outbox.lost(), outbox.changes()), (2, CHANGES));
     }
 }

@@ -93,7 +93,7 @@ pub fn foreign<'a>(
     let stays = |ban: &Ban| {
         if decision.origin == Origin::Operator.label() {
             // An operator's word elsewhere is an operator's: the last one counts.
-            return ban.origin == Origin::Operator && ban.made >= decision.made;
+            return ban.origin.is_operator() && ban.made >= decision.made;
         }
         // Two that trip at once have decided once.
         let is_same = decision.origin == Origin::Ledger.label()
@@ -214,6 +214,8 @@ mod tests {
         check("20.0.2.1", "harvest", "ledger", soon, Some(("ledger", soon)), Err(Outlasted));
         check("20.0.2.1", "harvest", "ledger", soon, Some(("node:mx3", soon - 1)), Ok(60));
         check("20.0.2.1", "operator", "operator", i64::MAX, Some(("operator", soon)), Err(Outlasted));
+        check("20.0.2.1", "operator", "operator", soon, Some(("operator:local", soon)), Err(Outlasted));
+        check("20.0.2.1", "harvest", "ledger", i64::MAX, Some(("operator:local", soon)), Err(Outlasted));
         check("20.0.2.1", "operator", "operator", soon, Some(("ledger", i64::MAX)), Ok(60));
         check("20.0.2.1", "operator", "operator", soon, Some(("file:drop.txt", i64::MAX)), Ok(60));
     }

@@ -217,6 +217,7 @@ mod tests {
         let hour = 3_600_000;
         for (origin, until, left) in [
             (Origin::Operator, 1, vec![2]),
+            (Origin::Local, 1, vec![2]),
             (Origin::File(Name::new("x")), 2 * hour, vec![2]),
             (Origin::Ledger, hour - 1, vec![1, 2]),
         ] {

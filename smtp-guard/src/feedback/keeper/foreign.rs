@@ -11,7 +11,7 @@ use crate::gate::{self, Effect, Ignored};
 use crate::key::Key;
 use crate::offence::Heard;
 
-/// Decisions that come together and are told one by one.
+/// Decisions, or lifts, that come together and are told one by one.
 const SINGLY: usize = 16;
 /// What two readings of another machine's clock may differ by.
 const SLACK: Duration = Duration::from_millis(100);
@@ -93,13 +93,18 @@ impl Keeper {
             let held = |key: &Key| decisions.get(key);
             match gate::foreign_lift(ledger, marks, prefix, source, times, held) {
                 Ok(effect) => {
-                    tracing::info!(node = node.as_str(), source, "lifted by another guard");
+                    if effects.len() < SINGLY {
+                        tracing::info!(node = node.as_str(), source, "lifted by another guard");
+                    }
                     effects.push(effect);
                 }
                 Err(why) => self.meter.foreign(Some(why)),
             }
         }
         let lifted = effects.len();
+        if lifted > SINGLY {
+            tracing::info!(node = node.as_str(), more = lifted - SINGLY, "lifts of another guard");
+        }
         self.perform_at(effects, Cause::State, &both);
         lifted
     }
@@ -127,6 +132,7 @@ impl Keeper {
             let mut effects = gate::hear(node, ledger, marks, source, heard, at, is_banned, exempt);
             if !effects.is_empty() {
                 gate::settle(&mut effects, &crate::clock::both(), |key| self.decisions.get(key));
+                self.spare_needed(&mut effects);
                 bans += effects.iter().filter(|effect| matches!(effect, Effect::Ban { .. })).count();
                 self.perform(effects, Cause::State);
             }
@@ -135,11 +141,25 @@ impl Keeper {
         u32::try_from(bans).unwrap_or(u32::MAX)
     }
 
+    /// Takes bans out of `effects` that touch what this guard needs: its backend, its resolvers, itself. Nobody connects from there
+    /// unless something is wrong here, but whoever reports from elsewhere may say so.
+    fn spare_needed(&self, effects: &mut Vec<Effect>) {
+        let needed = std::cell::OnceCell::new();
+        effects.retain(|effect| {
+            let Effect::Ban { key, .. } = effect else { return true };
+            let Some(net) = key.addresses(self.prefix()) else { return true };
+            let is_needed = needed.get_or_init(|| self.needed()).objection(net.into()).is_some();
+            if is_needed {
+                self.meter.foreign(Some(Ignored::Protected));
+            }
+            !is_needed
+        });
+    }
+
     /// Tells other guards of all that was decided here: they, or what they share, may not know.
     pub(in crate::feedback) fn tell_all(&self) {
         let both = crate::clock::both();
-        let shared = self.decisions.values().filter(|ban| !self.local.contains(&ban.key));
-        shared.for_each(|ban| self.tell_peers(ban, &both));
+        self.decisions.values().for_each(|ban| self.tell_peers(ban, &both));
     }
 
     /// Tells other guards of `ban`, if it was made here and is theirs to know.

@@ -50,7 +50,8 @@ impl Keeper {
             self.room_for(&key, 0, 0)?;
         }
         let grounds = Grounds { reason: Reason::Operator, length, repeat: 0, evidence: Vec::new() };
-        let ban = Effect::Ban { key: key.clone(), origin: Origin::Operator, text, grounds };
+        let origin = if by.local { Origin::Local } else { Origin::Operator };
+        let ban = Effect::Ban { key: key.clone(), origin, text, grounds };
         self.perform(vec![ban], Cause::Command(by, Some(who)));
         match self.decisions.get(&key) {
             Some(ban) => Ok(Decision::of(ban, self.prefix())),
@@ -251,8 +252,12 @@ impl Keeper {
     /// Likewise of a decision by hand: one address may be a host of ours that misbehaves, but none that the guard needs.
     fn judge_by_hand(&self, who: Who) -> Result<Key, ControlError> {
         let key = Key::of(who, self.prefix())?;
-        let needed = || Protected::of_addresses(self.snapshot.config(), &own_addresses());
-        self.judge(who, &if key.source().is_some() { needed() } else { self.protected() })
+        self.judge(who, &if key.source().is_some() { self.needed() } else { self.protected() })
+    }
+
+    /// What the guard itself needs, as the host's addresses are now.
+    pub(super) fn needed(&self) -> Protected {
+        Protected::of_addresses(self.snapshot.config(), &own_addresses())
     }
 
     /// What decisions must not touch, as the host's addresses are now.

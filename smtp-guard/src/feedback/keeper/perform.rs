@@ -108,12 +108,7 @@ impl Keeper {
             Key::Source(_) | Key::Network(_) => self.tell_ban(&ban, length, took, cause),
         }
         self.save(&ban);
-        if cause.is_local() {
-            self.local.insert(ban.key);
-        } else {
-            self.local.remove(&ban.key);
-            self.tell_peers(&ban, both);
-        }
+        self.tell_peers(&ban, both);
     }
 
     /// Tells other guards of what an operator lifts.
@@ -137,7 +132,6 @@ impl Keeper {
         let mut ended = Vec::new();
         for (key, why) in lifted {
             let ban = self.decisions.remove(key);
-            self.local.remove(key);
             if ban.is_some() && *why == Lifted::Exempt {
                 tracing::info!(source = self.text(key), "ban lifted: the source is exempt now");
             }

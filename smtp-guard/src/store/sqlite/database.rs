@@ -25,7 +25,7 @@ const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS decisions (
         source   TEXT PRIMARY KEY,    -- a key: 192.0.2.1, 2001:db8::/64, 192.0.2.0/24, user:bob
         reason   TEXT NOT NULL,       -- label, as in metrics and logs
-        origin   TEXT NOT NULL,       -- ledger | operator | file:NAME | node:NAME
+        origin   TEXT NOT NULL,       -- ledger | operator | operator:local | file:NAME | node:NAME
         made     INTEGER NOT NULL,    -- ms since 1970-01-01 UTC
         until    INTEGER NOT NULL,    -- ms since 1970-01-01 UTC
         repeat   INTEGER NOT NULL,

@@ -184,7 +184,7 @@ fn what_was_decided_is_told_again_to_a_server_that_forgot() {
 fn an_edge_that_decides_too_much_is_muted_whatever_it_says() {
     let (mut one, mut other) = (member("mx1"), member("mx2"));
     for n in 0..700 {
-        one.decided(ban(&format!("192.0.{}.{}", n / 256, n % 256), "ledger", 1_000, 61_000), both(1_000));
+        one.decided(ban(&format!("192.0.{}.{}", n / 256, n % 256), "ledger", 1_000, 900_000), both(1_000));
     }
     let changes = one.next_changes(1000, at(1_000));
     let followed = changes.iter().filter(|change| other.hear_record(&change.sealed, true, &both(1_000)).is_ok());
@@ -198,6 +198,10 @@ fn an_edge_that_decides_too_much_is_muted_whatever_it_says() {
     assert!(!third.note_bans("mx1", 600, at(1_000)));
     assert!(third.note_bans("mx1", 1, at(1_000)), "now it is");
     assert!(!third.note_bans("mx1", 1, at(1_000)), "it was");
+    // Nor is it followed when it is read of the server, once the edge is listened to again.
+    let later = 700_000;
+    assert!(other.muted(at(later)).is_empty());
+    assert_eq!(other.hear_record(&changes[699].sealed, false, &both(later)), Err(Fault::Muted));
     // What the server holds may be much, and is no decision of now.
     let mut new = member("mx4");
     let held = changes.iter().filter(|change| new.hear_record(&change.sealed, false, &both(1_000)).is_ok());
@@ -230,12 +234,57 @@ fn who_only_receives_says_nothing() {
 fn edges_are_known_by_what_they_say_of_themselves() {
     let (one, mut other) = (member("mx1"), member("mx2"));
     let status = one.status("1.2.3", "5-0", &both(1_000)).unwrap();
-    other.hear_status(&status).unwrap();
-    assert_eq!(other.hear_status(b"sgf"), Err(Fault::Form));
+    assert_eq!(other.hear_status(&status, at(1_000)), Ok(true));
+    assert_eq!(other.hear_status(b"sgf", at(1_000)), Err(Fault::Form));
     let nodes = other.nodes(at(1_500));
     let [NodeView { node, version, ago, live, offset, cursor, .. }] = &*nodes else { panic!("{nodes:?}") };
     assert_eq!((&**node, &**version, *ago, *live, *offset, &**cursor), ("mx1", "1.2.3", 500, true, 120_000, "5-0"));
     assert!(!other.nodes(at(6_001))[0].live);
     other.sweep(at(90_000_000));
     assert!(other.nodes(at(90_000_000)).is_empty());
+    let future = one.status("1.2.3", "5-0", &both(20_000)).unwrap();
+    assert_eq!(other.hear_status(&future, at(1_000)), Err(Fault::Future));
+}
+
+#[test]
+fn edges_that_left_make_room_and_no_more_than_that_are_heard() {
+    let mut other = member("mx2");
+    let said = |n: usize, ms: u64| member(&format!("host{n}")).status("1.2.3", "5-0", &both(ms)).unwrap();
+    for n in 0..NODES {
+        assert_eq!(other.hear_status(&said(n, 1_000), at(1_000)), Ok(true));
+    }
+    let mut new = member("new");
+    new.report("192.0.2.1", at(1_000), &failed());
+    new.decided(ban("192.0.2.1", "ledger", 1_000, 61_000), both(1_000));
+    let (evidence, ban) = (new.next_batch(at(1_000)).unwrap(), new.next_changes(9, at(1_000)).remove(0).sealed);
+    assert_eq!(other.hear_evidence(&evidence, at(1_000)), Err(Fault::Content));
+    assert_eq!(other.hear_record(&ban, true, &both(1_000)), Err(Fault::Content));
+    assert!(matches!(other.hear_record(&ban, false, &both(1_000)), Ok(Some(_))), "the server holds it");
+    // The server still holds what those said who have left.
+    let tomorrow = 90_000_000;
+    other.sweep(at(tomorrow));
+    for n in 0..NODES {
+        assert_eq!(other.hear_status(&said(n, 1_000), at(tomorrow)), Ok(false));
+    }
+    assert_eq!(other.hear_status(&said(NODES, tomorrow), at(tomorrow)), Ok(true));
+}
+
+/// Whether a member `mx1` waits for `mx2`, which follows changes or not, is deaf to `mx1` or not, and has this cursor.
+#[track_caller]
+fn check_unconfirmed(receives: bool, is_deaf: bool, cursor: &str, now: u64, expected: &[&str]) {
+    let (mut one, mut other) = (member("mx1"), Member::new(Identity { receives, ..identity("mx2", b'k') }));
+    other.note_time(at(0), SERVER, at(0));
+    other.note_bans("mx1", if is_deaf { 601 } else { 1 }, at(0));
+    one.hear_status(&other.status("1.2.3", cursor, &both(0)).unwrap(), at(0)).unwrap();
+    one.hear_status(&one.status("1.2.3", "0-0", &both(0)).unwrap(), at(0)).unwrap();
+    assert_eq!(one.unconfirmed(at(now), |cursor| cursor >= "5-0"), expected, "{receives} {is_deaf} {cursor}");
+}
+
+#[test]
+fn edges_that_dont_follow_a_lift_are_named() {
+    check_unconfirmed(true, false, "5-0", 1, &[]);
+    check_unconfirmed(true, false, "4-0", 1, &["mx2"]);
+    check_unconfirmed(true, false, "4-0", 5_000, &[]);
+    check_unconfirmed(true, true, "5-0", 1, &["mx2"]);
+    check_unconfirmed(false, false, "0-0", 1, &[]);
 }
