@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that is checked. What compiles nothing comes first; then all is built at once; then the tests of
-//! the whole, which mostly wait, run beside what only needs the processor. Whichever of the two lanes is done first takes what is left.
+//! the whole, and those of backends that stall, mostly wait: each has a lane beside what only needs the processor. Whichever of the
+//! other two is done first takes what is left.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -17,6 +18,8 @@ use crate::{bench, deny, fuzz, kernels, object, root, setup, step, structure, sy
 const LONG: &str = "SMTP_GUARD_LONG";
 /// The binary of the tests of the whole; and how many of them run at once. Many measure something, and print it.
 const WHOLE: (&str, &str) = ("smtp-guard-tests: whole", "4");
+/// The binary of tests that wait for nearly all of their time: for backends that say nothing.
+const WAITING: &str = "smtp-guard: backends";
 /// Of what runs beside them. They have peers that wait for an answer.
 const NICE: &str = "10";
 
@@ -74,6 +77,7 @@ pub(crate) fn test(scope: &Scope<'_>) -> anyhow::Result<()> {
         }
     };
     let (whole, others): (Vec<_>, Vec<_>) = tests.binaries.iter().partition(|binary| binary.name == WHOLE.0);
+    let (waiting, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|binary| binary.name == WAITING);
     let mut jobs: VecDeque<Box<dyn FnOnce() + Send + '_>> = VecDeque::new();
     others.into_iter().for_each(|binary| jobs.push_back(Box::new(|| run(binary))));
     if all && !scope.host && permitted.is_ok() {
@@ -87,6 +91,7 @@ pub(crate) fn test(scope: &Scope<'_>) -> anyhow::Result<()> {
     let jobs = Mutex::new(jobs);
     let next = || jobs.lock().ok().and_then(|mut jobs| jobs.pop_front());
     thread::scope(|lanes| {
+        lanes.spawn(|| waiting.into_iter().for_each(&run));
         lanes.spawn(|| {
             whole.into_iter().for_each(&run);
             // They mostly wait, and are done before the rest is.
