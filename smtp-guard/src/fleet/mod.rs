@@ -25,6 +25,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 pub use smtp_guard_core::fleet::member::{Decided, Evidence};
 use smtp_guard_core::fleet::member::{Identity, Member};
+use smtp_guard_core::fleet::message::Fault;
+use smtp_guard_core::fleet::status::Told;
 pub use smtp_guard_core::fleet::status::{FleetStatus, NodeView};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -105,6 +107,8 @@ struct State {
     snapshots: u64,
     /// Which change the last lifts are.
     lifts: VecDeque<(String, Id)>,
+    /// What the log knows of messages that are ignored.
+    told: Told,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -259,6 +263,23 @@ impl Shared {
         self.epoch.fetch_add(1, Ordering::Relaxed);
         self.member().server_forgot(crate::clock::now());
         self.wake.notify_one();
+    }
+
+    /// Tells the log of messages that are ignored.
+    fn tell_ignored(&self) {
+        let faults = self.member().faults();
+        for (fault, count) in self.state().told.news(faults, crate::clock::now()) {
+            let what = "messages on the fleet's server are ignored";
+            match fault {
+                // What may have arrived is sent again.
+                Fault::Repeated => tracing::info!(count, "{what}: {fault}"),
+                Fault::Code => tracing::warn!(
+                    count,
+                    "{what}: {fault}; an edge has another key or another name of the fleet, or somebody else writes there"
+                ),
+                _ => tracing::warn!(count, "{what}: {fault}"),
+            }
+        }
     }
 
     fn unconfirmed(&self, source: &str) -> Unconfirmed {
