@@ -31,7 +31,7 @@ pub use smtp_guard_core::fleet::status::{FleetStatus, NodeView};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{Both, Instant};
-use crate::decision::Decision;
+use crate::decision::{Decision, Name};
 use crate::offence::Conduct;
 
 mod id;
@@ -59,6 +59,8 @@ pub enum Event {
     /// What happened elsewhere; how many bans followed is the answer.
     Evidence(Evidence, oneshot::Sender<u32>),
     Decided(Vec<Decided>, oneshot::Sender<()>),
+    /// What that edge has decided since a moment counts no longer; about which sources that was is the answer.
+    Void(Name, Instant, oneshot::Sender<Vec<String>>),
     /// The server doesn't know what this edge has decided: it is to be told all of it.
     Joined,
 }

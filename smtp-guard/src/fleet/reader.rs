@@ -10,7 +10,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
 use redis::{ErrorKind, RedisError, cmd, pipe};
-use smtp_guard_core::fleet::member::Decided;
+use smtp_guard_core::fleet::member::{Decided, Member};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
@@ -18,6 +18,7 @@ use super::id::Id;
 use super::keys::Keys;
 use super::link::{self, COMMAND};
 use super::{Event, PAUSE, Shared, longer};
+use crate::decision::Name;
 
 /// Entries that are read at once.
 const ENTRIES: usize = 512;
@@ -125,16 +126,15 @@ async fn hear_changes(shared: &Shared, entries: Vec<(Id, Vec<u8>)>, cursors: &mu
     let Some((last, _)) = entries.last() else { return };
     cursors.changes = *last;
     let both = crate::clock::both();
-    let decided: Vec<_> = {
+    let (decided, muted): (Vec<_>, Vec<_>) = {
         let mut member = shared.member();
-        let muted = member.muted(both.instant);
+        let before = member.muted(both.instant);
         let heard = entries.iter().filter_map(|(_, sealed)| member.hear_record(sealed, true, &both).ok().flatten());
-        let heard = heard.collect();
-        tell_muted(&muted, &member.muted(both.instant));
-        heard
+        (heard.collect(), newly_muted(&member, &before, both.instant))
     };
     let lifts = decided.iter().any(|decided| matches!(decided, Decided::Lift(..)));
     follow_all(shared, decided).await;
+    mute(shared, muted).await;
     shared.state().cursor = cursors.changes;
     if lifts {
         // Somebody may wait for it.
@@ -153,15 +153,34 @@ async fn hear_evidence(shared: &Shared, entries: Vec<(Id, Vec<u8>)>, cursors: &m
             continue;
         }
         let bans = bans.await.unwrap_or_default();
-        if shared.member().note_bans(node.as_str(), bans, crate::clock::now()) {
-            tell_muted(&[], &[node.as_str().to_owned()]);
-        }
+        let muted: Vec<_> = {
+            let (mut member, now) = (shared.member(), crate::clock::now());
+            let before = member.muted(now);
+            member.note_bans(node.as_str(), bans, now);
+            newly_muted(&member, &before, now)
+        };
+        mute(shared, muted).await;
     }
 }
 
-fn tell_muted(before: &[String], now: &[String]) {
-    for node in now.iter().filter(|node| !before.contains(node)) {
-        tracing::error!(node, "an edge of the fleet decides too much: it is not listened to for ten minutes");
+/// Who is muted now and wasn't `before`, and from when on what it decides is void.
+fn newly_muted(member: &Member, before: &[String], now: crate::clock::Instant) -> Vec<(Name, crate::clock::Instant)> {
+    let new = member.muted(now).into_iter().filter(|node| !before.contains(node));
+    new.filter_map(|node| Some((Name::new(&node), member.void_from(&node, now)?))).collect()
+}
+
+/// Has what edges have decided lifted that are `muted`.
+async fn mute(shared: &Shared, muted: Vec<(Name, crate::clock::Instant)>) {
+    for (node, since) in muted {
+        tracing::error!(
+            node = node.as_str(),
+            "an edge of the fleet decides too much: it is not listened to for ten minutes"
+        );
+        let (answer, void) = oneshot::channel();
+        if shared.events.send(Event::Void(node, since, answer)).await.is_ok() {
+            let void = void.await.unwrap_or_default();
+            shared.member().forget(void.iter().map(String::as_str));
+        }
     }
 }
 
