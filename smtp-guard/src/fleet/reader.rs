@@ -77,8 +77,9 @@ async fn follow(
     cursors: &mut Cursors,
 ) -> Result<(), RedisError> {
     let mut compared = Compared { wholly: Instant::now(), counted: Instant::now() };
-    if cursors.complete {
-        look_for_cursor(shared, keys, connection, cursors).await?;
+    if cursors.complete && !look_for_cursor(shared, keys, connection, cursors).await? {
+        // Perhaps it is another server, which doesn't know what the one before was told last.
+        tell_again(shared).await;
     }
     loop {
         if cursors.epoch != shared.epoch.load(Ordering::Relaxed) {
@@ -196,13 +197,20 @@ async fn follow_all(shared: &Shared, decided: Vec<Decided>) {
     }
 }
 
+/// What this edge has decided and lifted is told again.
+async fn tell_again(shared: &Shared) {
+    shared.forgotten();
+    // An error means that the guard stops.
+    let _ = shared.events.send(Event::Joined).await;
+}
+
 /// Whether reading can go on at the cursor; if not, all is read anew.
 async fn look_for_cursor(
     shared: &Shared,
     keys: &Keys,
     connection: &mut MultiplexedConnection,
     cursors: &mut Cursors,
-) -> Result<(), RedisError> {
+) -> Result<bool, RedisError> {
     let here = cursors.changes.to_string();
     let mut look = cmd("XRANGE");
     look.arg(&keys.changes).arg(&here).arg(&here).arg("COUNT").arg(1);
@@ -214,10 +222,10 @@ async fn look_for_cursor(
     }
     if last < cursors.changes {
         tracing::warn!("the fleet's server knows less than before: this edge tells it again what it has decided");
-        shared.forgotten();
-        let _ = shared.events.send(Event::Joined).await;
+        tell_again(shared).await;
+        return Ok(true);
     }
-    Ok(())
+    Ok(is_there)
 }
 
 /// The id of the last change.

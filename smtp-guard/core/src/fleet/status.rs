@@ -106,9 +106,11 @@ impl Told {
 mod tests {
     use super::*;
 
-    /// Faults at their seconds, and what the log is told then.
+    /// A second, the faults that are found then, and what the log is told of.
+    type Step<'a> = (u64, &'a [Fault], &'a [(Fault, u64)]);
+
     #[track_caller]
-    fn check(steps: &[(u64, &[Fault], &[(Fault, u64)])]) {
+    fn check(steps: &[Step<'_>]) {
         let (mut faults, mut told) = (Faults::default(), Told::default());
         for (second, found, expected) in steps {
             found.iter().for_each(|fault| faults.note(*fault));
