@@ -18,6 +18,7 @@ mod faults;
 mod first_try;
 mod fleet;
 mod fleet_faults;
+mod fleet_servers;
 mod harvest;
 mod identity;
 mod interop;
