@@ -222,6 +222,21 @@ fn a_harvest_that_is_spread_over_a_network() {
     }
 }
 
+#[test]
+fn a_rule_that_changes_leaves_nobody_behind_in_the_order_of_who_makes_room() {
+    let mut ledger = Ledger::new(rule(), Auth::default(), 8);
+    for round in 0..20 {
+        let unknown_recipients = [10, 1, 1000, 4][round as usize % 4];
+        ledger.set_rules(Harvest { unknown_recipients, ..rule() }, Auth::default());
+        for n in 0..40 {
+            ledger.observe(Source::v4((n % 20) << 8), unknown(u64::from(n)), at(round * 40 + u64::from(n)));
+            assert_eq!(ledger.order.len(), ledger.len(), "{round} {n}");
+            assert!(ledger.len() <= 8);
+        }
+        ledger.sweep(at(round * 40));
+    }
+}
+
 fn returned(n: u64) -> Conduct {
     Conduct::UnknownRecipient { recipient: format!("forged{n}@example.org").into(), returned: true }
 }
