@@ -383,13 +383,14 @@ impl Ledger {
     pub fn sweep(&mut self, now: Instant) {
         self.networks.sweep(now, self.rule.window, SWEEP);
         let window = self.rule.window;
+        let suspected = self.auth.failure_window.max(window);
         let remembered = self.rule.ban_max.saturating_mul(2).max(window);
         for (class, age) in [
             (Class::Knocked, window),
             (Class::Remembered, remembered),
-            (Class::Suspect, window),
+            (Class::Suspect, suspected),
             (Class::Friend, MEMORY),
-            (Class::Active, window),
+            (Class::Active, suspected),
             (Class::Offender, window),
         ] {
             let silent = self.order.silent(class, now, age, SWEEP);
@@ -455,7 +456,7 @@ impl Ledger {
         }
         let entry = self.entries.entry(source).or_default();
         self.order.leave(entry.place(source, &self.rule));
-        if entry.expire(now, self.rule.window, self.rule.ban_max) {
+        if entry.expire(now, &self.rule, self.auth.failure_window) {
             self.lapsed.push(source);
         }
         entry.last = now.max(entry.last);
@@ -477,7 +478,7 @@ impl Ledger {
     fn expire(&mut self, source: Source, now: Instant) {
         let Some(entry) = self.entries.get_mut(&source) else { return };
         self.order.leave(entry.place(source, &self.rule));
-        if entry.expire(now, self.rule.window, self.rule.ban_max) {
+        if entry.expire(now, &self.rule, self.auth.failure_window) {
             self.lapsed.push(source);
         }
         if entry.record.is_none() && !entry.history.is_known() {
