@@ -75,7 +75,7 @@ pub(super) struct Rare {
 
 /// In which order entries make room: the first of [`Self::ALL`] first. Who has had mail accepted has room of his own: who has only
 /// knocked goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     /// No mail of it was ever accepted, and it has named no unknown recipient.
     Knocked,
