@@ -12,6 +12,7 @@
 pub mod clients;
 pub mod dovecot;
 pub mod exim;
+pub mod fleet;
 pub mod forge;
 pub mod guard;
 pub mod held;

@@ -4,7 +4,6 @@
 //! the user's home. Debian lets only one mail server be installed: the others are unpacked into `target/tools`. What is
 //! there already is left alone, so a second run takes no time.
 
-use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -123,6 +122,13 @@ const UNPACKED: &[(&str, &str, &str)] = &[
     ("fail2ban", "usr/bin/fail2ban-regex", "its filters over our log"),
 ];
 
+/// Tools work for seconds, but are built for minutes: unoptimised, that takes less than half of the processor time.
+const TOOL_PROFILE: [&str; 4] = [
+    "profile.release.opt-level=0",
+    "profile.release.debug=false",
+    "profile.release.lto=false",
+    "profile.release.codegen-units=16",
+];
 const LINKER_VERSION: &str = "0.13.0";
 const DEB_VERSION: &str = "3.8.0";
 const LLVM: &str = "/usr/lib/llvm-22";
@@ -375,8 +381,8 @@ fn deb() -> anyhow::Result<()> {
     tool(&deb_path(), "cargo-deb", DEB_VERSION, &[], &[])
 }
 
-/// Builds the tool `name` from its registry, unless it is there in this version.
-fn tool(
+/// Builds the tool `name` from its registry, unless it is there in this version. It gives way to tests.
+pub(crate) fn tool(
     path: &Path,
     name: &str,
     version: &str,
@@ -387,11 +393,12 @@ fn tool(
     if found.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(version)) {
         return Ok(());
     }
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = crate::test::nice(crate::build::cargo());
     command
         .envs(environment.iter().copied())
         .args(["install", name, "--version", version, "--locked", "--force"])
         .args(arguments)
+        .args(TOOL_PROFILE.iter().flat_map(|setting| ["--config", setting]))
         .arg("--root")
         .arg(target().join("tools"))
         .arg("--target-dir")
