@@ -35,6 +35,7 @@ use crate::offence::Conduct;
 mod id;
 mod keys;
 mod link;
+pub mod probe;
 mod reader;
 mod settings;
 mod writer;

@@ -17,6 +17,7 @@ mod fastopen;
 mod faults;
 mod first_try;
 mod fleet;
+mod fleet_status;
 mod harvest;
 mod identity;
 mod interop;
