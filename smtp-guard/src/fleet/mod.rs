@@ -25,11 +25,13 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 pub use smtp_guard_core::fleet::member::{Decided, Evidence};
 use smtp_guard_core::fleet::member::{Identity, Member};
+use smtp_guard_core::fleet::message::Fault;
+use smtp_guard_core::fleet::status::Told;
 pub use smtp_guard_core::fleet::status::{FleetStatus, Ignored, MutedView, NodeView, Offset};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{Both, Instant};
-use crate::decision::Decision;
+use crate::decision::{Decision, Name};
 use crate::offence::Conduct;
 
 mod id;
@@ -58,6 +60,8 @@ pub enum Event {
     /// What happened elsewhere; how many bans followed is the answer.
     Evidence(Evidence, oneshot::Sender<u32>),
     Decided(Vec<Decided>, oneshot::Sender<()>),
+    /// What that edge has decided since a moment counts no longer; about which sources that was is the answer.
+    Void(Name, Instant, oneshot::Sender<Vec<String>>),
     /// The server doesn't know what this edge has decided: it is to be told all of it.
     Joined,
 }
@@ -108,6 +112,8 @@ struct State {
     snapshots: u64,
     /// Which change the last lifts are.
     lifts: VecDeque<(String, Id)>,
+    /// What the log knows of messages that are ignored.
+    told: Told,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -247,6 +253,7 @@ impl State {
             cursor: Id::default(),
             snapshots: 0,
             lifts: VecDeque::new(),
+            told: Told::default(),
         }
     }
 
@@ -284,6 +291,23 @@ impl Shared {
         self.epoch.fetch_add(1, Ordering::Relaxed);
         self.member().server_forgot(crate::clock::now());
         self.wake.notify_one();
+    }
+
+    /// Tells the log of messages that are ignored.
+    fn tell_ignored(&self) {
+        let faults = self.member().faults();
+        for (fault, count) in self.state().told.news(faults, crate::clock::now()) {
+            let what = "messages on the fleet's server are ignored";
+            match fault {
+                // What may have arrived is sent again.
+                Fault::Repeated => tracing::info!(count, "{what}: {fault}"),
+                Fault::Code => tracing::warn!(
+                    count,
+                    "{what}: {fault}; an edge has another key or another name of the fleet, or somebody else writes there"
+                ),
+                _ => tracing::warn!(count, "{what}: {fault}"),
+            }
+        }
     }
 
     fn unconfirmed(&self, source: &str) -> Unconfirmed {

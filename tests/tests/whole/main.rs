@@ -17,6 +17,8 @@ mod fastopen;
 mod faults;
 mod first_try;
 mod fleet;
+mod fleet_faults;
+mod fleet_servers;
 mod fleet_status;
 mod harvest;
 mod identity;

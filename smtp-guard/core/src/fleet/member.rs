@@ -375,6 +375,16 @@ impl Member {
         self.offset.server(now).map(|server| self.mute.muted(server)).unwrap_or_default()
     }
 
+    /// From when on what `node` decides is void; `None`: this edge listens to it.
+    pub fn void_from(&self, node: &str, now: Instant) -> Option<Instant> {
+        self.offset.here(self.mute.since(node, self.offset.server(now)?)?)
+    }
+
+    /// What is known of `sources` is void: the next word about each counts.
+    pub fn forget<'a>(&mut self, sources: impl IntoIterator<Item = &'a str>) {
+        self.mirror.forget(sources);
+    }
+
     /// Takes note of how another edge says that it is; `false`: it left more than a day ago.
     pub fn hear_status(&mut self, sealed: &[u8], now: Instant) -> Result<bool, Fault> {
         let heard = self.judge_status(sealed, now);

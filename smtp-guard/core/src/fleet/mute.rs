@@ -85,6 +85,11 @@ impl Mute {
         self.nodes.get(node).is_some_and(|node| now < node.until || node.since <= at && at < node.until)
     }
 
+    /// From when on what `node` decides is void, while nobody listens to it at `now`.
+    pub fn since(&self, node: &str, now: i64) -> Option<i64> {
+        self.nodes.get(node).filter(|node| now < node.until).map(|node| node.since)
+    }
+
     /// Forgets edges that haven't decided anything for as long as minutes are counted, and weren't muted for a day, at `now`.
     pub fn expire(&mut self, now: i64) {
         let counts = now.saturating_sub(MINUTES as i64 * MINUTE).div_euclid(MINUTE);
@@ -162,6 +167,7 @@ mod tests {
         let mut mute = Mute::default();
         assert!(mute.note("mx1", 601, 130_000, 130_000));
         assert_eq!(mute.is_void("mx1", at * 1000, now * 1000), expected, "{at} at {now}");
+        assert_eq!(mute.since("mx1", now * 1000), (now < 730).then_some(120_000));
         assert!(!mute.is_void("mx2", at * 1000, now * 1000));
     }
 

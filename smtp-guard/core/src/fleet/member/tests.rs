@@ -193,6 +193,11 @@ fn an_edge_that_decides_too_much_is_muted_whatever_it_says() {
     one.report("192.0.2.1", at(1_000), &failed());
     let sealed = one.next_batch(at(1_000)).unwrap();
     assert_eq!(other.hear_evidence(&sealed, at(1_000)), Err(Fault::Muted));
+    // What of it is in force is lifted, and forgotten: the next word of somebody else counts.
+    assert_eq!(other.void_from("mx1", at(1_000)), Some(at(0)));
+    let known = other.decisions();
+    other.forget([changes[0].source.as_str(), "192.0.2.254"]);
+    assert_eq!((known, other.decisions()), (601, 600));
     // What it reports makes others decide.
     let mut third = member("mx3");
     assert!(!third.note_bans("mx1", 600, at(1_000)));
