@@ -12,6 +12,7 @@ mod edge;
 mod events;
 mod explain;
 mod export;
+mod fleet;
 mod import;
 #[cfg(test)]
 #[path = "../../tests/json_page/mod.rs"]
@@ -192,6 +193,11 @@ enum Command {
         #[command(subcommand)]
         command: recipients::Command,
     },
+    /// Other edges that this one judges with
+    Fleet {
+        #[command(subcommand)]
+        command: fleet::Command,
+    },
     /// The kernel plane
     Edge {
         #[command(subcommand)]
@@ -360,6 +366,10 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             Ok(output::show(json.json, &rehearsal, || attempt::text(&attempt, &rehearsal))?)
         }
         Command::Decisions { command } => Ok(decisions::decisions(&client(file)?, command)?),
+        Command::Fleet { command: fleet::Command::Status { json } } => {
+            let view = client(file)?.fleet()?;
+            Ok(output::show(json.json, &view, || fleet::text(&view))?)
+        }
         Command::Recipients { command } => Ok(recipients::recipients(command)?),
         Command::Edge { command: args::Edge::Wanted } => edge::wanted(file),
         Command::Edge { command } => Ok(edge::edge(config::find(file)?.0, file.map(Path::to_owned), command)?),

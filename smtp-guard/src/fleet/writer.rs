@@ -138,6 +138,7 @@ async fn beat(
         // What can't be read is counted.
         nodes.iter().filter(|(_, status)| member.hear_status(status, now) == Ok(false)).map(|(node, _)| node).collect()
     };
+    shared.tell_ignored();
     if !gone.is_empty() {
         let _: u64 = cmd("HDEL").arg(&keys.nodes).arg(&gone).query_async(connection).await?;
     }

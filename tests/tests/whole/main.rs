@@ -17,6 +17,8 @@ mod fastopen;
 mod faults;
 mod first_try;
 mod fleet;
+mod fleet_faults;
+mod fleet_servers;
 mod harvest;
 mod identity;
 mod interop;
