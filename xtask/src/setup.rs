@@ -82,7 +82,9 @@ const BENCH_PROXY: &[(&str, &str)] = &[
     ("libnginx-mod-stream", "nginx for TCP"),
     ("dnsmasq-base", "the DNS server"),
     ("strace", "counts system calls"),
-    ("postfix", "smtp-source and smtp-sink"),
+    ("openssl", "a certificate"),
+    ("postfix", "another proxy; smtp-source and smtp-sink"),
+    ("stunnel4", "TLS for smtp-source"),
     ("iproute2", "loopback in a namespace"),
     ("util-linux", "unshare and setpriv"),
 ];
