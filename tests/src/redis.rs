@@ -94,6 +94,11 @@ impl<'w> Redis<'w> {
         format!("redis://10.78.{}.1:{PORT}", world + 1)
     }
 
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        self.program.as_ref().expect("it runs").pid().as_raw_nonzero().get()
+    }
+
     /// SIGKILL.
     pub fn kill9(&mut self) {
         self.program.take().expect("it runs").kill9();

@@ -92,6 +92,14 @@ const BENCH_PROXY: &[(&str, &str)] = &[
 /// Debian packages that the bench of instructions needs.
 const BENCH_INSTRUCTIONS: &[(&str, &str)] = &[("valgrind", "callgrind, which counts")];
 
+/// Debian packages that the bench of a fleet needs.
+const BENCH_FLEET: &[(&str, &str)] = &[
+    ("redis-server", "what edges share"),
+    ("postfix", "smtp-sink, the backend"),
+    ("iproute2", "network namespaces and veth"),
+    ("util-linux", "nsenter"),
+];
+
 /// Debian packages that kernels are booted with.
 const KERNELS: &[(&str, &str)] = &[
     ("qemu-system-x86", "the machine that other kernels are booted in"),
@@ -193,6 +201,11 @@ pub(crate) fn bench_proxy() -> anyhow::Result<()> {
 /// Everything that the bench of instructions needs besides a build. Installs what is missing.
 pub(crate) fn bench_instructions() -> anyhow::Result<()> {
     install(BENCH_INSTRUCTIONS.iter(), "bench-instructions")
+}
+
+/// Everything that the bench of a fleet needs besides a build. Installs what is missing.
+pub(crate) fn bench_fleet() -> anyhow::Result<()> {
+    install(BENCH_FLEET.iter(), "bench-fleet")
 }
 
 /// Everything that a package is made with. Installs what is missing.

@@ -1,10 +1,13 @@
-//! `smtp-guard fleet status`: how the fleet is, as this edge sees it.
+//! `smtp-guard fleet status`: how the fleet is, as this edge sees it; and what `check --connect` found of its servers, in words.
 
 use clap::Subcommand;
+
+use std::io;
 
 use super::args::Json;
 use super::{output, time};
 use crate::clock::WallTime;
+use crate::fleet::probe::{Found, Looked};
 use crate::fleet::{FleetStatus, NodeView, Offset};
 use crate::observe::fleet::FleetView;
 use crate::observe::log::printable;
@@ -104,6 +107,35 @@ fn text_at(FleetView { fleet, in_force, exempted }: &FleetView, now: WallTime) -
     format!("{}\n\n{}", output::table(&rows), output::table(&nodes))
 }
 
+/// Says what was found of a server.
+pub(super) fn say(looked: &Looked) -> io::Result<()> {
+    let Looked { server, found, troubles, doubts } = looked;
+    for text in found.iter().filter(|_| troubles.is_empty()).flat_map(found_of) {
+        output::line(&format!("{server}: {text}"))?;
+    }
+    doubts.iter().for_each(|doubt| eprintln!("warning: {server}: {doubt}"));
+    troubles.iter().for_each(|trouble| eprintln!("error: {server}: {trouble}"));
+    Ok(())
+}
+
+/// What is well with a server.
+fn found_of(found: &Found) -> Vec<String> {
+    let Found { software, software_version, user, secured, answer_seconds, clock_offset_seconds, edges } = found;
+    let tls = if *secured { "by TLS" } else { "in clear text" };
+    let ms = answer_seconds.0.as_secs_f64() * 1000.0;
+    let key = match edges.as_slice() {
+        [] => String::from("no other edge has been here yet, so the key can't be compared"),
+        edges => format!("the key is the same as that of {}", edges.join(", ")),
+    };
+    let mut lines = vec![
+        format!("{software} {software_version}, {tls}, as user {user}; answers in {ms:.1} ms"),
+        String::from("all that the guard needs is allowed"),
+    ];
+    lines.extend(clock_offset_seconds.map(|offset| format!("the clock here less its clock: {}", clock(offset))));
+    lines.push(key);
+    lines
+}
+
 /// How `node` is, as `own` sees it.
 fn state(node: &NodeView, own: &str) -> String {
     let is_own = node.name == own;
@@ -175,6 +207,28 @@ mx3   0.1.0    2h 05m ago  +0.000 s   0        0     silent";
                 0,
             ),
         );
+    }
+
+    #[test]
+    fn each_finding_is_a_line() {
+        let found = Found {
+            software: "redis".to_owned(),
+            software_version: "7.0.15".to_owned(),
+            user: "fleet".to_owned(),
+            secured: true,
+            answer_seconds: crate::clock::Seconds(std::time::Duration::from_micros(420)),
+            clock_offset_seconds: Some(Offset(3)),
+            edges: vec!["mx1".to_owned(), "mx2".to_owned()],
+        };
+        let lines = [
+            "redis 7.0.15, by TLS, as user fleet; answers in 0.4 ms",
+            "all that the guard needs is allowed",
+            "the clock here less its clock: +0.003 s",
+            "the key is the same as that of mx1, mx2",
+        ];
+        assert_eq!(found_of(&found), lines);
+        let none = Found { edges: Vec::new(), clock_offset_seconds: None, ..found };
+        assert_eq!(found_of(&none)[2], "no other edge has been here yet, so the key can't be compared");
     }
 
     /// The line of a fleet that was changed.

@@ -86,7 +86,8 @@ enum Command {
         /// Whom the guard runs as; only root can name another one
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
-        /// Connect to the mail server as well: whether it takes the guard, and what it says of unknown recipients
+        /// Connect to the mail server as well: whether it takes the guard, and what it says of unknown recipients; and to the fleet's
+        /// server: whether it allows what the guard needs, and whether clocks and keys agree
         #[arg(long)]
         connect: bool,
         #[command(flatten)]

@@ -37,6 +37,7 @@ use crate::offence::Conduct;
 mod id;
 mod keys;
 mod link;
+pub mod probe;
 mod reader;
 mod settings;
 mod writer;

@@ -19,6 +19,7 @@ mod first_try;
 mod fleet;
 mod fleet_faults;
 mod fleet_servers;
+mod fleet_status;
 mod harvest;
 mod identity;
 mod interop;
