@@ -152,6 +152,7 @@ pub fn clear(ledger: &mut Ledger, marks: &Marks) -> (usize, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
@@ -212,7 +213,7 @@ mod tests {
         let held = |origin, until| {
             let key = Source::v4(1).into();
             let (made, until, evidence) = (both.wall, WallTime::from_ms(until), Vec::new());
-            Ban { key, reason: Reason::Operator, origin, made, until, repeat: 0, text: String::new(), evidence }
+            Ban { key, reason: Reason::Operator, origin, made, until, repeat: 0, text: Arc::default(), evidence }
         };
         let hour = 3_600_000;
         for (origin, until, left) in [

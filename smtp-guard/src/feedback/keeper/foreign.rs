@@ -35,6 +35,7 @@ impl Keeper {
                     let made = decision.made.min(both.wall);
                     let until = both.instant.after(grounds.length);
                     let (reason, repeat, evidence) = (grounds.reason, grounds.repeat, grounds.evidence);
+                    let text = text.into();
                     Ok((Ban { key, reason, origin, made, until: both.wall_at(until), repeat, text, evidence }, until))
                 }
                 // The gate lets nothing else in.
