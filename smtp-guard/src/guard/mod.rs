@@ -25,7 +25,7 @@ use crate::edge::bans::{BanTable, KernelBans};
 use crate::events::{self, Bus};
 use crate::facts;
 use crate::feedback;
-use crate::fleet::{Fleet, Settings};
+use crate::fleet::{Fleet, FleetStatus, Settings};
 use crate::observe::admin;
 use crate::observe::drops::Drops;
 use crate::observe::http::{Http, Ready};
@@ -336,6 +336,10 @@ impl Running for Guard {
 
     fn recipients(&self) -> Recipients {
         self.shared.recipients()
+    }
+
+    fn fleet(&self) -> Option<FleetStatus> {
+        self.fleet.status()
     }
 
     fn is_dns_silent(&self) -> bool {
