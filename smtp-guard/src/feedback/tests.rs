@@ -785,7 +785,7 @@ fn what_a_mad_guard_decided_lately_is_lifted_and_nobody_is_told() {
     let mut void = keeper.void(Name::new("mx2"), minute_ago);
     void.sort_unstable();
     assert_eq!(void, ["20.0.2.1", "20.0.2.2", "20.0.3.0/24"]);
-    let mut left: Vec<_> = keeper.decisions().into_iter().map(|decision| decision.source).collect();
+    let mut left: Vec<_> = held(&keeper).into_iter().map(|decision| decision.source).collect();
     left.sort_unstable();
     assert_eq!(left, ["20.0.2.3", "20.0.2.4", "20.0.2.5"]);
     assert_eq!(peers.take(), [""; 0]);

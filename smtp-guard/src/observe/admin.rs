@@ -265,7 +265,18 @@ async fn fleet<C: Control>(State(shared): State<Served<C>>) -> Response {
         return Refusal::Refused(NO_FLEET.to_owned()).into_response();
     };
     let exempted = shared.overview.metrics.foreign_ignored(Ignored::Exempt);
-    answer(shared.control.decisions().await.map(|decisions| FleetView::new(fleet, &decisions, exempted)))
+    let (mut view, mut after) = (FleetView::new(fleet, exempted), None);
+    loop {
+        let part = match shared.control.decisions(after).await {
+            Ok(part) => part,
+            Err(refusal) => return refusal.into_response(),
+        };
+        view.count(&part.decisions);
+        after = part.next;
+        if after.is_none() {
+            return Json(view).into_response();
+        }
+    }
 }
 
 async fn events<C: Control>(State(shared): State<Served<C>>, query: Result<Query<Follow>, QueryRejection>) -> Response {
