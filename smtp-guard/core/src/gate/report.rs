@@ -252,6 +252,25 @@ mod tests {
         }
     }
 
+    /// A neighbour of whom another guard reports, which was banned or exempted since it asked for names.
+    #[test]
+    fn what_others_report_bans_no_neighbour_that_is_spared() {
+        let (first, node) = (Source::v4(0x0102_0301), Name::new("mx2"));
+        for (is_banned, is_exempt) in [(false, false), (true, false), (false, true)] {
+            let (mut ledger, marks) = (ledger(100), Marks::default());
+            let mut effects = Vec::new();
+            for n in 0..30 {
+                let heard = Heard::Conduct(unknown(n));
+                let since = |spared: bool| move |source| spared && source == first && n > 24;
+                let source = Source::v4(first.0 as u32 + n % 8);
+                let (banned, exempt) = (since(is_banned), since(is_exempt));
+                effects.extend(hear(&node, &mut ledger, &marks, source, heard, at(n.into()), banned, exempt));
+            }
+            let (keys, spared) = (banned(&effects), is_banned || is_exempt);
+            assert_eq!((keys.contains(&first.into()), keys.is_empty()), (!spared, false), "{is_banned} {is_exempt}");
+        }
+    }
+
     /// What follows from what another guard has heard: how many bans, and whether the reporter is named in each.
     #[track_caller]
     fn check_heard(heard: &[Heard], exempt: bool, is_banned: bool, expected: usize) -> Ledger {
