@@ -8,11 +8,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use smtp_guard_ebpf::reason::Reason;
 
-use crate::addr::{Ipv6Prefix, Source};
+use crate::addr::Ipv6Prefix;
 use crate::blocklist::Listing;
 use crate::clock::{Both, Instant, WallTime};
 use crate::key::{Key, Net, NoKey, Who};
-use crate::ledger::networks::Network;
 
 /// Bans that are shown as the latest ones.
 pub const LATEST: usize = 64;
@@ -252,41 +251,9 @@ impl Decision {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     pub decisions: Vec<Decision>,
-    /// The [`Place`] that the next part comes after, as text; `None`: this is the last one.
+    /// The place that the next part comes after; `None`: this is the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-}
-
-/// A place among all decisions: the last one of a part.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    Ban(Key),
-    /// A source that is deferred.
-    Source(Source),
-    /// Likewise a network.
-    Network(Network),
-}
-
-impl Place {
-    /// As text: `ban:192.0.2.1`, `source:192.0.2.1` or `network:192.0.2.0/24`.
-    pub fn text(&self, prefix: Ipv6Prefix) -> String {
-        match self {
-            Self::Ban(key) => format!("ban:{}", key.text(prefix)),
-            Self::Source(source) => format!("source:{}", prefix.display(*source)),
-            Self::Network(network) => format!("network:{}", network.text()),
-        }
-    }
-
-    /// The place that `text` is.
-    pub fn read(text: &str, prefix: Ipv6Prefix) -> Result<Self, ControlError> {
-        let place = text.split_once(':').and_then(|(kind, key)| match kind {
-            "ban" => Key::read(key, prefix).map(Self::Ban),
-            "source" => Key::read(key, prefix)?.source().map(Self::Source),
-            "network" => Network::read(key).map(Self::Network),
-            _ => None,
-        });
-        place.ok_or_else(|| ControlError::NoPlace(text.to_owned()))
-    }
 }
 
 /// `parts` together: bans, then deferrals, each that ends sooner before each that ends later.
@@ -420,6 +387,7 @@ pub struct KernelView {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::Source;
 
     fn ban(origin: &str, until: i64) -> Ban {
         Ban {
@@ -461,25 +429,6 @@ mod tests {
         }
         check(&[("operator", 9), ("operator", 5)], ("operator", 5));
         check(&[("ledger", 5), ("node:mx2", 9), ("operator", 3), ("file:drop.txt", i64::MAX)], ("operator", 3));
-    }
-
-    #[test]
-    fn a_place_is_its_text() {
-        let prefix = Ipv6Prefix::default();
-        for text in [
-            "ban:192.0.2.1",
-            "ban:2001:db8::/64",
-            "ban:192.0.2.0/24",
-            "source:192.0.2.1",
-            "source:2001:db8::/64",
-            "network:192.0.2.0/24",
-            "network:2001:db8::/48",
-        ] {
-            assert_eq!(Place::read(text, prefix).unwrap().text(prefix), text);
-        }
-        for text in ["", "ban", "ban:", "192.0.2.1", "source:192.0.2.0/24", "network:x", "user:bob"] {
-            assert!(matches!(Place::read(text, prefix), Err(ControlError::NoPlace(_))), "{text}");
-        }
     }
 
     #[test]

@@ -198,7 +198,7 @@ impl Feedback {
         &self.counters
     }
 
-    /// The decisions in force behind the [place](crate::decision::Place) `after`, at most [`PART`]: others wait for a few
+    /// The decisions in force behind the [place](crate::gate::Place) `after`, at most [`PART`]: others wait for a few
     /// milliseconds, however many there are.
     pub async fn decisions(&self, after: Option<String>) -> Result<Part, ControlError> {
         self.ask(|answer| Control::Decisions { after, answer }).await?
