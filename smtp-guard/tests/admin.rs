@@ -23,6 +23,8 @@ use smtp_guard::config::{Config, Limits};
 use smtp_guard::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
 use smtp_guard::edge::events::Sample;
 use smtp_guard::events::{Bus, KEPT, What};
+use smtp_guard::fleet::FleetStatus;
+use smtp_guard::gate::Ignored;
 use smtp_guard::key::User;
 use smtp_guard::key::Who;
 use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
@@ -43,6 +45,7 @@ use smtp_guard_ebpf::reason::Reason;
 #[derive(Debug, Default)]
 struct One {
     connections: AtomicU64,
+    fleet: Option<FleetStatus>,
 }
 
 impl Running for One {
@@ -80,6 +83,10 @@ impl Running for One {
 
     fn recipients(&self) -> Recipients {
         Recipients { known: None, last_read: None, catch_all: Vec::new(), unknown_wordings: Vec::new(), trouble: None }
+    }
+
+    fn fleet(&self) -> Option<FleetStatus> {
+        self.fleet.clone()
     }
 
     fn is_dns_silent(&self) -> bool {
@@ -274,11 +281,15 @@ struct Guard {
 
 impl Guard {
     fn start() -> Self {
+        Self::of(None)
+    }
+
+    fn of(fleet: Option<FleetStatus>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let metrics = Metrics::new();
         let drops = Arc::new(Drops::new(Ipv6Prefix::default(), metrics.clone()));
-        let running = Arc::new(One::default());
+        let running = Arc::new(One { fleet, ..One::default() });
         let counted = metrics.clone();
         let events = Bus::new(|_| {}, move || counted.bound_reached(Bound::EventBus));
         let overview = Overview {
@@ -304,10 +315,60 @@ impl Guard {
     fn client(&self) -> AdminClient {
         AdminClient::new(self.socket())
     }
+
+    /// Writes the configuration by which commands find it.
+    fn configure(&self) {
+        let config = format!(
+            "[[listen]]\naddress = \"127.0.0.1:2525\"\n[backend]\nservers = [\"127.0.0.1:2526\"]\n\
+             [relay]\ndomains = [\"example.org\"]\n[admin]\nsocket = \"{}\"\n",
+            self.socket().display()
+        );
+        std::fs::write(self.directory.path().join("guard.toml"), config).unwrap();
+    }
 }
 
 fn add(ip: &str, seconds: u64, reason: &str) -> Add {
     Add { ip: ip.parse().unwrap(), seconds, reason: reason.to_owned(), local: false }
+}
+
+#[test]
+fn a_fleet_is_shown_and_without_one_the_next_step_is() {
+    let refused = Guard::start().client().fleet().unwrap_err().to_string();
+    for words in ["this edge takes part in no fleet", "url, key_file and node", "smtp-guard reload"] {
+        assert!(refused.contains(words), "{refused}");
+    }
+    let fleet = FleetStatus {
+        name: "edge".to_owned(),
+        node: "mx1".to_owned(),
+        sends: true,
+        receives: true,
+        connected: false,
+        since: WallTime::from_ms(0),
+        trouble: Some("refused".to_owned()),
+        server: None,
+        clock_offset_seconds: None,
+        kept: 1,
+        lost: 0,
+        reports_sent: 0,
+        reports_heard: 0,
+        decisions_known: 0,
+        snapshots: 0,
+        ignored: Vec::new(),
+        nodes: Vec::new(),
+    };
+    let guard = Guard::of(Some(fleet.clone()));
+    guard.metrics.foreign(Some(Ignored::Exempt));
+    guard.client().add(&add("192.0.2.1", 3600, "by the operator here")).unwrap();
+    let view = guard.client().fleet().unwrap();
+    assert_eq!((view.fleet, view.in_force.len(), view.exempted), (fleet.clone(), 0, 1));
+    assert_eq!(guard.client().status().unwrap().fleet, Some(fleet));
+    let directory = guard.directory.path();
+    guard.configure();
+    for line in ["fleet status", "status", "top"] {
+        check_documented(directory, &Page::read(), line);
+    }
+    check_cli(directory, "fleet status", 0, "fleet      edge: NOT connected since 1970-01-01 00:00:00 UTC");
+    check_cli(directory, "status", 0, "fleet          edge: NOT connected since");
 }
 
 #[test]
@@ -539,13 +600,7 @@ fn check_cli(directory: &Path, line: &str, code: i32, said: &str) {
 fn the_command_line_speaks_to_it() {
     let guard = Guard::start();
     let directory = guard.directory.path();
-    let socket = guard.socket();
-    let config = format!(
-        "[[listen]]\naddress = \"127.0.0.1:2525\"\n[backend]\nservers = [\"127.0.0.1:2526\"]\n\
-         [relay]\ndomains = [\"example.org\"]\n[admin]\nsocket = \"{}\"\n",
-        socket.display()
-    );
-    std::fs::write(directory.join("guard.toml"), config).unwrap();
+    guard.configure();
     check_cli(directory, "decisions list", 0, "nobody is blocked");
     check_cli(directory, "decisions add 192.0.2.1 --for 1h --reason too_much", 0, "blocked until 1970-01-01 01:00:00");
     check_cli(directory, "decisions list", 0, "192.0.2.1  operator  operator  1970-01-01 01:00:00 UTC");
@@ -596,12 +651,7 @@ fn check_documented(directory: &Path, page: &Page, line: &str) {
 fn each_field_of_an_answer_is_documented() {
     let guard = Guard::start();
     let directory = guard.directory.path();
-    let config = format!(
-        "[[listen]]\naddress = \"127.0.0.1:2525\"\n[backend]\nservers = [\"127.0.0.1:2526\"]\n\
-         [relay]\ndomains = [\"example.org\"]\n[admin]\nsocket = \"{}\"\n",
-        guard.socket().display()
-    );
-    std::fs::write(directory.join("guard.toml"), config).unwrap();
+    guard.configure();
     let page = Page::read();
     let happened = What::AllLifted { count: 3 };
     guard.events.publish(WallTime::from_ms(0), happened);

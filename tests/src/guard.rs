@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -17,6 +19,7 @@ pub struct Guard<'w> {
     world: &'w World,
     folder: tempfile::TempDir,
     program: Option<Program>,
+    environment: Vec<(String, String)>,
 }
 
 impl<'w> Guard<'w> {
@@ -32,9 +35,14 @@ impl<'w> Guard<'w> {
     /// Writes the configuration only.
     pub fn configured(world: &'w World, changes: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let guard = Self { world, folder, program: None };
+        let guard = Self { world, folder, program: None, environment: Vec::new() };
         guard.configure(changes);
         guard
+    }
+
+    /// The proxy is started with these variables from now on.
+    pub fn set_environment(&mut self, variables: &[(&str, &str)]) {
+        self.environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
     /// Writes the configuration anew.
@@ -88,6 +96,7 @@ impl<'w> Guard<'w> {
     /// Starts the proxy and waits until it serves.
     pub fn run(&mut self) {
         let mut command = self.world.on(Host::Edge, &binary());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let log = self.folder.path().join("log");
         let _ = fs::remove_file(&log);
         let mut program = Program::start(command.args(["run", "--config"]).arg(self.config()), log);
@@ -134,6 +143,18 @@ impl<'w> Guard<'w> {
         all.push("--json");
         let answer = serde_json::from_str(&self.command(&all).ok()).unwrap();
         check_answer(arguments, &answer);
+        answer
+    }
+
+    /// What its admin socket answers to `body`, as HTTP has it.
+    pub fn post(&self, path: &str, body: &Value) -> String {
+        let (mut socket, body) =
+            (UnixStream::connect(self.folder.path().join("admin.sock")).unwrap(), body.to_string());
+        let length = body.len();
+        let head = "Host: smtp-guard\r\nConnection: close\r\nContent-Type: application/json";
+        write!(socket, "POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
         answer
     }
 

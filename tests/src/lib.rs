@@ -12,6 +12,7 @@
 pub mod clients;
 pub mod dovecot;
 pub mod exim;
+pub mod fleet;
 pub mod forge;
 pub mod guard;
 pub mod held;
@@ -25,6 +26,7 @@ pub mod netns;
 pub mod opensmtpd;
 pub mod pki;
 pub mod postfix;
+pub mod probe;
 pub mod process;
 pub mod redis;
 pub mod room;

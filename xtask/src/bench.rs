@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use crate::build::{self, OBJECT, cargo};
 use crate::{object, root, setup, step, target};
 
+pub(crate) mod fleet;
 pub(crate) mod idle;
 pub(crate) mod instructions;
 pub(crate) mod proxy;

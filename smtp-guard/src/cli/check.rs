@@ -10,11 +10,12 @@ use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 use serde::Serialize;
 
-use super::{BAD_CONFIGURATION, FAILED, Failure, blocklists, output, setup};
+use super::{BAD_CONFIGURATION, FAILED, Failure, blocklists, fleet, output, setup};
 use crate::config::{self, BackendTls, Config, ConfigError, ConfigFile, DEFAULT_PATH, Fault, Origin, Report, Unusable};
 use crate::descriptors::Budget;
 use crate::facts::recipients;
 use crate::fleet::Settings;
+use crate::fleet::probe::{self as fleet_probe, Looked};
 use crate::relay::probe::{self, Found};
 use crate::{edge, file, relay};
 
@@ -36,6 +37,8 @@ struct Checked {
     errors: Vec<Fault>,
     /// The servers of the backend, where they were tried.
     servers: Vec<Tried>,
+    /// The servers of the fleet, likewise.
+    fleet_servers: Vec<Looked>,
 }
 
 /// A server of the backend that was tried.
@@ -57,7 +60,10 @@ pub(super) fn check(file: Option<&Path>, user: Option<&str>, connects: bool, jso
     }
     let tried = |(config, origin): (Config, Origin)| -> Result<Origin, Failure> {
         if connects {
-            connect(&config, &mut checked.servers, json)?;
+            let backend = connect(&config, &mut checked.servers, json);
+            let fleet = connect_to_fleet(&config, &mut checked.fleet_servers, json);
+            // Both are tried, and the mail server is what mail waits for.
+            backend.and(fleet)?;
         }
         Ok(origin)
     };
@@ -77,7 +83,8 @@ pub(super) fn check(file: Option<&Path>, user: Option<&str>, connects: bool, jso
 
 /// Writes `checked` as JSON: what is wrong is the answer here, and its exit code says so as well.
 fn told(mut checked: Checked, result: Result<Origin, Failure>) -> Result<(), Failure> {
-    let refused = checked.servers.iter().any(|tried| tried.error.is_some());
+    let refused = checked.servers.iter().any(|tried| tried.error.is_some())
+        || checked.fleet_servers.iter().any(|looked| !looked.troubles.is_empty());
     let result = match result {
         Ok(_) => Ok(()),
         Err(Failure::Other(_)) if refused => Err(Failure::Told(FAILED)),
@@ -144,6 +151,32 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         )
     }));
     warnings
+}
+
+/// Tries the servers of the fleet, where there is one, likewise.
+fn connect_to_fleet(config: &Config, all: &mut Vec<Looked>, later: bool) -> anyhow::Result<()> {
+    let Some(settings) = Settings::load(config)? else { return Ok(()) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let looked = fleet_probe::targets(&settings).iter().try_for_each(|target| {
+        let looked = runtime.block_on(fleet_probe::look(&settings, target));
+        if !later {
+            fleet::say(&looked)?;
+        }
+        all.push(looked);
+        Ok::<_, io::Error>(())
+    });
+    // A look-up that hangs isn't waited for.
+    runtime.shutdown_background();
+    looked?;
+    let failed = all.iter().filter(|looked| !looked.troubles.is_empty()).count();
+    if failed > 0 {
+        Err(anyhow!(
+            "{failed} of {} servers of the fleet can't be used now; where none can, this edge judges alone, and mail flows",
+            all.len()
+        ))
+    } else {
+        Ok(())
+    }
 }
 
 /// Tries all servers of the backend as the guard does; says at once what was found of each, unless all of it is told `later`.
@@ -332,6 +365,8 @@ impl Findings<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::Offset;
+    use crate::fleet::probe::Found;
 
     /// What `failure` says is wrong: file, line, column, and a part of message and help.
     #[track_caller]
@@ -343,11 +378,15 @@ mod tests {
         let tried = |error: Option<&str>| Tried {
             server: String::from("10.0.0.10:25"),
             error: error.map(str::to_owned),
-            probe: error.is_none().then(Found::default),
+            probe: error.is_none().then(relay::probe::Found::default),
             doubts: Vec::new(),
         };
         let servers = vec![tried(None), tried(Some("does not answer"))];
-        let checked = Checked { valid: false, user: Some(String::from("x")), warnings: Vec::new(), errors, servers };
+        let found = Found { clock_offset_seconds: Some(Offset(-5)), ..Found::default() };
+        let looked = |found| Looked { server: String::from("192.0.2.10:6379"), found, ..Looked::default() };
+        let fleet_servers = vec![looked(None), looked(Some(found))];
+        let user = Some(String::from("x"));
+        let checked = Checked { valid: false, user, warnings: Vec::new(), errors, servers, fleet_servers };
         output::check_documented("check", &checked);
     }
 

@@ -71,6 +71,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("accounts list", &["smtp-guard accounts list --json"]),
     ("accounts hold", &["smtp-guard accounts hold bob --for 1h --reason stolen"]),
     ("accounts release", &["smtp-guard accounts release bob"]),
+    ("fleet", &["smtp-guard fleet status"]),
+    ("fleet status", &["smtp-guard fleet status --json"]),
     ("try", &["smtp-guard try --from 192.0.2.1 --mail-from a@example.com --rcpt-to b@example.org"]),
     ("edge", &["smtp-guard edge status"]),
     ("edge load", &["smtp-guard edge load --interface eth0"]),

@@ -12,6 +12,7 @@ mod edge;
 mod events;
 mod explain;
 mod export;
+mod fleet;
 mod import;
 #[cfg(test)]
 #[path = "../../tests/json_page/mod.rs"]
@@ -85,7 +86,8 @@ enum Command {
         /// Whom the guard runs as; only root can name another one
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
-        /// Connect to the mail server as well: whether it takes the guard, and what it says of unknown recipients
+        /// Connect to the mail server as well: whether it takes the guard, and what it says of unknown recipients; and to the fleet's
+        /// server: whether it allows what the guard needs, and whether clocks and keys agree
         #[arg(long)]
         connect: bool,
         #[command(flatten)]
@@ -191,6 +193,11 @@ enum Command {
     Recipients {
         #[command(subcommand)]
         command: recipients::Command,
+    },
+    /// Other edges that this one judges with
+    Fleet {
+        #[command(subcommand)]
+        command: fleet::Command,
     },
     /// The kernel plane
     Edge {
@@ -360,6 +367,10 @@ fn perform(arguments: Arguments) -> Result<(), Failure> {
             Ok(output::show(json.json, &rehearsal, || attempt::text(&attempt, &rehearsal))?)
         }
         Command::Decisions { command } => Ok(decisions::decisions(&client(file)?, command)?),
+        Command::Fleet { command: fleet::Command::Status { json } } => {
+            let view = client(file)?.fleet()?;
+            Ok(output::show(json.json, &view, || fleet::text(&view))?)
+        }
         Command::Recipients { command } => Ok(recipients::recipients(command)?),
         Command::Edge { command: args::Edge::Wanted } => edge::wanted(file),
         Command::Edge { command } => Ok(edge::edge(config::find(file)?.0, file.map(Path::to_owned), command)?),

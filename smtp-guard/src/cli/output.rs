@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
-use super::time;
+use super::{fleet, time};
 use crate::blocklist::State;
 use crate::clock::WallTime;
 use crate::decision::Decision;
@@ -190,6 +190,7 @@ pub(super) fn status(status: &Status) -> String {
             format!("the changed file is not used: {trouble}; `smtp-guard check` looks at it"),
         ]
     }));
+    rows.extend(status.fleet.iter().map(|fleet| ["fleet".to_owned(), fleet::line(fleet)]));
     rows.extend(status.dns_silent.then(|| ["DNS".to_owned(), "does not answer".to_owned()]));
     rows.extend(status.store_trouble.iter().map(|trouble| ["store".to_owned(), format!("not written: {trouble}")]));
     rows.extend(status.bounds.iter().map(bound));

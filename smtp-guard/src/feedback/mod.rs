@@ -137,6 +137,11 @@ enum Control {
         reports: Vec<(String, Instant, Heard)>,
         answer: oneshot::Sender<u32>,
     },
+    Void {
+        node: Name,
+        since: Instant,
+        answer: oneshot::Sender<Vec<String>>,
+    },
     TellAll(oneshot::Sender<()>),
     Delete {
         who: Who,
@@ -239,6 +244,11 @@ impl Feedback {
     /// hundred at once: others wait.
     pub async fn hear(&self, node: Name, reports: Vec<(String, Instant, Heard)>) -> Result<u32, ControlError> {
         self.ask_in_turn(|answer| Control::Hear { node, reports, answer }).await
+    }
+
+    /// Lifts what the guard `node` has decided since a moment; of which sources and networks that was.
+    pub async fn void(&self, node: Name, since: Instant) -> Result<Vec<String>, ControlError> {
+        self.ask_in_turn(|answer| Control::Void { node, since, answer }).await
     }
 
     /// Tells other guards of all that was decided here and is in force.
@@ -385,6 +395,7 @@ fn answer(keeper: &mut Keeper, control: Control) {
         Control::Foreign { node, decisions, answer } => answer.send(keeper.hear_of(&node, &decisions)).map_err(drop),
         Control::ForeignLifts { node, lifts, answer } => answer.send(keeper.hear_lifts(&node, &lifts)).map_err(drop),
         Control::Hear { node, reports, answer } => answer.send(keeper.hear(&node, reports)).map_err(drop),
+        Control::Void { node, since, answer } => answer.send(keeper.void(node, since)).map_err(drop),
         Control::TellAll(answer) => {
             keeper.tell_all();
             answer.send(())

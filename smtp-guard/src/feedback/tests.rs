@@ -687,6 +687,36 @@ fn the_same_trip_elsewhere_doubles_once_and_a_lift_ends_what_is_older() {
     assert_eq!((keeper.hear_of(&from("mx2"), &many), meter.count("banned harvest")), (50, before));
 }
 
+#[test]
+fn what_a_mad_guard_decided_lately_is_lifted_and_nobody_is_told() {
+    let (mut keeper, peers, _) = told();
+    let both = crate::clock::both();
+    let ban = |source: &str, ago: i64| Decision {
+        source: source.to_owned(),
+        reason: Reason::Harvest.label().to_owned(),
+        text: String::new(),
+        origin: "operator".to_owned(),
+        origin_name: None,
+        made: both.wall.later(-ago * 1000),
+        until: both.wall_at(both.instant.after(Duration::from_secs(3600))),
+        repeat: 0,
+        evidence: Vec::new(),
+    };
+    let mad = [ban("20.0.2.1", 0), ban("20.0.2.2", 30), ban("20.0.2.3", 90), ban("20.0.3.0/24", 1)];
+    assert_eq!(keeper.hear_of(&Name::new("mx2"), &mad), 4);
+    assert_eq!(keeper.hear_of(&Name::new("mx3"), &[ban("20.0.2.4", 0)]), 1);
+    keeper.add("20.0.2.5".parse().unwrap(), Duration::from_secs(3600), String::new(), BY).unwrap();
+    peers.take();
+    let minute_ago = Instant::from_ns(both.instant.as_ns() - 60_000_000_000);
+    let mut void = keeper.void(Name::new("mx2"), minute_ago);
+    void.sort_unstable();
+    assert_eq!(void, ["20.0.2.1", "20.0.2.2", "20.0.3.0/24"]);
+    let mut left: Vec<_> = keeper.decisions().into_iter().map(|decision| decision.source).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["20.0.2.3", "20.0.2.4", "20.0.2.5"]);
+    assert_eq!(peers.take(), [""; 0]);
+}
+
 /// What the kernel map keeps ends there by itself; who was told that all are lifted must not be refused by this plane either.
 #[test]
 fn all_are_lifted_here_also_where_the_kernel_map_cant_be_written() {

@@ -25,6 +25,15 @@ pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
     /// Who answers.
     pub(super) server: String,
+    /// Whom the server takes us for.
+    pub(super) user: String,
+    /// By TLS.
+    pub(super) secured: bool,
+}
+
+/// Where `url` leads, without user and password.
+pub(super) fn address(url: &str) -> Result<String, RedisError> {
+    Ok(url.into_connection_info()?.addr().to_string())
 }
 
 /// Opens a connection on which a command may take `patience`.
@@ -42,25 +51,28 @@ pub(super) async fn open(settings: &Settings, patience: Duration) -> Result<Link
     Err(last)
 }
 
-async fn by_url(settings: &Settings, url: &str, patience: Duration) -> Result<Link, RedisError> {
+/// Likewise, to the server of `url`.
+pub(super) async fn by_url(settings: &Settings, url: &str, patience: Duration) -> Result<Link, RedisError> {
     let info = url.into_connection_info()?;
     let mut redis = info.redis_settings().clone();
     if let Some(password) = &settings.password {
         redis = redis.set_password(password);
     }
+    let user = named(redis.username());
     let info = info.set_redis_settings(redis);
     let server = info.addr().to_string();
     let client = match certificates(settings).filter(|_| is_tls(url)) {
         Some(certificates) => Client::build_with_tls(info, certificates)?,
         None => Client::open(info)?,
     };
-    let limits = limits(patience);
+    let (limits, secured) = (limits(patience), is_tls(url));
     let opened = client.get_multiplexed_async_connection_with_config(&limits);
     let connection = timeout(OPEN * 2, opened).await.unwrap_or_else(|_| Err(late()))?;
-    Ok(Link { connection, server })
+    Ok(Link { connection, server, user, secured })
 }
 
-async fn by_sentinel(settings: &Settings, patience: Duration) -> Result<Link, RedisError> {
+/// Likewise, to the master that the sentinels name.
+pub(super) async fn by_sentinel(settings: &Settings, patience: Duration) -> Result<Link, RedisError> {
     let infos = settings.config.url.iter().map(|url| url.as_str().into_connection_info());
     let infos = infos.collect::<Result<Vec<ConnectionInfo>, _>>()?;
     let tls = settings.config.url.iter().any(|url| is_tls(url));
@@ -76,6 +88,7 @@ async fn by_sentinel(settings: &Settings, patience: Duration) -> Result<Link, Re
                 .set_client_to_sentinel_certificates(certificates);
         }
     }
+    let known = named(user.as_deref());
     if let Some(user) = user {
         builder = builder.set_client_to_redis_username(user);
     }
@@ -89,7 +102,12 @@ async fn by_sentinel(settings: &Settings, patience: Duration) -> Result<Link, Re
     let limits = limits(patience);
     let opened = found.get_multiplexed_async_connection_with_config(&limits);
     let connection = timeout(OPEN * 2, opened).await.unwrap_or_else(|_| Err(late()))?;
-    Ok(Link { connection, server })
+    Ok(Link { connection, server, user: known, secured: tls })
+}
+
+/// The user of the server that has no name in the configuration is called so there.
+fn named(user: Option<&str>) -> String {
+    user.unwrap_or("default").to_owned()
 }
 
 fn limits(patience: Duration) -> AsyncConnectionConfig {

@@ -25,16 +25,19 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 pub use smtp_guard_core::fleet::member::{Decided, Evidence};
 use smtp_guard_core::fleet::member::{Identity, Member};
-pub use smtp_guard_core::fleet::status::{FleetStatus, NodeView};
+use smtp_guard_core::fleet::message::Fault;
+use smtp_guard_core::fleet::status::Told;
+pub use smtp_guard_core::fleet::status::{FleetStatus, Ignored, MutedView, NodeView, Offset};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{Both, Instant};
-use crate::decision::Decision;
+use crate::decision::{Decision, Name};
 use crate::offence::Conduct;
 
 mod id;
 mod keys;
 mod link;
+pub mod probe;
 mod reader;
 mod settings;
 mod writer;
@@ -57,6 +60,8 @@ pub enum Event {
     /// What happened elsewhere; how many bans followed is the answer.
     Evidence(Evidence, oneshot::Sender<u32>),
     Decided(Vec<Decided>, oneshot::Sender<()>),
+    /// What that edge has decided since a moment counts no longer; about which sources that was is the answer.
+    Void(Name, Instant, oneshot::Sender<Vec<String>>),
     /// The server doesn't know what this edge has decided: it is to be told all of it.
     Joined,
 }
@@ -95,9 +100,11 @@ struct Shared {
     epoch: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     connected: bool,
+    /// Since when it is, or isn't.
+    since: Instant,
     trouble: Option<String>,
     server: Option<String>,
     /// The last change that is in force here.
@@ -105,6 +112,8 @@ struct State {
     snapshots: u64,
     /// Which change the last lifts are.
     lifts: VecDeque<(String, Id)>,
+    /// What the log knows of messages that are ignored.
+    told: Told,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -233,6 +242,29 @@ impl Drop for Waiting<'_> {
     }
 }
 
+impl State {
+    /// Not connected, from `now` on.
+    fn new(now: Instant) -> Self {
+        Self {
+            connected: false,
+            since: now,
+            trouble: None,
+            server: None,
+            cursor: Id::default(),
+            snapshots: 0,
+            lifts: VecDeque::new(),
+            told: Told::default(),
+        }
+    }
+
+    /// The connection is there, or isn't, at `now`.
+    fn change(&mut self, connected: bool, now: Instant) {
+        if connected != self.connected {
+            (self.connected, self.since) = (connected, now);
+        }
+    }
+}
+
 impl Shared {
     fn member(&self) -> MutexGuard<'_, Member> {
         lock(&self.member)
@@ -259,6 +291,23 @@ impl Shared {
         self.epoch.fetch_add(1, Ordering::Relaxed);
         self.member().server_forgot(crate::clock::now());
         self.wake.notify_one();
+    }
+
+    /// Tells the log of messages that are ignored.
+    fn tell_ignored(&self) {
+        let faults = self.member().faults();
+        for (fault, count) in self.state().told.news(faults, crate::clock::now()) {
+            let what = "messages on the fleet's server are ignored";
+            match fault {
+                // What may have arrived is sent again.
+                Fault::Repeated => tracing::info!(count, "{what}: {fault}"),
+                Fault::Code => tracing::warn!(
+                    count,
+                    "{what}: {fault}; an edge has another key or another name of the fleet, or somebody else writes there"
+                ),
+                _ => tracing::warn!(count, "{what}: {fault}"),
+            }
+        }
     }
 
     fn unconfirmed(&self, source: &str) -> Unconfirmed {
@@ -290,7 +339,8 @@ impl Shared {
                         "the fleet's server answers"
                     );
                 }
-                (state.connected, state.server, state.trouble) = (true, Some(server.to_owned()), None);
+                state.change(true, crate::clock::now());
+                (state.server, state.trouble) = (Some(server.to_owned()), None);
             }
             Err(error) => {
                 let text = error.to_string();
@@ -300,7 +350,8 @@ impl Shared {
                         "the fleet's server can't be used: this edge judges alone until it answers"
                     );
                 }
-                (state.connected, state.trouble) = (false, Some(text));
+                state.change(false, crate::clock::now());
+                state.trouble = Some(text);
             }
         }
     }
@@ -308,22 +359,27 @@ impl Shared {
     fn status(&self, both: &Both) -> FleetStatus {
         let member = self.member();
         let state = self.state();
-        let (sent, heard) = member.counts();
+        let (reports_sent, reports_heard) = member.counts();
+        let Identity { sends, receives, .. } = *member.identity();
+        let ignored = member.faults().by_label();
         FleetStatus {
             name: self.settings.config.name.clone(),
             node: self.settings.config.node.clone(),
+            sends,
+            receives,
             connected: state.connected,
+            since: both.wall_at(state.since),
             trouble: state.trouble.clone(),
             server: state.server.clone(),
-            offset: member.offset(both),
+            clock_offset_seconds: member.offset(both).map(Offset),
             kept: member.kept(),
             lost: member.lost(),
-            sent,
-            heard,
-            decisions: member.decisions(),
+            reports_sent,
+            reports_heard,
+            decisions_known: member.decisions(),
             snapshots: state.snapshots,
-            ignored: member.faults().by_label().map(|(label, count)| (label.to_owned(), count)).collect(),
-            nodes: member.nodes(both.instant),
+            ignored: ignored.map(|(label, count)| Ignored { reason: label.to_owned(), count }).collect(),
+            nodes: member.nodes(both),
         }
     }
 }
@@ -344,7 +400,7 @@ fn start(settings: Settings, events: mpsc::Sender<Event>) -> std::io::Result<Run
         member: Mutex::new(Member::new(identity)),
         wake: Notify::new(),
         events,
-        state: Mutex::default(),
+        state: Mutex::new(State::new(crate::clock::now())),
         waiting: AtomicUsize::new(0),
         beat_now: AtomicBool::new(false),
         epoch: AtomicU64::new(0),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
 use redis::{ErrorKind, RedisError, cmd, pipe};
-use smtp_guard_core::fleet::member::Decided;
+use smtp_guard_core::fleet::member::{Decided, Member};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
@@ -18,6 +18,7 @@ use super::id::Id;
 use super::keys::Keys;
 use super::link::{self, COMMAND};
 use super::{Event, PAUSE, Shared, longer};
+use crate::decision::Name;
 
 /// Entries that are read at once.
 const ENTRIES: usize = 512;
@@ -76,8 +77,9 @@ async fn follow(
     cursors: &mut Cursors,
 ) -> Result<(), RedisError> {
     let mut compared = Compared { wholly: Instant::now(), counted: Instant::now() };
-    if cursors.complete {
-        look_for_cursor(shared, keys, connection, cursors).await?;
+    if cursors.complete && !look_for_cursor(shared, keys, connection, cursors).await? {
+        // Perhaps it is another server, which doesn't know what the one before was told last.
+        tell_again(shared).await;
     }
     loop {
         if cursors.epoch != shared.epoch.load(Ordering::Relaxed) {
@@ -125,16 +127,15 @@ async fn hear_changes(shared: &Shared, entries: Vec<(Id, Vec<u8>)>, cursors: &mu
     let Some((last, _)) = entries.last() else { return };
     cursors.changes = *last;
     let both = crate::clock::both();
-    let decided: Vec<_> = {
+    let (decided, muted): (Vec<_>, Vec<_>) = {
         let mut member = shared.member();
-        let muted = member.muted(both.instant);
+        let before = member.muted(both.instant);
         let heard = entries.iter().filter_map(|(_, sealed)| member.hear_record(sealed, true, &both).ok().flatten());
-        let heard = heard.collect();
-        tell_muted(&muted, &member.muted(both.instant));
-        heard
+        (heard.collect(), newly_muted(&member, &before, both.instant))
     };
     let lifts = decided.iter().any(|decided| matches!(decided, Decided::Lift(..)));
     follow_all(shared, decided).await;
+    mute(shared, muted).await;
     shared.state().cursor = cursors.changes;
     if lifts {
         // Somebody may wait for it.
@@ -153,15 +154,34 @@ async fn hear_evidence(shared: &Shared, entries: Vec<(Id, Vec<u8>)>, cursors: &m
             continue;
         }
         let bans = bans.await.unwrap_or_default();
-        if shared.member().note_bans(node.as_str(), bans, crate::clock::now()) {
-            tell_muted(&[], &[node.as_str().to_owned()]);
-        }
+        let muted: Vec<_> = {
+            let (mut member, now) = (shared.member(), crate::clock::now());
+            let before = member.muted(now);
+            member.note_bans(node.as_str(), bans, now);
+            newly_muted(&member, &before, now)
+        };
+        mute(shared, muted).await;
     }
 }
 
-fn tell_muted(before: &[String], now: &[String]) {
-    for node in now.iter().filter(|node| !before.contains(node)) {
-        tracing::error!(node, "an edge of the fleet decides too much: it is not listened to for ten minutes");
+/// Who is muted now and wasn't `before`, and from when on what it decides is void.
+fn newly_muted(member: &Member, before: &[String], now: crate::clock::Instant) -> Vec<(Name, crate::clock::Instant)> {
+    let new = member.muted(now).into_iter().filter(|node| !before.contains(node));
+    new.filter_map(|node| Some((Name::new(&node), member.void_from(&node, now)?))).collect()
+}
+
+/// Has what edges have decided lifted that are `muted`.
+async fn mute(shared: &Shared, muted: Vec<(Name, crate::clock::Instant)>) {
+    for (node, since) in muted {
+        tracing::error!(
+            node = node.as_str(),
+            "an edge of the fleet decides too much: it is not listened to for ten minutes"
+        );
+        let (answer, void) = oneshot::channel();
+        if shared.events.send(Event::Void(node, since, answer)).await.is_ok() {
+            let void = void.await.unwrap_or_default();
+            shared.member().forget(void.iter().map(String::as_str));
+        }
     }
 }
 
@@ -177,13 +197,20 @@ async fn follow_all(shared: &Shared, decided: Vec<Decided>) {
     }
 }
 
+/// What this edge has decided and lifted is told again.
+async fn tell_again(shared: &Shared) {
+    shared.forgotten();
+    // An error means that the guard stops.
+    let _ = shared.events.send(Event::Joined).await;
+}
+
 /// Whether reading can go on at the cursor; if not, all is read anew.
 async fn look_for_cursor(
     shared: &Shared,
     keys: &Keys,
     connection: &mut MultiplexedConnection,
     cursors: &mut Cursors,
-) -> Result<(), RedisError> {
+) -> Result<bool, RedisError> {
     let here = cursors.changes.to_string();
     let mut look = cmd("XRANGE");
     look.arg(&keys.changes).arg(&here).arg(&here).arg("COUNT").arg(1);
@@ -195,10 +222,10 @@ async fn look_for_cursor(
     }
     if last < cursors.changes {
         tracing::warn!("the fleet's server knows less than before: this edge tells it again what it has decided");
-        shared.forgotten();
-        let _ = shared.events.send(Event::Joined).await;
+        tell_again(shared).await;
+        return Ok(true);
     }
-    Ok(())
+    Ok(is_there)
 }
 
 /// The id of the last change.

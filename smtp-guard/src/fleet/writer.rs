@@ -32,7 +32,7 @@ const TIDY: u32 = 60;
 /// Questions for the time on a new connection.
 const QUESTIONS: usize = 3;
 
-static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("put.lua")));
+pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("put.lua")));
 
 /// Tells others, again and again on another connection.
 pub(super) async fn run(shared: &Shared) {
@@ -60,7 +60,7 @@ async fn serve(
     epoch: &mut Option<String>,
     pause: &mut Duration,
 ) -> RedisError {
-    let Link { mut connection, server } = link;
+    let Link { mut connection, server, .. } = link;
     shared.member().reconnected();
     let served = async {
         for _ in 0..QUESTIONS {
@@ -138,6 +138,7 @@ async fn beat(
         // What can't be read is counted.
         nodes.iter().filter(|(_, status)| member.hear_status(status, now) == Ok(false)).map(|(node, _)| node).collect()
     };
+    shared.tell_ignored();
     if !gone.is_empty() {
         let _: u64 = cmd("HDEL").arg(&keys.nodes).arg(&gone).query_async(connection).await?;
     }

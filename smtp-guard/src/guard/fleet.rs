@@ -50,6 +50,7 @@ pub(super) async fn follow(mut events: mpsc::Receiver<Event>, feedback: Feedback
                 bans.map(|bans| _ = answer.send(bans))
             }
             Event::Decided(decided, answer) => take(&feedback, decided).await.map(|()| _ = answer.send(())),
+            Event::Void(node, since, answer) => feedback.void(node, since).await.map(|void| _ = answer.send(void)),
             Event::Joined => feedback.tell_all().await,
         };
         if let Err(error) = done {

@@ -25,7 +25,8 @@ use crate::edge::bans::{BanTable, KernelBans};
 use crate::events::{self, Bus};
 use crate::facts;
 use crate::feedback;
-use crate::fleet::{Fleet, Settings};
+use crate::fleet::{Fleet, FleetStatus, Settings};
+use crate::memory;
 use crate::observe::admin;
 use crate::observe::drops::Drops;
 use crate::observe::http::{Http, Ready};
@@ -185,6 +186,8 @@ pub async fn serve<C: admin::Control>(
     let http = http.map(|http| tokio::spawn(http.serve(metrics.clone(), ready.clone(), budget.plan.http)));
     side.spawn(blocklists.clone().watch(Arc::clone(&shared), stop.clone()));
     side.spawn(count_lost_lines(lost, metrics.clone()));
+    let sessions = Arc::clone(&shared);
+    side.spawn(memory::give_back(move || sessions.connections()));
     let guard = Arc::new(Guard {
         shared: Arc::clone(&shared),
         plane,
@@ -336,6 +339,10 @@ impl Running for Guard {
 
     fn recipients(&self) -> Recipients {
         self.shared.recipients()
+    }
+
+    fn fleet(&self) -> Option<FleetStatus> {
+        self.fleet.status()
     }
 
     fn is_dns_silent(&self) -> bool {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | GET /status | [`super::status::Status`] |
 //! | GET /live | [`super::live::Live`] |
+//! | GET /fleet | [`FleetView`]; 409 where there is no fleet |
 //! | GET /events, [`Follow`] as query | [`super::follow::Line`]s, one a line |
 //! | GET /decisions | a list of [`Decision`] |
 //! | POST /decisions, [`Add`] | [`Kept`] with the [`Decision`] made |
@@ -35,6 +36,7 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{Attempt, Rehearsal};
+use super::fleet::FleetView;
 use super::follow::{self, FOLLOWERS, Follow, Followers};
 use super::reload::{Reload, Reloaded};
 pub use super::socket::{Socket, SocketError};
@@ -44,6 +46,7 @@ use crate::bound::Bound;
 use crate::config::FILE_BYTES;
 use crate::decision::ControlError;
 use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
+use crate::gate::Ignored;
 use crate::key::User;
 use crate::key::Who;
 use crate::rates::accounts::{AccountList, AccountView};
@@ -60,6 +63,10 @@ const CANDIDATE: usize = 2 * FILE_BYTES as usize + BODY;
 pub const REASON_BYTES: usize = super::log::PRINTABLE_BYTES;
 /// The longest ban that can be asked for: ten years.
 pub const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// What is said where there is none.
+const NO_FLEET: &str = "this edge takes part in no fleet: set url, key_file and node in [fleet] (docs/fleet.md says how), \
+                        then `smtp-guard check` and `smtp-guard reload`";
 
 /// Users in one answer.
 pub const ACCOUNTS: usize = 1000;
@@ -211,6 +218,7 @@ fn router<C: Control>(control: C, overview: Overview) -> Router {
     Router::new()
         .route("/status", get(status::<C>))
         .route("/live", get(live::<C>))
+        .route("/fleet", get(fleet::<C>))
         .route("/events", get(events::<C>))
         .route("/decisions", get(list::<C>).post(add::<C>).delete(delete_all::<C>))
         .route("/decisions/{*who}", axum::routing::delete(delete::<C>))
@@ -241,6 +249,14 @@ async fn live<C: Control>(State(shared): State<Served<C>>) -> Response {
         Err(refusal) => return refusal.into_response(),
     };
     look(move || shared.overview.live(&crate::clock::both(), bans)).await
+}
+
+async fn fleet<C: Control>(State(shared): State<Served<C>>) -> Response {
+    let Some(fleet) = shared.overview.running.fleet() else {
+        return Refusal::Refused(NO_FLEET.to_owned()).into_response();
+    };
+    let exempted = shared.overview.metrics.foreign_ignored(Ignored::Exempt);
+    answer(shared.control.decisions().await.map(|decisions| FleetView::new(fleet, &decisions, exempted)))
 }
 
 async fn events<C: Control>(State(shared): State<Served<C>>, query: Result<Query<Follow>, QueryRejection>) -> Response {

@@ -237,6 +237,11 @@ impl Metrics {
         self.0.foreign[ignored.map_or(0, |why| why as usize + 1)].inc();
     }
 
+    /// Decisions of other guards that were not followed for this reason, since the start.
+    pub fn foreign_ignored(&self, why: Ignored) -> u64 {
+        self.0.foreign[why as usize + 1].get()
+    }
+
     /// An attempt to log in was judged.
     pub fn auth_attempt(&self, verdict: AuthVerdict) {
         let number = match verdict {

@@ -5,6 +5,7 @@ pub mod bounds;
 pub mod budget;
 mod certificates;
 pub mod drops;
+pub mod fleet;
 pub mod follow;
 mod format;
 pub mod http;

@@ -15,6 +15,7 @@ use super::metrics::Metrics;
 use crate::blocklist::State;
 use crate::clock::{Instant, WallTime};
 use crate::events::Bus;
+use crate::fleet::FleetStatus;
 use crate::rates::accounts::HeldUsers;
 use crate::session::Outcome;
 
@@ -42,6 +43,9 @@ pub struct Status {
     /// Users who are held, by a limit or by the operator.
     #[serde(default)]
     pub held_users: HeldUsers,
+    /// The fleet as this edge sees it; `None`: it takes part in none.
+    #[serde(default)]
+    pub fleet: Option<FleetStatus>,
     /// No DNS server answers, as far as is known.
     #[serde(default)]
     pub dns_silent: bool,
@@ -101,6 +105,8 @@ pub trait Running: Debug + Send + Sync {
     /// Users who are held now.
     fn held_users(&self) -> HeldUsers;
     fn recipients(&self) -> Recipients;
+    /// See [`Status::fleet`].
+    fn fleet(&self) -> Option<FleetStatus>;
     /// See [`Status::dns_silent`].
     fn is_dns_silent(&self) -> bool;
     /// See [`Status::store_trouble`].
@@ -213,6 +219,7 @@ impl Overview {
             bans_active: all,
             networks_active: networks,
             held_users: self.running.held_users(),
+            fleet: self.running.fleet(),
             dns_silent: self.running.is_dns_silent(),
             store_trouble: self.running.store_trouble(),
             tls_trouble: self.running.tls_trouble(),
@@ -226,6 +233,7 @@ impl Overview {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::fleet;
     use super::*;
 
     /// What a guard could say of itself.
@@ -236,6 +244,7 @@ pub(super) mod tests {
         pub(in crate::observe) known: Option<u64>,
         pub(in crate::observe) catch_all: Vec<String>,
         pub(in crate::observe) blocklists: Vec<State>,
+        pub(in crate::observe) fleet: Option<FleetStatus>,
     }
 
     impl Fake {
@@ -243,7 +252,7 @@ pub(super) mod tests {
         pub(in crate::observe) fn full() -> Self {
             let list =
                 State { name: "drop".to_owned(), file: "/drop".into(), read: None, error: Some("missing".to_owned()) };
-            Self { known: Some(7), blocklists: vec![list], ..Self::default() }
+            Self { known: Some(7), blocklists: vec![list], fleet: Some(fleet::tests::status()), ..Self::default() }
         }
     }
 
@@ -266,6 +275,10 @@ pub(super) mod tests {
 
         fn servers(&self) -> Vec<Server> {
             vec![Server { address: "192.0.2.7:25".to_owned(), answers: true, connections: 3 }]
+        }
+
+        fn fleet(&self) -> Option<FleetStatus> {
+            self.fleet.clone()
         }
 
         fn is_dns_silent(&self) -> bool {

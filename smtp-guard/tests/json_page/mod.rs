@@ -70,7 +70,9 @@ impl Page {
                 "explain IP".to_owned()
             }
             ["explain", ..] => "explain USER".to_owned(),
-            [group @ ("accounts" | "config" | "decisions" | "edge"), command, ..] => format!("{group} {command}"),
+            [group @ ("accounts" | "config" | "decisions" | "edge" | "fleet"), command, ..] => {
+                format!("{group} {command}")
+            }
             [command, ..] => (*command).to_owned(),
             [] => String::new(),
         };
@@ -78,7 +80,10 @@ impl Page {
         headings.dedup();
         headings.retain(|heading| {
             // What they have of others.
-            let more = matches!((command.as_str(), *heading), ("top", "status" | "events") | ("try", "explain IP"));
+            let more = matches!(
+                (command.as_str(), *heading),
+                ("top", "status" | "events" | "fleet status") | ("status", "fleet status") | ("try", "explain IP")
+            );
             more || heading.split(", ").any(|named| named == command)
         });
         assert!(!headings.is_empty(), "{arguments:?} is not in docs/json.md");

@@ -1,5 +1,7 @@
 //! What one session may take, however it goes about it.
 
+use std::time::Duration;
+
 use smtp_guard::config::{Config, Granted};
 
 use crate::dialogue::check;
@@ -29,6 +31,18 @@ fn a_session_ends_although_a_transaction_is_open() {
     check("recipients that are deferred, for ever", patient, &format!("{envelope}{over}"));
     let exempt = |config: &mut Config| config.exempt = ["192.0.2.1/32".parse().unwrap()].into_iter().collect();
     check("an exempt client may", exempt, &format!("{envelope}W 200\n {deferred}W 299\n {deferred}"));
+}
+
+#[test]
+fn a_session_ends_when_its_time_is_over() {
+    for seconds in [60, 90, 300] {
+        let configured = |config: &mut Config| config.limits.session_time = Duration::from_secs(seconds);
+        let noop = "C NOOP\n < 250\n";
+        let text = format!("C EHLO c\n < 250\n W {}\n {noop} T\n # ended timeout\n < 421 4.4.2\n .", seconds - 1);
+        check("idle", configured, &text);
+        let text = format!("C EHLO c\n < 250\n W {seconds}\n {noop} # ended timeout\n < 421 4.4.2\n .");
+        check("busy", configured, &text);
+    }
 }
 
 #[test]

@@ -2,89 +2,11 @@
 //! addresses: one source that comes to all edges.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::fs;
 use std::time::{Duration, Instant};
 
+use smtp_guard_tests::fleet::{Files, bans, decision, drops, edge, guess, joined, wait_until};
 use smtp_guard_tests::sink::Sink;
-use smtp_guard_tests::{Guard, Host, Redis, World, guard::netkit, run, wait_for, wait_up_to};
-
-/// The files that all edges read: the fleet's key, and recipients.
-struct Files(tempfile::TempDir);
-
-impl Files {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("key"), "5".repeat(64)).unwrap();
-        fs::write(folder.path().join("other"), "6".repeat(64)).unwrap();
-        fs::write(folder.path().join("password"), "PASSWORD\n").unwrap();
-        fs::write(folder.path().join("known"), "alice@example.org\n").unwrap();
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> String {
-        format!("\"{}\"", self.0.path().join(name).display())
-    }
-}
-
-/// The guard of the `number`th world, called `mxN`, with changes of its own.
-fn guard<'w>(world: &'w World, number: usize, url: &str, files: &Files, more: &[(&str, &str)]) -> Guard<'w> {
-    let (url, node) = (format!("[\"{url}\"]"), format!("\"mx{}\"", number + 1));
-    let (key, known) = (files.path("key"), files.path("known"));
-    let mut changes =
-        vec![("fleet.url", &*url), ("fleet.node", &*node), ("fleet.key_file", &*key), ("recipients.known", &*known)];
-    changes.extend(more);
-    Guard::start(world, &changes)
-}
-
-/// Asks the edge of `world` for recipients that nobody has, those from `first` to before `end`; how many are refused as such.
-fn guess(world: &World, first: usize, end: usize) -> usize {
-    let mut lines = vec!["EHLO attacker.example".to_owned(), "MAIL FROM:<x@attacker.example>".to_owned()];
-    lines.extend((first..end).map(|n| format!("RCPT TO:<guess{n}@example.org>")));
-    lines.push("QUIT".to_owned());
-    let edge = format!("{}:25", World::EDGE_FOR_ATTACKER);
-    let said = run(world.on(Host::Attacker, &netkit()).args(["dialogue", &edge]), &lines.join("\n")).ok();
-    said.lines().filter(|line| line.starts_with("550 5.1.1")).count()
-}
-
-/// Who has decided about the attacker on this edge.
-fn decision(guard: &Guard) -> Option<String> {
-    let decisions = guard.json(&["decisions", "list"])["decisions"].clone();
-    let found = decisions.as_array().unwrap().iter().find(|decision| decision["source"] == World::ATTACKER)?.clone();
-    let by = [&found["origin"], &found["origin_name"]].map(|text| text.as_str().unwrap_or_default());
-    Some(by.join(" ").trim().to_owned())
-}
-
-/// When the attacker was banned on this edge, each time, in us.
-fn bans(guard: &Guard) -> Vec<i64> {
-    let log = guard.log();
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let banned = lines.filter(|line| line["source"] == World::ATTACKER && line["seconds"].is_number());
-    banned.map(|line| micros(line["timestamp"].as_str().unwrap())).collect()
-}
-
-/// The time of day in `2026-01-31T12:34:56.789012Z`, in us.
-fn micros(timestamp: &str) -> i64 {
-    let (_, time) = timestamp.trim_end_matches('Z').split_once('T').unwrap();
-    let (clock, fraction) = time.split_once('.').unwrap();
-    let seconds = clock.split(':').fold(0, |sum, part| sum * 60 + part.parse::<i64>().unwrap());
-    seconds * 1_000_000 + format!("{fraction:0<6.6}").parse::<i64>().unwrap()
-}
-
-/// Whether the kernel of this edge drops the attacker.
-fn drops(guard: &Guard) -> bool {
-    guard.json(&["explain", World::ATTACKER])["kernel"]["drop_reason"].is_string()
-}
-
-fn wait_until(guard: &Guard, what: &str, is_so: impl Fn(&Guard) -> bool) {
-    wait_for(what, || is_so(guard).then_some(()), || guard.log());
-}
-
-/// Waits until `guard` takes part.
-fn joined(guard: &Guard) {
-    wait_until(guard, "the fleet's decisions are in force", |guard| {
-        guard.log().contains("what the fleet has decided is in force")
-    });
-}
+use smtp_guard_tests::{Redis, World, wait_up_to};
 
 fn three() -> [World; 3] {
     [World::new(), World::new(), World::new()]
@@ -107,7 +29,7 @@ fn a_dictionary_over_three_edges_is_dropped_by_all_and_a_lift_ends_it_on_all() {
     let password = files.path("password");
     let guards = [0, 1, 2].map(|n| {
         let url = redis.url(n).replace("redis://", "redis://fleet@");
-        guard(&worlds[n], n, &url, &files, &[("fleet.password_file", &*password)])
+        edge(&worlds[n], n, &url, &files, &[("fleet.password_file", &*password)])
     });
     guards.iter().for_each(joined);
     // Whoever may write to the server but has no key: nobody stumbles over it.
@@ -152,7 +74,7 @@ fn what_an_operator_decides_is_so_on_all_edges_but_where_it_is_exempt_or_local()
     let exempt = format!("[\"{}\"]", World::ATTACKER);
     let guards = [0, 1, 2].map(|n| {
         let more: &[_] = if n == 2 { &[(".exempt", &*exempt)] } else { &[] };
-        guard(&worlds[n], n, &redis.url(n), &files, more)
+        edge(&worlds[n], n, &redis.url(n), &files, more)
     });
     guards.iter().for_each(joined);
     for _ in 0..20 {
@@ -194,7 +116,7 @@ fn an_edge_goes_on_alone_without_the_server_and_joins_again() {
     let _sinks = [0, 1].map(|n| Sink::start(&worlds[n], 25, &[]));
     let mut redis = Redis::stopped(&worlds.each_ref(), &[]);
     let files = Files::new();
-    let guards = [0, 1].map(|n| guard(&worlds[n], n, &redis.url(n), &files, &[]));
+    let guards = [0, 1].map(|n| edge(&worlds[n], n, &redis.url(n), &files, &[]));
     // Absent at the start: the guard of one host, and what it decides waits.
     assert_eq!(guess(&worlds[0], 0, 10), 10);
     wait_until(&guards[0], "the kernel drops the attacker", drops);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::Signal;
 use smtp_guard_tests::guard::{binary, netkit};
 use smtp_guard_tests::sink::Sink;
-use smtp_guard_tests::{Guard, Host, Postfix, Program, World, long, run, wait_for};
+use smtp_guard_tests::{Guard, Held, Host, Postfix, Program, StandIn, World, long, run, wait_for};
 
 /// What the attacker hears first as `from`.
 fn heard(world: &World, from: &str) -> String {
@@ -64,6 +64,31 @@ fn who_is_exempt_changes_in_both_planes_when_the_reload_says_so() {
     assert!(heard(&world, LISTED).starts_with("NOT CONNECTED"));
     // By which it is unloaded.
     guard.configure(&[]);
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn the_ceiling_of_the_kernel_changes() {
+    let world = world(&[]);
+    let _postfix = Postfix::start(&world, "");
+    let limits = |ceiling| [("limits.connections", "2"), ("edge.connections", ceiling)];
+    let mut guard = Guard::start(&world, &limits("50"));
+    guard.configure(&limits("3"));
+    let said = guard.command(&["reload"]).ok();
+    assert!(said.contains("edge.connections") && !said.contains("restart"), "{said}");
+    // A server without limits takes the guard's place: the ceiling is the kernel's alone.
+    guard.kill9();
+    let _server = StandIn::start(&world);
+    let address = format!("{}:25", World::EDGE_FOR_ATTACKER);
+    let held: Vec<_> = (1..=4)
+        .map(|n| {
+            let one = Held::open(&world, Host::Attacker, &address, 1);
+            guard.settle(n.min(3));
+            one
+        })
+        .collect();
+    let dropped: Vec<_> = held.iter().map(|one| one.count("dropped")).collect();
+    assert_eq!(dropped, [0, 0, 0, 1]);
 }
 
 #[test]

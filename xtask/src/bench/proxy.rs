@@ -18,6 +18,8 @@ use self::table::Sample;
 use super::machine;
 use crate::{build, setup, target};
 
+mod beside;
+mod client;
 mod far;
 mod load;
 mod peer;
@@ -29,6 +31,8 @@ const LEAST_ROUNDS: u32 = 5;
 const EDGE: &str = "198.51.100.1";
 /// The same for a client without a reverse DNS entry.
 const NAMELESS: &str = "198.51.100.9";
+/// A client that is exempt: who asks for nobody but recipients that don't exist would be banned.
+const REFUSED: &str = "198.51.100.7";
 /// Local ports of connections; below are those of servers.
 const EPHEMERAL: &str = "10000 65000";
 /// After a load, until connections are closed everywhere and their CPU time is counted.
@@ -67,17 +71,19 @@ pub(crate) fn inside(rounds: u32, guard: &Path) -> anyhow::Result<()> {
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     network()?;
+    peer::files(&folder)?;
     let _dns = peer::dns(&folder)?;
-    let _sink = peer::sink(&folder)?;
+    let _sinks = peer::sinks(&folder)?;
     let peers = Peer::ALL.iter().map(|peer| peer.start(&folder, guard)).collect::<anyhow::Result<Vec<_>>>()?;
     for running in &peers {
         if running.peer.checks() {
             // A guard that checks nothing would be a fine figure.
             running.refuses(EDGE, &load::WITHOUT_DOMAIN, "450 4.1.8")?;
-            running.refuses(NAMELESS, &load::PROBE, "450 4.7.1")?;
+            running.refuses(NAMELESS, &load::PROBE, "450 4.7.")?;
         }
         running.send(EDGE, &load::WARM)?;
     }
+    let _stunnel = peer::stunnel(&folder)?;
     let (before, busy) = (machine(), Busy::now()?);
     let mut samples = Vec::new();
     for round in 0..rounds {
@@ -86,6 +92,9 @@ pub(crate) fn inside(rounds: u32, guard: &Path) -> anyhow::Result<()> {
             // Nobody is always the first, nor always behind the same one.
             for n in 0..peers.len() {
                 let running = &peers[(n + round as usize) % peers.len()];
+                if !running.peer.takes(load.client) {
+                    continue;
+                }
                 let sample = measure(running, load, round)?;
                 eprint!(" {} {:.2} s;", running.peer.short(), sample.seconds);
                 samples.push(sample);
@@ -98,6 +107,7 @@ pub(crate) fn inside(rounds: u32, guard: &Path) -> anyhow::Result<()> {
     let load_after = super::read("/proc/loadavg");
     println!("{}\n", table::markdown(&samples));
     println!("{far}\n");
+    println!("{}\n", table::beside(&samples));
     println!("Rounds: {rounds}. Medians, on {before}; load at the end {}.", load_after.trim());
     println!("Programs that aren't the bench's took {others:.0} % of all CPU time meanwhile.");
     println!("{}", table::noise(&samples));
@@ -177,7 +187,8 @@ impl Busy {
 /// Loopback with the addresses of the bench.
 fn network() -> anyhow::Result<()> {
     run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
-    for address in [EDGE, NAMELESS] {
+    let own = [EDGE, NAMELESS, REFUSED].map(str::to_owned);
+    for address in own.into_iter().chain(beside::addresses().map(|address| address.to_string())) {
         run(Command::new("ip").args(["addr", "add", &format!("{address}/32"), "dev", "lo"]))?;
     }
     for (name, value) in [("ip_local_port_range", EPHEMERAL), ("tcp_tw_reuse", "1")] {

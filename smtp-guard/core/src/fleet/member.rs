@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use super::merge::{Merged, Mirror};
 use super::message::{Batch, Fault, Message, Record, Said, Seal, Slot, Status, Word, tie};
-use super::mute::Mute;
+use super::mute::{DECISIONS, Mute, Muted};
 use super::offset::Offset;
 use super::outbox::{KEPT, Outbox, Waiting};
-use super::status::{Faults, NodeView};
+use super::status::{self, Faults, MutedView, NodeView};
 use super::{BATCH, DAY, NODES};
 use crate::clock::{Both, Instant};
 use crate::decision::{Decision, Name, Origin};
@@ -375,6 +375,16 @@ impl Member {
         self.offset.server(now).map(|server| self.mute.muted(server)).unwrap_or_default()
     }
 
+    /// From when on what `node` decides is void; `None`: this edge listens to it.
+    pub fn void_from(&self, node: &str, now: Instant) -> Option<Instant> {
+        self.offset.here(self.mute.since(node, self.offset.server(now)?)?)
+    }
+
+    /// What is known of `sources` is void: the next word about each counts.
+    pub fn forget<'a>(&mut self, sources: impl IntoIterator<Item = &'a str>) {
+        self.mirror.forget(sources);
+    }
+
     /// Takes note of how another edge says that it is; `false`: it left more than a day ago.
     pub fn hear_status(&mut self, sealed: &[u8], now: Instant) -> Result<bool, Fault> {
         let heard = self.judge_status(sealed, now);
@@ -430,21 +440,28 @@ impl Member {
     }
 
     /// All edges of the fleet that were heard of, this one included, by name.
-    pub fn nodes(&self, now: Instant) -> Vec<NodeView> {
-        let server = self.offset.server(now).unwrap_or_default();
+    pub fn nodes(&self, both: &Both) -> Vec<NodeView> {
+        let server = self.offset.server(both.instant).unwrap_or_default();
+        let here = |at| self.offset.here(at).map_or(both.wall, |at| both.wall_at(at));
+        let muted = |Muted { since, until, decisions }| MutedView {
+            since: here(since),
+            until: here(until),
+            text: format!("it made {decisions} decisions in a minute; {DECISIONS} are the most"),
+        };
         let view = |status: &Status| NodeView {
-            node: status.node.clone(),
-            version: status.version.clone(),
-            ago: server.saturating_sub(status.at).max(0),
+            name: status.node.clone(),
+            program_version: status.version.clone(),
+            silent_seconds: status::length(server.saturating_sub(status.at)),
             live: is_live(status, server),
-            offset: status.offset,
+            clock_offset_seconds: status::Offset(status.offset),
             cursor: status.cursor.clone(),
-            muted: self.mute.is_muted(&status.node, server),
+            muted: self.mute.of(&status.node, server).map(muted),
+            ignores: status.muted.clone(),
             kept: status.kept,
             lost: status.lost,
         };
         let mut nodes: Vec<_> = self.peers.values().filter_map(|peer| peer.status.as_ref()).map(view).collect();
-        nodes.sort_unstable_by(|one, other| one.node.cmp(&other.node));
+        nodes.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         nodes
     }
 

@@ -89,6 +89,13 @@ impl Words {
         self.operator.is_some() || self.ledger.is_some()
     }
 
+    /// Forgets all but a tombstone; whether there is one.
+    fn keep_lift(&mut self) -> bool {
+        self.ledger = None;
+        self.operator = self.operator.take().filter(|held| held.lift.is_some());
+        self.operator.is_some()
+    }
+
     fn held(&self) -> impl Iterator<Item = &Held> {
         [&self.operator, &self.ledger].into_iter().flatten()
     }
@@ -126,6 +133,15 @@ impl Mirror {
         self.sources.retain(|_, words| words.expire(now));
     }
 
+    /// Forgets what is known of `sources`, but for tombstones.
+    pub fn forget<'a>(&mut self, sources: impl IntoIterator<Item = &'a str>) {
+        for source in sources {
+            if self.sources.get_mut(source).is_some_and(|words| !words.keep_lift()) {
+                self.sources.remove(source);
+            }
+        }
+    }
+
     /// The messages of tombstones that last beyond `now`.
     pub fn lifts(&self, now: i64) -> Vec<Arc<[u8]>> {
         let lasting = |held: &&Held| held.until > now;
@@ -134,11 +150,7 @@ impl Mirror {
 
     /// Forgets all but tombstones: the server has lost what it held, and whoever decided tells it again.
     pub fn keep_lifts(&mut self) {
-        self.sources.retain(|_, words| {
-            words.ledger = None;
-            words.operator = words.operator.take().filter(|held| held.lift.is_some());
-            words.operator.is_some()
-        });
+        self.sources.retain(|_, words| words.keep_lift());
     }
 
     /// Sources about which something is decided.
@@ -215,6 +227,17 @@ mod tests {
         check(&[(lift(3, 9), 0, 3, Follow), (operator(4, 9), 0, 4, Follow)]);
         // A tombstone that has ended stands against nothing.
         check(&[(lift(2, 9), 0, 2, Follow), (ledger(1, 99), 0, 9, Follow)]);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_followed_when_it_is_said_again_but_for_what_is_lifted() {
+        let mut mirror = Mirror::default();
+        let records = [ban("a", "operator", 1, 9), ban("b", "ledger", 1, 9), lift("c", 2, 9)];
+        records.iter().for_each(|record| _ = mirror.merge(record, b"m", 0, 1));
+        mirror.forget(["a", "b", "c", "d"]);
+        let again = [ban("a", "ledger", 2, 9), ban("b", "ledger", 1, 9), ban("c", "ledger", 1, 9)];
+        let merged = again.map(|record| mirror.merge(&record, b"m", 0, 2));
+        assert_eq!(merged, [Merged::Follow, Merged::Follow, Merged::Old]);
     }
 
     #[test]

@@ -29,6 +29,18 @@ struct Node {
     /// The beginning of the minute for which it was muted last.
     since: i64,
     until: i64,
+    /// The most that it decided in a minute since then.
+    most: u32,
+}
+
+/// Why an edge is muted, and for how long; times are the server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Muted {
+    /// The beginning of the minute in which it decided too much.
+    pub since: i64,
+    pub until: i64,
+    /// The most that it decided in a minute.
+    pub decisions: u32,
 }
 
 impl Mute {
@@ -40,16 +52,19 @@ impl Mute {
         let known = self.nodes.entry(node.to_owned()).or_default();
         let decided = known.decided.entry(at.div_euclid(MINUTE)).or_default();
         *decided = decided.saturating_add(decisions);
-        let too_much = *decided > DECISIONS;
+        let decisions = *decided;
+        let too_much = decisions > DECISIONS;
         while known.decided.len() > MINUTES {
             known.decided.pop_first();
         }
         let was = now < known.until;
         if too_much && !was {
             known.since = at.div_euclid(MINUTE).saturating_mul(MINUTE);
+            known.most = 0;
         }
         if too_much {
             known.until = now.saturating_add(LASTS);
+            known.most = known.most.max(decisions);
         }
         too_much && !was
     }
@@ -59,9 +74,20 @@ impl Mute {
         self.nodes.get(node).is_some_and(|node| now < node.until)
     }
 
+    /// Why and for how long nobody listens to `node` at `now`; `None`: it isn't muted.
+    pub fn of(&self, node: &str, now: i64) -> Option<Muted> {
+        let known = self.nodes.get(node).filter(|node| now < node.until)?;
+        Some(Muted { since: known.since, until: known.until, decisions: known.most })
+    }
+
     /// Whether what `node` decided at `at` doesn't count at `now`.
     pub fn is_void(&self, node: &str, at: i64, now: i64) -> bool {
         self.nodes.get(node).is_some_and(|node| now < node.until || node.since <= at && at < node.until)
+    }
+
+    /// From when on what `node` decides is void, while nobody listens to it at `now`.
+    pub fn since(&self, node: &str, now: i64) -> Option<i64> {
+        self.nodes.get(node).filter(|node| now < node.until).map(|node| node.since)
     }
 
     /// Forgets edges that haven't decided anything for as long as minutes are counted, and weren't muted for a day, at `now`.
@@ -114,12 +140,34 @@ mod tests {
         check(&(0..700).map(|n| (1, 0, n / 100, n >= 600)).collect::<Vec<_>>());
     }
 
+    /// Decisions of `mx1`, with the second of each; why it is muted at the end of the last one, by seconds.
+    #[track_caller]
+    fn check_why(steps: &[(u32, i64)], expected: Option<(i64, i64, u32)>) {
+        let mut mute = Mute::default();
+        steps.iter().for_each(|(decisions, at)| _ = mute.note("mx1", *decisions, at * 1000, at * 1000));
+        let now = steps.last().map_or(0, |(_, at)| at * 1000);
+        let why = mute.of("mx1", now);
+        assert_eq!(why.map(|why| (why.since / 1000, why.until / 1000, why.decisions)), expected, "{steps:?}");
+    }
+
+    #[test]
+    fn who_is_muted_is_so_for_the_most_that_it_decided() {
+        check_why(&[], None);
+        check_why(&[(600, 70)], None);
+        check_why(&[(601, 70)], Some((60, 670, 601)));
+        check_why(&[(601, 70), (90, 71), (702, 130), (602, 190)], Some((60, 790, 702)));
+        // Another time.
+        check_why(&[(900, 70), (601, 1000)], Some((960, 1600, 601)));
+        check_why(&[(900, 70), (1, 670)], None);
+    }
+
     /// Whether what was decided at this second counts, of an edge that was muted from the second 120 to 730 for a ban at 130.
     #[track_caller]
     fn check_void(at: i64, now: i64, expected: bool) {
         let mut mute = Mute::default();
         assert!(mute.note("mx1", 601, 130_000, 130_000));
         assert_eq!(mute.is_void("mx1", at * 1000, now * 1000), expected, "{at} at {now}");
+        assert_eq!(mute.since("mx1", now * 1000), (now < 730).then_some(120_000));
         assert!(!mute.is_void("mx2", at * 1000, now * 1000));
     }
 

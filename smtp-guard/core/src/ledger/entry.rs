@@ -75,7 +75,7 @@ pub(super) struct Rare {
 
 /// In which order entries make room: the first of [`Self::ALL`] first. Who has had mail accepted has room of his own: who has only
 /// knocked goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     /// No mail of it was ever accepted, and it has named no unknown recipient.
     Knocked,
@@ -142,15 +142,17 @@ impl History {
 }
 
 impl Entry {
-    /// Lets time pass: what is older than `window` is forgotten. `true`: its history has lapsed by that.
-    pub(super) fn expire(&mut self, now: Instant, window: Duration, ban_memory: Duration) -> bool {
+    /// Lets time pass: what is older than the window of `rule` is forgotten, and logins that failed longer than `logins` ago.
+    /// `true`: its history has lapsed by that.
+    pub(super) fn expire(&mut self, now: Instant, rule: &Harvest, logins: Duration) -> bool {
         let was_known = self.history.is_known();
-        self.history.turn(now, window);
-        self.expire_record(now, window, ban_memory);
+        self.history.turn(now, rule.window);
+        self.expire_record(now, rule, logins);
         was_known && !self.history.is_known()
     }
 
-    fn expire_record(&mut self, now: Instant, window: Duration, ban_memory: Duration) {
+    fn expire_record(&mut self, now: Instant, rule: &Harvest, logins: Duration) {
+        let (window, ban_memory) = (rule.window, rule.ban_max);
         let Some(record) = &mut self.record else { return };
         if now.since(self.last) >= window
             && let Some(rare) = &mut record.rare
@@ -166,7 +168,7 @@ impl Entry {
             record.sample.clear();
         }
         if let Some(rare) = &mut record.rare {
-            rare.failed_logins.retain(|at| now.since(*at) < window);
+            rare.failed_logins.retain(|at| now.since(*at) < logins);
             if now.since(rare.tripped_until) >= ban_memory {
                 rare.trips = 0;
             }

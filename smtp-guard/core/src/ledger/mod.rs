@@ -206,7 +206,7 @@ impl Ledger {
         spared: &dyn Fn(Source) -> bool,
     ) -> Vec<Verdict> {
         let Some(entry) = self.entries.get_mut(&source) else { return Vec::new() };
-        let (known, trusted) = (entry.history.is_known(), entry.is_trusted());
+        let known = entry.history.is_known();
         match conduct {
             Conduct::MessageAccepted => {
                 entry.history.accepted(now, self.rule.window);
@@ -222,32 +222,21 @@ impl Ledger {
             Conduct::Abandoned { recipients } => {
                 entry.record().abandoned(&recipients, now);
                 self.networks.abandoned(source, &recipients);
-                self.judge(source, trusted, now)
+                self.judge(source, now)
             }
             Conduct::Undelivered { recipients } => {
                 entry.record().undelivered(&recipients);
                 self.networks.abandoned(source, &recipients);
                 Vec::new()
             }
-            Conduct::UnknownRecipient { .. } | Conduct::UnknownDigest { .. } => {
-                let (shown, digest, returned) = match conduct {
-                    Conduct::UnknownDigest { recipient, returned } => (recipient.name().into(), recipient, returned),
-                    Conduct::UnknownRecipient { recipient, returned } => {
-                        let digest = self.digests.of(&recipient);
-                        (recipient, digest, returned)
-                    }
-                    _ => return Vec::new(),
-                };
-                entry.record().unknown(shown, digest, returned, now);
-                let own = self.judge(source, trusted, now);
-                // One whose mail was accepted has nothing to do with what its neighbours do.
-                if known || !own.is_empty() {
-                    return own;
-                }
-                match self.networks.unknown(&self.rule, source, digest, now) {
-                    Some(members) => self.trip_network(source, members, now, spared),
-                    None => own,
-                }
+            Conduct::UnknownRecipient { recipient, returned } => {
+                let digest = self.digests.of(&recipient);
+                entry.record().unknown(recipient, digest, returned, now);
+                self.judge_with_neighbours(source, digest, now, spared)
+            }
+            Conduct::UnknownDigest { recipient, returned } => {
+                entry.record().unknown(recipient.name().into(), recipient, returned, now);
+                self.judge_with_neighbours(source, recipient, now, spared)
             }
             Conduct::Trap { recipient, sender } if known => {
                 entry.record().offence(Reason::Trap);
@@ -266,9 +255,29 @@ impl Ledger {
         }
     }
 
-    fn judge(&mut self, source: Source, trusted: bool, now: Instant) -> Vec<Verdict> {
+    /// Asks the rule about `source`, which has just asked for the unknown recipient of `digest`; and about its network, if nothing
+    /// follows for `source` itself.
+    fn judge_with_neighbours(
+        &mut self,
+        source: Source,
+        digest: Digest,
+        now: Instant,
+        spared: &dyn Fn(Source) -> bool,
+    ) -> Vec<Verdict> {
+        let own = self.judge(source, now);
+        // One whose mail was accepted has nothing to do with what its neighbours do.
+        if !own.is_empty() || self.is_familiar(source) {
+            return own;
+        }
+        match self.networks.unknown(&self.rule, source, digest, now) {
+            Some(members) => self.trip_network(source, members, now, spared),
+            None => own,
+        }
+    }
+
+    fn judge(&mut self, source: Source, now: Instant) -> Vec<Verdict> {
         let Some(entry) = self.entries.get_mut(&source) else { return Vec::new() };
-        let evidence = entry.evidence();
+        let (evidence, trusted) = (entry.evidence(), entry.is_trusted());
         let Some(grounds) = rule::judge(&self.rule, evidence, if trusted { 0 } else { entry.trips() }) else {
             return Vec::new();
         };
@@ -383,13 +392,14 @@ impl Ledger {
     pub fn sweep(&mut self, now: Instant) {
         self.networks.sweep(now, self.rule.window, SWEEP);
         let window = self.rule.window;
+        let suspected = self.auth.failure_window.max(window);
         let remembered = self.rule.ban_max.saturating_mul(2).max(window);
         for (class, age) in [
             (Class::Knocked, window),
             (Class::Remembered, remembered),
-            (Class::Suspect, window),
+            (Class::Suspect, suspected),
             (Class::Friend, MEMORY),
-            (Class::Active, window),
+            (Class::Active, suspected),
             (Class::Offender, window),
         ] {
             let silent = self.order.silent(class, now, age, SWEEP);
@@ -455,7 +465,7 @@ impl Ledger {
         }
         let entry = self.entries.entry(source).or_default();
         self.order.leave(entry.place(source, &self.rule));
-        if entry.expire(now, self.rule.window, self.rule.ban_max) {
+        if entry.expire(now, &self.rule, self.auth.failure_window) {
             self.lapsed.push(source);
         }
         entry.last = now.max(entry.last);
@@ -477,7 +487,7 @@ impl Ledger {
     fn expire(&mut self, source: Source, now: Instant) {
         let Some(entry) = self.entries.get_mut(&source) else { return };
         self.order.leave(entry.place(source, &self.rule));
-        if entry.expire(now, self.rule.window, self.rule.ban_max) {
+        if entry.expire(now, &self.rule, self.auth.failure_window) {
             self.lapsed.push(source);
         }
         if entry.record.is_none() && !entry.history.is_known() {

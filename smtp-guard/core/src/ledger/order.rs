@@ -26,9 +26,16 @@ impl Order {
         }
     }
 
+    /// Suspects and offenders are told apart by `harvest.unknown_recipients`, which may have been another when they entered.
     pub(super) fn leave(&mut self, place: Place) {
-        if let Some(set) = self.0.get_mut(place.class as usize) {
-            set.remove(&(place.last, place.source));
+        let classes = match place.class {
+            Class::Suspect | Class::Offender => [Class::Suspect, Class::Offender].as_slice(),
+            _ => &[place.class],
+        };
+        for class in classes {
+            if let Some(set) = self.0.get_mut(*class as usize) {
+                set.remove(&(place.last, place.source));
+            }
         }
     }
 

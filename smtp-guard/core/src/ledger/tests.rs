@@ -222,6 +222,40 @@ fn a_harvest_that_is_spread_over_a_network() {
     }
 }
 
+#[test]
+fn failed_logins_count_as_long_as_their_own_window() {
+    let source = Source::v4(1);
+    // Windows of harvests and of logins, in seconds; whether the second of two failures with so many between them bans.
+    for (harvest, logins, pause, bans) in
+        [(60, 3600, 3599, true), (60, 3600, 3600, false), (3600, 60, 59, true), (3600, 60, 60, false)]
+    {
+        let seconds = Duration::from_secs;
+        let auth = Auth { failures: 2, failure_window: seconds(logins), ..Auth::default() };
+        let mut ledger = Ledger::new(Harvest { window: seconds(harvest), ..rule() }, auth, 100);
+        let failed = |ledger: &mut Ledger, at| ledger.observe(source, Conduct::Offence(Reason::AuthFailures), at);
+        assert_eq!(failed(&mut ledger, at(0)), []);
+        ledger.sweep(at(pause));
+        let lately = ledger.view(source, at(pause)).map_or(0, |view| view.failed_logins);
+        assert_eq!(lately, u32::from(bans), "{harvest} {logins} {pause}");
+        assert_eq!(failed(&mut ledger, at(pause)).len(), usize::from(bans), "{harvest} {logins} {pause}");
+    }
+}
+
+#[test]
+fn a_rule_that_changes_leaves_nobody_behind_in_the_order_of_who_makes_room() {
+    let mut ledger = Ledger::new(rule(), Auth::default(), 8);
+    for round in 0..20 {
+        let unknown_recipients = [10, 1, 1000, 4][round as usize % 4];
+        ledger.set_rules(Harvest { unknown_recipients, ..rule() }, Auth::default());
+        for n in 0..40 {
+            ledger.observe(Source::v4((n % 20) << 8), unknown(u64::from(n)), at(round * 40 + u64::from(n)));
+            assert_eq!(ledger.order.len(), ledger.len(), "{round} {n}");
+            assert!(ledger.len() <= 8);
+        }
+        ledger.sweep(at(round * 40));
+    }
+}
+
 fn returned(n: u64) -> Conduct {
     Conduct::UnknownRecipient { recipient: format!("forged{n}@example.org").into(), returned: true }
 }

@@ -4,6 +4,7 @@
 //! version, uptime, sessions, bans                         time, or how old this is
 //! backend
 //! kernel plane
+//! the fleet, where there is one           (from 20 rows on)
 //! drops a second, drawn over time          (from 20 rows on; where the guard is away: why)
 //! kernel packets | refusals | messages
 //! sources of drops
@@ -24,7 +25,8 @@ use super::state::State;
 use super::theme::Theme;
 use super::{panels, tables};
 use crate::cli::time;
-use crate::clock::Instant;
+use crate::clock::{Instant, WallTime};
+use crate::fleet::FleetStatus;
 use crate::observe::log::printable;
 
 /// Columns and rows below which there is only a message.
@@ -51,7 +53,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
     let Some(pair) = state.pair() else {
         return waiting(frame, area, state, theme);
     };
-    let [head, backend, kernel, traffic, counts, dropped, banned, happened, keys] = rows(area);
+    let fleet = pair.now.status.fleet.as_ref();
+    let [head, backend, kernel, others, traffic, counts, dropped, banned, happened, keys] = rows(area, fleet.is_some());
     header(frame, head, state, &pair, now, theme);
     frame.render_widget(backend_line(&pair, theme), backend);
     // Where there is no row for it, what is wrong takes the kernel plane's.
@@ -65,6 +68,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
             }
         }
     }
+    if let Some(fleet) = fleet.filter(|_| others.height > 0) {
+        frame.render_widget(fleet_line(fleet, pair.now.at, theme), others);
+    }
     panels::draw(frame, counts, &pair, theme);
     tables::sources(frame, dropped, &sources(pair.now, state.sort), pair.now, theme);
     tables::bans(frame, banned, &bans(pair.now, state.wall(now)), pair.now, theme);
@@ -75,14 +81,15 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
 }
 
 /// The areas from top to bottom. What isn't shown has no height.
-fn rows(area: Rect) -> [Rect; 9] {
+fn rows(area: Rect, has_fleet: bool) -> [Rect; 10] {
     let traffic = u16::from(area.height >= TALL);
+    let fleet = u16::from(has_fleet && area.height >= TALL);
     let happened = if area.height >= TALLER { 1 + EVENTS } else { 0 };
     // Three lines of header, three headings, the keys.
-    let free = area.height.saturating_sub(7 + traffic + happened);
+    let free = area.height.saturating_sub(7 + fleet + traffic + happened);
     let counts = (free * 2 / 5).clamp(4, 14);
     let banned = (free - counts) / 2;
-    let heights = [1, 1, 1, traffic, 1 + counts, 1 + free - counts - banned, 1 + banned, happened, 1];
+    let heights = [1, 1, 1, fleet, traffic, 1 + counts, 1 + free - counts - banned, 1 + banned, happened, 1];
     Layout::vertical(heights.map(Constraint::Length)).areas(area)
 }
 
@@ -162,6 +169,28 @@ fn kernel_line(pair: &Pair<'_>, theme: Theme) -> Line<'static> {
         Span::styled(word, theme.tone(tone)),
         Span::styled(lost, theme.tone(Tone::Doubt)),
         Span::from(format!(" {}", printable(kernel.text.as_bytes()))),
+    ])
+}
+
+fn fleet_line(fleet: &FleetStatus, now: WallTime, theme: Theme) -> Line<'static> {
+    let (word, tone) = if fleet.connected { ("connected", Tone::Good) } else { ("not connected", Tone::Bad) };
+    let seconds = now.as_ms().saturating_sub(fleet.since.as_ms()).max(0).unsigned_abs() / 1000;
+    let mut doubts = Vec::new();
+    for (count, what) in [(fleet.muted() as u64, "muted"), (fleet.kept, "waiting"), (fleet.lost, "lost")] {
+        if count > 0 {
+            doubts.push(format!(", {} {what}", compact(count)));
+        }
+    }
+    let (live, all) = (fleet.live(), fleet.nodes.len());
+    let live_tone = if live < all { Tone::Doubt } else { Tone::Plain };
+    let trouble = fleet.trouble.iter().map(|why| format!(" {}", printable(why.as_bytes())));
+    Line::from(vec![
+        Span::styled("fleet         ", theme.faint()),
+        Span::styled(word, theme.tone(tone)),
+        Span::from(format!(" {}, ", time::length(seconds))),
+        Span::styled(format!("{live} of {}", counted(all as u64, "edge")), theme.tone(live_tone)),
+        Span::styled(doubts.concat(), theme.tone(Tone::Doubt)),
+        Span::from(trouble.collect::<String>()),
     ])
 }
 

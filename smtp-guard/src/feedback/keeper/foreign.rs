@@ -7,7 +7,7 @@ use super::{Keeper, is_exempt, networks_of};
 use crate::addr::Source;
 use crate::clock::{Both, Instant};
 use crate::decision::{Ban, Decision, Name, Origin};
-use crate::gate::{self, Effect, Ignored};
+use crate::gate::{self, Effect, Ignored, Lifted};
 use crate::key::Key;
 use crate::offence::Heard;
 
@@ -107,6 +107,22 @@ impl Keeper {
         }
         self.perform_at(effects, Cause::State, &both);
         lifted
+    }
+
+    /// Lifts what the guard `node` has decided since a moment: it isn't listened to. Of which sources and networks that was.
+    pub(in crate::feedback) fn void(&mut self, node: Name, since: Instant) -> Vec<String> {
+        let both = crate::clock::both();
+        let since = both.wall_at(since).later(-(SLACK.as_millis() as i64));
+        let (name, origin) = (node.clone(), Origin::Node(node));
+        let void = self.decisions.iter().filter(|(_, ban)| ban.origin == origin && ban.made >= since);
+        let keys: Vec<Key> = void.map(|(key, _)| key.clone()).collect();
+        let sources = keys.iter().map(|key| self.text(key)).collect();
+        let effects: Vec<_> = keys.into_iter().map(|key| Effect::Lift { key, why: Lifted::Node }).collect();
+        if !effects.is_empty() {
+            tracing::warn!(node = name.as_str(), lifted = effects.len(), "what another guard decided lately is lifted");
+        }
+        self.perform_at(effects, Cause::State, &both);
+        sources
     }
 
     /// Takes note of what the guard `node` reports; how many bans follow.

@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::Metrics;
 use crate::blocklist::{Read, State};
+use crate::fleet::FleetStatus;
 use crate::observe::status::{Bans, Listener, Running};
 
 /// Whoever knows the parts, once the guard is put together.
@@ -125,17 +126,62 @@ impl Collector for Mirror {
         family(&mut encoder, "blocklist_rejected_entries", "Entries of the file that were refused", "list", refused)?;
         let help = "When the block list was last read, in seconds since 1970-01-01 UTC";
         let last = of(|read| read.at.as_ms() / 1000);
-        family(&mut encoder, "blocklist_last_success_timestamp_seconds", help, "list", last)
+        family(&mut encoder, "blocklist_last_success_timestamp_seconds", help, "list", last)?;
+        running.fleet().map_or(Ok(()), |status| fleet(&mut encoder, &status))
     }
 }
 
+/// The fleet, where this edge takes part in one. Edges are those that carry the fleet's key, at most 256.
+fn fleet(encoder: &mut DescriptorEncoder<'_>, fleet: &FleetStatus) -> fmt::Result {
+    let gauges = [
+        ("fleet_connected", "Whether the fleet's server answers", i64::from(fleet.connected)),
+        ("fleet_nodes", "Edges of the fleet that were heard of lately, this one included", number(fleet.live() as u64)),
+        ("fleet_kept", "Reports and decisions that wait for the fleet's server", number(fleet.kept)),
+        (
+            "fleet_decisions_known",
+            "Sources and networks about which the fleet has decided something",
+            number(fleet.decisions_known),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+    }
+    let counters = [
+        ("fleet_lost", "Reports and decisions for the fleet that found no room or waited for too long", fleet.lost),
+        ("fleet_reports_sent", "Reports that were told to other edges", fleet.reports_sent),
+        ("fleet_reports_heard", "Reports of other edges that were heard", fleet.reports_heard),
+    ];
+    for (name, help, value) in counters {
+        ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+    }
+    let help = "Messages of the fleet that were ignored, by reason";
+    let mut ignored = encoder.encode_descriptor("fleet_messages_ignored", help, None, MetricType::Counter)?;
+    for of in &fleet.ignored {
+        ConstCounter::new(of.count).encode(ignored.encode_family(&[("reason", of.reason.as_str())])?)?;
+    }
+    if let Some(offset) = fleet.clock_offset_seconds {
+        let help = "This host's wall clock less that of the fleet's server, in seconds";
+        let gauge = ConstGauge::new(f64::from(offset));
+        gauge.encode(encoder.encode_descriptor("fleet_clock_offset_seconds", help, None, MetricType::Gauge)?)?;
+    }
+    let nodes = || fleet.nodes.iter();
+    let lag = nodes().map(|node| (node.name.as_str(), node.silent_seconds.0.as_secs_f64()));
+    let help = "How long ago an edge said how it is, in seconds";
+    family(encoder, "fleet_node_lag_seconds", help, "node", lag)?;
+    let offset = nodes().map(|node| (node.name.as_str(), f64::from(node.clock_offset_seconds)));
+    let help = "The wall clock of an edge less that of the fleet's server, in seconds";
+    family(encoder, "fleet_node_clock_offset_seconds", help, "node", offset)?;
+    let muted = nodes().map(|node| (node.name.as_str(), i64::from(node.muted.is_some())));
+    family(encoder, "fleet_node_muted", "Whether this edge doesn't listen to an edge", "node", muted)
+}
+
 /// One gauge for each of `values`, by its label; a family without any isn't announced.
-fn family<'a>(
+fn family<'a, V: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
     label: &'static str,
-    values: impl Iterator<Item = (&'a str, i64)>,
+    values: impl Iterator<Item = (&'a str, V)>,
 ) -> fmt::Result {
     let mut values = values.peekable();
     if values.peek().is_none() {
@@ -203,5 +249,24 @@ mod tests {
         check(list(Some(read.clone())), "smtp_guard_blocklist_rejected_entries{list=\"drop\"} 2");
         check(list(Some(read)), "smtp_guard_blocklist_last_success_timestamp_seconds{list=\"drop\"} 7");
         check(list(None), "smtp_guard_blocklist_entries{list=\"drop\"} 0");
+        for line in [
+            "connected 1",
+            "nodes 2",
+            "kept 5",
+            "lost_total 3",
+            "decisions_known 7",
+            "reports_sent_total 120",
+            "reports_heard_total 98",
+            "messages_ignored_total{reason=\"form\"} 0",
+            "messages_ignored_total{reason=\"code\"} 2",
+            "clock_offset_seconds -0.012",
+            "node_lag_seconds{node=\"mx2\"} 1.1",
+            "node_clock_offset_seconds{node=\"mx2\"} 90.25",
+            "node_muted{node=\"mx1\"} 0",
+            "node_muted{node=\"mx2\"} 1",
+        ] {
+            let fleet = Some(crate::observe::fleet::tests::status());
+            check(Fake { fleet, ..Fake::default() }, &format!("smtp_guard_fleet_{line}"));
+        }
     }
 }

@@ -25,6 +25,7 @@ const FREE: &[(&str, &str)] = &[
     ("limit", "key of `[limits]`"),
     ("list", "name of a block list, as configured"),
     ("listener", "address and port that is listened on"),
+    ("node", "name of an edge of the fleet, as its configuration has it; at most 256"),
     ("server", "server of the backend, as configured"),
 ];
 

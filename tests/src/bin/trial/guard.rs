@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use smtp_guard::addr::{ClientAddr, Ipv6Prefix, Source};
 use smtp_guard::clock::{Both, Instant, WallTime};
 use smtp_guard::config::{AuthVia, Checks, Config, Profile, Role};
+use smtp_guard::decision::Name;
 use smtp_guard::facts::dns::{Reverse, SenderDomain};
 use smtp_guard::facts::recipients::Unknowns;
 use smtp_guard::facts::unknown::Wording;
@@ -19,7 +20,7 @@ use smtp_guard::gate::{self, Effect, Grounds, Known};
 use smtp_guard::key::Key;
 use smtp_guard::ledger::Ledger;
 use smtp_guard::marks::Marks;
-use smtp_guard::offence::{Conduct, Digest, Digests};
+use smtp_guard::offence::{self, Conduct, Digest, Digests};
 use smtp_guard::policy::checks::Found;
 use smtp_guard::session::{
     AuthVerdict, Facts, Heard as Told, Input, Intake, Opening, Output, Request, Secured, Session, Upstream, Wants,
@@ -47,6 +48,8 @@ pub(crate) struct Guard {
     bans: HashMap<Source, Instant>,
     sessions: HashMap<Id, Live>,
     sanctions: Sanctions,
+    /// Of what is told to other edges: which source did what. None is told where there are none.
+    reports: Option<Vec<(String, Conduct)>>,
 }
 
 struct Live {
@@ -63,6 +66,15 @@ impl Guard {
     /// With the defaults of the configuration, a trap, and what `site` has. It has heard how the backend refuses recipients that
     /// nobody has.
     pub(crate) fn new(site: &Site) -> Self {
+        Self::with(site, SECRET)
+    }
+
+    /// The same as one of a fleet, whose edges digest addresses by `digests`.
+    pub(crate) fn in_fleet(site: &Site, digests: Digests) -> Self {
+        Self { reports: Some(Vec::new()), ..Self::with(site, digests) }
+    }
+
+    fn with(site: &Site, digests: Digests) -> Self {
         let mut config = Config::builtin();
         config.hostname = format!("mx.{DOMAIN}");
         config.relay.domains = vec![DOMAIN.to_owned()];
@@ -72,9 +84,9 @@ impl Guard {
         config.auth.via = AuthVia::Dovecot;
         config.relay.networks = site.own.into_iter().map(Into::into).collect();
         let mut ledger = Ledger::new(config.harvest.clone(), config.auth.clone(), site.max_sources);
-        ledger.set_digests(SECRET);
+        ledger.set_digests(digests);
         let prefix = config.limits.ipv6_prefix;
-        let rules = Snapshot::new(Arc::new(config), None).with_digests(SECRET);
+        let rules = Snapshot::new(Arc::new(config), None).with_digests(digests);
         if site.catch_all {
             rules.learned().set_catch_all(DOMAIN, true);
         } else {
@@ -95,7 +107,30 @@ impl Guard {
             bans: HashMap::new(),
             sessions: HashMap::new(),
             sanctions: Sanctions::default(),
+            reports: None,
         }
+    }
+
+    /// What sources did since this was asked last.
+    pub(crate) fn take_reports(&mut self) -> Vec<(String, Conduct)> {
+        self.reports.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Another edge says what a source did there.
+    pub(crate) fn hear_of(
+        &mut self,
+        node: &Name,
+        source: &str,
+        heard: offence::Heard,
+        at: Instant,
+        backend: &mut Backend,
+        said: &mut Vec<(Id, Heard)>,
+    ) {
+        let Some(source) = Key::read(source, self.prefix).and_then(|key| key.source()) else { return };
+        let is_banned = |source: Source| self.bans.get(&source).is_some_and(|until| at < *until);
+        let effects = gate::hear(node, &mut self.ledger, &self.marks, source, heard, at, is_banned, |_| false);
+        gate::clear(&mut self.ledger, &self.marks);
+        self.follow(source.network(), source, effects, backend, at, said);
     }
 
     /// One input, all that follows from it, and what follows from that.
@@ -204,9 +239,25 @@ impl Guard {
         now: Instant,
         said: &mut Vec<(Id, Heard)>,
     ) {
+        if let Some(reports) = &mut self.reports {
+            reports.push((Key::from(source).text(self.prefix), conduct.clone()));
+        }
         let banned = self.is_banned(source, now);
         let effects = gate::report(&mut self.ledger, &self.marks, source, conduct, now, banned, |_| false);
         gate::clear(&mut self.ledger, &self.marks);
+        self.follow(ip, source, effects, backend, now, said);
+    }
+
+    /// What follows from what `source` did.
+    fn follow(
+        &mut self,
+        ip: IpAddr,
+        source: Source,
+        effects: Vec<Effect>,
+        backend: &mut Backend,
+        now: Instant,
+        said: &mut Vec<(Id, Heard)>,
+    ) {
         for effect in effects {
             let (target, Grounds { reason, length, .. }) = match effect {
                 Effect::Ban { key: Key::Source(target), grounds, .. } => (target, grounds),

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod edges;
 mod gate;
 mod guard;
 mod model;
@@ -18,7 +19,7 @@ mod table;
 mod tests;
 mod world;
 
-use guard::Guard;
+use edges::Edges;
 use rivals::{Plain, RIVALS};
 use table::Row;
 use world::replay;
@@ -66,9 +67,9 @@ fn rows(seed: u64) -> Vec<Row> {
     let scenarios = profiles::all(seed).into_iter();
     scenarios
         .map(|scenario| {
-            let guard = replay(&scenario, &mut Guard::new(&scenario.site));
-            let rivals =
-                RIVALS.iter().map(|(name, rival)| (*name, replay(&scenario, &mut Plain::new(*rival)))).collect();
+            let guard = replay(&scenario, &mut Edges::guards(&scenario.site));
+            let rival = |rival| replay(&scenario, &mut Edges::alone(&scenario.site, || Plain::new(rival)));
+            let rivals = RIVALS.iter().map(|(name, plain)| (*name, rival(*plain))).collect();
             Row { scenario, guard, rivals }
         })
         .collect()

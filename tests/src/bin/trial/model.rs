@@ -107,6 +107,10 @@ pub(crate) struct Site {
     pub(crate) own: Option<IpAddr>,
     /// `edge.max_sources`.
     pub(crate) max_sources: usize,
+    /// Edges in front of it, to which connections come in turn.
+    pub(crate) edges: usize,
+    /// They are a fleet.
+    pub(crate) fleet: bool,
 }
 
 impl Default for Site {
@@ -117,6 +121,8 @@ impl Default for Site {
             catch_all: false,
             own: None,
             max_sources: 1_000_000,
+            edges: 1,
+            fleet: false,
         }
     }
 }

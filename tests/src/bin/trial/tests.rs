@@ -32,7 +32,7 @@ fn what_must_be_so_is_so_with_every_seed() {
 /// What is wrong with the traffic of `seed`.
 fn faults(seed: u64) -> Vec<String> {
     let judge = |scenario: Scenario| {
-        let outcome = replay(&scenario, &mut Guard::new(&scenario.site));
+        let outcome = replay(&scenario, &mut Edges::guards(&scenario.site));
         let judged = if scenario.is_attack() { attack(&scenario, &outcome) } else { honest(&scenario, &outcome) };
         judged.map(|fault| format!("seed {seed}: {}: {fault}", scenario.name))
     };

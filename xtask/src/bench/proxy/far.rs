@@ -5,30 +5,28 @@
 //! time or its envelope at once, and is timed from connecting to the answer at the dot.
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-
+use super::client;
 use super::peer::{self, Program};
 use super::table::median;
 
 const ROUND_TRIP: Duration = Duration::from_millis(10);
-const PORT: u16 = 2600;
+const PORT: u16 = 4600;
 /// Sessions of each kind in each round, and before the first one: the guard has a history of its client then.
 const SESSIONS: u32 = 25;
 const WARM: u32 = 5;
-const LONGEST: Duration = Duration::from_secs(30);
 
 const PEERS: [(&str, u16); 5] = [
     ("no proxy", PORT),
-    ("HAProxy, TCP mode", 2601),
-    ("guard, `reuse = false`", 2602),
-    ("guard, `reuse = true`", 2603),
-    ("guard, `reuse = true`, XCLIENT", 2604),
+    ("HAProxy, TCP mode", 4601),
+    ("guard, `reuse = false`", 4602),
+    ("guard, `reuse = true`", 4603),
+    ("guard, `reuse = true`, XCLIENT", 4604),
 ];
 const HAPROXY: usize = 1;
 
@@ -134,45 +132,10 @@ fn serve(mut stream: &TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// Seconds of a session with one message of 4 KiB.
+/// Seconds of a session with one message.
 fn session(port: u16, pipelines: bool) -> anyhow::Result<f64> {
-    let body = "x".repeat(78) + "\r\n";
-    let message = format!("Subject: x\r\n\r\n{}.\r\n", body.repeat(50));
-    let envelope = ["MAIL FROM:<a@sender.example>", "RCPT TO:<bob@example.org>", "DATA"];
-    let began = Instant::now();
-    let from = SocketAddr::from((super::EDGE.parse::<Ipv4Addr>()?, port));
+    let from = super::EDGE.parse::<Ipv4Addr>()?;
     // The server itself is on loopback only.
-    let to = if port == PORT { SocketAddr::from((Ipv4Addr::LOCALHOST, port)) } else { from };
-    let mut stream = TcpStream::connect(to)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(LONGEST))?;
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let mut expect = |code: &str| loop {
-        let line = lines.next().context("the session ended")??;
-        if !line.starts_with(code) {
-            bail!("{line} instead of {code}");
-        }
-        if line.as_bytes().get(3) != Some(&b'-') {
-            return Ok(());
-        }
-    };
-    expect("220")?;
-    stream.write_all(b"EHLO mx.sender.example\r\n")?;
-    expect("250")?;
-    let codes = ["250", "250", "354"];
-    if pipelines {
-        stream.write_all((envelope.join("\r\n") + "\r\n").as_bytes())?;
-        codes.iter().try_for_each(|code| expect(code))?;
-    } else {
-        for (line, code) in envelope.into_iter().zip(codes) {
-            stream.write_all(format!("{line}\r\n").as_bytes())?;
-            expect(code)?;
-        }
-    }
-    stream.write_all(message.as_bytes())?;
-    expect("250")?;
-    let seconds = began.elapsed().as_secs_f64();
-    stream.write_all(b"QUIT\r\n")?;
-    expect("221")?;
-    Ok(seconds)
+    let to = if port == PORT { Ipv4Addr::LOCALHOST } else { from };
+    client::message(from, (to, port).into(), pipelines)
 }

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::load::LOADS;
+use super::load::{Beside, LOADS};
 use super::peer::Peer;
 
 const HEAD: &str = "\
-| load | through | time of a message | against none | against HAProxy | CPU of the proxy, a message | against HAProxy | RSS | spread of the time |
-|---|---|---|---|---|---|---|---|---|
+| load | through | time of a message | against none | HAProxy | Postfix | CPU of the proxy, a message | against HAProxy | Postfix | RSS | spread of the time |
+|---|---|---|---|---|---|---|---|---|---|---|
 ";
 
 /// One load through one peer in one round.
@@ -31,35 +31,55 @@ pub(super) fn markdown(samples: &[Sample]) -> String {
         for peer in Peer::ALL {
             let own = of(samples, load.name, peer);
             let each = |read: fn(&Sample) -> f64| median(own.iter().map(|sample| read(sample)));
-            let against = |other, read: fn(&Sample) -> f64| {
-                let others = of(samples, load.name, other);
-                let ratios = own.iter().flat_map(|sample| {
-                    let same = others.iter().filter(|other| other.round == sample.round);
-                    same.map(|other| read(sample) / read(other))
-                });
-                format!("{:.2}x", median(ratios))
+            if own.is_empty() {
+                continue;
+            }
+            let against = |other, read: fn(&Sample) -> f64| match ratio(&own, &of(samples, load.name, other), read) {
+                ratio if ratio.is_nan() => String::new(),
+                ratio => format!("{ratio:.2}x"),
             };
             let time = micros(each(|sample| sample.seconds / f64::from(sample.messages)));
             let spread = spread(&own) * 100.0;
             let _ = match peer {
                 Peer::Nothing => {
-                    writeln!(text, "| {} | {} | {time} | | | | | | {spread:.0} % |", load.name, peer.name())
+                    writeln!(text, "| {} | {} | {time} | | | | | | | | {spread:.0} % |", load.name, peer.name())
                 }
                 _ => writeln!(
                     text,
-                    "| {} | {} | {time} | {} | {} | {} | {} | {:.0} MiB | {spread:.0} % |",
+                    "| {} | {} | {time} | {} | {} | {} | {} | {} | {} | {:.0} MiB | {spread:.0} % |",
                     load.name,
                     peer.name(),
                     against(Peer::Nothing, |sample| sample.seconds),
                     against(Peer::Haproxy, |sample| sample.seconds),
+                    against(Peer::Postfix, |sample| sample.seconds),
                     micros(each(|sample| sample.cpu / f64::from(sample.messages))),
                     against(Peer::Haproxy, |sample| sample.cpu),
+                    against(Peer::Postfix, |sample| sample.cpu),
                     each(|sample| sample.rss),
                 ),
             };
         }
     }
     text.trim_end().to_owned()
+}
+
+/// What is left of the throughput of honest mail beside something else, as a table.
+pub(super) fn beside(samples: &[Sample]) -> String {
+    let mut text = "| beside | through | messages a second, of those alone |\n|---|---|---|\n".to_owned();
+    for load in LOADS.iter().filter(|load| load.beside != Beside::Nothing) {
+        for peer in Peer::ALL {
+            let left = ratio(&of(samples, LOADS[0].name, peer), &of(samples, load.name, peer), |sample| sample.seconds);
+            let _ = writeln!(text, "| {} | {} | {:.0} % |", load.beside.name(), peer.name(), left * 100.0);
+        }
+    }
+    text.trim_end().to_owned()
+}
+
+/// The median of the ratios within each round.
+fn ratio(own: &[&Sample], others: &[&Sample], read: fn(&Sample) -> f64) -> f64 {
+    let pairs = own.iter().flat_map(|sample| others.iter().map(move |other| (sample, other)));
+    let same = pairs.filter(|(sample, other)| sample.round == other.round);
+    median(same.map(|(sample, other)| read(sample) / read(other)))
 }
 
 /// How much the machine itself gave to the figures: without a proxy the work is the same each time. A single round doesn't
@@ -138,7 +158,7 @@ mod tests {
         let samples: Vec<_> = (0..).zip(rounds).flat_map(pair).collect();
         let table = markdown(&samples);
         let line = table.lines().find(|line| line.contains("| HAProxy, TCP mode |")).unwrap();
-        let expected = "| one message a session | HAProxy, TCP mode | 6000 us | 2.00x | 1.00x | 3000 us | 1.00x | 10 MiB | 117 % |";
+        let expected = "| one message a session | HAProxy, TCP mode | 6000 us | 2.00x | 1.00x |  | 3000 us | 1.00x |  | 10 MiB | 117 % |";
         assert_eq!(line, expected);
         assert!(noise(&samples).contains("load by load: 200 %; a busy machine"), "{}", noise(&samples));
         assert!(noise(&samples[..2]).contains("says nothing"));

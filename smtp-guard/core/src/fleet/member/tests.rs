@@ -193,6 +193,11 @@ fn an_edge_that_decides_too_much_is_muted_whatever_it_says() {
     one.report("192.0.2.1", at(1_000), &failed());
     let sealed = one.next_batch(at(1_000)).unwrap();
     assert_eq!(other.hear_evidence(&sealed, at(1_000)), Err(Fault::Muted));
+    // What of it is in force is lifted, and forgotten: the next word of somebody else counts.
+    assert_eq!(other.void_from("mx1", at(1_000)), Some(at(0)));
+    let known = other.decisions();
+    other.forget([changes[0].source.as_str(), "192.0.2.254"]);
+    assert_eq!((known, other.decisions()), (601, 600));
     // What it reports makes others decide.
     let mut third = member("mx3");
     assert!(!third.note_bans("mx1", 600, at(1_000)));
@@ -236,12 +241,26 @@ fn edges_are_known_by_what_they_say_of_themselves() {
     let status = one.status("1.2.3", "5-0", &both(1_000)).unwrap();
     assert_eq!(other.hear_status(&status, at(1_000)), Ok(true));
     assert_eq!(other.hear_status(b"sgf", at(1_000)), Err(Fault::Form));
-    let nodes = other.nodes(at(1_500));
-    let [NodeView { node, version, ago, live, offset, cursor, .. }] = &*nodes else { panic!("{nodes:?}") };
-    assert_eq!((&**node, &**version, *ago, *live, *offset, &**cursor), ("mx1", "1.2.3", 500, true, 120_000, "5-0"));
-    assert!(!other.nodes(at(6_001))[0].live);
+    let expected = NodeView {
+        name: "mx1".to_owned(),
+        program_version: "1.2.3".to_owned(),
+        silent_seconds: status::length(500),
+        live: true,
+        clock_offset_seconds: status::Offset(120_000),
+        cursor: "5-0".to_owned(),
+        muted: None,
+        ignores: Vec::new(),
+        kept: 0,
+        lost: 0,
+    };
+    assert_eq!(other.nodes(&both(1_500)), [expected]);
+    assert!(!other.nodes(&both(6_001))[0].live);
+    assert!(other.note_bans("mx1", 601, at(2_000)));
+    let muted = other.nodes(&both(2_000))[0].muted.clone().unwrap();
+    assert_eq!(muted.text, "it made 601 decisions in a minute; 600 are the most");
+    assert_eq!(muted.until, both(602_000).wall);
     other.sweep(at(90_000_000));
-    assert!(other.nodes(at(90_000_000)).is_empty());
+    assert!(other.nodes(&both(90_000_000)).is_empty());
     let future = one.status("1.2.3", "5-0", &both(20_000)).unwrap();
     assert_eq!(other.hear_status(&future, at(1_000)), Err(Fault::Future));
 }

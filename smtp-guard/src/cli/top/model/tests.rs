@@ -59,6 +59,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             kernel: Kernel { present: true, text: String::from("on eth0, pinned in /sys/fs/bpf/smtp-guard") },
             warnings: Vec::new(),
             bounds: Vec::new(),
+            fleet: None,
             dns_silent: false,
             store_trouble: None,
             tls_trouble: None,

@@ -12,6 +12,7 @@ use ratatui::style::Color;
 
 use super::super::model::tests::live;
 use super::*;
+use crate::fleet::FleetStatus;
 use crate::observe::live::Live;
 
 fn at(seconds: u64) -> Instant {
@@ -132,6 +133,22 @@ fn what_else_can_be_seen() {
     check_parts(&without, (80, 24), &parts);
     check_parts(&state(|live| live.status.held_users.count = 2), (100, 24), &["3 bans  2 users held"]);
     check_parts(&state(|live| live.drops.lost = 7), (80, 24), &["(7 samples lost)"]);
+    let fleet = |change: fn(&mut FleetStatus)| {
+        state(move |live| {
+            let mut fleet = crate::observe::fleet::tests::status();
+            fleet.since = WallTime::from_ms(live.at.as_ms() - 65_000);
+            change(&mut fleet);
+            live.status.fleet = Some(fleet);
+        })
+    };
+    let parts = ["\nfleet         connected 1m 05s, 2 of 3 edges, 1 muted, 5 waiting, 3 lost\ndropped "];
+    check_parts(&fleet(|_| {}), (80, 20), &parts);
+    let away = fleet(|fleet| {
+        (fleet.connected, fleet.trouble) = (false, Some("refused\x1b[2J".to_owned()));
+        (fleet.kept, fleet.lost) = (0, 0);
+        fleet.nodes.truncate(1);
+    });
+    check_parts(&away, (80, 24), &["\nfleet         not connected 1m 05s, 1 of 1 edge refused\\x1b[2J\n"]);
     let mut none = State::new(Duration::from_millis(500));
     check_parts(&none, (80, 24), &["Asking the guard ...", " q  quit"]);
     none.answer(Err(String::from("no guard answers")), at(19));

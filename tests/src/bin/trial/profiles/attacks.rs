@@ -150,6 +150,10 @@ pub(super) const PROFILES: &[Profile] = &[
     }),
     ("slow, one name every 6 minutes for 100 hours, 10 % exist", |make| slow(make, MINUTE * 6)),
     ("slower, one name every 8 minutes for 133 hours, 10 % exist", |make| slow(make, MINUTE * 8)),
+    ("dictionary, a third of it at each of three edges, no fleet", |make| at_three_edges(make, false)),
+    ("dictionary, a third of it at each of three edges, a fleet", |make| at_three_edges(make, true)),
+    ("slower, one name every 8 minutes at each of three edges, no fleet", |make| slow_at_three_edges(make, false)),
+    ("slower, one name every 8 minutes at each of three edges, a fleet", |make| slow_at_three_edges(make, true)),
     ("400 names over 200 sources of a /24 beside an honest one, 10 % exist", |make| {
         let names = make.random.list(400, 10);
         make.traffic(v4(0, 250), (Duration::ZERO, DAY), 48, 0, 20);
@@ -197,6 +201,35 @@ fn slow(make: &mut Maker, every: Duration) {
     let names = make.random.list(NAMES, 10);
     for (n, name) in (0..).zip(names) {
         make.visit(every * n, v4(0, 1), [vec![name]]);
+    }
+}
+
+/// The same names with a fleet and without: one in ten exists.
+fn names_of_three_edges() -> Vec<Recipient> {
+    let name = |n| if n % 10 == 7 { Recipient::Mailbox(1000 + n) } else { Recipient::Nobody(1000 + n) };
+    (0..NAMES).map(name).collect()
+}
+
+/// Without a fleet each edge has its own ten.
+fn three_edges(make: &mut Maker, fleet: bool) {
+    make.attack();
+    make.scenario.single = fleet;
+    (make.scenario.site.edges, make.scenario.site.fleet) = (3, fleet);
+    make.sends = false;
+}
+
+fn at_three_edges(make: &mut Maker, fleet: bool) {
+    three_edges(make, fleet);
+    for names in names_of_three_edges().chunks(NAMES.div_ceil(3) as usize) {
+        make.visit(make.scenario.begins, v4(0, 1), [names.to_vec()]);
+    }
+}
+
+fn slow_at_three_edges(make: &mut Maker, fleet: bool) {
+    three_edges(make, fleet);
+    make.scenario.ends = MINUTE * 8 * NAMES.div_ceil(3) + DAY;
+    for (n, name) in (0..).zip(names_of_three_edges()) {
+        make.visit(MINUTE * 8 / 3 * n, v4(0, 1), [vec![name]]);
     }
 }
 
