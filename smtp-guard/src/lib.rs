@@ -15,6 +15,7 @@ pub mod feedback;
 pub mod file;
 pub mod fleet;
 pub mod guard;
+mod memory;
 pub mod observe;
 pub mod relay;
 pub mod routes;

@@ -1,4 +1,4 @@
-//! Fenced: the system calls that no crate offers. Everything unsafe of the user plane is in this file.
+//! Fenced: the system calls that no crate offers. All else that is unsafe in the user plane is one call in `memory.rs`.
 #![allow(unsafe_code, reason = "bpf(2) and socket options that aya and rustix lack; each block has its proof")]
 
 use std::ffi::CString;

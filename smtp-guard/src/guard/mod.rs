@@ -26,6 +26,7 @@ use crate::events::{self, Bus};
 use crate::facts;
 use crate::feedback;
 use crate::fleet::{Fleet, FleetStatus, Settings};
+use crate::memory;
 use crate::observe::admin;
 use crate::observe::drops::Drops;
 use crate::observe::http::{Http, Ready};
@@ -185,6 +186,8 @@ pub async fn serve<C: admin::Control>(
     let http = http.map(|http| tokio::spawn(http.serve(metrics.clone(), ready.clone(), budget.plan.http)));
     side.spawn(blocklists.clone().watch(Arc::clone(&shared), stop.clone()));
     side.spawn(count_lost_lines(lost, metrics.clone()));
+    let sessions = Arc::clone(&shared);
+    side.spawn(memory::give_back(move || sessions.connections()));
     let guard = Arc::new(Guard {
         shared: Arc::clone(&shared),
         plane,

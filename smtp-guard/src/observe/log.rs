@@ -44,6 +44,11 @@ pub enum LogError {
 /// session never waits for the log.
 pub const QUEUE: usize = 16_384;
 
+/// After a write, how long lines are gathered for the next one. A thread that waited for each line would have to be woken for it.
+const GATHER: Duration = Duration::from_millis(10);
+/// Bytes of one write.
+const WRITE: usize = 16 * 1024;
+
 /// Keeps the log going: dropped at the end of the process, it writes what waits, for a second at most.
 #[derive(Debug)]
 #[must_use = "without it nothing is written"]
@@ -119,7 +124,24 @@ pub fn init(log: &Log) -> Result<Logging, LogError> {
 }
 
 fn queued(to: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    let to = Gathered(io::BufWriter::with_capacity(WRITE, to));
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).thread_name("log").finish(to)
+}
+
+/// Writes lines together that come one behind the other, each of them whole. One that comes alone is written at once.
+struct Gathered<W: io::Write>(io::BufWriter<W>);
+
+impl<W: io::Write> io::Write for Gathered<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write(line)
+    }
+
+    /// Called when no line waits.
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.0.flush();
+        std::thread::sleep(GATHER);
+        flushed
+    }
 }
 
 /// `journal`: lines carry their priority.
@@ -321,7 +343,7 @@ mod tests {
             made: WallTime::from_ms(0),
             until: WallTime::from_ms(3_600_000),
             repeat: 0,
-            text: text.to_owned(),
+            text: text.into(),
             evidence: evidence.iter().map(|line| (*line).to_owned()).collect(),
         }
     }
@@ -487,8 +509,9 @@ mod tests {
         let mut lost = logging.lost();
         let lines = QUEUE as u64 + 1_000;
         tracing::dispatcher::with_default(&dispatch, || (0..lines).for_each(|n| tracing::info!(n, "line")));
-        // One is being written.
-        assert!((999..=1_000).contains(&lost.take()));
+        // Some are being written.
+        let lost_lines = lost.take();
+        assert!((1_000 - WRITE as u64 / 20..=1_000).contains(&lost_lines), "{lost_lines}");
         assert_eq!(lost.take(), 0, "told once");
         drop(read);
     }

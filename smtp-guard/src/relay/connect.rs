@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -43,6 +43,8 @@ const GREETING_WAIT: Duration = Duration::from_secs(60);
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(180);
 /// Bytes that the kernel may hold of a server's answers; it takes twice as much for its own records.
 const RECEIVE_BUFFER: u32 = 8 * 1024;
+/// Bytes of answers that are read at once.
+const REPLY_READ: usize = 1024;
 /// Characters of a greeting that are kept.
 const GREETING: usize = 200;
 /// Addresses of a server's name that are tried.
@@ -471,8 +473,7 @@ impl Channel {
                 Some(Err(_)) => return Err(Lost::Protocol),
                 None => {}
             }
-            self.unread.reserve(1024);
-            match self.stream.read_buf(&mut self.unread).await {
+            match self.stream.read_into(&mut self.unread, REPLY_READ).await {
                 Ok(0) | Err(_) => return Err(Lost::Closed),
                 Ok(_) => {}
             }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use smtp_guard_ebpf::reason::Reason;
 use tokio::net::TcpStream;
-use tokio::time::{Instant as TokioInstant, Sleep, timeout};
+use tokio::time::{Instant as TokioInstant, Sleep};
 
 use super::backend::Backend;
 use super::events::{Subject, Sum};
@@ -22,7 +22,7 @@ use super::generation::Kept;
 use super::inquiry::{Inquiry, Naming};
 use super::socket::Socket;
 use super::sources::{Seat, Wake};
-use super::stream::Stream;
+use super::stream::{Stream, in_time};
 use super::users::{self, Login};
 use super::window::Window;
 use super::{Generation, Shared, Stop, events, handshakes, tls};
@@ -511,7 +511,7 @@ impl Driver {
 
     /// Bounded as a whole: a client that reads a byte now and then must not hold its place by that.
     async fn flush(&mut self) -> io::Result<()> {
-        timeout(WRITE_WAIT, self.stream.send(&mut self.unsent, WRITE_WAIT)).await?
+        in_time(WRITE_WAIT, self.stream.send(&mut self.unsent, WRITE_WAIT)).await
     }
 
     /// Makes the TLS handshake after our 220 was sent. `false`: it failed, and there is no client any more.

@@ -339,6 +339,8 @@ fn bind(address: SocketAddr, beside: bool) -> io::Result<Socket> {
 fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_send_buffer_size(SEND_BUFFER)?;
+    // A reply must not wait for more to be sent; failing to set it costs time, nothing else.
+    let _ = socket.set_tcp_nodelay(true);
     window::listens(socket)
 }
 
@@ -540,8 +542,6 @@ fn admit(
         Ok(seat) => seat,
         Err(reason) => return turn_away(stream, ends, role, reason, shared),
     };
-    // See `Connector::open`.
-    let _ = stream.set_nodelay(true);
     let guest = Guest { stream, ends, role, seat, generation: generation.keep() };
     let (shared, stop) = (Arc::clone(shared), stop.clone());
     tokio::spawn(async move {
@@ -590,7 +590,7 @@ mod tests {
     use crate::addr::NetSet;
 
     #[tokio::test]
-    async fn little_is_held_for_a_client_that_does_not_read() {
+    async fn what_is_set_for_a_listener_holds_for_its_clients() {
         let bound = bound();
         let address = bound.addresses()[0];
         let listeners = bound.listen().unwrap();
@@ -599,6 +599,7 @@ mod tests {
         let held = socket2::SockRef::from(&server).send_buffer_size().unwrap();
         // The kernel takes twice as much, for its own records.
         assert!(held <= 2 * SEND_BUFFER, "{held}");
+        assert!(server.nodelay().unwrap());
     }
 
     fn bound() -> Bound {

@@ -1,9 +1,10 @@
 //! A connection in clear text or under TLS, and sending on it.
 
-use std::future::{Future as _, poll_fn};
+use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
@@ -13,6 +14,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsStream;
 
 use super::socket::Socket;
+
+/// Bytes that are read by way of the stack.
+const SHORT: usize = 2 * 1024;
 
 /// One side of a connection.
 #[derive(Debug)]
@@ -72,6 +76,16 @@ impl Stream {
     /// While there is nothing to read an empty `unread` has no memory: most sessions wait most of the time.
     pub(super) async fn read_into(&mut self, unread: &mut BytesMut, room: usize) -> io::Result<usize> {
         poll_fn(|cx| {
+            if unread.is_empty() {
+                *unread = BytesMut::new();
+            }
+            if let Layer::Clear(socket) = &self.layer {
+                // Memory is taken once there is something to read.
+                ready!(socket.get().poll_read_ready(cx))?;
+            }
+            if room <= SHORT {
+                return self.poll_read_short(cx, unread, room);
+            }
             unread.reserve(room);
             let read = pin!(self.read_buf(&mut (&mut *unread).limit(room))).poll(cx);
             if read.is_pending() && unread.is_empty() {
@@ -82,20 +96,39 @@ impl Stream {
         .await
     }
 
+    /// The same of at most [`SHORT`] bytes, by way of the stack: memory is taken for what was read only.
+    fn poll_read_short(&mut self, cx: &mut Context<'_>, unread: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
+        let mut bytes = [MaybeUninit::uninit(); SHORT];
+        let mut bytes = ReadBuf::uninit(&mut bytes[..room.min(SHORT)]);
+        ready!(Pin::new(self).poll_read(cx, &mut bytes))?;
+        unread.extend_from_slice(bytes.filled());
+        Poll::Ready(Ok(bytes.filled().len()))
+    }
+
     /// Sends all of `unsent`; no step may take longer than `wait`. Cancel safe: bytes leave `unsent` as they are taken.
     pub(super) async fn send(&mut self, unsent: &mut BytesMut, wait: Duration) -> io::Result<()> {
         while !unsent.is_empty() {
-            self.unflushed = true;
-            if timeout(wait, self.write_buf(unsent)).await.map_err(|_| io::ErrorKind::TimedOut)?? == 0 {
+            self.unflushed = matches!(self.layer, Layer::Tls(_));
+            if in_time(wait, self.write_buf(unsent)).await? == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
         }
         if self.unflushed {
-            timeout(wait, self.flush()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+            in_time(wait, self.flush()).await?;
             self.unflushed = false;
         }
         Ok(())
     }
+}
+
+/// What comes of `future`, or an error once it has taken `wait`. The clock is set for what doesn't come at once only.
+pub(super) async fn in_time<T>(wait: Duration, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let mut future = pin!(future);
+    let at_once = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+    if let Poll::Ready(done) = at_once {
+        return done;
+    }
+    timeout(wait, future).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 fn gone<T>() -> Poll<io::Result<T>> {

@@ -7,8 +7,8 @@
 //! | the backend took | the kernel may hold |
 //! |---|---|
 //! | nothing, or there is no transaction | [`START`] |
-//! | 354 | what the kernel finds right for the path, within the session's part of [`EARLY`] |
-//! | [`PROOF`], and the client is far | the same, within a part of [`LATE`] that grows as long as as much is left for others |
+//! | 354 | [`OPEN`], within the session's part of [`EARLY`] |
+//! | [`PROOF`], and the client is far | what the kernel finds right for the path, within a part of [`LATE`] that grows as long as as much is left for others |
 //!
 //! A client that is near loses nothing by a small window: 24 KiB in less than [`FAR_AFTER`] are 5 MB/s. What is sent to the
 //! backend is bounded by the same reasoning ([`super::socket`]), and the right to more is given out here as well.
@@ -21,12 +21,16 @@
 //! invited already. Before Linux 5.14 windows grow to 64 KiB and not beyond.
 //!
 //! # Rejected
+//! To open a window with the first data, and not with the 354: short messages would cost two system calls less, but long ones took
+//! more of the processor (1 MiB a fifth more), since a sender that meets a small window at first goes on in small steps.
+//!
 //! A small buffer at the listener: the window scale of a connection is chosen by it, and the window could never grow. The
 //! same with TCP_WINDOW_CLAMP, which binds no memory besides: a thousand segments of a byte fill a window of 1,000 bytes.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{SockRef, Socket};
@@ -92,9 +96,13 @@ struct Open {
     unlooked: usize,
 }
 
+/// A window that is small can grow later (Linux 5.14): [`listens`] has found that out.
+static LATER: AtomicBool = AtomicBool::new(false);
+
 /// Lets the kernel invite little from clients that connect to `listener`.
 pub(super) fn listens(listener: &Socket) -> io::Result<()> {
     if let_grow(listener).is_ok() {
+        LATER.store(true, Ordering::Relaxed);
         set(SockRef::from(listener), LISTEN)?;
         // As long as the size is one that was set, the window scale would be chosen by it.
         let_grow(listener)?;
@@ -104,8 +112,10 @@ pub(super) fn listens(listener: &Socket) -> io::Result<()> {
 
 /// Lets the kernel hold little for a client that has just connected, whatever it sends.
 pub(super) fn start(stream: &TcpStream) {
-    // Fails where the connection is gone, and on kernels where a window that is small stays so.
-    let _ = let_grow(stream).and_then(|()| set(SockRef::from(stream), START));
+    if LATER.load(Ordering::Relaxed) {
+        // Fails where the connection is gone.
+        let _ = set(SockRef::from(stream), START);
+    }
 }
 
 /// The kernel doubles what it is told, and refuses to change the size by itself from then on.
@@ -179,16 +189,17 @@ impl Window {
             let Some(permit) = self.windows.take(late, PART) else {
                 return (first || (proved && before < PROOF)).then_some(Bound::ReceiveWindows);
             };
-            let open = Open { late, room: PART, permit, held: false, unlooked: 0 };
-            open.let_grow(stream, true);
-            self.open = Some(open);
+            Open::begin(stream, late);
+            // One that may not grow isn't looked at.
+            self.open = Some(Open { late, room: PART, permit, held: !late, unlooked: 0 });
             return None;
         };
-        if late
-            && !open.late
-            && let Some(permit) = self.windows.take(true, open.room)
-        {
-            (open.late, open.permit) = (true, permit);
+        if !open.late {
+            if late && let Some(permit) = self.windows.take(true, open.room) {
+                (open.late, open.permit) = (true, permit);
+            } else {
+                return None;
+            }
         }
         open.unlooked = open.unlooked.saturating_add(usize::try_from(read).unwrap_or(usize::MAX));
         if open.unlooked < open.room / LOOKS {
@@ -215,14 +226,14 @@ impl Window {
 }
 
 impl Open {
-    /// Lets the kernel choose the size again. `first`: beginning with [`OPEN`].
-    fn let_grow(&self, stream: &TcpStream, first: bool) {
-        // Where it fails, the window stays as large as it is.
-        if first {
-            let _ = set(SockRef::from(stream), OPEN);
-            let _ = crate::edge::let_window_grow(stream.as_fd(), OPEN);
+    /// Opens the window to [`OPEN`]. `late`: the kernel may choose the size from there on.
+    fn begin(stream: &TcpStream, late: bool) {
+        // Where one of them fails, the window stays as large as it is.
+        let _ = set(SockRef::from(stream), OPEN);
+        let _ = crate::edge::let_window_grow(stream.as_fd(), OPEN);
+        if late {
+            let _ = let_grow(stream);
         }
-        let _ = let_grow(stream);
     }
 
     /// Looks how far the kernel has gone, and makes room for more or bids it stop.
@@ -231,12 +242,12 @@ impl Open {
         if size < self.room - self.room / 4 && !self.held {
             return None;
         }
-        let more = if self.late { windows.take(true, self.room) } else { None };
-        if let Some(more) = more {
+        if let Some(more) = windows.take(true, self.room) {
             self.room *= 2;
             self.permit.merge(more);
             if std::mem::take(&mut self.held) {
-                self.let_grow(stream, false);
+                // Where it fails, the window stays as large as it is.
+                let _ = let_grow(stream);
             }
             return None;
         }
@@ -246,7 +257,7 @@ impl Open {
         }
         self.held = true;
         let _ = set(SockRef::from(stream), self.room);
-        self.late.then_some(Bound::ReceiveWindows)
+        Some(Bound::ReceiveWindows)
     }
 }
 

@@ -127,7 +127,10 @@ impl Mailbox {
 
     /// For comparing: lower case, without quotes, the domain in ASCII.
     pub fn key(&self) -> String {
-        format!("{}@{}", self.local.to_lowercase(), self.domain.key())
+        let mut key = self.local.to_lowercase();
+        key.push('@');
+        key.push_str(&self.domain.key());
+        key
     }
 
     /// Whether it can go to a server without SMTPUTF8.
