@@ -62,6 +62,8 @@ pub struct Member {
     under_way: Option<(Vec<Waiting>, Vec<u8>)>,
     sent: u64,
     heard: u64,
+    /// When it looked at statuses first, by the server's time.
+    joined: Option<i64>,
 }
 
 /// A decision that waits.
@@ -127,6 +129,7 @@ impl Member {
             under_way: None,
             sent: 0,
             heard: 0,
+            joined: None,
         }
     }
 
@@ -402,6 +405,11 @@ impl Member {
         }
         if has_left(status.at, server) {
             return Ok(false);
+        }
+        // What an earlier run of this edge has said is older.
+        let joined = *self.joined.get_or_insert(server);
+        if status.node == self.identity.node && status.run != self.identity.run && status.at > joined {
+            return Err(Fault::Name);
         }
         let peer = peer(&mut self.peers, &status.node, status.at).ok_or(Fault::Content)?;
         peer.status = Some(*status);

@@ -148,12 +148,22 @@ pub enum Fault {
     Future,
     #[error("who sends it is muted")]
     Muted,
+    #[error("another edge has this edge's name: give each its own `node` in [fleet]")]
+    Name,
 }
 
 impl Fault {
     /// All of them, in their order.
-    pub const ALL: [Self; 7] =
-        [Self::Form, Self::Version, Self::Code, Self::Content, Self::Repeated, Self::Future, Self::Muted];
+    pub const ALL: [Self; 8] = [
+        Self::Form,
+        Self::Version,
+        Self::Code,
+        Self::Content,
+        Self::Repeated,
+        Self::Future,
+        Self::Muted,
+        Self::Name,
+    ];
 
     /// As metrics and logs say it.
     pub const fn label(self) -> &'static str {
@@ -165,6 +175,7 @@ impl Fault {
             Self::Repeated => "repeated",
             Self::Future => "future",
             Self::Muted => "muted",
+            Self::Name => "name",
         }
     }
 }

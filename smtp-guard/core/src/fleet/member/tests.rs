@@ -265,6 +265,27 @@ fn edges_are_known_by_what_they_say_of_themselves() {
     assert_eq!(other.hear_status(&future, at(1_000)), Err(Fault::Future));
 }
 
+/// An edge that looks at the server at 1 s hears a status of `node` in this run from this second.
+#[track_caller]
+fn check_name(node: &str, run: u64, second: u64, expected: Result<bool, Fault>) {
+    let mut sender = Member::new(Identity { run, ..identity(node, b'k') });
+    sender.note_time(at(0), SERVER, at(0));
+    let mut hearer = member("mx1");
+    let first = member("mx2").status("1", "", &both(1_000)).unwrap();
+    assert_eq!(hearer.hear_status(&first, at(1_000)), Ok(true));
+    let status = sender.status("1", "", &both(second * 1_000)).unwrap();
+    assert_eq!(hearer.hear_status(&status, at(4_000)), expected, "{node} {run} {second}");
+}
+
+#[test]
+fn another_edge_of_the_same_name_is_told_from_an_earlier_run() {
+    check_name("mx1", 1, 3, Ok(true));
+    check_name("mx2", 2, 3, Ok(true));
+    check_name("mx1", 2, 0, Ok(true));
+    check_name("mx1", 2, 1, Ok(true));
+    check_name("mx1", 2, 2, Err(Fault::Name));
+}
+
 #[test]
 fn edges_that_left_make_room_and_no_more_than_that_are_heard() {
     let mut other = member("mx2");
