@@ -6,6 +6,7 @@ mod json_page;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::IpAddr;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +21,7 @@ use smtp_guard::bound::Bound;
 use smtp_guard::cli::admin_client::AdminClient;
 use smtp_guard::clock::{Instant, WallTime};
 use smtp_guard::config::{Config, Limits};
-use smtp_guard::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
+use smtp_guard::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator, Part};
 use smtp_guard::edge::events::Sample;
 use smtp_guard::events::{Bus, KEPT, What};
 use smtp_guard::fleet::FleetStatus;
@@ -144,12 +145,17 @@ const EXEMPT: &str = "192.0.2.99";
 const GONE: &str = "192.0.2.98";
 
 impl Control for Ledger {
-    async fn decisions(&self) -> Result<Vec<Decision>, Refusal> {
-        Ok(self.0.lock().unwrap().values().cloned().collect())
+    async fn decisions(&self, after: Option<String>) -> Result<Part, Refusal> {
+        let all = self.0.lock().unwrap();
+        let after = after.map(|after| after.parse::<Who>().map_err(|_| Refusal::Bad(format!("{after:?} is no place"))));
+        let after = after.transpose()?.map_or(Unbounded, Excluded);
+        let decisions: Vec<_> = all.range((after, Unbounded)).map(|(_, decision)| decision.clone()).take(2).collect();
+        let next = decisions.get(1).map(|decision| decision.source.clone());
+        Ok(Part { decisions, next })
     }
 
     async fn latest(&self) -> Result<Vec<Decision>, Refusal> {
-        self.decisions().await
+        Ok(self.0.lock().unwrap().values().cloned().collect())
     }
 
     async fn add(&self, ip: Who, length: Duration, text: String, by: Operator) -> Result<Kept<Decision>, Refusal> {
@@ -383,7 +389,8 @@ fn decisions_are_made_listed_explained_and_lifted() {
     client.add(&add("2001:db8::1", 1, "x")).unwrap();
     client.add(&add("198.51.100.0/24", 1, "x")).unwrap();
     let sources: Vec<_> = client.decisions().unwrap().into_iter().map(|d| d.source).collect();
-    assert_eq!(sources, ["192.0.2.1", "192.0.2.2", "198.51.100.0/24", "2001:db8::1"]);
+    // Two at a time; those that end first.
+    assert_eq!(sources, ["192.0.2.2", "198.51.100.0/24", "2001:db8::1", "192.0.2.1"]);
     assert!(client.explain("192.0.2.1".parse().unwrap()).unwrap().decision.is_some());
     assert!(client.explain("2001:db8::2".parse().unwrap()).unwrap().decision.is_none());
     assert_eq!(client.delete("192.0.2.1".parse().unwrap(), false).unwrap().what.source, "192.0.2.1");
@@ -580,6 +587,8 @@ fn bad_requests_get_an_error_that_says_why() {
     let many = vec!["{\"who\": \"192.0.2.1\"}"; admin::IMPORT_ENTRIES + 1].join(",");
     check(&guard, import, &entries(&many), 400, "more than 8192 entries");
     check(&guard, import, &" ".repeat(5 << 20), 413, "");
+    check(&guard, "GET /decisions?after=x", "", 422, "no place");
+    check(&guard, "GET /decisions?before=x", "", 400, "unknown field");
     check(&guard, "GET /decisions/import", "", 405, "no such method");
 }
 

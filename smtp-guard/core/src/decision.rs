@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use smtp_guard_ebpf::reason::Reason;
@@ -14,6 +15,8 @@ use crate::key::{Key, Net, NoKey, Who};
 
 /// Bans that are shown as the latest ones.
 pub const LATEST: usize = 64;
+/// Decisions of one [`Part`]: with long evidence ten megabytes of JSON.
+pub const PART: usize = 2048;
 
 /// A ban, as the guard holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +28,8 @@ pub struct Ban {
     pub until: WallTime,
     /// How many bans of this key came before it without a pause; each doubles the length.
     pub repeat: u32,
-    /// In the words of who made it.
-    pub text: String,
+    /// In the words of who made it. Those that came together share it.
+    pub text: Arc<str>,
     /// What it rests on, at most [`crate::ledger::EVIDENCE`] lines.
     pub evidence: Vec<String>,
 }
@@ -48,7 +51,7 @@ pub enum Origin {
 
 /// The name of a file or a node: one line of at most [`Name::BYTES`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name(Box<str>);
+pub struct Name(Arc<str>);
 
 impl Name {
     pub const BYTES: usize = 128;
@@ -178,6 +181,8 @@ pub enum ControlError {
     Within { ip: IpAddr, net: Net },
     #[error("as many users are held as can be: release one first")]
     TooManyHolds,
+    #[error("{0:?} is no place among decisions")]
+    NoPlace(String),
 }
 
 /// A ban, as the command line and the API show it.
@@ -220,7 +225,7 @@ impl Decision {
         Self {
             source: ban.key.text(prefix),
             reason: ban.reason.label().to_owned(),
-            text: ban.text.clone(),
+            text: ban.text.to_string(),
             origin: ban.origin.label().to_owned(),
             origin_name: ban.origin.name().map(str::to_owned),
             made: ban.made,
@@ -239,6 +244,24 @@ impl Decision {
             None => self.origin.clone(),
         }
     }
+}
+
+/// A part of the decisions in force: by their keys, bans before deferrals. What changes between two parts may be missing, or there
+/// already; nothing else is missing, and nothing is there twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    pub decisions: Vec<Decision>,
+    /// The place that the next part comes after; `None`: this is the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// `parts` together: bans, then deferrals, each that ends sooner before each that ends later.
+pub fn join(parts: Vec<Decision>) -> Vec<Decision> {
+    let mut all = parts;
+    // Stable: those that end together stay in the order of their keys.
+    all.sort_by_key(|decision| (decision.reason == Reason::Deferred.label(), decision.until));
+    all
 }
 
 /// A decision to be put in force together with others.
@@ -374,7 +397,7 @@ mod tests {
             made: WallTime::from_ms(0),
             until: WallTime::from_ms(until),
             repeat: 0,
-            text: String::new(),
+            text: Arc::default(),
             evidence: Vec::new(),
         }
     }
@@ -409,6 +432,20 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_joined_by_their_ends_and_deferrals_come_last() {
+        let prefix = Ipv6Prefix::default();
+        let at = Both { instant: Instant::default(), wall: WallTime::from_ms(0) };
+        let deferral = |source: &str, seconds: u64| {
+            Decision::deferral(source.to_owned(), &at, Instant::from_ns(seconds * 1_000_000_000))
+        };
+        let of =
+            |key: u32, until: i64| Decision::of(&Ban { key: Source::v4(key).into(), ..ban("ledger", until) }, prefix);
+        let parts = vec![of(1, 9), of(2, 5), of(3, i64::MAX), of(4, 5), deferral("0.0.0.5", 2), deferral("0.0.0.6", 1)];
+        let joined: Vec<_> = join(parts).into_iter().map(|decision| decision.source).collect();
+        assert_eq!(joined, ["0.0.0.2", "0.0.0.4", "0.0.0.1", "0.0.0.3", "0.0.0.6", "0.0.0.5"]);
+    }
+
+    #[test]
     fn an_origin_is_its_text() {
         let long = "x".repeat(1000);
         for (text, again) in [
@@ -431,6 +468,23 @@ mod tests {
             if let Ok(origin) = origin {
                 assert_eq!(origin.to_string().parse(), Ok(origin));
             }
+        }
+    }
+
+    #[test]
+    fn who_decided_is_said_in_words() {
+        for (origin, name, by) in [
+            ("ledger", None, "ledger"),
+            ("operator", None, "operator"),
+            ("operator:local", None, "operator"),
+            ("file:drop.txt", Some("drop.txt"), "file drop.txt"),
+            ("node:mx2", Some("mx2"), "node mx2"),
+        ] {
+            let ban = ban(origin, 0);
+            assert_eq!((ban.origin.name(), Decision::of(&ban, Ipv6Prefix::default()).by().as_str()), (name, by));
+        }
+        for (uid, said) in [(Some(1000), "operator (uid 1000)"), (None, "operator")] {
+            assert_eq!(Operator { uid, local: true }.to_string(), said);
         }
     }
 }

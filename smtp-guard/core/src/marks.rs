@@ -6,7 +6,7 @@
 //! A source has a mark only while the ledger has its entry, or for as long as its deferral lasts. Senders that are deferred:
 //! [`SENDERS`]; while there are as many, no other is.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -120,6 +120,25 @@ impl Marks {
         (sources, networks)
     }
 
+    /// At most `most` of the sources that are deferred at `now`, the first ones behind `after`.
+    pub fn deferred_sources(&self, after: Option<Source>, most: usize, now: Instant) -> Until<Source> {
+        let mut first = First::new(after, most);
+        for shard in self.shards.each() {
+            shard.iter().filter(|(_, kept)| now < kept.deferred_until).for_each(|(source, kept)| {
+                first.take(*source, kept.deferred_until);
+            });
+        }
+        first.found.into_iter().collect()
+    }
+
+    /// Likewise of the networks.
+    pub fn deferred_networks(&self, after: Option<Network>, most: usize, now: Instant) -> Until<Network> {
+        let mut first = First::new(after, most);
+        let networks = self.networks();
+        networks.iter().filter(|(_, until)| now < **until).for_each(|(network, until)| first.take(*network, *until));
+        first.found.into_iter().collect()
+    }
+
     /// Forgets the deferrals of all networks.
     pub fn pardon_networks(&self) {
         self.networks().clear();
@@ -141,6 +160,32 @@ impl Marks {
 
     fn networks(&self) -> MutexGuard<'_, HashMap<Network, Instant>> {
         self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first ones of many, in their order, in no more memory than they take.
+struct First<T> {
+    after: Option<T>,
+    most: usize,
+    found: BTreeMap<T, Instant>,
+}
+
+impl<T: Copy + Ord> First<T> {
+    fn new(after: Option<T>, most: usize) -> Self {
+        Self { after, most, found: BTreeMap::new() }
+    }
+
+    fn take(&mut self, who: T, until: Instant) {
+        let full = self.found.len() >= self.most;
+        if self.after.is_some_and(|after| who <= after)
+            || full && self.found.keys().next_back().is_none_or(|last| who >= *last)
+        {
+            return;
+        }
+        self.found.insert(who, until);
+        if self.found.len() > self.most {
+            self.found.pop_last();
+        }
     }
 }
 

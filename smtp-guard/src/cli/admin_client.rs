@@ -26,8 +26,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const MANY: Duration = Duration::from_secs(60);
 /// The same where the guard has to look things up: the longest `dns.timeout`, twice.
 pub(super) const LOOKUPS: Duration = Duration::from_secs(125);
-/// Bytes of an answer: a million decisions take less.
-const ANSWER: usize = 512 << 20;
+/// Bytes of an answer: the longest is a part of the decisions.
+const ANSWER: usize = 64 << 20;
 
 /// Bytes of one event.
 const LINE: usize = 1 << 20;

@@ -9,7 +9,7 @@ use clap::Subcommand;
 use super::admin_client::{AdminClient, MANY};
 use super::args::{Json, duration, reason, somebody};
 use super::{export, import, output, time};
-use crate::decision::{Decision, Imported, Kept};
+use crate::decision::{Decision, Imported, Kept, Part, join};
 use crate::key::Who;
 use crate::observe::admin::{Add, Deleted, Import};
 use smtp_guard_ebpf::reason::Reason;
@@ -134,9 +134,17 @@ fn warn_unsaved(saved: bool) {
 }
 
 impl AdminClient {
-    /// GET /decisions
+    /// GET /decisions, as often as it takes: all in force, those that end soonest first.
     pub fn decisions(&self) -> anyhow::Result<Vec<Decision>> {
-        self.ask_within(MANY, Method::GET, "/decisions", None::<&()>)
+        let (mut decisions, mut path) = (Vec::new(), String::from("/decisions"));
+        loop {
+            let part: Part = self.ask_within(MANY, Method::GET, &path, None::<&()>)?;
+            decisions.extend(part.decisions);
+            match part.next {
+                Some(next) => path = format!("/decisions?after={next}"),
+                None => return Ok(join(decisions)),
+            }
+        }
     }
 
     /// POST /decisions

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
+use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator, Part};
 use crate::guard::{Guard, ReloadError};
 use crate::key::User;
 use crate::key::Who;
@@ -21,8 +21,8 @@ const CONFIRMED: Duration = Duration::from_secs(1);
 pub(super) struct Desk(pub(super) Arc<Guard>);
 
 impl Control for Desk {
-    async fn decisions(&self) -> Result<Vec<Decision>, Refusal> {
-        Ok(self.0.shared().feedback.decisions().await?)
+    async fn decisions(&self, after: Option<String>) -> Result<Part, Refusal> {
+        Ok(self.0.shared().feedback.decisions(after).await?)
     }
 
     async fn latest(&self) -> Result<Vec<Decision>, Refusal> {

@@ -203,7 +203,6 @@ mx3   0.1.0    2h 05m ago  +0.000 s   0        0     silent";
                     clock_offset_seconds: None,
                     ..status()
                 },
-                &[],
                 0,
             ),
         );

@@ -150,7 +150,8 @@ impl Banned {
     fn read_back(&self, pins: &Pins, bans: &[(Source, Ban)]) -> Result<(), EdgeError> {
         let wrong = |source: &Source| EdgeError::NotWritten { entry: format!("{source:?}") };
         let wanted: HashMap<Source, Ban> = bans.iter().copied().collect();
-        if wanted.len() <= BATCH / 16 {
+        // A walk is over all bans that there are, and over all room for them.
+        if wanted.len() <= BATCH {
             for (source, ban) in &wanted {
                 match self.bans.read(source.0) {
                     Ok(found) if found == words(*ban) => {}

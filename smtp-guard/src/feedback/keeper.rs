@@ -1,6 +1,6 @@
 //! What the feedback task keeps: the ledger and the decisions, and how they reach table, log and store.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,11 +29,13 @@ use crate::store::{Change, Store};
 
 mod explain;
 mod foreign;
+mod in_force;
 mod latest;
 mod operator;
 mod perform;
 mod persist;
 
+use in_force::InForce;
 use latest::Latest;
 use perform::Cause;
 
@@ -42,7 +44,7 @@ pub(super) struct Keeper {
     ledger: Ledger,
     table: Arc<BanTable>,
     store: Box<dyn Store>,
-    decisions: HashMap<Key, Ban>,
+    decisions: InForce,
     latest: Latest,
     marks: Arc<Marks>,
     counters: Arc<Counters>,
@@ -79,7 +81,7 @@ impl Keeper {
             ledger,
             table,
             store,
-            decisions: HashMap::new(),
+            decisions: InForce::default(),
             latest: Latest::default(),
             marks,
             counters,
@@ -193,7 +195,7 @@ impl Keeper {
             made: both.wall,
             until: both.wall_at(until),
             repeat: 0,
-            text: reason.text().to_owned(),
+            text: reason.text().into(),
             evidence: vec!["taken over from the kernel map".to_owned()],
         };
         let over = self.resume(found.into_iter().map(ban).collect(), false, both);
@@ -255,7 +257,7 @@ impl Keeper {
                 Key::Network(net) => networks.push((*net, until, ban.reason)),
                 Key::User(user) => {
                     let since = both.instant_at(ban.made).min(both.instant);
-                    let hold = Hold { since, until, text: ban.text.clone() };
+                    let hold = Hold { since, until, text: ban.text.to_string() };
                     if self.counters.accounts.hold(user.clone(), hold).is_err() {
                         continue;
                     }
@@ -307,7 +309,7 @@ impl Keeper {
         if ban.key.user().is_none() {
             self.latest.note(&ban, self.decisions.get(&ban.key));
         }
-        self.decisions.insert(ban.key.clone(), ban);
+        self.decisions.insert(ban);
     }
 
     /// What the table made of bans.
@@ -449,12 +451,7 @@ fn is_exempt(snapshot: &Snapshot, key: &Key) -> bool {
 }
 
 /// Those of `decisions` that are about networks which hold `source`, the narrowest first. `any`: there are networks at all.
-fn networks_of(
-    decisions: &HashMap<Key, Ban>,
-    any: bool,
-    prefix: Ipv6Prefix,
-    source: Source,
-) -> impl Iterator<Item = &Ban> {
+fn networks_of(decisions: &InForce, any: bool, prefix: Ipv6Prefix, source: Source) -> impl Iterator<Item = &Ban> {
     let around = Net::around(source, prefix).take_while(move |_| any);
     around.filter_map(|net| decisions.get(&net.into()))
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::bound::Bound;
 use crate::clock::{Both, Instant};
-use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept, Name, Operator};
+use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept, Name, Operator, PART, Part};
 use crate::edge::bans::BanTable;
 use crate::events::What;
 use crate::gate::Ignored;
@@ -106,7 +106,10 @@ impl std::fmt::Debug for Feedback {
 type Done = (AccountView, oneshot::Receiver<()>);
 
 enum Control {
-    Decisions(oneshot::Sender<Vec<Decision>>),
+    Decisions {
+        after: Option<String>,
+        answer: oneshot::Sender<Result<Part, ControlError>>,
+    },
     Latest(oneshot::Sender<Vec<Decision>>),
     Add {
         who: Who,
@@ -195,9 +198,10 @@ impl Feedback {
         &self.counters
     }
 
-    /// All decisions in force, those that end soonest first.
-    pub async fn decisions(&self) -> Result<Vec<Decision>, ControlError> {
-        self.ask(Control::Decisions).await
+    /// The decisions in force behind the [place](crate::gate::Place) `after`, at most [`PART`]: others wait for a few
+    /// milliseconds, however many there are.
+    pub async fn decisions(&self, after: Option<String>) -> Result<Part, ControlError> {
+        self.ask(|answer| Control::Decisions { after, answer }).await?
     }
 
     /// The latest bans in force, the last one first, at most [`crate::decision::LATEST`]. Costs the same however many there are.
@@ -382,7 +386,7 @@ async fn run(mut keeper: Keeper, mut reports: mpsc::Receiver<Report>, mut contro
 fn answer(keeper: &mut Keeper, control: Control) {
     // Whoever asked may have gone away meanwhile.
     let _ = match control {
-        Control::Decisions(answer) => answer.send(keeper.decisions()).map_err(drop),
+        Control::Decisions { after, answer } => answer.send(keeper.decisions(after.as_deref(), PART)).map_err(drop),
         Control::Latest(answer) => answer.send(keeper.latest()).map_err(drop),
         Control::Add { who, length, text, by, answer } => match keeper.add(who, length, text, by) {
             Ok(decision) => once_written(keeper, decision, move |kept| drop(answer.send(Ok(kept)))),

@@ -17,6 +17,10 @@ use crate::rates::{Room, Tally};
 use crate::store::Change;
 use crate::store::memory::Disk;
 
+mod parts;
+
+use parts::{all, held};
+
 const BY: crate::decision::Operator = crate::decision::Operator { uid: Some(0), local: false };
 
 #[derive(Default)]
@@ -133,7 +137,7 @@ async fn settled(feedback: &Feedback, meter: &Counted, reports: usize) {
     while meter.count("unknown_recipient") < reports {
         tokio::task::yield_now().await;
     }
-    feedback.decisions().await.unwrap();
+    feedback.decisions(None).await.unwrap();
 }
 
 #[tokio::test]
@@ -144,7 +148,7 @@ async fn a_harvest_is_banned_explained_lifted_and_survives_a_restart() {
     harvest(&feedback, "2001:db8::1");
     harvest(&feedback, "20.0.2.9");
     settled(&feedback, &meter, 30).await;
-    let decisions = feedback.decisions().await.unwrap();
+    let decisions = all(&feedback).await;
     let sources: BTreeSet<_> = decisions.iter().map(|decision| decision.source.as_str()).collect();
     assert_eq!(sources, BTreeSet::from(["20.0.2.1", "2001:db8::/64"]), "the exempt one is not banned");
     assert_eq!((meter.count("banned harvest"), meter.count("latency")), (2, 2));
@@ -159,7 +163,7 @@ async fn a_harvest_is_banned_explained_lifted_and_survives_a_restart() {
 
     let (feedback, _task, table, _) = world.start();
     assert_eq!(table.len(), 1, "in force before anything else");
-    assert_eq!(feedback.decisions().await.unwrap()[0].source, "20.0.2.1");
+    assert_eq!(all(&feedback).await[0].source, "20.0.2.1");
     assert_eq!(feedback.delete_all(BY).await.unwrap(), Kept { what: 1, saved: true, unconfirmed: Vec::new() });
     assert!(table.is_empty());
 }
@@ -276,7 +280,7 @@ async fn many_come_in_at_once_and_none_pushes_out_or_shortens_another() {
     let found: Vec<_> = refused.iter().map(|(place, _)| *place).collect();
     assert_eq!(found, [4, 5, 7, 9]);
     assert!(refused.iter().zip(parts).all(|((_, why), part)| why.contains(part)), "{refused:?}");
-    let decisions = feedback.decisions().await.unwrap();
+    let decisions = all(&feedback).await;
     let shown: BTreeSet<_> =
         decisions.iter().map(|decision| (decision.source.as_str(), decision.text.as_str(), decision.by())).collect();
     let by = |source, text, by: &str| (source, text, by.to_owned());
@@ -312,7 +316,7 @@ async fn what_was_under_way_when_the_ban_fell_does_not_double_the_next_one() {
     while meter.count("banned trap") < 2 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(feedback.decisions().await.unwrap()[0].repeat, 1);
+    assert_eq!(all(&feedback).await[0].repeat, 1);
 }
 
 /// Ten neighbours guess; before the guess at which their network trips, the operator blocks `blocked`. How many are banned with it.
@@ -330,7 +334,7 @@ fn check_neighbours(blocked: Option<&str>, expected: usize) {
         keeper.add(who.parse().unwrap(), Duration::from_secs(3600), String::new(), BY).unwrap();
     }
     guess(&mut keeper, 29, 42);
-    let banned = keeper.decisions().into_iter().filter(|decision| decision.reason == "harvest");
+    let banned = held(&keeper).into_iter().filter(|decision| decision.reason == "harvest");
     assert_eq!(banned.filter(|decision| !decision.source.contains('/')).count(), expected, "{blocked:?}");
 }
 
@@ -374,7 +378,7 @@ async fn a_loaded_plane_gets_the_bans_in_force_and_its_own_are_taken_over_but_no
         assert!(kernel.is_ready(), "the first ban doesn't wait for filters that are made anew");
         let in_kernel = kernel.bans().unwrap().into_iter().map(|(source, _, _)| Ipv6Prefix::default().display(source));
         assert_eq!(in_kernel.collect::<BTreeSet<_>>(), sources(expected));
-        let decisions = keeper.decisions().into_iter().map(|decision| decision.source);
+        let decisions = held(&keeper).into_iter().map(|decision| decision.source);
         assert_eq!(decisions.collect::<BTreeSet<_>>(), sources(expected));
     };
     check(true, &["20.0.2.3"]);
@@ -394,7 +398,7 @@ fn d8_ends_and_purges_survive_a_clock_that_is_set() {
         let instant = begun.instant.after(Duration::from_secs(seconds));
         Both { instant, wall: begun.wall_at(instant).later(ahead_ms) }
     };
-    let until = |keeper: &Keeper| keeper.decisions()[0].until.as_ms() - begun.wall.as_ms();
+    let until = |keeper: &Keeper| held(keeper)[0].until.as_ms() - begun.wall.as_ms();
     let near = |found: i64, expected: i64| assert!((found - expected).abs() < 60_000, "{found} {expected}");
     keeper.sweep_at(at(10, 0));
     near(until(&keeper), 3_600_000);
@@ -403,15 +407,15 @@ fn d8_ends_and_purges_survive_a_clock_that_is_set() {
     keeper.sweep_at(at(30, 0));
     near(until(&keeper), 3_600_000);
     keeper.sweep_at(at(3500, 0));
-    assert_eq!(keeper.decisions().len(), 1);
+    assert_eq!(held(&keeper).len(), 1);
     drop(keeper);
     // It is read by a clock that is ahead for ten seconds, and by one that is behind.
     for (ahead, first, after) in [(31 * DAY_MS, 0, 1), (-31 * DAY_MS, 1, 1)] {
         let mut keeper = world.keeper(Arc::new(Fake::default()));
         keeper.restore_at(at(30, ahead));
-        assert_eq!(keeper.decisions().len(), first, "{ahead}");
+        assert_eq!(held(&keeper).len(), first, "{ahead}");
         keeper.sweep_at(at(40, 0));
-        assert_eq!(keeper.decisions().len(), after, "{ahead}");
+        assert_eq!(held(&keeper).len(), after, "{ahead}");
         near(until(&keeper), 3_600_000);
         drop(keeper);
     }
@@ -424,7 +428,7 @@ async fn d7_a_stop_saves_what_was_reported_although_sessions_hold_on() {
     harvest(&feedback, "20.0.2.1");
     feedback.close().await;
     task.await.unwrap();
-    assert!(matches!(feedback.decisions().await, Err(ControlError::Unavailable(_))));
+    assert!(matches!(feedback.decisions(None).await, Err(ControlError::Unavailable(_))));
     let (feedback, _task, table, _) = world.start();
     assert_eq!(table.len(), 1);
     drop(feedback);
@@ -442,7 +446,7 @@ async fn a_hold_outlives_a_crash_and_counts_a_restart() {
     let held = feedback.hold(bob.clone(), None, "stolen".to_owned(), BY).await.unwrap();
     assert_eq!((held.held.unwrap().origin.as_str(), meter.count("user_held user_held")), ("operator", 1));
     // Among decisions about addresses it isn't shown, and who lifts all of these releases nobody.
-    assert_eq!((feedback.decisions().await.unwrap(), feedback.latest().await.unwrap()), (vec![], vec![]));
+    assert_eq!((all(&feedback).await, feedback.latest().await.unwrap()), (vec![], vec![]));
     assert_eq!(feedback.delete_all(BY).await.unwrap().what, 0);
     // What is on disk now is what a guard finds that is started after kill -9.
     let crashed = World { disk: world.disk.copy(), ..World::new() };
@@ -500,7 +504,7 @@ async fn decisions_of_another_guard_are_followed_told_apart_and_kept() {
     for who in ["20.0.2.1", "20.0.3.0/24", "2001:db8::1"] {
         there.add(who.parse().unwrap(), hour, "by hand".to_owned(), BY).await.unwrap();
     }
-    let mut heard = there.decisions().await.unwrap();
+    let mut heard = all(&there).await;
     heard.push(Decision { source: "20.0.2.9".to_owned(), ..heard[0].clone() });
     let (here, task, table, meter) = world.start();
     here.add("20.0.2.1".parse().unwrap(), hour, "ours".to_owned(), BY).await.unwrap();
@@ -510,7 +514,7 @@ async fn decisions_of_another_guard_are_followed_told_apart_and_kept() {
     here.close().await;
     task.await.unwrap();
     let (here, _task, _, _) = world.start();
-    let by = here.decisions().await.unwrap().iter().map(Decision::by).collect::<BTreeSet<_>>();
+    let by = all(&here).await.iter().map(Decision::by).collect::<BTreeSet<_>>();
     assert_eq!(by, BTreeSet::from(["node mx2".to_owned(), "operator".to_owned()]));
 }
 
@@ -586,7 +590,7 @@ fn other_guards_are_told_what_happens_here_and_nothing_of_what_they_said() {
     let entry = Entry { who: who("20.0.2.3"), seconds: None, text: None };
     assert_eq!(keeper.import(Name::new("list"), vec![entry], "", BY).added, 1);
     assert_eq!(peers.take(), ["20.0.2.2 by operator"], "neither what is local, nor users, nor files");
-    let foreign = Decision { source: "20.0.2.4".to_owned(), ..keeper.decisions()[0].clone() };
+    let foreign = Decision { source: "20.0.2.4".to_owned(), ..held(&keeper)[0].clone() };
     assert_eq!(keeper.hear_of(&Name::new("mx2"), &[foreign]), 1);
     keeper.hear_lifts(&Name::new("mx2"), &[("20.0.2.4".to_owned(), crate::clock::now())]);
     assert_eq!(peers.take(), [""; 0]);
@@ -613,7 +617,7 @@ fn what_is_local_stays_so_after_a_restart() {
     let (mut keeper, peers, _) = told_in(&world);
     keeper.tell_all();
     assert_eq!(peers.take(), ["20.0.2.2 by operator"]);
-    assert!(keeper.decisions().iter().all(|decision| decision.origin == "operator"));
+    assert!(held(&keeper).iter().all(|decision| decision.origin == "operator"));
     // Said again without it, it is for all.
     keeper.add("20.0.2.1".parse().unwrap(), hour, String::new(), BY).unwrap();
     assert_eq!(peers.take(), ["20.0.2.1 by operator"]);
@@ -651,7 +655,7 @@ fn what_other_guards_report_counts_beside_what_happened_here() {
     assert_eq!((meter.count("foreign exempt"), meter.count("foreign senseless")), (10, 1));
     // Nobody takes the backend away from here.
     assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.100.25", 0..10)), 0);
-    assert_eq!((meter.count("foreign protected"), keeper.decisions().len()), (1, 1));
+    assert_eq!((meter.count("foreign protected"), held(&keeper).len()), (1, 1));
 }
 
 #[test]
@@ -679,7 +683,7 @@ fn the_same_trip_elsewhere_doubles_once_and_a_lift_ends_what_is_older() {
     let lift = |ago: u64| vec![("20.0.2.1".to_owned(), Instant::from_ns(both.instant.as_ns() - ago * 1_000_000_000))];
     assert_eq!(keeper.hear_lifts(&from("mx2"), &lift(1)), 0, "an older lift");
     assert_eq!(keeper.hear_lifts(&from("mx2"), &lift(0)), 1);
-    assert!(keeper.decisions().is_empty());
+    assert!(held(&keeper).is_empty());
     assert!(keeper.explain("20.0.2.1".parse().unwrap()).ledger.is_none_or(|ledger| ledger.trips == 0));
     // Many at once are one batch, and told in one line.
     let many: Vec<_> = (1..=50).map(|n| Decision { source: format!("20.0.4.{n}"), ..ban(0, 3600) }).collect();
@@ -711,7 +715,7 @@ fn what_a_mad_guard_decided_lately_is_lifted_and_nobody_is_told() {
     let mut void = keeper.void(Name::new("mx2"), minute_ago);
     void.sort_unstable();
     assert_eq!(void, ["20.0.2.1", "20.0.2.2", "20.0.3.0/24"]);
-    let mut left: Vec<_> = keeper.decisions().into_iter().map(|decision| decision.source).collect();
+    let mut left: Vec<_> = held(&keeper).into_iter().map(|decision| decision.source).collect();
     left.sort_unstable();
     assert_eq!(left, ["20.0.2.3", "20.0.2.4", "20.0.2.5"]);
     assert_eq!(peers.take(), [""; 0]);

@@ -271,6 +271,7 @@ impl Needs<'_> {
             read,
             range("XRANGE", "-", "+"),
             range("XREVRANGE", "+", "-"),
+            cmd("XTRIM").arg(stream).arg("MINID").arg(1).to_owned(),
             scores("ZRANGEBYSCORE"),
             scores("ZCOUNT"),
             scores("ZREMRANGEBYSCORE"),

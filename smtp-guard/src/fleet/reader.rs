@@ -25,7 +25,7 @@ const ENTRIES: usize = 512;
 /// How long a read waits for something new.
 const BLOCK: Duration = Duration::from_secs(1);
 /// Sources of what the server holds that are read at once.
-const PAGE: isize = 500;
+const PAGE: usize = 500;
 /// How often what the server holds is compared with what is known: wholly, and where their numbers differ.
 const COMPARE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(20));
 /// How often numbers are compared.
@@ -254,11 +254,12 @@ async fn snapshot(
     if cursors.evidence == Id::default() || evidence < cursors.evidence {
         cursors.evidence = evidence;
     }
-    let mut sources = 0;
-    for start in (0..).step_by(PAGE as usize) {
-        let page = page(shared, keys, connection, start).await?;
+    let (mut sources, mut place) = (0, Place::first(shared));
+    loop {
+        let page = page(keys, connection, place).await?;
         sources += page.len();
-        let is_last = page.len() < PAGE as usize;
+        place = place.after(&page);
+        let is_last = page.len() < PAGE;
         let names: Vec<_> = page.iter().map(|(source, _)| source.as_str()).collect();
         fetch(shared, keys, connection, &names).await?;
         if is_last {
@@ -273,16 +274,38 @@ async fn snapshot(
     Ok(())
 }
 
-/// Sources with decisions and the ends of these, from the `start`th on.
+/// Where reading of the index goes on: behind so many of those that end at that moment. The server finds it at once, other than a place
+/// that is counted from the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    end: i64,
+    behind: usize,
+}
+
+impl Place {
+    /// At the first that hasn't ended.
+    fn first(shared: &Shared) -> Self {
+        Self { end: shared.member().server(crate::clock::now()).unwrap_or_default(), behind: 0 }
+    }
+
+    /// Behind `page`, which was read from here.
+    fn after(self, page: &[(String, f64)]) -> Self {
+        let end = |(_, end): &(String, f64)| *end as i64;
+        let Some(last) = page.last().map(end) else { return self };
+        let same = page.iter().rev().take_while(|entry| end(entry) == last).count();
+        let before = if self.end == last { self.behind } else { 0 };
+        Self { end: last, behind: before + same }
+    }
+}
+
+/// Sources with decisions and the ends of these, from `place` on.
 async fn page(
-    shared: &Shared,
     keys: &Keys,
     connection: &mut MultiplexedConnection,
-    start: isize,
+    place: Place,
 ) -> Result<Vec<(String, f64)>, RedisError> {
-    let now = shared.member().server(crate::clock::now()).unwrap_or_default();
     let mut range = cmd("ZRANGEBYSCORE");
-    range.arg(&keys.index).arg(now).arg("+inf").arg("WITHSCORES").arg("LIMIT").arg(start).arg(PAGE);
+    range.arg(&keys.index).arg(place.end).arg("+inf").arg("WITHSCORES").arg("LIMIT").arg(place.behind).arg(PAGE);
     range.query_async(connection).await
 }
 
@@ -336,16 +359,17 @@ async fn compare(
         return Ok(());
     }
     compared.wholly = Instant::now();
-    for start in (0..).step_by(PAGE as usize) {
-        let page = page(shared, keys, connection, start).await?;
+    let mut place = Place::first(shared);
+    loop {
+        let page = page(keys, connection, place).await?;
+        place = place.after(&page);
         let found = page.iter().map(|(source, end)| (source.as_str(), *end as i64));
         let missing = shared.member().missing(found, crate::clock::now());
         fetch(shared, keys, connection, &missing).await?;
-        if page.len() < PAGE as usize {
+        if page.len() < PAGE {
             return Ok(());
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -362,6 +386,25 @@ mod tests {
         let found = entries(vec![entry]).ok();
         let expected = expected.map(|message| vec![("5-6".parse().unwrap(), message.to_vec())]);
         assert_eq!(found, expected, "{id} {field}");
+    }
+
+    /// Where it goes on behind a page of ends, read from a place.
+    #[track_caller]
+    fn check_place((end, behind): (i64, usize), ends: &[f64], expected: (i64, usize)) {
+        let page: Vec<_> = ends.iter().map(|end| ("192.0.2.1".to_owned(), *end)).collect();
+        let place = Place { end, behind }.after(&page);
+        assert_eq!((place.end, place.behind), expected, "{ends:?} from {end}, {behind}");
+    }
+
+    #[test]
+    fn the_next_page_begins_behind_those_of_the_same_end() {
+        check_place((5, 0), &[], (5, 0));
+        check_place((5, 0), &[6.0, 7.0, 8.0], (8, 1));
+        check_place((5, 0), &[6.0, 8.0, 8.0], (8, 2));
+        check_place((8, 2), &[8.0, 8.0, 8.0], (8, 5));
+        check_place((8, 2), &[8.0, 9.0, 9.5], (9, 2));
+        check_place((9, 2), &[f64::INFINITY, f64::INFINITY], (i64::MAX, 2));
+        check_place((i64::MAX, 2), &[f64::INFINITY, f64::INFINITY], (i64::MAX, 4));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Script, cmd, pipe};
-use smtp_guard_core::fleet::member::Outgoing;
+use smtp_guard_core::fleet::member::{OLD, Outgoing};
 use smtp_guard_core::fleet::message::Slot;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -157,9 +157,14 @@ async fn beat(
     Ok(())
 }
 
+/// Takes what has ended off the server.
 async fn tidy(shared: &Shared, keys: &Keys, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
     let Some(now) = shared.member().server(crate::clock::now()) else { return Ok(()) };
-    cmd("ZREMRANGEBYSCORE").arg(&keys.index).arg("-inf").arg(now).query_async(connection).await
+    let mut pipe = pipe();
+    pipe.cmd("ZREMRANGEBYSCORE").arg(&keys.index).arg("-inf").arg(now);
+    // Nobody reads evidence that is older, and it names clients.
+    pipe.cmd("XTRIM").arg(&keys.evidence).arg("MINID").arg(now.saturating_sub(OLD).max(0));
+    pipe.exec_async(connection).await
 }
 
 /// Puts what waits of decisions; whether there was something.

@@ -6,7 +6,7 @@
 //! | GET /live | [`super::live::Live`] |
 //! | GET /fleet | [`FleetView`]; 409 where there is no fleet |
 //! | GET /events, [`Follow`] as query | [`super::follow::Line`]s, one a line |
-//! | GET /decisions | a list of [`Decision`] |
+//! | GET /decisions, [`Behind`] as query | a [`Part`] of the decisions in force |
 //! | POST /decisions, [`Add`] | [`Kept`] with the [`Decision`] made |
 //! | POST /decisions/import, [`Import`] | [`Kept`] with [`Imported`] |
 //! | DELETE /decisions/{who}, [`Reach`] as query | [`Kept`] with the [`Decision`] lifted; 404 where there was none |
@@ -45,7 +45,7 @@ use crate::addr::{canonical, no_source};
 use crate::bound::Bound;
 use crate::config::FILE_BYTES;
 use crate::decision::ControlError;
-use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator};
+use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator, Part};
 use crate::gate::Ignored;
 use crate::key::User;
 use crate::key::Who;
@@ -105,6 +105,14 @@ pub struct Reach {
     pub local: bool,
 }
 
+/// Which part of the decisions is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Behind {
+    /// What the part before it has as [`Part::next`]; none: the first part.
+    pub after: Option<String>,
+}
+
 /// Bans to be made together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -132,8 +140,8 @@ pub struct Failure {
 
 /// What the API acts on: the guard, or a stand-in where the API itself is tested.
 pub trait Control: Clone + Send + Sync + 'static {
-    /// All decisions in force.
-    fn decisions(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
+    /// A part of the decisions in force: what comes behind `after`.
+    fn decisions(&self, after: Option<String>) -> impl Future<Output = Result<Part, Refusal>> + Send;
     /// The latest bans in force, the last one first, at most [`crate::decision::LATEST`]; cheap whatever there is.
     fn latest(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
     /// Bans `who`; what must not be blocked is refused.
@@ -193,6 +201,7 @@ impl From<ControlError> for Refusal {
     fn from(error: ControlError) -> Self {
         match error {
             ControlError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            ControlError::NoPlace(_) => Self::Bad(error.to_string()),
             _ => Self::Refused(error.to_string()),
         }
     }
@@ -256,7 +265,18 @@ async fn fleet<C: Control>(State(shared): State<Served<C>>) -> Response {
         return Refusal::Refused(NO_FLEET.to_owned()).into_response();
     };
     let exempted = shared.overview.metrics.foreign_ignored(Ignored::Exempt);
-    answer(shared.control.decisions().await.map(|decisions| FleetView::new(fleet, &decisions, exempted)))
+    let (mut view, mut after) = (FleetView::new(fleet, exempted), None);
+    loop {
+        let part = match shared.control.decisions(after).await {
+            Ok(part) => part,
+            Err(refusal) => return refusal.into_response(),
+        };
+        view.count(&part.decisions);
+        after = part.next;
+        if after.is_none() {
+            return Json(view).into_response();
+        }
+    }
 }
 
 async fn events<C: Control>(State(shared): State<Served<C>>, query: Result<Query<Follow>, QueryRejection>) -> Response {
@@ -281,8 +301,11 @@ async fn look<T: Serialize + Send + 'static>(what: impl FnOnce() -> T + Send + '
     }
 }
 
-async fn list<C: Control>(State(shared): State<Served<C>>) -> Response {
-    answer(shared.control.decisions().await)
+async fn list<C: Control>(State(shared): State<Served<C>>, behind: Result<Query<Behind>, QueryRejection>) -> Response {
+    match asked(behind) {
+        Ok(Behind { after }) => answer(shared.control.decisions(after).await),
+        Err(problem) => problem,
+    }
 }
 
 async fn add<C: Control>(

@@ -1,7 +1,5 @@
 //! What `smtp-guard fleet status` shows beside [`FleetStatus`]: what became of the others' decisions here.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{Decision, Name, Origin};
@@ -26,15 +24,21 @@ pub struct OfNode {
 }
 
 impl FleetView {
-    /// Of `fleet`, where `decisions` are in force.
-    pub fn new(fleet: FleetStatus, decisions: &[Decision], exempted: u64) -> Self {
+    /// Of `fleet`, where no decision is in force.
+    pub fn new(fleet: FleetStatus, exempted: u64) -> Self {
+        Self { fleet, in_force: Vec::new(), exempted }
+    }
+
+    /// Counts `decisions` that are in force as well: they come in parts.
+    pub fn count(&mut self, decisions: &[Decision]) {
         let node = Origin::Node(Name::new("")).label();
-        let mut counts = BTreeMap::<&str, u64>::new();
         for decision in decisions.iter().filter(|decision| decision.origin == node) {
-            *counts.entry(decision.origin_name.as_deref().unwrap_or_default()).or_default() += 1;
+            let name = decision.origin_name.as_deref().unwrap_or_default();
+            match self.in_force.binary_search_by(|of| of.name.as_str().cmp(name)) {
+                Ok(at) => self.in_force.get_mut(at).into_iter().for_each(|of| of.count += 1),
+                Err(at) => self.in_force.insert(at, OfNode { name: name.to_owned(), count: 1 }),
+            }
         }
-        let in_force = counts.into_iter().map(|(name, count)| OfNode { name: name.to_owned(), count }).collect();
-        Self { fleet, in_force, exempted }
     }
 }
 
@@ -117,7 +121,8 @@ pub(crate) mod tests {
             evidence: Vec::new(),
         };
         let decisions: Vec<_> = origins.iter().map(decision).collect();
-        let view = FleetView::new(status(), &decisions, 4);
+        let mut view = FleetView::new(status(), 4);
+        decisions.chunks(2).for_each(|part| view.count(part));
         let found: Vec<_> = view.in_force.iter().map(|of| (of.name.as_str(), of.count)).collect();
         assert_eq!(found, expected);
         let json = serde_json::to_string(&view).unwrap();

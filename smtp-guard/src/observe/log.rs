@@ -343,7 +343,7 @@ mod tests {
             made: WallTime::from_ms(0),
             until: WallTime::from_ms(3_600_000),
             repeat: 0,
-            text: text.to_owned(),
+            text: text.into(),
             evidence: evidence.iter().map(|line| (*line).to_owned()).collect(),
         }
     }

@@ -15,7 +15,7 @@ pub(super) fn ban(n: u32) -> Ban {
         made: WallTime::from_ms(1000),
         until: WallTime::from_ms(i64::from(n)),
         repeat: 3,
-        text: "it's \"quoted\"".to_owned(),
+        text: "it's \"quoted\"".into(),
         evidence: vec!["unknown: a@example.org".to_owned()],
     }
 }

@@ -61,10 +61,14 @@ fn main() {
         let guards =
             [(one, 0), (other, 1), (third, 2)].map(|(world, n)| edge(world, n, &redis.url(n), &files, &[ROOM]));
         guards.iter().for_each(joined);
-        from_ban_to_drop(&guards, [one, other], bans);
-        cpu(&guards, &worlds, &redis, &files, seconds);
+        if bans > 0 {
+            from_ban_to_drop(&guards, [one, other], bans);
+        }
+        if seconds > 0 {
+            cpu(&guards, &worlds, &redis, &files, seconds);
+        }
     }
-    {
+    if rounds > 0 {
         let with = edge(one, 0, &redis.url(0), &files, &[ROOM]);
         joined(&with);
         let without = Guard::start(alone, &[ROOM, ("recipients.known", &*files.path("known"))]);
@@ -284,8 +288,11 @@ fn cpu(guards: &[Guard; 3], worlds: &[World; 4], redis: &Redis<'_>, files: &File
 fn rcpt(redis: &mut Redis<'_>, [with, without]: [(&World, &Guard); 2], rounds: usize) {
     const STATES: [&str; 4] = ["without a fleet", "the server answers", "the server is stopped", "the server is gone"];
     let mut found: Vec<(Vec<Duration>, Vec<f64>)> = vec![Default::default(); STATES.len()];
-    for _ in 0..rounds {
-        for (state, (times, rates)) in found.iter_mut().enumerate() {
+    for round in 0..rounds {
+        // Who has no fleet is the first, or the last.
+        let order = if round % 2 == 0 { [0, 1, 2, 3] } else { [1, 2, 3, 0] };
+        for state in order {
+            let (times, rates) = &mut found[state];
             match state {
                 2 => redis.freeze(),
                 3 => {
@@ -399,9 +406,10 @@ fn start(worlds: &[World; 4], redis: &mut Redis<'_>, files: &Files, decisions: u
     let follows = || new.log().contains("what the fleet has decided is in force").then_some(());
     wait_up_to(Duration::from_secs(300), "all are in force", follows, || new.log());
     let all = started.elapsed();
+    let busy = ticks(Path::new(&format!("/proc/{}/stat", new.pid()))) / 100.0;
     assert_eq!(bans(&new), u64::from(decisions), "in the kernel");
     println!(
-        "| an edge that starts with {decisions} decisions on the server: all in force in both planes | {:.1} s from its start, which takes {:.1} s by itself |",
+        "| an edge that starts with {decisions} decisions on the server: all in force in both planes | {:.1} s from its start, which takes {:.1} s by itself; {busy:.1} s of CPU |",
         all.as_secs_f64(),
         runs.as_secs_f64()
     );

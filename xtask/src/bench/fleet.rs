@@ -34,7 +34,7 @@ pub(crate) fn run(guard: Option<PathBuf>) -> anyhow::Result<()> {
     ]);
     step::run("bench-fleet", "building the bench", &mut compile)?;
     println!("on {}", machine());
-    let status = Command::new(target().join("release/fleet")).env("SMTP_GUARD_BIN", &guard).status();
+    let status = Command::new(target().join("debug/fleet")).env("SMTP_GUARD_BIN", &guard).status();
     let status = status.context("cannot start the bench")?;
     if !status.success() {
         bail!("the bench failed ({status})");

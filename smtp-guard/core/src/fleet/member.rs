@@ -22,7 +22,7 @@ use crate::offence::{Conduct, Heard};
 /// How far ahead of the server's time a message may be: a measured offset is wrong by half of a way to the server, in ms.
 const AHEAD: i64 = 5_000;
 /// How old evidence may be, in ms: what waited as long as it may, and then was on its way.
-const OLD: i64 = KEPT.as_millis() as i64 + 60_000;
+pub const OLD: i64 = KEPT.as_millis() as i64 + 60_000;
 /// How long a tombstone lasts at least, in ms: an edge that was away for less can't bring a ban back.
 const TOMBSTONE: i64 = 3_600_000;
 /// The longest life of a record on the server, in ms.

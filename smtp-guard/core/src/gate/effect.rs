@@ -92,3 +92,14 @@ impl From<Verdict> for Effect {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_decision_ended_is_a_word() {
+        let all = [Lifted::Over, Lifted::Exempt, Lifted::Operator, Lifted::Node, Lifted::Room];
+        assert_eq!(all.map(Lifted::label), ["over", "exempt", "operator", "node", "room"]);
+    }
+}

@@ -173,7 +173,7 @@ mod tests {
             made: both.wall,
             until: WallTime::from_ms(until),
             repeat: 0,
-            text: String::new(),
+            text: Arc::default(),
             evidence: Vec::new(),
         });
         let found = foreign(&snapshot, &protected, &Name::new("mx2"), &decision, &both, |_| held.as_ref());
@@ -226,7 +226,7 @@ mod tests {
         let snapshot = Snapshot::new(Arc::new(Config::builtin()), None);
         let both = Both { instant: Instant::from_ns(5_000_000_000), wall: WallTime::from_ms(NOW) };
         let key = Key::of("20.0.2.1".parse().unwrap(), Default::default()).unwrap();
-        let (text, evidence) = (String::new(), Vec::new());
+        let (text, evidence) = (Arc::default(), Vec::new());
         let (until, origin) = (WallTime::from_ms(NOW + 30_000), origin.parse().unwrap());
         let held = Ban { key, reason, origin, made: both.wall, until, repeat: held, text, evidence };
         let mut decision = Decision::of(&held, Default::default());
@@ -272,7 +272,7 @@ mod tests {
                 made: WallTime::from_ms(made),
                 until: WallTime::from_ms(i64::MAX),
                 repeat: 0,
-                text: String::new(),
+                text: Arc::default(),
                 evidence: Vec::new(),
             });
             let (mut ledger, marks) = (Ledger::new(Default::default(), Default::default(), 10), Marks::default());

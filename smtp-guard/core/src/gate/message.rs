@@ -40,3 +40,30 @@ pub fn source_message(snapshot: &Snapshot, counters: &Counters, source: Source, 
 pub fn handshake(counters: &Counters, source: Source, now: Instant) -> Room {
     counters.handshakes.judge(source, HANDSHAKES, now, Tally::Count)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_source_may_send_so_many_messages_and_a_look_takes_none() {
+        for limit in [0, 1, 3] {
+            let mut config = Config::builtin();
+            config.limits.messages_per_hour = limit;
+            let counters = Counters::new(&config);
+            let snapshot = Snapshot::new(Arc::new(config), None);
+            let judged = |tally| {
+                let judged = message(&snapshot, &counters, Source::v4(1), None, Instant::from_ns(1), tally);
+                judged.map_err(|over| (over.reason, over.first))
+            };
+            for _ in 0..limit {
+                assert_eq!([Tally::Peek, Tally::Count].map(judged), [Ok(()); 2], "{limit}");
+            }
+            let beyond = if limit == 0 { Ok(()) } else { Err((Reason::MessageRate, false)) };
+            assert_eq!([Tally::Peek, Tally::Count].map(judged), [beyond; 2], "{limit}");
+        }
+    }
+}

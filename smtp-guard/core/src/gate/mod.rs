@@ -8,6 +8,7 @@ mod admission;
 mod effect;
 mod foreign;
 mod message;
+mod place;
 mod report;
 mod resume;
 
@@ -15,6 +16,7 @@ pub use admission::{Arrival, Door, Standing, admit};
 pub use effect::{Deferred, Effect, Grounds, Lifted};
 pub use foreign::{Ignored, foreign, foreign_lift};
 pub use message::{handshake, message, source_message};
+pub use place::Place;
 pub use report::{Known, SUM, clear, hear, known, pardon, report, settle};
 pub use resume::resume;
 

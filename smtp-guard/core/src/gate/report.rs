@@ -152,6 +152,7 @@ pub fn clear(ledger: &mut Ledger, marks: &Marks) -> (usize, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
@@ -212,7 +213,7 @@ mod tests {
         let held = |origin, until| {
             let key = Source::v4(1).into();
             let (made, until, evidence) = (both.wall, WallTime::from_ms(until), Vec::new());
-            Ban { key, reason: Reason::Operator, origin, made, until, repeat: 0, text: String::new(), evidence }
+            Ban { key, reason: Reason::Operator, origin, made, until, repeat: 0, text: Arc::default(), evidence }
         };
         let hour = 3_600_000;
         for (origin, until, left) in [
@@ -248,6 +249,25 @@ mod tests {
             let is_banned = banned(&effects).contains(&first.into());
             let trips = ledger.view(first, at(30)).unwrap().trips;
             assert_eq!((is_banned, trips > 0), (spared.is_none(), spared.is_none()), "{spared:?}");
+        }
+    }
+
+    /// A neighbour of whom another guard reports, which was banned or exempted since it asked for names.
+    #[test]
+    fn what_others_report_bans_no_neighbour_that_is_spared() {
+        let (first, node) = (Source::v4(0x0102_0301), Name::new("mx2"));
+        for (is_banned, is_exempt) in [(false, false), (true, false), (false, true)] {
+            let (mut ledger, marks) = (ledger(100), Marks::default());
+            let mut effects = Vec::new();
+            for n in 0..30 {
+                let heard = Heard::Conduct(unknown(n));
+                let since = |spared: bool| move |source| spared && source == first && n > 24;
+                let source = Source::v4(first.0 as u32 + n % 8);
+                let (banned, exempt) = (since(is_banned), since(is_exempt));
+                effects.extend(hear(&node, &mut ledger, &marks, source, heard, at(n.into()), banned, exempt));
+            }
+            let (keys, spared) = (banned(&effects), is_banned || is_exempt);
+            assert_eq!((keys.contains(&first.into()), keys.is_empty()), (!spared, false), "{is_banned} {is_exempt}");
         }
     }
 

@@ -62,7 +62,7 @@ mod tests {
             made: WallTime::from_ms(made),
             until: WallTime::from_ms(until),
             repeat: 2,
-            text: String::new(),
+            text: std::sync::Arc::default(),
             evidence: Vec::new(),
         }
     }

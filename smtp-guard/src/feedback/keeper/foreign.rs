@@ -35,6 +35,7 @@ impl Keeper {
                     let made = decision.made.min(both.wall);
                     let until = both.instant.after(grounds.length);
                     let (reason, repeat, evidence) = (grounds.reason, grounds.repeat, grounds.evidence);
+                    let text = text.into();
                     Ok((Ban { key, reason, origin, made, until: both.wall_at(until), repeat, text, evidence }, until))
                 }
                 // The gate lets nothing else in.
@@ -114,8 +115,8 @@ impl Keeper {
         let both = crate::clock::both();
         let since = both.wall_at(since).later(-(SLACK.as_millis() as i64));
         let (name, origin) = (node.clone(), Origin::Node(node));
-        let void = self.decisions.iter().filter(|(_, ban)| ban.origin == origin && ban.made >= since);
-        let keys: Vec<Key> = void.map(|(key, _)| key.clone()).collect();
+        let void = self.decisions.values().filter(|ban| ban.origin == origin && ban.made >= since);
+        let keys: Vec<Key> = void.map(|ban| ban.key.clone()).collect();
         let sources = keys.iter().map(|key| self.text(key)).collect();
         let effects: Vec<_> = keys.into_iter().map(|key| Effect::Lift { key, why: Lifted::Node }).collect();
         if !effects.is_empty() {

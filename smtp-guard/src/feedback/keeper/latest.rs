@@ -48,7 +48,7 @@ mod tests {
             made: WallTime::from_ms(made),
             until: WallTime::from_ms(i64::MAX),
             repeat: 0,
-            text: String::new(),
+            text: std::sync::Arc::default(),
             evidence: Vec::new(),
         }
     }

@@ -1,6 +1,7 @@
 //! What the operator sees and does by hand.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
@@ -11,25 +12,45 @@ use super::perform::Cause;
 use crate::blocklist::{Protected, own_addresses};
 use crate::bound::Bound;
 use crate::clock::Instant;
-use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Name, Operator, Origin};
+use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Name, Operator, Origin, Part};
 use crate::edge::bans::NETWORKS;
 use crate::events::What;
-use crate::gate::{Effect, Grounds, Lifted};
+use crate::gate::{Effect, Grounds, Lifted, Place};
 use crate::key::{Key, User, Who};
 use crate::observe::log::{self, printable};
 use crate::rates::accounts::AccountView;
 
 impl Keeper {
-    pub(in crate::feedback) fn decisions(&self) -> Vec<Decision> {
-        let both = crate::clock::both();
-        let mut bans: Vec<_> = self.decisions.values().filter(|ban| ban.key.user().is_none()).collect();
-        bans.sort_by_key(|ban| (ban.until, &ban.key));
-        let bans = bans.into_iter().map(|ban| Decision::of(ban, self.prefix()));
-        let (sources, networks) = self.marks.deferred(both.instant);
-        let sources = sources.into_iter().map(|(source, until)| (self.text(&source.into()), until));
-        let networks = networks.into_iter().map(|(network, until)| (network.text(), until));
-        let deferrals = sources.chain(networks).map(|(who, until)| Decision::deferral(who, &both, until));
-        bans.chain(deferrals).collect()
+    /// At most `most` decisions, those behind `after`.
+    pub(in crate::feedback) fn decisions(&self, after: Option<&str>, most: usize) -> Result<Part, ControlError> {
+        let (both, prefix) = (crate::clock::both(), self.prefix());
+        let after = after.map(|text| Place::read(text, prefix)).transpose()?;
+        let (mut decisions, mut last) = (Vec::new(), None);
+        let behind = match &after {
+            None => Some(None),
+            Some(Place::Ban(key)) => Some(Some(key)),
+            Some(Place::Source(_) | Place::Network(_)) => None,
+        };
+        // Users stand behind all others, and are shown elsewhere.
+        let bans = behind.into_iter().flat_map(|after| self.decisions.behind(after));
+        for ban in bans.take_while(|ban| ban.key.user().is_none()).take(most) {
+            decisions.push(Decision::of(ban, prefix));
+            last = Some(Place::Ban(ban.key.clone()));
+        }
+        if !matches!(after, Some(Place::Network(_))) {
+            let source = if let Some(Place::Source(source)) = after { Some(source) } else { None };
+            for (source, until) in self.marks.deferred_sources(source, most - decisions.len(), both.instant) {
+                decisions.push(Decision::deferral(prefix.display(source), &both, until));
+                last = Some(Place::Source(source));
+            }
+        }
+        let network = if let Some(Place::Network(network)) = after { Some(network) } else { None };
+        for (network, until) in self.marks.deferred_networks(network, most - decisions.len(), both.instant) {
+            decisions.push(Decision::deferral(network.text(), &both, until));
+            last = Some(Place::Network(network));
+        }
+        let next = last.filter(|_| decisions.len() == most).map(|place| place.text(prefix));
+        Ok(Part { decisions, next })
     }
 
     pub(in crate::feedback) fn latest(&self) -> Vec<Decision> {
@@ -105,6 +126,7 @@ impl Keeper {
             wanted.insert(key, (until, entry.text));
         }
         done.added = wanted.len();
+        let shared: Arc<str> = text.into();
         let bans: Vec<_> = wanted
             .into_iter()
             .map(|(key, (until, own))| {
@@ -115,7 +137,7 @@ impl Keeper {
                     made: both.wall,
                     until: both.wall_at(until),
                     repeat: 0,
-                    text: own.unwrap_or_else(|| text.to_owned()),
+                    text: own.map_or_else(|| Arc::clone(&shared), Arc::from),
                     evidence: Vec::new(),
                 };
                 (ban, until)

@@ -86,6 +86,7 @@ impl Keeper {
     fn ban(&mut self, key: Key, origin: Origin, text: String, grounds: Grounds, cause: Cause, both: &Both) {
         let Grounds { reason, length, repeat, evidence } = grounds;
         let until = both.instant.after(length);
+        let text = text.into();
         let ban = Ban { key, reason, origin, made: both.wall, until: both.wall_at(until), repeat, text, evidence };
         match &ban.key {
             Key::Source(source) => self.put(*source, ban.clone(), until),

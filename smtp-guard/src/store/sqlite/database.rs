@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, Row, Transaction, params};
@@ -11,7 +12,7 @@ use super::StoreError;
 use super::directory::{own_file, with_suffix};
 use crate::addr::Ipv6Prefix;
 use crate::clock::WallTime;
-use crate::decision::Ban;
+use crate::decision::{Ban, Origin};
 use crate::key::Key;
 use crate::printable::printable;
 use crate::store::Change;
@@ -122,12 +123,13 @@ impl Database {
     /// All rows as changes that make them: decisions, then counters, the latest first. A row that makes no sense is left out, which
     /// is told.
     pub(super) fn load(&self) -> Vec<Change> {
-        let bans = self.read("decisions", DECISIONS, |row| Some(Change::Save(Box::new(self.ban(row)?))));
+        let mut alike = Alike::default();
+        let bans = self.read("decisions", DECISIONS, |row| Some(Change::Save(Box::new(self.ban(row, &mut alike)?))));
         let counters = self.read("counters", COUNTERS, |row| self.counter(row));
         bans.into_iter().chain(counters).collect()
     }
 
-    fn read(&self, table: &str, select: &str, change: impl Fn(&Row<'_>) -> Option<Change>) -> Vec<Change> {
+    fn read(&self, table: &str, select: &str, mut change: impl FnMut(&Row<'_>) -> Option<Change>) -> Vec<Change> {
         let (mut changes, mut senseless) = (Vec::new(), Senseless::default());
         let mut read = || -> rusqlite::Result<()> {
             let mut statement = self.connection.prepare(select)?;
@@ -148,16 +150,16 @@ impl Database {
     }
 
     /// The ban of a row; `None`: it makes no sense.
-    fn ban(&self, row: &Row<'_>) -> Option<Ban> {
+    fn ban(&self, row: &Row<'_>, alike: &mut Alike) -> Option<Ban> {
         let text = |column| row.get::<_, String>(column).ok();
         Some(Ban {
             key: Key::read(&text(0)?, self.prefix)?,
             reason: Reason::from_label(&text(1)?)?,
-            origin: text(2)?.parse().ok()?,
+            origin: alike.origin(text(2)?)?,
             made: WallTime::from_ms(row.get(3).ok()?),
             until: WallTime::from_ms(row.get(4).ok()?),
             repeat: row.get(5).ok()?,
-            text: text(6)?,
+            text: alike.text(&text(6)?),
             evidence: serde_json::from_str(&text(7)?).unwrap_or_default(),
         })
     }
@@ -218,6 +220,33 @@ fn save(transaction: &Transaction<'_>, prefix: Ipv6Prefix, ban: &Ban) -> rusqlit
         ],
     )?;
     Ok(())
+}
+
+/// What the row before had: bans that came together share it.
+#[derive(Default)]
+struct Alike {
+    origin: Option<(String, Origin)>,
+    text: Arc<str>,
+}
+
+impl Alike {
+    fn origin(&mut self, text: String) -> Option<Origin> {
+        match &self.origin {
+            Some((before, origin)) if *before == text => Some(origin.clone()),
+            _ => {
+                let origin: Origin = text.parse().ok()?;
+                self.origin = Some((text, origin.clone()));
+                Some(origin)
+            }
+        }
+    }
+
+    fn text(&mut self, text: &str) -> Arc<str> {
+        if *self.text != *text {
+            self.text = text.into();
+        }
+        Arc::clone(&self.text)
+    }
 }
 
 /// Rows that make no sense: left out, and told together.

@@ -63,7 +63,7 @@ fn users_and_holds_of_the_third_version_are_taken_over() {
         made: WallTime::from_ms(1),
         until: WallTime::from_ms(i64::MAX),
         repeat: 0,
-        text: "stolen: \"x\"".to_owned(),
+        text: "stolen: \"x\"".into(),
         evidence: Vec::new(),
     };
     let counts = [("user", "user:bob", "x", 7), ("ledger", "192.0.2.1", "y", 6)].map(|(kind, of, state, at)| {
