@@ -17,7 +17,7 @@ use smtp_guard_core::offence::{Conduct, Digest};
 use smtp_guard_core::rates::{Rates, Tally};
 use smtp_guard_core::session::{Event, Facts, Input, Intake, Output, Request, Session, Wants, testing};
 use smtp_guard_core::wire::command;
-use smtp_guard_core::wire::data::{BodyDecoder, BodyEncoder, Chunk};
+use smtp_guard_core::wire::data::{BodyDecoder, BodyEncoder, BodyFlaw, Chunk};
 use smtp_guard_core::wire::reply::ReplyDecoder;
 
 /// What is counted.
@@ -26,10 +26,11 @@ type Work = Box<dyn FnOnce()>;
 /// A case: its name, what one unit of it is, how many units it does, and what makes it.
 type Case = (&'static str, &'static str, u32, fn() -> Work);
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     ("command", "a command line parsed", 3_000, commands),
     ("body", "a KiB of message data decoded and encoded", 1_024, body),
     ("dots", "a KiB of message data with a dot at the start of each line", 1_024, dots),
+    ("flaws", "a KiB of message data with NULs and bare CRs", 1_024, flaws),
     ("reply", "a reply of the backend parsed", 3_000, replies),
     ("session", "a message of 4 KiB to two recipients, from MAIL to the answer to the dot", 200, sessions),
     ("ledger", "a report on one of a thousand sources", 10_000, reports),
@@ -75,12 +76,17 @@ fn commands() -> Work {
 
 fn body() -> Work {
     let data = text("The quick brown fox jumps over the lazy dog, and the dog doesn't mind at all.\r\n");
-    Box::new(move || pass(&data))
+    Box::new(move || assert!(pass(&data).is_none()))
 }
 
 fn dots() -> Work {
     let data = text("..A line whose dot was doubled, as each line of this message was.\r\n");
-    Box::new(move || pass(&data))
+    Box::new(move || assert!(pass(&data).is_none()))
+}
+
+fn flaws() -> Work {
+    let data = text("A line\rwith what no line may have,\0and another one that is as any other.\r\n");
+    Box::new(move || assert!(pass(&data).is_some()))
 }
 
 /// A MiB of `line`, and the end of data.
@@ -90,21 +96,22 @@ fn text(line: &str) -> Vec<u8> {
     data
 }
 
-/// Decodes `data` as it would come in, and encodes it for the backend.
-fn pass(data: &[u8]) {
+/// Decodes `data` as it would come in, and encodes it for the backend. Returns its flaw.
+fn pass(data: &[u8]) -> Option<BodyFlaw> {
     let (mut decoder, mut encoder) = (BodyDecoder::new(), BodyEncoder::new());
-    let (mut unread, mut unsent) = (BytesMut::new(), BytesMut::new());
+    let (mut unread, mut unsent, mut flaw) = (BytesMut::new(), BytesMut::new(), None);
     for read in data.chunks(READ) {
         unread.extend_from_slice(read);
         while let Some(chunk) = decoder.next(&mut unread) {
             match chunk {
                 Chunk::Body(body) => encoder.encode(&body, &mut unsent),
-                Chunk::End(end) => assert!(end.flaw().is_none()),
+                Chunk::End(end) => flaw = end.flaw(),
             }
             black_box(unsent.len());
             unsent.clear();
         }
     }
+    flaw
 }
 
 fn replies() -> Work {

@@ -154,16 +154,8 @@ pub enum Fault {
 
 impl Fault {
     /// All of them, in their order.
-    pub const ALL: [Self; 8] = [
-        Self::Form,
-        Self::Version,
-        Self::Code,
-        Self::Content,
-        Self::Repeated,
-        Self::Future,
-        Self::Muted,
-        Self::Name,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Form, Self::Version, Self::Code, Self::Content, Self::Repeated, Self::Future, Self::Muted, Self::Name];
 
     /// As metrics and logs say it.
     pub const fn label(self) -> &'static str {
