@@ -6,6 +6,8 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -200,9 +202,18 @@ impl<'w> Guard<'w> {
         self.program.as_ref().expect("the guard runs").pid().as_raw_nonzero().get()
     }
 
-    /// What it logged since its last start.
+    /// What it logged since its last start. It writes a little later: what is read is what doesn't grow any more, or not soon.
     pub fn log(&self) -> String {
-        self.program.as_ref().map(Program::output).unwrap_or_default()
+        let read = || self.program.as_ref().map(Program::output).unwrap_or_default();
+        let mut log = read();
+        for _ in 0..10 {
+            thread::sleep(Duration::from_millis(30));
+            let before = std::mem::replace(&mut log, read());
+            if before == log {
+                break;
+            }
+        }
+        log
     }
 
     /// Where its programs and maps are pinned.
