@@ -1,5 +1,7 @@
 //! What the detector must hold, over many seeds; and that docs/harvest-trial.md shows what is so.
 
+use std::sync::LazyLock;
+
 use smtp_guard_tests::long;
 
 use super::*;
@@ -8,6 +10,8 @@ use crate::world::Outcome;
 
 /// Seeds of a short run, and of a long one.
 const SEEDS: [u64; 2] = [2, 20];
+/// Of the page's seed: two tests look at it.
+static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| rows(SEED));
 /// Of a list that is half right, so much is learned that the limit can't hold.
 const GOOD_LIST: &str = "list of which 50 % exist, asks only (RSET)";
 /// Too slow for ten unknown recipients in a window, or nearly: what they learn is stated, not bounded.
@@ -31,12 +35,15 @@ fn what_must_be_so_is_so_with_every_seed() {
 
 /// What is wrong with the traffic of `seed`.
 fn faults(seed: u64) -> Vec<String> {
-    let judge = |scenario: Scenario| {
-        let outcome = replay(&scenario, &mut Edges::guards(&scenario.site));
-        let judged = if scenario.is_attack() { attack(&scenario, &outcome) } else { honest(&scenario, &outcome) };
+    let judge = |scenario: &Scenario, outcome: &Outcome| {
+        let judged = if scenario.is_attack() { attack(scenario, outcome) } else { honest(scenario, outcome) };
         judged.map(|fault| format!("seed {seed}: {}: {fault}", scenario.name))
     };
-    profiles::all(seed).into_iter().filter_map(judge).collect()
+    if seed == SEED {
+        return ROWS.iter().filter_map(|row| judge(&row.scenario, &row.guard)).collect();
+    }
+    let replayed = |scenario: Scenario| judge(&scenario, &replay(&scenario, &mut Edges::guards(&scenario.site)));
+    profiles::all(seed).into_iter().filter_map(replayed).collect()
 }
 
 /// No honest sender is banned, or loses mail.
@@ -63,7 +70,7 @@ fn attack(scenario: &Scenario, outcome: &Outcome) -> Option<String> {
 #[test]
 fn the_page_shows_what_is_printed() {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/harvest-trial.md");
-    compare(&readme, &rows(SEED)).unwrap();
+    compare(&readme, &ROWS).unwrap();
 }
 
 #[test]
