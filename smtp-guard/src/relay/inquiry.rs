@@ -207,9 +207,16 @@ async fn ask_lists(
 }
 
 impl<T: Default + Send + 'static> Lookup<T> {
+    /// What is remembered is there at once, and needs no task.
     fn begin(&mut self, lookup: impl Future<Output = T> + Send + 'static) {
-        self.done = T::default();
-        if let Some(earlier) = self.task.replace(tokio::spawn(lookup)) {
+        let mut lookup = Box::pin(lookup);
+        let (done, task) = match lookup.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(done) => (done, None),
+            // The task asks it again, and is woken.
+            Poll::Pending => (T::default(), Some(tokio::spawn(lookup))),
+        };
+        self.done = done;
+        if let Some(earlier) = std::mem::replace(&mut self.task, task) {
             earlier.abort();
         }
     }
