@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::load::{Client, Load};
-use super::{EDGE, REFUSED, beside, run};
+use super::{EDGE, EXEMPT, beside, run};
 
 const SINK_PORT: u16 = 2500;
 /// That of a sink that knows no recipient.
@@ -178,9 +178,9 @@ impl Running {
         let (from, to) = match (load.client, self.peer) {
             (Client::Source | Client::Pipelining, _) => (from, (from, port)),
             (Client::Tls, _) => (from, (Ipv4Addr::LOCALHOST, port + STUNNEL)),
-            (Client::Refused, Peer::Guard { .. }) => (REFUSED.parse()?, (from, port)),
-            (Client::Refused, Peer::Nothing) => (REFUSED.parse()?, (from, NOBODY_PORT)),
-            (Client::Refused, _) => (REFUSED.parse()?, (from, port + NOBODY)),
+            (Client::Refused, Peer::Guard { .. }) => (EXEMPT.parse()?, (from, port)),
+            (Client::Refused, Peer::Nothing) => (EXEMPT.parse()?, (from, NOBODY_PORT)),
+            (Client::Refused, _) => (EXEMPT.parse()?, (from, port + NOBODY)),
         };
         let sent = beside::run(load.beside, to.into(), || load.send(from, to.into()));
         sent.with_context(|| format!("{}, through {}", load.name, self.peer.name()))
@@ -333,7 +333,9 @@ pub(super) fn stunnel(folder: &Path) -> anyhow::Result<Program> {
         let (plain, ask) = if let Peer::Guard { .. } = peer { (0, "protocol = smtp\n") } else { (TLS, "") };
         last = port + STUNNEL;
         let server = port + plain;
-        text += &format!("[{name}]\nclient = yes\naccept = 127.0.0.1:{last}\nconnect = {EDGE}:{server}\n{ask}");
+        text += &format!("[{name}]\nclient = yes\naccept = 127.0.0.1:{last}\nconnect = {EDGE}:{server}\n");
+        // The guard slows a stranger down who makes that many handshakes.
+        text += &format!("local = {EXEMPT}\n{ask}");
     }
     let config = configured("stunnel", folder, &text)?;
     Program::start("stunnel", Command::new("stunnel4").arg(config), folder, last)
@@ -438,7 +440,7 @@ fn smtp_guard(port: u16, backend: u16, folder: &Path, state: &Path, reuse: bool,
     let (folder, state) = (folder.display(), state.display());
     format!(
         "hostname = \"mx.example.org\"
-exempt = [\"{REFUSED}\"]
+exempt = [\"{EXEMPT}\"]
 [[listen]]
 address = \"0.0.0.0:{port}\"
 [backend]
