@@ -17,7 +17,7 @@ use crate::{bench, deny, fuzz, kernels, object, root, setup, step, structure, sy
 /// Tells the tests to do all there is: a million traces, a hundred kills, all seeds of the trial.
 const LONG: &str = "SMTP_GUARD_LONG";
 /// The binary of the tests of the whole; and how many of them run at once. Many measure something, and print it.
-const WHOLE: (&str, &str) = ("smtp-guard-tests: whole", "4");
+const WHOLE: (&str, &str) = ("smtp-guard-tests: whole", "5");
 /// The binary of tests that wait for nearly all of their time: for backends that say nothing.
 const WAITING: &str = "smtp-guard: backends";
 /// Of what runs beside them. They have peers that wait for an answer.
