@@ -21,17 +21,7 @@ pub(crate) fn run(guard: Option<PathBuf>) -> anyhow::Result<()> {
     };
     let mut compile = Command::new(cargo());
     compile.current_dir(root()).env(OBJECT, build::object_path()).env("CARGO_TARGET_DIR", target());
-    compile.args([
-        "build",
-        "--locked",
-        "--release",
-        "--package",
-        "smtp-guard-tests",
-        "--bin",
-        "fleet",
-        "--bin",
-        "netkit",
-    ]);
+    compile.args(["build", "--locked", "--package", "smtp-guard-tests", "--bin", "fleet", "--bin", "netkit"]);
     step::run("bench-fleet", "building the bench", &mut compile)?;
     println!("on {}", machine());
     let status = Command::new(target().join("debug/fleet")).env("SMTP_GUARD_BIN", &guard).status();
