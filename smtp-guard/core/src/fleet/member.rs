@@ -406,9 +406,10 @@ impl Member {
         if has_left(status.at, server) {
             return Ok(false);
         }
-        // What an earlier run of this edge has said is older.
+        // What an earlier run of this edge has said is older, but for what both were wrong about the server's time.
         let joined = *self.joined.get_or_insert(server);
-        if status.node == self.identity.node && status.run != self.identity.run && status.at > joined {
+        let is_later = status.at > joined.saturating_add(AHEAD);
+        if status.node == self.identity.node && status.run != self.identity.run && is_later {
             return Err(Fault::Name);
         }
         let peer = peer(&mut self.peers, &status.node, status.at).ok_or(Fault::Content)?;
