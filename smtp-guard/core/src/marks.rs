@@ -122,6 +122,10 @@ impl Marks {
 
     /// At most `most` of the sources that are deferred at `now`, the first ones behind `after`.
     pub fn deferred_sources(&self, after: Option<Source>, most: usize, now: Instant) -> Until<Source> {
+        if most == 0 {
+            // A part that bans have filled doesn't go through all sources.
+            return Vec::new();
+        }
         let mut first = First::new(after, most);
         for shard in self.shards.each() {
             shard.iter().filter(|(_, kept)| now < kept.deferred_until).for_each(|(source, kept)| {
