@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what is measured, beside what it is measured against.
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
@@ -85,6 +86,15 @@ pub(crate) fn policy() -> anyhow::Result<()> {
 }
 
 /// What a bench ran on: CPUs, kernel and load.
+/// A connection `from` an address of this host.
+fn connect(from: Ipv4Addr, to: SocketAddr) -> anyhow::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&socket, &SocketAddr::from((from, 0)))?;
+    connect(&socket, &to).with_context(|| format!("cannot connect to {to}"))?;
+    Ok(TcpStream::from(socket))
+}
+
 fn machine() -> String {
     let cpu = read("/proc/cpuinfo");
     let name = cpu.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown CPU").to_owned();

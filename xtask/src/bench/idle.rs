@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::machine;
+use super::{connect, machine};
 use crate::{build, target};
 
 const PORT: u16 = 2505;
@@ -110,11 +110,8 @@ fn start(guard: &Path, folder: &Path, sessions: u32) -> anyhow::Result<Guard> {
 
 /// A session of the `n`th client, after the answer to its EHLO. Each address has 500 of them.
 fn session(n: u32) -> anyhow::Result<TcpStream> {
-    let client = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)?;
     let address = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + ((n / 500) << 8));
-    rustix::net::bind(&client, &SocketAddr::from((address, 0)))?;
-    rustix::net::connect(&client, &SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)))?;
-    let mut client = TcpStream::from(client);
+    let mut client = connect(address, (Ipv4Addr::LOCALHOST, PORT).into())?;
     client.set_read_timeout(Some(PATIENCE))?;
     let mut answer = [0; 1024];
     for (say, expected) in [(&b""[..], "220"), (b"EHLO client.example\r\n", "250")] {

@@ -5,8 +5,9 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use anyhow::bail;
+
+use crate::bench::connect;
 
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -19,10 +20,7 @@ pub(super) struct Client {
 impl Client {
     /// Connects `from` an address, and waits for nothing.
     pub(super) fn connect(from: Ipv4Addr, to: SocketAddr) -> anyhow::Result<Self> {
-        let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-        bind(&socket, &SocketAddr::from((from, 0)))?;
-        connect(&socket, &to).with_context(|| format!("cannot connect to {to}"))?;
-        let stream = TcpStream::from(socket);
+        let stream = connect(from, to)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(LONGEST))?;
         Ok(Self { lines: BufReader::new(stream.try_clone()?), stream })
