@@ -19,6 +19,17 @@ fn two() -> [World; 2] {
     [World::new(), World::new()]
 }
 
+/// Two edges that have joined, and the server between them.
+fn in_fleet_of_two(play: impl FnOnce(&[World; 2], &Redis, &[Guard<'_>; 2])) {
+    let worlds = two();
+    let _sinks = [0, 1].map(|n| Sink::start(&worlds[n], 25, &[]));
+    let redis = Redis::start(&worlds.each_ref(), &[]);
+    let files = Files::new();
+    let guards = [0, 1].map(|n| edge(&worlds[n], n, &redis.url(n), &files, &[]));
+    guards.iter().for_each(joined);
+    play(&worlds, &redis, &guards);
+}
+
 /// Waits until each of `guards` has logged `words`.
 fn said(guards: &[Guard], words: &str) {
     for guard in guards {
@@ -59,62 +70,59 @@ const POISON: &str = "
 #[test]
 #[ignore = "needs root and BPF"]
 fn a_poisoned_stream_is_counted_and_said_and_bans_nobody() {
-    let worlds = two();
-    let _sinks = [0, 1].map(|n| Sink::start(&worlds[n], 25, &[]));
-    let redis = Redis::start(&worlds.each_ref(), &[]);
-    let files = Files::new();
-    let guards = [0, 1].map(|n| edge(&worlds[n], n, &redis.url(n), &files, &[]));
-    guards.iter().for_each(joined);
-    assert_eq!(guess(&worlds[0], 0, 4), 4);
-    ban(&guards[0], "203.0.113.9");
-    wait_until(&guards[1], "banned", |guard| is_banned(guard, "203.0.113.9"));
-    guards[0].command(&["decisions", "delete", "203.0.113.9"]).ok();
-    wait_until(&guards[1], "lifted", |guard| !is_banned(guard, "203.0.113.9"));
-    for stream in STREAMS {
-        assert_ne!(redis.script(POISON, stream, &[]), "0", "edges have written to {stream}");
-    }
-    // Of somebody with another key; and of an edge that is far ahead, or was heard long ago.
-    let seal = |key: &str| Seal::new("edge", key.repeat(64).as_bytes()).unwrap();
-    let (ours, other, hour) = (seal("5"), seal("6"), 3_600_000);
-    let record = |at: i64| {
-        let (made, until) = (WallTime::from_ms(at), WallTime::from_ms(at + hour));
-        let [reason, origin] = ["harvest", "operator"].map(str::to_owned);
-        let ban = Decision { source: World::ATTACKER.to_owned(), reason, origin, made, until, ..decided() };
-        Message::Record(Box::new(Record { node: "mx9".to_owned(), at, word: Word::Ban(ban) }))
-    };
-    let batch =
-        |sent: i64| Message::Evidence(Batch { node: "mx9".to_owned(), run: 1, number: 1, sent, reports: Vec::new() });
-    let append = |stream, message: &[u8]| {
-        redis.script("return redis.call('XADD', KEYS[1], '*', 'm', bytes(1))", stream, &[message]);
-    };
-    for message in [other.seal(&record(now())), ours.seal(&record(now() + hour)), ours.seal(&batch(now()))] {
-        append(STREAMS[0], &message.unwrap());
-    }
-    for message in [batch(now() + hour), batch(now() - hour), record(now())] {
-        append(STREAMS[1], &ours.seal(&message).unwrap());
-    }
-    // In place of what the server holds, too.
-    let hold = "redis.call('HSET', KEYS[1], 'om', bytes(1), 'lm', 'junk') return redis.call('ZADD', 'sg:{edge}:di', 9e15, '10.77.1.2')";
-    redis.script(hold, "sg:{edge}:d:10.77.1.2", &[&other.seal(&record(now())).unwrap()]);
-    for words in [
-        "it is no message, or cut off",
-        "it is of another version",
-        "it doesn't carry the code of this fleet's key; an edge has another key",
-        "what it says is out of bounds",
-        "it was heard before, or is too old",
-        "it is from the future",
-    ] {
-        said(&guards, &format!("messages on the fleet's server are ignored: {words}"));
-    }
-    // What is repeated doesn't count again, and what is lifted stays so.
-    for guard in &guards {
-        assert_eq!(guard.json(&["decisions", "list"])["decisions"], json!([]));
-    }
-    // Nobody has stumbled over it.
-    assert_eq!(guess(&worlds[1], 4, 10), 6);
-    for guard in &guards {
-        wait_until(guard, "the kernel drops the attacker", drops);
-    }
+    in_fleet_of_two(|worlds, redis, guards| {
+        assert_eq!(guess(&worlds[0], 0, 4), 4);
+        ban(&guards[0], "203.0.113.9");
+        wait_until(&guards[1], "banned", |guard| is_banned(guard, "203.0.113.9"));
+        guards[0].command(&["decisions", "delete", "203.0.113.9"]).ok();
+        wait_until(&guards[1], "lifted", |guard| !is_banned(guard, "203.0.113.9"));
+        for stream in STREAMS {
+            assert_ne!(redis.script(POISON, stream, &[]), "0", "edges have written to {stream}");
+        }
+        // Of somebody with another key; and of an edge that is far ahead, or was heard long ago.
+        let seal = |key: &str| Seal::new("edge", key.repeat(64).as_bytes()).unwrap();
+        let (ours, other, hour) = (seal("5"), seal("6"), 3_600_000);
+        let record = |at: i64| {
+            let (made, until) = (WallTime::from_ms(at), WallTime::from_ms(at + hour));
+            let [reason, origin] = ["harvest", "operator"].map(str::to_owned);
+            let ban = Decision { source: World::ATTACKER.to_owned(), reason, origin, made, until, ..decided() };
+            Message::Record(Box::new(Record { node: "mx9".to_owned(), at, word: Word::Ban(ban) }))
+        };
+        let batch = |sent: i64| {
+            Message::Evidence(Batch { node: "mx9".to_owned(), run: 1, number: 1, sent, reports: Vec::new() })
+        };
+        let append = |stream, message: &[u8]| {
+            redis.script("return redis.call('XADD', KEYS[1], '*', 'm', bytes(1))", stream, &[message]);
+        };
+        for message in [other.seal(&record(now())), ours.seal(&record(now() + hour)), ours.seal(&batch(now()))] {
+            append(STREAMS[0], &message.unwrap());
+        }
+        for message in [batch(now() + hour), batch(now() - hour), record(now())] {
+            append(STREAMS[1], &ours.seal(&message).unwrap());
+        }
+        // In place of what the server holds, too.
+        let hold = "redis.call('HSET', KEYS[1], 'om', bytes(1), 'lm', 'junk') return redis.call('ZADD', 'sg:{edge}:di', 9e15, '10.77.1.2')";
+        redis.script(hold, "sg:{edge}:d:10.77.1.2", &[&other.seal(&record(now())).unwrap()]);
+        for words in [
+            "it is no message, or cut off",
+            "it is of another version",
+            "it doesn't carry the code of this fleet's key; an edge has another key",
+            "what it says is out of bounds",
+            "it was heard before, or is too old",
+            "it is from the future",
+        ] {
+            said(guards, &format!("messages on the fleet's server are ignored: {words}"));
+        }
+        // What is repeated doesn't count again, and what is lifted stays so.
+        for guard in guards {
+            assert_eq!(guard.json(&["decisions", "list"])["decisions"], json!([]));
+        }
+        // Nobody has stumbled over it.
+        assert_eq!(guess(&worlds[1], 4, 10), 6);
+        for guard in guards {
+            wait_until(guard, "the kernel drops the attacker", drops);
+        }
+    });
 }
 
 /// A decision that says nothing.
@@ -149,33 +157,29 @@ fn an_edge_with_another_key_isnt_heard_and_both_sides_say_so() {
 #[test]
 #[ignore = "needs root and BPF"]
 fn an_edge_that_goes_mad_is_muted_and_nothing_of_it_is_in_force_elsewhere() {
-    let worlds = two();
-    let _sinks = [0, 1].map(|n| Sink::start(&worlds[n], 25, &[]));
-    let redis = Redis::start(&worlds.each_ref(), &[]);
-    let files = Files::new();
-    let guards = [0, 1].map(|n| edge(&worlds[n], n, &redis.url(n), &files, &[]));
-    guards.iter().for_each(joined);
-    ban(&guards[1], "203.0.113.9");
-    wait_until(&guards[0], "banned", |guard| is_banned(guard, "203.0.113.9"));
-    // All in one minute.
-    let left = 60_000 - now() % 60_000;
-    if left < 15_000 {
-        std::thread::sleep(Duration::from_millis(left as u64));
-    }
-    for n in 0..700 {
-        let ban = json!({ "ip": format!("192.0.{}.{}", 2 + n / 250, n % 250), "seconds": 3600, "reason": "mad" });
-        let answer = guards[0].post("/decisions", &ban);
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    }
-    said(&guards[1..], "an edge of the fleet decides too much");
-    wait_until(&guards[1], "nothing of it is in force", |guard| !is_banned(guard, "192.0."));
-    assert!(guards[1].json(&["explain", "192.0.2.7"])["kernel"]["drop_reason"].is_null());
-    // Nobody was told that these are lifted, and the sane one is heard.
-    ban(&guards[1], "203.0.113.10");
-    wait_until(&guards[0], "banned", |guard| is_banned(guard, "203.0.113.10"));
-    let own = guards[0].json(&["decisions", "list"])["decisions"].as_array().unwrap().len();
-    assert_eq!(own, 702);
-    assert_eq!(guards[1].json(&["decisions", "list"])["decisions"].as_array().unwrap().len(), 2);
+    in_fleet_of_two(|_, _, guards| {
+        ban(&guards[1], "203.0.113.9");
+        wait_until(&guards[0], "banned", |guard| is_banned(guard, "203.0.113.9"));
+        // All in one minute.
+        let left = 60_000 - now() % 60_000;
+        if left < 15_000 {
+            std::thread::sleep(Duration::from_millis(left as u64));
+        }
+        for n in 0..700 {
+            let ban = json!({ "ip": format!("192.0.{}.{}", 2 + n / 250, n % 250), "seconds": 3600, "reason": "mad" });
+            let answer = guards[0].post("/decisions", &ban);
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        said(&guards[1..], "an edge of the fleet decides too much");
+        wait_until(&guards[1], "nothing of it is in force", |guard| !is_banned(guard, "192.0."));
+        assert!(guards[1].json(&["explain", "192.0.2.7"])["kernel"]["drop_reason"].is_null());
+        // Nobody was told that these are lifted, and the sane one is heard.
+        ban(&guards[1], "203.0.113.10");
+        wait_until(&guards[0], "banned", |guard| is_banned(guard, "203.0.113.10"));
+        let own = guards[0].json(&["decisions", "list"])["decisions"].as_array().unwrap().len();
+        assert_eq!(own, 702);
+        assert_eq!(guards[1].json(&["decisions", "list"])["decisions"].as_array().unwrap().len(), 2);
+    });
 }
 
 #[test]
@@ -227,43 +231,35 @@ fn clocks_two_minutes_apart_ban_at_the_same_time_and_for_as_long() {
 #[test]
 #[ignore = "needs root and BPF"]
 fn a_reader_that_the_stream_was_trimmed_past_reads_everything_anew() {
-    let worlds = two();
-    let _sinks = [0, 1].map(|n| Sink::start(&worlds[n], 25, &[]));
-    let redis = Redis::start(&worlds.each_ref(), &[]);
-    let files = Files::new();
-    let guards = [0, 1].map(|n| edge(&worlds[n], n, &redis.url(n), &files, &[]));
-    guards.iter().for_each(joined);
-    ban(&guards[0], "203.0.113.1");
-    wait_until(&guards[1], "banned", |guard| is_banned(guard, "203.0.113.1"));
-    redis.cut(1, true);
-    said(&guards[1..], "the fleet's server can't be used");
-    guards[0].command(&["decisions", "delete", "203.0.113.1"]).ok();
-    for n in 2..6 {
-        ban(&guards[0], &format!("203.0.113.{n}"));
-    }
-    let trim = || redis.cli(&["XTRIM", "sg:{edge}:dc", "MAXLEN", "1"]).ok().trim() == "5";
-    wait_until(&guards[0], "all is told", |_| trim());
-    redis.cut(1, false);
-    let list = |guard: &Guard| guard.json(&["decisions", "list"])["decisions"].as_array().unwrap().len();
-    wait_until(&guards[1], "all four, and the lift", |guard| list(guard) == 4 && !is_banned(guard, "203.0.113.1"));
-    assert_eq!(guards[1].log().matches("what the fleet has decided is in force").count(), 2, "snapshots");
+    in_fleet_of_two(|_, redis, guards| {
+        ban(&guards[0], "203.0.113.1");
+        wait_until(&guards[1], "banned", |guard| is_banned(guard, "203.0.113.1"));
+        redis.cut(1, true);
+        said(&guards[1..], "the fleet's server can't be used");
+        guards[0].command(&["decisions", "delete", "203.0.113.1"]).ok();
+        for n in 2..6 {
+            ban(&guards[0], &format!("203.0.113.{n}"));
+        }
+        let trim = || redis.cli(&["XTRIM", "sg:{edge}:dc", "MAXLEN", "1"]).ok().trim() == "5";
+        wait_until(&guards[0], "all is told", |_| trim());
+        redis.cut(1, false);
+        let list = |guard: &Guard| guard.json(&["decisions", "list"])["decisions"].as_array().unwrap().len();
+        wait_until(&guards[1], "all four, and the lift", |guard| list(guard) == 4 && !is_banned(guard, "203.0.113.1"));
+        assert_eq!(guards[1].log().matches("what the fleet has decided is in force").count(), 2, "snapshots");
+    });
 }
 
 #[test]
 #[ignore = "needs root and BPF"]
 fn nobody_waits_for_a_server_that_is_paused() {
-    let worlds = two();
-    let _sinks = [0, 1].map(|n| Sink::start(&worlds[n], 25, &[]));
-    let redis = Redis::start(&worlds.each_ref(), &[]);
-    let files = Files::new();
-    let guards = [0, 1].map(|n| edge(&worlds[n], n, &redis.url(n), &files, &[]));
-    guards.iter().for_each(joined);
-    assert_eq!(redis.cli(&["CLIENT", "PAUSE", "4000", "ALL"]).ok().trim(), "OK");
-    assert_eq!(guess(&worlds[0], 0, 10), 10);
-    wait_until(&guards[0], "the kernel drops the attacker", drops);
-    said(&guards, "the fleet's server can't be used: this edge judges alone");
-    // What was sent meanwhile, perhaps twice, counts once.
-    wait_until(&guards[1], "the other edge follows", drops);
-    let log = guards[1].log();
-    assert!(log.matches("the fleet's server answers").count() >= 2, "{log}");
+    in_fleet_of_two(|worlds, redis, guards| {
+        assert_eq!(redis.cli(&["CLIENT", "PAUSE", "4000", "ALL"]).ok().trim(), "OK");
+        assert_eq!(guess(&worlds[0], 0, 10), 10);
+        wait_until(&guards[0], "the kernel drops the attacker", drops);
+        said(guards, "the fleet's server can't be used: this edge judges alone");
+        // What was sent meanwhile, perhaps twice, counts once.
+        wait_until(&guards[1], "the other edge follows", drops);
+        let log = guards[1].log();
+        assert!(log.matches("the fleet's server answers").count() >= 2, "{log}");
+    });
 }
