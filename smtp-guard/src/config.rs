@@ -189,6 +189,21 @@ mod written {
         }
         check("docs/configuration.md", &reference);
     }
+
+    /// The table of ARCHITECTURE.md says how large each is, which no other table does.
+    #[test]
+    fn what_bounds_what_has_every_bound() {
+        let page = std::fs::read_to_string(crate::written::path("ARCHITECTURE.md")).unwrap();
+        let (_, table) = page.split_once("### What bounds what").unwrap();
+        let (table, _) = table.split_once("\n## ").unwrap();
+        for bound in Bound::ALL {
+            assert!(
+                table.contains(&format!("`{}`", bound.label())),
+                "ARCHITECTURE.md has no row for {}",
+                bound.label()
+            );
+        }
+    }
 }
 
 #[cfg(test)]
