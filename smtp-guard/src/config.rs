@@ -26,7 +26,7 @@ pub enum ConfigError {
     Bad(#[from] Report),
 }
 
-/// What to do where a configuration can't be read.
+/// The next step where a configuration can't be read.
 pub(crate) fn advice(source: &FileError) -> String {
     if source.is_denied() {
         return String::from(
@@ -105,7 +105,7 @@ pub fn find(path: Option<&Path>) -> Result<(Config, Origin), ConfigError> {
     }
 }
 
-/// What [`find`] reads where `path` is named, or nothing: an absolute path.
+/// The file that [`find`] reads where `path` is named, or nothing: an absolute path.
 pub fn named(path: Option<&Path>) -> PathBuf {
     let path = path.unwrap_or(Path::new(DEFAULT_PATH));
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())

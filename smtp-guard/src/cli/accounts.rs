@@ -48,7 +48,7 @@ pub(super) enum Command {
     },
 }
 
-/// What `explain --json` shows of a user.
+/// The answer of `explain --json` about a user.
 #[derive(Serialize)]
 pub(super) struct Explained<'a> {
     /// The user is held: mail of him is deferred.

@@ -14,7 +14,7 @@ use crate::key::User;
 use crate::key::Who;
 use crate::observe::admin::{LONGEST, REASON_BYTES};
 
-/// Whom `explain` is about.
+/// The subject of `explain`: an address or a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     Address(IpAddr),

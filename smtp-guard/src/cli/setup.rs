@@ -320,7 +320,7 @@ fn to_do(server: &BackendAddr, profile: Profile, identity: Identity, ready: bool
     to_do
 }
 
-/// What is doubtful at the server.
+/// Doubts about the server, each with the next step.
 pub(super) fn doubts(found: &Found, identity: Identity) -> Vec<String> {
     let mut doubts = Vec::new();
     let own = found.own.map_or_else(|| String::from("the guard"), |own| own.to_string());

@@ -11,7 +11,7 @@ use crate::fleet::{Event, Fleet};
 use crate::observe::metrics::Metrics;
 use crate::offence::Conduct;
 
-/// What the ledger's task tells the fleet.
+/// The way from the ledger's task to the fleet.
 pub(super) struct Told(pub(super) Fleet, pub(super) Metrics);
 
 impl Told {
