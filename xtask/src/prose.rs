@@ -140,6 +140,11 @@ mod tests {
     use crate::root;
 
     #[test]
+    fn the_text_is_held_to_it() {
+        check(&root()).unwrap();
+    }
+
+    #[test]
     fn links_and_names_are_followed() {
         let pages = [("README.md", "# Top\n"), ("docs/a.md", "# Who exists\n")];
         let pages: BTreeMap<_, _> = pages.map(|(name, text)| (name.to_owned(), text.to_owned())).into();

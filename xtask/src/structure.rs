@@ -1,4 +1,4 @@
-//! What a part must not know, checked: dependencies run one way and in no circle, unsafe code stays inside its fence, files stay
+//! Rules of what a part must not know, checked: dependencies run one way and in no circle, unsafe code stays inside its fence, files stay
 //! short.
 
 use std::collections::{BTreeMap, BTreeSet};

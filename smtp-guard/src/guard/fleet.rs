@@ -11,7 +11,7 @@ use crate::fleet::{Event, Fleet};
 use crate::observe::metrics::Metrics;
 use crate::offence::Conduct;
 
-/// What the ledger's task tells the fleet.
+/// The way from the ledger's task to the fleet.
 pub(super) struct Told(pub(super) Fleet, pub(super) Metrics);
 
 impl Told {
@@ -54,7 +54,7 @@ pub(super) async fn follow(mut events: mpsc::Receiver<Event>, feedback: Feedback
             Event::Joined => feedback.tell_all().await,
         };
         if let Err(error) = done {
-            tracing::warn!(%error, "what the fleet says is not followed");
+            tracing::warn!(%error, "the fleet's messages are not followed");
         }
     }
 }

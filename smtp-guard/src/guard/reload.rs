@@ -147,7 +147,7 @@ impl Guard {
         self.shared.adopt(Arc::clone(&generation));
         self.shared.recipients_read();
         if let Err(error) = self.shared.feedback.apply(Arc::clone(&generation.snapshot)).await {
-            tracing::error!(%error, "the ledger goes by the former configuration");
+            tracing::error!(%error, "the ledger keeps the former configuration");
         }
         self.fleet.apply(fleet);
         parts.doors.add(listeners);
@@ -176,7 +176,7 @@ impl Guard {
             parts.http = http.map(|http| tokio::spawn(serve(http)));
         }
         if let Err(error) = self.log.apply(&config.log) {
-            tracing::error!(%error, "the log goes on as it was");
+            tracing::error!(%error, "the log's settings can't be changed: the former ones stay");
         }
         warnings.extend(self.change_interfaces(&before, &config).await);
         // What is guarded no longer was guarded until its door was closed.
@@ -206,7 +206,7 @@ impl Guard {
         Ok(Reloaded { generation, dry_run, file, changes, warnings, earlier_sessions })
     }
 
-    /// What would be in force by `candidate`, to be tried; with its name and what it says otherwise, unless that is in force.
+    /// Prepares `candidate`, to be tried; with its name and where it differs, unless it is in force.
     pub async fn candidate(
         self: &Arc<Self>,
         candidate: Candidate,

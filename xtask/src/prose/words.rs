@@ -48,7 +48,7 @@ const PATTERNS: &[(&str, Place, &str)] = &[
     ("filtering daemon", Anywhere, "\"guard\": one word for one thing (ARCHITECTURE.md, Glossary)"),
 ];
 
-/// What is wrong with `sentence`, each fault with what to write instead.
+/// The faults of `sentence`, each with what to write instead.
 pub(super) fn judge(sentence: &Sentence) -> Vec<String> {
     let mut faults = Vec::new();
     let (words, most) = (sentence.words(), if sentence.kind == Kind::Cell { LONGEST_IN_TABLE } else { LONGEST });

@@ -350,7 +350,7 @@ pub(super) fn numbers(name: &str) -> RangeInclusive<u32> {
     }
 }
 
-/// Likewise of a duration.
+/// The range of a duration's key.
 pub(super) fn durations(name: &str) -> RangeInclusive<Duration> {
     match row(name).map(|row| row.kind) {
         Some(Time(low, high)) => Duration::from_millis(low)..=Duration::from_millis(high),
@@ -358,7 +358,7 @@ pub(super) fn durations(name: &str) -> RangeInclusive<Duration> {
     }
 }
 
-/// Likewise of a size.
+/// The range of a size's key.
 pub(super) fn sizes(name: &str) -> RangeInclusive<u64> {
     match row(name).map(|row| row.kind) {
         Some(Size(low, high)) => low..=high,
