@@ -87,7 +87,7 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
         /// Connect to the mail server as well: whether it takes the guard, and what it says of unknown recipients; and to the fleet's
-        /// server: whether it allows what the guard needs, and whether clocks and keys agree
+        /// server: whether it allows what the guard needs, and whether clocks and keys agree; and the webhook is sent an event "test"
         #[arg(long)]
         connect: bool,
         #[command(flatten)]
@@ -133,7 +133,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// What happened: bans, deferrals, refusals, messages, held users, reloads, backends, block lists, the kernel plane
+    /// What happened: bans, deferrals, refusals, messages, held users, reloads, backends, block lists, certificates, the fleet, the kernel plane
     ///
     /// The guard keeps the last 1,024 events. With --follow at most four commands at once.
     Events {
