@@ -20,7 +20,7 @@ macro_rules! bounds {
                 match self { $(Self::$name => $label,)+ }
             }
 
-            /// What it bounds, and what happens beyond.
+            /// The thing that it bounds, and what happens beyond.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
             }

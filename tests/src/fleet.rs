@@ -62,7 +62,7 @@ pub fn guess(world: &World, first: usize, end: usize) -> usize {
     said.lines().filter(|line| line.starts_with("550 5.1.1")).count()
 }
 
-/// Who has decided about the attacker on this edge.
+/// The author of the decision about the attacker on this edge.
 pub fn decision(guard: &Guard) -> Option<String> {
     let decisions = guard.json(&["decisions", "list"])["decisions"].clone();
     let found = decisions.as_array().unwrap().iter().find(|decision| decision["source"] == World::ATTACKER)?.clone();

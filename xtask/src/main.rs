@@ -15,6 +15,7 @@ mod fuzz;
 mod kernels;
 mod object;
 mod paths;
+mod prose;
 mod run;
 mod setup;
 mod step;
@@ -110,6 +111,8 @@ enum Command {
     Dist,
     /// Check that dependencies between the parts run one way
     Structure,
+    /// Check what is written: links, sentences, forbidden turns of phrase, first lines of doc comments
+    Prose,
     /// Write what comes from tables in the code: packaging/smtp-guard.toml, docs/configuration.md and docs/metrics.md
     Docs,
 }
@@ -189,6 +192,7 @@ fn main() -> ExitCode {
         Command::Systemd { all } => systemd::systemd(all),
         Command::Dist => dist::dist(),
         Command::Structure => structure::check(&root()),
+        Command::Prose => prose::check(&root()),
         Command::Docs => build::docs(),
     };
     match result {

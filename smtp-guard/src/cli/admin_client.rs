@@ -40,7 +40,7 @@ pub struct AdminClient {
     missing: Option<String>,
 }
 
-/// What is said of a configuration that can't be used.
+/// The error of a configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadConfiguration(String);

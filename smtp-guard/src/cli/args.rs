@@ -14,7 +14,7 @@ use crate::key::User;
 use crate::key::Who;
 use crate::observe::admin::{LONGEST, REASON_BYTES};
 
-/// Whom `explain` is about.
+/// The subject of `explain`: an address or a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     Address(IpAddr),
@@ -32,14 +32,14 @@ pub(super) enum Edge {
     },
     /// Load, then stay, and filter interfaces as soon as they come back (needs root)
     ///
-    /// SIGHUP has it read the configuration again and load by it, without a gap. What is loaded stays when this ends:
-    /// `smtp-guard edge unload` removes it. A guard that runs as root does the same by itself; for one that doesn't, this is the
-    /// service beside it.
+    /// On SIGHUP it reads the configuration again and loads by it, without a gap. The kernel plane stays loaded when this ends:
+    /// `smtp-guard edge unload` removes it. A guard that runs as root does the same by itself. For a guard without rights this is
+    /// the service beside it.
     Watch {
         #[command(flatten)]
         interfaces: Interfaces,
     },
-    /// Detach the programs and remove everything of them (needs root)
+    /// Detach the programs and remove all that belongs to them (needs root)
     Unload {
         /// Name everything that was removed
         #[arg(long, short)]
@@ -47,7 +47,7 @@ pub(super) enum Edge {
         #[command(flatten)]
         json: Json,
     },
-    /// What is attached, and what it counted
+    /// Show what is attached, and its counts
     Status {
         #[command(flatten)]
         json: Json,
@@ -69,7 +69,7 @@ pub(super) struct Interfaces {
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Json {
-    /// As JSON, for programs
+    /// Print JSON, for programs
     #[arg(long)]
     pub(super) json: bool,
 }

@@ -152,7 +152,7 @@ fn judge(file: Option<&Path>, user: Option<&str>, checked: &mut Checked) -> Resu
     Ok((config, origin))
 }
 
-/// What is probably not meant so, on this host as it is now. Only root can try some of it.
+/// Settings that are probably mistakes, on this host as it is now. Only root can try some of them.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = config.warnings();
     warnings.extend(Budget::of(config).warning());

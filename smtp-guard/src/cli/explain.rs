@@ -21,7 +21,7 @@ impl AdminClient {
     }
 }
 
-/// What `explain --json` shows of an address.
+/// The answer of `explain --json` about an address.
 #[derive(Serialize)]
 pub(super) struct Explained<'a> {
     /// It gets no session: by a ban, a block list, or what the kernel has.
@@ -39,7 +39,7 @@ impl<'a> Explained<'a> {
     }
 }
 
-/// What is known of `ip`.
+/// The text of `explain` about `ip`.
 pub(super) fn text(ip: IpAddr, explanation: &Explanation) -> String {
     text_at(ip, explanation, crate::clock::wall())
 }

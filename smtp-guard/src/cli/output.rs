@@ -45,13 +45,13 @@ pub(super) fn show(json: bool, value: &impl Serialize, text: impl FnOnce() -> St
     Ok(line(&text)?)
 }
 
-/// What `decisions list --json` shows.
+/// The answer of `decisions list --json`.
 #[derive(Serialize)]
 pub(super) struct Decisions<'a> {
     pub(super) decisions: &'a [Decision],
 }
 
-/// What `decisions list --all` shows.
+/// The answer of `decisions list --all`.
 #[derive(Serialize)]
 pub(super) struct Blocked<'a> {
     pub(super) decisions: &'a [Decision],

@@ -37,16 +37,16 @@ pub(super) struct Setup {
     /// The guard's name in SMTP [default: this host's]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
-    /// Ask nothing: what isn't given is found out
+    /// Ask nothing: find out what isn't given
     #[arg(long)]
     yes: bool,
-    /// Write nothing: show the file
+    /// Show the file, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Where the file is written [default: --config, else /etc/smtp-guard/smtp-guard.toml; a drop-in of a file that sets nothing]
+    /// File to write [default: --config, else /etc/smtp-guard/smtp-guard.toml; a drop-in of a file that sets nothing]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace a file that is there
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -320,7 +320,7 @@ fn to_do(server: &BackendAddr, profile: Profile, identity: Identity, ready: bool
     to_do
 }
 
-/// What is doubtful at the server.
+/// Doubts about the server, each with the next step.
 pub(super) fn doubts(found: &Found, identity: Identity) -> Vec<String> {
     let mut doubts = Vec::new();
     let own = found.own.map_or_else(|| String::from("the guard"), |own| own.to_string());

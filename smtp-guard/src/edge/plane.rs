@@ -44,7 +44,7 @@ struct Maps {
     counters: PerCpuArray<MapData, u64>,
 }
 
-/// What [`KernelPlane::refresh`] found.
+/// The outcome of [`KernelPlane::refresh`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refreshed {
     /// The maps are those that are pinned.

@@ -20,7 +20,7 @@ pub struct Event {
     pub what: What,
 }
 
-/// What happened. Texts from the network are escaped and short.
+/// An event's content. Texts from the network are escaped and short.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum What {

@@ -1,4 +1,4 @@
-//! What happens, told once: the parts publish, whoever wants to know subscribes.
+//! The event bus: the parts publish what happens, once, and subscribers read it.
 //!
 //! # Bounds
 //! The last [`KEPT`] events are kept, numbered without a gap. A subscriber has a place in them and nothing else, so publishing

@@ -1,4 +1,4 @@
-//! What the feedback task keeps: the ledger and the decisions, and how they reach table, log and store.
+//! The feedback task's state: the ledger and the decisions, and how they reach table, log and store.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -112,7 +112,7 @@ impl Keeper {
         self.restore_at(crate::clock::both());
     }
 
-    /// Likewise at `both`.
+    /// Restores from the store at `both`.
     pub(super) fn restore_at(&mut self, both: Both) {
         self.wall = Steady::new(both);
         self.take_from_store(&both);
@@ -332,7 +332,7 @@ impl Keeper {
         self.sweep_at(crate::clock::both());
     }
 
-    /// Likewise at `both`.
+    /// Sweeps at `both`.
     pub(super) fn sweep_at(&mut self, both: Both) {
         if let Some(step) = self.wall.step(both) {
             self.follow_wall(step, &both);

@@ -1,4 +1,4 @@
-//! What others tell: first what the server holds, then what is new.
+//! Reads the messages of others: first those that the server holds, then new ones.
 //!
 //! The cursor is the client's. Before what the server holds is read, the last id of the changes is noted, and reading goes on from there:
 //! so there is no gap. Where the server has trimmed past the cursor, or its last id is smaller than the cursor, everything is read anew.

@@ -21,7 +21,7 @@ use news::News;
 /// How often the fleet is looked at for what is worth an event.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What the ledger's task tells the fleet.
+/// The way from the ledger's task to the fleet.
 pub(super) struct Told(pub(super) Fleet, pub(super) Metrics);
 
 impl Told {

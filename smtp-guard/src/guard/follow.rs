@@ -19,7 +19,7 @@ const GATHER: Duration = Duration::from_millis(20);
 /// Samples that are taken at once.
 const SAMPLES: usize = 4096;
 
-/// What [`interfaces`] does where nothing is loaded.
+/// The step of [`interfaces`] where nothing is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unloaded {
     /// Ends with the error.

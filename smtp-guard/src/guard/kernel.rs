@@ -110,7 +110,7 @@ impl Observed {
 }
 
 impl Observed {
-    /// What the plane does with connections from `ip`; `None`: it filters nowhere. Takes system calls.
+    /// The plane's verdict on connections from `ip`; `None`: it filters nowhere. Takes system calls.
     pub(super) fn view(&self, ip: IpAddr) -> Option<KernelView> {
         self.interfaces().iter().any(|(_, attached)| *attached).then_some(())?;
         let verdict = self.ask(|plane| plane.verdict(ip))?;

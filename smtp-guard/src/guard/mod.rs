@@ -276,12 +276,12 @@ pub async fn serve<C: admin::Control>(
 }
 
 impl Guard {
-    /// What all sessions share.
+    /// The state that all sessions share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// What the kernel plane does with connections from `ip`; `None` where it filters nowhere, or can't be asked.
+    /// The kernel plane's verdict on connections from `ip`; `None` where it filters nowhere, or can't be asked.
     pub async fn kernel_view(&self, ip: IpAddr) -> Option<KernelView> {
         let observed = Arc::clone(&self.observed);
         tokio::task::spawn_blocking(move || observed.view(ip)).await.ok()?

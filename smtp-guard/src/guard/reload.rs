@@ -211,7 +211,7 @@ impl Guard {
         Ok(Reloaded { generation, dry_run, file, changes, warnings, earlier_sessions })
     }
 
-    /// What would be in force by `candidate`, to be tried; with its name and what it says otherwise, unless that is in force.
+    /// Prepares `candidate`, to be tried; with its name and where it differs, unless it is in force.
     pub async fn candidate(
         self: &Arc<Self>,
         candidate: Candidate,

@@ -273,7 +273,7 @@ impl Metrics {
         self.0.bounds.reached(bound);
     }
 
-    /// What was reached: the state that the metric mirrors.
+    /// The bounds that were reached: the state that the metric mirrors.
     pub fn bounds(&self) -> &Bounds {
         &self.0.bounds
     }

@@ -1,4 +1,4 @@
-//! What `smtp-guard status` shows: one snapshot, written by the running guard and read by the command line.
+//! The snapshot that `smtp-guard status` shows, written by the running guard and read by the command line.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::session::Outcome;
 /// A snapshot of the running guard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Of the program; an answer's `version` is that of the answer.
+    /// The version of the program; an answer's `version` is that of the answer.
     #[serde(rename = "program_version", alias = "version")]
     pub version: String,
     pub uptime_seconds: u64,
@@ -60,7 +60,7 @@ pub struct Status {
     pub tls_trouble: Option<String>,
     pub blocklists: Vec<State>,
     pub kernel: Kernel,
-    /// What the operator should know: limits of this host, and settings that are probably not meant so.
+    /// Warnings for the operator: limits of this host, and settings that are probably mistakes.
     pub warnings: Vec<String>,
     /// Bounds that were reached since the start.
     pub bounds: Vec<Reached>,
@@ -70,7 +70,7 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
     pub address: String,
-    /// It did when it was last looked at; no before that.
+    /// Whether it answered when it was last looked at; false before that.
     pub answers: bool,
     /// Connections to it on behalf of clients.
     pub connections: u32,
@@ -92,7 +92,7 @@ pub struct Bans {
     pub networks: u64,
 }
 
-/// Who knows what is in force now, of what can change while the guard runs. `status` and metrics ask, and keep nothing of it.
+/// The state in force now, where it can change while the guard runs. `status` and metrics ask, and keep no copy.
 pub trait Running: Debug + Send + Sync {
     /// The addresses that are listened on.
     fn listeners(&self) -> Vec<Listener>;
@@ -157,7 +157,7 @@ pub struct LastReload {
     pub error: Option<String>,
 }
 
-/// What is known of recipients.
+/// The state of recipients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipients {
     /// Entries of the recipient table. `None`: the backend is asked.
@@ -191,7 +191,7 @@ pub struct Messages {
     pub ambiguous: u64,
 }
 
-/// What doesn't change while the guard runs, and where the rest is read.
+/// The parts of the state that don't change while the guard runs, and where the rest is read.
 #[derive(Clone, Debug)]
 pub struct Overview {
     pub started: Instant,
@@ -243,7 +243,7 @@ pub(super) mod tests {
     use super::super::fleet;
     use super::*;
 
-    /// What a guard could say of itself.
+    /// A guard's state, made up for tests.
     #[derive(Clone, Debug, Default)]
     pub(in crate::observe) struct Fake {
         pub(in crate::observe) connections: u64,

@@ -228,7 +228,7 @@ impl InKernel {
     }
 }
 
-/// What [`fill`] did.
+/// The outcome of [`fill`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filled {
     /// There is nothing to be listed, and nothing was.

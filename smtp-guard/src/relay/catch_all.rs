@@ -1,4 +1,4 @@
-//! What the backend says of recipients that nobody has: whether it takes any recipient of a domain, and else in which words
+//! The backend's answers about recipients that nobody has: whether it takes any recipient of a domain, and else in which words
 //! it refuses one.
 //!
 //! Where it takes any, that it takes one says nothing: who guesses never meets an unknown recipient, and would earn
@@ -181,7 +181,7 @@ fn learn(rules: &Snapshot, Refusals { server, replies: [one, other], postmaster 
     }
 }
 
-/// What the backend says of recipients that nobody has.
+/// The backend's answers about recipients that nobody has.
 pub(super) enum Said {
     Takes,
     Refuses(Box<Refusals>),

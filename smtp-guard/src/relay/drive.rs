@@ -57,7 +57,7 @@ const WRITE_CHUNK: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Guest {
     pub(super) stream: TcpStream,
-    /// Who it is, and what it connected to; behind a balancer as that saw it.
+    /// The client and the listener; behind a balancer as that saw them.
     pub(super) ends: Ends,
     pub(super) role: Role,
     pub(super) seat: Seat,

@@ -57,7 +57,7 @@ pub(super) struct Places {
     own: Arc<Semaphore>,
 }
 
-/// Who wants a place.
+/// A session that wants a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Who {
     pub(super) source: Source,

@@ -183,7 +183,7 @@ impl Pool {
         gone.for_each(|server| server.retired.store(true, Ordering::Relaxed));
     }
 
-    /// What EHLO may offer.
+    /// The extensions that EHLO may offer.
     pub(super) fn capabilities(&self) -> Arc<Capabilities> {
         self.capabilities.load_full()
     }

@@ -31,7 +31,7 @@ use crate::wire::reply::Reply;
 const INPUTS: usize = 16;
 
 impl Shared {
-    /// What would happen to `attempt` now, by `generation`. `explanation` is what is known of its address.
+    /// Rehearses `attempt` by `generation`. `explanation` is what is known of its address.
     pub async fn rehearse(
         &self,
         attempt: &Attempt,

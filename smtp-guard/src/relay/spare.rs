@@ -94,7 +94,7 @@ impl Spares {
         Ok(())
     }
 
-    /// Of the connections that `suit`, the one that waits for the shortest time: what isn't needed ends by itself.
+    /// Takes the connection that waits for the shortest time among those that `suit`: those not needed end by themselves.
     pub(super) fn take(&self, suits: impl Fn(&Channel) -> bool) -> Option<Channel> {
         let mut list = self.list();
         let found = list.waiting.iter().rposition(|spare| suits(&spare.channel))?;

@@ -278,7 +278,7 @@ fn facts(words: &str) -> Facts {
     Facts { deferred, unknown, found: Some(Arc::new(found)) }
 }
 
-/// What a dialogue begins with, beside the configuration.
+/// The start of a dialogue, beside the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
     pub(crate) role: Role,

@@ -1,4 +1,4 @@
-//! What takes time or a past: a DNS server that is dead, a history of accepted mail, a restart; and what the operator is told.
+//! Checks that take time or a past: a DNS server that is dead, a history of accepted mail, a restart; and what the operator is told.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::time::Duration;

@@ -85,7 +85,7 @@ impl Identity {
         [("xclient", Self::Xclient), ("proxy-v1", Self::ProxyV1), ("proxy-v2", Self::ProxyV2), ("none", Self::None)];
 }
 
-/// Whose words the backend's unknown-recipient reply is read in.
+/// The mail server whose words for "unknown recipient" are expected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {

@@ -84,7 +84,7 @@ impl Config {
         self
     }
 
-    /// Whom the kernel plane and bans must leave alone: the exempt list, and the balancers, behind whom everybody is.
+    /// Addresses that the kernel plane and bans must leave alone: the exempt list, and the balancers, behind whom everybody is.
     pub fn untouchable(&self) -> NetSet {
         let balancers = self.listen.iter().flat_map(|listen| listen.balancers.iter());
         self.exempt.iter().chain(balancers).collect()

@@ -7,7 +7,7 @@ use crate::wire::ehlo::Offer;
 use crate::wire::reply::Reply;
 
 impl Session {
-    /// What EHLO offers now, beside what depends on the backend.
+    /// The extensions of EHLO that don't depend on the backend.
     pub(super) fn offer(&self) -> Offer<'_> {
         let config = self.rules.config();
         let secured = self.secured.is_some();
@@ -36,7 +36,7 @@ impl Session {
         self.speaker.as_ref().and_then(|speaker| speaker.login.as_deref())
     }
 
-    /// What must come before mail, if it hasn't.
+    /// The step that must come before mail, if it hasn't.
     pub(super) fn not_yet(&self, speaker: &Speaker) -> Option<Reply> {
         match self.role {
             Role::Mx => None,

@@ -1,4 +1,4 @@
-//! What other guards say: their decisions, their lifts, and what they report; and what they are told again.
+//! Messages of other guards: their decisions, their lifts and their reports; and what they are told again.
 
 use std::time::Duration;
 

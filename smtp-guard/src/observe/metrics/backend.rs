@@ -1,4 +1,4 @@
-//! What is counted of connections to the backend.
+//! Counts of connections to the backend.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;

@@ -1,4 +1,4 @@
-//! What is read of the metrics by others than scrapers.
+//! Reads of the metrics by others than scrapers.
 
 use smtp_guard_ebpf::reason::Reason;
 
@@ -10,7 +10,7 @@ impl Metrics {
         self.0.connections.get()
     }
 
-    /// What was refused since the start, by reason; those that never were are left out unless they are usual.
+    /// Refusals since the start, by reason; reasons that never occurred are left out unless they are usual.
     pub fn rejections(&self) -> Vec<(Reason, u64)> {
         self.0.rejections.all()
     }
