@@ -80,8 +80,8 @@ impl Webhook {
     pub fn apply(&self, settings: Option<Settings>, after: u64) {
         let mut running = lock(&self.0.running);
         match (running.as_ref(), settings) {
-            (Some(running), Some(settings)) if running.settings == settings => return,
-            (None, None) => return,
+            (Some(running), Some(settings)) if running.settings == settings => {}
+            (None, None) => {}
             (_, None) => {
                 // The thread ends when nobody orders any more.
                 *running = None;
