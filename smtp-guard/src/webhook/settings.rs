@@ -1,4 +1,4 @@
-//! What a webhook needs of the configuration, and of the files that it names.
+//! The settings of a webhook: from the configuration, and from the files that it names.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,12 +45,12 @@ impl WebhookError {
     }
 }
 
-/// What a webhook needs.
+/// The settings of a webhook.
 #[derive(Clone)]
 pub struct Settings {
     pub(super) endpoint: Endpoint,
     pub(super) config: config::Events,
-    /// Who this guard is.
+    /// This guard's own name.
     pub(super) hostname: String,
     pub(super) secret: Secret,
     /// `None`: in clear text.

@@ -19,7 +19,7 @@ use crate::{BINARY, Guard, PATIENCE, connect, send, status};
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// What the receiver does with a request.
+/// Something that the receiver does with a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Deed {
     /// Says this, and closes.

@@ -1,4 +1,4 @@
-//! What an answer of the receiver means.
+//! The meaning of the receiver's answers.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::clock::WallTime;
 /// The longest wait that a receiver may ask for.
 pub const LONGEST_WISH: Duration = Duration::from_secs(900);
 
-/// What becomes of a request.
+/// The fate of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// The receiver has it.
@@ -18,7 +18,7 @@ pub enum Fate {
     Refused,
 }
 
-/// What the status `code` means; `wish`: how long the receiver asks to wait. Redirects are refusals: nobody else is told.
+/// Judges the status `code`; `wish`: how long the receiver asks to wait. Redirects are refusals: nobody else is told.
 pub fn fate(code: u16, wish: Option<Duration>) -> Fate {
     match code {
         200..=299 => Fate::Taken,

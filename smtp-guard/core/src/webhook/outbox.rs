@@ -93,7 +93,7 @@ impl<T> Outbox<T> {
         Some(ready.max(self.not_before))
     }
 
-    /// What is told now: the same until it was answered. `None`: there is nothing to tell.
+    /// Takes the batch that is told now: the same until it was answered. `None`: there is nothing to tell.
     pub fn take(&mut self) -> Option<&Batch<T>> {
         if self.under_way.is_none() && !self.waiting.is_empty() {
             self.batches += 1;
@@ -104,7 +104,7 @@ impl<T> Outbox<T> {
         self.under_way.as_ref()
     }
 
-    /// What became of the request with what was taken. `chance`: 0.0 to 1.0, so that many guards don't come back in one moment.
+    /// Notes the fate of the request that told of the batch. `chance`: 0.0 to 1.0, so that many guards don't come back in one moment.
     pub fn answered(&mut self, fate: Fate, now: Instant, chance: f64) {
         match fate {
             Fate::Taken => {

@@ -9,7 +9,7 @@ use sha2::Sha256;
 /// Bytes that a secret has at least.
 pub const SECRET: usize = 32;
 
-/// What requests are signed with.
+/// The key that requests are signed with.
 #[derive(Clone)]
 pub struct Secret(Hmac<Sha256>);
 
@@ -20,7 +20,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// Of the content of a file, without white space at its ends; `None`: it is too short.
+    /// The secret in the content of a file, without white space at its ends; `None`: it is too short.
     pub fn new(content: &[u8]) -> Option<Self> {
         let content = content.trim_ascii();
         (content.len() >= SECRET).then(|| Hmac::new_from_slice(content).ok().map(Self)).flatten()

@@ -1,4 +1,4 @@
-//! What of a fleet is worth an event: the differences between two looks at it.
+//! Differences between two looks at a fleet that are worth an event.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::fleet::{FleetStatus, NodeView};
 /// How long after the server has answered again edges are waited for: they say each second how they are.
 const SETTLING: Duration = Duration::from_secs(10);
 
-/// What was told of the fleet.
+/// The fleet as it was told last.
 #[derive(Debug, Default)]
 pub(super) struct News {
     /// Name of the fleet and of this edge; `None`: there is no fleet.
@@ -28,7 +28,7 @@ struct Node {
 }
 
 impl News {
-    /// What is new in `fleet`, as it is at `now`.
+    /// Finds the news in `fleet`, as it is at `now`.
     pub(super) fn of(&mut self, fleet: Option<&FleetStatus>, now: WallTime) -> Vec<What> {
         let of = fleet.map(|fleet| [fleet.name.clone(), fleet.node.clone()]);
         if self.of != of {
