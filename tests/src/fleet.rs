@@ -99,6 +99,6 @@ pub fn wait_until(guard: &Guard, what: &str, is_so: impl Fn(&Guard) -> bool) {
 /// Waits until `guard` takes part.
 pub fn joined(guard: &Guard) {
     wait_until(guard, "the fleet's decisions are in force", |guard| {
-        guard.log().contains("what the fleet has decided is in force")
+        guard.log().contains("the fleet's decisions are in force")
     });
 }

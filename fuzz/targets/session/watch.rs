@@ -149,6 +149,9 @@ impl Watch {
                 Output::Reply(reply) => self.reply(&reply, closes),
                 Output::Request(request) => self.request(request),
                 Output::Event(event) => self.event(&event),
+                Output::Connect(_) => {
+                    assert!(matches!(self.link, Link::None | Link::Idle), "a connection within a transaction")
+                }
                 Output::Close => (self.closed, self.link) = (true, Link::None),
                 Output::StartTls
                 | Output::Consult { .. }

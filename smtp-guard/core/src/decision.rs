@@ -143,7 +143,7 @@ impl fmt::Display for Operator {
 
 /// No text of an [`Origin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("nobody decides under this name")]
+#[error("no origin of a decision has this name")]
 pub struct UnknownOrigin;
 
 impl Ban {
@@ -355,7 +355,7 @@ pub struct Explanation {
     pub exempt: bool,
     /// Stands in `relay.networks`.
     pub may_relay: bool,
-    /// Mail of it was accepted before: no greeting delay.
+    /// Its mail was accepted before: no greeting delay.
     pub familiar: bool,
     pub decision: Option<Decision>,
     /// Decisions about networks that hold it, the narrowest first.

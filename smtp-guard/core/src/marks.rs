@@ -43,7 +43,7 @@ type Until<T> = Vec<(T, Instant)>;
 /// The mark of a source: what is known of it now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// Mail of it was accepted before.
+    /// Its mail was accepted before.
     pub familiar: bool,
     /// The end of its deferral: the source or its network asked for too many unknown recipients, and hears 4xx until then.
     pub deferred_until: Option<Instant>,

@@ -78,7 +78,7 @@ pub(super) fn accounts(client: &AdminClient, command: Command) -> anyhow::Result
         }
         Command::Release { user, json } => {
             let view = client.release(&user)?;
-            show(json.json, &view, || format!("{} is released: what was counted is forgotten", name(&view)))
+            show(json.json, &view, || format!("{} is released, and the user's counts are forgotten", name(&view)))
         }
     }
 }
@@ -130,7 +130,7 @@ fn ends(held: &HoldView) -> String {
 
 fn listed(list: &AccountList) -> String {
     if list.accounts.is_empty() {
-        return String::from("no user has sent anything lately, and none is held");
+        return String::from("no user has sent anything recently, and none is held");
     }
     let mut rows =
         vec![["USER", "MESSAGES", "RECIPIENTS", "NETWORKS", "HELD", "BY", "SINCE", "UNTIL"].map(String::from)];
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn a_list_is_a_table() {
         let list = |accounts, left_out| listed(&AccountList { accounts, left_out });
-        assert_eq!(list(Vec::new(), 0), "no user has sent anything lately, and none is held");
+        assert_eq!(list(Vec::new(), 0), "no user has sent anything recently, and none is held");
         let expected = "\
 USER  MESSAGES  RECIPIENTS  NETWORKS  HELD       BY      SINCE                    UNTIL
 bob   3 of 100  12          1 of 5    user_held  ledger  1970-01-01 00:00:00 UTC  for ever

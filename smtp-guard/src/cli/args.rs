@@ -141,7 +141,7 @@ pub(super) fn role(text: &str) -> Result<Role, String> {
 
 pub(super) fn reason(text: &str) -> Result<String, String> {
     match text.trim() {
-        "" => Err(String::from("say why, so that the next one knows")),
+        "" => Err(String::from("give a reason")),
         text if text.len() > REASON_BYTES => Err(format!("at most {REASON_BYTES} bytes")),
         text if text.chars().any(char::is_control) => Err(String::from("without control characters")),
         text => Ok(text.to_owned()),
@@ -254,7 +254,7 @@ mod tests {
         check("decisions|add|192.0.2.1-192.0.2.9", Err("give an address or a network"));
         check("decisions|add|192.0.2.1|--for|0s|--reason|x", Err("give 1s"));
         check("decisions|add|192.0.2.1|--for|1|--reason|x", Err("a unit"));
-        check("decisions|add|192.0.2.1|--for|1h|--reason| ", Err("say why"));
+        check("decisions|add|192.0.2.1|--for|1h|--reason| ", Err("give a reason"));
         check("decisions|import", Err("<FILE>"));
         check("decisions|export", Err("--format"));
         check("decisions|export|--format|xml", Err("[possible values: plain, json, nft, ipset, crowdsec]"));

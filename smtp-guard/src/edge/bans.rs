@@ -94,7 +94,7 @@ impl KernelBans for KernelPlane {
                 Ok(()) => {}
                 // To wait for it again and again would keep bans waiting.
                 Err(error @ EdgeError::Locked { .. }) => {
-                    tracing::warn!(%error, "the kernel plane keeps the settings of who loaded it");
+                    tracing::warn!(%error, "the kernel plane's settings can't be changed: those of the last load stay");
                 }
                 Err(error) => {
                     self.close(&error);

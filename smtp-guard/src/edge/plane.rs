@@ -208,7 +208,7 @@ impl KernelPlane {
         if written.displaced > 0 {
             tracing::warn!(
                 displaced = written.displaced,
-                "the kernel's map of bans is full: those that end soonest went"
+                "the kernel's map of bans is full: the bans that end soonest made room"
             );
         }
         Ok(written)

@@ -158,7 +158,7 @@ impl Keeper {
         tracing::warn!(
             seconds = step / 1000,
             bans = self.decisions.len(),
-            "the clock was set: the ends of bans are written anew"
+            "the clock was set: the ends of bans are written again"
         );
         for ban in self.decisions.values_mut() {
             ban.made = ban.made.later(step);
@@ -316,7 +316,7 @@ impl Keeper {
     fn applied(&mut self, kernel: Result<(), EdgeError>, displaced: impl IntoIterator<Item = Source>) {
         if let Err(error) = kernel {
             self.meter.bound_reached(Bound::KernelBans);
-            tracing::error!(%error, "what was banned now is in force in user space only");
+            tracing::error!(%error, "this ban is in force in user space only");
         }
         for displaced in displaced {
             self.meter.bound_reached(Bound::Bans);

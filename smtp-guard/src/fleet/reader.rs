@@ -270,7 +270,7 @@ async fn snapshot(
     let mut state = shared.state();
     state.snapshots += 1;
     state.cursor = cursors.changes;
-    tracing::info!(sources, "what the fleet has decided is in force");
+    tracing::info!(sources, "the fleet's decisions are in force");
     Ok(())
 }
 

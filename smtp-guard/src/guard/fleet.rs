@@ -64,7 +64,7 @@ pub(super) async fn follow(mut events: mpsc::Receiver<Event>, feedback: Feedback
             Event::Joined => feedback.tell_all().await,
         };
         if let Err(error) = done {
-            tracing::warn!(%error, "what the fleet says is not followed");
+            tracing::warn!(%error, "the fleet's messages are not followed");
         }
     }
 }

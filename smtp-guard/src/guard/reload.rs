@@ -151,7 +151,7 @@ impl Guard {
         self.shared.adopt(Arc::clone(&generation));
         self.shared.recipients_read();
         if let Err(error) = self.shared.feedback.apply(Arc::clone(&generation.snapshot)).await {
-            tracing::error!(%error, "the ledger goes by the former configuration");
+            tracing::error!(%error, "the ledger keeps the former configuration");
         }
         self.fleet.apply(fleet);
         self.webhook.apply(receiver, self.shared.events.last());
@@ -181,7 +181,7 @@ impl Guard {
             parts.http = http.map(|http| tokio::spawn(serve(http)));
         }
         if let Err(error) = self.log.apply(&config.log) {
-            tracing::error!(%error, "the log goes on as it was");
+            tracing::error!(%error, "the log's settings can't be changed: the former ones stay");
         }
         warnings.extend(self.change_interfaces(&before, &config).await);
         // What is guarded no longer was guarded until its door was closed.

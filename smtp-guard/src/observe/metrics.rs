@@ -48,6 +48,7 @@ mod tls;
 #[cfg(test)]
 mod written;
 
+pub use backend::How;
 pub use latency::Verb;
 pub use text::Format;
 pub use tls::HandshakeFailure;

@@ -224,7 +224,7 @@ impl Stage {
                 return yes();
             }
             // Our own yes is no word of the backend.
-            Output::Heard(_) | Output::Settled { .. } => {}
+            Output::Heard(_) | Output::Settled { .. } | Output::Connect(_) => {}
             Output::Request(_) | Output::StartTls | Output::Report(_) | Output::Event(_) | Output::Close => {}
         }
         None

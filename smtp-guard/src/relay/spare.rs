@@ -4,7 +4,7 @@
 //! notice it by anything else. So only a connection without doubt is kept ([`Channel::is_clean`]): nothing unread or unsent, no
 //! login, no refusal by the server on it (servers count errors for each connection, and delay whoever has made many), the
 //! last answer a yes to the dot. (The 354 before it shows that guard and server are in step. A yes to RSET shows nothing: it may be
-//! one more answer to RCPT.)
+//! one more answer to RCPT.) One that was opened early and has carried nothing yet is as good as a new one.
 //!
 //! Which client may be the next depends on `backend.identity`. With `none` it is anyone. With `xclient` the server has to learn
 //! who it is: where the server takes another XCLIENT, that is said first. Postfix doesn't (it judges the right to XCLIENT by the
@@ -92,6 +92,11 @@ impl Spares {
             runtime.spawn(sweep(Arc::clone(self)));
         }
         Ok(())
+    }
+
+    /// Whether one of them `suits`.
+    pub(super) fn has(&self, suits: impl Fn(&Channel) -> bool) -> bool {
+        self.list().waiting.iter().any(|spare| suits(&spare.channel))
     }
 
     /// Takes the connection that waits for the shortest time among those that `suit`: those not needed end by themselves.

@@ -185,6 +185,7 @@ tables! {
         connect_timeout: Duration = key(Time(100, 300 * SECOND), "\"10s\"", "Longest wait for a connection to a server."),
         connections: u32 = key(Number(1, MILLION), "90", "Connections to each server at once. Keep it below what the server takes (Postfix: 100). A client that finds none free waits for its turn; after four minutes it hears 451."),
         reuse: bool = key(Switch, "true", "Whether a connection that ended cleanly serves the next client: it waits for two seconds, and ends after 100 messages or five minutes. With identity = \"none\" it serves anyone; with xclient another client where the server takes another XCLIENT, else (Postfix) the same one again; with PROXY headers nobody."),
+        connect_early: bool = key(Switch, "true", "Whether a connection is opened at EHLO for clients that are likely to send mail: exempt ones, relay.networks, and sources whose mail was accepted before. It hides the round trips to the server behind the client's own. Nothing is opened where a connection waits that can be used again, nor where half of backend.connections are in use; a connection that isn't used ends with QUIT after five seconds, or serves the next client."),
     }
 
     /// What clients hear beside the reason of a refusal.

@@ -146,7 +146,7 @@ pub enum Fault {
     Repeated,
     #[error("it is from the future")]
     Future,
-    #[error("who sends it is muted")]
+    #[error("its sender is muted")]
     Muted,
     #[error("another edge has this edge's name: give each its own `node` in [fleet]")]
     Name,

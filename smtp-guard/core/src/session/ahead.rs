@@ -275,7 +275,7 @@ impl Session {
         u32::from(Head::of(state) == Some(Head::Rcpt)).saturating_add(self.ahead.recipients())
     }
 
-    fn has_history(&self) -> bool {
+    pub(super) fn has_history(&self) -> bool {
         self.familiar || self.accepted_messages > 0
     }
 

@@ -179,6 +179,8 @@ pub enum Output {
     Settled { accepted: bool },
     /// Send what is unsent, make the TLS handshake, and feed [`Input::Secured`]; or close.
     StartTls,
+    /// Connect to the backend for a MAIL that is likely to come, if that costs nobody else anything.
+    Connect(Arc<Speaker>),
     /// Tell the ledger.
     Report(Conduct),
     /// Log and count.

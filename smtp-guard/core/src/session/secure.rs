@@ -60,7 +60,8 @@ impl Session {
         State::Securing
     }
 
-    /// Forgets all that was said in clear text (RFC 3207 4.2), also towards the backend.
+    /// Forgets all that was said in clear text (RFC 3207 4.2), also towards the backend. (A connection over which nothing was asked
+    /// may stay: it is used only for the speaker that it was opened for, and that one has to say the same name again.)
     pub(super) fn on_secured(&mut self, secured: Secured, now: Instant, out: &mut Vec<Output>) -> State {
         self.reset_transaction(None, out);
         out.push(Output::Request(Request::Drop));

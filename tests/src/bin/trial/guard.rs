@@ -160,7 +160,7 @@ impl Guard {
                 Output::Close => {
                     said.push((id, Heard::Closed));
                 }
-                Output::StartTls | Output::Settled { .. } | Output::Event(_) => {}
+                Output::StartTls | Output::Settled { .. } | Output::Connect(_) | Output::Event(_) => {}
             }
         }
         let who = self.sessions.get(&id).map(|live| (live.ip, live.source));
