@@ -142,6 +142,20 @@ const RULES: &[Rule] = &[
         reason: "the bus knows neither who tells nor who hears",
     },
     Rule {
+        place: "smtp-guard/src/webhook/",
+        words: &[
+            "crate::session",
+            "crate::relay",
+            "crate::feedback",
+            "crate::edge",
+            "crate::store",
+            "crate::observe",
+            "crate::fleet",
+            "crate::cli",
+        ],
+        reason: "the webhook sends events, and knows neither who tells them nor what they mean",
+    },
+    Rule {
         place: "smtp-guard/src/fleet/",
         words: &[
             "crate::session",

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smtp_guard_core::webhook::WebhookStatus;
 use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::Reason;
 
@@ -46,6 +47,9 @@ pub struct Status {
     /// The fleet as this edge sees it; `None`: it takes part in none.
     #[serde(default)]
     pub fleet: Option<FleetStatus>,
+    /// The webhook that is told of events; `None`: there is none.
+    #[serde(default)]
+    pub webhook: Option<WebhookStatus>,
     /// No DNS server answers, as far as is known.
     #[serde(default)]
     pub dns_silent: bool,
@@ -107,6 +111,8 @@ pub trait Running: Debug + Send + Sync {
     fn recipients(&self) -> Recipients;
     /// See [`Status::fleet`].
     fn fleet(&self) -> Option<FleetStatus>;
+    /// See [`Status::webhook`].
+    fn webhook(&self) -> Option<WebhookStatus>;
     /// See [`Status::dns_silent`].
     fn is_dns_silent(&self) -> bool;
     /// See [`Status::store_trouble`].
@@ -220,6 +226,7 @@ impl Overview {
             networks_active: networks,
             held_users: self.running.held_users(),
             fleet: self.running.fleet(),
+            webhook: self.running.webhook(),
             dns_silent: self.running.is_dns_silent(),
             store_trouble: self.running.store_trouble(),
             tls_trouble: self.running.tls_trouble(),
@@ -279,6 +286,18 @@ pub(super) mod tests {
 
         fn fleet(&self) -> Option<FleetStatus> {
             self.fleet.clone()
+        }
+
+        fn webhook(&self) -> Option<WebhookStatus> {
+            Some(WebhookStatus {
+                server: "https://ops.example.org:443".to_owned(),
+                events_waiting: 3,
+                events_delivered: 40,
+                events_dropped: 2,
+                requests_failed: 5,
+                last_success: Some(WallTime::from_ms(8500)),
+                trouble: Some("it answered 503".to_owned()),
+            })
         }
 
         fn is_dns_silent(&self) -> bool {

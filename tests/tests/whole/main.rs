@@ -42,3 +42,4 @@ mod top;
 mod unprivileged;
 mod upgrade;
 mod users;
+mod webhook;

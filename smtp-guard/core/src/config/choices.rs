@@ -205,3 +205,59 @@ pub enum LogFormat {
 impl LogFormat {
     pub(super) const NAMES: [(&str, Self); 3] = [("json", Self::Json), ("text", Self::Text), ("kerio", Self::Kerio)];
 }
+
+/// An event, by the word that it has in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    Banned,
+    Lifted,
+    LiftedMore,
+    Deferred,
+    Imported,
+    AllLifted,
+    ConnectionRefused,
+    CommandRefused,
+    Message,
+    UserHeld,
+    UserReleased,
+    Reloaded,
+    ReloadRefused,
+    Backend,
+    Blocklist,
+    Kernel,
+    Certificate,
+    Fleet,
+    FleetNode,
+    Test,
+}
+
+impl EventKind {
+    /// All that may be chosen, with their words.
+    pub const NAMES: [(&str, Self); 19] = [
+        ("banned", Self::Banned),
+        ("lifted", Self::Lifted),
+        ("lifted_more", Self::LiftedMore),
+        ("deferred", Self::Deferred),
+        ("imported", Self::Imported),
+        ("all_lifted", Self::AllLifted),
+        ("connection_refused", Self::ConnectionRefused),
+        ("command_refused", Self::CommandRefused),
+        ("message", Self::Message),
+        ("user_held", Self::UserHeld),
+        ("user_released", Self::UserReleased),
+        ("reloaded", Self::Reloaded),
+        ("reload_refused", Self::ReloadRefused),
+        ("backend", Self::Backend),
+        ("blocklist", Self::Blocklist),
+        ("kernel", Self::Kernel),
+        ("certificate", Self::Certificate),
+        ("fleet", Self::Fleet),
+        ("fleet_node", Self::FleetNode),
+    ];
+
+    /// Whether it is one of many: clients cause it, and it says who wrote to whom.
+    pub const fn is_of_traffic(self) -> bool {
+        matches!(self, Self::ConnectionRefused | Self::CommandRefused | Self::Message)
+    }
+}
