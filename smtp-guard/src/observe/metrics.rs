@@ -49,6 +49,7 @@ mod tls;
 mod written;
 
 pub use latency::Verb;
+pub use read::Timed;
 pub use text::Format;
 pub use tls::HandshakeFailure;
 

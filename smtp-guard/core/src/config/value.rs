@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::ser::{Error, Serialize, Serializer};
 
-use super::choices::{AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, Share, XdpMode};
+use super::choices::{
+    AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, PageAccess, Profile, Role, Share, XdpMode,
+};
 use super::judge::Judge;
 use super::units::{show_duration, show_size};
 use super::{keys, raw};
@@ -258,4 +260,4 @@ macro_rules! choices {
     };
 }
 
-choices!(AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, Share, XdpMode);
+choices!(AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, PageAccess, Profile, Role, Share, XdpMode);

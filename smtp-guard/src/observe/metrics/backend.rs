@@ -16,6 +16,10 @@ impl Backend {
         let [opened, reused] = fixed(registry, "backend_connections", help, "how", ["opened", "reused"]);
         Self { opened, reused }
     }
+
+    pub(super) fn counts(&self) -> [u64; 2] {
+        [self.opened.get(), self.reused.get()]
+    }
 }
 
 impl Metrics {
