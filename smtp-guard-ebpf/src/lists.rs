@@ -22,7 +22,7 @@ pub const CHUNK: usize = 512;
 
 /// Networks of /24 that can be listed in part.
 pub const PARTIAL: u32 = 1 << 20;
-/// Of these, networks with more than [`OCTETS`] addresses listed.
+/// Networks among these with more than [`OCTETS`] addresses listed.
 pub const BITMAPS: u32 = 1 << 15;
 /// Bounds of IPv6 ranges: two for each that doesn't touch another.
 pub const BOUNDS: u32 = 1 << 19;
@@ -57,7 +57,7 @@ pub const ACTIVE: usize = 0;
 /// The heads of the halves: two words each.
 pub const HEADS: usize = 8;
 
-/// What is known of a half beside its words.
+/// A half's data beside its words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// Whether anything is listed.

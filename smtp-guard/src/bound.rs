@@ -20,7 +20,7 @@ macro_rules! bounds {
                 match self { $(Self::$name => $label,)+ }
             }
 
-            /// What it bounds, and what happens beyond.
+            /// The thing that it bounds, and what happens beyond.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
             }
@@ -71,6 +71,7 @@ bounds! {
     TurnedAway = "turned_away", "clients that were turned away and haven't closed: the newcomer is closed without a reply";
     UnknownRecipients = "unknown_recipients", "unknown recipients that are remembered: the rest is asked of the backend";
     Users = "users", "users whose messages are counted: another user is forgotten";
+    Webhook = "webhook", "events that wait for the webhook: the oldest is told to nobody";
 }
 
 #[cfg(test)]

@@ -95,6 +95,10 @@ impl Running for One {
         self.fleet.clone()
     }
 
+    fn webhook(&self) -> Option<smtp_guard_core::webhook::WebhookStatus> {
+        None
+    }
+
     fn is_dns_silent(&self) -> bool {
         false
     }

@@ -69,7 +69,7 @@ pub(crate) fn stress(connections: u64, seed: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What policy costs in user space.
+/// Measures policy in user space.
 pub(crate) fn policy() -> anyhow::Result<()> {
     let arguments = ["bench", "--locked", "--package", "smtp-guard", "--bench", "policy"];
     let command = || {

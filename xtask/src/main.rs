@@ -16,6 +16,7 @@ mod kernels;
 mod object;
 mod page;
 mod paths;
+mod prose;
 mod run;
 mod setup;
 mod step;
@@ -117,6 +118,8 @@ enum Command {
     },
     /// Check that dependencies between the parts run one way
     Structure,
+    /// Check what is written: links, sentences, forbidden turns of phrase, first lines of doc comments
+    Prose,
     /// Write what comes from tables in the code: packaging/smtp-guard.toml, docs/configuration.md and docs/metrics.md
     Docs,
 }
@@ -204,6 +207,7 @@ fn main() -> ExitCode {
         Command::Dist => dist::dist(),
         Command::Screenshots { guard } => page::screenshots(guard),
         Command::Structure => structure::check(&root()),
+        Command::Prose => prose::check(&root()),
         Command::Docs => build::docs(),
     };
     match result {

@@ -1,4 +1,4 @@
-//! What has to be on the machine, and how it gets there.
+//! The programs that must be on the machine, and how they get there.
 //!
 //! Debian packages are installed by apt-get, as root or through sudo; bpf-linker is built into `target/tools`, never into
 //! the user's home. Debian lets only one mail server be installed: the others are unpacked into `target/tools`. What is

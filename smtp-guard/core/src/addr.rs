@@ -30,7 +30,7 @@ impl ClientAddr {
         self.0.port()
     }
 
-    /// What limits and bans of this client are keyed by.
+    /// The source of this client: the key of its limits and bans.
     pub fn source(self, prefix: Ipv6Prefix) -> Source {
         prefix.source(self.ip())
     }

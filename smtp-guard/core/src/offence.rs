@@ -38,7 +38,7 @@ pub enum Conduct {
     Offence(Reason),
 }
 
-/// What another guard says of a source.
+/// Another guard's report about a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// One thing that the source did there.
@@ -84,7 +84,7 @@ reports! {
 }
 
 impl Conduct {
-    /// What kind of report it is.
+    /// The kind of report.
     pub const fn kind(&self) -> ReportKind {
         match self {
             Self::KnownRecipient { .. } => ReportKind::KnownRecipient,
@@ -124,7 +124,7 @@ impl Digests {
         Self(secret)
     }
 
-    /// Of `address`, which is normalised as [`crate::wire::address::Mailbox::key`] does.
+    /// The digest of `address`, which is normalised as [`crate::wire::address::Mailbox::key`] does.
     pub fn of(&self, address: &str) -> Digest {
         Digest(SipHasher13::new_with_key(&self.0).hash(address.as_bytes()))
     }
@@ -135,7 +135,7 @@ impl Digests {
 pub struct Digest(u64);
 
 impl Digest {
-    /// Of `address` under the secret of tests.
+    /// The digest of `address` under the secret of tests.
     pub fn of(address: &str) -> Self {
         Digests::default().of(address)
     }
@@ -153,7 +153,7 @@ impl Digest {
         format!("#{:016x}", self.0)
     }
 
-    /// What a digest is sampled by.
+    /// The number that a digest is sampled by.
     pub const fn trailing_zeros(self) -> u32 {
         self.0.trailing_zeros()
     }

@@ -40,7 +40,7 @@ pub struct Counters {
     pub connections: Rates,
     /// In an hour.
     pub messages: Rates,
-    /// What users send who logged in.
+    /// The counts of users who have logged in.
     pub accounts: Accounts,
 }
 
@@ -85,7 +85,7 @@ pub enum Tally {
 }
 
 impl<K: Clone + Eq + Hash> Rates<K> {
-    /// What happens in `window`, of at most `max` keys.
+    /// Counts events in `window`, of at most `max` keys.
     pub fn new(window: Duration, max: usize) -> Self {
         Self { counts: Sharded::new(max), pace: Pace::of(window) }
     }

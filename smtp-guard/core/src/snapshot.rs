@@ -90,7 +90,7 @@ impl Snapshot {
         &self.untouchable
     }
 
-    /// What limits and bans of `ip` are keyed by.
+    /// The source of `ip`: the key of its limits and bans.
     pub fn source(&self, ip: IpAddr) -> Source {
         self.config.limits.ipv6_prefix.source(ip)
     }
@@ -100,7 +100,7 @@ impl Snapshot {
         self.digests.of(address)
     }
 
-    /// What addresses are digested by.
+    /// The secret that addresses are digested under.
     pub fn digests(&self) -> Digests {
         self.digests
     }
@@ -123,7 +123,7 @@ impl Snapshot {
         self.known().map(missing).unwrap_or_default()
     }
 
-    /// What the probe found out.
+    /// The findings of the probe.
     pub fn learned(&self) -> &Learned {
         &self.learned
     }

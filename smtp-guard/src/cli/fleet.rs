@@ -14,9 +14,9 @@ use crate::observe::log::printable;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Whether the fleet's server answers, which edges there are, and what they share
+    /// Show whether the fleet's server answers, the edges, and what they share
     ///
-    /// It exits with 0 whether the server answers or not: read `connected` in its JSON.
+    /// The exit code is 0 whether the server answers or not: read `connected` in the JSON.
     Status {
         #[command(flatten)]
         json: Json,

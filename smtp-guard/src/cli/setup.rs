@@ -37,16 +37,16 @@ pub(super) struct Setup {
     /// The guard's name in SMTP [default: this host's]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
-    /// Ask nothing: what isn't given is found out
+    /// Ask nothing: find out what isn't given
     #[arg(long)]
     yes: bool,
-    /// Write nothing: show the file
+    /// Show the file, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Where the file is written [default: --config, else /etc/smtp-guard/smtp-guard.toml; a drop-in of a file that sets nothing]
+    /// File to write [default: --config, else /etc/smtp-guard/smtp-guard.toml; a drop-in of a file that sets nothing]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace a file that is there
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -118,7 +118,7 @@ fn wanted(setup: Setup) -> anyhow::Result<Wanted> {
     let found = routes::default_routes().into_iter().map(|route| route.interface).next();
     let interface = match setup.interface {
         Some(interface) => Some(interface),
-        None if asks => Some(ask("Interface that mail comes in by (none: no kernel filter)", found.as_deref())?),
+        None if asks => Some(ask("Interface that mail comes in by (none: no kernel plane)", found.as_deref())?),
         None => found,
     };
     let interface = interface.filter(|interface| !interface.is_empty() && interface != "none");
@@ -320,7 +320,7 @@ fn to_do(server: &BackendAddr, profile: Profile, identity: Identity, ready: bool
     to_do
 }
 
-/// What is doubtful at the server.
+/// Doubts about the server, each with the next step.
 pub(super) fn doubts(found: &Found, identity: Identity) -> Vec<String> {
     let mut doubts = Vec::new();
     let own = found.own.map_or_else(|| String::from("the guard"), |own| own.to_string());
@@ -342,12 +342,12 @@ pub(super) fn doubts(found: &Found, identity: Identity) -> Vec<String> {
     for probe::Domain { name, says } in &found.domains {
         match says {
             Unknown::Taken => doubts.push(format!(
-                "{name}: the mail server takes any recipient, so no harvest is seen there: list who exists (`smtp-guard recipients`, \
+                "{name}: the mail server takes any recipient, so no harvest is seen there: list its recipients (`smtp-guard recipients`, \
                  recipients.known), or let it refuse unknown recipients"
             )),
             Unknown::Refused { words, recognised: false } => doubts.push(format!(
                 "{name}: its refusal of a recipient that nobody has can't be told from any other ({words}): is the domain served \
-                 there? Else set backend.profile, or list who exists (recipients.known)"
+                 there? Else set backend.profile, or list its recipients (recipients.known)"
             )),
             Unknown::Unclear => {
                 doubts.push(format!("{name}: the mail server says neither yes nor no to a recipient: its log may say why"));

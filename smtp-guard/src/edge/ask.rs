@@ -1,4 +1,4 @@
-//! What the kernel plane would do with a connection from an address now: the program's own order, over its maps as user space
+//! The kernel plane's verdict on a connection from an address now: the program's own order, over its maps as user space
 //! reads them.
 
 use std::cell::RefCell;

@@ -40,7 +40,7 @@ pub(super) struct Banned {
     stale: usize,
 }
 
-/// What [`Banned::write`] did.
+/// The outcome of [`Banned::write`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     pub written: usize,

@@ -51,7 +51,7 @@ pub(super) fn xdp(index: u32) -> io::Result<Option<Xdp>> {
     Ok(link(index)?.and_then(|link| link.xdp))
 }
 
-/// What the interface `index` is, in words, where its packets don't begin with an Ethernet header; `None`: they do. The program
+/// The kind of the interface `index`, in words, where its packets don't begin with an Ethernet header; `None`: they do. The program
 /// would take other bytes for such a header, and drop what is none of its business.
 pub(super) fn without_ethernet(index: u32) -> io::Result<Option<String>> {
     // An interface that is gone is the next step's business.
@@ -126,7 +126,7 @@ const SETTLE: Duration = Duration::from_millis(5);
 pub struct Changes(OwnedFd);
 
 impl Changes {
-    /// Of this network namespace.
+    /// The interfaces of this network namespace.
     pub fn new() -> io::Result<Self> {
         const RTMGRP_LINK: u32 = 1;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;

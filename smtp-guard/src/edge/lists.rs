@@ -38,7 +38,7 @@ pub struct Entry {
     pub list: u32,
 }
 
-/// What [`replace`] did.
+/// The outcome of [`replace`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
     /// Entries of each list, by its number.

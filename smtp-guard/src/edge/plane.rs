@@ -44,7 +44,7 @@ struct Maps {
     counters: PerCpuArray<MapData, u64>,
 }
 
-/// What [`KernelPlane::refresh`] found.
+/// The outcome of [`KernelPlane::refresh`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refreshed {
     /// The maps are those that are pinned.
@@ -208,7 +208,7 @@ impl KernelPlane {
         if written.displaced > 0 {
             tracing::warn!(
                 displaced = written.displaced,
-                "the kernel's map of bans is full: those that end soonest went"
+                "the kernel's map of bans is full: the bans that end soonest made room"
             );
         }
         Ok(written)

@@ -11,7 +11,7 @@ use super::interfaces::{index_of, is_on, xdp};
 use super::plane::KernelPlane;
 use super::{pins, sys};
 
-/// What [`KernelPlane::status`] tells.
+/// The answer of [`KernelPlane::status`].
 #[derive(Debug, Serialize)]
 pub struct Status {
     pub directory: PathBuf,

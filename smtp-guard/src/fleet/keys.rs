@@ -1,6 +1,6 @@
 //! The names of what is on the server. All have one hash tag, so that scripts may use them together.
 
-/// Of the fleet of a name.
+/// The names of keys of a fleet on the server.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     /// Stream of evidence.

@@ -16,7 +16,7 @@ use crate::relay;
 /// How often the files are read again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// What the guard started without.
+/// Certificates that the guard started without.
 pub(super) struct Missing {
     tls: Tls,
     /// What was said of it.

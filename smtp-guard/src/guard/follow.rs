@@ -19,7 +19,7 @@ const GATHER: Duration = Duration::from_millis(20);
 /// Samples that are taken at once.
 const SAMPLES: usize = 4096;
 
-/// What [`interfaces`] does where nothing is loaded.
+/// The step of [`interfaces`] where nothing is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unloaded {
     /// Ends with the error.
@@ -46,7 +46,7 @@ pub(crate) fn interfaces(mut config: impl FnMut() -> Option<Arc<Config>>, unload
     let mut told: Option<(Vec<String>, Vec<String>)> = None;
     let changes = Changes::new();
     if let Err(error) = &changes {
-        tracing::warn!(%error, "changes of interfaces can't be heard of: they are looked at every two seconds");
+        tracing::warn!(%error, "the kernel doesn't report changes of interfaces: the guard looks at them every two seconds");
     }
     let mut known = Known::default();
     while let Some(config) = config() {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use smtp_guard_core::webhook::WebhookStatus;
 use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::Reason;
 use tokio::task::{JoinHandle, JoinSet};
@@ -22,7 +23,7 @@ use crate::decision::KernelView;
 use crate::descriptors::{self, Budget};
 use crate::edge::KernelPlane;
 use crate::edge::bans::{BanTable, KernelBans};
-use crate::events::{self, Bus};
+use crate::events::{self, Bus, What};
 use crate::facts;
 use crate::feedback;
 use crate::fleet::{Fleet, FleetStatus, Settings};
@@ -42,6 +43,7 @@ use crate::rates::accounts::HeldUsers;
 use crate::relay::{self, Blocklists, Bound, Doors, Generation, Inherited, Shared, Stop, Watchers};
 use crate::snapshot::Snapshot;
 use crate::store::{self, Sqlite, Store as _};
+use crate::webhook::{self, Webhook};
 
 mod certificates;
 mod fleet;
@@ -78,6 +80,7 @@ pub struct Guard {
     store: store::State,
     source: Source,
     fleet: Fleet,
+    webhook: Webhook,
     /// What addresses are digested by where there is no fleet.
     digests: Digests,
     log: LogControl,
@@ -138,6 +141,7 @@ pub async fn serve<C: admin::Control>(
     let (store_state, digests) = (store.state().clone(), store.digests());
     let known = config.recipients.known.as_deref().map(facts::recipients::load).transpose()?;
     let settings = Settings::load(&config)?;
+    let receiver = webhook::Settings::load(&config)?;
     // Taken, but nobody can connect yet.
     let bound = Bound::bind_or_inherit(&config.listen, inherited)?;
     let admin_socket = admin::Socket::bind(&config.admin.socket)?;
@@ -151,6 +155,14 @@ pub async fn serve<C: admin::Control>(
     metrics.bounds().limit(bound::Bound::EventBus, events::KEPT as u64);
     let (counted, slow) = (metrics.clone(), metrics.clone());
     let events = Bus::new(move |what| counted.told(what), move || slow.bound_reached(bound::Bound::EventBus));
+    let full = metrics.clone();
+    let webhook = Webhook::new(events.clone(), move || full.bound_reached(bound::Bound::Webhook));
+    metrics.bounds().limit(bound::Bound::Webhook, smtp_guard_core::webhook::QUEUE as u64);
+    webhook.apply(receiver, 0);
+    if let Some(missing) = &missing {
+        let text = missing.why.clone();
+        events.publish(crate::clock::wall(), What::Certificate { usable: false, text });
+    }
     let drops = Arc::new(Drops::new(config.limits.ipv6_prefix, metrics.clone()));
     let mut side = JoinSet::new();
     side.spawn(kernel::sweep(Arc::clone(&plane)));
@@ -164,6 +176,7 @@ pub async fn serve<C: admin::Control>(
     let (feedback, feedback_task) =
         feedback::start(Arc::clone(&snapshot), Arc::clone(&bans), Box::new(store), meter, told);
     side.spawn(fleet::follow(heard, feedback.clone()));
+    side.spawn(fleet::watch(fleet.clone(), events.clone()));
     metrics.bounds().limit(bound::Bound::Fleet, smtp_guard_core::fleet::REPORTS as u64);
     // What is open by now stays open.
     let open = descriptors::open();
@@ -198,6 +211,7 @@ pub async fn serve<C: admin::Control>(
         store: store_state,
         source,
         fleet: fleet.clone(),
+        webhook: webhook.clone(),
         digests,
         log,
         ready: ready.clone(),
@@ -249,7 +263,9 @@ pub async fn serve<C: admin::Control>(
     // Sessions that were cut off still hold handles to the ledger's task: it is told to end, and writes the store.
     shared.feedback.close().await;
     fleet.apply(None);
-    if tokio::time::timeout(CLOSE, feedback_task).await.is_err() {
+    // Beside the store: a receiver that hangs puts nothing off.
+    let (closed, ()) = tokio::join!(tokio::time::timeout(CLOSE, feedback_task), webhook.finish());
+    if closed.is_err() {
         tracing::warn!("the store was not closed in time");
     }
     side.shutdown().await;
@@ -264,12 +280,12 @@ pub async fn serve<C: admin::Control>(
 }
 
 impl Guard {
-    /// What all sessions share.
+    /// The state that all sessions share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// What the kernel plane does with connections from `ip`; `None` where it filters nowhere, or can't be asked.
+    /// The kernel plane's verdict on connections from `ip`; `None` where it filters nowhere, or can't be asked.
     pub async fn kernel_view(&self, ip: IpAddr) -> Option<KernelView> {
         let observed = Arc::clone(&self.observed);
         tokio::task::spawn_blocking(move || observed.view(ip)).await.ok()?
@@ -366,6 +382,10 @@ impl Running for Guard {
 
     fn fleet(&self) -> Option<FleetStatus> {
         self.fleet.status()
+    }
+
+    fn webhook(&self) -> Option<WebhookStatus> {
+        self.webhook.status()
     }
 
     fn is_dns_silent(&self) -> bool {

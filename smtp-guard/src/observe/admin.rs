@@ -97,7 +97,7 @@ pub struct Add {
     pub local: bool,
 }
 
-/// What a decision that is lifted is lifted for.
+/// The reach of a decision or a lift.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reach {
@@ -109,7 +109,7 @@ pub struct Reach {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Behind {
-    /// What the part before it has as [`Part::next`]; none: the first part.
+    /// The last entry of the part before, as [`Part::next`] has it; none: the first part.
     pub after: Option<String>,
 }
 
@@ -121,7 +121,7 @@ pub struct Import {
     pub entries: Vec<Entry>,
     /// Where an entry has none of its own.
     pub reason: String,
-    /// What the entries were read from.
+    /// The file that the entries were read from.
     #[serde(default)]
     pub file: String,
 }
@@ -138,7 +138,7 @@ pub struct Failure {
     pub error: String,
 }
 
-/// What the API acts on: the guard, or a stand-in where the API itself is tested.
+/// The thing that the API acts on: the guard, or a stand-in where the API itself is tested.
 pub trait Control: Clone + Send + Sync + 'static {
     /// A part of the decisions in force: what comes behind `after`.
     fn decisions(&self, after: Option<String>) -> impl Future<Output = Result<Part, Refusal>> + Send;

@@ -40,7 +40,7 @@ impl Ready {
         self.0.store(ready, Ordering::Relaxed);
     }
 
-    /// What `/readyz` says.
+    /// Whether the guard is ready, as `/readyz` says.
     pub fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

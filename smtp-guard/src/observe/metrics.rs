@@ -48,6 +48,7 @@ mod tls;
 #[cfg(test)]
 mod written;
 
+pub use backend::How;
 pub use latency::Verb;
 pub use read::Timed;
 pub use text::Format;
@@ -274,7 +275,7 @@ impl Metrics {
         self.0.bounds.reached(bound);
     }
 
-    /// What was reached: the state that the metric mirrors.
+    /// The bounds that were reached: the state that the metric mirrors.
     pub fn bounds(&self) -> &Bounds {
         &self.0.bounds
     }

@@ -210,7 +210,7 @@ impl InKernel {
                     // What was taken off one list must not stay blocked because of another.
                     Filled::Written(entries) => tracing::warn!(
                         entries,
-                        "block lists written to the kernel plane, without those that can't be read: what it had of them is gone"
+                        "block lists written to the kernel plane, without those that can't be read: their former entries are gone"
                     ),
                     Filled::Kept => tracing::warn!(
                         "not all block lists could be read: the kernel keeps the block lists of the last load until they can be"
@@ -228,7 +228,7 @@ impl InKernel {
     }
 }
 
-/// What [`fill`] did.
+/// The outcome of [`fill`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filled {
     /// There is nothing to be listed, and nothing was.

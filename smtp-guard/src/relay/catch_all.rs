@@ -1,4 +1,4 @@
-//! What the backend says of recipients that nobody has: whether it takes any recipient of a domain, and else in which words
+//! The backend's answers about recipients that nobody has: whether it takes any recipient of a domain, and else in which words
 //! it refuses one.
 //!
 //! Where it takes any, that it takes one says nothing: who guesses never meets an unknown recipient, and would earn
@@ -139,7 +139,7 @@ fn tell(domain: &str, takes_any: bool) {
     if takes_any {
         tracing::warn!(
             domain,
-            "the backend takes any recipient of this domain: nobody who guesses there can be recognised; list who exists \
+            "the backend takes any recipient of this domain: harvests there can't be recognised; list its recipients \
              in [recipients] known, or let the backend refuse unknown recipients"
         );
     } else {
@@ -164,24 +164,20 @@ fn learn(rules: &Snapshot, Refusals { server, replies: [one, other], postmaster 
             learned.insert(server.clone(), wording);
             rules.learned().set_wordings(learned);
             if new {
-                tracing::info!(
-                    backend = server,
-                    words = text,
-                    "this is how the backend says that a recipient is unknown"
-                );
+                tracing::info!(backend = server, words = text, "learned how the backend refuses an unknown recipient");
             }
         }
         None if known || !new => {}
         None => tracing::warn!(
             backend = server,
             reply = %one.0,
-            "the backend's refusal of a recipient that nobody has can't be told from any other: nobody who guesses is \
-             recognised; set backend.profile, or list who exists in [recipients] known"
+            "the backend's refusal of a recipient that nobody has can't be told from any other: harvests can't be \
+             recognised; set backend.profile, or list its recipients in [recipients] known"
         ),
     }
 }
 
-/// What the backend says of recipients that nobody has.
+/// The backend's answers about recipients that nobody has.
 pub(super) enum Said {
     Takes,
     Refuses(Box<Refusals>),

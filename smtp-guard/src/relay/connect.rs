@@ -52,7 +52,7 @@ const ADDRESSES: usize = 8;
 /// Whom the probe claims to be: an address for documentation (RFC 5737), which is nobody.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 25);
 
-/// What connecting needs beside the server's address.
+/// The needs of a connection beside the server's address.
 #[derive(Debug)]
 pub(super) struct Connector {
     pub(super) config: Arc<Config>,
@@ -77,7 +77,7 @@ pub(super) enum Caller {
 pub(super) struct Channel {
     pub(super) stream: Stream,
     pub(super) capabilities: Capabilities,
-    /// What the server greeted us with.
+    /// The server's greeting.
     pub(super) greeting: String,
     replies: ReplyDecoder,
     pub(super) unread: BytesMut,

@@ -57,7 +57,7 @@ const WRITE_CHUNK: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Guest {
     pub(super) stream: TcpStream,
-    /// Who it is, and what it connected to; behind a balancer as that saw it.
+    /// The client and the listener; behind a balancer as that saw them.
     pub(super) ends: Ends,
     pub(super) role: Role,
     pub(super) seat: Seat,
@@ -405,6 +405,7 @@ impl Driver {
                     self.backend.perform(Request::Mail(mail, permit, speaker)).await;
                 }
                 Output::Request(request) => self.backend.perform(request).await,
+                Output::Connect(speaker) => self.backend.connect_early(speaker),
                 Output::Report(conduct) => {
                     let report = Report { client: self.addr, at: crate::clock::now(), conduct };
                     self.shared.feedback.report(report);
@@ -522,7 +523,17 @@ impl Driver {
             return false;
         };
         let unread = &self.intake.unread;
-        match Box::pin(handshake(&self.shared, &self.generation, seat, self.addr, socket, lines, unread)).await {
+        let mut shaking = Box::pin(handshake(&self.shared, &self.generation, seat, self.addr, socket, lines, unread));
+        let shaken = loop {
+            tokio::select! {
+                biased;
+                shaken = &mut shaking => break shaken,
+                // Whatever else the backend says is forgotten after the handshake.
+                _ = self.backend.word(), if self.backend.is_early() => {}
+            }
+        };
+        drop(shaking);
+        match shaken {
             Ok((stream, secured)) => {
                 self.stream = stream;
                 self.step(Input::Secured(secured));

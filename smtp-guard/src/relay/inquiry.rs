@@ -30,7 +30,7 @@ type AboutClient = (Option<Result<Reverse, Failure>>, Vec<Listing>);
 /// How long opening a connection to the backend waits for the client's name, which has been looked for since the client connected.
 const NAME_WAIT: Duration = Duration::from_secs(1);
 
-/// What a client is called, as far as DNS says.
+/// The client's name, as far as DNS says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Called {
     /// A name that leads back to it.
@@ -53,7 +53,7 @@ impl Naming {
         }
     }
 
-    /// What the client is called, after [`NAME_WAIT`] at the latest.
+    /// Waits for the client's name, [`NAME_WAIT`] at most.
     pub(super) async fn settle(mut self) -> Called {
         match timeout(NAME_WAIT, self.0.wait_for(Option::is_some)).await {
             Ok(Ok(called)) => called.clone().unwrap_or(Called::Unknown),
@@ -123,7 +123,7 @@ impl Inquiry {
         });
     }
 
-    /// What the client is called, if that is looked for.
+    /// The look-up of the client's name, if there is one.
     pub(super) fn naming(&self) -> Option<&Naming> {
         self.naming.as_ref()
     }

@@ -80,7 +80,7 @@ impl Bound {
         Self::bind_or_inherit(sockets, Inherited::default())
     }
 
-    /// Likewise, but for those that are among `inherited`.
+    /// Binds the sockets, or takes over those that are among `inherited`.
     pub fn bind_or_inherit(sockets: &[Listen], inherited: Inherited) -> Result<Self, BindError> {
         Self::bind_where(sockets, &Arc::new(inherited), |_| false)
     }
@@ -274,7 +274,7 @@ impl Doors {
         }
     }
 
-    /// What to say of sockets that the service manager listens on, and that nobody serves.
+    /// Warnings about sockets that the service manager listens on, and that nobody serves.
     pub fn warnings(&self) -> Vec<String> {
         let unserved = |address: &SocketAddr| !self.configured().any(|configured| configured == *address);
         let warning = |address| {

@@ -68,7 +68,7 @@ pub use listen::{BindError, Bound, Doors, Listeners, drained};
 pub use tls::{TlsError, try_load};
 pub use watchers::Watchers;
 
-/// What all sessions share. None of it is locked on the hot path.
+/// The state that all sessions share. None of it is locked on the hot path.
 #[derive(Debug)]
 pub struct Shared {
     /// The only place that knows which generation is the current one.
@@ -234,7 +234,7 @@ impl Shared {
         sources.chain(networks).collect()
     }
 
-    /// What is known of recipients.
+    /// The state of recipients.
     pub fn recipients(&self) -> Recipients {
         let generation = self.current.load();
         let learned = generation.snapshot.learned();
@@ -253,7 +253,7 @@ impl Shared {
         }
     }
 
-    /// What the operator should know of the recipient table, as it is now.
+    /// Warnings about the recipient table, as it is now.
     pub fn recipient_warnings(&self) -> Vec<String> {
         crate::facts::recipients::warnings(&self.current.load().snapshot.domains_without_recipients())
     }

@@ -28,7 +28,7 @@ use crate::bound::Bound;
 use crate::clock::{Instant, Seconds};
 use crate::events::{Bus, What};
 use crate::observe::budget::Budget;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{How, Metrics};
 use crate::observe::status;
 use crate::session::Lost;
 use crate::wire::ehlo::Capabilities;
@@ -192,7 +192,7 @@ impl Pool {
         gone.for_each(|server| server.retired.store(true, Ordering::Relaxed));
     }
 
-    /// What EHLO may offer.
+    /// The extensions that EHLO may offer.
     pub(super) fn capabilities(&self) -> Arc<Capabilities> {
         self.capabilities.load_full()
     }
@@ -236,13 +236,10 @@ impl Pool {
         };
         if let Some(mut channel) = self.spare(spares.filter(|_| !fresh), caller).await {
             channel.room = Some(room);
-            self.metrics.backend_connection(true);
+            self.metrics.backend_connection(How::Reused);
             return Ok(Some(channel));
         }
-        if let Some(spares) = spares {
-            let limit = self.connector.config.backend.connections;
-            spares.trim(limit.saturating_sub(server.places.held()) as usize);
-        }
+        self.trim(server, spares);
         let asked = crate::clock::now();
         if server.addresses.load().is_empty() {
             // Nobody has looked yet. What is wrong with it the probe says.
@@ -259,7 +256,7 @@ impl Pool {
                 channel.room = Some(room);
                 channel.server = Some(server.address.clone());
                 channel.home = spares.cloned();
-                self.metrics.backend_connection(false);
+                self.metrics.backend_connection(How::Opened);
                 return Ok(Some(channel));
             }
             Err(error) => error,
@@ -273,13 +270,59 @@ impl Pool {
             }
             self.tell(server, caller, &ConnectError::Client(reply));
         } else if error.is_servers() {
-            let is_new = server.ill(error.to_string());
-            self.show(server, false, is_new);
-            self.suspicion.notify_one();
+            self.suspect(server, &error);
         } else {
             self.tell(server, caller, &error);
         }
         Ok(None)
+    }
+
+    /// A connection for a MAIL that may come, to the first server that is well. `None`: there is no need of one, as another waits, or
+    /// no room to spare, or it failed. What is wrong then, the client hears at its MAIL.
+    pub(super) async fn open_early(&self, caller: Caller) -> Option<Channel> {
+        let Caller::Client { who, .. } = caller else { return None };
+        let server = self.servers.iter().find(|server| server.is(Health::Healthy))?;
+        let spares = if self.connector.reuses() { self.spares(server) } else { None };
+        if spares.is_some_and(|spares| spares.has(|channel| self.connector.suits(channel, &caller))) {
+            return None;
+        }
+        let place = server.places.try_early(who)?;
+        self.trim(server, spares);
+        let addresses = server.addresses.load_full();
+        let opened = tokio::select! {
+            opened = self.connector.open(&server.address, &addresses, &caller) => opened,
+            () = place.ceded() => return None,
+        };
+        match opened {
+            Ok(mut channel) => {
+                channel.room = Some(Claim::Client(place));
+                channel.server = Some(server.address.clone());
+                channel.home = spares.cloned();
+                Some(channel)
+            }
+            Err(error) => {
+                tracing::debug!(backend = %server.address, %error, "no connection to the backend before MAIL");
+                if error.is_servers() {
+                    self.suspect(server, &error);
+                }
+                None
+            }
+        }
+    }
+
+    /// `server` is ill; the next probe tells whether it is still.
+    fn suspect(&self, server: &Server, error: &ConnectError) {
+        let is_new = server.ill(error.to_string());
+        self.show(server, false, is_new);
+        self.suspicion.notify_one();
+    }
+
+    /// Ends waiting connections where there would be too many with those whose places are held.
+    fn trim(&self, server: &Server, spares: Option<&Arc<Spares>>) {
+        if let Some(spares) = spares {
+            let limit = self.connector.config.backend.connections;
+            spares.trim(limit.saturating_sub(server.places.held()) as usize);
+        }
     }
 
     fn spares(&self, server: &Server) -> Option<&Arc<Spares>> {

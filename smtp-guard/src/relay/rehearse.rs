@@ -31,7 +31,7 @@ use crate::wire::reply::Reply;
 const INPUTS: usize = 16;
 
 impl Shared {
-    /// What would happen to `attempt` now, by `generation`. `explanation` is what is known of its address.
+    /// Rehearses `attempt` by `generation`. `explanation` is what is known of its address.
     pub async fn rehearse(
         &self,
         attempt: &Attempt,
@@ -224,7 +224,7 @@ impl Stage {
                 return yes();
             }
             // Our own yes is no word of the backend.
-            Output::Heard(_) | Output::Settled { .. } => {}
+            Output::Heard(_) | Output::Settled { .. } | Output::Connect(_) => {}
             Output::Request(_) | Output::StartTls | Output::Report(_) | Output::Event(_) | Output::Close => {}
         }
         None

@@ -1,4 +1,4 @@
-//! Who is connected: sessions by source and network. Limits are exact, a ban wakes its sessions, and when it is full idle
+//! The list of connected clients: sessions by source and network. Limits are exact, a ban wakes its sessions, and when it is full idle
 //! strangers make room.
 //!
 //! # Who may have a place
@@ -42,7 +42,7 @@ const LOOK: usize = 1024;
 /// The part of each bound that is kept for sources with a history: one in ten.
 const RESERVE: u32 = 10;
 
-/// What bounds [`Sources::enter`].
+/// The bounds of [`Sources::enter`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Sessions of one source at once.
@@ -55,7 +55,7 @@ pub(super) struct Limits {
     pub(super) leaving: u32,
 }
 
-/// What [`Seat::woken`] tells a session.
+/// The news of [`Seat::woken`] for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wake {
     Banned(Reason),
@@ -153,7 +153,7 @@ impl Sources {
         Ok(Seat { sources: Arc::clone(self), source, number, place, banned, told: false, displaced })
     }
 
-    /// What [`Self::enter`] would say, without a change.
+    /// The outcome of [`Self::enter`], without a change.
     pub(super) fn peek(&self, limits: &Limits, source: Source, standing: Standing, now: Instant) -> Result<(), Reason> {
         self.table().room(limits, source, standing, now).map(drop)
     }
@@ -439,7 +439,7 @@ impl Seat {
         self.place.ceded.load(Ordering::Relaxed)
     }
 
-    /// What has happened to it since this was last asked. A ban from before the seat was taken doesn't count: it may be
+    /// The news since the last call. A ban from before the seat was taken doesn't count: it may be
     /// lifted meanwhile, and whoever let the client in has looked.
     pub(super) fn try_woken(&mut self) -> Option<Wake> {
         if !self.told && self.has_ceded() {

@@ -50,8 +50,8 @@ impl Watchers {
             self.pool = Task::spawn(async move { pool.watch(stop).await });
         }
         self.certificates = now.tls.clone().and_then(|tls| {
-            let (metrics, stop) = (shared.metrics.clone(), stop.clone());
-            Task::spawn(async move { tls.watch(metrics, stop).await })
+            let (metrics, events, stop) = (shared.metrics.clone(), shared.events.clone(), stop.clone());
+            Task::spawn(async move { tls.watch(metrics, events, stop).await })
         });
         let resolver = now.resolver.clone().filter(|resolver| resolver.is_of_system());
         self.resolver = resolver.and_then(|resolver| Task::spawn(resolver.follow_system()));

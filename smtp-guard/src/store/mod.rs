@@ -54,12 +54,12 @@ pub enum Change {
     Purge { decisions: WallTime, counters: WallTime },
 }
 
-/// What was kept.
+/// The contents that were kept.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// Decisions, also those that are over but not forgotten; then counters, the latest first.
     pub changes: Vec<Change>,
-    /// It is a new store: what is in force has to be saved again.
+    /// Whether it is a new store: then the decisions in force have to be saved again.
     pub begun: bool,
 }
 

@@ -115,7 +115,7 @@ impl Sqlite {
             Ok(_) => {}
             Err(error) if error.is_anothers() => return Err(error),
             Err(error) => {
-                tracing::error!(%error, "mail goes on without a store: what is banned and counted now is lost at a restart; \
+                tracing::error!(%error, "mail goes on without a store: new bans and counts would be lost at a restart; \
                     it is tried again every {} s", RETRY.as_secs());
                 state.attempted(Some(error.to_string()));
             }

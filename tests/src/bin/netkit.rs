@@ -1,4 +1,4 @@
-//! What the tests do on the network of a host: dialogues, connections that are held, raw packets, the probe.
+//! Network tools of the tests, run on a host: dialogues, connections that are held, raw packets, the probe.
 //!
 //! Bounded in count and time by its arguments; sends only where it is told to.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test tool fails by panicking")]

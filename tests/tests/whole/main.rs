@@ -43,3 +43,4 @@ mod top;
 mod unprivileged;
 mod upgrade;
 mod users;
+mod webhook;

@@ -20,7 +20,7 @@ pub struct List {
     pub refused: usize,
     /// The first of them.
     pub refusals: Vec<Refusal>,
-    /// What the file holds beside bans of addresses: other decisions, other kinds of sets.
+    /// Entries of the file that are no bans of addresses: other decisions, other kinds of sets.
     pub skipped: usize,
 }
 
@@ -73,7 +73,7 @@ pub struct Entries {
     pub refused: usize,
     /// The first of them, at most [`MAX_ENTRY_REFUSALS`].
     pub refusals: Vec<Refusal>,
-    /// What the file holds beside bans of addresses, and what was over.
+    /// Entries of the file that are no bans of addresses, and those that are over.
     pub skipped: usize,
 }
 
@@ -138,13 +138,13 @@ impl<'p> Reading<'p> {
         }
     }
 
-    /// What is said of the entries that follow: how long they are to last, and why.
+    /// Sets the end and the reason of the entries that follow.
     pub(super) fn say(&mut self, left: Left, text: Option<&str>) {
         self.left = left;
         self.text = text.filter(|_| self.now.is_some()).map(str::to_owned);
     }
 
-    /// What time it is; `None`: it doesn't matter, as every entry counts that the file holds.
+    /// The time by which entries end; `None`: no matter, as every entry counts that the file holds.
     pub(super) fn now(&self) -> Option<WallTime> {
         self.now
     }

@@ -23,7 +23,7 @@ pub struct Change {
 const NAMED: &[(&str, &str)] = &[("listen", "address"), ("dnsbl", "name"), ("blocklist", "name")];
 
 impl Config {
-    /// What differs in `new`, in the order of the keys.
+    /// The keys that differ in `new`, in their order.
     pub fn changes(&self, new: &Self) -> Vec<Change> {
         let (mut before, mut after) = (flat(self), flat(new));
         // A table that comes or goes is one change.

@@ -56,7 +56,7 @@ pub struct Wording {
 const OTHER_SUBJECTS: [u16; 4] = [3, 4, 6, 7];
 
 impl Wording {
-    /// Of the replies to two random recipients; `None` where they don't say the same, or say it of something else.
+    /// Learns from the replies to two random recipients; `None` where they differ, or speak of something else.
     pub fn learn(replies: [(&Reply, &str); 2]) -> Option<Self> {
         let [one, other] = replies.map(|(reply, recipient)| Self::of(reply, recipient));
         let is_about_mailboxes = one.enhanced.is_none_or(|(_, subject, _)| !OTHER_SUBJECTS.contains(&subject));

@@ -32,7 +32,7 @@ pub const AWAY: i64 = 5_000;
 /// Runs of an edge whose numbers are remembered.
 const RUNS: usize = 4;
 
-/// Who this edge is, and what it shares.
+/// This edge's name, and what it shares.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The fleet's name.
@@ -47,7 +47,7 @@ pub struct Identity {
     pub sample: bool,
 }
 
-/// What this edge knows of its fleet, and what waits to be told.
+/// This edge's knowledge of its fleet, and its messages that wait to be sent.
 #[derive(Debug)]
 pub struct Member {
     identity: Identity,
@@ -133,7 +133,7 @@ impl Member {
         }
     }
 
-    /// Who it is.
+    /// The edge's name, and what it shares.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -279,7 +279,7 @@ impl Member {
         }
     }
 
-    /// What the message `sealed` says that happened elsewhere; `None`: this edge has said it.
+    /// Reads evidence from the message `sealed`; `None`: this edge has sent it.
     pub fn hear_evidence(&mut self, sealed: &[u8], now: Instant) -> Result<Option<Evidence>, Fault> {
         let heard = self.judge_evidence(sealed, now);
         if let Err(fault) = heard {
@@ -320,7 +320,7 @@ impl Member {
         Ok(Some(Evidence { node, reports }))
     }
 
-    /// What the message `sealed` says that was decided; `None`: nothing is to be done. `is_live`: it was decided just now, and isn't
+    /// Reads a decision from the message `sealed`; `None`: nothing is to be done. `is_live`: it was decided just now, and isn't
     /// read from what the server holds.
     pub fn hear_record(&mut self, sealed: &[u8], is_live: bool, both: &Both) -> Result<Option<Decided>, Fault> {
         let heard = self.judge_record(sealed, is_live, both);
@@ -373,7 +373,7 @@ impl Member {
         bans > 0 && self.note_decisions(node, bans, server, server)
     }
 
-    /// Whom this edge doesn't listen to.
+    /// Edges that this one doesn't listen to.
     pub fn muted(&self, now: Instant) -> Vec<String> {
         self.offset.server(now).map(|server| self.mute.muted(server)).unwrap_or_default()
     }
@@ -383,7 +383,7 @@ impl Member {
         self.offset.here(self.mute.since(node, self.offset.server(now)?)?)
     }
 
-    /// What is known of `sources` is void: the next word about each counts.
+    /// Forgets `sources`: the next word about each counts.
     pub fn forget<'a>(&mut self, sources: impl IntoIterator<Item = &'a str>) {
         self.mirror.forget(sources);
     }
@@ -474,7 +474,7 @@ impl Member {
         nodes
     }
 
-    /// Of what the server holds, sources with their ends: those that are not known here.
+    /// Sources that the server holds with their ends and this edge doesn't know.
     pub fn missing<'a>(&self, found: impl IntoIterator<Item = (&'a str, i64)>, now: Instant) -> Vec<&'a str> {
         let server = self.offset.server(now).unwrap_or_default();
         self.mirror.missing(found, server)
@@ -501,7 +501,7 @@ impl Member {
         (self.outbox.reports() + self.outbox.changes() + under_way) as u64
     }
 
-    /// What found no room, or waited for too long.
+    /// The number of messages that found no room, or waited for too long.
     pub fn lost(&self) -> u64 {
         self.outbox.lost()
     }

@@ -1,4 +1,4 @@
-//! Who decides too much is muted: an edge that goes mad must not ban the world on all others.
+//! Mutes edges that decide too much: an edge that goes mad must not ban the world on all others.
 //!
 //! Decisions are counted by the minute in which they were made, not in which they are heard: an edge that was away tells at once what
 //! it decided meanwhile. An edge stays muted for [`LASTS`] after the last minute that was too much. What it decided from that minute on
@@ -17,7 +17,7 @@ const MINUTE: i64 = 60_000;
 /// Minutes of an edge that are counted: the newest.
 const MINUTES: usize = 32;
 
-/// What edges have decided lately.
+/// Recent decisions by edge.
 #[derive(Clone, Debug, Default)]
 pub struct Mute {
     nodes: HashMap<String, Node>,
@@ -99,7 +99,7 @@ impl Mute {
         });
     }
 
-    /// Whom nobody listens to at `now`, sorted.
+    /// Edges that nobody listens to at `now`, sorted.
     pub fn muted(&self, now: i64) -> Vec<String> {
         let mut muted: Vec<_> =
             self.nodes.iter().filter(|(_, node)| now < node.until).map(|(name, _)| name.clone()).collect();

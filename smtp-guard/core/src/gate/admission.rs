@@ -28,7 +28,7 @@ pub enum Standing {
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     pub addr: ClientAddr,
-    /// What it is limited by.
+    /// The source that it is limited by.
     pub source: Source,
     pub standing: Standing,
 }

@@ -143,7 +143,7 @@ impl Networks {
         }
     }
 
-    /// What `source`'s network did, and how many sources of it named unknown recipients.
+    /// The evidence of `source`'s network, and how many of its sources named unknown recipients.
     pub(super) fn view(&self, source: Source) -> Option<(Evidence, usize)> {
         self.table.get(&Network::of(source)).map(|seen| (seen.evidence(), seen.members.len()))
     }

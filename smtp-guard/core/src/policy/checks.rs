@@ -66,7 +66,7 @@ impl Snapshot {
         role == Role::Mx && !self.is_own(client)
     }
 
-    /// What shall be found out about a client on a port of `role`, from the moment it connects.
+    /// The facts to find out about a client on a port of `role`, from the moment it connects.
     pub fn needs(&self, client: &Client, role: Role) -> Needs {
         if !self.is_stranger(client, role) {
             return Needs::default();

@@ -114,7 +114,7 @@ impl Ahead {
         self.queue.is_empty()
     }
 
-    /// What was looked up while MAIL was asked.
+    /// The facts that were looked up while MAIL was asked.
     pub(super) fn found(&self) -> Option<&Arc<Found>> {
         self.mail.as_ref().and_then(|mail| mail.found.as_ref())
     }
@@ -275,11 +275,11 @@ impl Session {
         u32::from(Head::of(state) == Some(Head::Rcpt)).saturating_add(self.ahead.recipients())
     }
 
-    fn has_history(&self) -> bool {
+    pub(super) fn has_history(&self) -> bool {
         self.familiar || self.accepted_messages > 0
     }
 
-    /// It is the next one's turn.
+    /// Goes on with the next command, whose turn it is.
     pub(super) fn on_turn(&mut self, now: Instant, out: &mut Vec<Output>) -> State {
         let Some(Taken { command, more, asked }) = self.ahead.queue.pop_front() else { return State::Ready };
         if self.ahead.queue.is_empty() {
@@ -347,5 +347,5 @@ impl Session {
     }
 }
 
-/// What a question is answered by where the answers would come in the wrong order.
+/// The answer to a question where the answers would come in the wrong order.
 pub(super) const OUT_OF_ORDER: Upstream = Upstream::Lost(Lost::Protocol);

@@ -29,7 +29,7 @@ pub struct Opening {
     /// The client spoke TLS from its first byte.
     pub secured: Option<Secured>,
     pub rules: Arc<Snapshot>,
-    /// What EHLO offers, of what depends on the backend.
+    /// The extensions of EHLO that depend on the backend.
     pub backend: Arc<Capabilities>,
     /// Mail of the source was accepted before: it doesn't wait for the greeting.
     pub familiar: bool,
@@ -48,7 +48,7 @@ pub struct Secured {
 pub struct Speaker {
     pub helo: Helo,
     pub esmtp: bool,
-    /// Who the client proved to be.
+    /// The user whom the client proved to be.
     pub login: Option<Box<str>>,
 }
 
@@ -98,7 +98,7 @@ pub struct Facts {
     pub deferred: bool,
     /// The backend is known to refuse the recipient that [`Output::Consult`] named: it doesn't exist.
     pub unknown: bool,
-    /// What was looked up, if that was asked for.
+    /// The facts that were looked up, if that was asked for.
     pub found: Option<Arc<Found>>,
 }
 
@@ -179,6 +179,8 @@ pub enum Output {
     Settled { accepted: bool },
     /// Send what is unsent, make the TLS handshake, and feed [`Input::Secured`]; or close.
     StartTls,
+    /// Connect to the backend for a MAIL that is likely to come, if that costs nobody else anything.
+    Connect(Arc<Speaker>),
     /// Tell the ledger.
     Report(Conduct),
     /// Log and count.
@@ -194,7 +196,7 @@ pub struct Heard {
     pub recipient: Box<str>,
     /// On behalf of whom it was asked; in lower case, as servers may take it for the same.
     pub sender: Digest,
-    /// It doesn't exist. Else it was accepted.
+    /// Whether the recipient doesn't exist; otherwise it was accepted.
     pub unknown: bool,
 }
 
@@ -247,13 +249,13 @@ pub struct Details {
     pub sender: Option<String>,
     /// As in RCPT, with its angle brackets.
     pub recipient: Option<String>,
-    /// What the client hears.
+    /// The reply to the client.
     pub reply: Option<Reply>,
     pub note: String,
 }
 
 impl Details {
-    /// What can be said in one line.
+    /// A note that fits into one line.
     pub fn note(note: impl Into<String>) -> Self {
         Self { note: note.into(), ..Self::default() }
     }

@@ -56,7 +56,7 @@ impl Session {
         }
     }
 
-    /// What the checks found in this transaction, once they were asked.
+    /// The finding of the checks in this transaction, once they were asked.
     pub(super) fn judged(&self) -> Option<&Option<Finding>> {
         self.transaction.as_ref().and_then(|transaction| transaction.judged.as_ref())
     }

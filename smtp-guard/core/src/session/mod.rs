@@ -236,7 +236,7 @@ impl Session {
         self.transaction.as_ref().is_some_and(|transaction| transaction.chunks.began())
     }
 
-    /// What may be read from the client now.
+    /// The kind of input that may be read from the client now.
     pub fn wants(&self) -> Wants {
         match self.state {
             State::Ready if !self.ahead.is_empty() => Wants::Turn,
@@ -272,7 +272,7 @@ impl Session {
         }
     }
 
-    /// Who speaks, once it has said so.
+    /// The client's name, once it has said so.
     pub fn speaker(&self) -> Option<&Speaker> {
         self.speaker.as_deref()
     }

@@ -39,7 +39,7 @@ pub enum Command {
 pub struct Bdat {
     /// Its bytes. More than a number can say are [`u64::MAX`].
     pub size: u64,
-    /// It ends the message.
+    /// Whether it ends the message.
     pub last: bool,
 }
 
@@ -48,7 +48,7 @@ pub struct Bdat {
 pub struct Auth {
     /// `None`: one that isn't known here.
     pub mechanism: Option<Mechanism>,
-    /// What the client sent along, in base64.
+    /// The client's first response, in base64.
     pub initial: Option<Secret>,
 }
 
@@ -103,7 +103,7 @@ impl From<LineFlaw> for CommandError {
 }
 
 impl CommandError {
-    /// What the client hears.
+    /// The reply to the client.
     pub fn reply(&self) -> Reply {
         match self {
             Self::Unrecognized | Self::OtherProtocol => Reply::new(500, Some((5, 5, 2)), "Command not recognized"),
@@ -174,7 +174,7 @@ pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
 /// Verbs of HTTP: whoever sends them is misused as a relay by somebody else.
 const HTTP: [&[u8]; 9] = [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE", b"PATCH"];
 
-/// What may stand between the words of a command.
+/// Characters that may stand between the words of a command.
 pub(super) const SPACES: [char; 2] = [' ', '\t'];
 
 fn is_space(byte: u8) -> bool {

@@ -75,7 +75,7 @@ impl LineDecoder {
         }
     }
 
-    /// Likewise the next response within AUTH.
+    /// The next response within AUTH.
     pub fn next_response(&mut self, buf: &mut BytesMut) -> Option<Line> {
         self.line(buf, MAX_AUTH_LINE)
     }

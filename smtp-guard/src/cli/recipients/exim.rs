@@ -1,4 +1,4 @@
-//! What Exim has. Candidates come from the users of the host and from the files that the routers look up; then Exim itself says of
+//! Recipients of Exim. Candidates come from the users of the host and from the files that the routers look up; then Exim itself says of
 //! each whether it would be delivered (`exim -bv`), so what the routers do needs not be understood here.
 
 use std::collections::BTreeSet;

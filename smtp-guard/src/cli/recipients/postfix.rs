@@ -1,4 +1,4 @@
-//! What Postfix has: its own tools say which maps there are and what is in them.
+//! Recipients of Postfix: its own tools say which maps there are and what is in them.
 //!
 //! The classes of domains and who exists in each are those of Postfix' ADDRESS_CLASS_README; the first class that has a domain
 //! counts. Aliases and canonical maps apply to all classes.

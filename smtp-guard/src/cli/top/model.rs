@@ -16,7 +16,7 @@ use crate::events::Event;
 use crate::observe::live::{Counted, DroppedSource, Live};
 use crate::observe::log::printable;
 
-/// What a row says of its subject.
+/// The tone of a row: how grave it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
     Good,
@@ -35,7 +35,7 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// It moves.
+    /// Whether anything moves.
     pub(super) fn is_active(&self) -> bool {
         self.per_second.is_some_and(|rate| rate > 0.0)
     }
@@ -117,7 +117,7 @@ impl<'a> Pair<'a> {
         ordered(counts.collect())
     }
 
-    /// What user space refused, without what it never did.
+    /// Refusals by the proxy, without reasons that never occurred.
     pub(super) fn rejections(&self) -> Vec<Count> {
         let refused = self.now.rejections.iter().filter(|counted| counted.count > 0);
         let counts = refused.map(|Counted { reason, .. }| {
@@ -217,7 +217,7 @@ pub(super) struct EventRow {
     pub(super) words: String,
 }
 
-/// What happened of late, at `wall`.
+/// Recent events, at `wall`.
 pub(super) fn events(live: &Live, wall: WallTime) -> Vec<EventRow> {
     let row = |event: &Arc<Event>| EventRow { ago: since(event.at, wall), words: events::words(&event.what) };
     live.events.iter().map(row).collect()

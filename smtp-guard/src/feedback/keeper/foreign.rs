@@ -1,4 +1,4 @@
-//! What other guards say: their decisions, their lifts, and what they report; and what they are told again.
+//! Messages of other guards: their decisions, their lifts and their reports; and what they are told again.
 
 use std::time::Duration;
 
@@ -120,7 +120,11 @@ impl Keeper {
         let sources = keys.iter().map(|key| self.text(key)).collect();
         let effects: Vec<_> = keys.into_iter().map(|key| Effect::Lift { key, why: Lifted::Node }).collect();
         if !effects.is_empty() {
-            tracing::warn!(node = name.as_str(), lifted = effects.len(), "what another guard decided lately is lifted");
+            tracing::warn!(
+                node = name.as_str(),
+                lifted = effects.len(),
+                "recent decisions of another guard are lifted"
+            );
         }
         self.perform_at(effects, Cause::State, &both);
         sources

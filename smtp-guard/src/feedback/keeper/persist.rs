@@ -1,4 +1,4 @@
-//! What is counted, to the store and back.
+//! Counts, to the store and back.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What becomes of the kernel plane's samples of dropped packets: log lines, and what `smtp-guard top` shows.
+//! Counts the kernel plane's samples of dropped packets, for log lines and `smtp-guard top`.
 //!
 //! A sample is one dropped packet and says how many it stands for: itself, and those that its CPU dropped since the sample
 //! before it. All of these are charged to the sampled packet's source and reason. The kernel takes samples by time, not by

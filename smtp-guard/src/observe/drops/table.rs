@@ -28,7 +28,7 @@ const LINE: Duration = Duration::from_secs(60);
 /// A rate isn't reckoned over less: one packet is no flood.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// What is counted: a source, for one reason.
+/// The key of a count: a source, for one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key {
     pub(super) source: Source,
@@ -76,7 +76,7 @@ pub(super) struct Top {
     pub(super) last: Instant,
 }
 
-/// What an addition found.
+/// The outcome of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Added {
     /// The pair had no log line within the last minute.

@@ -10,7 +10,7 @@ use super::read::Timing;
 use super::{Labels, Metrics};
 use crate::facts::dns::Kind;
 
-/// What the backend is asked, and its time measured.
+/// Questions to the backend whose time is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// From the wish for a connection to its last EHLO; the wait for a place included.

@@ -1,4 +1,4 @@
-//! What is read of the metrics by others than scrapers.
+//! Reads of the metrics by others than scrapers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl Metrics {
         self.0.connections.get()
     }
 
-    /// What was refused since the start, by reason; those that never were are left out unless they are usual.
+    /// Refusals since the start, by reason; reasons that never occurred are left out unless they are usual.
     pub fn rejections(&self) -> Vec<(Reason, u64)> {
         self.0.rejections.all()
     }
@@ -49,8 +49,8 @@ impl Metrics {
         self.0.observed.all()
     }
 
-    /// Connections to the backend that sessions were given since the start: opened for one, and used again.
-    pub fn backend_connections(&self) -> [u64; 2] {
+    /// Connections to the backend that sessions were given since the start, in the order of [`super::How`].
+    pub fn backend_connections(&self) -> [u64; 4] {
         self.0.backend.counts()
     }
 
@@ -82,6 +82,7 @@ impl ByReason {
 
 #[cfg(test)]
 mod tests {
+    use super::super::How;
     use super::*;
 
     #[test]
@@ -101,8 +102,8 @@ mod tests {
         assert_eq!(metrics.connections_accepted(), 1);
         metrics.observed(Reason::NoPtr);
         assert!(metrics.observed_counts().contains(&(Reason::NoPtr, 1)));
-        metrics.backend_connection(true);
-        assert_eq!(metrics.backend_connections(), [0, 1]);
+        metrics.backend_connection(How::Reused);
+        assert_eq!(metrics.backend_connections(), [0, 1, 0, 0]);
         metrics.dns_lookup(Kind::Mx, Told::NoName);
         assert_eq!((metrics.dns_lookups(Kind::Mx)[2], metrics.dns_lookups(Kind::A)[2]), (1, 0));
         metrics.backend_replied(Verb::Mail, Duration::from_nanos(5));

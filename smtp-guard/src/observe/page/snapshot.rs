@@ -37,8 +37,8 @@ pub(super) struct Counts {
     pub(super) observed: Vec<(Reason, u64)>,
     /// Packets that the kernel dropped, both families together.
     pub(super) drops: Vec<(Reason, u64)>,
-    /// Opened for a session, and used again.
-    pub(super) backend: [u64; 2],
+    /// Connections to the backend, in the order of [`super::super::metrics::How`].
+    pub(super) backend: [u64; 4],
     pub(super) replies: [Timed; Verb::ALL.len()],
     /// Questions by kind and result.
     pub(super) lookups: [[u64; Told::LABELS.len()]; Kind::ALL.len()],
@@ -192,6 +192,9 @@ pub(super) fn is_news(what: &What) -> bool {
         | What::ReloadRefused { .. }
         | What::Backend { .. }
         | What::Blocklist { .. }
+        | What::Certificate { .. }
+        | What::Fleet { .. }
+        | What::FleetNode { .. }
         | What::Kernel { .. } => true,
         What::Banned { .. }
         | What::Lifted { .. }
@@ -201,7 +204,8 @@ pub(super) fn is_news(what: &What) -> bool {
         | What::AllLifted { .. }
         | What::ConnectionRefused { .. }
         | What::CommandRefused { .. }
-        | What::Message { .. } => false,
+        | What::Message { .. }
+        | What::Test { .. } => false,
     }
 }
 

@@ -452,7 +452,8 @@ fn backend(slow: &Slow, pair: &Pair<'_>) -> Markup {
         ]
     });
     let columns = [("Server", false), ("State", false), ("Connections", true), ("Round trip", true)];
-    let [opened, reused] = pair.now.backend;
+    let [opened, reused, early, unused] = pair.now.backend;
+    let given = opened + reused + early;
     let replies: Vec<_> = Verb::ALL
         .iter()
         .filter_map(|verb| {
@@ -468,7 +469,10 @@ fn backend(slow: &Slow, pair: &Pair<'_>) -> Markup {
         .collect();
     html! {
         (table(html! { "Servers, in the order in which they are tried" }, columns, servers.collect(), "None is configured."))
-        p { "Sessions were given " (number(opened + reused)) " connections; " (number(reused)) " were used again (" (share(reused, opened + reused)) ")." }
+        p {
+            "Sessions were given " (number(given)) " connections: " (number(reused)) " were used again (" (share(reused, given)) "), "
+            (number(early)) " were opened before MAIL; " (number(unused)) " were, and no MAIL came."
+        }
         (table(html! { "Time until the backend answered, of late" }, [("Asked", false), ("Mean", true), ("A second", true), ("Since the start", true)], replies, "It was asked nothing yet."))
     }
 }
@@ -675,5 +679,13 @@ fn words(what: &What) -> (&'static str, String) {
             Some(error) => ("block list", format!("{list} can't be read: {error}")),
         },
         What::Kernel { loaded, text } => ("kernel", format!("{}: {text}", if *loaded { "loaded" } else { "gone" })),
+        What::Certificate { usable, text } => {
+            ("certificate", format!("{}{text}", if *usable { "" } else { "can't be used: " }))
+        }
+        What::Fleet { connected, text } => {
+            ("fleet", format!("the server {}: {text}", if *connected { "answers" } else { "can't be used" }))
+        }
+        What::FleetNode { node, state, text } => ("fleet", format!("{node} is {state} {text}")),
+        What::Test { text } => ("test", text.clone()),
     }
 }

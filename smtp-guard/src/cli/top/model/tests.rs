@@ -65,6 +65,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             warnings: Vec::new(),
             bounds: Vec::new(),
             fleet: None,
+            webhook: None,
             dns_silent: false,
             store_trouble: None,
             tls_trouble: None,
