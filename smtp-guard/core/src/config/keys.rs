@@ -16,7 +16,8 @@ use toml::Spanned;
 use super::blocklist::Blocklist;
 use super::checks::Dnsbl;
 use super::choices::{
-    AuthVia, BackendTls, EventKind, Granted, Identity, LogFormat, Mode, Profile, Role, Share as Shared, XdpMode,
+    AuthVia, BackendTls, EventKind, Granted, Identity, LogFormat, Mode, PageAccess, Profile, Role, Share as Shared,
+    XdpMode,
 };
 use super::listen::Listen;
 use super::secure::{Pair, Tls};
@@ -315,7 +316,8 @@ tables! {
 
     /// The HTTP endpoint for metrics and health.
     table Metrics("metrics", Once, "") {
-        listen: Option<SocketAddr> = key(Text("address and port"), "\"127.0.0.1:9925\"", "HTTP: /metrics, /livez, /readyz. Empty: none."),
+        listen: Option<SocketAddr> = key(Text("address and port"), "\"127.0.0.1:9925\"", "HTTP: /metrics, /livez, /readyz, and the status page on /. Empty: none."),
+        page: PageAccess = key(Choice(&names(&PageAccess::NAMES)), "\"loopback\"", "Who may read the status page, which shows addresses of clients and recipients they asked for. loopback: it is there only where listen is a loopback address. everywhere: whoever reaches listen reads it. off: nobody."),
     }
 
     /// The socket of the command line.
