@@ -27,7 +27,7 @@ pub const fn network_key(length: u32, bits: u64) -> [u32; 3] {
     [length, ((bits >> 32) as u32).to_be(), (bits as u32).to_be()]
 }
 
-/// What is counted and banned: one IPv4 address, or one IPv6 prefix of at most /64.
+/// The unit that is counted and banned: one IPv4 address, or one IPv6 prefix of at most /64.
 ///
 /// An IPv6 source is the upper 64 bits of its address under the prefix mask. An IPv4 source is `0xff04_0000` above the
 /// address: that is the range of IPv6 multicast, which is never a valid source, so the two families can't collide and
@@ -96,7 +96,7 @@ pub const fn canonical(ip: IpAddr) -> IpAddr {
     ip
 }
 
-/// What kind of address `ip` is that no connection can come from, in words; `None`: one can.
+/// The kind of address that `ip` is, in words, if no connection can come from it; `None`: one can.
 ///
 /// The kernel plane takes a packet from such an address for malformed ([`crate::parse`]), as the stack does.
 pub const fn no_source(ip: IpAddr) -> Option<&'static str> {

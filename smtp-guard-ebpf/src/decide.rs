@@ -17,7 +17,7 @@ use crate::parse::{Address, Packet, Segment};
 use crate::rate::Bucket;
 use crate::reason::Reason;
 
-/// What the maps know. Each answer costs a look-up, so each is asked for only where it decides.
+/// Look-ups in the maps. Each costs time, so each is made only where it decides.
 pub trait Findings {
     /// The source of `address` under the configured IPv6 prefix.
     fn source(&self, address: &Address) -> Source;
@@ -42,7 +42,7 @@ pub trait Findings {
     fn now_ns(&self) -> u64;
 }
 
-/// What becomes of the packet, and why: the counters are indexed by it.
+/// The verdict on a packet, and why: the counters are indexed by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// None of our business, and not counted.
@@ -74,14 +74,14 @@ fn judge(segment: &Segment, findings: &impl Findings) -> Verdict {
     Verdict::Drop(reason, family)
 }
 
-/// What speaks against a segment.
+/// Reasons against a segment.
 struct Against {
     reason: Reason,
     /// Version of the exempt list that doesn't hold its source; 0: not known.
     spares: u32,
 }
 
-/// What speaks against the segment, the exempt list aside.
+/// The reason against the segment, the exempt list aside.
 #[inline(always)]
 fn against(segment: &Segment, findings: &impl Findings) -> Option<Against> {
     if let Some(spares) = findings.listed(&segment.source) {

@@ -1,4 +1,4 @@
-//! What the kernel tells of the packets that it drops: a sample of them, never all.
+//! Samples of the packets that the kernel drops, never all.
 //!
 //! Each CPU tells of the first packet that it drops in a tick of the clock (1 to 10 ms), so however many are dropped, user
 //! space reads at most a thousand a second of each CPU. A sample says how many packets it stands for, so that sums over

@@ -25,7 +25,7 @@ pub struct Filter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bit {
     pub element: u32,
-    /// Of the element, below [`WORDS`].
+    /// The word of the element, below [`WORDS`].
     pub word: usize,
     pub mask: u64,
 }

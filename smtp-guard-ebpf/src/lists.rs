@@ -15,14 +15,14 @@
 //! below it.
 //!
 //! Rejected: tries (LPM), which cost 100 ns for a thousand prefixes and 1,700 for a million (measured); a hash by
-//! address, which costs two cache misses and 100 bytes an entry, and has to be emptied before it can be filled anew.
+//! address, which costs two cache misses and 100 bytes an entry, and has to be emptied before it can be filled again.
 
 /// Words of one map element: 4 KiB, so that a set is written in few calls.
 pub const CHUNK: usize = 512;
 
 /// Networks of /24 that can be listed in part.
 pub const PARTIAL: u32 = 1 << 20;
-/// Of these, networks with more than [`OCTETS`] addresses listed.
+/// Networks among these with more than [`OCTETS`] addresses listed.
 pub const BITMAPS: u32 = 1 << 15;
 /// Bounds of IPv6 ranges: two for each that doesn't touch another.
 pub const BOUNDS: u32 = 1 << 19;
@@ -57,7 +57,7 @@ pub const ACTIVE: usize = 0;
 /// The heads of the halves: two words each.
 pub const HEADS: usize = 8;
 
-/// What is known of a half beside its words.
+/// A half's data beside its words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// Whether anything is listed.

@@ -66,7 +66,7 @@ static EVENTS: RingBuf<Dropped, { EVENTS_BYTES as usize }> = RingBuf::new();
 #[btf_map]
 pub(crate) static COUNTED: SkStorage<u64> = SkStorage::new();
 
-/// What the maps know.
+/// The maps.
 pub(crate) struct Kernel;
 
 /// The settings; all zero until user space has written them, which guards nothing.

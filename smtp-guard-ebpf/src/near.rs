@@ -28,7 +28,7 @@ const REASON_SHIFT: u32 = 14;
 const SPARES_SHIFT: u32 = 1;
 const SPARES: u32 = (1 << (REASON_SHIFT - SPARES_SHIFT)) - 1;
 
-/// What an element says of a source.
+/// An element's answer about a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     Ban(Ban),

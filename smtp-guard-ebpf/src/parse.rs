@@ -42,12 +42,12 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// What a packet is to us.
+/// A packet, as far as we read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packet {
     /// Not TCP over IP to a guarded port, or a fragment without the ports.
     Other,
-    /// It lies about its lengths, hides its ports, or comes from nobody.
+    /// A packet that lies about its lengths, hides its ports, or comes from nobody.
     Malformed(Family),
     Tcp(Segment),
 }
@@ -98,7 +98,7 @@ impl Address {
         }
     }
 
-    /// What limits and bans of this address are keyed by.
+    /// The source of this address: the key of limits and bans.
     #[inline(always)]
     pub fn source(&self, ipv6_mask: u64) -> Source {
         match self {
@@ -232,7 +232,7 @@ struct Claim {
 }
 
 impl Claim {
-    /// That it ends `length` bytes after `begin`; 0: not told.
+    /// The segment that ends `length` bytes after `begin`; 0: not told.
     #[inline(always)]
     fn of(frame: &impl Frame, begin: usize, length: usize) -> Self {
         if length == 0 {

@@ -27,12 +27,12 @@ macro_rules! reasons {
                 match self { $(Self::$name => $text,)+ }
             }
 
-            /// Who judges by it.
+            /// The plane that judges by it.
             pub const fn plane(self) -> Plane {
                 match self { $(Self::$name => Plane::$plane,)+ }
             }
 
-            /// What kind of reason it is.
+            /// The kind of reason.
             pub const fn kind(self) -> Kind {
                 match self { $(Self::$name => Kind::$kind,)+ }
             }
@@ -52,7 +52,7 @@ macro_rules! reasons {
     };
 }
 
-/// Who judges by a reason.
+/// The plane that judges by a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plane {
     Kernel,
@@ -60,7 +60,7 @@ pub enum Plane {
     Both,
 }
 
-/// What kind of reason it is.
+/// The kind of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Nothing is refused.
@@ -85,7 +85,7 @@ pub enum Kind {
 }
 
 impl Reason {
-    /// What the kernel does with a packet for it, as metrics say it.
+    /// The kernel's verdict on a packet for it, as metrics say it.
     pub const fn verdict(self) -> &'static str {
         match self.kind() {
             Kind::Pass => "pass",
@@ -227,7 +227,7 @@ reasons! {
 mod tests {
     use super::*;
 
-    /// What follows from the row of `reason`: `refusal ban check deferral offence user`.
+    /// The row of `reason` has these consequences: `refusal ban check deferral offence user`.
     #[track_caller]
     fn check(reason: Reason, expected: [bool; 6]) {
         let said = [

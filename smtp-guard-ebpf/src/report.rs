@@ -1,4 +1,4 @@
-//! What the programs work with, said once, when they are loaded. Nothing on the path of packets logs.
+//! Settings that the programs work with, logged once, when they are loaded. Nothing on the path of packets logs.
 
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::{error, info, warn};

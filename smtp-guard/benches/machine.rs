@@ -1,4 +1,4 @@
-//! What a bench ran on: the first line of its table.
+//! The machine that a bench ran on: the first line of its table.
 
 /// CPUs, kernel and load.
 pub(crate) fn machine() -> String {

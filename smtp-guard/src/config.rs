@@ -26,7 +26,7 @@ pub enum ConfigError {
     Bad(#[from] Report),
 }
 
-/// What to do where a configuration can't be read.
+/// The next step where a configuration can't be read.
 pub(crate) fn advice(source: &FileError) -> String {
     if source.is_denied() {
         return String::from(
@@ -105,7 +105,7 @@ pub fn find(path: Option<&Path>) -> Result<(Config, Origin), ConfigError> {
     }
 }
 
-/// What [`find`] reads where `path` is named, or nothing: an absolute path.
+/// The file that [`find`] reads where `path` is named, or nothing: an absolute path.
 pub fn named(path: Option<&Path>) -> PathBuf {
     let path = path.unwrap_or(Path::new(DEFAULT_PATH));
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
@@ -189,6 +189,21 @@ mod written {
         }
         check("docs/configuration.md", &reference);
     }
+
+    /// The table of ARCHITECTURE.md says how large each is, which no other table does.
+    #[test]
+    fn what_bounds_what_has_every_bound() {
+        let page = std::fs::read_to_string(crate::written::path("ARCHITECTURE.md")).unwrap();
+        let (_, table) = page.split_once("### What bounds what").unwrap();
+        let (table, _) = table.split_once("\n## ").unwrap();
+        for bound in Bound::ALL {
+            assert!(
+                table.contains(&format!("`{}`", bound.label())),
+                "ARCHITECTURE.md has no row for {}",
+                bound.label()
+            );
+        }
+    }
 }
 
 #[cfg(test)]
@@ -208,7 +223,7 @@ mod tests {
         assert!(matches!(load(&large), Err(ConfigError::Read { source: FileError::TooLarge(_), .. })));
     }
 
-    /// What `files` finds beside a main file, by name, where the directory of drop-ins has `names`.
+    /// `files` finds these beside a main file, by name, where the directory of drop-ins has `names`.
     #[track_caller]
     fn check(names: &[&str], expected: Result<&[&str], &str>) {
         let directory = tempfile::tempdir().unwrap();

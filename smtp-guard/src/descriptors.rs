@@ -27,7 +27,7 @@ pub const CLOSING: usize = 1024;
 /// Look-ups in DNS under way.
 const LOOKUPS: u64 = 256;
 
-/// What may be open at once.
+/// Numbers of descriptors that may be open at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Sessions.
@@ -38,7 +38,7 @@ pub struct Plan {
     pub http: usize,
 }
 
-/// What is wanted and what there is: not the same, a warning.
+/// Descriptors wanted, and descriptors there are: if they differ, there is a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Descriptors of which the whole configuration can be served.
@@ -76,12 +76,12 @@ pub fn open() -> u64 {
 }
 
 impl Budget {
-    /// Of `config` in this process, as it is now.
+    /// The budget of `config` in this process, as it is now.
     pub fn of(config: &Config) -> Self {
         Self::with_open(config, open())
     }
 
-    /// Of `config` in this process, in which `open` descriptors are open for other things.
+    /// The budget of `config` in this process, in which `open` descriptors are open for other things.
     pub fn with_open(config: &Config, open: u64) -> Self {
         let wanted = config.limits.total_connections;
         let backend = config.backend.servers.iter().fold(0u32, |all, _| all.saturating_add(config.backend.connections));
@@ -98,7 +98,7 @@ impl Budget {
         Self { needed, limit, wanted, plan }
     }
 
-    /// What to say where not all can be served.
+    /// The warning where not all can be served.
     pub fn warning(&self) -> Option<String> {
         (self.plan.sessions < self.wanted).then(|| {
             format!(
@@ -135,7 +135,7 @@ impl Plan {
         plan
     }
 
-    /// What it takes at most.
+    /// The most descriptors that it takes.
     fn descriptors(&self, backend: u32) -> u64 {
         let sessions = u64::from(self.sessions);
         let each = sessions + sessions.min(backend.into()) + LOOKUPS.min(2 * sessions);

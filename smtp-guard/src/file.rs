@@ -63,7 +63,7 @@ pub fn read(path: &Path, most: u64) -> Result<(Vec<u8>, Stamp), FileError> {
     Ok((bytes?, stamp))
 }
 
-/// What `take` makes of the file at `path`, of at most `most` bytes, and what the file was then. `take` runs in a thread of its
+/// Reads the file at `path`, of at most `most` bytes, by `take`; also returns the file's identity then. `take` runs in a thread of its
 /// own. Blocks for `patience` at most.
 pub fn read_by<T: Send + 'static>(
     path: &Path,
@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// What stands at a path, and what is heard of it.
+    /// A path with this content is read like this.
     fn check(make: impl FnOnce(&Path), expected: Result<&str, &str>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");

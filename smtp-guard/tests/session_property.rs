@@ -2,6 +2,7 @@
 //!
 //! - A 2xx at the client's dot, or to its last chunk, is the backend's 2xx at its dot.
 //! - The backend never sees more transactions completed than the client sent dots.
+//! - Nobody but a client with a history, a host of ours or a user causes a connection to the backend before MAIL.
 //! - Nothing is said after the close, and every session that ends has closed its transaction.
 //! - What a client hears and delivers, and what is reported of it, is the same whether the backend offers PIPELINING or not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
@@ -182,6 +183,8 @@ fn facts(random: &mut Random) -> Facts {
 #[derive(Default)]
 struct Seen {
     closed: bool,
+    /// Its mail was accepted before the session.
+    familiar: bool,
     client_dots: u32,
     backend_dots: u32,
     /// The dot went to the backend and its word is awaited.
@@ -237,6 +240,10 @@ impl Seen {
                     self.at_dot = false;
                 }
                 Output::Request(Request::Auth(..)) => self.asked_auth = true,
+                Output::Connect(speaker) => {
+                    assert!(self.familiar || self.accepted > 0 || speaker.login.is_some(), "a stranger's connection");
+                    assert!(!was_at_dot, "a connection within a transaction");
+                }
                 Output::Consult { .. } => self.consulted = true,
                 Output::Event(Event::Authenticated { .. }) => {
                     assert!(self.asked_auth, "authenticated without a verdict");
@@ -275,8 +282,8 @@ fn run(random: &mut Random, rules: &Arc<Snapshot>, backend: &Arc<Capabilities>) 
         ..testing::opening(Arc::clone(rules))
     };
     let mut now = opening.clock.instant;
+    let mut seen = Seen { familiar: opening.familiar, ..Seen::default() };
     let mut session = Session::open(opening, &mut out);
-    let mut seen = Seen::default();
     let mut decoder = BodyDecoder::new();
     let (mut chunks, mut payload) = (ChunkDecoder::new(true), None);
     seen.check(&mut out, None);

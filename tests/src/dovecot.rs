@@ -25,7 +25,7 @@ pub struct Dovecot {
 impl Dovecot {
     pub const LMTP_PORT: u16 = 24;
     pub const SUBMISSION_PORT: u16 = 587;
-    /// Of every user: with a space, as people have them.
+    /// The password of every user: with a space, as people have them.
     pub const PASSWORD: &str = "s3cret pass";
 
     /// Starts it on the backend's host; `extra` is appended to dovecot.conf. What comes by submission goes on to the

@@ -62,7 +62,7 @@ pub fn guess(world: &World, first: usize, end: usize) -> usize {
     said.lines().filter(|line| line.starts_with("550 5.1.1")).count()
 }
 
-/// Who has decided about the attacker on this edge.
+/// The author of the decision about the attacker on this edge.
 pub fn decision(guard: &Guard) -> Option<String> {
     let decisions = guard.json(&["decisions", "list"])["decisions"].clone();
     let found = decisions.as_array().unwrap().iter().find(|decision| decision["source"] == World::ATTACKER)?.clone();
@@ -99,6 +99,6 @@ pub fn wait_until(guard: &Guard, what: &str, is_so: impl Fn(&Guard) -> bool) {
 /// Waits until `guard` takes part.
 pub fn joined(guard: &Guard) {
     wait_until(guard, "the fleet's decisions are in force", |guard| {
-        guard.log().contains("what the fleet has decided is in force")
+        guard.log().contains("the fleet's decisions are in force")
     });
 }

@@ -47,7 +47,7 @@ impl<'w> Guard<'w> {
         self.environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
-    /// Writes the configuration anew.
+    /// Writes the configuration again.
     pub fn configure(&self, changes: &[(&str, &str)]) {
         let path = self.folder.path().display();
         let mut sections: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
@@ -148,7 +148,7 @@ impl<'w> Guard<'w> {
         answer
     }
 
-    /// What its admin socket answers to `body`, as HTTP has it.
+    /// The admin socket's answer to `body`, as HTTP has it.
     pub fn post(&self, path: &str, body: &Value) -> String {
         let (mut socket, body) =
             (UnixStream::connect(self.folder.path().join("admin.sock")).unwrap(), body.to_string());
@@ -202,7 +202,7 @@ impl<'w> Guard<'w> {
         self.program.as_ref().expect("the guard runs").pid().as_raw_nonzero().get()
     }
 
-    /// What it logged since its last start. It writes a little later: what is read is what doesn't grow any more, or not soon.
+    /// The log since the last start. The guard writes a little later: this waits until the log doesn't grow any more, or not soon.
     pub fn log(&self) -> String {
         let read = || self.program.as_ref().map(Program::output).unwrap_or_default();
         let mut log = read();

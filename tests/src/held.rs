@@ -12,7 +12,7 @@ use crate::netns::{Host, World};
 #[derive(Debug)]
 pub struct Held {
     child: Child,
-    /// What became of them, for messages.
+    /// The outcome, for messages.
     pub result: Value,
 }
 

@@ -89,7 +89,7 @@ impl Named {
         line_with(Command::new("named").arg("-v"), "bind")
     }
 
-    /// What it has written so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         self.room.output()
     }

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const LONGEST: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What a program did that has ended.
+/// The result of a program that has ended.
 #[derive(Debug)]
 pub struct Run {
     pub status: ExitStatus,
@@ -70,7 +70,7 @@ pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>, detail: impl FnO
     wait_up_to(Duration::from_secs(20), what, look, detail)
 }
 
-/// Likewise for what takes its time.
+/// Waits for something slow, up to a time.
 pub fn wait_up_to<T>(
     bound: Duration,
     what: &str,
@@ -123,7 +123,7 @@ impl Program {
         Self { child, output }
     }
 
-    /// What it has written so far.
+    /// The output so far.
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.output).unwrap()).into_owned()
     }

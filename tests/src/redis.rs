@@ -62,7 +62,7 @@ impl<'w> Redis<'w> {
         Self { worlds: worlds.to_vec(), program: None, folder, host, server, options }
     }
 
-    /// It is the program `server` from its next start on.
+    /// Uses the program `server` from the next start on.
     pub fn be(&mut self, server: PathBuf) {
         self.server = server;
     }

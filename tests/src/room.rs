@@ -70,7 +70,7 @@ impl Room {
         wait_for(&format!("a listener on port {port}"), looked, || "nobody listens".to_owned());
     }
 
-    /// What it has written so far.
+    /// The output so far.
     pub fn output(&self) -> String {
         self.program.output()
     }

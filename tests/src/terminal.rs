@@ -26,7 +26,7 @@ impl<'w> Terminal<'w> {
         terminal
     }
 
-    /// What stands on it.
+    /// The screen's text.
     pub fn screen(&self) -> String {
         self.tmux(&["capture-pane", "-p"])
     }

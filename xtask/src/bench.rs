@@ -69,7 +69,7 @@ pub(crate) fn stress(connections: u64, seed: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What policy costs in user space.
+/// Measures policy in user space.
 pub(crate) fn policy() -> anyhow::Result<()> {
     let arguments = ["bench", "--locked", "--package", "smtp-guard", "--bench", "policy"];
     let command = || {
@@ -95,7 +95,7 @@ fn connect(from: Ipv4Addr, to: SocketAddr) -> anyhow::Result<TcpStream> {
     Ok(TcpStream::from(socket))
 }
 
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let cpu = read("/proc/cpuinfo");
     let name = cpu.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown CPU").to_owned();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);

@@ -37,7 +37,7 @@ pub(crate) fn dist() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a package is made of, and how.
+/// The form of a package, and how it is made.
 pub(crate) struct Form<'a> {
     /// Has the binary in `release`, as cargo's own folder does.
     pub(crate) folder: PathBuf,

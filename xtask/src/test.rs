@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 
 use crate::build::{self, Binary, Tests, workspace};
-use crate::{bench, deny, fuzz, kernels, object, root, setup, step, structure, systemd, target};
+use crate::{bench, deny, fuzz, kernels, object, prose, root, setup, step, structure, systemd, target};
 
 /// Tells the tests to do all there is: a million traces, a hundred kills, all seeds of the trial.
 const LONG: &str = "SMTP_GUARD_LONG";
@@ -23,11 +23,11 @@ const WAITING: &str = "smtp-guard: backends";
 /// Of what runs beside them. They have peers that wait for an answer.
 const NICE: &str = "10";
 
-/// What is tested.
+/// The scope of a test run.
 pub(crate) struct Scope<'a> {
     /// Only what needs no kernel and no other programs.
     pub(crate) host: bool,
-    /// What takes long as well, in full.
+    /// Long tests as well, in full.
     pub(crate) long: bool,
     /// Only tests whose name contains this, and nothing else.
     pub(crate) filter: Option<&'a str>,
@@ -54,6 +54,7 @@ pub(crate) fn test(scope: &Scope<'_>) -> anyhow::Result<()> {
     let all = scope.filter.is_none();
     if all {
         structure::check(&root())?;
+        prose::check(&root())?;
         step::run("fmt", "checking the format", &mut workspace(&["fmt", "--all", "--check"]))?;
         fuzz::format()?;
     }

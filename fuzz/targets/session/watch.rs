@@ -1,4 +1,4 @@
-//! What must hold in every session, kept apart from it.
+//! Invariants of every session, kept apart from the session itself.
 //!
 //! - A 2xx at the client's dot, or to its last chunk, is the backend's 2xx at its dot; and the backend's 2xx is never turned into a refusal,
 //!   which would have the message sent twice.
@@ -47,7 +47,7 @@ struct Data {
     message: Vec<u8>,
 }
 
-/// What was seen so far.
+/// The inputs and outputs seen so far.
 #[derive(Debug)]
 pub(crate) struct Watch {
     /// The backend judges credentials.
@@ -149,6 +149,9 @@ impl Watch {
                 Output::Reply(reply) => self.reply(&reply, closes),
                 Output::Request(request) => self.request(request),
                 Output::Event(event) => self.event(&event),
+                Output::Connect(_) => {
+                    assert!(matches!(self.link, Link::None | Link::Idle), "a connection within a transaction")
+                }
                 Output::Close => (self.closed, self.link) = (true, Link::None),
                 Output::StartTls
                 | Output::Consult { .. }

@@ -1,4 +1,4 @@
-//! What drops the flood: nothing, nftables in two places, the guard; and a program that drops whatever comes, the zero.
+//! Programs that drop the flood: nothing, nftables in two places, the guard; and one that drops every packet, the zero.
 //!
 //! Each has the same entries: 65,536 addresses, all of which send, or 65,536 networks of /24, 256 of which do. Of the sets
 //! that nftables has the fastest is used for each: a plain hash of a fixed size, and intervals.

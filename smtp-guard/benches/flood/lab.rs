@@ -32,7 +32,7 @@ pub(crate) const EDGE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub(crate) const INET_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Holders of namespaces end by themselves then, in seconds.
 const LONGEST: &str = "1800";
-/// What other sessions of the machine get is what is left over by those of the bench, each on its CPU: written to
+/// The autogroup's nice value of the bench: other sessions of the machine get the time that is left over. Written to
 /// /proc/PID/autogroup. A kernel without autogroups goes by nice(1) alone, and the machine should be idle.
 pub(crate) const AUTOGROUP: &str = "-20";
 const OWN_AUTOGROUP: &str = "/proc/self/autogroup";

@@ -20,7 +20,7 @@ const FULL: Duration = Duration::from_millis(400);
 /// Packets in a thousand that sent and dropped may differ by.
 const TOLERANCE: f64 = 1.0;
 
-/// What a round has shown of a row.
+/// The result of a round for a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shown {
     /// Packets a second that the generator made at its full rate.
@@ -30,7 +30,7 @@ pub(crate) struct Shown {
     pub(crate) search: Option<Searched>,
 }
 
-/// What the search has shown.
+/// The result of a search.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Searched {
     pub(crate) found: Found,

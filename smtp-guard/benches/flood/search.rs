@@ -1,6 +1,6 @@
 //! The search for the rate at which mail keeps its share. Nothing but numbers.
 
-/// What mail must keep of its throughput.
+/// The share of its throughput that mail must keep.
 pub(crate) const SHARE: f64 = 0.9;
 /// Rates that are tried.
 pub(crate) const STEPS: usize = 7;

@@ -1,4 +1,4 @@
-//! What banned networks cost: a packet that nothing else judges, and the drop, beside a plane without any.
+//! The price of banned networks: a packet that nothing else judges, and the drop, beside a plane without any.
 
 use std::net::Ipv4Addr;
 

@@ -1,4 +1,4 @@
-//! What policy costs: a decision by itself, with DNS alive, slow and dead, and memory for a million sources.
+//! The price of policy: a decision by itself, with DNS alive, slow and dead, and memory for a million sources.
 //! `cargo xtask bench policy` runs it.
 //!
 //! A decision is one RCPT through the session: its facts are asked for, judged, and the recipient goes on to the backend.

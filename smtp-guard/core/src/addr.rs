@@ -30,7 +30,7 @@ impl ClientAddr {
         self.0.port()
     }
 
-    /// What limits and bans of this client are keyed by.
+    /// The source of this client: the key of its limits and bans.
     pub fn source(self, prefix: Ipv6Prefix) -> Source {
         prefix.source(self.ip())
     }
@@ -184,7 +184,7 @@ impl NetSet {
     }
 }
 
-/// Of the same networks.
+/// Sets are equal if they have the same networks.
 impl PartialEq for NetSet {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())

@@ -30,7 +30,7 @@ pub struct Ban {
     pub repeat: u32,
     /// In the words of who made it. Those that came together share it.
     pub text: Arc<str>,
-    /// What it rests on, at most [`crate::ledger::EVIDENCE`] lines.
+    /// The evidence, at most [`crate::ledger::EVIDENCE`] lines.
     pub evidence: Lines,
 }
 
@@ -109,7 +109,7 @@ pub(crate) fn one_line(text: &str, bytes: usize) -> String {
 }
 
 impl Origin {
-    /// What kind of origin it is, as metrics, logs and JSON say it.
+    /// The kind of origin, as metrics, logs and JSON say it.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Ledger => "ledger",
@@ -159,7 +159,7 @@ impl FromStr for Origin {
     }
 }
 
-/// Who asks over the admin socket: the user that its peer runs as, as far as the kernel says.
+/// The user who asks over the admin socket: the one that the peer runs as, as far as the kernel says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Operator {
     pub uid: Option<u32>,
@@ -178,7 +178,7 @@ impl fmt::Display for Operator {
 
 /// No text of an [`Origin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("nobody decides under this name")]
+#[error("no origin of a decision has this name")]
 pub struct UnknownOrigin;
 
 impl Ban {
@@ -285,7 +285,7 @@ impl Decision {
 }
 
 impl Decision {
-    /// Who decided, in words: `ledger`, `operator`, `file drop.txt` or `node mx2`.
+    /// The author of the decision, in words: `ledger`, `operator`, `file drop.txt` or `node mx2`.
     pub fn by(&self) -> String {
         match &self.origin_name {
             Some(name) => format!("{} {name}", self.origin),
@@ -342,7 +342,7 @@ pub struct Kept<T> {
     #[serde(flatten)]
     pub what: T,
     pub saved: bool,
-    /// Who of the fleet hasn't confirmed it, where somebody waited for that.
+    /// Edges of the fleet that haven't confirmed it, where somebody waited for that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unconfirmed: Vec<String>,
 }
@@ -362,7 +362,7 @@ pub struct LedgerView {
     pub share: f64,
     /// Messages accepted since the ledger knows the source, of the last months.
     pub accepted: u32,
-    /// It has a history of accepted mail: deferred where others are banned.
+    /// A history of accepted mail: the source is deferred where others are banned.
     pub trusted: bool,
     pub window_started: WallTime,
     /// Some of the unknown recipients.
@@ -403,7 +403,7 @@ pub struct Explanation {
     pub exempt: bool,
     /// Stands in `relay.networks`.
     pub may_relay: bool,
-    /// Mail of it was accepted before: no greeting delay.
+    /// Its mail was accepted before: no greeting delay.
     pub familiar: bool,
     pub decision: Option<Decision>,
     /// Decisions about networks that hold it, the narrowest first.
@@ -411,13 +411,13 @@ pub struct Explanation {
     pub networks: Vec<Decision>,
     /// Block lists that have it.
     pub listed: Vec<Listing>,
-    /// It hears 4xx at RCPT until then.
+    /// The end of its deferral: until then it hears 4xx at RCPT.
     pub deferred_until: Option<WallTime>,
     pub ledger: Option<LedgerView>,
     pub counts: Vec<CountView>,
     /// Established connections as the kernel plane counts them; `None` without one.
     pub connections: Option<u64>,
-    /// What the kernel plane does with a connection from it; `None` where none filters.
+    /// The kernel plane's verdict on a connection from it; `None` where none filters.
     #[serde(default)]
     pub kernel: Option<KernelView>,
     pub notes: Vec<String>,
@@ -428,7 +428,7 @@ pub struct Explanation {
 pub struct KernelView {
     /// Label of the reason why it drops them; `None`: it lets them pass.
     pub drop_reason: Option<String>,
-    /// It lets them pass only because its exempt list has the address.
+    /// Its packets pass only because the exempt list has the address.
     pub exempt: bool,
 }
 

@@ -37,15 +37,15 @@ struct Kept {
     deferred_until: Instant,
 }
 
-/// Who is deferred, and until when.
+/// The deferred ones, and until when.
 type Until<T> = Vec<(T, Instant)>;
 
 /// The mark of a source: what is known of it now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// Mail of it was accepted before.
+    /// Its mail was accepted before.
     pub familiar: bool,
-    /// It has asked for too many unknown recipients, or its network has: it hears 4xx until then.
+    /// The end of its deferral: the source or its network asked for too many unknown recipients, and hears 4xx until then.
     pub deferred_until: Option<Instant>,
 }
 
@@ -59,7 +59,7 @@ impl Marks {
         Mark { familiar: kept.familiar, deferred_until: (now < until).then_some(until) }
     }
 
-    /// What the ledger knows of the history of `source`.
+    /// Notes the ledger's word on the history of `source`.
     pub fn history(&self, source: Source, familiar: bool) {
         let mut shard = self.shards.of(&source);
         if familiar {
@@ -135,7 +135,7 @@ impl Marks {
         first.found.into_iter().collect()
     }
 
-    /// Likewise of the networks.
+    /// The deferred networks, a part at a time.
     pub fn deferred_networks(&self, after: Option<Network>, most: usize, now: Instant) -> Until<Network> {
         let mut first = First::new(after, most);
         let networks = self.networks();

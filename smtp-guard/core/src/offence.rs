@@ -23,7 +23,7 @@ pub enum Conduct {
     /// the normalised address, as it is shown for evidence. `returned`: asked for a notification (`<>`), which others can
     /// provoke by forging our name as the sender.
     UnknownRecipient { recipient: Box<str>, returned: bool },
-    /// Likewise, where only its digest is known: another edge of the fleet was asked for it.
+    /// An unknown recipient of which only the digest is known: another edge of the fleet was asked for it.
     UnknownDigest { recipient: Digest, returned: bool },
     /// Recipients that exist, asked for and then given no message: the client gave the transaction up, or its message was
     /// refused for good.
@@ -38,7 +38,7 @@ pub enum Conduct {
     Offence(Reason),
 }
 
-/// What another guard says of a source.
+/// Another guard's report about a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// One thing that the source did there.
@@ -102,7 +102,7 @@ reports! {
 }
 
 impl Conduct {
-    /// What kind of report it is.
+    /// The kind of report.
     pub const fn kind(&self) -> ReportKind {
         match self {
             Self::KnownRecipient { .. } => ReportKind::KnownRecipient,
@@ -142,7 +142,7 @@ impl Digests {
         Self(secret)
     }
 
-    /// Of `address`, which is normalised as [`crate::wire::address::Mailbox::key`] does.
+    /// The digest of `address`, which is normalised as [`crate::wire::address::Mailbox::key`] does.
     pub fn of(&self, address: &str) -> Digest {
         Digest(SipHasher13::new_with_key(&self.0).hash(address.as_bytes()))
     }
@@ -153,12 +153,12 @@ impl Digests {
 pub struct Digest(u64);
 
 impl Digest {
-    /// Of `address` under the secret of tests.
+    /// The digest of `address` under the secret of tests.
     pub fn of(address: &str) -> Self {
         Digests::default().of(address)
     }
 
-    /// Of its number, as guards of one secret tell each other.
+    /// The digest of this number, as guards of one secret tell each other.
     pub const fn from_number(number: u64) -> Self {
         Self(number)
     }
@@ -173,7 +173,7 @@ impl Digest {
         format!("#{:016x}", self.0)
     }
 
-    /// What a digest is sampled by.
+    /// The number that a digest is sampled by.
     pub const fn trailing_zeros(self) -> u32 {
         self.0.trailing_zeros()
     }

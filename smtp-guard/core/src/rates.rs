@@ -43,7 +43,7 @@ pub struct Counters {
     pub connections: Rates,
     /// In an hour.
     pub messages: Rates,
-    /// What users send who logged in.
+    /// The counts of users who have logged in.
     pub accounts: Accounts,
 }
 
@@ -89,7 +89,7 @@ pub enum Tally {
 }
 
 impl<K: Clone + Eq + Hash> Rates<K> {
-    /// What happens in `window`, of at most `max` keys.
+    /// Counts events in `window`, of at most `max` keys.
     pub fn new(window: Duration, max: usize) -> Self {
         Self { counts: Sharded::new(max), pace: Pace::of(window), told: Told::default() }
     }
@@ -123,7 +123,7 @@ impl<K: Clone + Eq + Hash> Rates<K> {
         self.told.set(is_shared);
     }
 
-    /// What others are to be told, and how many counts found no room among it.
+    /// Takes the sums that others are to be told, and how many counts found no room among it.
     pub fn take_told(&self) -> (Vec<(K, Sum)>, u64) {
         self.told.take()
     }
@@ -251,7 +251,7 @@ mod tests {
         let saved = before.take_changed(10, &both);
         assert_eq!(saved.len(), 1);
         assert!(before.take_changed(10, &both).is_empty(), "told once");
-        // The machine was booted anew: the same wall time is another moment.
+        // The machine was booted again: the same wall time is another moment.
         let after = Rates::new(Duration::from_secs(3600), 1000);
         let both = Both { instant: at(50_000), wall: both.wall };
         for (source, text) in saved {

@@ -90,7 +90,7 @@ impl Snapshot {
         &self.untouchable
     }
 
-    /// What limits and bans of `ip` are keyed by.
+    /// The source of `ip`: the key of its limits and bans.
     pub fn source(&self, ip: IpAddr) -> Source {
         self.config.limits.ipv6_prefix.source(ip)
     }
@@ -100,7 +100,7 @@ impl Snapshot {
         self.digests.of(address)
     }
 
-    /// What addresses are digested by.
+    /// The secret that addresses are digested under.
     pub fn digests(&self) -> Digests {
         self.digests
     }
@@ -123,7 +123,7 @@ impl Snapshot {
         self.known().map(missing).unwrap_or_default()
     }
 
-    /// What the probe found out.
+    /// The findings of the probe.
     pub fn learned(&self) -> &Learned {
         &self.learned
     }
@@ -141,7 +141,7 @@ impl Snapshot {
     }
 }
 
-/// What of `all` is said of `servers`.
+/// The parts of `all` about `servers`.
 fn of<T: Clone>(servers: &HashSet<String>, all: &BTreeMap<String, T>) -> BTreeMap<String, T> {
     all.iter()
         .filter(|(server, _)| servers.contains(*server))
@@ -207,7 +207,7 @@ impl Learned {
 mod tests {
     use super::*;
 
-    /// What a generation hands on to the next, and what it doesn't.
+    /// A generation hands on what was found out, and not what is configured.
     #[test]
     fn what_was_found_out_stays_and_what_was_configured_changes() {
         let digests = Digests::new([7; 16]);

@@ -19,26 +19,26 @@ use crate::rates::accounts::{AccountList, AccountView, HoldView};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Users that sent something lately, against the limits, and who is held since when
+    /// List users who sent mail recently, their counts beside the limits, and held users
     List {
         #[command(flatten)]
         json: Json,
     },
-    /// Hold a user: 450 from the next message on, wherever from; sessions under way included
+    /// Hold a user: each further message hears 450, from any address, also in sessions under way
     Hold {
         /// The name that the user logs in by, in any case
         #[arg(value_parser = user)]
         user: User,
-        /// How long: 30s, 10m, 1h, 7d; without it until the user is released
+        /// Length of the hold: 30s, 10m, 1h, 7d; without it, until the user is released
         #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
         length: Option<Duration>,
-        /// Why; `explain` and the log say it again
+        /// Reason, shown by `explain` and in the log
         #[arg(long, value_name = "TEXT", default_value = "no reason given", value_parser = reason)]
         reason: String,
         #[command(flatten)]
         json: Json,
     },
-    /// Forget what is counted of a user, and the hold
+    /// Release a user: end the hold, and forget the user's counts
     Release {
         /// The name that the user logs in by, in any case
         #[arg(value_parser = user)]
@@ -48,7 +48,7 @@ pub(super) enum Command {
     },
 }
 
-/// What `explain --json` shows of a user.
+/// The answer of `explain --json` about a user.
 #[derive(Serialize)]
 pub(super) struct Explained<'a> {
     /// The user is held: mail of him is deferred.
@@ -78,7 +78,7 @@ pub(super) fn accounts(client: &AdminClient, command: Command) -> anyhow::Result
         }
         Command::Release { user, json } => {
             let view = client.release(&user)?;
-            show(json.json, &view, || format!("{} is released: what was counted is forgotten", name(&view)))
+            show(json.json, &view, || format!("{} is released, and the user's counts are forgotten", name(&view)))
         }
     }
 }
@@ -130,7 +130,7 @@ fn ends(held: &HoldView) -> String {
 
 fn listed(list: &AccountList) -> String {
     if list.accounts.is_empty() {
-        return String::from("no user has sent anything lately, and none is held");
+        return String::from("no user has sent anything recently, and none is held");
     }
     let mut rows =
         vec![["USER", "MESSAGES", "RECIPIENTS", "NETWORKS", "HELD", "BY", "SINCE", "UNTIL"].map(String::from)];
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn a_list_is_a_table() {
         let list = |accounts, left_out| listed(&AccountList { accounts, left_out });
-        assert_eq!(list(Vec::new(), 0), "no user has sent anything lately, and none is held");
+        assert_eq!(list(Vec::new(), 0), "no user has sent anything recently, and none is held");
         let expected = "\
 USER  MESSAGES  RECIPIENTS  NETWORKS  HELD       BY      SINCE                    UNTIL
 bob   3 of 100  12          1 of 5    user_held  ledger  1970-01-01 00:00:00 UTC  for ever

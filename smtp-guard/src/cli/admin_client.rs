@@ -40,7 +40,7 @@ pub struct AdminClient {
     missing: Option<String>,
 }
 
-/// What is said of a configuration that can't be used.
+/// The error of a configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadConfiguration(String);
@@ -89,7 +89,7 @@ impl AdminClient {
             let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             let _connection = tokio::spawn(connection);
-            let response = sender.send_request(request).await.context("the guard broke off")?;
+            let response = sender.send_request(request).await.context("the guard closed the connection")?;
             let status = response.status();
             let mut body = response.into_body();
             if !status.is_success() {
@@ -169,7 +169,7 @@ impl AdminClient {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
-        let response = sender.send_request(request).await.context("the guard broke off")?;
+        let response = sender.send_request(request).await.context("the guard closed the connection")?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER).collect().await;
         connection.abort();

@@ -14,7 +14,7 @@ use crate::key::User;
 use crate::key::Who;
 use crate::observe::admin::{LONGEST, REASON_BYTES};
 
-/// Whom `explain` is about.
+/// The subject of `explain`: an address or a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     Address(IpAddr),
@@ -32,14 +32,14 @@ pub(super) enum Edge {
     },
     /// Load, then stay, and filter interfaces as soon as they come back (needs root)
     ///
-    /// SIGHUP has it read the configuration again and load by it, without a gap. What is loaded stays when this ends:
-    /// `smtp-guard edge unload` removes it. A guard that runs as root does the same by itself; for one that doesn't, this is the
-    /// service beside it.
+    /// On SIGHUP it reads the configuration again and loads by it, without a gap. The kernel plane stays loaded when this ends:
+    /// `smtp-guard edge unload` removes it. A guard that runs as root does the same by itself. For a guard without rights this is
+    /// the service beside it.
     Watch {
         #[command(flatten)]
         interfaces: Interfaces,
     },
-    /// Detach the programs and remove everything of them (needs root)
+    /// Detach the programs and remove all that belongs to them (needs root)
     Unload {
         /// Name everything that was removed
         #[arg(long, short)]
@@ -47,7 +47,7 @@ pub(super) enum Edge {
         #[command(flatten)]
         json: Json,
     },
-    /// What is attached, and what it counted
+    /// Show what is attached, and its counts
     Status {
         #[command(flatten)]
         json: Json,
@@ -69,7 +69,7 @@ pub(super) struct Interfaces {
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Json {
-    /// As JSON, for programs
+    /// Print JSON, for programs
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -141,7 +141,7 @@ pub(super) fn role(text: &str) -> Result<Role, String> {
 
 pub(super) fn reason(text: &str) -> Result<String, String> {
     match text.trim() {
-        "" => Err(String::from("say why, so that the next one knows")),
+        "" => Err(String::from("give a reason")),
         text if text.len() > REASON_BYTES => Err(format!("at most {REASON_BYTES} bytes")),
         text if text.chars().any(char::is_control) => Err(String::from("without control characters")),
         text => Ok(text.to_owned()),
@@ -254,7 +254,7 @@ mod tests {
         check("decisions|add|192.0.2.1-192.0.2.9", Err("give an address or a network"));
         check("decisions|add|192.0.2.1|--for|0s|--reason|x", Err("give 1s"));
         check("decisions|add|192.0.2.1|--for|1|--reason|x", Err("a unit"));
-        check("decisions|add|192.0.2.1|--for|1h|--reason| ", Err("say why"));
+        check("decisions|add|192.0.2.1|--for|1h|--reason| ", Err("give a reason"));
         check("decisions|import", Err("<FILE>"));
         check("decisions|export", Err("--format"));
         check("decisions|export|--format|xml", Err("[possible values: plain, json, nft, ipset, crowdsec]"));

@@ -15,7 +15,7 @@ impl AdminClient {
     }
 }
 
-/// What would happen to `attempt`.
+/// The text of `try`: what would happen to `attempt`.
 pub(super) fn text(attempt: &Attempt, rehearsal: &Rehearsal) -> String {
     let mut lines = vec![format!("What would happen to {} now; nothing was sent or counted.", attempt.ip)];
     if let Some(by) = &rehearsal.by {

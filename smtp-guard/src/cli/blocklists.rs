@@ -43,7 +43,7 @@ fn described(name: &str, list: &List) -> String {
     lines.join("\n")
 }
 
-/// What `edge load` did.
+/// The answer of `edge load`, with block lists.
 #[derive(Debug, Serialize)]
 pub(super) struct LoadedWithLists {
     #[serde(flatten)]

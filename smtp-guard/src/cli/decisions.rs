@@ -1,4 +1,4 @@
-//! `decisions`: who is blocked.
+//! `decisions`: lists, makes and lifts blocks.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,45 +16,45 @@ use smtp_guard_ebpf::reason::Reason;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// All decisions in force, and the block lists with the number of their entries
+    /// List all decisions in force, and the block lists with the number of their entries
     List {
-        /// With --json: the block lists beside the decisions
+        /// With --json: also the block lists
         #[arg(long, short)]
         all: bool,
         #[command(flatten)]
         json: Json,
     },
-    /// Block an address or a network; what must not be blocked is refused
+    /// Block an address or a network
     ///
     /// Networks may be /8 to /31, of IPv6 /16 to limits.ipv6_prefix. One that holds an exempt network, a balancer, a mail server
     /// or an address of this host is refused.
     Add {
-        /// 192.0.2.1, 192.0.2.0/24, 2001:db8::1 or 2001:db8::/32; of an IPv6 address its whole prefix is blocked
+        /// 192.0.2.1, 192.0.2.0/24, 2001:db8::1 or 2001:db8::/32; an IPv6 address stands for its whole prefix
         #[arg(value_name = "ADDRESS|NETWORK", value_parser = somebody)]
         who: Who,
-        /// How long: 30s, 10m, 1h, 7d
+        /// Length of the block: 30s, 10m, 1h, 7d
         #[arg(long = "for", value_name = "DURATION", value_parser = duration, default_value = "4h")]
         length: Duration,
-        /// Why; `explain` and the log say it again
+        /// Reason, shown by `explain` and in the log
         #[arg(long, value_name = "TEXT", value_parser = reason, default_value = Reason::Operator.text())]
         reason: String,
-        /// On this host only: the other edges of a fleet are not told
+        /// Block on this host only: the other edges of a fleet are not told
         #[arg(long)]
         local: bool,
         #[command(flatten)]
         json: Json,
     },
-    /// Block what a file holds: addresses and networks a line, Spamhaus DROP, CrowdSec CSV or JSON, ipset save, or an export
+    /// Block the entries of a file: addresses and networks, one a line; Spamhaus DROP, CrowdSec CSV or JSON, ipset save, or an export
     ///
-    /// An entry ends when the file says, else after --for. A decision that lasts longer stays. Refused entries are listed with
-    /// their lines; what is private, exempt or our own is refused. For lists that others keep up to date there is [[blocklist]].
+    /// An entry ends when the file says, else after --for. A decision that lasts longer stays. Private and exempt entries, and
+    /// those of this host, are refused, and listed with their lines. For lists that others keep up to date there is [[blocklist]].
     Import {
         /// The file; - for standard input
         file: PathBuf,
-        /// How long entries last that don't say so themselves: 30s, 10m, 1h, 7d
+        /// Length of blocks whose entry names no end: 30s, 10m, 1h, 7d
         #[arg(long = "for", value_name = "DURATION", value_parser = duration, default_value = "4h")]
         length: Duration,
-        /// Why [default: the name of the file]
+        /// Reason [default: the name of the file]
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: Option<String>,
         #[command(flatten)]
@@ -73,7 +73,7 @@ pub(super) enum Command {
         /// Lift all decisions
         #[arg(long, conflicts_with = "who")]
         all: bool,
-        /// On this host only: the other edges of a fleet are not told
+        /// Block on this host only: the other edges of a fleet are not told
         #[arg(long)]
         local: bool,
         #[command(flatten)]

@@ -21,10 +21,10 @@ impl AdminClient {
     }
 }
 
-/// What `explain --json` shows of an address.
+/// The answer of `explain --json` about an address.
 #[derive(Serialize)]
 pub(super) struct Explained<'a> {
-    /// It gets no session: by a ban, a block list, or what the kernel has.
+    /// Whether it gets no session: by a ban, a block list, or an entry of the kernel's.
     blocked: bool,
     #[serde(flatten)]
     explanation: &'a Explanation,
@@ -39,7 +39,7 @@ impl<'a> Explained<'a> {
     }
 }
 
-/// What is known of `ip`.
+/// The text of `explain` about `ip`.
 pub(super) fn text(ip: IpAddr, explanation: &Explanation) -> String {
     text_at(ip, explanation, crate::clock::wall())
 }
@@ -63,9 +63,7 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
         lines.push(String::from("It is exempt: it is never limited, checked, delayed or banned."));
     }
     if explanation.may_relay {
-        lines.push(String::from(
-            "It stands in relay.networks: it may send anywhere, and checks of strangers don't apply.",
-        ));
+        lines.push(String::from("It is in relay.networks: it may send anywhere, and checks of strangers don't apply."));
     }
     if let Some(until) = explanation.deferred_until {
         let left = left(until, now);
@@ -73,10 +71,10 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
     }
     match &explanation.ledger {
         Some(ledger) => seen(ledger, explanation.decision.is_some(), &mut lines),
-        None => lines.push(String::from("The ledger holds nothing of it.")),
+        None => lines.push(String::from("The guard has counted nothing of this source.")),
     }
     if explanation.familiar {
-        lines.push(String::from("Mail of it was accepted before: it doesn't wait for the greeting."));
+        lines.push(String::from("Its mail was accepted before: it doesn't wait for the greeting."));
     }
     for count in &explanation.counts {
         lines.push(format!("limits.{}: {}.", count.name, super::accounts::against(count)));
@@ -155,7 +153,7 @@ fn unknown(ip: IpAddr, explanation: &Explanation, lines: &mut Vec<String>) {
         Some(Reason::Connections | Reason::ConnectionRate) => {
             lines.push(String::from("It gets in again when it has fewer connections."));
         }
-        _ => lines.push(String::from("The kernel has it from somebody else than this guard.")),
+        _ => lines.push(String::from("Another program than this guard wrote that into the kernel's maps.")),
     }
 }
 
@@ -204,14 +202,14 @@ fn seen(ledger: &LedgerView, blocked: bool, lines: &mut Vec<String>) {
     }
     if ledger.unknown_recipients > 0 {
         let (left, share) = (ledger.unforgiven, ledger.share * 100.0);
-        lines.push(format!("After what accepted mail forgives: {left} unknown recipients, {share:.0} %."));
+        lines.push(format!("Accepted mail taken into account: {left} unknown recipients, {share:.0} %."));
     }
     if !ledger.sample.is_empty() {
         let sample: Vec<_> = ledger.sample.iter().map(|recipient| printable(recipient.as_bytes())).collect();
         lines.push(format!("Some of them: {}", sample.join(", ")));
     }
     if ledger.failed_logins > 0 {
-        lines.push(format!("Failed logins lately: {}.", ledger.failed_logins));
+        lines.push(format!("Recent failed logins: {}.", ledger.failed_logins));
     }
     if ledger.trips > 0 {
         lines.push(format!("Bans and deferrals that make the next one longer: {}.", ledger.trips));
@@ -312,7 +310,11 @@ mod tests {
 
     #[test]
     fn everything_is_said_in_sentences() {
-        check("192.0.2.1", &nothing("192.0.2.1"), "192.0.2.1 is not blocked.\nThe ledger holds nothing of it.");
+        check(
+            "192.0.2.1",
+            &nothing("192.0.2.1"),
+            "192.0.2.1 is not blocked.\nThe guard has counted nothing of this source.",
+        );
         let blocked = Explanation {
             decision: Some(Decision {
                 source: String::from("2001:db8::/64"),
@@ -365,13 +367,13 @@ To keep it from coming back: add the address to `exempt` in the configuration, t
 The kernel drops its packets: it hears nothing.
 It is deferred: recipients hear 450 until 1970-01-01 01:00:00 UTC, for 30m 00s.
 Since 1970-01-01 00:00:00 UTC: 10 unknown recipients of 12, 1 asked for without a message, 0 messages accepted.
-After what accepted mail forgives: 10 unknown recipients, 83 %.
+Accepted mail taken into account: 10 unknown recipients, 83 %.
 Some of them: a@example.org
-Failed logins lately: 2.
+Recent failed logins: 2.
 Bans and deferrals that make the next one longer: 1.
 It has a history of accepted mail: where others are banned it is deferred.
 Its network 2001:db8::/48: 12 unknown recipients from 4 sources, 3 known ones.
-Mail of it was accepted before: it doesn't wait for the greeting.
+Its mail was accepted before: it doesn't wait for the greeting.
 limits.messages_per_hour: 7 of 1000.
 It has 1 connection now.",
         );
@@ -396,7 +398,7 @@ Made 1970-01-01 00:00:00 UTC by the administrator.
 It ends by itself at 1970-01-01 01:00:00 UTC, in 30m 00s.
 To lift it now: smtp-guard decisions delete 192.0.2.0/24
 No kernel plane drops its packets: it hears 421.
-The ledger holds nothing of it.",
+The guard has counted nothing of this source.",
         );
         let entry = Listing { list: "drop".to_owned(), file: "/var/drop".into(), entry: "192.0.2.0/24".to_owned() };
         check(
@@ -406,7 +408,7 @@ The ledger holds nothing of it.",
 192.0.2.1 is blocked by block list drop (entry 192.0.2.0/24 in /var/drop).
 To let it in: add the address to `exempt` in the configuration, or take the entry out of the file; then `smtp-guard reload`.
 The kernel drops its packets: it hears nothing.
-The ledger holds nothing of it.",
+The guard has counted nothing of this source.",
         );
         check_part(
             Explanation { listed: vec![entry], kernel: kernel(None, true), ..nothing("192.0.2.1") },
@@ -421,7 +423,7 @@ The ledger holds nothing of it.",
         check(
             "192.0.2.1",
             &exempt,
-            "192.0.2.1 is not blocked.\nIt is exempt: it is never limited, checked, delayed or banned.\nThe ledger holds nothing of it.",
+            "192.0.2.1 is not blocked.\nIt is exempt: it is never limited, checked, delayed or banned.\nThe guard has counted nothing of this source.",
         );
     }
 }

@@ -28,7 +28,7 @@ const IPSET_SECONDS: u64 = 2_147_483;
 /// Entries that an ipset has room for in any case.
 const IPSET_ROOM: usize = 65_536;
 
-/// What is written.
+/// The form of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// An address or network a line
@@ -229,7 +229,7 @@ mod tests {
         ]
     }
 
-    /// What is written in `format` is read again as the same, with ends as far as the format has them.
+    /// An export in `format` is read again as the same, with ends as far as the format has them.
     #[track_caller]
     fn check(format: Format, left: impl Fn(Option<i64>) -> Left) {
         let text = text(format, &decisions(), NOW).unwrap();

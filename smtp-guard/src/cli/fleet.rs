@@ -14,9 +14,9 @@ use crate::observe::log::printable;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Whether the fleet's server answers, which edges there are, and what they share
+    /// Show whether the fleet's server answers, the edges, and what they share
     ///
-    /// It exits with 0 whether the server answers or not: read `connected` in its JSON.
+    /// The exit code is 0 whether the server answers or not: read `connected` in the JSON.
     Status {
         #[command(flatten)]
         json: Json,
@@ -122,7 +122,7 @@ pub(super) fn say(looked: &Looked) -> io::Result<()> {
     Ok(())
 }
 
-/// What is well with a server.
+/// The good findings about a server.
 fn found_of(found: &Found) -> Vec<String> {
     let Found { software, software_version, user, secured, answer_seconds, clock_offset_seconds, edges } = found;
     let tls = if *secured { "by TLS" } else { "in clear text" };
@@ -166,7 +166,7 @@ fn clock(Offset(ms): Offset) -> String {
     format!("{}{}.{:03} s", if ms < 0 { '-' } else { '+' }, ms.unsigned_abs() / 1000, ms.unsigned_abs() % 1000)
 }
 
-/// What another edge or a server has said, without anything that a terminal would obey.
+/// Words of another edge or a server, without anything that a terminal would obey.
 fn shown(text: &str) -> String {
     printable(text.as_bytes())
 }

@@ -18,7 +18,7 @@ use crate::key::Who;
 use crate::observe::admin::{IMPORT_ENTRIES, Import, LONGEST, REASON_BYTES};
 use crate::observe::log::printable;
 
-/// What became of a file.
+/// The outcome of an import.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
     format: &'static str,

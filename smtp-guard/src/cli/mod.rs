@@ -8,6 +8,8 @@ mod blocklists;
 mod check;
 mod decisions;
 mod desk;
+#[cfg(test)]
+mod documented;
 mod edge;
 mod events;
 mod explain;
@@ -53,7 +55,7 @@ const BAD_CONFIGURATION: u8 = 78;
 const USAGE: u8 = 2;
 const FAILED: u8 = 1;
 
-/// An SMTP edge filter: policy in the session, enforcement in the kernel.
+/// A filtering SMTP proxy in front of a mail server; the kernel drops the clients that it bans.
 ///
 /// Results go to standard output, everything else to standard error.
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 78 bad configuration.
@@ -70,24 +72,24 @@ struct Arguments {
 struct Global {
     /// Configuration file [default: /etc/smtp-guard/smtp-guard.toml where it exists, else built-in values for a first try]
     ///
-    /// A file in the current folder is never read unasked: a command of root would obey whoever may write there.
+    /// A file in the current folder is only read if it is named: otherwise root would obey anyone who may write there.
     #[arg(long, global = true, value_name = "FILE", env = CONFIG_VARIABLE, hide_env_values = true)]
     config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the guard in the foreground
+    /// Run the proxy in the foreground
     Run,
-    /// Check the configuration and what it names: every error with its line, column and what to do
+    /// Check the configuration and the files it names: every error with line, column and what to do
     ///
-    /// Run by root, it says what user smtp-guard may read, where there is such a user: the guard runs as that one.
+    /// Run by root, it checks the files for user smtp-guard, if there is such a user: the guard runs as that one.
     Check {
-        /// Whom the guard runs as; only root can name another one
+        /// User that the guard runs as; only root can name another one
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
-        /// Connect to the mail server as well: whether it takes the guard, and what it says of unknown recipients; and to the fleet's
-        /// server: whether it allows what the guard needs, and whether clocks and keys agree
+        /// Also connect to the mail server: does it accept the guard, how does it answer unknown recipients? And to the fleet's
+        /// server: does it allow what the guard needs, do clocks and keys agree? And send the webhook a test event
         #[arg(long)]
         connect: bool,
         #[command(flatten)]
@@ -95,55 +97,55 @@ enum Command {
     },
     /// Write a first configuration: asks for domains, mail server and interface, and tries the mail server
     ///
-    /// What the mail server is, how it learns the client's address and what it says of unknown recipients is found out by connecting
-    /// to it. No message is sent. What has to be changed there is said.
+    /// It connects to the mail server and finds out its kind, how it learns the client's address, and how it answers unknown
+    /// recipients. No message is sent. It lists what to change at the mail server.
     Setup(setup::Setup),
-    /// Have the running guard read its configuration again, while mail flows
+    /// Read the configuration again in the running guard, while mail flows
     ///
-    /// A bad file changes nothing. A good one applies as a whole; sessions under way go on by the configuration that they began
-    /// with. What can't change while the guard runs is named: it waits for a restart.
+    /// A bad file changes nothing. A good one applies as a whole; sessions under way keep the configuration that they began
+    /// with. Keys that need a restart are named.
     Reload {
-        /// Only say what would change
+        /// Only show what would change
         #[arg(long)]
         dry_run: bool,
-        /// Return when no session goes by an earlier configuration any more
+        /// Return when no session uses an earlier configuration any more
         #[arg(long, conflicts_with = "dry_run")]
         wait: bool,
         #[command(flatten)]
         json: Json,
     },
-    /// Look at the configuration
+    /// Show the configuration
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// What the running guard does now
+    /// Show the state of the running guard on one page
     Status {
         #[command(flatten)]
         json: Json,
     },
-    /// The running guard on a full screen: packets, refusals and messages a second, who is dropped, who was banned
+    /// Show the running guard on a full screen: packets, refusals and messages a second, who is dropped, who was banned
     ///
     /// Keys: q quits, p pauses, s sorts the dropped sources another way. NO_COLOR is respected.
     Top {
-        /// How often the guard is asked: 200ms to 60s
+        /// Time between two looks: 200ms to 60s
         #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
         interval: Duration,
         /// One snapshot as JSON, without a terminal
         #[arg(long)]
         json: bool,
     },
-    /// What happened: bans, deferrals, refusals, messages, held users, reloads, backends, block lists, the kernel plane
+    /// Show recent events: bans, deferrals, refusals, messages, held users, reloads, backends, block lists, certificates, the fleet, the kernel plane
     ///
     /// The guard keeps the last 1,024 events. With --follow at most four commands at once.
     Events {
-        /// Show the last 10, and go on with what happens until interrupted
+        /// Show the last 10 events, then new ones as they happen, until interrupted
         #[arg(long, short)]
         follow: bool,
         #[command(flatten)]
         json: Json,
     },
-    /// What is known of an address or a user: whether and why it is blocked or held, until when, and how to lift it
+    /// Explain why an address is blocked or a user held, on what evidence, until when, and how to lift it
     Explain {
         /// An IPv4 or IPv6 address, an IPv6 prefix as `decisions list` shows it, or the name of a user who logs in
         #[arg(value_name = "IP or USER", value_parser = subject)]
@@ -151,24 +153,24 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
-    /// Who is blocked
+    /// List, make and lift blocks of addresses and networks
     Decisions {
         #[command(subcommand)]
         command: decisions::Command,
     },
-    /// Users who have logged in: what they sent, and who is held
+    /// List, hold and release users who have logged in
     Accounts {
         #[command(subcommand)]
         command: accounts::Command,
     },
-    /// Say what would happen to a client, without a connection and without counting it
+    /// Show what a client would hear, without a connection and without counting it
     ///
-    /// Where --config names a file that says otherwise than what is in force, that file is judged by.
+    /// If --config names a file that differs from the configuration in force, that file is used.
     Try {
         /// The client's address
         #[arg(long = "from", value_name = "IP", value_parser = client_address)]
         ip: IpAddr,
-        /// Its name in EHLO
+        /// The client's name in EHLO
         #[arg(long, value_name = "NAME", default_value = "client.example")]
         helo: String,
         /// The sender; empty for a bounce
@@ -177,61 +179,61 @@ enum Command {
         /// A recipient; can be repeated
         #[arg(long, value_name = "ADDRESS", requires = "mail_from")]
         rcpt_to: Vec<String>,
-        /// As if this user had logged in; no password is asked for
+        /// Assume that this user has logged in; no password is asked for
         #[arg(long, value_name = "NAME", value_parser = user)]
         user: Option<User>,
-        /// The port that it connects to: mx, submission or submissions
+        /// Role of the port that the client connects to: mx, submission or submissions
         #[arg(long, value_name = "ROLE", default_value = "mx", value_parser = role)]
         role: Role,
-        /// After STARTTLS
+        /// Assume that the client has used STARTTLS
         #[arg(long)]
         tls: bool,
         #[command(flatten)]
         json: Json,
     },
-    /// Export who exists on the mail server, as the table that recipients.known names
+    /// Export the mail server's recipients, as the table that recipients.known names
     Recipients {
         #[command(subcommand)]
         command: recipients::Command,
     },
-    /// Other edges that this one judges with
+    /// Show the fleet: the other edges that share bans with this one
     Fleet {
         #[command(subcommand)]
         command: fleet::Command,
     },
-    /// The kernel plane
+    /// Load, show and remove the kernel plane: the programs that drop packets
     Edge {
         #[command(subcommand)]
         command: args::Edge,
     },
-    /// A small mail server for trying the guard out: takes all mail into a Maildir
+    /// Run a small mail server for trying the guard out: it takes all mail into a Maildir
     ///
-    /// It refuses recipients that begin with `unknown`, and runs of more than 15 letters and digits, which nobody is called.
+    /// It refuses recipients that begin with `unknown`, and names with more than 15 letters and digits in a row.
     Sink {
         /// Address and port, such as 127.0.0.1:2526
         #[arg(long)]
         listen: SocketAddr,
-        /// Made where it is missing
+        /// Directory for the mail; made if it is missing
         #[arg(long, value_name = "DIRECTORY")]
         maildir: PathBuf,
     },
     /// Write the manual page to standard output, or the pages of all commands and smtp-guard.toml(5) into a directory
     Man { directory: Option<PathBuf> },
-    /// Write the completions of a shell to standard output
+    /// Write completions for a shell to standard output
     Completions { shell: Shell },
 }
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Show the configuration as it is in force, defaults included, as a file that `check` reads
+    /// Show all keys with their values, defaults included, as a file that `check` reads
     Show {
-        /// The defaults, whatever the file says
+        /// Show the defaults alone
         #[arg(long)]
         defaults: bool,
         #[command(flatten)]
         json: Json,
     },
-    /// Show what the file says otherwise than what is in force in the running guard
+    /// Show where the file differs from the configuration in force
     Diff {
         #[command(flatten)]
         json: Json,

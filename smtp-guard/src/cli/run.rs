@@ -20,7 +20,7 @@ pub fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
     // Before there are threads: the environment tells of them, and is changed.
     let (inherited, errors) = Inherited::take();
     let logging = log::init(&config.log)?;
-    errors.iter().for_each(|error| tracing::warn!(%error, "the service manager handed over what is no use here"));
+    errors.iter().for_each(|error| tracing::warn!(%error, "a socket of the service manager can't be used"));
     let (stopper, stop) = relay::stop();
     // One that waits is as good as several.
     let (hang_up, hangup) = tokio::sync::mpsc::channel(1);

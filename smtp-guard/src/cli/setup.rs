@@ -37,23 +37,23 @@ pub(super) struct Setup {
     /// The guard's name in SMTP [default: this host's]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
-    /// Ask nothing: what isn't given is found out
+    /// Ask nothing: find out what isn't given
     #[arg(long)]
     yes: bool,
-    /// Write nothing: show the file
+    /// Show the file, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Where the file is written [default: --config, else /etc/smtp-guard/smtp-guard.toml; a drop-in of a file that sets nothing]
+    /// File to write [default: --config, else /etc/smtp-guard/smtp-guard.toml; a drop-in of a file that sets nothing]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace a file that is there
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
     #[command(flatten)]
     json: Json,
 }
 
-/// What is known before the mail server is asked.
+/// The answers before the mail server is asked.
 #[derive(Debug, Serialize)]
 struct Wanted {
     domains: Vec<String>,
@@ -63,7 +63,7 @@ struct Wanted {
     hostname: Option<String>,
 }
 
-/// What came of it.
+/// The outcome of the set-up.
 #[derive(Debug, Serialize)]
 struct Report {
     #[serde(flatten)]
@@ -74,9 +74,9 @@ struct Report {
     identity: Identity,
     /// Whether the mail server takes this identity now.
     ready: bool,
-    /// What has to be changed at the mail server.
+    /// Changes to make at the mail server.
     to_do: Vec<String>,
-    /// What is doubtful, each with the next step.
+    /// Doubts, each with the next step.
     doubts: Vec<String>,
     #[serde(rename = "contents")]
     configuration: String,
@@ -100,7 +100,7 @@ pub(super) fn setup(setup: Setup, file: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the command line says, and else whoever sits at the terminal.
+/// The wishes from the command line, and else from the person at the terminal.
 fn wanted(setup: Setup) -> anyhow::Result<Wanted> {
     let asks = !setup.yes && io::stdin().is_terminal();
     let mut domains: Vec<_> = setup.domains.iter().flat_map(|domains| split(domains)).collect();
@@ -118,7 +118,7 @@ fn wanted(setup: Setup) -> anyhow::Result<Wanted> {
     let found = routes::default_routes().into_iter().map(|route| route.interface).next();
     let interface = match setup.interface {
         Some(interface) => Some(interface),
-        None if asks => Some(ask("Interface that mail comes in by (none: no kernel filter)", found.as_deref())?),
+        None if asks => Some(ask("Interface that mail comes in by (none: no kernel plane)", found.as_deref())?),
         None => found,
     };
     let interface = interface.filter(|interface| !interface.is_empty() && interface != "none");
@@ -219,7 +219,7 @@ fn judged_by(config: &Config, look: &impl Fn(&Config) -> Result<Found, String>, 
     look(&config).unwrap_or(first)
 }
 
-/// What the server is, by its greeting.
+/// The server's software, by its greeting.
 fn software(found: &Found) -> Profile {
     let greeting = found.greeting.to_lowercase();
     let names = [
@@ -282,7 +282,7 @@ fn configuration(wanted: &Wanted, profile: Profile, identity: Identity, about: &
     text
 }
 
-/// What has to be changed at the server.
+/// Changes to make at the server.
 fn to_do(server: &BackendAddr, profile: Profile, identity: Identity, ready: bool, found: &Found) -> Vec<String> {
     let own = found.own.unwrap_or(Ipv4Addr::LOCALHOST.into());
     let mut to_do = Vec::new();
@@ -320,7 +320,7 @@ fn to_do(server: &BackendAddr, profile: Profile, identity: Identity, ready: bool
     to_do
 }
 
-/// What is doubtful at the server.
+/// Doubts about the server, each with the next step.
 pub(super) fn doubts(found: &Found, identity: Identity) -> Vec<String> {
     let mut doubts = Vec::new();
     let own = found.own.map_or_else(|| String::from("the guard"), |own| own.to_string());
@@ -342,12 +342,12 @@ pub(super) fn doubts(found: &Found, identity: Identity) -> Vec<String> {
     for probe::Domain { name, says } in &found.domains {
         match says {
             Unknown::Taken => doubts.push(format!(
-                "{name}: the mail server takes any recipient, so no harvest is seen there: list who exists (`smtp-guard recipients`, \
+                "{name}: the mail server takes any recipient, so no harvest is seen there: list its recipients (`smtp-guard recipients`, \
                  recipients.known), or let it refuse unknown recipients"
             )),
             Unknown::Refused { words, recognised: false } => doubts.push(format!(
                 "{name}: its refusal of a recipient that nobody has can't be told from any other ({words}): is the domain served \
-                 there? Else set backend.profile, or list who exists (recipients.known)"
+                 there? Else set backend.profile, or list its recipients (recipients.known)"
             )),
             Unknown::Unclear => {
                 doubts.push(format!("{name}: the mail server says neither yes nor no to a recipient: its log may say why"));
@@ -358,7 +358,7 @@ pub(super) fn doubts(found: &Found, identity: Identity) -> Vec<String> {
     doubts
 }
 
-/// What is doubtful on this host.
+/// Doubts about this host.
 fn of_this_host(config: &Config, server: &BackendAddr) -> Vec<String> {
     let mut doubts = Vec::new();
     if let BackendAddr::Address(address) = server {

@@ -39,11 +39,11 @@ fn watch_until_unloaded(
     let reload = move || match again(file.as_deref(), &interfaces) {
         Ok(config) => {
             if let Err(error) = control.apply(&config.log) {
-                tracing::error!(%error, "the log goes on as it was");
+                tracing::error!(%error, "the log's settings can't be changed: the former ones stay");
             }
             changing.store(Arc::new(config));
         }
-        Err(error) => tracing::error!("the kernel plane was not loaded anew, and stays as it was: {error:#}"),
+        Err(error) => tracing::error!("the kernel plane was not loaded again, and the former one stays: {error:#}"),
     };
     let open = Arc::clone(logging);
     signals::watch(Some(Box::new(move |name| end(name, &open))), Some(Box::new(reload)))?;
@@ -93,11 +93,11 @@ fn is_replaced() -> bool {
     std::fs::read_link("/proc/self/exe").is_ok_and(|path| path.to_string_lossy().ends_with(" (deleted)"))
 }
 
-/// What a signal does that ends a daemon.
+/// Acts on a signal that ends a daemon.
 fn end(signal: &str, logging: &Mutex<Option<Logging>>) {
     tracing::info!(
         signal,
-        "stopping: the kernel plane stays loaded, and goes on to drop what is banned and listed; `smtp-guard edge unload` removes it"
+        "stopping: the kernel plane stays loaded, and keeps dropping banned and listed sources; `smtp-guard edge unload` removes it"
     );
     // An error means that no service manager listens.
     let _ = sd_notify::notify(&[NotifyState::Stopping]);

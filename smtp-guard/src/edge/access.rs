@@ -1,4 +1,4 @@
-//! Who may open the pinned maps: root, and the group that the proxy runs in.
+//! Access to the pinned maps: root, and the group that the proxy runs in.
 //!
 //! A process without capabilities may read and write a map whose file it may open (since Linux 5.19, where
 //! kernel.unprivileged_bpf_disabled is set). So the maps that the proxy uses are handed to its group; links and programs,
@@ -17,7 +17,7 @@ use super::pins::{MAPS, Pins};
 /// Maps that only the programs use. The proxy opens all others.
 const OF_PROGRAMS: [&str; 2] = ["CLOCK", "COUNTED"];
 
-/// What [`grant`] did.
+/// The outcome of [`grant`].
 pub(super) enum Granted {
     /// The group may open the maps. `passage` is a directory on the way that was opened for everybody to pass.
     To { group: String, passage: Option<String> },

@@ -44,7 +44,7 @@ pub trait KernelBans: Send + Sync {
     fn networks(&self) -> Result<Vec<(Net, Instant, Reason)>, EdgeError>;
     /// See [`KernelPlane::established_of`].
     fn established_of(&self, source: Source) -> Result<u64, EdgeError>;
-    /// See [`KernelPlane::refresh`]. One that was loaded anew is configured as `config` says; where that fails it isn't used,
+    /// See [`KernelPlane::refresh`]. One that was loaded again is configured as `config` says; where that fails it isn't used,
     /// and tried again at the next call.
     fn refresh(&self, config: &Config) -> Result<Refreshed, EdgeError>;
 }
@@ -94,7 +94,7 @@ impl KernelBans for KernelPlane {
                 Ok(()) => {}
                 // To wait for it again and again would keep bans waiting.
                 Err(error @ EdgeError::Locked { .. }) => {
-                    tracing::warn!(%error, "the kernel plane keeps the settings of who loaded it");
+                    tracing::warn!(%error, "the kernel plane's settings can't be changed: those of the last load stay");
                 }
                 Err(error) => {
                     self.close(&error);
@@ -106,10 +106,10 @@ impl KernelBans for KernelPlane {
     }
 }
 
-/// Who is told of new bans.
+/// The receiver of new bans.
 type Hook = Box<dyn Fn(Fell<'_>) + Send + Sync>;
 
-/// What came into force.
+/// A ban that came into force.
 #[derive(Clone, Copy)]
 #[allow(missing_debug_implementations, reason = "a function has nothing to show")]
 pub enum Fell<'a> {
@@ -134,7 +134,7 @@ pub struct BanTable {
     hook: OnceLock<Hook>,
 }
 
-/// What came of [`BanTable::apply`].
+/// The outcome of [`BanTable::apply`].
 #[derive(Debug)]
 pub struct Applied {
     /// The kernel's part; `Ok` also where no kernel plane is loaded.
@@ -143,7 +143,7 @@ pub struct Applied {
     pub displaced: Option<Source>,
 }
 
-/// What came of [`BanTable::apply_networks`].
+/// The outcome of [`BanTable::apply_networks`].
 #[derive(Debug)]
 pub struct AppliedNetworks {
     /// The kernel's part; `Ok` also where no kernel plane is loaded.
@@ -379,7 +379,7 @@ impl BanTable {
         self.in_kernel(|kernel| kernel.unban_all(sources)).map(drop)
     }
 
-    /// What the kernel plane makes of `what`; nothing where none is loaded: it gets the bans when it is.
+    /// Applies `what` to the kernel plane; nothing where none is loaded: it gets the bans when it is.
     fn in_kernel<T: Default>(
         &self,
         what: impl FnOnce(&dyn KernelBans) -> Result<T, EdgeError>,

@@ -1,4 +1,4 @@
-//! What can go wrong at the kernel boundary, each with the thing, the place and the next step.
+//! Errors at the kernel boundary, each with the thing, the place and the next step.
 
 use std::error::Error;
 use std::io;

@@ -1,4 +1,4 @@
-//! What the kernel drops, by samples: see [`smtp_guard_ebpf::event`]. One process at a time reads them; what is read is gone.
+//! Samples of the packets that the kernel drops: see [`smtp_guard_ebpf::event`]. One process at a time reads them; a sample is read once.
 
 use std::fmt;
 use std::io;
@@ -52,7 +52,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Of the plane that is loaded now.
+    /// Opens the samples of the plane that is loaded now.
     pub fn open(plane: &KernelPlane) -> Result<Self, EdgeError> {
         let pins = plane.pins();
         if !plane.is_current() {

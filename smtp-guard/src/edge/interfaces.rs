@@ -24,16 +24,16 @@ pub(super) fn any_socket() -> io::Result<OwnedFd> {
     Ok(open(AddressFamily::INET).or_else(|_| open(AddressFamily::INET6))?)
 }
 
-/// Whether the XDP program behind `link` is on the interface `index` of this network namespace. (Numbers are taken anew in each.)
+/// Whether the XDP program behind `link` is on the interface `index` of this network namespace. (Numbers are taken again in each.)
 pub(super) fn is_on(link: BorrowedFd<'_>, index: u32) -> bool {
     let Ok(info) = sys::link_info(link) else { return false };
     info.ifindex == index && xdp(index).is_ok_and(|found| found.is_some_and(|xdp| xdp.program == info.prog_id))
 }
 
-/// What the kernel says of an interface.
+/// The kernel's data of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Link {
-    /// What its packets begin with: ARPHRD_*.
+    /// The kind of its packets' headers: ARPHRD_*.
     kind: u16,
     xdp: Option<Xdp>,
 }
@@ -51,7 +51,7 @@ pub(super) fn xdp(index: u32) -> io::Result<Option<Xdp>> {
     Ok(link(index)?.and_then(|link| link.xdp))
 }
 
-/// What the interface `index` is, in words, where its packets don't begin with an Ethernet header; `None`: they do. The program
+/// The kind of the interface `index`, in words, where its packets don't begin with an Ethernet header; `None`: they do. The program
 /// would take other bytes for such a header, and drop what is none of its business.
 pub(super) fn without_ethernet(index: u32) -> io::Result<Option<String>> {
     // An interface that is gone is the next step's business.
@@ -126,7 +126,7 @@ const SETTLE: Duration = Duration::from_millis(5);
 pub struct Changes(OwnedFd);
 
 impl Changes {
-    /// Of this network namespace.
+    /// The interfaces of this network namespace.
     pub fn new() -> io::Result<Self> {
         const RTMGRP_LINK: u32 = 1;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;

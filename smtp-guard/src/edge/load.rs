@@ -34,7 +34,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sm
 pub(super) const XDP_PROGRAM: &str = "guard_xdp";
 pub(super) const CONNS_PROGRAM: &str = "guard_conns";
 
-/// What a load did.
+/// The outcome of a load.
 #[derive(Debug, Serialize)]
 pub struct Loaded {
     pub directory: PathBuf,
@@ -44,9 +44,9 @@ pub struct Loaded {
     pub missing: Vec<String>,
     /// Bans that were taken over from a plane of another version.
     pub bans_taken_over: usize,
-    /// Who may open the maps beside root.
+    /// The users who may open the maps beside root.
     pub access: String,
-    /// What the kernel plane says of itself.
+    /// The kernel plane's own report.
     #[serde(rename = "notes")]
     pub kernel: Vec<String>,
     /// Instructions that the verifier went through, of each program.
@@ -122,7 +122,7 @@ pub fn too_old() -> Option<EdgeError> {
     fits().err().map(|_| old)
 }
 
-/// What is against loading the plane for `config` on this machine as it is now, apart from rights: a kernel that is too old,
+/// Objections to loading the plane for `config` on this machine as it is now, apart from rights: a kernel that is too old,
 /// interfaces that can't be filtered.
 pub fn objections(config: &Config) -> Vec<EdgeError> {
     if config.edge.interfaces.is_empty() {

@@ -6,7 +6,7 @@ use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketType, rec
 
 /// Bytes of `struct nlmsghdr`.
 pub(super) const HEADER: usize = 16;
-/// What asks for all there is.
+/// The flags of a request for all there is.
 pub(super) const REQUEST_DUMP: u16 = 0x301;
 /// Bytes of a datagram; the kernel's are at most 32 KiB.
 const DATAGRAM: usize = 64 * 1024;

@@ -26,7 +26,7 @@ const PASSES: u32 = 3;
 /// Looks in a pass, where the first ones found something.
 const LOOKS: usize = 8;
 
-/// What each source's count has too much in every one of up to [`LOOKS`] looks, and the least of it. Sources whose count
+/// The excess of each source's count in every one of up to [`LOOKS`] looks, and the least of these. Sources whose count
 /// is right are left out by each `look`.
 pub(super) fn excess<E>(mut look: impl FnMut() -> Result<HashMap<Source, u64>, E>) -> Result<HashMap<Source, u64>, E> {
     let mut found = look()?;
@@ -43,7 +43,7 @@ pub(super) fn excess<E>(mut look: impl FnMut() -> Result<HashMap<Source, u64>, E
     Ok(found)
 }
 
-/// What was too much of a source in the last passes.
+/// The excess of a source in the last passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Suspicion {
     passes: u32,
@@ -51,7 +51,7 @@ struct Suspicion {
     excess: u64,
 }
 
-/// What former passes found.
+/// The findings of former passes.
 #[derive(Debug, Default)]
 pub(super) struct Suspicions(HashMap<Source, Suspicion>);
 

@@ -1,4 +1,4 @@
-//! What the kernel plane says of itself when it is loaded: a program that is run once, attached to nothing, reads the maps as
+//! The kernel plane's report when it is loaded: a program that is run once, attached to nothing, reads the maps as
 //! the others do, and logs what it finds.
 
 use std::sync::Mutex;

@@ -11,7 +11,7 @@ use super::interfaces::{index_of, is_on, xdp};
 use super::plane::KernelPlane;
 use super::{pins, sys};
 
-/// What [`KernelPlane::status`] tells.
+/// The answer of [`KernelPlane::status`].
 #[derive(Debug, Serialize)]
 pub struct Status {
     pub directory: PathBuf,
@@ -34,7 +34,7 @@ pub struct Interface {
     pub name: String,
     /// `driver` or `generic`.
     pub mode: &'static str,
-    /// `false`: the interface is gone, or was made anew after the program was attached.
+    /// `false`: the interface is gone, or was made again after the program was attached.
     pub attached: bool,
 }
 

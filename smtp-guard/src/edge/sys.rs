@@ -324,7 +324,7 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(drop)
 }
 
-/// What an XDP link is on, and with which program. `ifindex` is 0 when the interface is gone, and counts in the network
+/// The interface and program of an XDP link. `ifindex` is 0 when the interface is gone, and counts in the network
 /// namespace that the interface is in.
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = LinkInfo::default();

@@ -14,7 +14,7 @@ use super::pins::{Pins, XDP};
 use super::sys;
 use crate::config::Config;
 
-/// What [`returned`] found.
+/// The outcome of [`returned`].
 #[derive(Debug, Default)]
 pub struct Returned {
     /// Interfaces that have the program again.

@@ -1,4 +1,4 @@
-//! What is found out about a client or a recipient before policy decides.
+//! Facts about a client or a recipient, found before policy decides.
 
 pub mod dns;
 pub mod recipients;

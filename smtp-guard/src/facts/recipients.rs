@@ -49,7 +49,7 @@ pub fn load(path: &Path) -> Result<KnownRecipients, RecipientsError> {
 /// Domains that are named one by one.
 const NAMED: usize = 10;
 
-/// What is to be said of served domains without an entry in the table, `missing`.
+/// Warnings about served domains without an entry in the table, `missing`.
 pub fn warnings(missing: &[impl AsRef<str>]) -> Vec<String> {
     let warning = |domain: &str| {
         format!(

@@ -1,4 +1,4 @@
-//! What the feedback task keeps: the ledger and the decisions, and how they reach table, log and store.
+//! The feedback task's state: the ledger and the decisions, and how they reach table, log and store.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -115,7 +115,7 @@ impl Keeper {
         self.restore_at(crate::clock::both());
     }
 
-    /// Likewise at `both`.
+    /// Restores from the store at `both`.
     pub(super) fn restore_at(&mut self, both: Both) {
         self.wall = Steady::new(both);
         self.take_from_store(&both);
@@ -161,7 +161,7 @@ impl Keeper {
         tracing::warn!(
             seconds = step / 1000,
             bans = self.decisions.len(),
-            "the clock was set: the ends of bans are written anew"
+            "the clock was set: the ends of bans are written again"
         );
         for ban in self.decisions.values_mut() {
             ban.made = ban.made.later(step);
@@ -334,7 +334,7 @@ impl Keeper {
     fn applied(&mut self, kernel: Result<(), EdgeError>, displaced: impl IntoIterator<Item = Source>) {
         if let Err(error) = kernel {
             self.meter.bound_reached(Bound::KernelBans);
-            tracing::error!(%error, "what was banned now is in force in user space only");
+            tracing::error!(%error, "this ban is in force in user space only");
         }
         for displaced in displaced {
             self.meter.bound_reached(Bound::Bans);
@@ -351,7 +351,7 @@ impl Keeper {
         self.sweep_at(crate::clock::both());
     }
 
-    /// Likewise at `both`.
+    /// Sweeps at `both`.
     pub(super) fn sweep_at(&mut self, both: Both) {
         if let Some(step) = self.wall.step(both) {
             self.follow_wall(step, &both);

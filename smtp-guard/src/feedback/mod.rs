@@ -44,7 +44,7 @@ const DISK: Duration = Duration::from_secs(2);
 /// How often expired bans are swept and unsaved ones are tried again.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// What is counted and told, implemented over metrics and event bus.
+/// Counts and tells, implemented over metrics and event bus.
 pub trait Meter: Send + Sync + 'static {
     /// A report has come.
     fn reported(&self, kind: ReportKind);
@@ -211,12 +211,12 @@ impl Feedback {
         }
     }
 
-    /// What sessions may know of the ledger.
+    /// The marks: what sessions may know of the ledger.
     pub fn marks(&self) -> &Marks {
         &self.marks
     }
 
-    /// What sources are counted in.
+    /// The counters of sources.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }

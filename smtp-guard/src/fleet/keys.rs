@@ -1,6 +1,6 @@
 //! The names of what is on the server. All have one hash tag, so that scripts may use them together.
 
-/// Of the fleet of a name.
+/// The names of keys of a fleet on the server.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     /// Stream of evidence.
@@ -13,7 +13,7 @@ pub(super) struct Keys {
     pub(super) epoch: String,
     /// How edges are, by name.
     pub(super) nodes: String,
-    /// What edges remember of sources whose mail is accepted, by name and part.
+    /// The history of edges: sources whose mail is accepted, by name and part.
     pub(super) history: String,
     record: String,
 }

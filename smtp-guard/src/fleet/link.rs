@@ -23,9 +23,9 @@ const OPEN: Duration = Duration::from_secs(1);
 /// An open connection.
 pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
-    /// Who answers.
+    /// The server that answers.
     pub(super) server: String,
-    /// Whom the server takes us for.
+    /// The user that the server takes us for.
     pub(super) user: String,
     /// By TLS.
     pub(super) secured: bool,
@@ -51,7 +51,7 @@ pub(super) async fn open(settings: &Settings, patience: Duration) -> Result<Link
     Err(last)
 }
 
-/// Likewise, to the server of `url`.
+/// Connects to the server of `url`.
 pub(super) async fn by_url(settings: &Settings, url: &str, patience: Duration) -> Result<Link, RedisError> {
     let info = url.into_connection_info()?;
     let mut redis = info.redis_settings().clone();
@@ -71,7 +71,7 @@ pub(super) async fn by_url(settings: &Settings, url: &str, patience: Duration) -
     Ok(Link { connection, server, user, secured })
 }
 
-/// Likewise, to the master that the sentinels name.
+/// Connects to the master that the sentinels name.
 pub(super) async fn by_sentinel(settings: &Settings, patience: Duration) -> Result<Link, RedisError> {
     let infos = settings.config.url.iter().map(|url| url.as_str().into_connection_info());
     let infos = infos.collect::<Result<Vec<ConnectionInfo>, _>>()?;

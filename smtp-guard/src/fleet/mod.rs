@@ -169,10 +169,7 @@ impl Fleet {
         });
         let before = self.0.running.swap(running);
         if let Some(waiting) = before.as_ref().and_then(|before| before.shared.cut_off()) {
-            tracing::warn!(
-                waiting,
-                "what waited for the fleet's server is not told: it didn't answer, and is given up"
-            );
+            tracing::warn!(waiting, "messages for the fleet's server are given up: it didn't answer");
         }
     }
 

@@ -34,7 +34,7 @@ const OLDEST: (u32, u32) = (6, 2);
 const CLOCK: u64 = 5_000;
 /// Edges that are named.
 const NAMED: usize = 8;
-/// What a user of the server has to be allowed, beside the fleet's keys.
+/// The rules that a user of the server needs, beside the fleet's keys.
 pub const RULES: &str = "+@stream +@hash +@string +@sortedset +@scripting +@connection +time +pexpireat";
 
 /// A server that can be looked at.
@@ -45,7 +45,7 @@ pub enum Target {
     Sentinel,
 }
 
-/// What came of it.
+/// The outcome of a look at the servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Looked {
     pub server: String,
@@ -54,17 +54,17 @@ pub struct Looked {
     pub found: Option<Found>,
     /// Why the guard can't use it, each with the next step.
     pub troubles: Vec<String>,
-    /// What is probably not meant so, likewise.
+    /// Settings that are probably mistakes, each with the next step.
     pub doubts: Vec<String>,
 }
 
-/// What was found of a server.
+/// The findings about a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Found {
-    /// What it is, such as `redis`.
+    /// The server's program, such as `redis`.
     pub software: String,
     pub software_version: String,
-    /// Whom it takes us for.
+    /// The user that it takes us for.
     pub user: String,
     /// By TLS.
     pub secured: bool,

@@ -1,4 +1,4 @@
-//! What others tell: first what the server holds, then what is new.
+//! Reads the messages of others: first those that the server holds, then new ones.
 //!
 //! The cursor is the client's. Before what the server holds is read, the last id of the changes is noted, and reading goes on from there:
 //! so there is no gap. Where the server has trimmed past the cursor, or its last id is smaller than the cursor, everything is read anew.
@@ -305,7 +305,7 @@ async fn snapshot(
     let mut state = shared.state();
     state.snapshots += 1;
     state.cursor = cursors.changes;
-    tracing::info!(sources, "what the fleet has decided is in force");
+    tracing::info!(sources, "the fleet's decisions are in force");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What a fleet needs of the configuration, and of the files that it names.
+//! The fleet's settings from the configuration, and from the files that it names.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ impl FleetError {
     }
 }
 
-/// What a fleet needs.
+/// The fleet's settings.
 #[derive(Clone)]
 pub struct Settings {
     pub(super) config: config::Fleet,

@@ -1,4 +1,4 @@
-//! What this edge tells: evidence, decisions, and how it is.
+//! Writes this edge's messages: evidence, decisions, and its state.
 
 use std::sync::LazyLock;
 use std::sync::atomic::Ordering;

@@ -16,10 +16,10 @@ use crate::relay;
 /// How often the files are read again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// What the guard started without.
+/// Certificates that the guard started without.
 pub(super) struct Missing {
     tls: Tls,
-    /// What was said of it.
+    /// The reminder about it.
     told: Reminder,
     pub(super) why: String,
 }

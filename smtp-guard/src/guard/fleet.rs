@@ -1,5 +1,7 @@
 //! The ledger's task and the fleet, put together: what happens here is told, what is heard is followed.
 
+use std::time::Duration;
+
 use smtp_guard_core::fleet::PART;
 use smtp_guard_core::fleet::member::Decided;
 use smtp_guard_core::fleet::message::Counted;
@@ -8,13 +10,21 @@ use tokio::sync::mpsc;
 use crate::bound::Bound;
 use crate::clock::{Both, Instant};
 use crate::decision::{ControlError, Decision, Name, Weight};
+use crate::events::Bus;
 use crate::feedback::{Feedback, Peers};
 use crate::fleet::{Event, Evidence, Fleet};
 use crate::observe::metrics::Metrics;
 use crate::offence::{Conduct, Digest};
 use crate::rates::Sum;
 
-/// What the ledger's task tells the fleet.
+mod news;
+
+use news::News;
+
+/// How often the fleet is looked at for what is worth an event.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The way from the ledger's task to the fleet.
 pub(super) struct Told(pub(super) Fleet, pub(super) Metrics);
 
 impl Told {
@@ -65,8 +75,18 @@ pub(super) async fn follow(mut events: mpsc::Receiver<Event>, feedback: Feedback
             Event::Joined => feedback.tell_all().await,
         };
         if let Err(error) = done {
-            tracing::warn!(%error, "what the fleet says is not followed");
+            tracing::warn!(%error, "the fleet's messages are not followed");
         }
+    }
+}
+
+/// Publishes what changes in the fleet, until the guard stops: whether its server answers, and which edges are there.
+pub(super) async fn watch(fleet: Fleet, events: Bus) {
+    let mut news = News::default();
+    loop {
+        let now = crate::clock::wall();
+        news.of(fleet.status().as_ref(), now).into_iter().for_each(|what| events.publish(now, what));
+        tokio::time::sleep(LOOK).await;
     }
 }
 

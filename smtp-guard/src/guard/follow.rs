@@ -11,7 +11,7 @@ use crate::edge::{self, EdgeError, KernelPlane, Returned};
 
 /// How often interfaces are looked at when nothing is said to have changed: what was lost mustn't be lost for ever.
 const LOOK: Duration = Duration::from_secs(2);
-/// How often is looked whether the plane was loaded anew, and has another ring buffer.
+/// How often is looked whether the plane was loaded again, and has another ring buffer.
 const REOPEN: Duration = Duration::from_secs(5);
 /// How long samples gather before they are taken: each by itself would cost three system calls. The ring buffer has room for
 /// as many as a hundred CPUs tell in that time.
@@ -19,7 +19,7 @@ const GATHER: Duration = Duration::from_millis(20);
 /// Samples that are taken at once.
 const SAMPLES: usize = 4096;
 
-/// What [`interfaces`] does where nothing is loaded.
+/// The step of [`interfaces`] where nothing is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unloaded {
     /// Ends with the error.
@@ -46,7 +46,7 @@ pub(crate) fn interfaces(mut config: impl FnMut() -> Option<Arc<Config>>, unload
     let mut told: Option<(Vec<String>, Vec<String>)> = None;
     let changes = Changes::new();
     if let Err(error) = &changes {
-        tracing::warn!(%error, "changes of interfaces can't be heard of: they are looked at every two seconds");
+        tracing::warn!(%error, "the kernel doesn't report changes of interfaces: the guard looks at them every two seconds");
     }
     let mut known = Known::default();
     while let Some(config) = config() {
@@ -103,7 +103,7 @@ pub(crate) fn events(plane: &KernelPlane, take: impl Fn(&[Sample], u64)) -> ! {
     }
 }
 
-/// What was told of interfaces, so that it is told once.
+/// Interfaces that were reported, so that each is reported once.
 #[derive(Debug, Default)]
 struct Known {
     failures: HashMap<String, String>,

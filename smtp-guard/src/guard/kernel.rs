@@ -56,8 +56,8 @@ fn take_over(config: &Config) -> Result<KernelPlane, EdgeError> {
         Ok(loaded) => loaded.to_string().lines().for_each(|line| tracing::info!("{line}")),
         Err(error) => {
             // The usual case: the proxy's user may use the maps, and not load programs.
-            tracing::info!(directory = %directory.display(), "using the kernel filter loaded by smtp-guard edge");
-            tracing::debug!(%error, "the kernel filter can't be loaded anew by this user");
+            tracing::info!(directory = %directory.display(), "using the kernel plane loaded by smtp-guard edge");
+            tracing::debug!(%error, "this user can't load the kernel plane again");
         }
     }
     Ok(plane)
@@ -102,7 +102,7 @@ impl Observed {
         self.shared.upgrade().map(|shared| shared.current().config().edge.clone()).unwrap_or_default()
     }
 
-    /// What `read` says of the plane, if it is ours and there.
+    /// Asks the plane by `read`, if it is ours and there.
     fn ask<T>(&self, read: impl FnOnce(&KernelPlane) -> Result<T, EdgeError>) -> Option<T> {
         // A scrape that can't read it shows none; the reason stands in the log of whoever changed the plane.
         self.plane.is_current().then(|| read(&self.plane).ok())?
@@ -110,7 +110,7 @@ impl Observed {
 }
 
 impl Observed {
-    /// What the plane does with connections from `ip`; `None`: it filters nowhere. Takes system calls.
+    /// The plane's verdict on connections from `ip`; `None`: it filters nowhere. Takes system calls.
     pub(super) fn view(&self, ip: IpAddr) -> Option<KernelView> {
         self.interfaces().iter().any(|(_, attached)| *attached).then_some(())?;
         let verdict = self.ask(|plane| plane.verdict(ip))?;
@@ -171,11 +171,15 @@ pub(super) async fn sweep(plane: Arc<KernelPlane>) {
             match tokio::task::spawn_blocking(reconcile).await {
                 Ok(Ok(taken_back)) => {
                     for (source, connections) in taken_back {
-                        tracing::warn!(?source, connections, "connections were counted that don't exist: taken back");
+                        tracing::warn!(
+                            ?source,
+                            connections,
+                            "the kernel counted connections that don't exist: corrected"
+                        );
                     }
                 }
-                Ok(Err(error)) => tracing::debug!(%error, "the kernel's counts were not held against the sockets"),
-                Err(error) => tracing::debug!(%error, "the kernel's counts were not held against the sockets"),
+                Ok(Err(error)) => tracing::debug!(%error, "the kernel's counts were not compared with the sockets"),
+                Err(error) => tracing::debug!(%error, "the kernel's counts were not compared with the sockets"),
             }
         }
         let plane = Arc::clone(&plane);

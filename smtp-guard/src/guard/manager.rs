@@ -1,4 +1,4 @@
-//! What the service manager hears of the guard, by sd_notify(3). Where nobody asked for it, nothing is said.
+//! Messages to the service manager, by sd_notify(3). Where nobody asked for them, none are sent.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the ledger's task counts and tells, in metrics and event bus.
+//! Counts and events of the ledger's task, in metrics and event bus.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What `smtp-guard try` asks and is told.
+//! Question and answer of `smtp-guard try`.
 
 use std::net::IpAddr;
 
@@ -26,7 +26,7 @@ pub struct Attempt {
     /// After STARTTLS.
     #[serde(default)]
     pub tls: bool,
-    /// What to judge by in place of what is in force.
+    /// The configuration to judge by, in place of the one in force.
     #[serde(default)]
     pub config: Option<Candidate>,
 }
@@ -39,7 +39,7 @@ pub struct Candidate {
     pub files: Vec<ConfigFile>,
 }
 
-/// What would happen.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rehearsal {
     /// The file that was judged by, if it isn't in force, and the keys in which it differs.
@@ -48,7 +48,7 @@ pub struct Rehearsal {
     pub explanation: Explanation,
     /// Which of the limits and checks apply to the client, and why others don't.
     pub rules: Vec<String>,
-    /// What DNS says.
+    /// Facts from DNS.
     pub found: Vec<String>,
     pub steps: Vec<Step>,
 }
@@ -62,9 +62,9 @@ pub struct Step {
     pub heard: Option<String>,
     /// How long the client would wait for it because of a rule, in ms.
     pub wait_seconds: Seconds,
-    /// What the reply is due to, and what checks that only observe would have refused.
+    /// Reasons of the reply, and refusals of checks that only observe.
     pub because: Vec<Because>,
-    /// It would be passed on, and the mail server's own reply would be the client's.
+    /// Whether it would be passed on; then the mail server's own reply would be the client's.
     pub passed_on: bool,
 }
 

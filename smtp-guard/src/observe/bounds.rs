@@ -36,10 +36,10 @@ struct State {
 pub struct Reached {
     /// As in `smtp_guard_bound_reached_total`.
     pub name: String,
-    /// What it bounds, and what happens beyond.
+    /// The thing that it bounds, and what happens beyond.
     #[serde(default)]
     pub what: String,
-    /// What it is bounded by; `None`: the part didn't say.
+    /// The limit; `None`: the part didn't say.
     pub limit: Option<u64>,
     /// Times since the start.
     pub count: u64,
@@ -53,7 +53,7 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// What `bound` is bounded by, for `status` and the log.
+    /// Sets the limit of `bound`, for `status` and the log.
     pub fn limit(&self, bound: Bound, limit: u64) {
         self.table()[bound as usize].limit = Some(limit);
     }

@@ -1,4 +1,4 @@
-//! What `smtp-guard fleet status` shows beside [`FleetStatus`]: what became of the others' decisions here.
+//! Figures that `smtp-guard fleet status` shows beside [`FleetStatus`]: what became of the others' decisions here.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,7 @@ pub struct OfNode {
 }
 
 impl FleetView {
-    /// Of `fleet`, where no decision is in force.
+    /// The view of `fleet`, where no decision is in force.
     pub fn new(fleet: FleetStatus, exempted: u64) -> Self {
         Self { fleet, in_force: Vec::new(), exempted }
     }
@@ -107,7 +107,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// What is in force of others, where decisions have these origins.
+    /// Decisions of others are in force like this, where decisions have these origins.
     #[track_caller]
     fn check(origins: &[(&str, Option<&str>)], expected: &[(&str, u64)]) {
         let decision = |(origin, name): &(&str, Option<&str>)| Decision {

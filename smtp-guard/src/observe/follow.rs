@@ -32,7 +32,7 @@ const PARTS: usize = 2;
 /// How often something is sent where nothing happens: it shows which followers are gone.
 const QUIET: Duration = Duration::from_secs(15);
 
-/// What is asked.
+/// The question of a follower.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Follow {
@@ -64,7 +64,7 @@ impl Default for Followers {
     }
 }
 
-/// What `asked` asks for; `None`: there are too many followers.
+/// The answer to `asked`; `None`: there are too many followers.
 pub(super) fn answer(bus: &Bus, followers: &Followers, asked: Follow) -> Option<Response> {
     let most = if asked.follow { BEFORE } else { KEPT as u64 };
     let mut subscriber = asked.after.map_or_else(|| bus.subscribe(most), |after| bus.subscribe_after(after));
@@ -120,7 +120,7 @@ fn append(text: &mut Vec<u8>, Batch { lost, events }: Batch) {
 }
 
 /// The body of an answer that goes on.
-struct Parts(mpsc::Receiver<Bytes>);
+pub(super) struct Parts(pub(super) mpsc::Receiver<Bytes>);
 
 impl hyper::body::Body for Parts {
     type Data = Bytes;

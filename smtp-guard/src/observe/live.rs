@@ -1,4 +1,4 @@
-//! What `smtp-guard top` shows: the status and everything that moves, as one snapshot.
+//! The snapshot that `smtp-guard top` shows: the status and everything that moves.
 //!
 //! Counts are absolute, since the start of the guard or the load of the kernel plane; rates are the reader's to reckon,
 //! from two snapshots of one [`Live::instance`]. Every list has a bound that is said beside it.
@@ -21,21 +21,21 @@ const EVENTS: usize = 16;
 pub struct Live {
     /// When it was taken.
     pub at: WallTime,
-    /// Process id: counts of another instance begin anew.
+    /// Process id: counts of another instance begin again.
     pub instance: u32,
     /// Since the guard's start, by a clock that nobody sets.
     pub uptime_seconds: Seconds,
     pub status: Status,
     /// Connections accepted since the start.
     pub connections_total: u64,
-    /// What the kernel plane judged; only what was seen, and nothing without a kernel plane.
+    /// Packets by the kernel plane's verdict; only verdicts that occurred, and none without a kernel plane.
     pub kernel_packets: Vec<Packets>,
-    /// What user space refused; all usual reasons, also at 0.
+    /// Refusals by the proxy; all usual reasons, also at 0.
     pub rejections: Vec<Counted>,
     /// Bans in force, the latest first: at most [`crate::decision::LATEST`].
     pub decisions: Vec<Decision>,
     pub drops: DropsView,
-    /// What happened, the latest first: at most 16.
+    /// Recent events, the latest first: at most 16.
     #[serde(default)]
     pub events: Vec<Arc<Event>>,
 }
@@ -58,7 +58,7 @@ pub struct Counted {
     pub count: u64,
 }
 
-/// What samples of dropped packets amount to. See [`super::drops`] for what an estimate is worth.
+/// Estimates from samples of dropped packets. See [`super::drops`] for what an estimate is worth.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DropsView {
     /// Samples that came.
@@ -85,7 +85,7 @@ pub struct DroppedSource {
     pub per_second: f64,
     /// Estimate since `since`.
     pub packets: u64,
-    /// What the estimates rest on.
+    /// The number of samples that the estimates rest on.
     pub samples: u64,
     pub since: WallTime,
     pub last: WallTime,

@@ -87,12 +87,12 @@ impl LogControl {
 }
 
 impl Logging {
-    /// What changes the log while it is written.
+    /// The control that changes the log while it is written.
     pub fn control(&self) -> LogControl {
         self.control.clone()
     }
 
-    /// What counts the lines that are lost from now on.
+    /// The counter of lines that are lost from now on.
     pub fn lost(&self) -> Lost {
         Lost { counter: self.lost.clone(), told: 0 }
     }
@@ -270,7 +270,7 @@ pub fn held(user: &str, reason: Reason, source: &str) {
     tracing::warn!(target: SECURITY, user, source, reason, "user {user} held: {why}; the last one from {source}");
 }
 
-/// Likewise of one who is held by the operator, for `length` or until he is released: `operator (uid 0) held user bob for 1h: why`.
+/// Logs that the operator holds a user, for `length` or until the release: `operator (uid 0) held user bob for 1h: why`.
 pub fn held_by_operator(by: Operator, user: &str, length: Option<Duration>, text: &str) {
     let (user, text, reason) = (words::one_word(user), printable(text.as_bytes()), Reason::UserHeld.label());
     let seconds = length.map(|length| length.as_secs());

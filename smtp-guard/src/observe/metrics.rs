@@ -48,7 +48,9 @@ mod tls;
 #[cfg(test)]
 mod written;
 
+pub use backend::How;
 pub use latency::Verb;
+pub use read::Timed;
 pub use text::Format;
 pub use tls::HandshakeFailure;
 
@@ -273,7 +275,7 @@ impl Metrics {
         self.0.bounds.reached(bound);
     }
 
-    /// What was reached: the state that the metric mirrors.
+    /// The bounds that were reached: the state that the metric mirrors.
     pub fn bounds(&self) -> &Bounds {
         &self.0.bounds
     }

@@ -1,4 +1,4 @@
-//! What the guard shows of itself: metrics, logs, health over HTTP, and the socket that the command line talks to.
+//! The guard's face: metrics, logs, health over HTTP, and the socket that the command line talks to.
 pub mod admin;
 pub mod attempt;
 pub mod bounds;
@@ -14,6 +14,7 @@ mod kernel;
 pub mod live;
 pub mod log;
 pub mod metrics;
+pub mod page;
 pub mod reload;
 mod serve;
 mod socket;

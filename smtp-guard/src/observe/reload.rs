@@ -1,4 +1,4 @@
-//! What `smtp-guard reload` asks, and what it is told.
+//! Question and answer of `smtp-guard reload`.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,17 +13,17 @@ pub struct Reload {
     pub dry_run: bool,
 }
 
-/// What came of a reload, or would.
+/// The outcome of a reload, or of a rehearsal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
     /// The generation in force; of a dry run the one that stays in force.
     pub generation: u64,
     pub dry_run: bool,
-    /// What was read, and its drop-ins: the file of the guard, whatever file the command was given.
+    /// The file that was read, with its drop-ins: the guard's, whatever file the command was given.
     pub file: String,
-    /// What differs between what was in force and the file.
+    /// The keys that differ between the configuration in force and the file.
     pub changes: Vec<Change>,
-    /// What is valid and probably not meant so, and what the operator has to do himself.
+    /// Settings that are valid and probably mistakes, and steps that the operator has to take himself.
     pub warnings: Vec<String>,
     /// Sessions that go on by an earlier generation.
     pub earlier_sessions: u64,

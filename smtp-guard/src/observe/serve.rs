@@ -89,7 +89,7 @@ where
     }
 }
 
-/// What is known of whoever connects.
+/// Facts about the peer that connects.
 pub(super) trait Peer {
     fn identify(&self) -> Operator;
 }

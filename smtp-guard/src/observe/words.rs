@@ -11,7 +11,7 @@ use smtp_guard_ebpf::reason::Reason;
 
 use super::log::printable;
 
-/// What is known of a refused command. All of it may hold the client's words.
+/// A refused command. All of it may hold the client's words.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Refused<'a> {
     pub sender: Option<&'a str>,

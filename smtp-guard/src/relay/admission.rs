@@ -28,7 +28,7 @@ pub(super) fn admit(shared: &Shared, generation: &Generation, arrival: &Arrival,
     judge(shared, generation, arrival, now, Tally::Count, place)
 }
 
-/// What [`admit`] would say, without a change.
+/// The outcome of [`admit`], without a change.
 pub(super) fn would_admit(
     shared: &Shared,
     generation: &Generation,
@@ -57,7 +57,7 @@ fn judge<P>(
     gate::admit(&door, arrival, now, tally, place)
 }
 
-/// What a client hears that isn't let in.
+/// The reply to a client that isn't let in.
 pub(super) fn reply(reason: Reason) -> Reply {
     match reason {
         Reason::TotalConnections => replies::full(),

@@ -7,6 +7,8 @@
 //! Between two transactions a connection is kept for [`REST`] and then given back, unless the client has logged in over it. One
 //! that is given back serves the next client where nothing speaks against it ([`super::spare`]). Where it turns out to be gone at
 //! that client's MAIL, a new one is opened: nobody has answered yet.
+//! For clients that are likely to send mail a connection is opened before MAIL ([`Backend::connect_early`]). Until something is asked over
+//! it, it is nobody's loss: what goes wrong with it is told to nobody, and MAIL opens another one.
 //! A stranger's place may also be needed while the client is idle within a transaction ([`super::places`]).
 
 use std::collections::VecDeque;
@@ -18,7 +20,7 @@ use std::time::Duration;
 
 use super::auth::Dialogue;
 use tokio::runtime::Handle;
-use tokio::time::{Instant as TokioInstant, sleep_until};
+use tokio::time::{Instant as TokioInstant, sleep_until, timeout};
 
 use super::connect::{Caller, Channel};
 use super::inquiry::{Called, Naming};
@@ -28,9 +30,9 @@ use super::socket;
 use super::{Generation, Shared, dovecot};
 use crate::addr::{BackendAddr, ClientAddr};
 use crate::clock::Instant;
-use crate::config::{AuthVia, Role};
+use crate::config::{AuthVia, Identity, Role};
 use crate::gate::Standing;
-use crate::observe::metrics::Verb;
+use crate::observe::metrics::{How, Metrics, Verb};
 use crate::policy::Client;
 use crate::session::{AuthVerdict, Lost, Request, Speaker, Upstream};
 use crate::wire::command::Command;
@@ -44,6 +46,10 @@ const WRITE_CHUNK: usize = socket::PIECE;
 
 /// How long a connection is kept without a transaction.
 const REST: Duration = Duration::from_secs(5);
+/// Connections that a session may have opened before MAIL: one more where the client has said another name under TLS.
+const EARLY: u8 = 2;
+/// How long one that is being opened early may take from there on when its session ends, to be closed politely.
+const PARTING: Duration = Duration::from_secs(10);
 
 type Opening = Pin<Box<dyn Future<Output = Result<Channel, Failure>> + Send>>;
 type Asking = Pin<Box<dyn Future<Output = AuthVerdict> + Send>>;
@@ -53,7 +59,7 @@ pub(super) struct Backend {
     shared: Arc<Shared>,
     generation: Arc<Generation>,
     ends: Ends,
-    /// It is no stranger: it came as none, or has become known since.
+    /// Whether it is no stranger: it came as none, or has become known since.
     known: bool,
     exempt: bool,
     link: Link,
@@ -63,27 +69,31 @@ pub(super) struct Backend {
     asking: Option<Asking>,
     /// The client has logged in over a connection: another one would be a stranger's.
     bound: bool,
-    /// What was asked and isn't answered yet, and since when; as many as a session asks ahead.
+    /// Questions without an answer yet, and since when; as many as a session asks ahead.
     asked: VecDeque<(Verb, Instant)>,
-    /// What the client is called, where the backend shall hear it.
+    /// The client's name, for a backend that wants to hear it.
     naming: Option<Naming>,
     /// The server that was connected last.
     server: Option<BackendAddr>,
+    /// Connections that were opened early.
+    early: u8,
 }
 
 enum Link {
     None,
+    /// `early`: before there was something to ask.
     Opening {
         opening: Opening,
         first: Option<First>,
         speaker: Arc<Speaker>,
+        early: bool,
     },
     Open(Box<Connection>),
     /// A write failed: the loss is told once.
     Broken(Lost),
 }
 
-/// What a connection is opened for.
+/// The reason to open a connection.
 enum First {
     Envelope(Vec<Line>),
     Auth(Credentials),
@@ -100,8 +110,12 @@ enum Line {
 /// An open connection and what is under way on it.
 struct Connection {
     channel: Channel,
+    /// For whom it was opened.
+    speaker: Arc<Speaker>,
+    /// Whether it was opened early, and nothing was asked over it yet.
+    early: bool,
     encoder: Option<BodyEncoder>,
-    /// Of the message there is nothing yet but the guard's own header, which goes out with what follows it.
+    /// Whether the message is only the guard's own header yet, which goes out with the bytes that follow.
     header: bool,
     auth: Option<Dialogue>,
     /// The final dot is sent, and its answer isn't there.
@@ -110,9 +124,9 @@ struct Connection {
     rests: bool,
     /// Answers that the server owes.
     awaited: u32,
-    /// What waits for an answer, since the server doesn't offer PIPELINING.
+    /// Lines that wait for an answer, since the server doesn't offer PIPELINING.
     held: VecDeque<Line>,
-    /// What a new connection is asked if this one, which has served others, is lost before its first word.
+    /// The questions for a new connection if this one, which has served others or waited, is lost before its first word.
     retry: Option<(Vec<Line>, Arc<Speaker>)>,
 }
 
@@ -139,6 +153,64 @@ impl Backend {
             asked: VecDeque::new(),
             naming,
             server: None,
+            early: 0,
+        }
+    }
+
+    /// Opens a connection for a MAIL of `speaker` that is likely to come, unless there is one.
+    pub(super) fn connect_early(&mut self, speaker: Arc<Speaker>) {
+        self.leave_another(&speaker);
+        let who = self.who();
+        // A history may have been forgotten meanwhile.
+        let may = who.standing != Standing::Stranger && !self.bound && self.asking.is_none() && self.early < EARLY;
+        if !may || !matches!(self.link, Link::None) {
+            return;
+        }
+        self.early += 1;
+        self.rests_until = None;
+        let pool = Arc::clone(&self.generation.pool);
+        let calling = self.calling(Arc::clone(&speaker), who);
+        let opening = Box::pin(async move {
+            let caller = calling.await;
+            pool.open_early(caller).await.ok_or(Failure::Lost(Lost::Unreachable))
+        });
+        self.link = Link::Opening { opening, first: None, speaker, early: true };
+    }
+
+    /// Whether the link was opened early, and nothing was asked over it yet.
+    pub(super) fn is_early(&self) -> bool {
+        match &self.link {
+            Link::Opening { first: None, .. } => true,
+            Link::Open(connection) => connection.early,
+            _ => false,
+        }
+    }
+
+    /// Leaves a connection over which the server was told another name of the client, where that counts.
+    fn leave_another(&mut self, speaker: &Arc<Speaker>) {
+        let before = match &self.link {
+            Link::Opening { speaker, first: None, .. } => speaker,
+            Link::Open(connection) => &connection.speaker,
+            _ => return,
+        };
+        if !self.bound && self.generation.config().backend.identity != Identity::None && before != speaker {
+            self.give_back();
+        }
+    }
+
+    /// Something is asked: an early connection is one like any other from here on, unless its place was needed.
+    fn use_early(&mut self, request: &Request) {
+        let Link::Open(connection) = &mut self.link else { return };
+        if !connection.early {
+            return;
+        }
+        if !connection.place().is_none_or(Place::works) {
+            return self.give_back();
+        }
+        connection.early = false;
+        self.shared.metrics.backend_connection(How::Early);
+        if matches!(request, Request::Mail(..)) {
+            connection.retry = Some((Vec::new(), Arc::clone(&connection.speaker)));
         }
     }
 
@@ -218,7 +290,7 @@ impl Backend {
         self.asked.push_back((verb, crate::clock::now()));
     }
 
-    /// What was asked is answered.
+    /// Notes that the oldest question is answered.
     fn answered(&mut self) {
         if let Some((verb, since)) = self.asked.pop_front() {
             self.shared.metrics.backend_replied(verb, crate::clock::now().since(since));
@@ -227,9 +299,22 @@ impl Backend {
 
     /// Performs a request. A failure is told by [`Self::word`].
     pub(super) async fn perform(&mut self, request: Request) {
+        if matches!(request, Request::Drop) && self.is_early() {
+            // Nothing was begun over it. What time it has goes on.
+            self.asking = None;
+            return self.asked.clear();
+        }
         // Until the session waits for its client again.
         self.rests_until = None;
         self.begins(&request);
+        match &request {
+            Request::Auth(..) if self.generation.config().auth.via == AuthVia::Dovecot => {}
+            Request::Mail(_, _, speaker) | Request::Auth(_, speaker) => {
+                self.leave_another(speaker);
+                self.use_early(&request);
+            }
+            _ => {}
+        }
         match (request, &mut self.link) {
             (Request::Drop, _) => {
                 // A verdict that comes later has nobody to hear it.
@@ -244,12 +329,18 @@ impl Backend {
             (Request::Mail(mail, _, speaker), Link::None) => {
                 self.open(First::Envelope(vec![Line::Mail(mail)]), speaker, false);
             }
+            (Request::Mail(mail, ..), Link::Opening { first: first @ None, .. }) => {
+                *first = Some(First::Envelope(vec![Line::Mail(mail)]));
+            }
+            (Request::Auth(credentials, _), Link::Opening { first: first @ None, .. }) => {
+                *first = Some(First::Auth(credentials));
+            }
             (Request::Rcpt(rcpt, _), Link::Opening { first: Some(First::Envelope(lines)), .. }) => {
                 lines.push(Line::Rcpt(rcpt));
             }
             (Request::Data, Link::Opening { first: Some(First::Envelope(lines)), .. }) => lines.push(Line::Data),
             (Request::Auth(credentials, speaker), Link::None) => self.open(First::Auth(credentials), speaker, true),
-            (Request::Quit, Link::Open(_)) => self.give_back(),
+            (Request::Quit, Link::Open(_) | Link::Opening { .. }) => self.give_back(),
             (request, Link::Open(connection)) => {
                 if let Err(lost) = connection.send(request).await {
                     self.link = Link::Broken(lost);
@@ -265,27 +356,45 @@ impl Backend {
 
     fn open(&mut self, first: First, speaker: Arc<Speaker>, fresh: bool) {
         let pool: Arc<Pool> = Arc::clone(&self.generation.pool);
-        let (ends, who, naming) = (self.ends, self.who(), self.naming.clone());
-        let asked = Arc::clone(&speaker);
+        let calling = self.calling(Arc::clone(&speaker), self.who());
         let opening = Box::pin(async move {
-            // Before a place is taken: nobody else waits for it.
+            let caller = calling.await;
+            pool.open(caller, fresh).await
+        });
+        self.link = Link::Opening { opening, first: Some(first), speaker, early: false };
+    }
+
+    /// The client as a connection is opened for it, once it is known what it is called. That is before a place is taken: nobody
+    /// else waits for it.
+    fn calling(&self, speaker: Arc<Speaker>, who: Who) -> impl Future<Output = Caller> + Send + use<> {
+        let (ends, naming) = (self.ends, self.naming.clone());
+        async move {
             let called = match naming {
                 Some(naming) => naming.settle().await,
                 None => Called::Unknown,
             };
-            pool.open(Caller::Client { speaker: asked, ends, who, called }, fresh).await
-        });
-        self.link = Link::Opening { opening, first: Some(first), speaker };
+            Caller::Client { speaker, ends, who, called }
+        }
     }
 
     /// Leaves the connection to the next client, or closes it politely beside the session; its place is free once that is done.
     fn give_back(&mut self) {
-        let Link::Open(connection) = std::mem::replace(&mut self.link, Link::None) else { return };
         let stranger = self.who().standing == Standing::Stranger;
-        if let Some(channel) = connection.lend(stranger)
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(channel.quit());
+        let link = std::mem::replace(&mut self.link, Link::None);
+        let Ok(runtime) = Handle::try_current() else { return };
+        match link {
+            Link::Open(connection) => {
+                if connection.early {
+                    self.shared.metrics.backend_connection(How::Unused);
+                }
+                if let Some(channel) = connection.lend(stranger) {
+                    runtime.spawn(channel.quit());
+                }
+            }
+            Link::Opening { opening, first: None, speaker, .. } => {
+                runtime.spawn(part(opening, speaker, self.shared.metrics.clone()));
+            }
+            _ => {}
         }
     }
 
@@ -301,37 +410,48 @@ impl Backend {
             match &mut self.link {
                 Link::None => std::future::pending().await,
                 Link::Broken(lost) => return Upstream::Lost(*lost),
-                Link::Opening { opening, first, speaker } => match opening.as_mut().await {
-                    Err(Failure::Lost(lost)) => self.link = Link::Broken(lost),
-                    Err(Failure::Refused(reply)) => {
-                        self.link = Link::None;
-                        return Upstream::Reply(reply);
-                    }
-                    Ok(channel) => {
-                        // Until here it was the connection that was waited for.
-                        if let Some((_, since)) = self.asked.front() {
-                            let now = crate::clock::now();
-                            self.shared.metrics.backend_replied(Verb::Connect, now.since(*since));
-                            self.asked.iter_mut().for_each(|(_, since)| *since = now);
+                Link::Opening { opening, first, speaker, early } => {
+                    match opening.as_mut().await.and_then(still_ours(*early && first.is_some())) {
+                        Err(_) if *early => match (first.take(), Arc::clone(speaker)) {
+                            (None, _) => self.link = Link::None,
+                            (Some(first @ First::Auth(_)), speaker) => self.open(first, speaker, true),
+                            (Some(first), speaker) => self.open(first, speaker, false),
+                        },
+                        Err(Failure::Lost(lost)) => self.link = Link::Broken(lost),
+                        Err(Failure::Refused(reply)) => {
+                            self.link = Link::None;
+                            return Upstream::Reply(reply);
                         }
-                        self.server.clone_from(&channel.server);
-                        let mut connection = Connection::new(channel);
-                        let begun = match first.take() {
-                            Some(First::Envelope(lines)) => {
-                                if connection.channel.reused {
-                                    connection.retry = Some((Vec::new(), Arc::clone(speaker)));
-                                }
-                                lines.into_iter().try_for_each(|line| connection.queue(line))
+                        Ok(channel) => {
+                            // Until here it was the connection that was waited for.
+                            if let Some((_, since)) = self.asked.front() {
+                                let now = crate::clock::now();
+                                self.shared.metrics.backend_replied(Verb::Connect, now.since(*since));
+                                self.asked.iter_mut().for_each(|(_, since)| *since = now);
                             }
-                            Some(First::Auth(credentials)) => connection.queue_auth(credentials),
-                            None => Ok(()),
-                        };
-                        self.link = match begun {
-                            Ok(()) => Link::Open(Box::new(connection)),
-                            Err(lost) => Link::Broken(lost),
-                        };
+                            self.server.clone_from(&channel.server);
+                            let mut connection = Connection::new(channel, Arc::clone(speaker));
+                            connection.early = *early && first.is_none();
+                            if *early && !connection.early {
+                                self.shared.metrics.backend_connection(How::Early);
+                            }
+                            let begun = match first.take() {
+                                Some(First::Envelope(lines)) => {
+                                    if connection.channel.reused {
+                                        connection.retry = Some((Vec::new(), Arc::clone(speaker)));
+                                    }
+                                    lines.into_iter().try_for_each(|line| connection.queue(line))
+                                }
+                                Some(First::Auth(credentials)) => connection.queue_auth(credentials),
+                                None => Ok(()),
+                            };
+                            self.link = match begun {
+                                Ok(()) => Link::Open(Box::new(connection)),
+                                Err(lost) => Link::Broken(lost),
+                            };
+                        }
                     }
-                },
+                }
                 Link::Open(connection) => {
                     let rested = async {
                         match self.rests_until {
@@ -355,6 +475,18 @@ impl Backend {
                             continue;
                         }
                     };
+                    if connection.early {
+                        match heard {
+                            // Its place is needed.
+                            Err(Lost::Busy) => self.give_back(),
+                            // The server is gone, or says what nobody has asked.
+                            _ => {
+                                self.shared.metrics.backend_connection(How::Unused);
+                                self.link = Link::None;
+                            }
+                        }
+                        continue;
+                    }
                     match heard {
                         Ok(word) => {
                             self.answered();
@@ -375,9 +507,29 @@ impl Backend {
 /// A client that leaves without QUIT leaves its connection to the next all the same.
 impl Drop for Backend {
     fn drop(&mut self) {
-        if matches!(&self.link, Link::Open(connection) if connection.rests) {
+        if self.is_early() || matches!(&self.link, Link::Open(connection) if connection.rests) {
             self.give_back();
         }
+    }
+}
+
+/// Makes the place of an early connection, where it `counts` by now, one like any other; an error where it was needed for others.
+fn still_ours(counts: bool) -> impl FnOnce(Channel) -> Result<Channel, Failure> {
+    move |channel| match &channel.room {
+        Some(Claim::Client(place)) if counts && !place.works() => Err(Failure::Lost(Lost::Busy)),
+        _ => Ok(channel),
+    }
+}
+
+/// Ends what was being opened for a MAIL that did not come, as politely as if it had been used.
+async fn part(opening: Opening, speaker: Arc<Speaker>, metrics: Metrics) {
+    let Ok(Ok(channel)) = timeout(PARTING, opening).await else { return };
+    metrics.backend_connection(How::Unused);
+    let mut connection = Connection::new(channel, speaker);
+    connection.early = true;
+    // Only those who are no strangers have one.
+    if let Some(channel) = connection.lend(false) {
+        channel.quit().await;
     }
 }
 
@@ -387,9 +539,11 @@ fn is_gone(lost: Lost) -> bool {
 }
 
 impl Connection {
-    fn new(channel: Channel) -> Self {
+    fn new(channel: Channel, speaker: Arc<Speaker>) -> Self {
         Self {
             channel,
+            speaker,
+            early: false,
             encoder: None,
             header: false,
             auth: None,
@@ -403,8 +557,8 @@ impl Connection {
 
     /// Leaves the connection to the next client; else it is to be closed.
     fn lend(self, stranger: bool) -> Option<Channel> {
-        let Self { channel, rests, .. } = self;
-        let useful = rests && (!stranger || channel.serves_anyone());
+        let Self { channel, rests, early, .. } = self;
+        let useful = (rests || early) && (!stranger || channel.serves_anyone());
         let home = channel.home.clone().filter(|_| useful);
         match home {
             Some(home) => home.lend(channel).err().map(|channel| *channel),
@@ -421,7 +575,7 @@ impl Connection {
 
     /// The session waits for message data from `now` on, or for something else that the backend has no part in.
     fn rests(&self, data: bool, now: Instant) {
-        match self.place().filter(|_| !self.ending) {
+        match self.place().filter(|_| !self.ending && !self.early) {
             Some(place) if data => place.rests(now),
             Some(place) => place.lingers(now),
             None => {}
@@ -430,7 +584,7 @@ impl Connection {
 
     /// The session is at work. `false`: its place was given away.
     fn works(&self) -> bool {
-        self.ending || self.place().is_none_or(Place::works)
+        self.ending || self.early || self.place().is_none_or(Place::works)
     }
 
     async fn send(&mut self, request: Request) -> Result<(), Lost> {

@@ -1,4 +1,4 @@
-//! What the backend says of recipients that nobody has: whether it takes any recipient of a domain, and else in which words
+//! The backend's answers about recipients that nobody has: whether it takes any recipient of a domain, and else in which words
 //! it refuses one.
 //!
 //! Where it takes any, that it takes one says nothing: who guesses never meets an unknown recipient, and would earn
@@ -139,7 +139,7 @@ fn tell(domain: &str, takes_any: bool) {
     if takes_any {
         tracing::warn!(
             domain,
-            "the backend takes any recipient of this domain: nobody who guesses there can be recognised; list who exists \
+            "the backend takes any recipient of this domain: harvests there can't be recognised; list its recipients \
              in [recipients] known, or let the backend refuse unknown recipients"
         );
     } else {
@@ -164,24 +164,20 @@ fn learn(rules: &Snapshot, Refusals { server, replies: [one, other], postmaster 
             learned.insert(server.clone(), wording);
             rules.learned().set_wordings(learned);
             if new {
-                tracing::info!(
-                    backend = server,
-                    words = text,
-                    "this is how the backend says that a recipient is unknown"
-                );
+                tracing::info!(backend = server, words = text, "learned how the backend refuses an unknown recipient");
             }
         }
         None if known || !new => {}
         None => tracing::warn!(
             backend = server,
             reply = %one.0,
-            "the backend's refusal of a recipient that nobody has can't be told from any other: nobody who guesses is \
-             recognised; set backend.profile, or list who exists in [recipients] known"
+            "the backend's refusal of a recipient that nobody has can't be told from any other: harvests can't be \
+             recognised; set backend.profile, or list its recipients in [recipients] known"
         ),
     }
 }
 
-/// What the backend says of recipients that nobody has.
+/// The backend's answers about recipients that nobody has.
 pub(super) enum Said {
     Takes,
     Refuses(Box<Refusals>),
@@ -203,7 +199,7 @@ impl Refusals {
     }
 }
 
-/// What is said of `domain`.
+/// The backend's answers about `domain`.
 async fn ask(pool: &Pool, domain: &str) -> Result<Said, Lost> {
     let mut channel = pool.open(Caller::Probe, false).await?;
     let asking = async {
@@ -261,7 +257,7 @@ mod tests {
     use crate::observe::metrics::Metrics;
     use crate::relay::connect::Connector;
 
-    /// What the backend answers to MAIL and RCPT; nothing: it closes.
+    /// The backend's answers to MAIL and RCPT; nothing: it closes.
     #[derive(Clone, Copy, Debug, Default)]
     struct Backend {
         mail: &'static str,
@@ -369,7 +365,7 @@ mod tests {
         .await;
     }
 
-    /// What is learned of a backend that answers so.
+    /// A backend that answers so is learned like this.
     fn check_learned(says: &'static str, postmaster: bool, recognised: bool, shown: &str) {
         let rules = Snapshot::new(Arc::new(Config::builtin()), None);
         let reply = |recipient: &str| {

@@ -59,13 +59,13 @@ impl Certificates {
         self.0.store(Arc::new(certificates));
     }
 
-    /// What is wrong with their dates at `now`, a sentence each.
+    /// Warnings about their dates at `now`, a sentence each.
     pub(super) fn warnings(&self, now: WallTime) -> Vec<String> {
         warnings(&self.0.load(), now)
     }
 }
 
-/// What is wrong with the dates of `certificates` at `now`, a sentence each.
+/// Warnings about the dates of `certificates` at `now`, a sentence each.
 pub(super) fn warnings(certificates: &[Certificate], now: WallTime) -> Vec<String> {
     let warning = |certificate: &Certificate| {
         let fault = certificate.validity.fault(now)?;
@@ -122,7 +122,7 @@ impl Validity {
         self.ends.saturating_sub(seconds(now)).div_euclid(DAY as i64)
     }
 
-    /// What is wrong at `now`, as the end of a sentence.
+    /// The fault at `now`, as the end of a sentence.
     fn fault(self, now: WallTime) -> Option<String> {
         let now_s = seconds(now);
         if now_s < self.begins {

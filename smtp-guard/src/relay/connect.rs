@@ -49,10 +49,10 @@ const REPLY_READ: usize = 1024;
 const GREETING: usize = 200;
 /// Addresses of a server's name that are tried.
 const ADDRESSES: usize = 8;
-/// Whom the probe claims to be: an address for documentation (RFC 5737), which is nobody.
+/// The address that the probe claims: one for documentation (RFC 5737), which is nobody's.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 25);
 
-/// What connecting needs beside the server's address.
+/// The needs of a connection beside the server's address.
 #[derive(Debug)]
 pub(super) struct Connector {
     pub(super) config: Arc<Config>,
@@ -77,7 +77,7 @@ pub(super) enum Caller {
 pub(super) struct Channel {
     pub(super) stream: Stream,
     pub(super) capabilities: Capabilities,
-    /// What the server greeted us with.
+    /// The server's greeting.
     pub(super) greeting: String,
     replies: ReplyDecoder,
     pub(super) unread: BytesMut,
@@ -90,7 +90,7 @@ pub(super) struct Channel {
     pub(super) reused: bool,
     /// A login, or a refusal: it ends with its client.
     pub(super) spoiled: bool,
-    /// Who the server takes the client for, where it was told by XCLIENT.
+    /// The client as the server knows it, where it was told by XCLIENT.
     announced: Option<(IpAddr, Arc<Speaker>, Called)>,
     /// Where it may wait for the next client.
     pub(super) home: Option<Arc<Spares>>,

@@ -1,4 +1,4 @@
-//! What sessions tell log, metrics and event bus. Counts and lines are there before a session goes on.
+//! Log, metrics and events of sessions. Counts and lines are there before a session goes on.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,9 +27,9 @@ static ENDS: Budget = Budget::new(200);
 pub(super) struct Subject<'a> {
     pub(super) id: &'a str,
     pub(super) client: ClientAddr,
-    /// What the client connected to.
+    /// The listener that the client connected to.
     pub(super) listener: SocketAddr,
-    /// It was let in.
+    /// Whether it was let in.
     pub(super) under_way: bool,
     pub(super) speaker: Option<&'a Speaker>,
     pub(super) secured: Option<Secured>,
@@ -40,7 +40,7 @@ pub(super) struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// Of a client of which nothing more is known.
+    /// The subject of a client of which nothing more is known.
     pub(super) fn at_the_door(id: &'a str, client: ClientAddr, listener: SocketAddr) -> Self {
         Self { id, client, listener, under_way: false, speaker: None, secured: None, name: None, server: None }
     }
@@ -59,7 +59,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// What a session came to.
+/// The sum of a session.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sum {
     pub(super) messages: u32,

@@ -22,7 +22,7 @@ use crate::snapshot::Snapshot;
 #[derive(Debug)]
 pub struct Generation {
     pub snapshot: Arc<Snapshot>,
-    /// What descriptors there are for.
+    /// The plan of descriptors.
     pub(super) plan: Plan,
     pub(super) pool: Arc<Pool>,
     /// `None`: nothing is checked that DNS is needed for.
@@ -48,7 +48,7 @@ pub enum StartError {
 }
 
 impl Generation {
-    /// What `snapshot` needs. What of `before` it can use it takes over: nothing that is known of servers and of names is
+    /// Builds the generation of `snapshot`. It takes over all of `before` that it can use: nothing that is known of servers and of names is
     /// forgotten. Certificates are always read, so not for a thread that others wait for. Nothing is changed by it.
     pub fn build(
         snapshot: Arc<Snapshot>,
@@ -93,7 +93,7 @@ impl Generation {
         self.snapshot.config()
     }
 
-    /// What bounds sessions.
+    /// The bounds of sessions.
     pub(super) fn limits(&self) -> Limits {
         let limits = &self.config().limits;
         Limits {
@@ -125,7 +125,7 @@ impl Generation {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// What is configured for the listening socket that was configured as `address`.
+    /// The configuration of the listening socket that was configured as `address`.
     pub(super) fn listen(&self, address: SocketAddr) -> Option<&Listen> {
         self.config().listen.iter().find(|listen| listen.address == address)
     }
@@ -183,7 +183,7 @@ fn checks_dns(config: &Config) -> bool {
     lists || checks.sender_domain.is_on() || checks.ptr.is_on() || checks.ptr_forward.is_on()
 }
 
-/// What the resolver counts, in the metrics.
+/// The resolver's counter, in the metrics.
 struct DnsMeter(Metrics);
 
 impl dns::Meter for DnsMeter {

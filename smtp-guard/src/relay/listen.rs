@@ -61,7 +61,7 @@ pub struct Listeners {
 struct Taken<S> {
     socket: S,
     listen: Listen,
-    /// It listens on when we don't.
+    /// Whether the service manager listens on when we don't.
     inherited: bool,
 }
 
@@ -80,12 +80,12 @@ impl Bound {
         Self::bind_or_inherit(sockets, Inherited::default())
     }
 
-    /// Likewise, but for those that are among `inherited`.
+    /// Binds the sockets, or takes over those that are among `inherited`.
     pub fn bind_or_inherit(sockets: &[Listen], inherited: Inherited) -> Result<Self, BindError> {
         Self::bind_where(sockets, &Arc::new(inherited), |_| false)
     }
 
-    /// Likewise; `beside`: where another socket of this process listens on the same port still, and was told to share it.
+    /// Binds the sockets; `beside`: where another socket of this process listens on the same port still, and was told to share it.
     fn bind_where(
         sockets: &[Listen],
         inherited: &Arc<Inherited>,
@@ -274,7 +274,7 @@ impl Doors {
         }
     }
 
-    /// What to say of sockets that the service manager listens on, and that nobody serves.
+    /// Warnings about sockets that the service manager listens on, and that nobody serves.
     pub fn warnings(&self) -> Vec<String> {
         let unserved = |address: &SocketAddr| !self.configured().any(|configured| configured == *address);
         let warning = |address| {
@@ -344,7 +344,7 @@ fn prepare(socket: &Socket) -> io::Result<()> {
     window::listens(socket)
 }
 
-/// What to do where `address` can't be had for `error`, as the end of a sentence.
+/// The next step where `address` can't be had for `error`, as the end of a sentence.
 fn advice(address: SocketAddr, error: &io::Error, inherited: &Inherited) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse if inherited.covers(address) => format!(

@@ -68,7 +68,7 @@ pub use listen::{BindError, Bound, Doors, Listeners, drained};
 pub use tls::{TlsError, try_load};
 pub use watchers::Watchers;
 
-/// What all sessions share. None of it is locked on the hot path.
+/// The state that all sessions share. None of it is locked on the hot path.
 #[derive(Debug)]
 pub struct Shared {
     /// The only place that knows which generation is the current one.
@@ -217,7 +217,24 @@ impl Shared {
         Bans { all: self.bans.len() as u64 + networks, networks }
     }
 
-    /// What is known of recipients.
+    /// Sources, as text, that hold half of the connections they may or more, then networks likewise, with what they may: at most
+    /// `most` of each.
+    pub fn crowded(&self, most: usize) -> Vec<(String, &'static str, u32, u32)> {
+        let current = self.current();
+        let limits = &current.config().limits;
+        let half = |limit: u32| limit.div_ceil(2);
+        let (sources, networks) =
+            self.sources.crowded(half(limits.connections), half(limits.network_connections), most);
+        let sources = sources.into_iter().map(|(source, sessions)| {
+            (self.prefix.display(source), "limits.connections", sessions, limits.connections)
+        });
+        let networks = networks.into_iter().map(|(network, sessions)| {
+            (network.text(), "limits.network_connections", sessions, limits.network_connections)
+        });
+        sources.chain(networks).collect()
+    }
+
+    /// The state of recipients.
     pub fn recipients(&self) -> Recipients {
         let generation = self.current.load();
         let learned = generation.snapshot.learned();
@@ -236,7 +253,7 @@ impl Shared {
         }
     }
 
-    /// What the operator should know of the recipient table, as it is now.
+    /// Warnings about the recipient table, as it is now.
     pub fn recipient_warnings(&self) -> Vec<String> {
         crate::facts::recipients::warnings(&self.current.load().snapshot.domains_without_recipients())
     }

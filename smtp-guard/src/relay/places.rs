@@ -21,6 +21,9 @@
 //! way that has had its place for [`TURN`] without a message that was accepted, at work or not; the one that has had it
 //! longest is first. A place is safe from the final dot to its answer: the message may have been taken.
 //!
+//! A connection that was opened for a MAIL that may come ([`Places::try_early`]) is taken only while half of the places are free, and
+//! gives way before all others and at once, whoever holds it.
+//!
 //! # Bounds
 //! As many wait as there are sessions. One lock; a change costs a look at each network that holds or waits, at most one for
 //! each session.
@@ -57,7 +60,7 @@ pub(super) struct Places {
     own: Arc<Semaphore>,
 }
 
-/// Who wants a place.
+/// A session that wants a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Who {
     pub(super) source: Source,
@@ -77,14 +80,14 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) enum Claim {
     Client(Place),
-    /// Of the guard itself.
+    /// A place of the guard itself.
     Own(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit),
 }
 
-/// What others may see of a place without stopping its session.
+/// The part of a place that others may see without stopping its session.
 #[derive(Debug)]
 struct Mark {
-    /// Since when it is idle, in ns of [`Instant`]; or [`BUSY`], [`ENDING`], or [`CEDED`].
+    /// Since when it is idle, in ns of [`Instant`]; or [`BUSY`], [`ENDING`], [`EARLY`], or [`CEDED`].
     idle_since: AtomicU64,
     /// When message data went over it last; before that, when it was idle first. 0: not yet.
     last_use: AtomicU64,
@@ -97,6 +100,8 @@ const BUSY: u64 = u64::MAX;
 const CEDED: u64 = u64::MAX - 1;
 /// The final dot was sent, and its answer isn't there.
 const ENDING: u64 = u64::MAX - 2;
+/// Nothing was asked over its connection yet.
+const EARLY: u64 = u64::MAX - 3;
 
 #[derive(Debug, Default)]
 struct Table {
@@ -105,9 +110,11 @@ struct Table {
     /// With a history, and without.
     waiting: [usize; 2],
     networks: HashMap<Network, Line>,
+    /// Places that were taken before they were needed, by their number.
+    early: HashMap<u64, Arc<Mark>>,
 }
 
-/// What a network holds and waits for.
+/// The places that a network holds and waits for.
 #[derive(Debug, Default)]
 struct Line {
     held: u32,
@@ -180,10 +187,23 @@ impl Places {
         free.then(|| table.sit(self, who))
     }
 
+    /// A place for `who` before it is needed, while others have enough. [`Place::works`] makes it a place like any other.
+    pub(super) fn try_early(self: &Arc<Self>, who: Who) -> Option<Place> {
+        let mut table = self.table();
+        let free = table.held < share(who.standing, self.limit()) / 2 && !table.waits(Standing::Stranger);
+        free.then(|| {
+            let place = table.sit(self, who);
+            place.mark.idle_since.store(EARLY, Ordering::Release);
+            table.early.insert(place.number, Arc::clone(&place.mark));
+            place
+        })
+    }
+
     /// A place for `who`, as long as it takes. Cancel safe: who stops waiting leaves the line.
     pub(super) async fn enter(self: &Arc<Self>, who: Who) -> Option<Place> {
         let (grant, mut granted) = oneshot::channel();
         let ticket = Ticket { places: self, who, number: self.table().queue(who, grant) };
+        self.recall();
         // One may have become free meanwhile.
         self.serve();
         let mut pause = PATIENCE;
@@ -205,9 +225,18 @@ impl Places {
 
     /// Makes somebody give way to `who`, if there is somebody who may be made to.
     fn press(&self, who: Who, now: Instant) {
+        if self.recall() {
+            return;
+        }
         if let Some(mark) = self.table().victim(who, now) {
             mark.call.notify_one();
         }
+    }
+
+    /// Takes a place back that was taken early. `false`: there is none.
+    fn recall(&self) -> bool {
+        let found = self.table().early();
+        found.inspect(|mark| mark.call.notify_one()).is_some()
     }
 
     /// Hands out what is free.
@@ -230,7 +259,7 @@ impl Places {
     }
 }
 
-/// What of `limit` places a client of this standing may use. With few of them nothing is kept.
+/// The share of `limit` places that a client of this standing may use. With few of them nothing is kept.
 fn share(standing: Standing, limit: u32) -> u32 {
     match standing {
         Standing::Exempt | Standing::Known => limit,
@@ -275,6 +304,7 @@ impl Table {
 
     fn leave(&mut self, who: Who, number: u64) {
         self.held -= 1;
+        self.early.remove(&number);
         let line = self.line(who.source);
         line.held -= 1;
         if let Some(slot) = line.sources.get_mut(&who.source) {
@@ -313,6 +343,14 @@ impl Table {
         Some(waiter)
     }
 
+    /// The mark of a place that was taken early and isn't needed yet, which is told so by it.
+    fn early(&self) -> Option<Arc<Mark>> {
+        let cedes = |mark: &&Arc<Mark>| {
+            mark.idle_since.compare_exchange(EARLY, CEDED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
+        self.early.values().find(cedes).map(Arc::clone)
+    }
+
     /// The mark of the stranger who gives way to `who`, which is told so by it.
     fn victim(&self, who: Who, now: Instant) -> Option<Arc<Mark>> {
         let leaving = self.leaving();
@@ -330,7 +368,7 @@ impl Table {
         };
         let idle = marks().filter_map(|(network, source, number, mark)| {
             let since = mark.idle_since.load(Ordering::Relaxed);
-            let idle = since < ENDING && now.since(Instant::from_ns(since)) >= PATIENCE;
+            let idle = since < EARLY && now.since(Instant::from_ns(since)) >= PATIENCE;
             idle.then_some(((network, source, Reverse(since), Reverse(number)), since, mark))
         });
         let slow = || {
@@ -418,7 +456,7 @@ impl Place {
         self.mark.idle_since.fetch_update(Ordering::AcqRel, Ordering::Acquire, keep).is_ok()
     }
 
-    /// Resolves when the place shall be given up. Cancel safe.
+    /// Resolves when the place should be given up. Cancel safe.
     pub(super) fn ceded(&self) -> impl Future<Output = ()> + Send + use<> {
         let mark = Arc::clone(&self.mark);
         async move {
@@ -575,6 +613,44 @@ mod tests {
         // The message may have been taken.
         check_turn(&[("192.0.2.1", Stranger, DOT, 900), slow("192.0.2.1", 61)], "198.51.100.1", Some(1));
         check_turn(&[("192.0.2.1", Stranger, DOT, 900), ("192.0.2.1", Stranger, DOT, 900)], "198.51.100.1", None);
+    }
+
+    /// With `held` of ten places taken, a client with a history tries to have one early: whether it may.
+    #[track_caller]
+    fn check_early(held: u32, waits: bool, expected: bool) {
+        let places = Places::new(10);
+        let stranger = who("192.0.2.1", Standing::Stranger);
+        let _held: Vec<_> = (0..held).map(|_| places.table().sit(&places, stranger)).collect();
+        let (grant, _place) = oneshot::channel();
+        if waits {
+            places.table().queue(stranger, grant);
+        }
+        let early = places.try_early(who("203.0.113.1", Standing::Known));
+        assert_eq!(early.is_some(), expected, "{held} held, somebody waits: {waits}");
+        drop(early);
+        assert!(places.table().early.is_empty());
+    }
+
+    #[test]
+    fn c3_a_place_is_had_early_only_where_half_are_free() {
+        check_early(0, false, true);
+        check_early(4, false, true);
+        check_early(5, false, false);
+        check_early(0, true, false);
+    }
+
+    #[test]
+    fn c3_a_place_that_was_had_early_gives_way_at_once_until_it_is_used() {
+        let places = Places::new(4);
+        let early: Vec<_> = (0..2).map(|_| places.try_early(who("203.0.113.1", Standing::Exempt)).unwrap()).collect();
+        assert!(early[0].works(), "it is used");
+        assert!(places.recall() && !places.recall());
+        assert!(early[0].works() && !early[1].works());
+        // Whose session is at work by then isn't looked for.
+        early[0].rests(Instant::from_ns(0));
+        assert!(!places.recall());
+        drop(early);
+        assert_eq!((places.held(), places.table().early.len()), (0, 0));
     }
 
     #[test]

@@ -25,10 +25,10 @@ use super::places::{Claim, Places};
 use super::spare::Spares;
 use crate::addr::BackendAddr;
 use crate::bound::Bound;
-use crate::clock::Instant;
+use crate::clock::{Instant, Seconds};
 use crate::events::{Bus, What};
 use crate::observe::budget::Budget;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{How, Metrics};
 use crate::observe::status;
 use crate::session::Lost;
 use crate::wire::ehlo::Capabilities;
@@ -66,6 +66,8 @@ struct Server {
     places: Arc<Places>,
     /// When the last probe that it took began, in ns of [`Instant`].
     well_since: AtomicU64,
+    /// How long the last connection took that was opened, in ns; 0: none was.
+    round_trip: AtomicU64,
     /// Why it is ill, as it was said last: said once, not at every probe.
     complaint: Mutex<String>,
     /// It is none of the configuration's any more.
@@ -124,6 +126,12 @@ impl Server {
         }
     }
 
+    /// A connection that was begun at `began` is open.
+    fn took(&self, began: Instant) {
+        let took = crate::clock::now().since(began).as_nanos();
+        self.round_trip.store(u64::try_from(took).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
     /// Whether that is new.
     fn ill(&self, complaint: String) -> bool {
         let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,6 +161,7 @@ impl Pool {
                 health: AtomicU8::new(Health::Unknown as u8),
                 places: Places::new(connector.config.backend.connections),
                 well_since: AtomicU64::new(0),
+                round_trip: AtomicU64::new(0),
                 complaint: Mutex::default(),
                 retired: AtomicBool::new(false),
             };
@@ -183,7 +192,7 @@ impl Pool {
         gone.for_each(|server| server.retired.store(true, Ordering::Relaxed));
     }
 
-    /// What EHLO may offer.
+    /// The extensions that EHLO may offer.
     pub(super) fn capabilities(&self) -> Arc<Capabilities> {
         self.capabilities.load_full()
     }
@@ -227,13 +236,10 @@ impl Pool {
         };
         if let Some(mut channel) = self.spare(spares.filter(|_| !fresh), caller).await {
             channel.room = Some(room);
-            self.metrics.backend_connection(true);
+            self.metrics.backend_connection(How::Reused);
             return Ok(Some(channel));
         }
-        if let Some(spares) = spares {
-            let limit = self.connector.config.backend.connections;
-            spares.trim(limit.saturating_sub(server.places.held()) as usize);
-        }
+        self.trim(server, spares);
         let asked = crate::clock::now();
         if server.addresses.load().is_empty() {
             // Nobody has looked yet. What is wrong with it the probe says.
@@ -243,12 +249,14 @@ impl Pool {
         if addresses.is_empty() {
             return Ok(None);
         }
+        let began = crate::clock::now();
         let error = match self.connector.open(&server.address, &addresses, caller).await {
             Ok(mut channel) => {
+                server.took(began);
                 channel.room = Some(room);
                 channel.server = Some(server.address.clone());
                 channel.home = spares.cloned();
-                self.metrics.backend_connection(false);
+                self.metrics.backend_connection(How::Opened);
                 return Ok(Some(channel));
             }
             Err(error) => error,
@@ -262,13 +270,59 @@ impl Pool {
             }
             self.tell(server, caller, &ConnectError::Client(reply));
         } else if error.is_servers() {
-            let is_new = server.ill(error.to_string());
-            self.show(server, false, is_new);
-            self.suspicion.notify_one();
+            self.suspect(server, &error);
         } else {
             self.tell(server, caller, &error);
         }
         Ok(None)
+    }
+
+    /// A connection for a MAIL that may come, to the first server that is well. `None`: there is no need of one, as another waits, or
+    /// no room to spare, or it failed. What is wrong then, the client hears at its MAIL.
+    pub(super) async fn open_early(&self, caller: Caller) -> Option<Channel> {
+        let Caller::Client { who, .. } = caller else { return None };
+        let server = self.servers.iter().find(|server| server.is(Health::Healthy))?;
+        let spares = if self.connector.reuses() { self.spares(server) } else { None };
+        if spares.is_some_and(|spares| spares.has(|channel| self.connector.suits(channel, &caller))) {
+            return None;
+        }
+        let place = server.places.try_early(who)?;
+        self.trim(server, spares);
+        let addresses = server.addresses.load_full();
+        let opened = tokio::select! {
+            opened = self.connector.open(&server.address, &addresses, &caller) => opened,
+            () = place.ceded() => return None,
+        };
+        match opened {
+            Ok(mut channel) => {
+                channel.room = Some(Claim::Client(place));
+                channel.server = Some(server.address.clone());
+                channel.home = spares.cloned();
+                Some(channel)
+            }
+            Err(error) => {
+                tracing::debug!(backend = %server.address, %error, "no connection to the backend before MAIL");
+                if error.is_servers() {
+                    self.suspect(server, &error);
+                }
+                None
+            }
+        }
+    }
+
+    /// `server` is ill; the next probe tells whether it is still.
+    fn suspect(&self, server: &Server, error: &ConnectError) {
+        let is_new = server.ill(error.to_string());
+        self.show(server, false, is_new);
+        self.suspicion.notify_one();
+    }
+
+    /// Ends waiting connections where there would be too many with those whose places are held.
+    fn trim(&self, server: &Server, spares: Option<&Arc<Spares>>) {
+        if let Some(spares) = spares {
+            let limit = self.connector.config.backend.connections;
+            spares.trim(limit.saturating_sub(server.places.held()) as usize);
+        }
     }
 
     fn spares(&self, server: &Server) -> Option<&Arc<Spares>> {
@@ -371,7 +425,9 @@ impl Pool {
             Ok(addresses) => {
                 // Also where it turns out ill: another address must not be tried for ever.
                 server.addresses.store(Arc::new(addresses.clone()));
-                self.connector.open(&server.address, &addresses, &Caller::Probe).await
+                let asked = crate::clock::now();
+                let opened = self.connector.open(&server.address, &addresses, &Caller::Probe).await;
+                opened.inspect(|_| server.took(asked))
             }
             Err(error) => Err(error),
         };
@@ -404,6 +460,10 @@ impl Pool {
             address: server.address.to_string(),
             answers: server.is(Health::Healthy),
             connections: server.places.held() + u32::try_from(spares.waiting()).unwrap_or(u32::MAX),
+            round_trip_seconds: match server.round_trip.load(Ordering::Relaxed) {
+                0 => None,
+                ns => Some(Seconds(Duration::from_nanos(ns))),
+            },
         };
         self.servers.iter().zip(&self.spares).map(server).collect()
     }

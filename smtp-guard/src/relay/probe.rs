@@ -22,7 +22,7 @@ const ASKED: Duration = Duration::from_secs(30);
 /// A recipient that no server behind a guard should take: it is of a domain for documentation (RFC 2606).
 const ELSEWHERE: &str = "RCPT TO:<smtp-guard-probe@example.com>";
 
-/// What was found of a server.
+/// The findings about a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Found {
     /// Our own address, as the server sees it.
@@ -37,13 +37,13 @@ pub struct Found {
     /// Bytes of a message; `None`: it doesn't say.
     #[serde(rename = "size_bytes")]
     pub size: Option<u64>,
-    /// It takes mail for a domain that isn't its own.
+    /// Whether it takes mail for a domain that isn't its own.
     pub relays: bool,
     #[serde(rename = "domains_asked")]
     pub domains: Vec<Domain>,
 }
 
-/// What it says of recipients of one domain that nobody has.
+/// Its answers about recipients of one domain that nobody has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Domain {
     pub name: String,

@@ -1,4 +1,4 @@
-//! What sessions know of recipients beside the rules: the recipient table follows its file, and what the backend said of a
+//! Knowledge about recipients beside the rules: the recipient table follows its file, and what the backend said of a
 //! recipient is remembered.
 //!
 //! A change is taken up once the file has looked the same twice: one that is written in place is there with half of its
@@ -53,7 +53,7 @@ pub(super) async fn watch(shared: Arc<Shared>, generation: Arc<Generation>, mut 
 }
 
 impl Shared {
-    /// What the backend said of a recipient to the client at `addr`.
+    /// Hears the backend's answer about a recipient to the client at `addr`.
     pub(super) fn hear(&self, addr: ClientAddr, heard: &Heard) {
         let mut unknowns = self.unknowns.lock().unwrap_or_else(PoisonError::into_inner);
         if !heard.unknown {
@@ -86,7 +86,7 @@ fn settle(known: &Known, metrics: &Metrics, result: Result<KnownRecipients, Reci
     }
 }
 
-/// What has been seen of the file.
+/// The state of the file that was seen last.
 #[derive(Debug)]
 struct Follower {
     path: PathBuf,

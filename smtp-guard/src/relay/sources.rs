@@ -1,4 +1,4 @@
-//! Who is connected: sessions by source and network. Limits are exact, a ban wakes its sessions, and when it is full idle
+//! The list of connected clients: sessions by source and network. Limits are exact, a ban wakes its sessions, and when it is full idle
 //! strangers make room.
 //!
 //! # Who may have a place
@@ -42,7 +42,7 @@ const LOOK: usize = 1024;
 /// The part of each bound that is kept for sources with a history: one in ten.
 const RESERVE: u32 = 10;
 
-/// What bounds [`Sources::enter`].
+/// The bounds of [`Sources::enter`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Sessions of one source at once.
@@ -55,13 +55,16 @@ pub(super) struct Limits {
     pub(super) leaving: u32,
 }
 
-/// What [`Seat::woken`] tells a session.
+/// The news of [`Seat::woken`] for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wake {
     Banned(Reason),
     /// It is idle, and somebody needs its place.
     GiveWay,
 }
+
+/// With the number of sessions of each.
+pub(super) type Sessions<T> = Vec<(T, u32)>;
 
 /// All sessions.
 #[derive(Debug, Default)]
@@ -150,7 +153,7 @@ impl Sources {
         Ok(Seat { sources: Arc::clone(self), source, number, place, banned, told: false, displaced })
     }
 
-    /// What [`Self::enter`] would say, without a change.
+    /// The outcome of [`Self::enter`], without a change.
     pub(super) fn peek(&self, limits: &Limits, source: Source, standing: Standing, now: Instant) -> Result<(), Reason> {
         self.table().room(limits, source, standing, now).map(drop)
     }
@@ -182,6 +185,30 @@ impl Sources {
     pub(super) fn of(&self, source: Source) -> (u32, u32) {
         let table = self.table();
         (table.of_source(source), table.of_network(Network::of(source)))
+    }
+
+    /// Sources with `of_source` sessions or more, and networks with `of_network` or more (0: none), those with most first: at most
+    /// `most` of each.
+    pub(super) fn crowded(
+        &self,
+        of_source: u32,
+        of_network: u32,
+        most: usize,
+    ) -> (Sessions<Source>, Sessions<Network>) {
+        let table = self.table();
+        let mut sources = Vec::new();
+        // A source has no more than its network: those below needn't be looked at.
+        let large = table.by_size.iter().rev().take_while(|(size, _)| *size >= of_source);
+        for network in large.filter_map(|(_, network)| table.networks.get(network)) {
+            let large = network.sources.iter().filter(|(_, slot)| slot.sessions >= of_source);
+            sources.extend(large.map(|(source, slot)| (*source, slot.sessions)));
+        }
+        let large = table.by_size.iter().rev().take_while(|(size, _)| of_network > 0 && *size >= of_network);
+        let networks = large.take(most).map(|(size, network)| (*network, *size)).collect();
+        drop(table);
+        sources.sort_by_key(|(source, sessions)| (std::cmp::Reverse(*sessions), *source));
+        sources.truncate(most);
+        (sources, networks)
     }
 
     /// Sessions now, but for those that made room and are about to close.
@@ -412,7 +439,7 @@ impl Seat {
         self.place.ceded.load(Ordering::Relaxed)
     }
 
-    /// What has happened to it since this was last asked. A ban from before the seat was taken doesn't count: it may be
+    /// The news since the last call. A ban from before the seat was taken doesn't count: it may be
     /// lifted meanwhile, and whoever let the client in has looked.
     pub(super) fn try_woken(&mut self) -> Option<Wake> {
         if !self.told && self.has_ceded() {

@@ -4,7 +4,7 @@
 //! notice it by anything else. So only a connection without doubt is kept ([`Channel::is_clean`]): nothing unread or unsent, no
 //! login, no refusal by the server on it (servers count errors for each connection, and delay whoever has made many), the
 //! last answer a yes to the dot. (The 354 before it shows that guard and server are in step. A yes to RSET shows nothing: it may be
-//! one more answer to RCPT.)
+//! one more answer to RCPT.) One that was opened early and has carried nothing yet is as good as a new one.
 //!
 //! Which client may be the next depends on `backend.identity`. With `none` it is anyone. With `xclient` the server has to learn
 //! who it is: where the server takes another XCLIENT, that is said first. Postfix doesn't (it judges the right to XCLIENT by the
@@ -82,7 +82,7 @@ impl Spares {
         }
         // Whoever sends meanwhile has a use for that room.
         channel.shorten_queue();
-        // After the connection waits here: whoever is given its place shall find it.
+        // After the connection waits here: whoever is given its place should find it.
         let room = channel.room.take();
         list.waiting.push(Spare { channel, until: TokioInstant::now() + IDLE });
         let sweeps = !std::mem::replace(&mut list.swept, true);
@@ -94,7 +94,12 @@ impl Spares {
         Ok(())
     }
 
-    /// Of the connections that `suit`, the one that waits for the shortest time: what isn't needed ends by itself.
+    /// Whether one of them `suits`.
+    pub(super) fn has(&self, suits: impl Fn(&Channel) -> bool) -> bool {
+        self.list().waiting.iter().any(|spare| suits(&spare.channel))
+    }
+
+    /// Takes the connection that waits for the shortest time among those that `suit`: those not needed end by themselves.
     pub(super) fn take(&self, suits: impl Fn(&Channel) -> bool) -> Option<Channel> {
         let mut list = self.list();
         let found = list.waiting.iter().rposition(|spare| suits(&spare.channel))?;

@@ -121,7 +121,7 @@ impl Stream {
     }
 }
 
-/// What comes of `future`, or an error once it has taken `wait`. The clock is set for what doesn't come at once only.
+/// The result of `future`, or an error once it has taken `wait`. The clock is set only for a future that isn't ready at once.
 pub(super) async fn in_time<T>(wait: Duration, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let mut future = pin!(future);
     let at_once = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;

@@ -1,4 +1,4 @@
-//! What is counted of a user who has logged in, from the login to the last recipient. The limits are `rates::accounts`'.
+//! Counts of a user who has logged in, from the login to the last recipient. The limits are `rates::accounts`'.
 
 use super::Shared;
 use crate::addr::{ClientAddr, Ipv6Prefix};
@@ -59,7 +59,7 @@ impl Login {
         Ok(())
     }
 
-    /// What became of the recipient that was asked for, if there is one: one that wasn't accepted doesn't count.
+    /// Settles the recipient that was asked for, if there is one: one that wasn't accepted doesn't count.
     pub(super) fn settle(&mut self, shared: &Shared, accepted: bool) {
         if let Some(place) = self.asked.take()
             && !accepted
@@ -99,7 +99,7 @@ impl Shared {
         accounts(self).held(&limits(self), crate::clock::now())
     }
 
-    /// What is known of `user`.
+    /// The counts of `user`.
     pub fn account(&self, user: &User) -> Option<AccountView> {
         accounts(self).view(&limits(self), user, &crate::clock::both())
     }

@@ -13,7 +13,7 @@ use crate::decision::Ban;
 use crate::key::Key;
 use crate::offence::Digests;
 
-/// What is kept. Clones are the same disk.
+/// The kept changes. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk(Arc<Mutex<Kept>>);
 

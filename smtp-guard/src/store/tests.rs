@@ -1,4 +1,4 @@
-//! What every store must do, whatever it is made of.
+//! Duties of every store, whatever it is made of.
 
 use smtp_guard_ebpf::reason::Reason;
 

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -51,7 +52,7 @@ fn serve(mut stream: &TcpStream, [now, most]: &[AtomicUsize; 2], login: &mut boo
 }
 
 /// A client under TLS, behind a balancer.
-struct Client(StreamOwned<ClientConnection, TcpStream>);
+pub(crate) struct Client(StreamOwned<ClientConnection, TcpStream>);
 
 impl Client {
     /// Connects as `address`, and greets.
@@ -59,17 +60,22 @@ impl Client {
         let mut stream = TcpStream::connect(guard).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.write_all(format!("PROXY TCP4 {address} 192.0.2.25 4000 465\r\n").as_bytes()).unwrap();
+        let mut client = Self::over(stream, trusted);
+        assert!(client.hear().unwrap().starts_with("220"));
+        client
+    }
+
+    /// Over a connection on which the handshake is due.
+    pub(crate) fn over(stream: TcpStream, trusted: &CertificateDer<'static>) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(trusted.clone()).unwrap();
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         let name = ServerName::try_from("mx.example.org").unwrap();
         let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        let mut client = Self(StreamOwned::new(connection, stream));
-        assert!(client.hear().unwrap().starts_with("220"));
-        client
+        Self(StreamOwned::new(connection, stream))
     }
 
-    fn say(&mut self, line: &str) -> String {
+    pub(crate) fn say(&mut self, line: &str) -> String {
         self.send(line);
         self.hear().unwrap()
     }
@@ -96,6 +102,15 @@ impl Client {
     }
 }
 
+/// A certificate of `mx.example.org` in `folder`, and what a client trusts that is to take it.
+pub(crate) fn certificate(folder: &Path) -> (Tls, CertificateDer<'static>) {
+    let made = rcgen::generate_simple_self_signed(["mx.example.org".to_owned()]).unwrap();
+    let [certificate, key] = ["pem", "key"].map(|name| folder.join(name));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    (Tls { certificate, key, also: Vec::new() }, made.cert.der().clone())
+}
+
 const LOGIN: &str = "AUTH PLAIN AHUAcA==";
 
 #[test]
@@ -103,22 +118,19 @@ fn c3_a_login_holds_one_connection_and_gives_it_back() {
     let servers = [start(), start()];
     let logins = |of: usize| servers.each_ref().map(|(_, counts)| counts[of].load(Ordering::SeqCst));
     let files = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["mx.example.org".to_owned()]).unwrap();
-    let [certificate, key] = ["pem", "key"].map(|name| files.path().join(name));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let (tls, trusted) = certificate(files.path());
     with_configured_guard(
         servers[0].0,
         |config| {
             config.listen[0].balancers = ["127.0.0.1/32".parse().unwrap()].into_iter().collect();
             config.listen[0].role = Role::Submissions;
-            config.tls = Some(Tls { certificate, key, also: Vec::new() });
+            config.tls = Some(tls);
             config.auth.via = AuthVia::Backend;
             config.backend.servers = servers.iter().map(|(address, _)| BackendAddr::Address(*address)).collect();
             config.backend.connections = 1;
         },
         |guard| {
-            let connect = |address| Client::connect(guard, address, made.cert.der());
+            let connect = |address| Client::connect(guard, address, &trusted);
             // AUTH is offered once both servers were asked for it.
             let until = Instant::now() + Duration::from_secs(60);
             while !connect("192.0.2.9").say("EHLO x").contains("AUTH") {

@@ -4,6 +4,7 @@
 mod balancer;
 mod client;
 mod connections;
+mod early;
 mod faults;
 mod lax;
 mod logins;

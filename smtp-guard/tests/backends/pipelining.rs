@@ -1,4 +1,4 @@
-//! What a client has pipelined goes to the backend as it came, and whatever the backend makes of it, no message is taken that shouldn't be.
+//! Pipelined commands go to the backend as they came. Whatever the backend makes of them, no message is taken that shouldn't be.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

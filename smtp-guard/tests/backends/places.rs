@@ -1,4 +1,4 @@
-//! Who gets a place when others take all they can. A balancer's header gives each client an address of its own.
+//! Places when others take all they can. A balancer's header gives each client an address of its own.
 
 use crate::client::Client;
 use crate::with_configured_guard;

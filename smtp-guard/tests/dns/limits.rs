@@ -1,4 +1,4 @@
-//! What is remembered, joined, counted, and how many look-ups there may be.
+//! Bounds of DNS: memory, joined questions, counts, and the number of look-ups.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 /// What hickory takes over UDP; what is longer is truncated, as a real server would.
 const UDP_SIZE: usize = 1232;
 
-/// What the server does with a question.
+/// The server's act on a question.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     /// Answers with these, owned by the name that was asked for.
@@ -78,7 +78,7 @@ impl Server {
         self.script.lock().unwrap().extend(lines);
     }
 
-    /// What it was asked so far: `udp MX example.org`, or `udp-plain MX example.org` without EDNS.
+    /// The questions so far: `udp MX example.org`, or `udp-plain MX example.org` without EDNS.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }

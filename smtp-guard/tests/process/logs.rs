@@ -1,4 +1,4 @@
-//! What a session leaves in the log, as an operator looks for it.
+//! Lines of a session in the log, as an operator looks for them.
 
 use std::collections::HashSet;
 use std::fs::{self, File};

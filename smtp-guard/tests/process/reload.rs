@@ -53,7 +53,8 @@ impl World {
             Effect::Opened(_) => {
                 let before = self.opened();
                 (0..2).for_each(|_| send(connect(address), false));
-                format!("opened {}", self.opened() - before)
+                let [at_mail, early] = [0, 1].map(|how| self.opened()[how] - before[how]);
+                format!("opened {}, {early} of them before MAIL", at_mail + early)
             }
             _ => String::new(),
         }
@@ -68,12 +69,13 @@ impl World {
         answer
     }
 
-    /// Connections to the backend that were opened for sessions.
-    fn opened(&self) -> u64 {
+    /// Connections to the backend that were opened for sessions: at MAIL, and before.
+    fn opened(&self) -> [u64; 2] {
         let metrics = self.http("/metrics");
-        let row =
-            metrics.lines().find_map(|line| line.strip_prefix("smtp_guard_backend_connections_total{how=\"opened\"} "));
-        row.unwrap().parse().unwrap()
+        ["opened", "early"].map(|how| {
+            let name = format!("smtp_guard_backend_connections_total{{how=\"{how}\"}} ");
+            metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
+        })
     }
 
     /// What the keys that are changed for `key` need beside it.
@@ -84,6 +86,7 @@ impl World {
                 let list = list.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
                 self.set("dnsbl", Some(Value::Array(vec![Value::Table(list)])));
             }
+            "backend.connect_early" => self.set("backend.reuse", Some(Value::Boolean(false))),
             "dns.servers" => self.set("checks.sender_domain", Some(text("observe"))),
             "harvest.ban" => {
                 self.set("recipients.traps", Some(list(&["trap@example.org"])));
@@ -248,6 +251,7 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("backend.identity", text("xclient"), put_off()),
         ("backend.connections", number(7), Metric("smtp_guard_bound_limit{bound=\"backend_connections\"} 7")),
         ("backend.reuse", Value::Boolean(false), Opened("opened 2")),
+        ("backend.connect_early", Value::Boolean(false), Opened("2, 0 of them before MAIL")),
         ("replies.contact", text("ask@example.org"), Try(nobody, "contact ask@example.org")),
         ("relay.domains", list(&["example.net"]), Try(mail, "Relay access denied")),
         ("relay.networks", list(&["192.0.2.0/24"]), Try(first, "relay.networks: may send anywhere")),

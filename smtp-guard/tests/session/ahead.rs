@@ -1,4 +1,4 @@
-//! What a client has pipelined, towards a backend that offers PIPELINING.
+//! Pipelined commands, towards a backend that offers PIPELINING.
 
 use smtp_guard::config::Config;
 use smtp_guard::wire::ehlo::Capabilities;

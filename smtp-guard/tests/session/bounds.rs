@@ -1,4 +1,4 @@
-//! What one session may take, however it goes about it.
+//! Bounds of one session, however it tries to take more.
 
 use std::time::Duration;
 

@@ -43,6 +43,7 @@ struct World {
     shows_abandoned: bool,
     shows_heard: bool,
     shows_settled: bool,
+    shows_connect: bool,
     /// Where the client's bytes of each event are cut in two.
     cut: usize,
 }
@@ -87,6 +88,7 @@ impl World {
             shows_abandoned: false,
             shows_heard: false,
             shows_settled: false,
+            shows_connect: false,
             cut: usize::MAX,
         }
     }
@@ -112,6 +114,8 @@ impl World {
                 }
                 Output::Heard(_) if !self.shows_heard => continue,
                 Output::Heard(heard) => format!("! heard {} unknown={}", heard.recipient, heard.unknown),
+                Output::Connect(_) if !self.shows_connect => continue,
+                Output::Connect(speaker) => format!("> connect for {}", speaker.helo.as_str()),
                 Output::Settled { .. } if !self.shows_settled => continue,
                 Output::Settled { accepted } => format!("! settled accepted={accepted}"),
                 Output::Report(conduct) => format!("! {conduct:?}"),
@@ -278,7 +282,7 @@ fn facts(words: &str) -> Facts {
     Facts { deferred, unknown, found: Some(Arc::new(found)) }
 }
 
-/// What a dialogue begins with, beside the configuration.
+/// The start of a dialogue, beside the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
     pub(crate) role: Role,
@@ -294,6 +298,8 @@ pub(crate) struct Setting {
     pub(crate) shows_heard: bool,
     /// Whether it is shown what became of a user's recipient.
     pub(crate) shows_settled: bool,
+    /// Connections to the backend before MAIL.
+    pub(crate) shows_connect: bool,
     /// Domains of which the backend takes any recipient.
     pub(crate) catch_alls: &'static [&'static str],
     pub(crate) backend: Capabilities,
@@ -310,6 +316,7 @@ impl Default for Setting {
             shows_abandoned: false,
             shows_heard: false,
             shows_settled: false,
+            shows_connect: false,
             catch_alls: &[],
             backend,
         }
@@ -344,6 +351,7 @@ fn run(name: &str, setting: &Setting, change: impl Fn(&mut Config), dialogue: &s
     world.shows_abandoned = setting.shows_abandoned;
     world.shows_heard = setting.shows_heard;
     world.shows_settled = setting.shows_settled;
+    world.shows_connect = setting.shows_connect;
     world.note();
     // A dialogue in which the greeting is held back says so itself.
     let mut expected: Vec<&str> = if world.said.is_empty() { vec![] } else { vec!["< 220 mx.example.org ESMTP"] };

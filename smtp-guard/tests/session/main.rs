@@ -7,6 +7,7 @@ mod bounds;
 mod checks;
 mod chunks;
 mod dialogue;
+mod early;
 mod secure;
 mod users;
 

@@ -403,7 +403,7 @@ fn start(worlds: &[World; 4], redis: &mut Redis<'_>, files: &Files, decisions: u
     let started = Instant::now();
     let new = edge(&worlds[2], 2, &redis.url(2), files, &[ROOM]);
     let runs = started.elapsed();
-    let follows = || new.log().contains("what the fleet has decided is in force").then_some(());
+    let follows = || new.log().contains("the fleet's decisions are in force").then_some(());
     wait_up_to(Duration::from_secs(300), "all are in force", follows, || new.log());
     let all = started.elapsed();
     let busy = ticks(Path::new(&format!("/proc/{}/stat", new.pid()))) / 100.0;

@@ -138,7 +138,7 @@ fn arguments(command: &str, peer: Peer, count: u64, seed: u64, host: Host) -> Ve
     [command.to_owned(), peer.to_owned(), count.to_string(), seed.to_string()].into_iter().chain(addresses).collect()
 }
 
-/// What clients have done.
+/// The clients' counts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     pub ends: [u64; End::COUNT],
@@ -195,7 +195,7 @@ impl Clients {
         Self { member, tally, reader: Some(reader), news: (Instant::now(), 0) }
     }
 
-    /// What they have done so far. Panics if they have got stuck.
+    /// The clients' counts so far. Panics if they have got stuck.
     pub(super) fn tally(&mut self) -> Tally {
         let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if tally.ended() != self.news.1 {

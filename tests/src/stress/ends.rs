@@ -5,7 +5,7 @@ use fastrand::Rng;
 /// Bytes that the side sends which is to leave some unread, or has half a connection left.
 pub const TEXT: usize = 1000;
 
-/// Who is at the other end.
+/// The peer at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Peer {
     /// A server that ends connections as it is asked to.

@@ -46,7 +46,7 @@ const LEAK: u64 = 96;
 /// From so many connections on, memory says something beside what the rest of the machine does.
 const MANY: u64 = 500_000;
 
-/// What is to be done.
+/// The plan of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub peer: Peer,

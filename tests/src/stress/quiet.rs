@@ -22,7 +22,7 @@ const ALIVE: Duration = Duration::from_secs(10);
 /// States in which a connection is counted, as ss(8) names them.
 const STATES: [&str; 6] = ["established", "fin-wait-1", "fin-wait-2", "close-wait", "last-ack", "closing"];
 
-/// What is looked at.
+/// The scene that is looked at.
 pub(super) struct Scene<'a> {
     pub world: &'a World,
     pub guard: &'a Guard<'a>,
@@ -114,7 +114,7 @@ impl Scene<'_> {
     }
 }
 
-/// What the kernel can't give back of its memory (`SUnreclaim`), in bytes: sockets, and what hangs on them.
+/// Memory that the kernel can't give back (`SUnreclaim`), in bytes: sockets, and what hangs on them.
 pub(super) fn slabs() -> u64 {
     let memory = fs::read_to_string("/proc/meminfo").unwrap();
     let line = memory.lines().find_map(|line| line.strip_prefix("SUnreclaim:"));

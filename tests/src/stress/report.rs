@@ -1,4 +1,4 @@
-//! What a stress run says: a line now and then, and its figures in the end.
+//! Output of a stress run: a line now and then, and its figures in the end.
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What goes on beside the clients all the while: forged segments from both hosts in the name of the other one, and the
+//! Disturbances beside the clients all the while: forged segments from both hosts in the name of the other one, and the
 //! passes that the proxy makes over the map of connections, many times as often.
 
 use std::collections::BTreeMap;
@@ -24,13 +24,13 @@ const RECONCILE: Duration = Duration::from_millis(50);
 /// Passes from one sweep to the next: a second, as in the proxy.
 const SWEEP: u64 = 20;
 
-/// What there was of it.
+/// The disturbances so far.
 #[derive(Debug, Default)]
 pub(super) struct Weather {
     pub stop: AtomicBool,
     pub forged: AtomicU64,
     pub passes: AtomicU64,
-    /// What reconciliation took back, in words: it must not have had anything to do.
+    /// Counts that reconciliation took back, in words: it must not have had anything to do.
     pub taken_back: Mutex<BTreeMap<String, u64>>,
 }
 

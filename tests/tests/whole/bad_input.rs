@@ -1,4 +1,4 @@
-//! What an operator gets wrong: one clear error that names the thing and says what to do, and the agreed exit code.
+//! An operator's mistakes: one clear error that names the thing and says what to do, and the agreed exit code.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! What takes time or a past: a DNS server that is dead, a history of accepted mail, a restart; and what the operator is told.
+//! Checks that take time or a past: a DNS server that is dead, a history of accepted mail, a restart; and what the operator is told.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::time::Duration;
@@ -198,7 +198,7 @@ fn the_operator_is_told_what_would_happen() {
     let (text, _) = attempt("192.0.2.77", "a@good.example", "alice@example.org");
     assert!(text.contains("> connects\n  because: blocked by the administrator [operator]\n< 421 4.7.0"), "{text}");
     // Nothing of it was counted.
-    assert!(guard.command(&["explain", "192.0.2.78"]).ok().contains("The ledger holds nothing of it."));
+    assert!(guard.command(&["explain", "192.0.2.78"]).ok().contains("The guard has counted nothing of this source."));
     assert_eq!(guard.metric("smtp_guard_connections_total"), 0.0);
     assert_eq!(guard.metric("smtp_guard_rejections_total{reason=\"relay\"}"), 0.0);
 }

@@ -1,4 +1,4 @@
-//! What `cargo xtask run` prints, typed literally and late: a message, a harvest, what is known of it, and the ban lifted.
+//! The lines that `cargo xtask run` prints, typed literally and late: a message, a harvest, what is known of it, and the ban lifted.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::path::Path;

@@ -293,7 +293,7 @@ fn a_reader_that_the_stream_was_trimmed_past_reads_everything_anew() {
         redis.cut(1, false);
         let list = |guard: &Guard| guard.json(&["decisions", "list"])["decisions"].as_array().unwrap().len();
         wait_until(&guards[1], "all four, and the lift", |guard| list(guard) == 4 && !is_banned(guard, "203.0.113.1"));
-        assert_eq!(guards[1].log().matches("what the fleet has decided is in force").count(), 2, "snapshots");
+        assert_eq!(guards[1].log().matches("the fleet's decisions are in force").count(), 2, "snapshots");
     });
 }
 

@@ -1,4 +1,4 @@
-//! Who the client is: told to a real Postfix by XCLIENT and PROXY, and heard from balancers in front of the guard.
+//! The client's identity: told to a real Postfix by XCLIENT and PROXY, and heard from balancers in front of the guard.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use smtp_guard_tests::postfix::header;

@@ -79,7 +79,7 @@ fn an_ordinary_user_bans_in_the_kernel() {
     for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000"] {
         assert!(status.contains(line), "{status}");
     }
-    assert!(proxy.output().contains("using the kernel filter loaded by smtp-guard edge"), "{}", proxy.output());
+    assert!(proxy.output().contains("using the kernel plane loaded by smtp-guard edge"), "{}", proxy.output());
     let status = guard.json(&["status"]);
     assert_eq!(status["kernel"]["present"], true, "{status:#}");
 

@@ -89,7 +89,7 @@ socket = "/tmp/admin.sock"
 directory = "/tmp/state"
 "#;
 
-/// What all guests have in common.
+/// The common parts of all guests.
 pub(super) struct Guest {
     /// Folder of the file system, without modules.
     tree: PathBuf,

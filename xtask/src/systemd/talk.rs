@@ -144,7 +144,7 @@ pub(super) fn long_message(last: u8, under_way: &AtomicBool, goes_on: impl Fn() 
     client.expect(".", "250")
 }
 
-/// What a connection attempt comes to.
+/// The outcome of a connection attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
     Connected,

@@ -20,7 +20,7 @@ pub struct List {
     pub refused: usize,
     /// The first of them.
     pub refusals: Vec<Refusal>,
-    /// What the file holds beside bans of addresses: other decisions, other kinds of sets.
+    /// Entries of the file that are no bans of addresses: other decisions, other kinds of sets.
     pub skipped: usize,
 }
 
@@ -73,7 +73,7 @@ pub struct Entries {
     pub refused: usize,
     /// The first of them, at most [`MAX_ENTRY_REFUSALS`].
     pub refusals: Vec<Refusal>,
-    /// What the file holds beside bans of addresses, and what was over.
+    /// Entries of the file that are no bans of addresses, and those that are over.
     pub skipped: usize,
 }
 
@@ -104,15 +104,15 @@ pub(super) struct Reading<'p> {
     spans: Spans<()>,
     /// Instead of `spans`, where each entry counts.
     entries: Option<Vec<Timed>>,
-    /// What time it is, where that matters.
+    /// The time, where that matters.
     now: Option<WallTime>,
-    /// Of the next entries.
+    /// The end of the next entries.
     left: Left,
     text: Option<String>,
     added: usize,
     refusals: Vec<Refusal>,
     refused: usize,
-    /// Of these, entries that can't be read, and the first.
+    /// The number of entries that can't be read, and the first of them.
     wrong: usize,
     first_wrong: Option<Refusal>,
     taken: usize,
@@ -138,13 +138,13 @@ impl<'p> Reading<'p> {
         }
     }
 
-    /// What is said of the entries that follow: how long they are to last, and why.
+    /// Sets the end and the reason of the entries that follow.
     pub(super) fn say(&mut self, left: Left, text: Option<&str>) {
         self.left = left;
         self.text = text.filter(|_| self.now.is_some()).map(str::to_owned);
     }
 
-    /// What time it is; `None`: it doesn't matter, as every entry counts that the file holds.
+    /// The time by which entries end; `None`: no matter, as every entry counts that the file holds.
     pub(super) fn now(&self) -> Option<WallTime> {
         self.now
     }

@@ -44,5 +44,5 @@ pub const MAX_ENTRIES: usize = 4_000_000;
 pub const MAX_TOTAL: usize = 8_000_000;
 /// Refused entries of a list that the report names.
 pub const MAX_REFUSALS: usize = 20;
-/// Likewise of a file that is read for decisions, by somebody who looks.
+/// The same for a file that is read for decisions, by somebody who looks.
 pub const MAX_ENTRY_REFUSALS: usize = 1000;

@@ -98,7 +98,7 @@ impl Protected {
         Self(spans)
     }
 
-    /// What of it shares an address with `span`, in words.
+    /// The protected thing that shares an address with `span`, in words.
     pub fn objection(&self, span: Span) -> Option<String> {
         let (net, why) = self.0.touching(span)?;
         let net = net.net().map_or_else(|| net.to_string(), |net: IpNet| net.to_string());

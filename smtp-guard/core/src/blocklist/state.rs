@@ -28,12 +28,12 @@ pub struct Read {
     pub entries: usize,
     /// Entries that were refused, by line in the log.
     pub refused: usize,
-    /// What is no ban of an address.
+    /// Entries that are no bans of addresses.
     pub skipped: usize,
 }
 
 impl Read {
-    /// Of `list`, which was read at `at`.
+    /// The state of `list`, which was read at `at`.
     pub fn of(list: &List, at: WallTime) -> Self {
         Self {
             at,

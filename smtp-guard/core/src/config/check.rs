@@ -64,7 +64,7 @@ pub(super) fn traps(key: &str, raw: &List, judge: &mut Judge) -> Vec<String> {
     list(raw).filter_map(|trap| judge.mailbox(key, trap)).collect()
 }
 
-/// It stands in replies, which are lines of ASCII.
+/// Checks the contact: it stands in replies, which are lines of ASCII.
 pub(super) fn contact(key: &str, raw: &Text, judge: &mut Judge) -> String {
     let Some(text) = raw else { return String::new() };
     let contact = text.get_ref();

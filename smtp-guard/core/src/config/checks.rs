@@ -32,7 +32,7 @@ const KEY: usize = 20;
 pub struct Dnsbl {
     /// Lower case, without a final dot. It may hold a secret key, so it is shown only if it is the name as well.
     pub zone: String,
-    /// What refusals, log, metrics and `status` say: `name`, or the zone without a key in it.
+    /// The list's name in refusals, log, metrics and `status`: `name`, or the zone without a key in it.
     pub name: String,
     /// Without one, `dnsbl_threshold`: it reaches it alone.
     pub weight: u32,
@@ -41,7 +41,7 @@ pub struct Dnsbl {
 }
 
 impl Dnsbl {
-    /// What `config show` writes in place of a zone that isn't to be seen. `check` refuses it, so that nobody takes it for
+    /// The text that `config show` writes in place of a zone that isn't to be seen. `check` refuses it, so that nobody takes it for
     /// a zone.
     const HIDDEN: &str = "(not shown)";
 }

@@ -16,7 +16,7 @@ impl Config {
         Self::builtin_on(&Machine::default())
     }
 
-    /// Likewise, on `machine`.
+    /// The built-in configuration, on `machine`.
     pub fn builtin_on(machine: &Machine) -> Self {
         let directory = machine.directory.clone();
         Self {

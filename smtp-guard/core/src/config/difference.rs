@@ -15,7 +15,7 @@ pub struct Change {
     /// `None`: it wasn't set.
     pub from: Option<String>,
     pub to: Option<String>,
-    /// Why it keeps its value until the guard is started anew; `None`: it changes while the guard runs.
+    /// Why it keeps its value until the guard is started again; `None`: it changes while the guard runs.
     pub restart: Option<String>,
 }
 
@@ -23,7 +23,7 @@ pub struct Change {
 const NAMED: &[(&str, &str)] = &[("listen", "address"), ("dnsbl", "name"), ("blocklist", "name")];
 
 impl Config {
-    /// What differs in `new`, in the order of the keys.
+    /// The keys that differ in `new`, in their order.
     pub fn changes(&self, new: &Self) -> Vec<Change> {
         let (mut before, mut after) = (flat(self), flat(new));
         // A table that comes or goes is one change.

@@ -274,7 +274,7 @@ fn server_name(name: &str) -> Option<Box<str>> {
     (!digits).then(|| key.into())
 }
 
-/// What is wrong with a domain name, as what to do about it. What a name is says [`host::key`].
+/// The fault of a domain name, as what to do about it. [`host::key`] defines a name.
 pub(super) fn domain_fault(text: &str) -> Option<&'static str> {
     if text.starts_with("*.") {
         return Some("wildcards are not supported: name each domain");
@@ -293,7 +293,7 @@ pub(super) fn domain_fault(text: &str) -> Option<&'static str> {
     None
 }
 
-/// What is wrong with a name that we call ourselves by: servers refuse what RFC 1123 2.1 doesn't know.
+/// The fault of a name that we call ourselves by: servers refuse what RFC 1123 2.1 doesn't know.
 pub(super) fn own_name_fault(text: &str) -> Option<&'static str> {
     let odd = |label: &str| label.contains('_') || label.starts_with('-') || label.ends_with('-');
     let help = "others may refuse such a name: use letters, digits, and hyphens between them";

@@ -16,7 +16,8 @@ use toml::Spanned;
 use super::blocklist::Blocklist;
 use super::checks::Dnsbl;
 use super::choices::{
-    AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, Share as Shared, XdpMode,
+    AuthVia, BackendTls, EventKind, Granted, Identity, LogFormat, Mode, PageAccess, Profile, Role, Share as Shared,
+    XdpMode,
 };
 use super::listen::Listen;
 use super::secure::{Pair, Tls};
@@ -25,6 +26,7 @@ use super::units::{show_duration, show_size};
 use super::value::RawEntry;
 use super::{check, checks, raw};
 use crate::addr::{BackendAddr, Ipv6Prefix, NetSet};
+use crate::webhook::Endpoint;
 
 /// A table of the file.
 #[derive(Debug)]
@@ -149,7 +151,7 @@ tables! {
     table Config("", Once, "") holding {
         listen: Vec<Listen>, tls: Option<Tls>, backend: Backend, replies: Replies, relay: Relay, auth: Auth, recipients: Recipients, limits: Limits,
         harvest: Harvest, checks: Checks, dnsbl: Vec<Dnsbl>, dns: Dns, edge: Edge, blocklist: Vec<Blocklist>, fleet: Fleet,
-        metrics: Metrics, admin: Admin, state: State, log: Log,
+        events: Events, metrics: Metrics, admin: Admin, state: State, log: Log,
     } {
         hostname: String = key(Text("host name"), "\"mx.example.org\"", "Our name in the greeting and in Received headers. Default: the host's own name.").example() by check::hostname,
         exempt: NetSet = key(List("networks"), "[]", "Never limited, checked, delayed or banned: your own gateways, monitoring, mailing-list servers. Wins over everything, in the kernel too. Loopback is not exempt by itself."),
@@ -175,34 +177,35 @@ tables! {
     /// The mail server behind us.
     table Backend("backend", Once, "The mail server behind the guard.") {
         // Never empty, but for `run` without a file, where the built-in sink takes this place.
-        servers: Vec<BackendAddr> = key(List("addresses or names, with ports"), "[\"127.0.0.1:10025\"]", "Address or name, with a port. The first that answers is taken; another takes over before a sender was accepted, never after. A name is looked up anew at each probe (each minute; every two seconds while no server answers).").must() by check::servers,
+        servers: Vec<BackendAddr> = key(List("addresses or names, with ports"), "[\"127.0.0.1:10025\"]", "Address or name, with a port. The first that answers is taken; failover is possible until MAIL FROM was accepted, never after. A name is looked up again at each probe (each minute; every two seconds while no server answers).").must() by check::servers,
         tls: BackendTls = key(Choice(&names(&BackendTls::NAMES)), "\"opportunistic\"", "off, opportunistic (where it is offered), required, or verified (and the certificate must be good)."),
         tls_ca: Option<PathBuf> = key(Text("path"), "\"\"", "For verified: a PEM file of the authorities to trust. Empty: the system's."),
         tls_name: Option<String> = key(Text("host name"), "\"\"", "For verified: the name in the certificate. Empty: the server's name or address."),
-        identity: Identity = key(Choice(&names(&Identity::NAMES)), "\"xclient\"", "How the mail server learns the client's address: xclient, proxy-v1, proxy-v2, or none (from the Received header only). A mail server that doesn't play along is not used: it would take every client for the guard."),
-        profile: Profile = key(Choice(&names(&Profile::NAMES)), "\"generic\"", "Whose wording of \"unknown recipient\" to expect: postfix, exim, exchange, kerio, dovecot, stalwart, opensmtpd, or generic (550 5.1.1 and nothing else)."),
-        connect_timeout: Duration = key(Time(100, 300 * SECOND), "\"10s\"", "How long a server may take until it is connected."),
+        identity: Identity = key(Choice(&names(&Identity::NAMES)), "\"xclient\"", "How the mail server learns the client's address: xclient, proxy-v1, proxy-v2, or none (from the Received header only). A mail server that rejects this method is not used: it would take every client for the guard."),
+        profile: Profile = key(Choice(&names(&Profile::NAMES)), "\"generic\"", "The mail server's wording of \"unknown recipient\": postfix, exim, exchange, kerio, dovecot, stalwart, opensmtpd, or generic (550 5.1.1 and nothing else)."),
+        connect_timeout: Duration = key(Time(100, 300 * SECOND), "\"10s\"", "Longest wait for a connection to a server."),
         connections: u32 = key(Number(1, MILLION), "90", "Connections to each server at once. Keep it below what the server takes (Postfix: 100). A client that finds none free waits for its turn; after four minutes it hears 451."),
         reuse: bool = key(Switch, "true", "Whether a connection that ended cleanly serves the next client: it waits for two seconds, and ends after 100 messages or five minutes. With identity = \"none\" it serves anyone; with xclient another client where the server takes another XCLIENT, else (Postfix) the same one again; with PROXY headers nobody."),
+        connect_early: bool = key(Switch, "true", "Whether a connection is opened at EHLO for clients that are likely to send mail: exempt ones, relay.networks, and sources whose mail was accepted before. It hides the round trips to the server behind the client's own. Nothing is opened where a connection waits that can be used again, nor where half of backend.connections are in use; a connection that isn't used ends with QUIT after five seconds, or serves the next client."),
     }
 
     /// What clients hear beside the reason of a refusal.
-    table Replies("replies", Once, "What clients hear beside the reason of a refusal. Refusals of ours end with the id of the session, which the log has in each line about it.") {
+    table Replies("replies", Once, "Text that clients hear beside the reason of a refusal. Refusals of ours end with the id of the session, which the log has in each line about it.") {
         // Printable ASCII.
-        contact: String = key(Text("text"), "\"\"", "Whom a sender may ask who was refused by policy (421, 450, 550 and 554): a page, an address or both, as in \"https://example.org/blocked or postmaster@example.org\". At most 128 printable ASCII characters. Empty: nothing is said.") by check::contact,
+        contact: String = key(Text("text"), "\"\"", "Contact for senders that were refused by policy (421, 450, 550 and 554): a page, an address or both, as in \"https://example.org/blocked or postmaster@example.org\". At most 128 printable ASCII characters. Empty: nothing is said.") by check::contact,
     }
 
     /// Who may send where.
-    table Relay("relay", Once, "Who may send where.") {
+    table Relay("relay", Once, "Relaying: the senders that may send to each domain.") {
         // Lower case, without a final dot, sorted.
         domains: Vec<String> = key(List("domains"), "[\"example.org\"]", "Mail to these domains is accepted from anyone. A subdomain is a domain of its own.").must() by check::domains,
         networks: NetSet = key(List("networks"), "[]", "These may send anywhere. A large part of the Internet in here would be an open relay, and is refused."),
-        authenticated: bool = key(Switch, "true", "Who has logged in may send anywhere."),
+        authenticated: bool = key(Switch, "true", "Users who have logged in may send anywhere."),
     }
 
     /// Where credentials are judged.
-    table Auth("auth", Once, "Where passwords are judged; they are taken under TLS only.") {
-        via: AuthVia = key(Choice(&names(&AuthVia::NAMES)), "\"backend\"", "backend (passed on over the client's own connection to it), dovecot, or off."),
+    table Auth("auth", Once, "Logins of users. Passwords are taken under TLS only.") {
+        via: AuthVia = key(Choice(&names(&AuthVia::NAMES)), "\"backend\"", "The judge of passwords: backend (over the client's own connection to it), dovecot, or off."),
         dovecot_socket: PathBuf = key(Text("path"), "\"/run/dovecot/auth-client\"", "Dovecot's socket for auth clients."),
         failures: u32 = key(Number(1, 1000), "10", "So many failed logins of a source within the window lead to a ban."),
         failure_window: Duration = key(Time(SECOND, DAY), "\"1m\"", "How long a failed login counts."),
@@ -213,7 +216,7 @@ tables! {
     table Recipients("recipients", Once, "") {
         known: Option<PathBuf> = key(Text("path"), "\"\"", "A file of one address or @domain a line: then unknown recipients never reach the backend. Empty: ask the backend. It is read again when it changes, as a whole or not at all: best written under another name and renamed. After a line that can't be used the old table stays, and the log says which line. While the backend is asked, an unknown recipient that it has refused to two sources and two senders is answered for it, for five minutes at most. A backend that takes any recipient (the guard tries a random one every hour, and warns) leaves no way to recognise who guesses: use a file then."),
         // As `wire::address::Mailbox::key` has them.
-        traps: Vec<String> = key(List("addresses"), "[]", "Addresses that nobody uses, but that stand where harvesters look. Who asks for one is banned at once, so never put an address here that was ever in use.") by check::traps,
+        traps: Vec<String> = key(List("addresses"), "[]", "Addresses that nobody uses, but that stand where harvesters look. A source that asks for one is banned at once, so never put an address here that was ever in use.") by check::traps,
     }
 
     /// Limits for each source, session and message.
@@ -222,46 +225,46 @@ tables! {
         connections: u32 = key(Number(1, MILLION), "20", "Connections of one source at once; further ones hear 421."),
         connections_per_minute: u32 = key(Number(0, MILLION), "0", "Connections of one source in a minute, then 421. 0: no limit."),
         messages_per_hour: u32 = key(Number(0, MILLION), "0", "Messages of one source in an hour, counted at MAIL, then 450. 0: no limit. 1000 messages an hour are plenty for most senders."),
-        user_messages_per_hour: u32 = key(Number(0, MILLION), "0", "Messages in an hour of each user who has logged in, wherever from. 0: no limit. Over one of these three limits a user is held: he hears 450 until there is room again, and nobody else does. A stolen password shows by all three. `smtp-guard accounts list` says what your users need."),
+        user_messages_per_hour: u32 = key(Number(0, MILLION), "0", "Messages in an hour of each user who has logged in, wherever from. 0: no limit. A user over one of these three limits is held: mail of this user alone hears 450 until there is room again. A stolen password shows in all three. `smtp-guard accounts list` says what your users need."),
         user_recipients_per_hour: u32 = key(Number(0, MILLION), "0", "Accepted recipients of a user in an hour. 0: no limit."),
         user_networks_per_day: u32 = key(Number(0, 1000), "0", "Networks (IPv4 /24, IPv6 /48) that a user logs in from in a day. 0: no limit."),
         recipients: u32 = key(Number(1, 100_000), "100", "Accepted recipients in one message; further ones hear 452."),
         // As decoded.
         message_size: u64 = key(Size(1 << 10, 10 << 30), "\"25MiB\"", "Larger messages hear 552."),
-        failed_commands: u32 = key(Number(1, 10_000), "20", "Failed commands in one session, then 421. From half of it on each failure costs one second."),
+        failed_commands: u32 = key(Number(1, 10_000), "20", "Failed commands in one session, then 421. From half of this number on, each failure costs one second."),
         junk_commands: u32 = key(Number(1, MILLION), "100", "RSET, NOOP, VRFY, HELP and repeated EHLO since the session's last accepted message, then 421."),
-        total_connections: u32 = key(Number(1, MILLION), "10000", "Connections of the whole guard at once. A tenth is kept for senders whose mail was accepted before. When they are all taken, an idle connection of whoever holds most hears 421 in favour of the newcomer."),
-        network_connections: u32 = key(Number(0, MILLION), "500", "Likewise of one IPv4 /24 or IPv6 /48. 0: no limit."),
-        session_time: Duration = key(Time(60 * SECOND, DAY), "\"1h\"", "Length of a session; what is under way then may end."),
+        total_connections: u32 = key(Number(1, MILLION), "10000", "Connections of the whole guard at once. A tenth is kept for senders whose mail was accepted before. When all are taken, a new client gets the place of an idle one: in the network that holds most connections, the longest idle one hears 421."),
+        network_connections: u32 = key(Number(0, MILLION), "500", "Connections of one IPv4 /24 or IPv6 /48 at once. 0: no limit."),
+        session_time: Duration = key(Time(60 * SECOND, DAY), "\"1h\"", "Longest session; a transaction under way then may end."),
     }
 
     /// When unknown recipients are a harvest.
-    table Harvest("harvest", Once, "Directory harvesting: a source is banned when it asked for so many distinct unknown recipients within the window, and more than this share of all its recipients were unknown. Mail that was accepted forgives unknown recipients, and a source with a history of it, or one that leaves doubt, is deferred (450) where others are banned.") {
-        unknown_recipients: u32 = key(Number(1, 1000), "10", "Distinct unknown recipients within the window, and ..."),
-        unknown_share: f64 = key(Share, "0.5", "... more than this share of all recipients."),
+    table Harvest("harvest", Once, "Directory harvesting: a source is banned when both figures below are reached within the window. Accepted mail counts in a source's favour: a source with a history of accepted mail, or a doubtful one, is deferred (450) instead of banned.") {
+        unknown_recipients: u32 = key(Number(1, 1000), "10", "Distinct unknown recipients that a source asks for within the window."),
+        unknown_share: f64 = key(Share, "0.5", "Share of unknown recipients among all that the source asked for: more than this."),
         window: Duration = key(Time(SECOND, 7 * DAY), "\"1h\"", "How long an unknown recipient counts."),
-        delay: Duration = key(Time(0, 60 * SECOND), "\"5s\"", "Before each reply that says \"unknown recipient\"."),
+        delay: Duration = key(Time(0, 60 * SECOND), "\"5s\"", "Delay before each reply that says \"unknown recipient\"."),
         ban: Duration = key(Time(SECOND, LONGEST), "\"1h\"", "The first ban; each repeat doubles it, up to ban_max."),
         ban_max: Duration = key(Time(SECOND, LONGEST), "\"7d\"", "The longest ban."),
     }
 
     /// What is checked of clients that are strangers: not exempt, not in `relay.networks`, not logged in.
-    table Checks("checks", Once, "What is checked of strangers: not of exempt clients, not of those in relay.networks, not of users who have logged in. off; observe: log and count what would be refused, refuse nothing; or enforce.") {
+    table Checks("checks", Once, "Checks of strangers: not of exempt clients, not of those in relay.networks, not of users who have logged in. off; observe: log and count what would be refused, refuse nothing; or enforce.") {
         sender_domain: Mode = key(Choice(MODES), "\"enforce\"", "The sender's domain has MX, A or AAAA. Temporary DNS failures are answered 450."),
         ptr: Mode = key(Choice(MODES), "\"observe\"", "The client has a reverse DNS entry. Real mail is lost by this and the next: observe first."),
-        ptr_forward: Mode = key(Choice(MODES), "\"off\"", "That entry points back to the client."),
+        ptr_forward: Mode = key(Choice(MODES), "\"off\"", "The client's reverse DNS name has the client's address."),
         early_talker: Mode = key(Choice(MODES), "\"enforce\"", "The client speaks before the greeting."),
-        greeting_delay: Duration = key(Time(0, GREETING), "\"6s\"", "How long it has to hold its tongue. Sources whose mail was accepted before don't wait."),
+        greeting_delay: Duration = key(Time(0, GREETING), "\"6s\"", "Delay of the greeting for strangers. Sources whose mail was accepted before don't wait."),
         dnsbl: Mode = key(Choice(MODES), "\"enforce\"", "The client's address is in block lists whose weights reach the threshold. Nothing is asked until [[dnsbl]] names one."),
-        dnsbl_threshold: u32 = key(Number(1, MILLION), "2", "That threshold."),
-        bare_newline: Granted = key(Choice(GRANTED), "\"own\"", "Whose bare LF in message data is repaired (printers and scripts send it): own (relay.networks, exempt clients, users who have logged in), all or none. Anybody else hears 550. In chunks (BDAT), where a length says what belongs to the message, it is repaired for everybody but with none."),
+        dnsbl_threshold: u32 = key(Number(1, MILLION), "2", "Sum of weights at which a client is refused."),
+        bare_newline: Granted = key(Choice(GRANTED), "\"own\"", "Senders whose bare LF in message data is repaired (printers and scripts send it): own (relay.networks, exempt clients, users who have logged in), all or none. Anybody else hears 550. In chunks (BDAT) it is repaired for everybody, except with none: there a length says what belongs to the message."),
         chunking: bool = key(Switch, "true", "Whether CHUNKING (BDAT, RFC 3030) is offered. Large senders return mail with a bare LF to its author where it isn't. The mail server needs no CHUNKING: all mail goes to it by DATA."),
-        success_notices: Granted = key(Choice(GRANTED), "\"own\"", "Who may ask for notices of delivery (DSN, NOTIFY=SUCCESS): own, all or none. For anybody else the wish is left out."),
+        success_notices: Granted = key(Choice(GRANTED), "\"own\"", "Senders that may ask for notices of delivery (DSN, NOTIFY=SUCCESS): own, all or none. For anybody else the wish is left out."),
     }
 
     entry Dnsbl("dnsbl", Example, "A block list in DNS; one [[dnsbl]] each. Without a weight a list reaches the threshold alone; without replies every answer in 127.0.0.0/8 from 127.0.0.2 on counts. A zone may hold a secret key: with a name it is shown nowhere, without one its first label is hidden where it has more than 20 letters and digits.") {
-        zone: raw::Text = key(Text("domain"), "\"bl.example.net\"", "What is asked.").example(),
-        name: raw::Text = key(Text("word"), "\"bl\"", "What refusals, log, metrics and `status` say. Default: the zone, without a key.").example(),
+        zone: raw::Text = key(Text("domain"), "\"bl.example.net\"", "The zone that is asked.").example(),
+        name: raw::Text = key(Text("word"), "\"bl\"", "The list's name in refusals, log, metrics and `status`. Default: the zone, without a key.").example(),
         weight: raw::Number = key(Number(1, MILLION), "2", "Default: checks.dnsbl_threshold.").example(),
         replies: raw::List = key(List("answers or ranges of them"), "[\"127.0.0.2-127.0.0.11\"]", "Answers that mean \"listed\".").example(),
     }
@@ -269,52 +272,62 @@ tables! {
     /// Who is asked.
     table Dns("dns", Once, "") {
         servers: Vec<SocketAddr> = key(List("addresses"), "[]", "Name servers, as \"192.0.2.53\" or \"192.0.2.53:5353\"; a caching one nearby is best. Empty: the system's.") by checks::resolvers,
-        timeout: Duration = key(Time(PATIENCE, 60 * SECOND), "\"5s\"", "For all look-ups of one decision together."),
+        timeout: Duration = key(Time(PATIENCE, 60 * SECOND), "\"5s\"", "Longest wait for all look-ups of one decision together."),
     }
 
     /// The kernel plane.
     table Edge("edge", Once, "The kernel plane: banned sources are dropped before the network stack sees them.") {
-        interfaces: Vec<String> = key(List("interfaces"), "[]", "Network interfaces that mail comes in by. Empty: no kernel plane, bans are enforced in user space.") by check::interfaces,
+        interfaces: Vec<String> = key(List("interfaces"), "[]", "Network interfaces that mail comes in by. Empty: no kernel plane, the proxy enforces bans with a 421.") by check::interfaces,
         mode: XdpMode = key(Choice(&names(&XdpMode::NAMES)), "\"auto\"", "auto (driver, else generic), driver or generic.").fixed("`smtp-guard edge load` puts the program there"),
         connections: u32 = key(Number(1, MILLION + 1), "50", "Ceiling of established connections for each source. Above limits.connections, so that a sender hears 421 first."),
         max_sources: u32 = key(Number(1, 16_000_000), "1_000_000", "Sources that the kernel's maps have room for.").fixed("maps and tables were made for so many"),
         // Programs and maps are below it, in a directory named after the ABI version.
-        pin_directory: PathBuf = key(Text("path"), "\"/sys/fs/bpf/smtp-guard\"", "On a BPF file system.").fixed("the kernel plane is pinned there") by check::pin_directory,
+        pin_directory: PathBuf = key(Text("path"), "\"/sys/fs/bpf/smtp-guard\"", "Directory on a BPF file system for the loaded programs and maps.").fixed("the kernel plane is pinned there") by check::pin_directory,
         group: String = key(Text("group"), "\"smtp-guard\"", "Group that may open the maps beside root, by name or number: that of the user whom the proxy runs as. Empty: none.").fixed("`smtp-guard edge load` hands the maps to it") by check::group,
     }
 
-    entry Blocklist("blocklist", Example, "A file of addresses and networks that are dropped in the kernel, or hear 421 where there is no kernel plane; one [[blocklist]] each. netset, Spamhaus DROP (text or JSON lines), CrowdSec (CSV or JSON) or ipset save, told apart by content. It is looked at as often as reload says, and read again when it has changed, as a whole or not at all: best written under another name and renamed. Entries that touch an exempt, own or private network, or are wider than /8 (IPv6 /16), are refused; smtp-guard check and the log say which, by line.") {
-        name: raw::Text = key(Text("word"), "\"drop\"", "What log, metrics and `explain` say.").example(),
-        file: raw::Text = key(Text("path"), "\"/var/lib/smtp-guard/drop.netset\"", "The list.").example(),
+    entry Blocklist("blocklist", Example, "A file of addresses and networks that are dropped in the kernel, or hear 421 where there is no kernel plane; one [[blocklist]] each. netset, Spamhaus DROP (text or JSON lines), CrowdSec (CSV or JSON) or ipset save, recognised by content. It is looked at as often as reload says, and read again when it has changed, as a whole or not at all: best written under another name and renamed. Entries that touch an exempt, own or private network, or are wider than /8 (IPv6 /16), are refused; smtp-guard check and the log say which, by line.") {
+        name: raw::Text = key(Text("word"), "\"drop\"", "The list's name in log, metrics and `explain`.").example(),
+        file: raw::Text = key(Text("path"), "\"/var/lib/smtp-guard/drop.netset\"", "The file of the list.").example(),
         reload: raw::Text = key(Time(SECOND, 7 * DAY), "\"1m\"", "How often the file is looked at; `smtp-guard reload` looks at once."),
     }
 
     /// Other guards that judge as one with this one.
-    table Fleet("fleet", Once, "Several edges judge as one: they share by a Redis or Valkey what happened and what was decided. No session ever asks it; while it is away each edge goes on alone.") {
+    table Fleet("fleet", Once, "Several hosts with smtp-guard (edges) judge as one: they share reports and decisions through a Redis or Valkey. No session ever waits for that server; while it is away each edge goes on alone.") {
         url: Vec<String> = key(List("URLs"), "[]", "redis://host:port, or rediss:// for TLS, with an ACL user before an @ where there is one: \"rediss://fleet@redis.example.org:6379\". Of several the first that answers is taken. Empty: no fleet.") by check::fleet_urls,
         sentinel: String = key(Text("word"), "\"\"", "The master that the sentinels at url are asked for. Empty: url names the server itself.") by check::fleet_sentinel,
         password_file: Option<PathBuf> = key(Text("path"), "\"\"", "A file that holds the password and nothing else. Empty: none."),
         tls_ca: Option<PathBuf> = key(Text("path"), "\"\"", "For rediss: a PEM file of the authorities to trust. Empty: the system's."),
         name: String = key(Text("word"), "\"edge\"", "The fleet's name: several may share a server.") by check::fleet_name,
         node: String = key(Text("word"), "\"mx1\"", "This edge's name, another one for each. Default: the host's own name.").example() by check::fleet_node,
-        key_file: Option<PathBuf> = key(Text("path"), "\"\"", "The fleet's key, the same on all edges: what doesn't carry its mark is ignored. At least 32 bytes, as `openssl rand -hex 32` writes them; addresses are digested under it."),
+        key_file: Option<PathBuf> = key(Text("path"), "\"\"", "The fleet's key, the same on all edges: messages without a code under this key are ignored. At least 32 bytes, as `openssl rand -hex 32` writes them; addresses are digested under it."),
         share: Shared = key(Choice(&names(&Shared::NAMES)), "\"both\"", "both; receive: follow others and tell them nothing; send: tell others and follow nobody; off."),
-        sample: bool = key(Switch, "true", "Whether decisions name unknown recipients in clear as evidence. What is reported before a decision never does."),
+        sample: bool = key(Switch, "true", "Whether decisions name unknown recipients in clear as evidence. Reports before a decision never do."),
+    }
+
+    /// Who is told of events.
+    table Events("events", Once, "Events, sent to a program of yours by HTTP: docs/events.md. Nothing waits for it, and a receiver that doesn't answer changes nothing for mail.") {
+        webhook: Option<Endpoint> = key(Text("URL"), "\"\"", "Where events are sent by POST: \"https://ops.example.org/smtp-guard\"; http only within this host or a network that you trust. Redirects are not followed. Empty: nowhere."),
+        secret_file: Option<PathBuf> = key(Text("path"), "\"\"", "The secret that requests are signed with (HMAC-SHA256), at least 32 bytes, as `openssl rand -hex 32` writes them. White space at its ends doesn't count."),
+        tls_ca: Option<PathBuf> = key(Text("path"), "\"\"", "For https: a PEM file of the authorities to trust. Empty: the system's."),
+        kinds: Vec<EventKind> = key(List("events"), "[]", "Which events, by the words of docs/json.md: [\"banned\", \"lifted\"]. Empty: all but connection_refused, command_refused and message, which clients cause and which name senders and recipients."),
+        timeout: Duration = key(Time(100, 60 * SECOND), "\"10s\"", "How long an answer may take; then the request is sent again later."),
     }
 
     /// The HTTP endpoint for metrics and health.
     table Metrics("metrics", Once, "") {
-        listen: Option<SocketAddr> = key(Text("address and port"), "\"127.0.0.1:9925\"", "HTTP: /metrics, /livez, /readyz. Empty: none."),
+        listen: Option<SocketAddr> = key(Text("address and port"), "\"127.0.0.1:9925\"", "HTTP: /metrics, /livez, /readyz, and the status page on /. Empty: none."),
+        page: PageAccess = key(Choice(&names(&PageAccess::NAMES)), "\"loopback\"", "Who may read the status page, which shows addresses of clients and recipients they asked for. loopback: it is there only where listen is a loopback address. everywhere: whoever reaches listen reads it. off: nobody."),
     }
 
     /// The socket of the command line.
     table Admin("admin", Once, "") {
-        socket: PathBuf = key(Text("path"), "\"/run/smtp-guard/admin.sock\"", "For smtp-guard status, explain and decisions; the guard's user and group may use it.").fixed("the command line finds the guard by it") by check::socket,
+        socket: PathBuf = key(Text("path"), "\"/run/smtp-guard/admin.sock\"", "Socket of the command line (status, explain, decisions, ...); the guard's user and group may use it.").fixed("the command line finds the guard by it") by check::socket,
     }
 
     /// What survives a restart.
     table State("state", Once, "") {
-        directory: PathBuf = key(Text("path"), "\"/var/lib/smtp-guard\"", "What survives a restart.").fixed("the store is open there"),
+        directory: PathBuf = key(Text("path"), "\"/var/lib/smtp-guard\"", "Bans, counts and the secret that addresses are digested under: all that survives a restart.").fixed("the store is open there"),
     }
 
     /// The log on standard error.
@@ -349,7 +362,7 @@ pub(super) fn numbers(name: &str) -> RangeInclusive<u32> {
     }
 }
 
-/// Likewise of a duration.
+/// The range of a duration's key.
 pub(super) fn durations(name: &str) -> RangeInclusive<Duration> {
     match row(name).map(|row| row.kind) {
         Some(Time(low, high)) => Duration::from_millis(low)..=Duration::from_millis(high),
@@ -357,7 +370,7 @@ pub(super) fn durations(name: &str) -> RangeInclusive<Duration> {
     }
 }
 
-/// Likewise of a size.
+/// The range of a size's key.
 pub(super) fn sizes(name: &str) -> RangeInclusive<u64> {
     match row(name).map(|row| row.kind) {
         Some(Size(low, high)) => low..=high,

@@ -1,4 +1,4 @@
-//! What a configuration names and what can't be used, told where the file names it.
+//! Files and names in a configuration that can't be used, told where the configuration names them.
 
 use std::ops::Range;
 
@@ -13,10 +13,10 @@ use super::report::{Problem, Report};
 pub struct Unusable {
     /// As in `tls.key`.
     pub key: &'static str,
-    /// What the key says.
+    /// The key's value.
     pub value: String,
     pub message: String,
-    /// What to do.
+    /// The next step.
     pub help: String,
 }
 

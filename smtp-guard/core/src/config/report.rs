@@ -21,7 +21,7 @@ pub(super) struct Problem {
     pub(super) message: String,
     /// Beside the caret; may be empty.
     pub(super) label: String,
-    /// What to do.
+    /// The next step.
     pub(super) help: String,
 }
 
@@ -80,10 +80,10 @@ pub struct Fault {
     pub file: Option<PathBuf>,
     /// From 1; `None`: it is about something that the file doesn't hold.
     pub line: Option<usize>,
-    /// Likewise, in characters.
+    /// The column, from 1, in characters.
     pub column: Option<usize>,
     pub message: String,
-    /// What to do; may be empty.
+    /// The next step; may be empty.
     pub help: String,
 }
 

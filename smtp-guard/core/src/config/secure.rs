@@ -85,7 +85,7 @@ fn pair(names: [&str; 2], raw: [&Text; 2], judge: &mut Judge) -> Option<Pair> {
     }
 }
 
-/// What would let a password or a login go where it must not.
+/// Refuses settings that would let a password or a login go where it must not.
 pub(super) fn together(raw: &Raw<Config>, config: &Config, judge: &mut Judge) {
     // Where one of them was refused they don't stand side by side; then that comes first.
     let whole = raw.listen.len() == config.listen.len();

@@ -56,7 +56,7 @@ pub struct Wording {
 const OTHER_SUBJECTS: [u16; 4] = [3, 4, 6, 7];
 
 impl Wording {
-    /// Of the replies to two random recipients; `None` where they don't say the same, or say it of something else.
+    /// Learns from the replies to two random recipients; `None` where they differ, or speak of something else.
     pub fn learn(replies: [(&Reply, &str); 2]) -> Option<Self> {
         let [one, other] = replies.map(|(reply, recipient)| Self::of(reply, recipient));
         let is_about_mailboxes = one.enhanced.is_none_or(|(_, subject, _)| !OTHER_SUBJECTS.contains(&subject));
@@ -100,7 +100,7 @@ impl std::fmt::Display for Wording {
     }
 }
 
-/// What follows `<recipient>` and then `words` at the start of `text`. Of an international address `text` has a `?` for
+/// The text behind `<recipient>` and then `words` at the start of `text`. Of an international address `text` has a `?` for
 /// each byte that isn't ASCII ([`crate::wire::reply::Reply::new`]), whatever the byte was.
 fn after<'a>(text: &'a str, recipient: &str, words: &str) -> Option<&'a str> {
     let text = text.strip_prefix('<')?;
@@ -239,7 +239,7 @@ mod tests {
         ReplyDecoder::new().next(&mut BytesMut::from(format!("{text}\r\n").as_bytes())).unwrap().unwrap()
     }
 
-    /// What is learned of a server that answers `says` (`{r}`: the recipient), and whether that is recognised of another.
+    /// A server that answers `says` (`{r}`: the recipient) is learned like this, and that is recognised of another.
     fn check_learned(says: &str, learned: bool) {
         let [one, other] = ["qwertzuiop@example.org", "asdfghjkl@example.org"];
         let said =

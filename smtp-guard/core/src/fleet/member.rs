@@ -38,7 +38,7 @@ pub const AWAY: i64 = 5_000;
 /// Runs of an edge whose numbers are remembered.
 const RUNS: usize = 4;
 
-/// Who this edge is, and what it shares.
+/// This edge's name, and what it shares.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The fleet's name.
@@ -53,7 +53,7 @@ pub struct Identity {
     pub sample: bool,
 }
 
-/// What this edge knows of its fleet, and what waits to be told.
+/// This edge's knowledge of its fleet, and its messages that wait to be sent.
 #[derive(Debug)]
 pub struct Member {
     identity: Identity,
@@ -113,7 +113,7 @@ struct Peer {
 pub struct Evidence {
     pub node: Name,
     pub reports: Vec<(String, Instant, Heard)>,
-    /// What it has counted, and when.
+    /// The counts that it tells, and when they were made.
     pub counts: Vec<(Counted, Instant, Sum)>,
 }
 
@@ -145,7 +145,7 @@ impl Member {
         }
     }
 
-    /// Who it is.
+    /// The edge's name, and what it shares.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -311,7 +311,7 @@ impl Member {
         }
     }
 
-    /// What the message `sealed` says that happened elsewhere; `None`: this edge has said it.
+    /// Reads evidence from the message `sealed`; `None`: this edge has sent it.
     pub fn hear_evidence(&mut self, sealed: &[u8], now: Instant) -> Result<Option<Evidence>, Fault> {
         let heard = self.judge_evidence(sealed, now);
         if let Err(fault) = heard {
@@ -358,7 +358,7 @@ impl Member {
         Ok(Some(Evidence { node, reports, counts }))
     }
 
-    /// What the message `sealed`, which was [opened](Seal::open), says that was decided; `None`: nothing is to be done. `is_live`: it was
+    /// Reads a decision from the message `sealed`, which was [opened](Seal::open); `None`: nothing is to be done. `is_live`: it was
     /// decided just now, and isn't read from what the server holds.
     pub fn hear_record(
         &mut self,
@@ -465,7 +465,7 @@ impl Member {
         self.identity.seal.seal(&Message::History(history))
     }
 
-    /// What an edge remembers, by a message which was [opened](Seal::open). It may be this one before it was started again.
+    /// Reads the history of an edge from a message which was [opened](Seal::open). It may be this one before it was started again.
     pub fn hear_history(&mut self, opened: Result<Message, Fault>, now: Instant) -> Result<(Name, Vec<Friend>), Fault> {
         let heard = opened.and_then(|message| self.judge_history(message, now));
         if let Err(fault) = heard {
@@ -494,12 +494,12 @@ impl Member {
         Ok((Name::new(&node), sources.into_iter().filter_map(friend).collect()))
     }
 
-    /// Whom this edge doesn't listen to.
+    /// Edges that this one doesn't listen to.
     pub fn muted(&self, now: Instant) -> Vec<String> {
         self.offset.server(now).map(|server| self.mute.muted(server)).unwrap_or_default()
     }
 
-    /// What is known of `sources` is void: the next word about each counts.
+    /// Forgets `sources`: the next word about each counts.
     pub fn forget<'a>(&mut self, sources: impl IntoIterator<Item = &'a str>) {
         self.mirror.forget(sources);
     }
@@ -602,7 +602,7 @@ impl Member {
         nodes
     }
 
-    /// Of what the server holds, sources with their ends: those that are not known here.
+    /// Sources that the server holds with their ends and this edge doesn't know.
     pub fn missing<'a>(&self, found: impl IntoIterator<Item = (&'a str, i64)>, now: Instant) -> Vec<&'a str> {
         let server = self.offset.server(now).unwrap_or_default();
         self.mirror.missing(found, server)
@@ -629,7 +629,7 @@ impl Member {
         (self.outbox.reports() + self.counts.len() + self.outbox.changes() + under_way) as u64
     }
 
-    /// What found no room, or waited for too long.
+    /// The number of messages that found no room, or waited for too long.
     pub fn lost(&self) -> u64 {
         self.outbox.lost()
     }

@@ -1,4 +1,4 @@
-//! What the fleet has decided, as one edge knows it: the same on all of them, whatever order messages come in.
+//! The fleet's decisions, as one edge knows them: the same on all edges, in whatever order messages come in.
 //!
 //! Of each source there are two words: the operator's (a ban, or that what there was is lifted) and a ledger's (a ban). Of each the newest
 //! stays, and a ledger's counts only where it is newer than the operator's. So what stays follows from which messages came, not from
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::DECISIONS;
 use super::message::{Record, Slot, Word};
 
-/// What was decided, source by source.
+/// The decisions, source by source.
 #[derive(Clone, Debug, Default)]
 pub struct Mirror {
     sources: HashMap<Box<str>, Words>,
@@ -36,7 +36,7 @@ struct Held {
     lift: Option<Arc<[u8]>>,
 }
 
-/// What became of a record.
+/// The outcome of merging a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merged {
     /// It is the last word about its source: it is to be followed.

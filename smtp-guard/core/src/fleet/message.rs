@@ -70,12 +70,12 @@ pub struct Batch {
     /// When it was sent.
     pub sent: i64,
     pub reports: Vec<Said>,
-    /// What was counted of sources and users.
+    /// Counts of sources and users.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub counts: Vec<Count>,
 }
 
-/// What an edge has counted of a source, or of a user, in a while.
+/// A count of a source, or of a user, in a while.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     #[serde(rename = "w")]
@@ -89,7 +89,7 @@ pub struct Count {
     pub recipients: i32,
 }
 
-/// Whom a count is about.
+/// The source or user that a count is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Counted {
     /// A source as text.
@@ -108,7 +108,7 @@ fn is_none(number: &i32) -> bool {
     *number == 0
 }
 
-/// What an edge says of a source.
+/// An edge's report about a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
     /// As [`crate::key::Key::text`] has it.
@@ -120,7 +120,7 @@ pub struct Said {
     pub what: Deed,
 }
 
-/// What a source did. Addresses cross as digests under the fleet's key.
+/// A source's conduct. Addresses cross as digests under the fleet's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Deed {
@@ -155,7 +155,7 @@ pub struct Record {
     pub upon: Option<String>,
 }
 
-/// What was decided.
+/// A decision of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Word {
@@ -213,7 +213,7 @@ pub enum Fault {
     Repeated,
     #[error("it is from the future")]
     Future,
-    #[error("who sends it is muted")]
+    #[error("its sender is muted")]
     Muted,
     #[error("another edge has this edge's name: give each its own `node` in [fleet]")]
     Name,
@@ -253,7 +253,7 @@ impl std::fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// Of the fleet `name` with `key`; `None`: that key is too short.
+    /// The seal of the fleet `name` with `key`; `None`: that key is too short.
     pub fn new(name: &str, key: &[u8]) -> Option<Self> {
         let key = key.trim_ascii();
         if key.len() < KEY {
@@ -266,7 +266,7 @@ impl Seal {
         Some(Self { hmac, digests: Digests::new(secret) })
     }
 
-    /// What addresses are digested by on all edges of the fleet.
+    /// The secret that all edges of the fleet digest addresses under.
     pub fn digests(&self) -> Digests {
         self.digests
     }
@@ -325,7 +325,7 @@ fn derived(key: &[u8], name: &str, purpose: &[u8]) -> Option<[u8; 32]> {
     Some(parts.into_iter().fold(hmac, |hmac, part: &[u8]| hmac.chain_update(part)).finalize().into_bytes().into())
 }
 
-/// What decides between two records of the same moment: a number that follows from all of a sealed message.
+/// The tie-break between two records of the same moment: a number that follows from all of a sealed message.
 pub fn tie(sealed: &[u8]) -> u32 {
     let last = sealed.last_chunk::<4>().copied().unwrap_or_default();
     u32::from_be_bytes(last)
@@ -373,7 +373,7 @@ impl Message {
     }
 }
 
-/// Whose word a record is: of each there is one for a source.
+/// The author of a record: of each author there is one record for a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Slot {
     /// The operator's: a ban, or that what there was is lifted.
@@ -409,7 +409,7 @@ impl Record {
         }
     }
 
-    /// Whose word it is; `None`: not one that edges share.
+    /// The author; `None`: the decision is none that edges share.
     pub fn slot(&self) -> Option<Slot> {
         match &self.word {
             Word::Lift { .. } => Some(Slot::Operator),
@@ -421,7 +421,7 @@ impl Record {
 }
 
 impl Deed {
-    /// What crosses of `conduct` at once; `None`: it crosses as a part of a sum.
+    /// The part of `conduct` that crosses at once; `None`: it crosses as a part of a sum.
     pub fn of(conduct: &Conduct, digests: &Digests) -> Option<Self> {
         let numbers = |list: &[Digest]| list.iter().take(DIGESTS).map(|digest| digest.number()).collect();
         Some(match conduct {
@@ -441,7 +441,7 @@ impl Deed {
         })
     }
 
-    /// What it is to the ledger; `None`: an offence that isn't known here.
+    /// The report for the ledger; `None`: an offence that isn't known here.
     pub fn heard(self) -> Option<Heard> {
         let digest = Digest::from_number;
         let digests = |numbers: Vec<u64>| numbers.into_iter().map(digest).collect();

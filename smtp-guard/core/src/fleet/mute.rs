@@ -1,4 +1,4 @@
-//! Who decides too much is muted: an edge that goes mad must not ban the world on all others.
+//! Mutes edges that decide too much: an edge that goes mad must not ban the world on all others.
 //!
 //! An edge that a botnet attacks bans thousands of sources in a minute, and is right. So a ban is weighed by what the edge that hears
 //! of it knows itself ([`Weight`]): it told of evidence before, it came out of the blue, or mail of the source is welcome here. Each kind
@@ -18,9 +18,9 @@ use crate::decision::Weight;
 
 /// Bans of an edge in a minute of which this edge has seen nothing.
 pub const DECISIONS: u32 = 600;
-/// Likewise that evidence came before.
+/// Bans of an edge in a minute before which evidence came.
 pub const SEEN: u32 = 12_000;
-/// Likewise of sources whose mail is accepted.
+/// Bans of an edge in a minute of sources whose mail is accepted.
 pub const FRIENDS: u32 = 60;
 /// How long an edge is muted after that, in ms.
 pub const LASTS: i64 = 10 * MINUTE;
@@ -46,7 +46,7 @@ pub const fn limit(weight: Weight) -> Option<u32> {
     }
 }
 
-/// What edges have decided lately.
+/// Recent decisions by edge.
 #[derive(Clone, Debug, Default)]
 pub struct Mute {
     nodes: HashMap<String, Node>,
@@ -102,7 +102,7 @@ impl Mute {
         (!was).then_some((known.since, known.until))
     }
 
-    /// Likewise of a decision that the server holds, whose evidence is gone.
+    /// Counts a decision that the server holds, whose evidence is gone, as [`Self::note`] does.
     pub fn note_held(&mut self, node: &str, weight: Weight, at: i64, now: i64) -> Option<Span> {
         let weight = if weight == Weight::Unseen { Weight::Seen } else { weight };
         let most = limit(weight)?;
@@ -173,7 +173,7 @@ impl Mute {
         });
     }
 
-    /// Whom nobody listens to at `now`, sorted.
+    /// Edges that nobody listens to at `now`, sorted.
     pub fn muted(&self, now: i64) -> Vec<String> {
         let mut muted: Vec<_> =
             self.nodes.iter().filter(|(_, node)| now < node.until).map(|(name, _)| name.clone()).collect();

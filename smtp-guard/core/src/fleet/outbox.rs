@@ -1,4 +1,4 @@
-//! What waits for the server: reports in their order, sums of what is good, and decisions.
+//! Messages that wait for the server: reports in their order, sums of what is good, and decisions.
 //!
 //! A report goes out as soon as nothing is under way; what comes meanwhile goes with the next batch, so the busier the server the larger
 //! the batches. The good of a source is summed up for a second. While the server is away reports wait for ten minutes at most, and
@@ -30,7 +30,7 @@ pub struct Waiting {
     pub what: Deed,
 }
 
-/// What waits.
+/// Waiting messages.
 #[derive(Debug)]
 pub struct Outbox<C> {
     reports: VecDeque<Waiting>,
@@ -187,7 +187,7 @@ impl<C> Outbox<C> {
         self.changes.len()
     }
 
-    /// What found no room, or waited for too long.
+    /// The number of messages that found no room, or waited for too long.
     pub fn lost(&self) -> u64 {
         self.lost
     }
@@ -266,7 +266,7 @@ mod tests {
         assert!(!outbox.is_urgent() && outbox.reports() == 600);
         let sources = |batch: Vec<Waiting>| batch.into_iter().map(|report| report.source.parse::<u64>().unwrap());
         assert!(sources(outbox.take(at(1009))).eq(0..10u64));
-        // It begins anew, behind the others.
+        // It begins again, behind the others.
         accept(&mut outbox, 0);
         assert!(sources(outbox.take(at(2000))).chain(sources(outbox.take(at(2000)))).eq(10..522));
         assert!(sources(outbox.take(at(2000))).eq((522..600).chain([0])));

@@ -1,5 +1,5 @@
-//! What edges say of themselves that nobody here can read: an edge that is there says it anew each second, and what stays the same for
-//! ten minutes was left behind under a key that was changed since.
+//! The words of edges that nobody here can read. An edge that is there says each second how it is. A word that stays the same for ten
+//! minutes was left behind under a key that was changed since.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub const STAYS: Duration = Duration::from_secs(600);
 /// Those that are looked at: more than a fleet has edges.
 const MOST: usize = 4 * NODES;
 
-/// What can't be read, by name: by what it is told from the next one, and since when it is there.
+/// The words that can't be read, by name: each with the number that tells it from the next one, and since when it is there.
 #[derive(Clone, Debug, Default)]
 pub struct Stale(HashMap<String, (u32, Instant)>);
 

@@ -13,7 +13,7 @@ pub const TELL: Duration = Duration::from_secs(600);
 /// How the fleet is, as this edge sees it. Times are in this machine's wall time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FleetStatus {
-    /// Of the fleet.
+    /// The fleet's name.
     pub name: String,
     /// This edge.
     pub node: String,
@@ -61,15 +61,15 @@ pub struct Ignored {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeView {
     pub name: String,
-    /// Of its program.
+    /// The version of its program.
     pub program_version: String,
     /// How long ago it said how it is.
     pub silent_seconds: Seconds,
-    /// That isn't long ago.
+    /// Whether it was there recently.
     pub live: bool,
     /// Its wall clock less the server's.
     pub clock_offset_seconds: Offset,
-    /// What it has followed of the changes of decisions; empty: it doesn't follow.
+    /// The last change of decisions that it has followed; empty: it doesn't follow.
     pub cursor: String,
     /// Why this edge doesn't listen to it; `None`: it does.
     pub muted: Option<MutedView>,
@@ -144,7 +144,7 @@ impl Faults {
     }
 }
 
-/// What the log was told of faults.
+/// The faults that the log was told, with their times.
 #[derive(Clone, Debug, Default)]
 pub struct Told([(u64, Option<Instant>); Fault::ALL.len()]);
 

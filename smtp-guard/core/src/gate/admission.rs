@@ -28,7 +28,7 @@ pub enum Standing {
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     pub addr: ClientAddr,
-    /// What it is limited by.
+    /// The source that it is limited by.
     pub source: Source,
     pub standing: Standing,
 }
@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// What `standing` is told, and which steps were asked, in their order.
+    /// `standing` is told this, and these steps were asked, in their order.
     #[track_caller]
     fn check(
         standing: Standing,

@@ -58,7 +58,7 @@ impl Ignored {
     }
 }
 
-/// What follows from `decision` of the guard `node` at `both`. `protected`: what no decision may touch. `held`: what is in force.
+/// Judges `decision` of the guard `node` at `both`. `protected`: what no decision may touch. `held`: what is in force.
 pub fn foreign<'a>(
     snapshot: &Snapshot,
     protected: &Protected,
@@ -109,7 +109,7 @@ pub fn foreign<'a>(
     Ok(Effect::Ban { key, origin, text: one_line(&decision.text, TEXT), grounds })
 }
 
-/// What follows when another guard lifts its ban of `source`, which it did at `lifted`: the ban ends here, too, and what was held
+/// Follows another guard that lifted its ban of `source` at `lifted`: the ban ends here, too, and what was held
 /// against the source is forgotten. A newer ban stays, and so does what a file of the operator's decided here. A clock that runs ahead
 /// of `now` doesn't count.
 pub fn foreign_lift<'a>(

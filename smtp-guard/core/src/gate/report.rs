@@ -21,7 +21,7 @@ pub struct Known {
     pub unknown: bool,
 }
 
-/// What is known of a recipient that `source` names on behalf of `sender`. `is_unknown`: others were told that it doesn't exist.
+/// Facts about a recipient that `source` names on behalf of `sender`. `is_unknown`: others were told that it doesn't exist.
 pub fn known(marks: &Marks, source: Source, sender: Digest, now: Instant, is_unknown: impl FnOnce() -> bool) -> Known {
     let mark = marks.of(source, now);
     let deferred = mark.deferred_until.is_some() || marks.is_sender_deferred(source, sender, now);

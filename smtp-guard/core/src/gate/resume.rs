@@ -9,7 +9,7 @@ use crate::key::Key;
 use crate::ledger::Ledger;
 use crate::marks::Marks;
 
-/// What follows from `bans` at `both`, lifts first, and those that are over. `saved`: they come from the store. `is_exempt`: who must
+/// Resumes `bans` at `both`, lifts first, and those that are over. `saved`: they come from the store. `is_exempt`: who must
 /// never be banned. `is_held`: what is in force already is newer and stays.
 pub fn resume(
     ledger: &mut Ledger,

@@ -58,7 +58,7 @@ pub(super) struct Record {
     pub(super) rare: Option<Box<Rare>>,
 }
 
-/// What few sources ever do.
+/// Counts of conduct that few sources show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rare {
     /// Everything else that was held against it in this window, and how often.

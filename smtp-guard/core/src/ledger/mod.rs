@@ -167,7 +167,7 @@ impl Ledger {
         self.observe_of(None, source, conduct, now, &|_| false)
     }
 
-    /// Likewise; the guard `node` has seen it, if one is given. Neighbours that are `spared` don't trip with it.
+    /// Observes a report that the guard `node` has seen, if one is given. Neighbours that are `spared` don't trip with it.
     pub fn observe_of(
         &mut self,
         node: Option<&Name>,
@@ -359,7 +359,7 @@ impl Ledger {
         self.changed.insert(source);
     }
 
-    /// What is known of `source` at `now`.
+    /// The counts of `source` at `now`.
     pub fn view(&mut self, source: Source, now: Instant) -> Option<View> {
         self.entries.get(&source)?;
         self.touch(source, false, now);

@@ -67,12 +67,12 @@ pub(super) struct Networks {
     order: BTreeSet<(Instant, Network)>,
 }
 
-/// What a network did in the window.
+/// The conduct of a network in the window.
 #[derive(Debug, Default)]
 struct Seen {
     unknown: Distinct,
     known: Distinct,
-    /// Who named unknown recipients, and when last.
+    /// Sources that named unknown recipients, and when last.
     members: Vec<(Source, Instant)>,
     last: Instant,
 }
@@ -143,7 +143,7 @@ impl Networks {
         }
     }
 
-    /// What `source`'s network did, and how many sources of it named unknown recipients.
+    /// The evidence of `source`'s network, and how many of its sources named unknown recipients.
     pub(super) fn view(&self, source: Source) -> Option<(Evidence, usize)> {
         self.table.get(&Network::of(source)).map(|seen| (seen.evidence(), seen.members.len()))
     }

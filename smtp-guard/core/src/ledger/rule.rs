@@ -45,7 +45,7 @@ use crate::config::Harvest;
 pub const FLOOR: u32 = 2;
 /// Unknown recipients that one known one forgives.
 pub const FORGIVES: u32 = 2;
-/// What is left of the unknown recipients at least.
+/// The least share of the unknown recipients that is left.
 pub const LEFT_PERCENT: u32 = 40;
 /// How often the number of a source is halved at most.
 const CREDIT: u32 = 2;

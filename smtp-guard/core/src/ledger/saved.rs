@@ -1,6 +1,6 @@
 //! Entries of the ledger as the store keeps them: JSON, times in ms since 1970.
 //!
-//! What can't be read is left out: counts begin anew for that source, which is no worse than never having seen it.
+//! What can't be read is left out: counts begin again for that source, which is no worse than never having seen it.
 
 use std::collections::VecDeque;
 
@@ -83,7 +83,7 @@ pub(super) fn write(entry: &Entry, both: &Both) -> String {
     serde_json::to_string(&saved).unwrap_or_default()
 }
 
-/// What [`write`] wrote, maybe before a restart of the machine. Times that lie ahead are taken for now.
+/// Reads the text of [`write`], maybe from before a restart of the machine. Times that lie ahead are taken for now.
 pub(super) fn read(text: &str, both: &Both) -> Option<Entry> {
     let saved: Saved = serde_json::from_str(text).ok()?;
     let past = |at: Stored| both.instant_at(at.into()).min(both.instant);

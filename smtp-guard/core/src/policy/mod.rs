@@ -50,13 +50,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// It has logged in. `may_relay`: who has may send anywhere.
+    /// Notes a login. `may_relay`: logged-in clients may send anywhere.
     pub fn authenticate(&mut self, may_relay: bool) {
         self.authenticated = true;
         self.may_relay |= may_relay;
     }
 
-    /// It failed to log in: being in a trusted network doesn't help any more. Exempt stays exempt.
+    /// Notes a failed login: being in a trusted network doesn't help any more. Exempt stays exempt.
     pub fn forget_network(&mut self) {
         self.may_relay &= self.exempt;
     }
@@ -67,14 +67,14 @@ impl Client {
 pub enum Standing {
     /// In the recipient table, or nothing is known of it: the backend decides.
     Open,
-    /// Of a domain of which the backend takes any recipient: that it takes this one says nothing of it.
+    /// The domain's backend takes any recipient: its yes proves nothing.
     CatchAll,
     /// `postmaster` of a served domain: never counts as unknown.
     Postmaster,
 }
 
 impl Refusal {
-    /// Of the recipient `path` that doesn't exist, in our own words.
+    /// The refusal of the recipient `path` that doesn't exist, in our own words.
     pub fn unknown_recipient(path: &ForwardPath) -> Self {
         Self { reason: Reason::UnknownRecipient, reply: unknown_recipient(path) }
     }
@@ -117,12 +117,12 @@ impl Snapshot {
         }
     }
 
-    /// Whose words unknown-recipient replies are read in.
+    /// The profile that unknown-recipient replies are read by.
     pub fn profile(&self) -> Profile {
         self.config.backend.profile
     }
 
-    /// Who `ip` is to us.
+    /// The client at `ip`: exempt, trusted or a stranger.
     pub fn client(&self, ip: IpAddr) -> Client {
         let exempt = self.config.exempt.contains(ip);
         Client { ip, exempt, may_relay: exempt || self.config.relay.networks.contains(ip), authenticated: false }

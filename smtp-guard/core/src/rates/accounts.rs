@@ -213,7 +213,7 @@ impl Accounts {
         *lock(&self.digests) = digests;
     }
 
-    /// What others are to be told, by the digests of users, and how many counts found no room among it.
+    /// Takes the sums that others are to be told, by the digests of users, and how many counts found no room among it.
     pub fn take_told(&self) -> (Vec<(Digest, Sum)>, u64) {
         let (sums, lost) = self.told.take();
         let Some(digests) = *lock(&self.digests) else { return (Vec::new(), lost) };

@@ -37,7 +37,7 @@ impl<K: Clone + Eq + Hash, V> Sharded<K, V> {
         Self { shards: Shards::default(), max_of_shard: max.div_ceil(SHARDS).max(1), evicted: AtomicU64::new(0) }
     }
 
-    /// What belongs to `key`, changed by `change`, which says whether the store has to know. A new one is put where there is
+    /// Changes the value of `key` by `change`, which says whether the store has to know. A new one is put where there is
     /// none; of some that are looked at the one with the least `weight` makes room.
     pub(super) fn change<T, W: Ord>(
         &self,
@@ -66,7 +66,7 @@ impl<K: Clone + Eq + Hash, V> Sharded<K, V> {
         told
     }
 
-    /// What belongs to `key`, as it is.
+    /// The value of `key`, as it is.
     pub(super) fn get(&self, key: &K) -> Option<V>
     where
         V: Clone,
@@ -74,7 +74,7 @@ impl<K: Clone + Eq + Hash, V> Sharded<K, V> {
         self.shards.of(key).kept.get(key).cloned()
     }
 
-    /// Likewise, changed by `change` where there is something.
+    /// Changes the value of `key` by `change`, where there is one.
     pub(super) fn amend(&self, key: &K, change: impl FnOnce(&mut V)) {
         let mut shard = self.shards.of(key);
         if let Some(value) = shard.kept.get_mut(key) {
@@ -93,7 +93,7 @@ impl<K: Clone + Eq + Hash, V> Sharded<K, V> {
         removed
     }
 
-    /// What the store had of `key`: what is here already is newer, and nobody makes room for it.
+    /// Restores the store's value of `key`: a value that is here already is newer, and nobody makes room for it.
     pub(super) fn restore(&self, key: K, value: V) {
         let mut shard = self.shards.of(&key);
         if shard.kept.len() < self.max_of_shard {

@@ -27,7 +27,7 @@ pub(super) struct Window {
 pub(super) type Saved = (Stored, Vec<u32>);
 
 impl Pace {
-    /// Of a window of `length`.
+    /// The pace of a window of `length`.
     pub(super) fn of(length: Duration) -> Self {
         // One slice is the one that is being filled: the others together make the window.
         Self((u64::try_from(length.as_nanos()).unwrap_or(u64::MAX) / (SLICES as u64 - 1)).max(1))
@@ -40,7 +40,7 @@ impl Pace {
 }
 
 impl Window {
-    /// What counts in the slice `now`. A clock that goes back changes nothing.
+    /// The sum in the slice `now`. A clock that goes back changes nothing.
     pub(super) fn total(&mut self, now: Slice) -> u32 {
         let passed = now.0.saturating_sub(self.newest).min(SLICES as u64);
         for step in 1..=passed {
@@ -72,7 +72,7 @@ impl Window {
         }
     }
 
-    /// What `other` has counted counts here as well, at `now`.
+    /// Counts what `other` has counted here as well, at `now`.
     pub(super) fn join(&mut self, mut other: Self, now: Slice) {
         self.total(now);
         other.total(now);
@@ -101,7 +101,7 @@ impl Window {
         (both.wall_at(Instant::from_ns(self.newest.saturating_mul(pace.0))).into(), slices.collect())
     }
 
-    /// What [`Self::saved`] gave, maybe before a restart of the machine. Times that lie ahead are taken for now.
+    /// Reads the value of [`Self::saved`], maybe from before a restart of the machine. Times that lie ahead are taken for now.
     pub(super) fn read(saved: Saved, pace: Pace, both: &Both) -> Option<Self> {
         let (newest, slices) = saved;
         let slices: [u32; SLICES] = slices.try_into().ok()?;

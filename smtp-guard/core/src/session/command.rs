@@ -74,7 +74,21 @@ impl Session {
             if esmtp { self.offer().reply(&self.backend) } else { replies::helo(&self.rules.config().hostname) };
         let login = self.speaker.as_ref().and_then(|speaker| speaker.login.clone());
         self.speaker = Some(Arc::new(Speaker { helo, esmtp, login }));
-        self.abandon(reply, now, out)
+        let state = self.abandon(reply, now, out);
+        if matches!(state, State::Ready) {
+            self.connect_early(out);
+        }
+        state
+    }
+
+    /// Has the way to the backend opened beside the client's next round trip, where mail is likely to follow: for those who have
+    /// sent some before, and hosts of ours. A stranger causes no connection before MAIL.
+    fn connect_early(&self, out: &mut Vec<Output>) {
+        let Some(speaker) = &self.speaker else { return };
+        let likely = self.has_history() || !self.rules.is_stranger(&self.client, self.role);
+        if self.rules.config().backend.connect_early && likely && self.not_yet(speaker).is_none() {
+            out.push(Output::Connect(Arc::clone(speaker)));
+        }
     }
 
     fn on_mail(&mut self, mail: MailFrom, now: Instant, out: &mut Vec<Output>) -> State {

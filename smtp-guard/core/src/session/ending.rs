@@ -20,7 +20,7 @@ impl Session {
         }
     }
 
-    /// The one exit from a transaction. The caller says what the backend shall hear of it.
+    /// The one exit from a transaction. The caller says what the backend should hear of it.
     pub(super) fn reset_transaction(&mut self, word: Option<Request>, out: &mut Vec<Output>) {
         let Some(transaction) = self.transaction.take() else { return };
         if !transaction.unsent.is_empty() {
@@ -56,7 +56,7 @@ impl Session {
         self.end_but_for_the_dot(state, reason, replies::banned(), out)
     }
 
-    /// It was idle when somebody needed its place.
+    /// Gives way: the session was idle when somebody needed its seat.
     pub(super) fn on_give_way(&mut self, state: State, out: &mut Vec<Output>) -> State {
         if let Some(transaction) = &mut self.transaction {
             // It is not the client that gives the transaction up.

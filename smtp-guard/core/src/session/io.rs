@@ -29,7 +29,7 @@ pub struct Opening {
     /// The client spoke TLS from its first byte.
     pub secured: Option<Secured>,
     pub rules: Arc<Snapshot>,
-    /// What EHLO offers, of what depends on the backend.
+    /// The extensions of EHLO that depend on the backend.
     pub backend: Arc<Capabilities>,
     /// Mail of the source was accepted before: it doesn't wait for the greeting.
     pub familiar: bool,
@@ -43,12 +43,12 @@ pub struct Secured {
     pub cipher: &'static str,
 }
 
-/// The speaker, as the backend shall see it.
+/// The speaker, as the backend should see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Speaker {
     pub helo: Helo,
     pub esmtp: bool,
-    /// Who the client proved to be.
+    /// The user whom the client proved to be.
     pub login: Option<Box<str>>,
 }
 
@@ -57,7 +57,7 @@ pub struct Speaker {
 pub enum Input {
     /// The client has spoken before the greeting.
     EarlyTalk,
-    /// What [`Output::Consult`] asked for.
+    /// The facts that [`Output::Consult`] asked for.
     Facts(Facts),
     /// A command line. `more`: the client has sent bytes beyond it already.
     Command { command: Result<Command, CommandError>, more: bool },
@@ -98,7 +98,7 @@ pub struct Facts {
     pub deferred: bool,
     /// The backend is known to refuse the recipient that [`Output::Consult`] named: it doesn't exist.
     pub unknown: bool,
-    /// What was looked up, if that was asked for.
+    /// The facts that were looked up, if that was asked for.
     pub found: Option<Arc<Found>>,
 }
 
@@ -137,15 +137,15 @@ impl Upstream {
 pub enum Lost {
     /// No server could be connected, or none greeted us.
     Unreachable,
-    /// It closed the connection, or said 421.
+    /// The backend closed the connection, or said 421.
     Closed,
-    /// It didn't answer in time.
+    /// The backend didn't answer in time.
     Timeout,
-    /// It answered what makes no sense here.
+    /// The backend's answer makes no sense here.
     Protocol,
     /// All connections to it are in use, or this one was needed for somebody else.
     Busy,
-    /// It was lost before the final dot was sent: it can't have taken the message.
+    /// The backend was lost before the final dot was sent: it can't have taken the message.
     BeforeDot,
 }
 
@@ -163,7 +163,7 @@ impl Lost {
     }
 }
 
-/// An output: something that the driver shall do, in this order.
+/// An output: something that the driver should do, in this order.
 #[derive(Debug)]
 pub enum Output {
     /// Send to the client.
@@ -179,6 +179,8 @@ pub enum Output {
     Settled { accepted: bool },
     /// Send what is unsent, make the TLS handshake, and feed [`Input::Secured`]; or close.
     StartTls,
+    /// Connect to the backend for a MAIL that is likely to come, if that costs nobody else anything.
+    Connect(Arc<Speaker>),
     /// Tell the ledger.
     Report(Conduct),
     /// Log and count.
@@ -194,11 +196,11 @@ pub struct Heard {
     pub recipient: Box<str>,
     /// On behalf of whom it was asked; in lower case, as servers may take it for the same.
     pub sender: Digest,
-    /// It doesn't exist. Else it was accepted.
+    /// Whether the recipient doesn't exist; otherwise it was accepted.
     pub unknown: bool,
 }
 
-/// A request: something that the backend shall be asked or sent.
+/// A request: something that the backend should be asked or sent.
 #[derive(Debug)]
 pub enum Request {
     /// MAIL; connects first where there is no connection.
@@ -247,13 +249,13 @@ pub struct Details {
     pub sender: Option<String>,
     /// As in RCPT, with its angle brackets.
     pub recipient: Option<String>,
-    /// What the client hears.
+    /// The reply to the client.
     pub reply: Option<Reply>,
     pub note: String,
 }
 
 impl Details {
-    /// What can be said in one line.
+    /// A note that fits into one line.
     pub fn note(note: impl Into<String>) -> Self {
         Self { note: note.into(), ..Self::default() }
     }
@@ -299,6 +301,6 @@ pub enum Wants {
     Response,
     Body,
     Nothing,
-    /// It is over.
+    /// The session is over.
     Closed,
 }

@@ -14,7 +14,7 @@ macro_rules! replies {
 
 replies! {
     reset => 250 (2, 0, 0) "Ok";
-    /// It isn't the last one, and promises nothing.
+    /// The reply to a chunk that isn't the last one: it promises nothing.
     chunk_taken => 250 (2, 0, 0) "Chunk taken";
     noop => 250 (2, 0, 0) "Ok";
     vrfy => 252 (2, 5, 1) "Cannot VRFY, but will take a message and try";
@@ -115,7 +115,7 @@ pub fn challenge(text: &'static str) -> Reply {
     Reply::new(334, None, text)
 }
 
-/// What the client hears of a backend that was lost: never more than 4xx.
+/// The reply to a client whose backend was lost: never more than 4xx.
 pub fn lost(lost: Lost) -> Reply {
     match lost {
         Lost::Unreachable => backend_unreachable(),
@@ -126,7 +126,7 @@ pub fn lost(lost: Lost) -> Reply {
     }
 }
 
-/// What the client hears whose source or user has sent as much as it may.
+/// The reply to a client whose source or user has sent as much as it may.
 pub fn over_rate(reason: Reason) -> Reply {
     match reason {
         Reason::UserMessageRate => user_messages(),

@@ -7,7 +7,7 @@ use crate::wire::ehlo::Offer;
 use crate::wire::reply::Reply;
 
 impl Session {
-    /// What EHLO offers now, beside what depends on the backend.
+    /// The extensions of EHLO that don't depend on the backend.
     pub(super) fn offer(&self) -> Offer<'_> {
         let config = self.rules.config();
         let secured = self.secured.is_some();
@@ -36,7 +36,7 @@ impl Session {
         self.speaker.as_ref().and_then(|speaker| speaker.login.as_deref())
     }
 
-    /// What must come before mail, if it hasn't.
+    /// The step that must come before mail, if it hasn't.
     pub(super) fn not_yet(&self, speaker: &Speaker) -> Option<Reply> {
         match self.role {
             Role::Mx => None,
@@ -60,7 +60,8 @@ impl Session {
         State::Securing
     }
 
-    /// Forgets all that was said in clear text (RFC 3207 4.2), also towards the backend.
+    /// Forgets all that was said in clear text (RFC 3207 4.2), also towards the backend. (A connection over which nothing was asked
+    /// may stay: it is used only for the speaker that it was opened for, and that one has to say the same name again.)
     pub(super) fn on_secured(&mut self, secured: Secured, now: Instant, out: &mut Vec<Output>) -> State {
         self.reset_transaction(None, out);
         out.push(Output::Request(Request::Drop));

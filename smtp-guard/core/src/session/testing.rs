@@ -13,7 +13,7 @@ use crate::snapshot::Snapshot;
 use crate::wire::command;
 use crate::wire::reply::Reply;
 
-/// What a handshake has agreed on.
+/// The result of a handshake.
 pub const SECURED: Secured = Secured { version: "TLSv1.3", cipher: "TLS13_AES_256_GCM_SHA384" };
 
 /// When virtual time begins, on the wall: in November 2026.
@@ -33,7 +33,7 @@ pub fn certificate() -> Option<Tls> {
     Some(Tls { certificate: "/c".into(), key: "/k".into(), also: Vec::new() })
 }
 
-/// What a session begins with: a familiar client at 192.0.2.1, in clear text, at time 0; the backend offers nothing.
+/// The start of a session: a familiar client at 192.0.2.1, in clear text, at time 0; the backend offers nothing.
 pub fn opening(rules: Arc<Snapshot>) -> Opening {
     Opening {
         id: "id-1".to_owned(),

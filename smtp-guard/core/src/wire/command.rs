@@ -39,7 +39,7 @@ pub enum Command {
 pub struct Bdat {
     /// Its bytes. More than a number can say are [`u64::MAX`].
     pub size: u64,
-    /// It ends the message.
+    /// Whether it ends the message.
     pub last: bool,
 }
 
@@ -48,7 +48,7 @@ pub struct Bdat {
 pub struct Auth {
     /// `None`: one that isn't known here.
     pub mechanism: Option<Mechanism>,
-    /// What the client sent along, in base64.
+    /// The client's first response, in base64.
     pub initial: Option<Secret>,
 }
 
@@ -65,7 +65,7 @@ pub enum CommandError {
     OtherProtocol,
     #[error("{0}")]
     Line(LineFlaw),
-    /// What follows can't be told from commands.
+    /// The bytes behind this can't be told from commands.
     #[error("a chunk without a length")]
     Chunk,
     #[error("bytes that are not printable ASCII")]
@@ -103,7 +103,7 @@ impl From<LineFlaw> for CommandError {
 }
 
 impl CommandError {
-    /// What the client hears.
+    /// The reply to the client.
     pub fn reply(&self) -> Reply {
         match self {
             Self::Unrecognized | Self::OtherProtocol => Reply::new(500, Some((5, 5, 2)), "Command not recognized"),
@@ -174,7 +174,7 @@ pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
 /// Verbs of HTTP: whoever sends them is misused as a relay by somebody else.
 const HTTP: [&[u8]; 9] = [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE", b"PATCH"];
 
-/// What may stand between the words of a command.
+/// Characters that may stand between the words of a command.
 pub(super) const SPACES: [char; 2] = [' ', '\t'];
 
 fn is_space(byte: u8) -> bool {
@@ -211,7 +211,7 @@ fn bdat(argument: &str) -> Result<Bdat, CommandError> {
     Ok(Bdat { size: size.parse().unwrap_or(u64::MAX), last })
 }
 
-/// Of several words the first: computers have names like `Office PC`.
+/// The first of several words: computers have names like `Office PC`.
 fn helo(argument: &str, name: &'static str) -> Result<Helo, CommandError> {
     let word = argument.split(SPACES).next().unwrap_or_default();
     Helo::new(word).ok_or(CommandError::Argument(name))
@@ -237,7 +237,7 @@ impl Helo {
     }
 }
 
-/// What follows `keyword` and its colon, without the white space around them.
+/// The text behind `keyword` and its colon, without the white space around it.
 fn after<'a>(argument: &'a str, keyword: &str, verb: &'static str) -> Result<&'a str, CommandError> {
     let (head, rest) = argument.split_once(':').ok_or(CommandError::Argument(verb))?;
     if !head.trim_end_matches(SPACES).eq_ignore_ascii_case(keyword) {

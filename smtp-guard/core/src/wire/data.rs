@@ -83,7 +83,7 @@ impl BodyDecoder {
         Self::for_client(false)
     }
 
-    /// Likewise; with `repairs`, a bare LF comes out as CRLF.
+    /// A decoder for clients; with `repairs`, a bare LF comes out as CRLF.
     pub fn for_client(repairs: bool) -> Self {
         Self { at: Place::LineStart, size: 0, flaw: None, repairs }
     }

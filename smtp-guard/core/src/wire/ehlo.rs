@@ -56,7 +56,7 @@ impl Capabilities {
         found
     }
 
-    /// What both can do.
+    /// The capabilities of both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         let smaller = |a: Option<u64>, b: Option<u64>| match (a, b) {

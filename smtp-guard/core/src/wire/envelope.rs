@@ -2,7 +2,7 @@
 //! 6531 (SMTPUTF8), 8689 (REQUIRETLS) and 4954 (AUTH).
 //!
 //! All of them are understood here; which of them may be used is for whoever knows what was offered ([`MailFrom::uses`],
-//! [`RcptTo::uses`]). Text in them is decoded, judged and encoded anew ([`XText`]).
+//! [`RcptTo::uses`]). Text in them is decoded, judged and encoded again ([`XText`]).
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub struct MailFrom {
     pub smtputf8: bool,
     /// Never over a connection that isn't verified.
     pub requiretls: bool,
-    /// What notifications return of the message.
+    /// The part of the message that notifications return.
     pub ret: Option<Ret>,
     /// The sender's name for this envelope.
     pub envid: Option<XText>,
@@ -116,7 +116,7 @@ impl MailFrom {
         Ok(mail)
     }
 
-    /// What it needs to have been offered.
+    /// The extensions that it needs.
     pub fn uses(&self) -> Uses {
         let dsn = self.ret.is_some() || self.envid.is_some();
         let parameters =
@@ -162,7 +162,7 @@ impl RcptTo {
         self
     }
 
-    /// What it needs to have been offered.
+    /// The extensions that it needs.
     pub fn uses(&self) -> Uses {
         let dsn = self.notify.is_some() || self.orcpt.is_some();
         Uses { parameters: dsn, smtputf8: !self.path.is_ascii(), dsn, ..Uses::default() }

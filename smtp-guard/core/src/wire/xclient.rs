@@ -56,7 +56,7 @@ impl Attributes {
     }
 }
 
-/// What the client is called.
+/// The client's name in DNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name<'a> {
     /// A name in DNS that leads back to its address.
@@ -67,15 +67,15 @@ pub enum Name<'a> {
     TemporarilyUnavailable,
 }
 
-/// The client, as the backend shall see it.
+/// The client, as the backend should see it.
 #[derive(Clone, Debug)]
 pub struct Identity<'a> {
     pub client: SocketAddr,
     pub name: Name<'a>,
-    /// What it calls itself.
+    /// The client's name in HELO.
     pub helo: Option<&'a str>,
     pub esmtp: bool,
-    /// Who it proved to be.
+    /// The user whom the client proved to be.
     pub login: Option<&'a str>,
 }
 

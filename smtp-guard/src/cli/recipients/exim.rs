@@ -1,4 +1,4 @@
-//! What Exim has. Candidates come from the users of the host and from the files that the routers look up; then Exim itself says of
+//! Recipients of Exim. Candidates come from the users of the host and from the files that the routers look up; then Exim itself says of
 //! each whether it would be delivered (`exim -bv`), so what the routers do needs not be understood here.
 
 use std::collections::BTreeSet;
@@ -93,7 +93,7 @@ impl Exim<'_> {
         words
     }
 
-    /// What the named lists of domains, and the conditions of routers, name.
+    /// Domains that the named lists and the conditions of routers name.
     fn domains(&self, config: &str, export: &mut Export) -> anyhow::Result<BTreeSet<String>> {
         let mut found = BTreeSet::new();
         for line in config.replace("\\\n", " ").lines() {

@@ -21,7 +21,7 @@ impl Host {
         self.ssh.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
     }
 
-    /// What `words` print; an error where they end with one.
+    /// The output of the command `words`; an error where it fails.
     pub(super) fn run(&self, words: &[&str]) -> anyhow::Result<String> {
         let (text, success, complaint) = self.attempt(words)?;
         if !success {
@@ -30,7 +30,7 @@ impl Host {
         Ok(text)
     }
 
-    /// What `words` print, whether they ended well, and what they complain of.
+    /// The output of the command `words`, whether it succeeded, and its complaints.
     pub(super) fn attempt(&self, words: &[&str]) -> anyhow::Result<(String, bool, String)> {
         let mut command = match &self.ssh {
             None => {

@@ -24,18 +24,18 @@ use crate::wire::host as name;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// From Postfix: local users, aliases, virtual and relay maps
+    /// Export from Postfix: local users, aliases, virtual and relay maps
     ExportPostfix {
         /// Postfix' configuration directory [default: as postconf finds it]
         #[arg(long, short, value_name = "DIRECTORY")]
         config_directory: Option<PathBuf>,
-        /// A map that has nothing to do with who exists, as main.cf names it, such as pcre:/etc/postfix/rewrite; can be repeated
+        /// Map that says nothing about which recipients exist, as main.cf names it, such as pcre:/etc/postfix/rewrite; can be repeated
         #[arg(long = "ignore-map", value_name = "TYPE:NAME")]
         ignored: Vec<String>,
         #[command(flatten)]
         common: Common,
     },
-    /// From Exim: users, aliases and the files that its routers look up, each address verified by Exim
+    /// Export from Exim: users, aliases and the files that its routers look up, each address verified by Exim
     ExportExim {
         /// Exim's configuration file [default: as Exim finds it]
         #[arg(long, short = 'C', value_name = "FILE")]
@@ -59,7 +59,7 @@ pub(super) struct Common {
     /// Write the table there, as a whole or not at all [default: standard output]
     #[arg(long, short, value_name = "FILE", conflicts_with = "json")]
     output: Option<PathBuf>,
-    /// Replace the table also where less than half of its entries are left
+    /// Replace the table even if less than half of its entries are left
     #[arg(long, requires = "output")]
     force: bool,
     #[command(flatten)]
@@ -99,14 +99,14 @@ pub(super) fn recipients(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// What a mail server has.
+/// The recipients of a mail server.
 #[derive(Debug, Default, Serialize)]
 struct Export {
     /// `Postfix on mail.example.org`.
     server: String,
     #[serde(rename = "served", serialize_with = "as_list")]
     domains: BTreeMap<String, Served>,
-    /// What the operator should know.
+    /// Notes for the operator.
     notes: BTreeSet<String>,
 }
 

@@ -1,7 +1,7 @@
 //! Two snapshots to what stands in the rows of the screen. Pure: no clock, no terminal.
 //!
 //! A rate is the difference of two snapshots of the same guard over the time between them, by the guard's own clock. With
-//! one snapshot, after a restart of the guard, and for a counter that went back because the kernel plane was loaded anew,
+//! one snapshot, after a restart of the guard, and for a counter that went back because the kernel plane was loaded again,
 //! there is none.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::events::Event;
 use crate::observe::live::{Counted, DroppedSource, Live};
 use crate::observe::log::printable;
 
-/// What a row says of its subject.
+/// The tone of a row: how grave it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
     Good,
@@ -35,7 +35,7 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// It moves.
+    /// Whether anything moves.
     pub(super) fn is_active(&self) -> bool {
         self.per_second.is_some_and(|rate| rate > 0.0)
     }
@@ -117,7 +117,7 @@ impl<'a> Pair<'a> {
         ordered(counts.collect())
     }
 
-    /// What user space refused, without what it never did.
+    /// Refusals by the proxy, without reasons that never occurred.
     pub(super) fn rejections(&self) -> Vec<Count> {
         let refused = self.now.rejections.iter().filter(|counted| counted.count > 0);
         let counts = refused.map(|Counted { reason, .. }| {
@@ -139,7 +139,7 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// What moves first, what is bad before what isn't, then by total: rows that do the same keep their places.
+/// Sorts moving rows first, bad before good, then by total: rows that do the same keep their places.
 fn ordered(mut counts: Vec<Count>) -> Vec<Count> {
     counts.sort_by_key(|count| (!count.is_active(), count.tone != Tone::Bad, std::cmp::Reverse(count.total)));
     counts
@@ -217,7 +217,7 @@ pub(super) struct EventRow {
     pub(super) words: String,
 }
 
-/// What happened of late, at `wall`.
+/// Recent events, at `wall`.
 pub(super) fn events(live: &Live, wall: WallTime) -> Vec<EventRow> {
     let row = |event: &Arc<Event>| EventRow { ago: since(event.at, wall), words: events::words(&event.what) };
     live.events.iter().map(row).collect()

@@ -1,4 +1,4 @@
-//! What the view knows between two drawings, and what keys do to it. Pure: time is passed in.
+//! The view's state between two drawings, and what keys do to it. Pure: time is passed in.
 //!
 //! # Bounds
 //! Two snapshots, each as large as the guard's answer may be, and [`HISTORY`] rates.
@@ -70,7 +70,7 @@ impl State {
         }
     }
 
-    /// What `key` does.
+    /// Acts on `key`.
     pub(super) fn key(&mut self, key: KeyEvent) -> Flow {
         if key.kind == KeyEventKind::Release {
             return Flow::Go;

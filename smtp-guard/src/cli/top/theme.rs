@@ -39,7 +39,7 @@ impl Theme {
         }
     }
 
-    /// What can't be overlooked.
+    /// The style of an alarm: nobody can overlook it.
     pub(super) fn alarm(self) -> Style {
         if self.colour {
             Style::new().fg(Color::White).bg(Color::Red).add_modifier(Modifier::BOLD)

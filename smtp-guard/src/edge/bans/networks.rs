@@ -77,7 +77,7 @@ impl Networks {
         }
     }
 
-    /// What the kernel is to hold of `nets` and of all that lie in them, each once.
+    /// The networks that the kernel is to hold of `nets` and of all that lie in them, each once.
     pub(super) fn in_kernel(&self, nets: impl Iterator<Item = Net>) -> Vec<(Net, Instant, Reason)> {
         let mut wanted = BTreeSet::new();
         for net in nets {

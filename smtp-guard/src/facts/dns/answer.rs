@@ -19,7 +19,7 @@ const MAX_NAMES: usize = 16;
 /// Names of a chain of CNAMEs that are looked at in one answer.
 const MAX_CHAIN: usize = 16;
 
-/// What is asked.
+/// A question to DNS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Question {
     pub(super) kind: Kind,
@@ -27,7 +27,7 @@ pub(super) struct Question {
     pub(super) name: Box<str>,
 }
 
-/// What a look-up asks for.
+/// The kind of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     Mx,
@@ -38,7 +38,7 @@ pub enum Kind {
     Dnsbl,
 }
 
-/// What became of a look-up.
+/// The outcome of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// The memory had the answer; what it was isn't counted again.
@@ -124,7 +124,7 @@ impl Question {
     }
 }
 
-/// What was answered. At most 4.5 KiB.
+/// An answer. At most 4.5 KiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// NXDOMAIN: nothing of any type.

@@ -40,7 +40,7 @@ const REMEMBERED: u64 = 16 * 1024 * 1024;
 /// A look-up that was given less time than this says nothing about servers or question when that time is over.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a sign of life may take: as every resolver knows the answer, and as it is asked for up to three times.
+/// The longest wait for a sign of life: as every resolver knows the answer, and as it is asked for up to three times.
 const SIGN: Duration = Duration::from_secs(5);
 
 pub(super) struct Asker {
@@ -88,7 +88,7 @@ impl Asker {
         let Some(servers) = system.lock().unwrap_or_else(PoisonError::into_inner).changed() else { return Ok(()) };
         self.servers.store(Arc::new(Servers::new(&servers, AT_ONCE)?));
         let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
-        tracing::info!(servers = servers.join(", "), "the system names its DNS servers anew");
+        tracing::info!(servers = servers.join(", "), "the system's DNS servers have changed");
         Ok(())
     }
 
@@ -263,7 +263,7 @@ impl Asker {
     fn tell_silence(&self, now: Instant) {
         if self.silence().is_certain(now) {
             tracing::warn!(
-                "DNS does not answer: mail of strangers that can't be judged without it hears 450; `dns.servers` says who is asked"
+                "DNS does not answer: strangers that can't be judged without DNS hear 450; check the servers in dns.servers"
             );
         }
     }

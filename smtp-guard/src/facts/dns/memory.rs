@@ -1,4 +1,4 @@
-//! What was answered or failed, until it is too old. Time is passed in.
+//! The memory of answers and failures, until they are too old. Time is passed in.
 //!
 //! Bounded in bytes. When it is full the least used goes, and a spammer with a new domain for every message throws out his
 //! own domains before anybody else's (the cache keeps apart what was asked for once and what more often).
@@ -40,7 +40,7 @@ impl Memory {
         Self { entries }
     }
 
-    /// What is known at `now`.
+    /// The answer that is known at `now`.
     pub(super) fn recall(&self, question: &Question, now: Instant) -> Option<Result<Answer, Failure>> {
         self.entries.get(question).filter(|entry| now < entry.until).map(|entry| entry.outcome)
     }

@@ -1,4 +1,4 @@
-//! What DNS says: whether a sender's domain exists, a client's reverse names, and whether a list has the client.
+//! Facts from DNS: whether a sender's domain exists, a client's reverse names, and whether a list has the client.
 //!
 //! Four kinds of bounds, because everything asked and everything answered comes from strangers:
 //!
@@ -44,7 +44,7 @@ pub use shares::{Party, Standing};
 pub use smtp_guard_core::facts::dns::{Failure, Flaw};
 pub use zone::Zone;
 
-/// Who counts look-ups.
+/// A counter of look-ups.
 pub trait Meter: Send + Sync {
     /// One question has its result.
     fn lookup(&self, kind: Kind, told: Told);

@@ -103,7 +103,7 @@ impl Resolver {
         Ok(Reverse::Names { names: names.to_vec(), forward })
     }
 
-    /// What `client` is called: one of its names that leads back to it. `None`: there is none.
+    /// The name of `client`: one that leads back to its address. `None`: there is none.
     pub async fn name(&self, client: IpAddr, deadline: Instant) -> Result<Option<Box<str>>, Failure> {
         let client = client.to_canonical();
         if client.is_loopback() {

@@ -1,4 +1,4 @@
-//! What is told of servers that don't answer. Pure: time is passed in.
+//! Reports about servers that don't answer. Pure: time is passed in.
 //!
 //! A look-up without an answer may be a stranger's dead zone. So it only leads to a question that every resolver answers, once a
 //! minute at most, and only when that has no answer either the operator is told.

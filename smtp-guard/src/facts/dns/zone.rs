@@ -11,14 +11,14 @@ const FIRST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 pub struct Zone {
     /// Its domain, without the dot at the end. It may hold a secret key.
     pub name: Box<str>,
-    /// What a hit counts towards the threshold.
+    /// The weight of a hit towards the threshold.
     pub weight: u32,
     /// The replies that count; empty: all from 127.0.0.2 on. Error codes, 127.0.0.0, 127.0.0.1 and addresses outside of
     /// 127.0.0.0/8 never do.
     pub replies: Vec<RangeInclusive<Ipv4Addr>>,
 }
 
-/// What a list said.
+/// A list's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// The first reply that counts.

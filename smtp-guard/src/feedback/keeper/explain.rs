@@ -6,7 +6,7 @@ use super::Keeper;
 use crate::decision::{CountView, Decision, Explanation, LedgerView, NetworkView};
 
 impl Keeper {
-    /// What is known of `ip`.
+    /// Explains `ip`: decisions and counts.
     pub(in crate::feedback) fn explain(&mut self, ip: IpAddr) -> Explanation {
         let both = crate::clock::both();
         let source = self.prefix().source(ip);

@@ -1,4 +1,4 @@
-//! What other guards say: their decisions, their lifts, and what they report; and what they are told again.
+//! Messages of other guards: their decisions, their lifts and their reports; and what they are told again.
 
 use std::time::Duration;
 
@@ -151,7 +151,7 @@ impl Keeper {
             tracing::warn!(
                 node = node.as_str(),
                 lifted = effects.len(),
-                "what another guard decided lately, or was decided here upon its reports, is lifted"
+                "recent decisions of another guard, and those that were made upon its reports, are lifted"
             );
         }
         self.perform_at(effects, Cause::State, &both);

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use crate::decision::{Ban, LATEST};
 use crate::key::Key;
 
-/// Whom the latest bans are about, the last one at the back.
+/// The subjects of the latest bans, the last one at the back.
 #[derive(Debug, Default)]
 pub(super) struct Latest(VecDeque<Key>);
 

@@ -1,4 +1,4 @@
-//! What the operator sees and does by hand.
+//! The operator's questions and commands.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -277,12 +277,12 @@ impl Keeper {
         self.judge(who, &if key.source().is_some() { self.needed() } else { self.protected() })
     }
 
-    /// What the guard itself needs, as the host's addresses are now.
+    /// Addresses that the guard itself needs, as the host's are now.
     pub(super) fn needed(&self) -> Protected {
         Protected::of_addresses(self.snapshot.config(), &own_addresses())
     }
 
-    /// What decisions must not touch, as the host's addresses are now.
+    /// Addresses that decisions must not touch, as the host's are now.
     pub(super) fn protected(&self) -> Protected {
         Protected::of_decisions(self.snapshot.config(), &own_addresses())
     }

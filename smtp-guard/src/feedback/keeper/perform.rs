@@ -18,7 +18,7 @@ use crate::store::Change;
 /// Bans that end together and are told one by one.
 const SINGLY: usize = 16;
 
-/// What effects follow from.
+/// The cause of effects.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Cause<'a> {
     /// A report about this client, which came at this moment.
@@ -52,7 +52,7 @@ impl Keeper {
         self.perform_at(effects, cause, &crate::clock::both());
     }
 
-    /// Likewise at `both`.
+    /// Performs `effects` at `both`.
     pub(super) fn perform_at(&mut self, effects: Vec<Effect>, cause: Cause<'_>, both: &Both) {
         let mut effects = effects.into_iter().peekable();
         while let Some(effect) = effects.next() {

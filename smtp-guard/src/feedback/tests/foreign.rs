@@ -1,4 +1,4 @@
-//! What other guards decide and report, weighed and taken back.
+//! Decisions and reports of other guards, weighed and taken back.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What becomes of the kernel plane's samples of dropped packets: log lines, and what `smtp-guard top` shows.
+//! Counts the kernel plane's samples of dropped packets, for log lines and `smtp-guard top`.
 //!
 //! A sample is one dropped packet and says how many it stands for: itself, and those that its CPU dropped since the sample
 //! before it. All of these are charged to the sampled packet's source and reason. The kernel takes samples by time, not by
@@ -76,7 +76,7 @@ struct Line {
 }
 
 impl Drops {
-    /// Nothing yet. Sources of IPv6 are told apart by `prefix`.
+    /// Nothing yet. Sources of IPv6 are distinguished by `prefix`.
     pub fn new(prefix: Ipv6Prefix, metrics: Metrics) -> Self {
         let inner = Inner {
             sources: Table::new(SOURCES),
@@ -104,7 +104,7 @@ impl Drops {
     pub fn lost(&self, in_all: u64) {
         let mut inner = self.inner();
         let before = inner.lost_in_all.replace(in_all).unwrap_or(in_all);
-        // Fewer than before: the plane was loaded anew.
+        // Fewer than before: the plane was loaded again.
         let more = in_all.checked_sub(before).unwrap_or(in_all);
         inner.lost = inner.lost.saturating_add(more);
         self.metrics.drop_samples_lost(more);

@@ -1,4 +1,4 @@
-//! What a batch of samples leaves: lines, counts, a view.
+//! Lines, counts and a view after a batch of samples.
 
 use std::net::Ipv4Addr;
 

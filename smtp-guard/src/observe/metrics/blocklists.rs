@@ -1,4 +1,4 @@
-//! What is counted about block lists. Their names are those of the configuration, so the labels are few.
+//! Counts of block lists. Their names are those of the configuration, so the labels are few.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! What became of reloads. Which generation is in force `mirror` reads.
+//! Counts of reloads. `mirror` reads which generation is in force.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;

@@ -1,4 +1,4 @@
-//! What is counted about samples of dropped packets. The packets themselves are in `smtp_guard_kernel_packets_total`.
+//! Counts of samples of dropped packets. The packets themselves are in `smtp_guard_kernel_packets_total`.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;

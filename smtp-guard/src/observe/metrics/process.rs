@@ -1,4 +1,4 @@
-//! What the kernel says of this process, under the names that all exporters use.
+//! The kernel's figures of this process, under the names that all exporters use.
 
 use std::fmt;
 use std::fs::File;

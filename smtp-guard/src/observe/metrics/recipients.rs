@@ -1,4 +1,4 @@
-//! What is counted about recipients.
+//! Counts of recipients.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;

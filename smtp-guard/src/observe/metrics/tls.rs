@@ -1,4 +1,4 @@
-//! What is counted about TLS with clients. When certificates end `mirror` reads.
+//! Counts of TLS with clients. `mirror` reads when certificates end.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -19,7 +19,7 @@ macro_rules! failures {
                 match self { $(Self::$name => $label,)+ }
             }
 
-            /// What it means, for the log.
+            /// Its meaning, for the log.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
             }

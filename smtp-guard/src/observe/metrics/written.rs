@@ -17,7 +17,7 @@ struct Family {
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// What labels mean whose values are the operator's or the machine's; the values of all others are listed.
+/// The meaning of labels whose values are the operator's or the machine's; the values of all others are listed.
 const FREE: &[(&str, &str)] = &[
     ("abi", "number of the layout of the kernel's maps"),
     ("file", "path of a certificate, as configured"),
@@ -67,7 +67,7 @@ fn what_is_written_of_the_metrics_is_up_to_date() {
          certificate or interface has left the configuration.\n\
          - No label holds what a client sent: the number of series doesn't grow with what strangers do.\n\n\
          Alert rules are in [packaging/alerts.yml](../packaging/alerts.yml), a dashboard for Grafana in\n\
-         [packaging/dashboard.json](../packaging/dashboard.json). What to do when an alert fires: [troubleshooting.md](troubleshooting.md).\n\n\
+         [packaging/dashboard.json](../packaging/dashboard.json). When an alert fires, see [troubleshooting.md](troubleshooting.md).\n\n\
          | metric | type | labels | meaning |\n|---|---|---|---|\n",
     );
     for (name, Family { kind, help, labels }) in &families {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Between two lines.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// What was told of one trouble.
+/// The reports about one trouble.
 #[derive(Debug, Default)]
 pub(super) struct Complaint {
     told: Option<Instant>,

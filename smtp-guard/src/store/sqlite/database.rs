@@ -143,7 +143,7 @@ impl Database {
             Ok(())
         };
         if let Err(error) = read() {
-            tracing::error!(%error, table, "the store can't be read to its end: what is missing is lost");
+            tracing::error!(%error, table, "the store can't be read to its end: the rest is lost");
         }
         senseless.tell(table);
         changes
@@ -267,7 +267,7 @@ impl Senseless {
     fn tell(self, table: &str) {
         if self.rows > 0 {
             let first = printable(self.first.as_bytes());
-            tracing::warn!(table, rows = self.rows, first, "rows of the store make no sense and are left out");
+            tracing::warn!(table, rows = self.rows, first, "rows of the store can't be read, and are left out");
         }
     }
 }

@@ -10,7 +10,7 @@ use smtp_guard_core::wire::data::{BodyDecoder, BodyEncoder, BodyFlaw, Chunk, Chu
 mod bytewise;
 mod linewise;
 
-/// What a backend made of the bytes after its 354.
+/// A backend's reading of the bytes after its 354.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Read {
     /// Without dot-stuffing, lines ending in CRLF.
@@ -46,10 +46,10 @@ pub(crate) const READERS: [Reader; 13] = [
 /// What goes before every message, as in a session: some backends miss a dot in the very first line.
 const HEADER: &str = "Received: x\r\n";
 
-/// What the guard made of a client's bytes after our 354.
+/// The guard's reading of a client's bytes after our 354.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Sent {
-    /// What went to the backend, with our header; without an end where there is none, or a flawed one.
+    /// The bytes to the backend, with our header; without an end where there is none, or a flawed one.
     pub(crate) wire: Vec<u8>,
     /// The decoded message as far as it came out, with our header.
     pub(crate) message: Vec<u8>,
@@ -65,7 +65,7 @@ pub(crate) fn send<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Sent {
     through(BodyDecoder::new(), pieces, Some(CleanBody::header(HEADER).unwrap()))
 }
 
-/// Likewise from a client whose bare LF is repaired.
+/// Sends from a client whose bare LF is repaired.
 pub(crate) fn send_repaired<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Sent {
     through(BodyDecoder::for_client(true), pieces, Some(CleanBody::header(HEADER).unwrap()))
 }

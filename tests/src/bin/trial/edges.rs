@@ -89,7 +89,7 @@ impl Edges<Guard> {
     }
 }
 
-/// What is done after each step of a gate.
+/// A step after each step of a gate.
 pub(crate) trait After {
     fn after(&mut self, backend: &mut Backend, now: Instant, said: &mut Vec<(Id, Heard)>);
 }

@@ -1,4 +1,4 @@
-//! What stands between clients and mailboxes, as both sides of it see it.
+//! The gate between clients and mailboxes, as both sides see it.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use crate::model::{GREYLIST, PARTNER, Recipient, Standing};
 /// A connection.
 pub(crate) type Id = usize;
 
-/// What a client says.
+/// A client's line.
 #[derive(Clone, Debug)]
 pub(crate) enum Line {
     Hello,
@@ -25,7 +25,7 @@ pub(crate) enum Line {
     Quit,
 }
 
-/// What a client hears.
+/// The answer that a client hears.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Heard {
     Reply(u16),
@@ -33,7 +33,7 @@ pub(crate) enum Heard {
     Closed,
 }
 
-/// What stands between clients and mailboxes.
+/// A gate between clients and mailboxes.
 pub(crate) trait Gate {
     /// `false`: the connection is refused.
     fn connect(&mut self, id: Id, source: IpAddr, now: Instant, said: &mut Vec<(Id, Heard)>) -> bool;
@@ -53,7 +53,7 @@ pub(crate) trait Gate {
     fn sanctions(&self) -> &Sanctions;
 }
 
-/// What a gate did against sources.
+/// A gate's sanctions against sources.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sanctions {
     pub(crate) first_ban: Option<Instant>,

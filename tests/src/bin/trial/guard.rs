@@ -111,7 +111,7 @@ impl Guard {
         }
     }
 
-    /// What sources did since this was asked last.
+    /// Takes the reports about sources since the last call.
     pub(crate) fn take_reports(&mut self) -> Vec<(String, Conduct)> {
         self.reports.as_mut().map(std::mem::take).unwrap_or_default()
     }
@@ -160,7 +160,7 @@ impl Guard {
                 Output::Close => {
                     said.push((id, Heard::Closed));
                 }
-                Output::StartTls | Output::Settled { .. } | Output::Event(_) => {}
+                Output::StartTls | Output::Settled { .. } | Output::Connect(_) | Output::Event(_) => {}
             }
         }
         let who = self.sessions.get(&id).map(|live| (live.ip, live.source));

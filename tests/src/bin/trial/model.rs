@@ -1,4 +1,4 @@
-//! What a trial is made of: recipients, messages, sessions to come, and the sender profile that they belong to.
+//! The parts of a trial: recipients, messages, sessions to come, and the sender profile that they belong to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(crate) const SPAMMER: &str = "spam@client.example";
 /// The sender of whom closed addresses take mail.
 pub(crate) const PARTNER: &str = "partner@client.example";
 
-/// What the backend says to RCPT.
+/// The backend's answer to RCPT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     Exists,
@@ -68,11 +68,11 @@ pub(crate) struct Mail {
     pub(crate) recipients: Vec<Recipient>,
     /// A message is sent to those that are accepted. Otherwise RSET follows, and being told 250 is all that is wanted.
     pub(crate) sends: bool,
-    /// It was put off before.
+    /// Whether it was put off before.
     pub(crate) late: bool,
 }
 
-/// What a client does with what was put off: a 4xx, a connection that was refused or lost.
+/// A client's way with a message that was put off: a 4xx, a connection that was refused or lost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retry {
     pub(crate) after: Duration,
@@ -96,7 +96,7 @@ pub(crate) struct Visit {
     pub(crate) honest: bool,
 }
 
-/// What is behind the guard, and how the guard is set up.
+/// The site behind the guard, and how the guard is set up.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
     /// How the backend says that a recipient is unknown; `{r}` is the recipient.
@@ -109,7 +109,7 @@ pub(crate) struct Site {
     pub(crate) max_sources: usize,
     /// Edges in front of it, to which connections come in turn.
     pub(crate) edges: usize,
-    /// They are a fleet.
+    /// Whether they are a fleet.
     pub(crate) fleet: bool,
 }
 
@@ -135,7 +135,7 @@ pub(crate) struct Scenario {
     pub(crate) site: Site,
     /// Existing recipients below this number are no news to an attacker.
     pub(crate) known_below: u32,
-    /// What is told of the time is told from here on.
+    /// The start of the time that is reported.
     pub(crate) begins: Duration,
     /// Nothing happens later; honest mail that is still waiting is lost.
     pub(crate) ends: Duration,

@@ -1,4 +1,4 @@
-//! What profiles are put together from.
+//! Building blocks of profiles.
 
 use std::net::IpAddr;
 use std::time::Duration;

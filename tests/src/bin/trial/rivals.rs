@@ -1,4 +1,4 @@
-//! What others do against the same traffic, as simple models of the rule that each documents. None of them delays a
+//! Rivals against the same traffic, as simple models of the rule that each documents. None of them delays a
 //! greeting or looks at shares; a ban refuses connections and ends those that are there.
 //!
 //! - Kerio Connect, administrator's guide, "Security Options", "IP address based limits": the server that sends to more

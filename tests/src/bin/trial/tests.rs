@@ -1,4 +1,4 @@
-//! What the detector must hold, over many seeds; and that docs/harvest-trial.md shows what is so.
+//! Duties of the detector, over many seeds; and docs/harvest-trial.md shows what is printed.
 
 use std::sync::LazyLock;
 

@@ -15,7 +15,7 @@ use crate::model::{Mail, Recipient, Scenario, Visit};
 /// When a trial starts: long after the boot that instants are counted from.
 const START: Instant = Instant::from_ns(1_000_000_000 * 24 * 3600 * 40);
 
-/// What came of a trial. Messages are counted by their existing recipients.
+/// The outcome of a trial. Messages are counted by their existing recipients.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
     /// Distinct recipients that were asked for.

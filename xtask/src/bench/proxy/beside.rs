@@ -1,4 +1,4 @@
-//! What goes on beside a load: clients that are slow, or an attack. Paced, so that it takes about as much of the machine whatever
+//! Clients beside a load: slow ones, or an attack. Paced, so that it takes about as much of the machine whatever
 //! stands before the sink; it ends with the load.
 
 use std::net::{Ipv4Addr, SocketAddr};

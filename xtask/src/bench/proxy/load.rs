@@ -1,4 +1,4 @@
-//! What is sent, and by whom.
+//! Loads, and their senders.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -30,7 +30,7 @@ pub(super) struct Load {
     sender: &'static str,
 }
 
-/// Who sends it.
+/// The sender of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Client {
     /// smtp-source: one command at a time.
@@ -43,7 +43,7 @@ pub(super) enum Client {
     Refused,
 }
 
-/// What goes on meanwhile.
+/// The company of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beside {
     Nothing,

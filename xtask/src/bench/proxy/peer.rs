@@ -29,7 +29,7 @@ const ATTACHED: Duration = Duration::from_secs(1);
 const TICKS: f64 = 100.0;
 const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
-/// What stands before the sink.
+/// A peer before the sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
     Nothing,
@@ -309,7 +309,7 @@ pub(super) fn sinks(folder: &Path) -> anyhow::Result<[Program; 2]> {
     Ok([sink("smtp-sink", SINK_PORT, &[])?, sink("smtp-sink-nobody", NOBODY_PORT, &["-f", "RCPT"])?])
 }
 
-/// What all peers need before they start: a certificate, and the recipients that there are.
+/// Writes the files that all peers need: a certificate, and the recipients that there are.
 pub(super) fn files(folder: &Path) -> anyhow::Result<()> {
     let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
     let mut command = Command::new("openssl");
@@ -478,7 +478,7 @@ level = \"info\"
     )
 }
 
-/// What was measured.
+/// The versions of the programs that were measured.
 pub(super) fn versions(guard: &Path) -> anyhow::Result<Vec<String>> {
     let asked: [(&Path, &[&str]); 6] = [
         (Path::new("haproxy"), &["-v"]),

@@ -1,4 +1,4 @@
-//! What was measured, as medians and ratios. Nothing but numbers and text.
+//! Measurements, as medians and ratios. Nothing but numbers and text.
 
 use std::fmt::Write as _;
 
@@ -63,7 +63,7 @@ pub(super) fn markdown(samples: &[Sample]) -> String {
     text.trim_end().to_owned()
 }
 
-/// What is left of the throughput of honest mail beside something else, as a table.
+/// The share of honest mail's throughput that is left beside something else, as a table.
 pub(super) fn beside(samples: &[Sample]) -> String {
     let mut text = "| beside | through | messages a second, of those alone |\n|---|---|---|\n".to_owned();
     for load in LOADS.iter().filter(|load| load.beside != Beside::Nothing) {

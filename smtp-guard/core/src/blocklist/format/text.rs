@@ -15,7 +15,7 @@ pub(super) fn read(bytes: &[u8], reading: &mut Reading<'_>) -> Result<(), Fault>
     Ok(())
 }
 
-/// What stands before the comment, and the sign that begins that.
+/// Splits a line at its comment: the text before, and the sign that begins the comment.
 pub(super) fn entry(line: &[u8]) -> (&[u8], Option<u8>) {
     match memchr::memchr2(b'#', b';', line) {
         Some(at) => (line[..at].trim_ascii(), Some(line[at])),

@@ -1,4 +1,4 @@
-//! What `ipset save` writes.
+//! Output of `ipset save`.
 
 use super::*;
 use Format::IpsetSave;

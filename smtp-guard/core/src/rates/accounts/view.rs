@@ -47,7 +47,7 @@ pub struct HoldView {
 /// Users that sent something lately, or are held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountList {
-    /// Who is held, then who sent most.
+    /// Held users first, then those who sent most.
     pub accounts: Vec<AccountView>,
     /// Users that there was no room for in the answer.
     pub left_out: usize,
@@ -67,7 +67,7 @@ impl HeldUsers {
 }
 
 impl Accounts {
-    /// Who is held at `now`.
+    /// The users who are held at `now`.
     pub fn held(&self, limits: &Limits, now: Instant) -> HeldUsers {
         let holds = self.holds();
         let mut held: BTreeSet<_> =
@@ -82,7 +82,7 @@ impl Accounts {
         HeldUsers { count: held.len() as u64, names }
     }
 
-    /// What is known of `user`; `None`: nothing.
+    /// The counts of `user`; `None`: there are none.
     pub fn view(&self, limits: &Limits, user: &User, both: &Both) -> Option<AccountView> {
         let hold = self.hold_of(user, both.instant);
         let mut account = match (self.users.get(user), &hold) {
