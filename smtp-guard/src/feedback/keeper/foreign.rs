@@ -91,7 +91,9 @@ impl Keeper {
 
     /// What a ban of `source` weighs that a ledger has made or caused elsewhere, by what is known of it here.
     fn weight(&self, source: Source) -> Weight {
-        match (self.ledger.is_familiar(source), self.ledger.has_seen(source)) {
+        // While a source or its network is deferred, the ledger isn't told of it.
+        let is_deferred = self.marks.of(source, crate::clock::now()).deferred_until.is_some();
+        match (self.ledger.is_familiar(source), is_deferred || self.ledger.has_seen(source)) {
             (true, _) => Weight::Friend,
             (false, true) => Weight::Seen,
             (false, false) => Weight::Unseen,

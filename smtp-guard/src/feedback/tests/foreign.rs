@@ -37,6 +37,20 @@ fn a_ban_of_another_guard_is_weighed_by_what_is_known_here() {
     check_weight(&[login], Reason::AuthFailures, "ledger", Weight::Seen);
     check_weight(&[unknown(0), Conduct::MessageAccepted], Reason::Harvest, "ledger", Weight::Friend);
     check_weight(&[Conduct::MessageAccepted], Reason::Operator, "operator", Weight::Unseen);
+    // Its network is deferred, so nobody takes note of what it does.
+    let (mut keeper, ..) = told();
+    for n in 0..30 {
+        let ip = format!("20.0.2.{}", 100 + n).parse::<IpAddr>().unwrap();
+        let (client, at) = (ClientAddr::new((ip, 4000).into()), crate::clock::now());
+        keeper.on_report(Report { client, at, conduct: unknown(n) });
+    }
+    let ban = |source: &str| {
+        let mut ban = Decision::deferral(source.to_owned(), &crate::clock::both(), Instant::NEVER);
+        ban.reason = Reason::Harvest.label().to_owned();
+        ban
+    };
+    let bans = [ban("20.0.2.1"), ban("20.0.3.1")];
+    assert_eq!(keeper.hear_of(&Name::new("mx2"), &bans), [Weight::Seen, Weight::Unseen]);
     let all: Vec<_> = (0..10).map(unknown).collect();
     let (mut keeper, ..) = told();
     let client = ClientAddr::new(("20.0.2.1".parse::<IpAddr>().unwrap(), 4000).into());
