@@ -114,7 +114,7 @@ fn a_source_is_explained_banned_and_lifted_by_keys() {
     for key in ["BSpace", "BSpace", "x", "Enter"] {
         top.key(key);
     }
-    top.wait_for("30s");
+    top.wait_for("write a whole number");
     top.resize((60, 15));
     for key in ["BSpace", "7", "d", "Enter"] {
         top.key(key);

@@ -19,7 +19,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Clear, Paragraph, Sparkline, SparklineBar, Wrap};
 
-use super::model::{Pair, Tone, bans, events, sources};
+use super::model::{Pair, Tone, bans, events, sources, suspects};
 use super::numbers::{compact, rate};
 use super::state::{Mode, State, Table};
 use super::theme::Theme;
@@ -78,7 +78,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
         frame.render_widget(fleet_line(fleet, pair.now.at, theme), others);
     }
     panels::draw(frame, counts, &pair, theme);
-    tables::sources(frame, dropped, &sources(pair.now, state.sort), state.selected(Table::Sources), pair.now, theme);
+    let selected = state.selected(Table::Sources);
+    match state.worst {
+        true => tables::suspects(frame, dropped, &suspects(pair.now), selected, theme),
+        false => tables::sources(frame, dropped, &sources(pair.now, state.sort), selected, pair.now, theme),
+    }
     tables::bans(frame, banned, &bans(pair.now, state.wall(now)), state.selected(Table::Bans), pair.now, theme);
     if happened.height > 0 {
         tables::events(frame, happened, &events(pair.now, state.wall(now)), theme);
@@ -94,14 +98,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
 
 /// Lines that the smallest screen holds.
 const HELP: [&str; 10] = [
-    "j k, arrows  select a source that is dropped or banned",
+    "w            worst sources by their score, or dropped ones",
+    "j k, arrows  select a source",
     "e, Enter     explain it: why, until when, what is counted",
     "b            ban it; asks how long: 30s, 10m, 4h, 7d",
     "l            lift the ban on it; asks first",
     "p, space     pause, and go on",
     "s            sort dropped sources by rate, total, newest",
-    "Esc          go back; without a selection, quit",
-    "q, Ctrl-C    quit",
+    "Esc, q       go back; without a selection, quit",
     "Orders are logged with your uid. Exempt addresses and the",
     "guard's own are refused, as by `smtp-guard decisions`.",
 ];
@@ -282,7 +286,13 @@ fn footer(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
     let keys = match &state.mode {
         Mode::Explained { .. } => own([("j", "down"), ("k", "up"), ("b", "ban"), ("l", "lift"), ("q", "back")]),
         _ if state.has_selected() => own([("q", "quit"), ("e", "explain"), ("b", "ban"), ("l", "lift"), ("?", "help")]),
-        _ => vec![("q", "quit".to_owned()), ("p", pause.to_owned()), ("s", sorted(state)), ("?", "help".to_owned())],
+        _ => vec![
+            ("q", "quit".to_owned()),
+            ("p", pause.to_owned()),
+            ("s", sorted(state)),
+            ("w", "worst".to_owned()),
+            ("?", "help".to_owned()),
+        ],
     };
     for (key, action) in keys {
         spans.extend([Span::styled(format!(" {key} "), theme.bar()), Span::from(format!(" {action}  "))]);
@@ -298,7 +308,7 @@ fn footer(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
 }
 
 fn sorted(state: &State) -> String {
-    format!("sources by {}", state.sort.label())
+    format!("by {}", state.sort.label())
 }
 
 fn counted(n: u64, what: &str) -> String {

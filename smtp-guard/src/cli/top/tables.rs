@@ -5,7 +5,7 @@ use ratatui::layout::{Constraint, Rect};
 use ratatui::style::Style;
 use ratatui::widgets::{Cell, Row, Table};
 
-use super::model::{BanRow, EventRow, SourceRow};
+use super::model::{BanRow, EventRow, SourceRow, SuspectRow};
 use super::numbers::{compact, rate};
 use super::panels::{fit, right};
 use super::theme::Theme;
@@ -61,6 +61,30 @@ pub(super) fn sources(
         ]
     };
     table(frame, area, columns, rows.iter().map(cells), selected, none, theme);
+}
+
+/// Draws the sources that offended lately, with their score, likewise.
+pub(super) fn suspects(frame: &mut Frame<'_>, area: Rect, rows: &[SuspectRow], selected: Option<&str>, theme: Theme) {
+    let selected = selected.and_then(|selected| rows.iter().position(|row| row.source == selected));
+    let columns: [Column; 6] = [
+        ("WORST SOURCES", Constraint::Length(SOURCE), 0, false),
+        ("OFFENCES", Constraint::Fill(1), 0, false),
+        ("LOGINS", Constraint::Length(6), 0, true),
+        ("ACCEPTED", Constraint::Length(8), WIDE, true),
+        ("UNKNOWN", Constraint::Length(7), 0, true),
+        ("SHARE", Constraint::Length(5), 0, true),
+    ];
+    let cells = |row: &SuspectRow| {
+        [
+            Cell::from(row.source.clone()).style(theme.source()),
+            Cell::from(row.offences.clone()).style(theme.faint()),
+            right(&compact(row.logins.into())),
+            right(&compact(row.accepted.into())).style(theme.faint()),
+            right(&compact(row.unknown.into())).style(theme.strong()),
+            right(&row.share),
+        ]
+    };
+    table(frame, area, columns, rows.iter().map(cells), selected, "nobody has offended lately", theme);
 }
 
 /// Draws the latest bans, likewise.

@@ -86,7 +86,7 @@ LATEST BANS              REASON        TEXT                     MADE AGO    LEFT
 
 
 
- q  quit   p  pause   s  sources by rate   ?  help                     every 1 s",
+ q  quit   p  pause   s  by rate   w  worst   ?  help                  every 1 s",
     );
 }
 
@@ -114,7 +114,7 @@ DROPPED SOURCES          REASON                   /S     FOR
 LATEST BANS              REASON             MADE AGO    LEFT
 203.0.113.7              harvest              1m 00s  1h 00m
 2001:db8:1:2::/64        harvest              2h 00m  1m 30s
- q  quit   p  go on   s  sources by total   ?  help",
+ q  quit   p  go on   s  by total   w  worst   ?  help",
     );
 }
 
@@ -192,6 +192,7 @@ fn the_selected_row_and_questions_are_seen_at_each_size() {
         check_parts(&after("jjl"), size, &["Lift the ban on 2001:db8:1:2::/64?  y: yes, Esc: no"]);
         check_parts(&after("?"), size, &["KEYS", "b            ban it", "refused, as by `smtp-guard decisions`."]);
         check_parts(&after("b"), size, &["select a row first"]);
+        check_parts(&after("w"), size, &["WORST SOURCES", "198.51.100.9 ", " early_talker ", "  7   88%"]);
         check_parts(&after("je"), size, &["asking the guard ..."]);
         let mut explained = after("je");
         let lines = (0..99).map(|n| format!("line {n} of what is known")).collect();
