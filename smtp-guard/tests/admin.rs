@@ -67,7 +67,12 @@ impl Running for One {
     }
 
     fn servers(&self) -> Vec<Server> {
-        vec![Server { address: String::from("127.0.0.1:2526"), answers: false, connections: 0 }]
+        vec![Server {
+            address: String::from("127.0.0.1:2526"),
+            answers: false,
+            connections: 0,
+            round_trip_seconds: None,
+        }]
     }
 
     fn connections(&self) -> u64 {
