@@ -21,6 +21,7 @@ pub mod relay;
 pub mod routes;
 pub mod stamp;
 pub mod store;
+pub mod webhook;
 #[cfg(test)]
 mod written;
 

@@ -67,7 +67,12 @@ impl Running for One {
     }
 
     fn servers(&self) -> Vec<Server> {
-        vec![Server { address: String::from("127.0.0.1:2526"), answers: false, connections: 0 }]
+        vec![Server {
+            address: String::from("127.0.0.1:2526"),
+            answers: false,
+            connections: 0,
+            round_trip_seconds: None,
+        }]
     }
 
     fn connections(&self) -> u64 {
@@ -88,6 +93,10 @@ impl Running for One {
 
     fn fleet(&self) -> Option<FleetStatus> {
         self.fleet.clone()
+    }
+
+    fn webhook(&self) -> Option<smtp_guard_core::webhook::WebhookStatus> {
+        None
     }
 
     fn is_dns_silent(&self) -> bool {

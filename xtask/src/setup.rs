@@ -51,6 +51,8 @@ const TEST: &[(&str, &str)] = &[
     ("tmux", "a real terminal"),
     ("prometheus", "promtool, which judges metrics and alert rules"),
     ("mandoc", "judges the manual pages"),
+    ("chromium", "a real browser"),
+    ("fonts-dejavu-core", "its letters"),
     ("g++", "builds libFuzzer"),
     ("libdb5.3", "library of Exim and OpenSMTPD"),
     ("libgnutls-dane0", "library of Exim"),
@@ -99,6 +101,14 @@ const BENCH_FLEET: &[(&str, &str)] = &[
     ("iproute2", "network namespaces and veth"),
     ("util-linux", "nsenter"),
 ];
+
+/// Debian packages that the bench of the status page needs.
+const BENCH_PAGE: &[(&str, &str)] =
+    &[("postfix", "smtp-sink, the backend"), ("iproute2", "network namespaces and veth"), ("util-linux", "nsenter")];
+
+/// Debian packages that the pictures of the status page need besides.
+const SCREENSHOTS: &[(&str, &str)] =
+    &[("chromium", "a real browser"), ("fonts-dejavu-core", "its letters"), ("bind9", "the DNS server")];
 
 /// Debian packages that kernels are booted with.
 const KERNELS: &[(&str, &str)] = &[
@@ -206,6 +216,16 @@ pub(crate) fn bench_instructions() -> anyhow::Result<()> {
 /// Everything that the bench of a fleet needs besides a build. Installs what is missing.
 pub(crate) fn bench_fleet() -> anyhow::Result<()> {
     install(BENCH_FLEET.iter(), "bench-fleet")
+}
+
+/// Everything that the bench of the status page needs besides a build. Installs what is missing.
+pub(crate) fn bench_page() -> anyhow::Result<()> {
+    install(BENCH_PAGE.iter(), "bench-page")
+}
+
+/// Everything that the pictures of the status page need besides a build. Installs what is missing.
+pub(crate) fn screenshots() -> anyhow::Result<()> {
+    install(BENCH_PAGE.iter().chain(SCREENSHOTS), "screenshots")
 }
 
 /// Everything that a package is made with. Installs what is missing.

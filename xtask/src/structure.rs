@@ -142,6 +142,20 @@ const RULES: &[Rule] = &[
         reason: "the bus knows neither who tells nor who hears",
     },
     Rule {
+        place: "smtp-guard/src/webhook/",
+        words: &[
+            "crate::session",
+            "crate::relay",
+            "crate::feedback",
+            "crate::edge",
+            "crate::store",
+            "crate::observe",
+            "crate::fleet",
+            "crate::cli",
+        ],
+        reason: "the webhook sends events, and knows neither who tells them nor what they mean",
+    },
+    Rule {
         place: "smtp-guard/src/fleet/",
         words: &[
             "crate::session",
@@ -214,6 +228,21 @@ const RULES: &[Rule] = &[
         place: "smtp-guard/src/observe/drops/",
         words: &["tokio", "Instant::now", "WallTime::now"],
         reason: "samples are counted without I/O; time is passed in",
+    },
+    Rule {
+        place: "smtp-guard/src/observe/page/snapshot.rs",
+        words: &["tokio", "maud", "clock::now", "clock::both", "clock::wall"],
+        reason: "a moment is made of what is passed in",
+    },
+    Rule {
+        place: "smtp-guard/src/observe/page/view.rs",
+        words: &["tokio", "axum", "clock::now", "clock::both", "clock::wall"],
+        reason: "the page is written of snapshots alone",
+    },
+    Rule {
+        place: "smtp-guard/src/observe/page/feed.rs",
+        words: &["maud", "axum"],
+        reason: "the feed hands on what is written, and knows neither HTML nor HTTP",
     },
     Rule {
         place: "smtp-guard/src/cli/top/model.rs",

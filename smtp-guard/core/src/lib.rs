@@ -23,4 +23,5 @@ pub mod session;
 pub mod shards;
 pub mod snapshot;
 pub mod stamp;
+pub mod webhook;
 pub mod wire;

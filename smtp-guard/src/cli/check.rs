@@ -17,21 +17,21 @@ use crate::facts::recipients;
 use crate::fleet::Settings;
 use crate::fleet::probe::{self as fleet_probe, Looked};
 use crate::relay::probe::{self, Found};
-use crate::{edge, file, relay};
+use crate::{edge, file, relay, webhook};
 
-/// Whom the packaged unit runs the guard as.
+/// The user that the packaged unit runs the guard as.
 const USER: &str = "smtp-guard";
 /// The directory that the packaged unit makes for that user.
 const STATE: &str = "/var/lib/smtp-guard";
 /// Bytes of a certificate, a key or an authority.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What `check --json` shows.
+/// The answer of `check --json`.
 #[derive(Debug, Default, Serialize)]
 struct Checked {
     /// Nothing is wrong with the configuration and what it names.
     valid: bool,
-    /// Whom it is judged for, if it isn't whoever asks.
+    /// The user it is judged for, if not the one who asks.
     user: Option<String>,
     warnings: Vec<String>,
     errors: Vec<Fault>,
@@ -39,6 +39,16 @@ struct Checked {
     servers: Vec<Tried>,
     /// The servers of the fleet, likewise.
     fleet_servers: Vec<Looked>,
+    /// The webhook, likewise; `None`: there is none.
+    webhook: Option<Asked>,
+}
+
+/// The webhook that was tried.
+#[derive(Debug, Serialize)]
+struct Asked {
+    server: String,
+    /// Why it doesn't take events.
+    error: Option<String>,
 }
 
 /// A server of the backend that was tried.
@@ -62,8 +72,9 @@ pub(super) fn check(file: Option<&Path>, user: Option<&str>, connects: bool, jso
         if connects {
             let backend = connect(&config, &mut checked.servers, json);
             let fleet = connect_to_fleet(&config, &mut checked.fleet_servers, json);
-            // Both are tried, and the mail server is what mail waits for.
-            backend.and(fleet)?;
+            let webhook = connect_to_webhook(&config, &mut checked.webhook, json);
+            // All are tried, and the mail server is what mail waits for.
+            backend.and(fleet).and(webhook)?;
         }
         Ok(origin)
     };
@@ -84,7 +95,8 @@ pub(super) fn check(file: Option<&Path>, user: Option<&str>, connects: bool, jso
 /// Writes `checked` as JSON: what is wrong is the answer here, and its exit code says so as well.
 fn told(mut checked: Checked, result: Result<Origin, Failure>) -> Result<(), Failure> {
     let refused = checked.servers.iter().any(|tried| tried.error.is_some())
-        || checked.fleet_servers.iter().any(|looked| !looked.troubles.is_empty());
+        || checked.fleet_servers.iter().any(|looked| !looked.troubles.is_empty())
+        || checked.webhook.iter().any(|asked| asked.error.is_some());
     let result = match result {
         Ok(_) => Ok(()),
         Err(Failure::Other(_)) if refused => Err(Failure::Told(FAILED)),
@@ -130,6 +142,7 @@ fn judge(file: Option<&Path>, user: Option<&str>, checked: &mut Checked) -> Resu
     found.authority(&config);
     found.recipients(&config);
     found.fleet(&config);
+    found.webhook(&config);
     found.blocklists(&config)?;
     found.state(&config);
     let unusable = found.unusable;
@@ -176,6 +189,31 @@ fn connect_to_fleet(config: &Config, all: &mut Vec<Looked>, later: bool) -> anyh
         ))
     } else {
         Ok(())
+    }
+}
+
+/// Sends the webhook, where there is one, an event that says that nothing happened.
+fn connect_to_webhook(config: &Config, asked: &mut Option<Asked>, later: bool) -> anyhow::Result<()> {
+    let Some(settings) = webhook::Settings::load(config)? else { return Ok(()) };
+    let server = settings.place();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let error = runtime.block_on(webhook::probe(&settings)).err();
+    // A look-up that hangs isn't waited for.
+    runtime.shutdown_background();
+    let asked = asked.insert(Asked { server, error });
+    let Asked { server, error } = &*asked;
+    match error {
+        None if later => {}
+        None => output::line(&format!("{server}: takes events"))?,
+        Some(why) if !later => eprintln!("error: {server}: {why}"),
+        Some(_) => {}
+    }
+    match error {
+        None => Ok(()),
+        Some(_) => Err(anyhow!(
+            "the webhook doesn't take events now: look at its own log, and at events.webhook, secret_file and tls_ca; mail flows all \
+             the same"
+        )),
     }
 }
 
@@ -247,9 +285,9 @@ fn become_user(named: Option<&str>) -> anyhow::Result<Option<String>> {
     Ok(Some(user.name))
 }
 
-/// What was found wrong so far.
+/// The faults found so far.
 struct Findings<'a> {
-    /// Whom it is judged for, if it isn't whoever asks.
+    /// The user it is judged for, if not the one who asks.
     user: Option<&'a str>,
     warnings: &'a mut Vec<String>,
     unusable: Vec<Unusable>,
@@ -333,6 +371,15 @@ impl Findings<'_> {
         self.unusable(key, path, error.to_string());
     }
 
+    /// The files that a webhook needs, where there is one.
+    fn webhook(&mut self, config: &Config) {
+        let Err(error) = webhook::Settings::load(config) else { return };
+        match error.place() {
+            Some((key, path)) => self.unusable(key, path, error.to_string()),
+            None => self.warnings.push(error.to_string()),
+        }
+    }
+
     fn blocklists(&mut self, config: &Config) -> anyhow::Result<()> {
         for (list, error) in blocklists::check(config)? {
             self.unusable("blocklist.file", &list.file, error.to_string());
@@ -368,7 +415,7 @@ mod tests {
     use crate::fleet::Offset;
     use crate::fleet::probe::Found;
 
-    /// What `failure` says is wrong: file, line, column, and a part of message and help.
+    /// `failure` names this place: file, line, column, and a part of message and help.
     #[track_caller]
     fn check(failure: Failure, place: (Option<&str>, Option<usize>, Option<usize>), message: &str, help: &str) {
         let errors = faults(failure);
@@ -386,7 +433,8 @@ mod tests {
         let looked = |found| Looked { server: String::from("192.0.2.10:6379"), found, ..Looked::default() };
         let fleet_servers = vec![looked(None), looked(Some(found))];
         let user = Some(String::from("x"));
-        let checked = Checked { valid: false, user, warnings: Vec::new(), errors, servers, fleet_servers };
+        let webhook = Some(Asked { server: String::from("https://ops.example.org:443"), error: None });
+        let checked = Checked { valid: false, user, warnings: Vec::new(), errors, servers, fleet_servers, webhook };
         output::check_documented("check", &checked);
     }
 

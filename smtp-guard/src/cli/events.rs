@@ -81,6 +81,13 @@ pub(super) fn words(what: &What) -> String {
         What::Blocklist { list, error: Some(error), .. } => format!("block list {list} can't be read: {error}"),
         What::Kernel { loaded: true, text } => format!("kernel plane loaded: {text}"),
         What::Kernel { loaded: false, text } => format!("kernel plane gone: {text}"),
+        What::Certificate { usable: true, text } => format!("certificate: {text}"),
+        What::Certificate { usable: false, text } => format!("certificate can't be used: {text}"),
+        What::Fleet { connected: true, text } => format!("fleet's server answers: {text}"),
+        What::Fleet { connected: false, text } => format!("fleet's server can't be used: {text}"),
+        What::FleetNode { node, state, text } if text.is_empty() => format!("edge {node} of the fleet is {state}"),
+        What::FleetNode { node, state, text } => format!("edge {node} of the fleet is {state}: {text}"),
+        What::Test { text } => format!("nothing happened: {text}"),
     };
     told.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
@@ -106,6 +113,9 @@ mod tests {
         let event = Line::Event(Event { number: 7, at: WallTime::from_ms(0), what }.into());
         let written = serde_json::to_string(&event).unwrap();
         assert!(written.contains(json), "{written}");
+        let Line::Event(told) = &event else { unreachable!() };
+        let kind = serde_json::to_value(told.what.kind()).unwrap();
+        assert_eq!(serde_json::to_value(told).unwrap()["event"], kind, "the configuration has the same word");
         assert_eq!(serde_json::from_str::<Line>(&written).unwrap(), event);
         output::check_documented("events", &event);
         let answer = serde_json::to_string(&output::Answer::of(&event)).unwrap();
@@ -205,6 +215,32 @@ mod tests {
         let kernel = |loaded| What::Kernel { loaded, text: "on eth0".to_owned() };
         check(kernel(true), "\"loaded\":true", "kernel plane loaded: on eth0");
         check(kernel(false), "\"loaded\":false", "kernel plane gone: on eth0");
+        let certificate = |usable| What::Certificate { usable, text: "/c.pem ends in 3 days".to_owned() };
+        check(certificate(true), "\"usable\":true", "certificate: /c.pem ends in 3 days");
+        check(certificate(false), "\"usable\":false", "certificate can't be used: /c.pem ends in 3 days");
+        let fleet = |connected| What::Fleet { connected, text: "redis:6379".to_owned() };
+        check(fleet(true), "\"connected\":true", "fleet's server answers: redis:6379");
+        check(fleet(false), "\"connected\":false", "fleet's server can't be used: redis:6379");
+        let node = |state: &'static str, text: &str| What::FleetNode {
+            node: "mx2".to_owned(),
+            state: state.into(),
+            text: text.to_owned(),
+        };
+        check(node("silent", ""), "\"state\":\"silent\"", "edge mx2 of the fleet is silent");
+        check(node("muted", "too much"), "\"node\":\"mx2\"", "edge mx2 of the fleet is muted: too much");
+        check(What::Test { text: "a try".to_owned() }, "\"event\":\"test\"", "nothing happened: a try");
+    }
+
+    #[test]
+    fn a_webhooks_body_is_documented() {
+        let body = serde_json::json!({
+            "hostname": "mx.example.org",
+            "run": "5f",
+            "batch": "5f-3",
+            "lost": 2,
+            "events": [Event { number: 7, at: WallTime::from_ms(0), what: What::AllLifted { count: 3 } }],
+        });
+        output::check_documented("webhook", &body);
     }
 
     #[test]

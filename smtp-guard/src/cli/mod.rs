@@ -89,7 +89,7 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
         /// Also connect to the mail server: does it accept the guard, how does it answer unknown recipients? And to the fleet's
-        /// server: does it allow what the guard needs, do clocks and keys agree?
+        /// server: does it allow what the guard needs, do clocks and keys agree? And send the webhook a test event
         #[arg(long)]
         connect: bool,
         #[command(flatten)]
@@ -135,7 +135,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show recent events: bans, deferrals, refusals, messages, held users, reloads, backends, block lists, the kernel plane
+    /// Show recent events: bans, deferrals, refusals, messages, held users, reloads, backends, block lists, certificates, the fleet, the kernel plane
     ///
     /// The guard keeps the last 1,024 events. With --follow at most four commands at once.
     Events {

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 
 use serde::Serialize;
+use smtp_guard_core::webhook::WebhookStatus;
 
 use super::{fleet, time};
 use crate::blocklist::State;
@@ -22,7 +23,7 @@ pub(super) fn line(text: &str) -> io::Result<()> {
 }
 
 /// The version of all answers in JSON. It grows where a field goes or comes to mean something else; a new field is no new version.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = crate::events::VERSION;
 
 /// An answer in JSON, which is an object: its version stands before its fields.
 #[derive(Serialize)]
@@ -124,7 +125,7 @@ fn recipients(recipients: &Recipients) -> String {
 }
 
 fn server(server: &Server) -> String {
-    let Server { address, answers, connections } = server;
+    let Server { address, answers, connections, round_trip_seconds: _ } = server;
     let answers = if *answers { "answers" } else { "does not answer" };
     format!("{address} ({answers}, {connections} connections)")
 }
@@ -191,11 +192,28 @@ pub(super) fn status(status: &Status) -> String {
         ]
     }));
     rows.extend(status.fleet.iter().map(|fleet| ["fleet".to_owned(), fleet::line(fleet)]));
+    rows.extend(status.webhook.iter().map(|status| ["webhook".to_owned(), webhook(status)]));
     rows.extend(status.dns_silent.then(|| ["DNS".to_owned(), "does not answer".to_owned()]));
     rows.extend(status.store_trouble.iter().map(|trouble| ["store".to_owned(), format!("not written: {trouble}")]));
     rows.extend(status.bounds.iter().map(bound));
     rows.extend(status.warnings.iter().map(|warning| ["warning".to_owned(), warning.clone()]));
     table(&rows)
+}
+
+/// How it goes with the webhook.
+fn webhook(status: &WebhookStatus) -> String {
+    let WebhookStatus { server, events_waiting, events_delivered, events_dropped, trouble, last_success, .. } = status;
+    let mut text = format!("{server}: {events_delivered} events delivered, {events_waiting} wait");
+    if *events_dropped > 0 {
+        text.push_str(&format!(", {events_dropped} LOST"));
+    }
+    if let Some(at) = last_success {
+        text.push_str(&format!("; last taken at {}", time::utc(*at)));
+    }
+    if let Some(why) = trouble {
+        text.push_str(&format!("; FAILED: {}", printable(why.as_bytes())));
+    }
+    text
 }
 
 /// Who of the users is held, where somebody is.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Seconds, WallTime};
+use crate::config::EventKind;
 
 /// A word of a small, fixed set: a reason's label, an outcome.
 pub type Word = Cow<'static, str>;
@@ -56,7 +57,7 @@ pub enum What {
         recipient: Option<String>,
         reply: String,
     },
-    /// What became of a message.
+    /// The outcome of a message.
     Message {
         session: String,
         client: String,
@@ -80,4 +81,40 @@ pub enum What {
     Blocklist { list: String, entries: u64, refused: u64, error: Option<String> },
     /// The kernel plane was loaded, or is gone and why.
     Kernel { loaded: bool, text: String },
+    /// Our certificates were read again, can't be used as they are in their files, or end soon.
+    Certificate { usable: bool, text: String },
+    /// The fleet's server answers, or doesn't and why.
+    Fleet { connected: bool, text: String },
+    /// Another edge of the fleet. `state`: `live`, `silent`, `muted` (it isn't listened to) or `heard` (it is again).
+    FleetNode { node: String, state: Word, text: String },
+    /// Nothing happened: `check --connect` tries whoever is told of events.
+    Test { text: String },
+}
+
+impl What {
+    /// Which event it is.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Self::Banned { .. } => EventKind::Banned,
+            Self::Lifted { .. } => EventKind::Lifted,
+            Self::LiftedMore { .. } => EventKind::LiftedMore,
+            Self::Deferred { .. } => EventKind::Deferred,
+            Self::Imported { .. } => EventKind::Imported,
+            Self::AllLifted { .. } => EventKind::AllLifted,
+            Self::ConnectionRefused { .. } => EventKind::ConnectionRefused,
+            Self::CommandRefused { .. } => EventKind::CommandRefused,
+            Self::Message { .. } => EventKind::Message,
+            Self::UserHeld { .. } => EventKind::UserHeld,
+            Self::UserReleased { .. } => EventKind::UserReleased,
+            Self::Reloaded { .. } => EventKind::Reloaded,
+            Self::ReloadRefused { .. } => EventKind::ReloadRefused,
+            Self::Backend { .. } => EventKind::Backend,
+            Self::Blocklist { .. } => EventKind::Blocklist,
+            Self::Kernel { .. } => EventKind::Kernel,
+            Self::Certificate { .. } => EventKind::Certificate,
+            Self::Fleet { .. } => EventKind::Fleet,
+            Self::FleetNode { .. } => EventKind::FleetNode,
+            Self::Test { .. } => EventKind::Test,
+        }
+    }
 }

@@ -21,6 +21,8 @@ mod event;
 
 pub use event::{Event, What, Word};
 
+/// The version of events in JSON, and of all answers of the command line. It grows where a field goes or comes to mean something else.
+pub const VERSION: u32 = 2;
 /// Events that are kept for subscribers.
 pub const KEPT: usize = 1024;
 /// Events that a subscriber takes at once.
@@ -104,6 +106,11 @@ impl Bus {
     /// The last `most` events, the latest first.
     pub fn latest(&self, most: usize) -> Vec<Arc<Event>> {
         self.kept().iter().rev().take(most).cloned().collect()
+    }
+
+    /// The number of the latest event; 0: there was none.
+    pub fn last(&self) -> u64 {
+        *self.0.last.borrow()
     }
 
     fn kept(&self) -> MutexGuard<'_, VecDeque<Arc<Event>>> {

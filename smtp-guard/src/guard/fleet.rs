@@ -1,15 +1,25 @@
 //! The ledger's task and the fleet, put together: what happens here is told, what is heard is followed.
 
+use std::time::Duration;
+
 use smtp_guard_core::fleet::member::Decided;
 use tokio::sync::mpsc;
 
 use crate::bound::Bound;
 use crate::clock::{Both, Instant};
 use crate::decision::{ControlError, Decision};
+use crate::events::Bus;
 use crate::feedback::{Feedback, Peers};
 use crate::fleet::{Event, Fleet};
 use crate::observe::metrics::Metrics;
 use crate::offence::Conduct;
+
+mod news;
+
+use news::News;
+
+/// How often the fleet is looked at for what is worth an event.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The way from the ledger's task to the fleet.
 pub(super) struct Told(pub(super) Fleet, pub(super) Metrics);
@@ -56,6 +66,16 @@ pub(super) async fn follow(mut events: mpsc::Receiver<Event>, feedback: Feedback
         if let Err(error) = done {
             tracing::warn!(%error, "the fleet's messages are not followed");
         }
+    }
+}
+
+/// Publishes what changes in the fleet, until the guard stops: whether its server answers, and which edges are there.
+pub(super) async fn watch(fleet: Fleet, events: Bus) {
+    let mut news = News::default();
+    loop {
+        let now = crate::clock::wall();
+        news.of(fleet.status().as_ref(), now).into_iter().for_each(|what| events.publish(now, what));
+        tokio::time::sleep(LOOK).await;
     }
 }
 

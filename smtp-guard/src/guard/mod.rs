@@ -10,19 +10,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use smtp_guard_core::webhook::WebhookStatus;
 use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::Reason;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::blocklist::State;
 use crate::bound;
-use crate::clock::WallTime;
+use crate::clock::{Instant, WallTime};
 use crate::config::{Change, Config, ConfigError};
 use crate::decision::KernelView;
 use crate::descriptors::{self, Budget};
 use crate::edge::KernelPlane;
 use crate::edge::bans::{BanTable, KernelBans};
-use crate::events::{self, Bus};
+use crate::events::{self, Bus, What};
 use crate::facts;
 use crate::feedback;
 use crate::fleet::{Fleet, FleetStatus, Settings};
@@ -33,6 +34,7 @@ use crate::observe::http::{Http, Ready};
 use crate::observe::log::{self, LogControl, Lost};
 use crate::observe::metrics::KernelStats;
 use crate::observe::metrics::Metrics;
+use crate::observe::page::Page;
 use crate::observe::status::{
     Bans, Certificate, Configuration, Kernel, LastReload, Listener, Overview, Recipients, Running, Server,
 };
@@ -41,6 +43,7 @@ use crate::rates::accounts::HeldUsers;
 use crate::relay::{self, Blocklists, Bound, Doors, Generation, Inherited, Shared, Stop, Watchers};
 use crate::snapshot::Snapshot;
 use crate::store::{self, Sqlite, Store as _};
+use crate::webhook::{self, Webhook};
 
 mod certificates;
 mod fleet;
@@ -48,6 +51,7 @@ pub(crate) mod follow;
 mod kernel;
 mod manager;
 mod meter;
+mod page;
 mod reload;
 
 pub use reload::ReloadError;
@@ -76,11 +80,14 @@ pub struct Guard {
     store: store::State,
     source: Source,
     fleet: Fleet,
+    webhook: Webhook,
     /// What addresses are digested by where there is no fleet.
     digests: Digests,
     log: LogControl,
     ready: Ready,
     stop: Stop,
+    started: Instant,
+    drops: Arc<Drops>,
     /// Descriptors that were open when the places were shared out for the first time.
     open: u64,
     /// Changed by one reload at a time.
@@ -134,6 +141,7 @@ pub async fn serve<C: admin::Control>(
     let (store_state, digests) = (store.state().clone(), store.digests());
     let known = config.recipients.known.as_deref().map(facts::recipients::load).transpose()?;
     let settings = Settings::load(&config)?;
+    let receiver = webhook::Settings::load(&config)?;
     // Taken, but nobody can connect yet.
     let bound = Bound::bind_or_inherit(&config.listen, inherited)?;
     let admin_socket = admin::Socket::bind(&config.admin.socket)?;
@@ -147,6 +155,14 @@ pub async fn serve<C: admin::Control>(
     metrics.bounds().limit(bound::Bound::EventBus, events::KEPT as u64);
     let (counted, slow) = (metrics.clone(), metrics.clone());
     let events = Bus::new(move |what| counted.told(what), move || slow.bound_reached(bound::Bound::EventBus));
+    let full = metrics.clone();
+    let webhook = Webhook::new(events.clone(), move || full.bound_reached(bound::Bound::Webhook));
+    metrics.bounds().limit(bound::Bound::Webhook, smtp_guard_core::webhook::QUEUE as u64);
+    webhook.apply(receiver, 0);
+    if let Some(missing) = &missing {
+        let text = missing.why.clone();
+        events.publish(crate::clock::wall(), What::Certificate { usable: false, text });
+    }
     let drops = Arc::new(Drops::new(config.limits.ipv6_prefix, metrics.clone()));
     let mut side = JoinSet::new();
     side.spawn(kernel::sweep(Arc::clone(&plane)));
@@ -160,6 +176,7 @@ pub async fn serve<C: admin::Control>(
     let (feedback, feedback_task) =
         feedback::start(Arc::clone(&snapshot), Arc::clone(&bans), Box::new(store), meter, told);
     side.spawn(fleet::follow(heard, feedback.clone()));
+    side.spawn(fleet::watch(fleet.clone(), events.clone()));
     metrics.bounds().limit(bound::Bound::Fleet, smtp_guard_core::fleet::REPORTS as u64);
     // What is open by now stays open.
     let open = descriptors::open();
@@ -183,7 +200,6 @@ pub async fn serve<C: admin::Control>(
 
     let ready = Ready::default();
     let listeners = doors.accepted();
-    let http = http.map(|http| tokio::spawn(http.serve(metrics.clone(), ready.clone(), budget.plan.http)));
     side.spawn(blocklists.clone().watch(Arc::clone(&shared), stop.clone()));
     side.spawn(count_lost_lines(lost, metrics.clone()));
     let sessions = Arc::clone(&shared);
@@ -195,12 +211,15 @@ pub async fn serve<C: admin::Control>(
         store: store_state,
         source,
         fleet: fleet.clone(),
+        webhook: webhook.clone(),
         digests,
         log,
         ready: ready.clone(),
         stop: stop.clone(),
         open,
-        parts: tokio::sync::Mutex::new(Parts { doors, watchers, blocklists, http }),
+        started: crate::clock::now(),
+        drops,
+        parts: tokio::sync::Mutex::new(Parts { doors, watchers, blocklists, http: None }),
         seen: Mutex::new(Seen {
             listeners,
             warnings,
@@ -213,17 +232,10 @@ pub async fn serve<C: admin::Control>(
     });
     let running = Arc::clone(&guard) as Arc<dyn Running>;
     metrics.mirror(Arc::downgrade(&running));
-    let overview = Overview {
-        started: crate::clock::now(),
-        running,
-        metrics: metrics.clone(),
-        events,
-        bounds: metrics.bounds().clone(),
-        drops,
-    };
+    guard.parts.lock().await.http = http.map(|http| guard.serve_http(http, budget.plan.http));
     announce(&shared, &guard.seen().listeners);
     fleet.apply(settings);
-    side.spawn(admin::serve(admin_socket, console(Arc::clone(&guard)), overview, budget.plan.admin));
+    side.spawn(admin::serve(admin_socket, console(Arc::clone(&guard)), guard.overview(), budget.plan.admin));
     ready.set(true);
     manager::ready().await;
     side.spawn(manager::watchdog(shared.feedback.clone()));
@@ -251,10 +263,18 @@ pub async fn serve<C: admin::Control>(
     // Sessions that were cut off still hold handles to the ledger's task: it is told to end, and writes the store.
     shared.feedback.close().await;
     fleet.apply(None);
-    if tokio::time::timeout(CLOSE, feedback_task).await.is_err() {
+    // Beside the store: a receiver that hangs puts nothing off.
+    let (closed, ()) = tokio::join!(tokio::time::timeout(CLOSE, feedback_task), webhook.finish());
+    if closed.is_err() {
         tracing::warn!("the store was not closed in time");
     }
     side.shutdown().await;
+    // A reload that a file stalls has it; it ends with the process.
+    if let Ok(mut parts) = guard.parts.try_lock()
+        && let Some(http) = parts.http.take()
+    {
+        http.abort();
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -274,6 +294,25 @@ impl Guard {
     /// The fleet, whether this edge takes part in one or not.
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    /// What there is to be seen of it.
+    fn overview(self: &Arc<Self>) -> Overview {
+        Overview {
+            started: self.started,
+            running: Arc::clone(self) as Arc<dyn Running>,
+            metrics: self.shared.metrics.clone(),
+            events: self.shared.events.clone(),
+            bounds: self.shared.metrics.bounds().clone(),
+            drops: Arc::clone(&self.drops),
+        }
+    }
+
+    /// Serves metrics, health and the status page, at most `most` connections at once, until it is aborted.
+    fn serve_http(self: &Arc<Self>, http: Http, most: usize) -> JoinHandle<()> {
+        let access = self.shared.current().config().metrics.page;
+        let page = Page::new(self.overview(), page::Desk(Arc::clone(self)), access);
+        tokio::spawn(http.serve(self.shared.metrics.clone(), self.ready.clone(), page, most))
     }
 
     /// Waits for the sessions under way, as long as `drain` says. How many were cut off.
@@ -343,6 +382,10 @@ impl Running for Guard {
 
     fn fleet(&self) -> Option<FleetStatus> {
         self.fleet.status()
+    }
+
+    fn webhook(&self) -> Option<WebhookStatus> {
+        self.webhook.status()
     }
 
     fn is_dns_silent(&self) -> bool {

@@ -22,6 +22,7 @@ use crate::observe::reload::Reloaded;
 use crate::observe::status::LastReload;
 use crate::relay::{BindError, Generation, StartError};
 use crate::snapshot::Known;
+use crate::webhook::{self, WebhookError};
 
 /// Why nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,8 @@ pub enum ReloadError {
     Recipients(#[from] RecipientsError),
     #[error(transparent)]
     Fleet(#[from] FleetError),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
@@ -76,6 +79,7 @@ struct Prepared {
     /// What the file of the recipient table holds now, where it is the same file.
     renewed: Option<Renewed>,
     fleet: Option<Settings>,
+    receiver: Option<webhook::Settings>,
     changes: Vec<Change>,
 }
 
@@ -104,7 +108,7 @@ impl Guard {
         let guard = Arc::clone(self);
         let prepared =
             tokio::task::spawn_blocking(move || guard.prepare()).await.map_err(|_| ReloadError::Broken)??;
-        let Prepared { generation, budget, renewed, fleet, changes } = prepared;
+        let Prepared { generation, budget, renewed, fleet, receiver, changes } = prepared;
         let config = Arc::clone(generation.config());
         let table = renewed.as_ref().map(|(_, table)| Arc::clone(table)).or_else(|| generation.snapshot.known());
         let missing = table.as_ref().map(|table| table.missing(&config.relay.domains)).unwrap_or_default();
@@ -150,6 +154,7 @@ impl Guard {
             tracing::error!(%error, "the ledger keeps the former configuration");
         }
         self.fleet.apply(fleet);
+        self.webhook.apply(receiver, self.shared.events.last());
         parts.doors.add(listeners);
         let goes = |address| !config.listen.iter().any(|listen| listen.address == address);
         parts.doors.close(goes).await;
@@ -172,8 +177,7 @@ impl Guard {
                 },
                 (http, _) => http,
             };
-            let serve = |http: Http| http.serve(self.shared.metrics.clone(), self.ready.clone(), budget.plan.http);
-            parts.http = http.map(|http| tokio::spawn(serve(http)));
+            parts.http = http.map(|http| self.serve_http(http, budget.plan.http));
         }
         if let Err(error) = self.log.apply(&config.log) {
             tracing::error!(%error, "the log's settings can't be changed: the former ones stay");
@@ -239,12 +243,13 @@ impl Guard {
         let config = Arc::new(file.with_fixed_of(before.config()));
         let (known, renewed) = known(before, &config)?;
         let fleet = Settings::load(&config)?;
+        let receiver = webhook::Settings::load(&config)?;
         let digests = fleet.as_ref().map_or(self.digests, |fleet| fleet.seal().digests());
         let snapshot = Arc::new(before.snapshot.next(config, known).with_digests(digests));
         let budget = Budget::with_open(snapshot.config(), self.open);
         let generation =
             Generation::build(snapshot, budget.plan, Some(before), &self.shared.metrics, &self.shared.events)?;
-        Ok(Prepared { generation, budget, renewed, fleet, changes })
+        Ok(Prepared { generation, budget, renewed, fleet, receiver, changes })
     }
 
     /// What the kernel has is that of `config`, and as well what of `before` is still in use. Where that fails it has what it had.

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smtp_guard_core::webhook::WebhookStatus;
 use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::Reason;
 
@@ -13,7 +14,7 @@ use super::drops::Drops;
 pub use super::kernel::Kernel;
 use super::metrics::Metrics;
 use crate::blocklist::State;
-use crate::clock::{Instant, WallTime};
+use crate::clock::{Instant, Seconds, WallTime};
 use crate::events::Bus;
 use crate::fleet::FleetStatus;
 use crate::rates::accounts::HeldUsers;
@@ -46,6 +47,9 @@ pub struct Status {
     /// The fleet as this edge sees it; `None`: it takes part in none.
     #[serde(default)]
     pub fleet: Option<FleetStatus>,
+    /// The webhook that is told of events; `None`: there is none.
+    #[serde(default)]
+    pub webhook: Option<WebhookStatus>,
     /// No DNS server answers, as far as is known.
     #[serde(default)]
     pub dns_silent: bool,
@@ -70,6 +74,9 @@ pub struct Server {
     pub answers: bool,
     /// Connections to it on behalf of clients.
     pub connections: u32,
+    /// How long the last connection took that was opened to it, until its last EHLO; `None`: there was none yet.
+    #[serde(default)]
+    pub round_trip_seconds: Option<Seconds>,
 }
 
 /// An address that is listened on.
@@ -107,6 +114,8 @@ pub trait Running: Debug + Send + Sync {
     fn recipients(&self) -> Recipients;
     /// See [`Status::fleet`].
     fn fleet(&self) -> Option<FleetStatus>;
+    /// See [`Status::webhook`].
+    fn webhook(&self) -> Option<WebhookStatus>;
     /// See [`Status::dns_silent`].
     fn is_dns_silent(&self) -> bool;
     /// See [`Status::store_trouble`].
@@ -220,6 +229,7 @@ impl Overview {
             networks_active: networks,
             held_users: self.running.held_users(),
             fleet: self.running.fleet(),
+            webhook: self.running.webhook(),
             dns_silent: self.running.is_dns_silent(),
             store_trouble: self.running.store_trouble(),
             tls_trouble: self.running.tls_trouble(),
@@ -245,6 +255,19 @@ pub(super) mod tests {
         pub(in crate::observe) catch_all: Vec<String>,
         pub(in crate::observe) blocklists: Vec<State>,
         pub(in crate::observe) fleet: Option<FleetStatus>,
+    }
+
+    /// Of a guard that could be.
+    pub(in crate::observe) fn overview() -> Overview {
+        let metrics = Metrics::new();
+        Overview {
+            started: Instant::from_ns(0),
+            running: Arc::new(Fake::full()),
+            bounds: metrics.bounds().clone(),
+            drops: Arc::new(Drops::new(crate::addr::Ipv6Prefix::default(), metrics.clone())),
+            events: Bus::default(),
+            metrics,
+        }
     }
 
     impl Fake {
@@ -274,11 +297,23 @@ pub(super) mod tests {
         }
 
         fn servers(&self) -> Vec<Server> {
-            vec![Server { address: "192.0.2.7:25".to_owned(), answers: true, connections: 3 }]
+            vec![Server { address: "192.0.2.7:25".to_owned(), answers: true, connections: 3, round_trip_seconds: None }]
         }
 
         fn fleet(&self) -> Option<FleetStatus> {
             self.fleet.clone()
+        }
+
+        fn webhook(&self) -> Option<WebhookStatus> {
+            Some(WebhookStatus {
+                server: "https://ops.example.org:443".to_owned(),
+                events_waiting: 3,
+                events_delivered: 40,
+                events_dropped: 2,
+                requests_failed: 5,
+                last_success: Some(WallTime::from_ms(8500)),
+                trouble: Some("it answered 503".to_owned()),
+            })
         }
 
         fn is_dns_silent(&self) -> bool {

@@ -22,6 +22,7 @@ use super::socket::Socket;
 use super::stream::Stream;
 use crate::clock::WallTime;
 use crate::config::{Backend, BackendTls, Tls};
+use crate::events::{Bus, What};
 use crate::file::{self, FileError};
 use crate::observe::budget::Reminder;
 use crate::observe::metrics::Metrics;
@@ -106,14 +107,18 @@ impl Server {
 
     /// Reads the certificate again whenever its files change, until `stop`. A pair that can't be used changes nothing, is complained
     /// about hourly, and tried again: a mode that is put right changes no stamp.
-    pub(super) async fn watch(&self, metrics: Metrics, mut stop: Stop) {
+    pub(super) async fn watch(&self, metrics: Metrics, events: Bus, mut stop: Stop) {
+        let tell = |usable, text: String| events.publish(crate::clock::wall(), What::Certificate { usable, text });
         let mut seen = self.read.clone();
         let mut told = Vec::new();
         let mut reminder = Reminder::default();
         loop {
             // Said once a day: the days stand in it.
             let warnings = self.certificates.warnings(crate::clock::wall());
-            warnings.iter().filter(|warning| !told.contains(*warning)).for_each(|warning| tracing::warn!("{warning}"));
+            for warning in warnings.iter().filter(|warning| !told.contains(*warning)) {
+                tracing::warn!("{warning}");
+                tell(true, warning.clone());
+            }
             told = warnings;
             tokio::select! {
                 biased;
@@ -143,12 +148,14 @@ impl Server {
                     self.trouble.store(None);
                     reminder.over();
                     tracing::info!(certificate = %self.files.certificate.display(), "certificate read again");
+                    tell(true, format!("{} was read again", self.files.certificate.display()));
                 }
                 // The two files are seldom written at once: the next look may find them together.
                 Err(error) => {
                     let why = format!("{error}; the one that was read before stays in use");
                     if reminder.is_due(&why, crate::clock::now()) {
                         tracing::warn!(%error, "the changed certificate can't be used; the old one stays");
+                        tell(false, why.clone());
                     }
                     self.trouble.store(Some(Arc::new(why)));
                 }

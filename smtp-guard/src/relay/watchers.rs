@@ -1,6 +1,6 @@
 //! The tasks that look after what a generation has: whether the backend answers, what its files hold, what the backend says.
 //!
-//! A new generation goes on with those that it has no reason to begin anew.
+//! A new generation goes on with those that it has no reason to begin again.
 
 use std::sync::Arc;
 
@@ -50,8 +50,8 @@ impl Watchers {
             self.pool = Task::spawn(async move { pool.watch(stop).await });
         }
         self.certificates = now.tls.clone().and_then(|tls| {
-            let (metrics, stop) = (shared.metrics.clone(), stop.clone());
-            Task::spawn(async move { tls.watch(metrics, stop).await })
+            let (metrics, events, stop) = (shared.metrics.clone(), shared.events.clone(), stop.clone());
+            Task::spawn(async move { tls.watch(metrics, events, stop).await })
         });
         let resolver = now.resolver.clone().filter(|resolver| resolver.is_of_system());
         self.resolver = resolver.and_then(|resolver| Task::spawn(resolver.follow_system()));

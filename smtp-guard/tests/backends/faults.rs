@@ -3,14 +3,16 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use crate::client::Client;
 use crate::with_guard;
 
-/// What the backend says: to the connection, to each command, and at the dot. An empty answer closes.
+/// What the backend says: to the connection, to EHLO, to each command, and at the dot. An empty answer closes.
 #[derive(Clone, Copy)]
 struct Backend {
     greeting: &'static [u8],
+    ehlo: &'static [u8],
     mail: &'static [u8],
     rcpt: &'static [u8],
     data: &'static [u8],
@@ -19,6 +21,7 @@ struct Backend {
 
 const SOUND: Backend = Backend {
     greeting: b"220 x\r\n",
+    ehlo: b"250-x\r\n250 SIZE\r\n",
     mail: b"250 ok\r\n",
     rcpt: b"250 ok\r\n",
     data: b"354 go\r\n",
@@ -31,7 +34,7 @@ impl Backend {
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         while let Some(line) = lines.next().transpose()? {
             let answer = match line.get(..4).unwrap_or_default() {
-                "EHLO" => b"250-x\r\n250 SIZE\r\n",
+                "EHLO" => self.ehlo,
                 "MAIL" => self.mail,
                 "RCPT" => self.rcpt,
                 "DATA" => {
@@ -53,17 +56,35 @@ impl Backend {
     }
 }
 
-/// Sends one message past `backend`; the client must hear these codes to MAIL, RCPT, DATA and at the dot.
+/// Sends one message past `backend` in each manner, with and without PIPELINING behind the guard; the client must hear these codes to
+/// MAIL, RCPT, DATA and at the dot.
 fn check(name: &str, backend: Backend, expected: [&str; 4]) {
+    for ehlo in [SOUND.ehlo, b"250-x\r\n250-SIZE\r\n250 PIPELINING\r\n"] {
+        with_guard(start(Backend { ehlo, ..backend }), |guard| {
+            // By then the guard knows what it may ask ahead.
+            std::thread::sleep(Duration::from_millis(300));
+            for (manner, groups) in MANNERS {
+                check_manner(&format!("{name}, {manner}, {}", ehlo.len()), &send(guard, groups), expected);
+            }
+        });
+    }
+}
+
+/// `heard`: what came of one manner.
+fn check_manner(name: &str, heard: &[String], expected: [&str; 4]) {
     let [mail, rcpt, data, dot] = expected;
-    // Where DATA isn't answered by 354, both chunks hear why. What goes wrong behind the 354 the first one may hear already.
-    let (taken, last) = if data == "354" { ("250", dot) } else { (data, data) };
-    with_guard(start(backend), |guard| {
-        assert_eq!(send(guard, DATA), expected.map(str::to_owned), "{name}");
-        let heard = send(guard, CHUNKS);
+    assert_eq!(heard[..2], [mail, rcpt], "{name}");
+    if name.contains("chunks") {
+        // Where DATA isn't answered by 354, both chunks hear why. What goes wrong behind the 354 the first one may hear already.
+        let (taken, last) = if data == "354" { ("250", dot) } else { (data, data) };
         let first = if heard[2] == last { last } else { taken };
-        assert_eq!(heard, [mail, rcpt, first, last].map(str::to_owned), "{name}, in chunks");
-    });
+        assert_eq!(heard[2..], [first, last], "{name}");
+    } else if heard.len() == 3 {
+        // It has sent DATA with its envelope, and no data without 354.
+        assert_eq!((heard[2].as_str(), data == "354"), (data, false), "{name}");
+    } else {
+        assert_eq!(heard[2..], [data, dot], "{name}");
+    }
 }
 
 /// Starts a backend that takes everything.
@@ -88,20 +109,34 @@ fn start(backend: Backend) -> SocketAddr {
     address
 }
 
-/// A message behind its envelope, by DATA and in two chunks: two answers each.
+const ENVELOPE: [&str; 2] = ["MAIL FROM:<a@client.example>\r\n", "RCPT TO:<b@example.org>\r\n"];
 const DATA: [&str; 2] = ["DATA\r\n", "Subject: x\r\n\r\n.\r\n"];
 const CHUNKS: [&str; 2] = ["BDAT 14\r\nSubject: x\r\n\r\n", "BDAT 6 LAST\r\nRSET\r\n"];
 
-/// The codes that a client hears to MAIL, RCPT and the two parts of `message`. It goes on as a client does that looks at nothing.
-fn send(guard: SocketAddr, message: [&str; 2]) -> [String; 4] {
+/// What a client sends at once, until it has all answers: one line at a time, or as much as may be pipelined. Data that answers 354 is
+/// left out by a client that pipelines, where there is none.
+const MANNERS: [(&str, &[&[&str]]); 4] = [
+    ("line by line", &[&[ENVELOPE[0]], &[ENVELOPE[1]], &[DATA[0]], &[DATA[1]]]),
+    ("chunks", &[&[ENVELOPE[0]], &[ENVELOPE[1]], &[CHUNKS[0]], &[CHUNKS[1]]]),
+    ("pipelined", &[&[ENVELOPE[0], ENVELOPE[1], DATA[0]], &[DATA[1]]]),
+    ("chunks, pipelined", &[&[ENVELOPE[0], ENVELOPE[1], CHUNKS[0], CHUNKS[1]]]),
+];
+
+/// The codes that a client hears to MAIL, RCPT and the two parts of the message. One that sends line by line goes on as a client does that
+/// looks at nothing.
+fn send(guard: SocketAddr, groups: &[&[&str]]) -> Vec<String> {
     let mut client = Client::connect(guard);
     client.code();
     client.say("EHLO client.example");
-    let [first, second] = message;
-    ["MAIL FROM:<a@client.example>\r\n", "RCPT TO:<b@example.org>\r\n", first, second].map(|sent| {
-        client.write(sent.as_bytes());
-        client.code().to_string()
-    })
+    let mut heard: Vec<String> = Vec::new();
+    for group in groups {
+        if group[0] == DATA[1] && groups.len() == 2 && heard.last().is_some_and(|code| code != "354") {
+            break;
+        }
+        client.write(group.concat().as_bytes());
+        heard.extend(group.iter().map(|_| client.code().to_string()));
+    }
+    heard
 }
 
 #[test]

@@ -82,7 +82,10 @@ impl Page {
             // What they have of others.
             let more = matches!(
                 (command.as_str(), *heading),
-                ("top", "status" | "events" | "fleet status") | ("status", "fleet status") | ("try", "explain IP")
+                ("top", "status" | "events" | "fleet status")
+                    | ("webhook", "events")
+                    | ("status", "fleet status")
+                    | ("try", "explain IP")
             );
             more || heading.split(", ").any(|named| named == command)
         });

@@ -11,6 +11,7 @@ mod places;
 mod reload;
 mod restart;
 mod troubles;
+mod webhook;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

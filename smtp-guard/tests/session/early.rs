@@ -1,4 +1,4 @@
-//! Whose EHLO has a connection to the backend opened, before MAIL.
+//! Clients whose EHLO opens a connection to the backend already, before MAIL.
 
 use smtp_guard::config::{Config, Role};
 

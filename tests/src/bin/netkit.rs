@@ -38,7 +38,18 @@ enum Command {
     Mail { address: SocketAddr, name: String, count: u32 },
     /// Sends messages until standard input closes, each with a sender of its own and again until it was acknowledged; prints
     /// `+ ID` for that, and `? ID` where the connection was lost after the dot, before a reply
-    Persist { address: SocketAddr, name: String },
+    Persist {
+        address: SocketAddr,
+        name: String,
+        #[arg(value_enum)]
+        manner: Manner,
+    },
+    /// Sends one message, and prints all replies to it
+    Once {
+        address: SocketAddr,
+        #[arg(value_enum)]
+        manner: Manner,
+    },
     /// Opens connections at once, prints what became of them as JSON, and holds them until standard input closes
     Hold { address: SocketAddr, count: usize },
     /// Greets everyone and closes when they do, until standard input closes
@@ -58,7 +69,8 @@ fn main() {
         Command::Get { address, path, accept } => get(address, &path, accept.as_deref()),
         Command::Dialogue { address, from, header } => dialogue(address, from, header),
         Command::Mail { address, name, count } => mail(address, &name, count),
-        Command::Persist { address, name } => persist(address, &name),
+        Command::Persist { address, name, manner } => persist(address, &name, manner),
+        Command::Once { address, manner } => once(address, manner),
         Command::Hold { address, count } => hold(address, count),
         Command::Listen { address } => listen(address),
         Command::SpoofSyn { address, from, count } => spoof_syn(address, from, count),
@@ -158,7 +170,7 @@ enum Attempt {
     Unanswered,
 }
 
-fn persist(address: SocketAddr, name: &str) {
+fn persist(address: SocketAddr, name: &str, manner: Manner) {
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
     std::thread::spawn(move || {
@@ -171,7 +183,7 @@ fn persist(address: SocketAddr, name: &str) {
             if stop.load(Ordering::Relaxed) {
                 return;
             }
-            match attempt(address, &id) {
+            match attempt(address, &id, manner, &mut Vec::new()) {
                 Attempt::Taken => break println!("+ {id}"),
                 Attempt::Unanswered => println!("? {id}"),
                 Attempt::NotTaken => {}
@@ -181,30 +193,87 @@ fn persist(address: SocketAddr, name: &str) {
     }
 }
 
-fn attempt(address: SocketAddr, id: &str) -> Attempt {
+fn once(address: SocketAddr, manner: Manner) {
+    let mut heard = Vec::new();
+    if let Attempt::Unanswered = attempt(address, "once@client.example", manner, &mut heard) {
+        heard.push("CLOSED".to_owned());
+    }
+    heard.iter().for_each(|reply| println!("{}", reply.trim_end()));
+}
+
+/// Sends the message `id`. `heard`: the replies behind EHLO.
+fn attempt(address: SocketAddr, id: &str, manner: Manner, heard: &mut Vec<String>) -> Attempt {
     let Ok(mut stream) = connect(address, None) else {
         return Attempt::NotTaken;
     };
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mail = format!("MAIL FROM:<{id}>");
-    for (line, expected) in [
-        ("", "220"),
-        ("EHLO client.example", "250"),
-        (&mail, "250"),
-        ("RCPT TO:<bob@example.org>", "250"),
-        ("DATA", "354"),
-    ] {
-        let sent = line.is_empty() || stream.write_all(format!("{line}\r\n").as_bytes()).is_ok();
-        if !sent || !reply(&mut reader).is_ok_and(|reply| reply.starts_with(expected)) {
+    let greets = |sent: bool, reader: &mut BufReader<TcpStream>, code: &str| {
+        sent && reply(reader).is_ok_and(|reply| reply.starts_with(code))
+    };
+    if !greets(true, &mut reader, "220") {
+        return Attempt::NotTaken;
+    }
+    let sent = stream.write_all(b"EHLO client.example\r\n").is_ok();
+    if !greets(sent, &mut reader, "250") {
+        return Attempt::NotTaken;
+    }
+    let groups = manner.groups(id);
+    for (n, group) in groups.iter().enumerate() {
+        let last = n + 1 == groups.len();
+        let sent = group.iter().map(|(text, _)| text.as_str()).collect::<String>();
+        // A write that fails may have left all the same.
+        if stream.write_all(sent.as_bytes()).is_err() && !last {
             return Attempt::NotTaken;
         }
+        let mut taken = true;
+        for (_, expected) in group {
+            match reply(&mut reader) {
+                Ok(reply) => {
+                    taken &= reply.starts_with(expected);
+                    heard.push(reply);
+                }
+                Err(_) if last => return Attempt::Unanswered,
+                Err(_) => return Attempt::NotTaken,
+            }
+        }
+        match (taken, last) {
+            (true, true) => return Attempt::Taken,
+            (true, false) => {}
+            (false, _) => return Attempt::NotTaken,
+        }
     }
-    // A write that fails may have left all the same.
-    let _ = stream.write_all(format!("Message-Id: <{id}>\r\n\r\ntext\r\n.\r\n").as_bytes());
-    match reply(&mut reader) {
-        Ok(reply) if reply.starts_with("250") => Attempt::Taken,
-        Ok(_) => Attempt::NotTaken,
-        Err(_) => Attempt::Unanswered,
+    Attempt::NotTaken
+}
+
+/// How a client sends a message.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Manner {
+    /// One command at a time
+    Lines,
+    /// MAIL, RCPT and DATA at once
+    Pipelined,
+    /// By BDAT, one chunk at a time
+    Chunks,
+    /// MAIL, RCPT and two chunks at once
+    PipelinedChunks,
+}
+
+impl Manner {
+    /// What is sent at once, each part with the reply that it should have; the message ends with the last group.
+    fn groups(self, id: &str) -> Vec<Vec<(String, &'static str)>> {
+        let [mail, rcpt] = [format!("MAIL FROM:<{id}>\r\n"), "RCPT TO:<bob@example.org>\r\n".to_owned()];
+        let (header, text) = (format!("Message-Id: <{id}>\r\n"), "\r\ntext\r\n");
+        let data = ("DATA\r\n".to_owned(), "354");
+        let message = (format!("{header}{text}.\r\n"), "250");
+        let first = (format!("BDAT {}\r\n{header}", header.len()), "250");
+        let second = (format!("BDAT {} LAST\r\n{text}", text.len()), "250");
+        let (mail, rcpt) = ((mail, "250"), (rcpt, "250"));
+        match self {
+            Self::Lines => vec![vec![mail], vec![rcpt], vec![data], vec![message]],
+            Self::Pipelined => vec![vec![mail, rcpt, data], vec![message]],
+            Self::Chunks => vec![vec![mail], vec![rcpt], vec![first], vec![second]],
+            Self::PipelinedChunks => vec![vec![mail, rcpt, first, second]],
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! SIGKILL at random moments under load: guard and backend, a hundred times each in a long run.
 //!
-//! The clients do as mail servers do: they send a message again until it was acknowledged. Then all that was acknowledged
+//! The clients do as mail servers do: they send a message again until it was acknowledged, one command at a time, pipelined, or in chunks. Then all that was acknowledged
 //! must be at the backend; and what the backend took twice must be excused: either the client lost its connection after
 //! the dot and before a reply (the guard was killed), or the guard's log says `ambiguous` (the backend was).
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -15,7 +15,8 @@ use smtp_guard_tests::{Guard, Host, Postfix, World, guard::netkit, long, wait_fo
 
 /// Kills of a short run, and of a long one.
 const KILLS: [u64; 2] = [12, 100];
-const CLIENTS: usize = 4;
+/// Each client sends in a manner of its own.
+const CLIENTS: [&str; 4] = ["lines", "pipelined", "chunks", "pipelined-chunks"];
 /// Queue files get names that are used once only: they tell messages apart that the backend took. And what a killed delivery
 /// has put off is tried again at once: left to itself, after as long as the message is old.
 const LONG_NAMES: &str = "enable_long_queue_ids = yes
@@ -35,22 +36,23 @@ impl Load {
     fn start(world: &World) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let server = format!("{}:25", World::EDGE_FOR_CLIENT);
-        let start = |n: usize| {
-            let output = File::create(folder.path().join(n.to_string())).unwrap();
+        let start = |manner: &str| {
+            let output = File::create(folder.path().join(manner)).unwrap();
             let mut command = world.on(Host::Client, &netkit());
-            command.args(["persist", &server, &format!("client{n}")]).stdin(Stdio::piped()).stdout(output);
+            command.args(["persist", &server, manner, manner]).stdin(Stdio::piped()).stdout(output);
             command.spawn().unwrap()
         };
-        Self { clients: (0..CLIENTS).map(start).collect(), folder }
+        Self { clients: CLIENTS.map(start).into(), folder }
     }
 
-    /// The messages that the clients have printed with `mark`.
+    /// The messages that the client of this manner has printed with `mark`.
+    fn marked_by(&self, manner: &str, mark: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.folder.path().join(manner)).unwrap();
+        text.lines().filter_map(|line| Some(line.strip_prefix(mark)?.trim().to_owned())).collect()
+    }
+
     fn marked(&self, mark: &str) -> Vec<String> {
-        let text = |n: usize| fs::read_to_string(self.folder.path().join(n.to_string())).unwrap();
-        let ids = |n: usize| -> Vec<String> {
-            text(n).lines().filter_map(|line| Some(line.strip_prefix(mark)?.trim().to_owned())).collect()
-        };
-        (0..CLIENTS).flat_map(ids).collect()
+        CLIENTS.iter().flat_map(|manner| self.marked_by(manner, mark)).collect()
     }
 
     fn stop(&mut self) {
@@ -108,6 +110,9 @@ fn check(
     load.stop();
     logs += &guard.log();
 
+    for manner in CLIENTS {
+        assert!(!load.marked_by(manner, "+").is_empty(), "no mail in the manner {manner}");
+    }
     let (acknowledged, unanswered) = (load.marked("+"), load.marked("?"));
     let missing = || -> Vec<String> {
         let taken = taken(&postfix);

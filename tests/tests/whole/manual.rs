@@ -40,6 +40,7 @@ fn postfix_moves_and_comes_back_as_the_readme_says() {
     };
     let before = services();
     let commands: Vec<_> = readme.lines().map(str::trim).filter(|line| line.starts_with("postconf ")).collect();
+    // Postfix itself doesn't run here: `postfix reload` between them is left out.
     let (there, back) = commands.split_at(3);
     there.iter().for_each(|line| drop(shell(line)));
     assert!(services().iter().any(|line| line.starts_with("127.0.0.1:2525 ")), "{:?}", services());

@@ -205,3 +205,76 @@ pub enum LogFormat {
 impl LogFormat {
     pub(super) const NAMES: [(&str, Self); 3] = [("json", Self::Json), ("text", Self::Text), ("kerio", Self::Kerio)];
 }
+
+/// Who may read the status page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PageAccess {
+    /// Where `metrics.listen` is an address of the loopback interface: whoever is on this host.
+    #[default]
+    Loopback,
+    /// Whoever reaches `metrics.listen`.
+    Everywhere,
+    Off,
+}
+
+impl PageAccess {
+    pub(super) const NAMES: [(&str, Self); 3] =
+        [("loopback", Self::Loopback), ("everywhere", Self::Everywhere), ("off", Self::Off)];
+}
+
+/// An event, by the word that it has in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    Banned,
+    Lifted,
+    LiftedMore,
+    Deferred,
+    Imported,
+    AllLifted,
+    ConnectionRefused,
+    CommandRefused,
+    Message,
+    UserHeld,
+    UserReleased,
+    Reloaded,
+    ReloadRefused,
+    Backend,
+    Blocklist,
+    Kernel,
+    Certificate,
+    Fleet,
+    FleetNode,
+    Test,
+}
+
+impl EventKind {
+    /// All that may be chosen, with their words.
+    pub const NAMES: [(&str, Self); 19] = [
+        ("banned", Self::Banned),
+        ("lifted", Self::Lifted),
+        ("lifted_more", Self::LiftedMore),
+        ("deferred", Self::Deferred),
+        ("imported", Self::Imported),
+        ("all_lifted", Self::AllLifted),
+        ("connection_refused", Self::ConnectionRefused),
+        ("command_refused", Self::CommandRefused),
+        ("message", Self::Message),
+        ("user_held", Self::UserHeld),
+        ("user_released", Self::UserReleased),
+        ("reloaded", Self::Reloaded),
+        ("reload_refused", Self::ReloadRefused),
+        ("backend", Self::Backend),
+        ("blocklist", Self::Blocklist),
+        ("kernel", Self::Kernel),
+        ("certificate", Self::Certificate),
+        ("fleet", Self::Fleet),
+        ("fleet_node", Self::FleetNode),
+    ];
+
+    /// Whether it is one of many: clients cause it, and it says who wrote to whom.
+    pub const fn is_of_traffic(self) -> bool {
+        matches!(self, Self::ConnectionRefused | Self::CommandRefused | Self::Message)
+    }
+}

@@ -16,7 +16,8 @@ use toml::Spanned;
 use super::blocklist::Blocklist;
 use super::checks::Dnsbl;
 use super::choices::{
-    AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, Share as Shared, XdpMode,
+    AuthVia, BackendTls, EventKind, Granted, Identity, LogFormat, Mode, PageAccess, Profile, Role, Share as Shared,
+    XdpMode,
 };
 use super::listen::Listen;
 use super::secure::{Pair, Tls};
@@ -25,6 +26,7 @@ use super::units::{show_duration, show_size};
 use super::value::RawEntry;
 use super::{check, checks, raw};
 use crate::addr::{BackendAddr, Ipv6Prefix, NetSet};
+use crate::webhook::Endpoint;
 
 /// A table of the file.
 #[derive(Debug)]
@@ -149,7 +151,7 @@ tables! {
     table Config("", Once, "") holding {
         listen: Vec<Listen>, tls: Option<Tls>, backend: Backend, replies: Replies, relay: Relay, auth: Auth, recipients: Recipients, limits: Limits,
         harvest: Harvest, checks: Checks, dnsbl: Vec<Dnsbl>, dns: Dns, edge: Edge, blocklist: Vec<Blocklist>, fleet: Fleet,
-        metrics: Metrics, admin: Admin, state: State, log: Log,
+        events: Events, metrics: Metrics, admin: Admin, state: State, log: Log,
     } {
         hostname: String = key(Text("host name"), "\"mx.example.org\"", "Our name in the greeting and in Received headers. Default: the host's own name.").example() by check::hostname,
         exempt: NetSet = key(List("networks"), "[]", "Never limited, checked, delayed or banned: your own gateways, monitoring, mailing-list servers. Wins over everything, in the kernel too. Loopback is not exempt by itself."),
@@ -303,9 +305,19 @@ tables! {
         sample: bool = key(Switch, "true", "Whether decisions name unknown recipients in clear as evidence. Reports before a decision never do."),
     }
 
+    /// Who is told of events.
+    table Events("events", Once, "Events, sent to a program of yours by HTTP: docs/events.md. Nothing waits for it, and a receiver that doesn't answer changes nothing for mail.") {
+        webhook: Option<Endpoint> = key(Text("URL"), "\"\"", "Where events are sent by POST: \"https://ops.example.org/smtp-guard\"; http only within this host or a network that you trust. Redirects are not followed. Empty: nowhere."),
+        secret_file: Option<PathBuf> = key(Text("path"), "\"\"", "The secret that requests are signed with (HMAC-SHA256), at least 32 bytes, as `openssl rand -hex 32` writes them. White space at its ends doesn't count."),
+        tls_ca: Option<PathBuf> = key(Text("path"), "\"\"", "For https: a PEM file of the authorities to trust. Empty: the system's."),
+        kinds: Vec<EventKind> = key(List("events"), "[]", "Which events, by the words of docs/json.md: [\"banned\", \"lifted\"]. Empty: all but connection_refused, command_refused and message, which clients cause and which name senders and recipients."),
+        timeout: Duration = key(Time(100, 60 * SECOND), "\"10s\"", "How long an answer may take; then the request is sent again later."),
+    }
+
     /// The HTTP endpoint for metrics and health.
     table Metrics("metrics", Once, "") {
-        listen: Option<SocketAddr> = key(Text("address and port"), "\"127.0.0.1:9925\"", "HTTP: /metrics, /livez, /readyz. Empty: none."),
+        listen: Option<SocketAddr> = key(Text("address and port"), "\"127.0.0.1:9925\"", "HTTP: /metrics, /livez, /readyz, and the status page on /. Empty: none."),
+        page: PageAccess = key(Choice(&names(&PageAccess::NAMES)), "\"loopback\"", "Who may read the status page, which shows addresses of clients and recipients they asked for. loopback: it is there only where listen is a loopback address. everywhere: whoever reaches listen reads it. off: nobody."),
     }
 
     /// The socket of the command line.

@@ -28,13 +28,15 @@ use std::path::Path;
 use crate::addr::NetSet;
 pub use blocklist::Blocklist;
 pub use checks::Dnsbl;
-pub use choices::{AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, Share, XdpMode};
+pub use choices::{
+    AuthVia, BackendTls, EventKind, Granted, Identity, LogFormat, Mode, PageAccess, Profile, Role, Share, XdpMode,
+};
 pub use defaults::Machine;
 pub use difference::Change;
 pub use files::ConfigFile;
 pub use keys::{
-    Admin, Auth, Backend, Checks, Config, Dns, Edge, Fleet, Harvest, Limits, Log, Metrics, Recipients, Relay, Replies,
-    State,
+    Admin, Auth, Backend, Checks, Config, Dns, Edge, Events, Fleet, Harvest, Limits, Log, Metrics, Recipients, Relay,
+    Replies, State,
 };
 pub use listen::Listen;
 pub use named::Unusable;

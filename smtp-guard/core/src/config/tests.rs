@@ -75,6 +75,23 @@ fn the_form_is_checked() {
 }
 
 #[test]
+fn a_webhook_is_checked() {
+    let url = "[events]\nsecret_file = \"/k\"\nwebhook = ";
+    check_more(&format!("{url}\"https://ops.example.org/h\""), &[]);
+    check_more(&format!("{url}\"\""), &[]);
+    check_more(&format!("{url}\"ops.example.org\""), &["3:11: write \"https://"]);
+    check_more(&format!("{url}\"https://ann:pw@ops.example.org\""), &["3:11: a name or a password"]);
+    check_more(&format!("{url}\"ftp://ops.example.org\""), &["3:11: neither http nor https"]);
+    check_more("[events]\nwebhook = \"https://ops.example.org/h\"", &["2:11: without events.secret_file"]);
+    check_more("[events]\nsecret_file = \"key\"", &["2:15: no absolute path"]);
+    check_more("[events]\nkinds = [\"banned\", \"bans\"]", &["2:20: there is no event \"bans\""]);
+    check_more("[events]\nkinds = [\"banned\", \"banned\"]", &["2:20: names banned twice"]);
+    check_more("[events]\nkinds = [\"test\"]", &["2:10: there is no event"]);
+    check_more("[events]\ntimeout = \"5m\"", &["2:11: events.timeout must be 100ms to 1m"]);
+    check_more("[events]\nwebhok = 1", &["2:1: did you mean `webhook`?"]);
+}
+
+#[test]
 fn all_errors_are_found_at_once() {
     check(
         "hostnme = \"x\"\nexempt = [5, \"nonsense\"]\n[[listen]]\naddress = \"here\"\nrole = \"mx\"\nrol = 1\n\

@@ -50,6 +50,11 @@ pub(super) fn together(raw: &Raw<Config>, config: &Config, judge: &mut Judge) {
         let help = "make one by `openssl rand -hex 32`, and give it to all edges: [fleet] key_file = \"/etc/smtp-guard/fleet.key\"";
         judge.missing(raw.fleet.url.as_ref().map(Spanned::span), "a fleet without fleet.key_file", help);
     }
+    if config.events.webhook.is_some() && config.events.secret_file.is_none() && judge.whole {
+        let help = "make one by `openssl rand -hex 32`: [events] secret_file = \"/etc/smtp-guard/webhook.key\"";
+        let span = raw.events.webhook.as_ref().map(Spanned::span);
+        judge.missing(span, "a webhook without events.secret_file: nobody could tell who sent a request", help);
+    }
     if let (Some(text), Some(address)) = (&raw.metrics.listen, config.metrics.listen)
         && let Some(own) = config.listen.iter().find(|own| overlap(own.address, address))
     {

@@ -8,11 +8,14 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::ser::{Error, Serialize, Serializer};
 
-use super::choices::{AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, Share, XdpMode};
+use super::choices::{
+    AuthVia, BackendTls, EventKind, Granted, Identity, LogFormat, Mode, PageAccess, Profile, Role, Share, XdpMode,
+};
 use super::judge::Judge;
 use super::units::{show_duration, show_size};
 use super::{keys, raw};
 use crate::addr::{BackendAddr, Ipv6Prefix, NetSet};
+use crate::webhook::Endpoint;
 
 /// A valid value of the configuration: of a key, or a table of them.
 pub(super) trait Value: Sized {
@@ -242,6 +245,54 @@ impl Value for NetSet {
     }
 }
 
+/// A place that HTTP requests go to; empty: none.
+impl Value for Option<Endpoint> {
+    type Raw = raw::Text;
+
+    fn judge(key: &str, raw: &Self::Raw, judge: &mut Judge) -> Self {
+        let text = raw::filled(raw)?;
+        match Endpoint::parse(text.get_ref()) {
+            Ok(endpoint) => Some(endpoint),
+            Err(fault) => {
+                let help = "write \"https://ops.example.org/smtp-guard\"";
+                judge.wrong(text.span(), format!("{key} can't be used"), fault, help);
+                None
+            }
+        }
+    }
+
+    fn show<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(self.as_ref().map(Endpoint::text).unwrap_or_default())
+    }
+}
+
+impl Value for Vec<EventKind> {
+    type Raw = raw::List;
+
+    fn judge(key: &str, raw: &Self::Raw, judge: &mut Judge) -> Self {
+        let mut kinds = Self::new();
+        for text in raw::list(raw) {
+            let word = text.get_ref();
+            match EventKind::NAMES.iter().find(|(name, _)| name == word) {
+                Some((_, kind)) if kinds.contains(kind) => {
+                    judge.wrong(text.span(), format!("{key} names {word} twice"), "", "remove one of them");
+                }
+                Some((_, kind)) => kinds.push(*kind),
+                None => {
+                    let names: Vec<_> = EventKind::NAMES.iter().map(|(name, _)| *name).collect();
+                    let help = format!("choose of {}", names.join(", "));
+                    judge.wrong(text.span(), format!("{key}: there is no event {word:?}"), "", help);
+                }
+            }
+        }
+        kinds
+    }
+
+    fn show<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_seq(self)
+    }
+}
+
 macro_rules! choices {
     ($($choice:ty),+) => {
         $(impl Value for $choice {
@@ -258,4 +309,4 @@ macro_rules! choices {
     };
 }
 
-choices!(AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, Share, XdpMode);
+choices!(AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, PageAccess, Profile, Role, Share, XdpMode);

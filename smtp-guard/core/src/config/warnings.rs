@@ -5,7 +5,20 @@ use super::Config;
 impl Config {
     /// Warnings about what the file says, each a sentence with the way out.
     pub fn warnings(&self) -> Vec<String> {
-        self.listen_warnings()
+        let mut warnings = self.listen_warnings();
+        warnings.extend(self.webhook_warning());
+        warnings
+    }
+
+    /// Events name clients, and users who are held.
+    fn webhook_warning(&self) -> Option<String> {
+        let webhook = self.events.webhook.as_ref()?;
+        (!webhook.is_secure() && !webhook.is_loopback()).then(|| {
+            format!(
+                "events.webhook {} sends addresses and names of users in clear text: use https, unless the network between is yours",
+                webhook.place()
+            )
+        })
     }
 
     /// `[::]:25` takes no IPv4 here: sockets are bound to one family each.
@@ -43,6 +56,24 @@ mod tests {
         assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
         for (warning, expected) in warnings.iter().zip(expected) {
             assert!(warning.starts_with(&format!("listen.address {expected} takes IPv6 only")), "{warning}");
+        }
+    }
+
+    #[test]
+    fn clear_text_beyond_this_host_is_warned_of() {
+        for (url, warns) in [
+            ("https://ops.example.org/h", false),
+            ("http://127.0.0.1:8080/h", false),
+            ("http://[::1]/h", false),
+            ("http://localhost/h", false),
+            ("http://10.0.0.5/h?token=secret", true),
+            ("http://ops.example.org/h?token=secret", true),
+        ] {
+            let mut config = Config::builtin();
+            config.events.webhook = Some(url.parse().unwrap());
+            let warnings = config.warnings();
+            assert_eq!(warnings.len(), usize::from(warns), "{url}: {warnings:?}");
+            assert!(warnings.iter().all(|w| w.contains("use https") && !w.contains("secret")), "{warnings:?}");
         }
     }
 

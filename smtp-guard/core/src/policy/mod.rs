@@ -67,7 +67,7 @@ impl Client {
 pub enum Standing {
     /// In the recipient table, or nothing is known of it: the backend decides.
     Open,
-    /// Of a domain of which the backend takes any recipient: that it takes this one says nothing of it.
+    /// The domain's backend takes any recipient: its yes proves nothing.
     CatchAll,
     /// `postmaster` of a served domain: never counts as unknown.
     Postmaster,

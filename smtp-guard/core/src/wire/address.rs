@@ -1,4 +1,4 @@
-//! Mailboxes and paths (RFC 5321 4.1.2). Written out anew from their parts, in one canonical form.
+//! Mailboxes and paths (RFC 5321 4.1.2). Written out again from their parts, in one canonical form.
 //!
 //! Liberal where no byte can change the meaning of a line, since real senders are: a local part may be as long as the line
 //! has room for (forwarding, SRS, VERP and list tokens exceed the 64 octets that RFC 5321 4.5.3.1.1 grants), dots may stand
@@ -176,7 +176,7 @@ fn is_atext(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_international(c)
 }
 
-/// What RFC 6531 3.3 adds to the letters, without what can't be seen or would break a line somewhere.
+/// Letters that RFC 6531 3.3 adds, without those that can't be seen or would break a line somewhere.
 fn is_international(c: char) -> bool {
     !c.is_ascii() && !c.is_control() && !c.is_whitespace()
 }

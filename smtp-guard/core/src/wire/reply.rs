@@ -69,7 +69,7 @@ pub struct Reply {
     enhanced: Option<Enhanced>,
     first: Cow<'static, str>,
     more: Vec<Cow<'static, str>>,
-    /// It is the backend's.
+    /// Whether it is the backend's.
     passed_on: bool,
 }
 

@@ -8,6 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMet
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use smtp_guard_core::webhook::WebhookStatus;
 
 use super::Metrics;
 use crate::blocklist::{Read, State};
@@ -127,8 +128,39 @@ impl Collector for Mirror {
         let help = "When the block list was last read, in seconds since 1970-01-01 UTC";
         let last = of(|read| read.at.as_ms() / 1000);
         family(&mut encoder, "blocklist_last_success_timestamp_seconds", help, "list", last)?;
+        running.webhook().map_or(Ok(()), |status| webhook(&mut encoder, &status))?;
         running.fleet().map_or(Ok(()), |status| fleet(&mut encoder, &status))
     }
+}
+
+/// The webhook, where there is one.
+fn webhook(encoder: &mut DescriptorEncoder<'_>, webhook: &WebhookStatus) -> fmt::Result {
+    let last = webhook.last_success.map_or(0, |at| at.as_ms() / 1000);
+    let gauges = [
+        ("webhook_up", "Whether the webhook took the last request", i64::from(webhook.trouble.is_none())),
+        ("webhook_events_waiting", "Events that wait for the webhook", number(webhook.events_waiting)),
+        (
+            "webhook_last_success_timestamp_seconds",
+            "When the webhook took events last, in seconds since 1970; 0: never since the start",
+            last,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+    }
+    let counters = [
+        ("webhook_events_delivered", "Events that the webhook took", webhook.events_delivered),
+        (
+            "webhook_events_dropped",
+            "Events that the webhook will never hear of: there was no room, or it refused them",
+            webhook.events_dropped,
+        ),
+        ("webhook_requests_failed", "Requests that the webhook did not take", webhook.requests_failed),
+    ];
+    for (name, help, value) in counters {
+        ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+    }
+    Ok(())
 }
 
 /// The fleet, where this edge takes part in one. Edges are those that carry the fleet's key, at most 256.
@@ -245,6 +277,16 @@ mod tests {
         check(Fake::default(), "smtp_guard_config_generation 1");
         check(Fake::default(), "smtp_guard_config_applied_timestamp_seconds 9");
         check(Fake::default(), "smtp_guard_tls_certificate_not_after_timestamp_seconds{file=\"/c.pem\"} 11");
+        for line in [
+            "up 0",
+            "events_waiting 3",
+            "events_delivered_total 40",
+            "events_dropped_total 2",
+            "requests_failed_total 5",
+            "last_success_timestamp_seconds 8",
+        ] {
+            check(Fake::default(), &format!("smtp_guard_webhook_{line}"));
+        }
         check(list(Some(read.clone())), "smtp_guard_blocklist_entries{list=\"drop\"} 5");
         check(list(Some(read.clone())), "smtp_guard_blocklist_rejected_entries{list=\"drop\"} 2");
         check(list(Some(read)), "smtp_guard_blocklist_last_success_timestamp_seconds{list=\"drop\"} 7");

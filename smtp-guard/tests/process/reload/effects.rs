@@ -20,6 +20,7 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::{Dialogue, World, certificate, list, ms, text};
+use crate::webhook::{self, Receiver};
 use crate::{Guard, PATIENCE, connect, long};
 
 /// A key, and what shows that it changed while the guard ran.
@@ -40,6 +41,11 @@ pub(super) const ROWS: &[Row] = &[
     ("checks.dnsbl_threshold", dnsbl_threshold),
     ("checks.success_notices", success_notices),
     ("dns.timeout", dns_timeout),
+    ("events.webhook", webhook_url),
+    ("events.secret_file", webhook_secret),
+    ("events.tls_ca", webhook_authority),
+    ("events.kinds", webhook_kinds),
+    ("events.timeout", webhook_timeout),
 ];
 
 #[test]
@@ -454,4 +460,89 @@ fn dns_timeout(stage: &mut Stage) {
     stage.change(text("2s"));
     assert!(stage.open().all(MAIL.into_iter().chain(["RCPT TO:<u@example.org>"])).starts_with("450"));
     assert!(early.waits(), "it began with a minute");
+}
+
+/// Receivers of events, of which the first is told. The kind of event is one that a row can cause by itself.
+fn begin_with_webhook(stage: &mut Stage, first: &Receiver) {
+    let folder = stage.world.directory.path().to_owned();
+    stage.begin(&[
+        ("events.webhook", text(&format!("http://{}/", first.address))),
+        ("events.secret_file", text(webhook::secret(&folder).to_str().unwrap())),
+        ("events.kinds", list(&["banned"])),
+    ]);
+}
+
+fn cause(stage: &Stage, words: &[&str]) {
+    assert!(stage.world.ask(words).status.success(), "{words:?}");
+}
+
+fn webhook_url(stage: &mut Stage) {
+    let (first, second) = (Receiver::start(&[]), Receiver::start(&[]));
+    begin_with_webhook(stage, &first);
+    cause(stage, &["decisions", "add", "20.0.2.1", "--for", "1h"]);
+    first.hears("banned");
+    stage.change(text(&format!("http://{}/", second.address)));
+    cause(stage, &["decisions", "add", "20.0.2.2", "--for", "1h"]);
+    second.hears("banned");
+    assert_eq!(first.requests().len(), 1);
+}
+
+fn webhook_secret(stage: &mut Stage) {
+    let receiver = Receiver::start(&[]);
+    begin_with_webhook(stage, &receiver);
+    cause(stage, &["decisions", "add", "20.0.2.1", "--for", "1h"]);
+    assert!(receiver.hears("banned").is_signed(webhook::SECRET));
+    let (path, other) = (stage.world.directory.path().join("other.key"), "another secret, which is as long as that");
+    std::fs::write(&path, other).unwrap();
+    stage.change(text(path.to_str().unwrap()));
+    cause(stage, &["decisions", "add", "20.0.2.2", "--for", "1h"]);
+    receiver.wait("another signature", |requests| requests.iter().any(|r| r.is_signed(other)).then_some(()));
+    // The content of the same file, as well.
+    std::fs::write(&path, webhook::SECRET).unwrap();
+    stage.world.reload();
+    cause(stage, &["decisions", "add", "20.0.2.3", "--for", "1h"]);
+    receiver.wait("the first signature", |requests| {
+        (requests.len() == 3 && requests[2].is_signed(webhook::SECRET)).then_some(())
+    });
+}
+
+fn webhook_kinds(stage: &mut Stage) {
+    let receiver = Receiver::start(&[]);
+    begin_with_webhook(stage, &receiver);
+    cause(stage, &["accounts", "hold", "ann", "--for", "1h"]);
+    cause(stage, &["decisions", "add", "20.0.2.1", "--for", "1h"]);
+    receiver.hears("banned");
+    stage.change(list(&["user_held"]));
+    cause(stage, &["decisions", "add", "20.0.2.2", "--for", "1h"]);
+    cause(stage, &["accounts", "hold", "bob", "--for", "1h"]);
+    receiver.hears("user_held");
+    assert_eq!(receiver.requests().iter().map(|r| r.kinds().len()).sum::<usize>(), 2);
+}
+
+fn webhook_timeout(stage: &mut Stage) {
+    let receiver = Receiver::start(&[webhook::Deed::Hang, webhook::Deed::Hang]);
+    stage.begin(&[("events.timeout", text("1m"))]);
+    begin_with_webhook(stage, &receiver);
+    stage.change(text("100ms"));
+    cause(stage, &["decisions", "add", "20.0.2.1", "--for", "1h"]);
+    receiver.wait("it is tried again", |requests| (requests.len() > 1).then_some(()));
+}
+
+fn webhook_authority(stage: &mut Stage) {
+    let [pem, key] = certificate(&stage.world, "localhost");
+    let folder = stage.world.directory.path().to_owned();
+    std::fs::copy(pem.as_str().unwrap(), folder.join("cert.pem")).unwrap();
+    std::fs::copy(key.as_str().unwrap(), folder.join("key.pem")).unwrap();
+    let receiver = Receiver::secured(&folder);
+    stage.begin(&[
+        ("events.webhook", text(&format!("https://localhost:{}/", receiver.address.port()))),
+        ("events.secret_file", text(webhook::secret(&folder).to_str().unwrap())),
+        ("events.kinds", list(&["banned"])),
+    ]);
+    cause(stage, &["decisions", "add", "20.0.2.1", "--for", "1h"]);
+    let trouble = |told: &Json| told["webhook"]["trouble"].is_string();
+    stage.wait_for(&["status", "--json"], trouble, &true);
+    assert!(receiver.requests().is_empty());
+    stage.change(pem);
+    receiver.hears("banned");
 }

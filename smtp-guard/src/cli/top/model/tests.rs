@@ -40,7 +40,12 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             uptime_seconds: seconds,
             listeners: vec![String::from("0.0.0.0:25")],
             backend: [("10.0.0.10:25", true), ("10.0.0.11:25", false)]
-                .map(|(address, answers)| Server { address: address.to_owned(), answers, connections: 0 })
+                .map(|(address, answers)| Server {
+                    address: address.to_owned(),
+                    answers,
+                    connections: 0,
+                    round_trip_seconds: None,
+                })
                 .into(),
             connections: 12,
             certificates: Vec::new(),
@@ -60,6 +65,7 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
             warnings: Vec::new(),
             bounds: Vec::new(),
             fleet: None,
+            webhook: None,
             dns_silent: false,
             store_trouble: None,
             tls_trouble: None,
