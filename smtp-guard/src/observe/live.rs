@@ -21,7 +21,7 @@ const EVENTS: usize = 16;
 pub struct Live {
     /// When it was taken.
     pub at: WallTime,
-    /// Process id: counts of another instance begin anew.
+    /// Process id: counts of another instance begin again.
     pub instance: u32,
     /// Since the guard's start, by a clock that nobody sets.
     pub uptime_seconds: Seconds,

@@ -306,7 +306,7 @@ tables! {
     }
 
     /// Who is told of events.
-    table Events("events", Once, "What happens, told to a program of yours by HTTP: docs/events.md. Nothing waits for it, and a receiver that doesn't answer changes nothing for mail.") {
+    table Events("events", Once, "Events, sent to a program of yours by HTTP: docs/events.md. Nothing waits for it, and a receiver that doesn't answer changes nothing for mail.") {
         webhook: Option<Endpoint> = key(Text("URL"), "\"\"", "Where events are sent by POST: \"https://ops.example.org/smtp-guard\"; http only within this host or a network that you trust. Redirects are not followed. Empty: nowhere."),
         secret_file: Option<PathBuf> = key(Text("path"), "\"\"", "The secret that requests are signed with (HMAC-SHA256), at least 32 bytes, as `openssl rand -hex 32` writes them. White space at its ends doesn't count."),
         tls_ca: Option<PathBuf> = key(Text("path"), "\"\"", "For https: a PEM file of the authorities to trust. Empty: the system's."),

@@ -1,7 +1,7 @@
 //! Two snapshots to what stands in the rows of the screen. Pure: no clock, no terminal.
 //!
 //! A rate is the difference of two snapshots of the same guard over the time between them, by the guard's own clock. With
-//! one snapshot, after a restart of the guard, and for a counter that went back because the kernel plane was loaded anew,
+//! one snapshot, after a restart of the guard, and for a counter that went back because the kernel plane was loaded again,
 //! there is none.
 
 use std::collections::BTreeMap;
@@ -139,7 +139,7 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// What moves first, what is bad before what isn't, then by total: rows that do the same keep their places.
+/// Sorts moving rows first, bad before good, then by total: rows that do the same keep their places.
 fn ordered(mut counts: Vec<Count>) -> Vec<Count> {
     counts.sort_by_key(|count| (!count.is_active(), count.tone != Tone::Bad, std::cmp::Reverse(count.total)));
     counts
