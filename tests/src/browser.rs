@@ -1,30 +1,45 @@
 //! A page in Chromium without a screen, and what Chromium thinks of it.
+//!
+//! It is told what to do by its DevTools protocol over a pair of pipes (`--remote-debugging-pipe`): JSON, each message ended by NUL.
 
-use std::path::{Path, PathBuf};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use headless_chrome::protocol::cdp::types::Event;
-use headless_chrome::protocol::cdp::{Emulation, Network, Page as Protocol};
-use headless_chrome::{Browser, LaunchOptions, Tab};
+use serde_json::{Value, json};
 
 use crate::process::wait_for;
 
-const PROGRAM: &str = "/usr/bin/chromium";
+/// For an answer of Chromium.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// What the page asked for, and what was said against it.
 #[derive(Debug, Default)]
 struct Seen {
     requests: Vec<String>,
     complaints: Vec<String>,
+    loaded: bool,
 }
 
 /// An open page. Chromium ends with it.
+#[derive(Debug)]
 pub struct Page {
-    tab: Arc<Tab>,
+    line: Mutex<Line>,
     seen: Arc<Mutex<Seen>>,
-    // Last: the tab is its.
-    _browser: Browser,
+    session: String,
+    chromium: Child,
+    _profile: tempfile::TempDir,
+}
+
+/// What Chromium is asked by.
+#[derive(Debug)]
+struct Line {
+    to: ChildStdin,
+    answers: Receiver<Value>,
+    last: u64,
 }
 
 /// A screen.
@@ -40,74 +55,91 @@ pub struct Screen {
 impl Page {
     /// Opens `url` on `screen`, on the host that the calling thread is on. Without `scripts` it is as with JavaScript off.
     pub fn open(url: &str, screen: Screen, scripts: bool) -> Self {
-        let options = LaunchOptions {
-            path: Some(PathBuf::from(PROGRAM)),
-            // Tests are root.
-            sandbox: false,
-            window_size: Some((screen.width, screen.height)),
-            idle_browser_timeout: Duration::from_secs(600),
-            args: vec!["--hide-scrollbars".as_ref(), "--disable-component-update".as_ref()],
-            ..LaunchOptions::default()
-        };
-        let browser = Browser::new(options).expect("Debian's chromium runs");
-        let tab = browser.new_tab().unwrap();
-        tab.set_default_timeout(Duration::from_secs(20));
+        let profile = tempfile::tempdir().unwrap();
+        // Chromium reads 3 and writes 4. Tests are root, who has no sandbox.
+        let mut chromium = Command::new("sh")
+            .args(["-c", "exec chromium \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1", "sh"])
+            .args(["--headless=new", "--no-sandbox", "--remote-debugging-pipe", "--disable-gpu", "--hide-scrollbars"])
+            .args(["--no-first-run", "--disable-dev-shm-usage", "--disable-component-update", "--disable-sync"])
+            .args(["--disable-background-networking", "--force-color-profile=srgb"])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg(format!("--window-size={},{}", screen.width, screen.height))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("Debian's chromium runs");
+        let (to, from) = (chromium.stdin.take().unwrap(), chromium.stdout.take().unwrap());
+        let (answered, answers) = channel();
         let seen = Arc::<Mutex<Seen>>::default();
         let told = Arc::clone(&seen);
-        tab.add_event_listener(Arc::new(move |event: &Event| told.lock().unwrap().hear(event))).unwrap();
-        tab.enable_log().unwrap().enable_runtime().unwrap();
-        let enable = Network::Enable {
-            max_total_buffer_size: None,
-            max_resource_buffer_size: None,
-            max_post_data_size: None,
-            report_direct_socket_traffic: None,
-            enable_durable_messages: None,
-        };
-        tab.call_method(enable).unwrap();
-        let page = Self { tab, seen, _browser: browser };
-        if !scripts {
-            page.tab.call_method(Emulation::SetScriptExecutionDisabled { value: true }).unwrap();
+        std::thread::spawn(move || {
+            for message in BufReader::new(from).split(0).map_while(Result::ok) {
+                let message: Value = serde_json::from_slice(&message).unwrap();
+                if message["id"].is_null() {
+                    told.lock().unwrap().hear(&message);
+                } else if answered.send(message).is_err() {
+                    break;
+                }
+            }
+        });
+        let line = Mutex::new(Line { to, answers, last: 0 });
+        let mut page = Self { line, seen, session: String::new(), chromium, _profile: profile };
+        let target = page.call("Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
+        let session = page.call("Target.attachToTarget", json!({ "targetId": target, "flatten": true }));
+        page.session = session["sessionId"].as_str().unwrap().to_owned();
+        for domain in ["Page", "Log", "Runtime", "Network"] {
+            page.call(&format!("{domain}.enable"), json!({}));
         }
+        page.call("Emulation.setScriptExecutionDisabled", json!({ "value": !scripts }));
         page.show_on(screen);
-        page.tab.navigate_to(url).unwrap().wait_until_navigated().unwrap();
+        page.seen.lock().unwrap().loaded = false;
+        page.call("Page.navigate", json!({ "url": url }));
+        let loaded = || page.seen.lock().unwrap().loaded.then_some(());
+        wait_for("the page", loaded, || format!("{:#?}", page.seen.lock().unwrap()));
         page
+    }
+
+    /// The result of `method`.
+    fn call(&self, method: &str, params: Value) -> Value {
+        let mut line = self.line.lock().unwrap();
+        line.last += 1;
+        let id = line.last;
+        let mut message = json!({ "id": id, "method": method, "params": params });
+        if !self.session.is_empty() {
+            message["sessionId"] = self.session.as_str().into();
+        }
+        line.to.write_all(format!("{message}\0").as_bytes()).expect("Chromium runs");
+        let mut answer = match line.answers.recv_timeout(ANSWER) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout) => panic!("no answer to {message}"),
+            Err(RecvTimeoutError::Disconnected) => panic!("Chromium has ended"),
+        };
+        assert!(answer["id"] == id && answer["error"].is_null(), "{message}: {answer}");
+        answer["result"].take()
     }
 
     /// Shows it on another screen.
     pub fn show_on(&self, screen: Screen) {
-        let metrics = Emulation::SetDeviceMetricsOverride {
-            width: screen.width,
-            height: screen.height,
-            device_scale_factor: screen.scale,
-            mobile: screen.width < 600,
-            scale: None,
-            screen_width: None,
-            screen_height: None,
-            position_x: None,
-            position_y: None,
-            dont_set_visible_size: None,
-            screen_orientation: None,
-            viewport: None,
-            display_feature: None,
-            device_posture: None,
-        };
-        self.tab.call_method(metrics).unwrap();
-        let scheme = if screen.dark { "dark" } else { "light" }.to_owned();
-        let features = vec![Emulation::MediaFeature { name: "prefers-color-scheme".to_owned(), value: scheme }];
-        self.tab.call_method(Emulation::SetEmulatedMedia { media: None, features: Some(features) }).unwrap();
+        let Screen { width, height, dark, scale } = screen;
+        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600 });
+        self.call("Emulation.setDeviceMetricsOverride", metrics);
+        let scheme = if dark { "dark" } else { "light" };
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        self.call("Emulation.setEmulatedMedia", json!({ "features": features }));
     }
 
     /// The value of `script`, as JSON.
-    pub fn ask(&self, script: &str) -> serde_json::Value {
-        let result = self.tab.evaluate(&format!("Promise.resolve({script}).then(JSON.stringify)"), true);
-        let result = result.unwrap_or_else(|error| panic!("{script}: {error}"));
-        let text = result.value.unwrap_or_else(|| panic!("{script}: {:?}", result.description));
-        text.as_str().map_or(serde_json::Value::Null, |text| serde_json::from_str(text).unwrap())
+    pub fn ask(&self, script: &str) -> Value {
+        let asked = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
+        let mut answer = self.call("Runtime.evaluate", asked);
+        assert!(answer["exceptionDetails"].is_null(), "{script}: {answer}");
+        answer["result"]["value"].take()
     }
 
     /// Has `script` run as it is.
     pub fn run(&self, script: &str) {
-        self.tab.evaluate(script, false).unwrap();
+        let answer = self.call("Runtime.evaluate", json!({ "expression": script, "returnByValue": false }));
+        assert!(answer["exceptionDetails"].is_null(), "{answer}");
     }
 
     /// The text that is seen of the part `id`.
@@ -122,9 +154,14 @@ impl Page {
         wait_for(what, look, || format!("#{id}: {}\n{:#?}", self.text(id), self.seen.lock().unwrap()))
     }
 
-    /// Presses `key`.
+    /// Presses Tab or Enter.
     pub fn press(&self, key: &str) {
-        self.tab.press_key(key).unwrap();
+        let (code, text) = if key == "Enter" { (13, "\r") } else { (9, "") };
+        for kind in ["keyDown", "keyUp"] {
+            let text = if kind == "keyDown" { text } else { "" };
+            let event = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text });
+            self.call("Input.dispatchKeyEvent", event);
+        }
     }
 
     /// Errors and warnings of its console, and what its policy forbade.
@@ -139,31 +176,32 @@ impl Page {
 
     /// Writes what is seen of it to `file`.
     pub fn photograph(&self, file: &Path) {
-        let format = Protocol::CaptureScreenshotFormatOption::Png;
-        let picture = self.tab.capture_screenshot(format, None, None, true).unwrap();
-        std::fs::write(file, picture).unwrap();
+        let picture = self.call("Page.captureScreenshot", json!({ "format": "png" }));
+        let mut decode = Command::new("base64");
+        let output = std::fs::File::create(file).unwrap();
+        let mut decode = decode.arg("-d").stdin(Stdio::piped()).stdout(output).spawn().unwrap();
+        decode.stdin.take().unwrap().write_all(picture["data"].as_str().unwrap().as_bytes()).unwrap();
+        assert!(decode.wait().unwrap().success());
     }
 }
 
-impl std::fmt::Debug for Page {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Page").finish_non_exhaustive()
+impl Drop for Page {
+    fn drop(&mut self) {
+        let _ = self.chromium.kill();
+        let _ = self.chromium.wait();
     }
 }
 
 impl Seen {
-    fn hear(&mut self, event: &Event) {
-        match event {
-            Event::NetworkRequestWillBeSent(sent) => self.requests.push(sent.params.request.url.clone()),
-            Event::LogEntryAdded(entry) => {
-                self.complaints.push(format!("{:?}: {}", entry.params.entry.level, entry.params.entry.text));
+    fn hear(&mut self, event: &Value) {
+        let params = &event["params"];
+        match event["method"].as_str().unwrap_or_default() {
+            "Page.loadEventFired" => self.loaded = true,
+            "Network.requestWillBeSent" => {
+                self.requests.push(params["request"]["url"].as_str().unwrap_or_default().to_owned());
             }
-            Event::RuntimeConsoleAPICalled(called) => {
-                self.complaints.push(format!("console: {:?}", called.params.args))
-            }
-            Event::RuntimeExceptionThrown(thrown) => {
-                self.complaints.push(format!("exception: {:?}", thrown.params.exception_details));
-            }
+            "Log.entryAdded" => self.complaints.push(params["entry"].to_string()),
+            "Runtime.consoleAPICalled" | "Runtime.exceptionThrown" => self.complaints.push(params.to_string()),
             _ => {}
         }
     }

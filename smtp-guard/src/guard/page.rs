@@ -1,4 +1,4 @@
-//! What the status page asks of the guard beside its state: the latest bans, users, and who is near a limit.
+//! The status page's questions to the guard, beside its state: the latest bans, users, and who is near a limit.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -257,7 +257,7 @@ pub(super) mod tests {
         pub(in crate::observe) fleet: Option<FleetStatus>,
     }
 
-    /// Of a guard that could be.
+    /// The overview of a guard made up for tests.
     pub(in crate::observe) fn overview() -> Overview {
         let metrics = Metrics::new();
         Overview {

@@ -190,6 +190,7 @@ fn nothing_of_strangers_runs_and_everything_fits() {
     page.press("Enter");
     page.wait("the ban of meanwhile", "part-bans", |text| text.contains("198.51.100.8"));
     check_headings(&page);
+    check_by_axe(&page);
     check_clean(&page);
 
     // Whoever lets no script run has it all as well.
@@ -241,4 +242,18 @@ fn check_headings(page: &Page) {
     let nameless = "document.querySelectorAll('section:not([aria-labelledby]), main table:not(:has(caption)):not(.u-legend)').length";
     assert_eq!(page.ask(nameless), 0);
     assert_eq!(page.ask("document.querySelectorAll('header, nav, main, footer').length"), 4);
+}
+
+/// Names `axe.min.js` of the npm package `axe-core`, where that is at hand.
+const AXE: &str = "SMTP_GUARD_AXE";
+
+/// The rules of axe-core have nothing against it. Without the file it isn't asked.
+#[track_caller]
+fn check_by_axe(page: &Page) {
+    let Ok(file) = std::env::var(AXE) else { return };
+    page.run(&fs::read_to_string(file).unwrap());
+    let found = page.ask(
+        "axe.run().then((found) => found.violations.map((v) => [v.id, v.nodes.map((node) => node.target.join(' ')).slice(0, 3)]))",
+    );
+    assert_eq!(found, serde_json::json!([]));
 }

@@ -206,7 +206,7 @@ impl LogFormat {
     pub(super) const NAMES: [(&str, Self); 3] = [("json", Self::Json), ("text", Self::Text), ("kerio", Self::Kerio)];
 }
 
-/// Who may read the status page.
+/// Readers of the status page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PageAccess {

@@ -150,7 +150,7 @@ impl Snapshot {
     pub fn is_postmaster(&self, path: &ForwardPath) -> bool {
         match path {
             ForwardPath::Postmaster => true,
-            ForwardPath::Mailbox(mailbox) => self.serves(mailbox) && mailbox.local().eq_ignore_ascii_case("postmaster"),
+            ForwardPath::Mailbox(mailbox) => mailbox.local().eq_ignore_ascii_case("postmaster") && self.serves(mailbox),
         }
     }
 
@@ -167,13 +167,13 @@ impl Snapshot {
             ForwardPath::Mailbox(mailbox) if !self.is_postmaster(path) => mailbox,
             _ => return Ruling::Permit((Permit(()), Standing::Postmaster)),
         };
-        let served = self.serves(mailbox);
         // A user, or a host of ours, that writes there is mistaken, not harvesting.
-        if served && !self.is_own(client) && !self.traps.is_empty() && self.traps.contains(&mailbox.key()) {
+        let trapped = !self.traps.is_empty() && self.traps.contains(&mailbox.key()) && self.serves(mailbox);
+        if trapped && !self.is_own(client) {
             return refuse(Reason::Trap, unknown_recipient(path));
         }
         match &self.known {
-            Some(known) if served && !known.load().lookup(&mailbox.key()) => {
+            Some(known) if self.serves(mailbox) && !known.load().lookup(&mailbox.key()) => {
                 Ruling::Refuse(Refusal::unknown_recipient(path))
             }
             _ => Ruling::Permit((Permit(()), self.standing(mailbox))),
@@ -182,7 +182,7 @@ impl Snapshot {
 
     fn standing(&self, mailbox: &Mailbox) -> Standing {
         let catch_alls = self.learned.catch_alls();
-        let is_any = !catch_alls.is_empty() && catch_alls.contains(&mailbox.domain().key());
+        let is_any = !catch_alls.is_empty() && catch_alls.contains(&*mailbox.domain().key());
         if is_any { Standing::CatchAll } else { Standing::Open }
     }
 
@@ -194,7 +194,7 @@ impl Snapshot {
     fn serves(&self, mailbox: &Mailbox) -> bool {
         match mailbox.domain() {
             // As the configuration has it: an international name in its ASCII form.
-            name @ Host::Name(_) => self.domains.contains(&name.key()),
+            name @ Host::Name(_) => self.domains.contains(&*name.key()),
             Host::Literal(_) => false,
         }
     }

@@ -9,7 +9,8 @@
 //!
 //! Source routes (`<@a:user@b>`) are refused by name; nobody needs them, and they are a way around relay rules.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Display as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::host;
@@ -77,10 +78,10 @@ impl Host {
     }
 
     /// For comparing and for DNS: lower case, and an international name in its ASCII form.
-    pub fn key(&self) -> String {
+    pub fn key(&self) -> Cow<'_, str> {
         match self {
-            Self::Name(name) => host::key(name).unwrap_or_default().into_owned(),
-            Self::Literal(_) => self.to_string(),
+            Self::Name(name) => host::key(name).unwrap_or_default(),
+            Self::Literal(_) => self.to_string().into(),
         }
     }
 
@@ -127,9 +128,15 @@ impl Mailbox {
 
     /// For comparing: lower case, without quotes, the domain in ASCII.
     pub fn key(&self) -> String {
-        let mut key = self.local.to_lowercase();
+        let domain = self.domain.key();
+        let mut key = String::with_capacity(self.local.len().saturating_add(1).saturating_add(domain.len()));
+        match self.local.is_ascii() {
+            true => key.push_str(&self.local),
+            false => key.push_str(&self.local.to_lowercase()),
+        }
+        key.make_ascii_lowercase();
         key.push('@');
-        key.push_str(&self.domain.key());
+        key.push_str(&domain);
         key
     }
 
@@ -150,7 +157,9 @@ impl Mailbox {
 impl fmt::Display for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if is_dotted(&self.local) {
-            return write!(f, "{}@{}", self.local, self.domain);
+            f.write_str(&self.local)?;
+            f.write_char('@')?;
+            return self.domain.fmt(f);
         }
         f.write_str("\"")?;
         for c in self.local.chars() {
@@ -290,7 +299,7 @@ impl fmt::Display for ReversePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("<>"),
-            Self::Mailbox(mailbox) => write!(f, "<{mailbox}>"),
+            Self::Mailbox(mailbox) => in_brackets(mailbox, f),
         }
     }
 }
@@ -299,9 +308,15 @@ impl fmt::Display for ForwardPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Postmaster => f.write_str("<postmaster>"),
-            Self::Mailbox(mailbox) => write!(f, "<{mailbox}>"),
+            Self::Mailbox(mailbox) => in_brackets(mailbox, f),
         }
     }
+}
+
+fn in_brackets(mailbox: &Mailbox, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_char('<')?;
+    mailbox.fmt(f)?;
+    f.write_char('>')
 }
 
 #[cfg(test)]

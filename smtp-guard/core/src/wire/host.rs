@@ -23,14 +23,30 @@ pub fn is_label(label: &[u8]) -> bool {
 /// The key of `name`, or `None` where it is no host name.
 pub fn key(name: &str) -> Option<Cow<'_, str>> {
     let name = name.strip_suffix('.').unwrap_or(name);
-    let ascii = if name.is_ascii() {
-        Cow::Borrowed(name)
-    } else {
-        // What is left in ASCII is judged below, by the same rule as all names.
-        Uts46::new().to_ascii(name.as_bytes(), AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Ignore).ok()?
-    };
-    let sound = ascii.len() <= MAX_NAME && ascii.split('.').all(|label| is_label(label.as_bytes()));
-    sound.then(|| if ascii.bytes().any(|b| b.is_ascii_uppercase()) { ascii.to_ascii_lowercase().into() } else { ascii })
+    if name.is_ascii() {
+        return Some(if is_lower(name)? { name.into() } else { name.to_ascii_lowercase().into() });
+    }
+    // What is left in ASCII is judged by the same rule as all names.
+    let ascii = Uts46::new().to_ascii(name.as_bytes(), AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Ignore).ok()?;
+    Some(if is_lower(&ascii)? { ascii } else { ascii.to_ascii_lowercase().into() })
+}
+
+/// Whether `name`, in ASCII, is in lower case. `None` where it is no host name. Each recipient's domain goes through here, several
+/// times: one pass.
+fn is_lower(name: &str) -> Option<bool> {
+    let (mut label, mut lower) = (0_usize, true);
+    for byte in name.bytes() {
+        match byte {
+            b'.' if label == 0 => return None,
+            b'.' => label = 0,
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'A'..=b'Z' if label < MAX_LABEL => {
+                label = label.saturating_add(1);
+                lower &= !byte.is_ascii_uppercase();
+            }
+            _ => return None,
+        }
+    }
+    (label > 0 && name.len() <= MAX_NAME).then_some(lower)
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl Metrics {
         self.0.rejections.all()
     }
 
-    /// What checks that only observe would have refused since the start, by reason; likewise.
+    /// Refusals that checks in `observe` would have made since the start, by reason; of those that never occurred, only usual ones.
     pub fn observed_counts(&self) -> Vec<(Reason, u64)> {
         self.0.observed.all()
     }

@@ -1,4 +1,4 @@
-//! What the page is made of beside its text: in the binary, so that it needs neither a network nor a build step.
+//! Files of the page beside its text: in the binary, so that it needs neither a network nor a build step.
 //!
 //! uPlot is the file of the npm package `uplot`, as it was released; its name has the version, so browsers may keep it.
 

@@ -96,7 +96,7 @@ impl<D: Desk> Feed<D> {
         self.renew(&mut state).await
     }
 
-    /// What changes, as server-sent events; `None`: as many read it as can be.
+    /// A stream of changes, as server-sent events; `None`: as many read it as can be.
     pub(super) fn stream(self: &Arc<Self>) -> Option<mpsc::Receiver<Bytes>> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             self.overview.metrics.bound_reached(Bound::PageStreams);

@@ -67,7 +67,7 @@ const FOREIGN: &str =
     "the status page is answered under an IP address, localhost or this guard's hostname only: ask for one of these\n";
 const OTHERS: &str = "the stream of the status page is for the page itself\n";
 
-/// What the page asks of the guard beside [`Overview`].
+/// The page's questions to the guard, beside [`Overview`].
 pub trait Desk: Clone + Send + Sync + 'static {
     /// Our name.
     fn hostname(&self) -> String;

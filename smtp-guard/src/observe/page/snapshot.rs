@@ -1,4 +1,4 @@
-//! What the page shows at a moment: counts, which make rates with those of the moment before, and what is so now. Pure: time and
+//! The page at a moment: counts, which make rates with those of the moment before, and the state now. Pure: time and
 //! everything else is passed in.
 
 use std::collections::HashSet;
@@ -103,7 +103,7 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// What takes longer to find out, and changes less often.
+/// Figures that take longer to find out, and change less often.
 #[derive(Clone, Debug)]
 pub(super) struct Slow {
     pub(super) at: Instant,
@@ -209,7 +209,7 @@ pub(super) fn is_news(what: &What) -> bool {
     }
 }
 
-/// Who was refused something of late, by `events`, the latest first: these may be near a limit.
+/// Clients that were refused something recently, by `events`, the latest first: these may be near a limit.
 pub(super) fn candidates(events: &[Arc<Event>]) -> Vec<IpAddr> {
     let mut known = HashSet::new();
     let clients = events.iter().filter_map(|event| match &event.what {

@@ -86,7 +86,7 @@ pub(super) fn ago(at: WallTime, now: WallTime) -> Markup {
     html! { time datetime=(stamp(at)) title=(utc(at)) data-ago { (length(ms.unsigned_abs() / 1000)) " ago" } }
 }
 
-/// What is left until `at`: `12 min`. Likewise.
+/// The time that is left until `at`: `12 min`. The script keeps it true.
 pub(super) fn left(at: WallTime, now: WallTime) -> Markup {
     if at == WallTime::NEVER {
         return html! { "for ever" };

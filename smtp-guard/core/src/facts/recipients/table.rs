@@ -80,10 +80,10 @@ impl KnownRecipients {
             self.text.extend_from_slice(entry.as_bytes());
             self.text[start..].make_ascii_lowercase();
         } else {
-            let domain = Host::parse(domain)?.key();
+            let domain = Host::parse(domain)?;
             self.text.extend_from_slice(local.to_lowercase().as_bytes());
             self.text.push(b'@');
-            self.text.extend_from_slice(domain.as_bytes());
+            self.text.extend_from_slice(domain.key().as_bytes());
         }
         self.text.push(END);
         Some(())

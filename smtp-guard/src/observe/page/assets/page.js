@@ -57,7 +57,7 @@
         cursor: { y: false, drag: { x: false, y: false } },
         scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.1 || 0)] } },
         axes: [
-          axis({ space: 90, values: (_, all) => all.map((seconds) => clock(seconds)) }),
+          axis({ space: 90, size: 30, values: (_, all) => all.map((seconds) => clock(seconds)) }),
           axis({ size: 44, values: (_, all) => all.map((raw) => number.format(raw)) }),
         ],
         series: [
