@@ -100,7 +100,7 @@ pub(super) fn domains(config: &Config) -> Vec<String> {
     if config.recipients.known.is_some() {
         return Vec::new();
     }
-    config.relay.domains.iter().filter_map(|domain| Some(Host::parse(domain)?.key())).collect()
+    config.relay.domains.iter().filter_map(|domain| Some(Host::parse(domain)?.key().into_owned())).collect()
 }
 
 /// Asks about each of `domains`, unless the backend is lost. `suspects`: those that were found to take any recipient once.

@@ -90,7 +90,7 @@ impl Snapshot {
         let ReversePath::Mailbox(mailbox) = path else { return None };
         let name @ Host::Name(_) = mailbox.domain() else { return None };
         let wanted = self.config.checks.sender_domain.is_on() && self.is_stranger(client, role);
-        (wanted && !self.serves(mailbox)).then(|| name.key())
+        (wanted && !self.serves(mailbox)).then(|| name.key().into_owned())
     }
 
     /// All that `found` gives reason to refuse, what is enforced first.

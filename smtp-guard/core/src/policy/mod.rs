@@ -182,7 +182,7 @@ impl Snapshot {
 
     fn standing(&self, mailbox: &Mailbox) -> Standing {
         let catch_alls = self.learned.catch_alls();
-        let is_any = !catch_alls.is_empty() && catch_alls.contains(&mailbox.domain().key());
+        let is_any = !catch_alls.is_empty() && catch_alls.contains(&*mailbox.domain().key());
         if is_any { Standing::CatchAll } else { Standing::Open }
     }
 
@@ -194,7 +194,7 @@ impl Snapshot {
     fn serves(&self, mailbox: &Mailbox) -> bool {
         match mailbox.domain() {
             // As the configuration has it: an international name in its ASCII form.
-            name @ Host::Name(_) => self.domains.contains(&name.key()),
+            name @ Host::Name(_) => self.domains.contains(&*name.key()),
             Host::Literal(_) => false,
         }
     }

@@ -9,6 +9,7 @@
 //!
 //! Source routes (`<@a:user@b>`) are refused by name; nobody needs them, and they are a way around relay rules.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -77,10 +78,10 @@ impl Host {
     }
 
     /// For comparing and for DNS: lower case, and an international name in its ASCII form.
-    pub fn key(&self) -> String {
+    pub fn key(&self) -> Cow<'_, str> {
         match self {
-            Self::Name(name) => host::key(name).unwrap_or_default().into_owned(),
-            Self::Literal(_) => self.to_string(),
+            Self::Name(name) => host::key(name).unwrap_or_default(),
+            Self::Literal(_) => self.to_string().into(),
         }
     }
 

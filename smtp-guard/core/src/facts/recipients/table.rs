@@ -80,7 +80,7 @@ impl KnownRecipients {
             self.text.extend_from_slice(entry.as_bytes());
             self.text[start..].make_ascii_lowercase();
         } else {
-            let domain = Host::parse(domain)?.key();
+            let domain = Host::parse(domain)?.key().into_owned();
             self.text.extend_from_slice(local.to_lowercase().as_bytes());
             self.text.push(b'@');
             self.text.extend_from_slice(domain.as_bytes());
