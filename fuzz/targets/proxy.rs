@@ -1,7 +1,7 @@
 //! The PROXY header of a balancer, read as the driver reads it: never a byte more than was asked for.
 //!
 //! - Nothing panics, a header is bounded, and what follows it stays unread.
-//! - What it says is the same when it is written anew in either version.
+//! - What it says is the same when it is written again in either version.
 #![no_main]
 
 use std::net::SocketAddr;

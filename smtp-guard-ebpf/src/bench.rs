@@ -15,7 +15,7 @@ mod programs {
     use aya_ebpf::macros::{btf_map, xdp};
     use aya_ebpf::programs::XdpContext;
 
-    /// What runs after `walk`; likewise for `walk_frags`: a program that takes several buffers calls only its like.
+    /// The program that runs after `walk`; another one for `walk_frags`: a program that takes several buffers calls only its like.
     #[btf_map]
     static NEXT: ProgramArray<1> = ProgramArray::new();
     #[btf_map]
@@ -140,7 +140,7 @@ mod programs {
         unsafe { bpf_ktime_get_ns() }
     }
 
-    /// Of RFC 1071, from a sum of less than 2^32.
+    /// The checksum of RFC 1071, from a sum of less than 2^32.
     #[inline(always)]
     fn checksum(sum: u64) -> u16 {
         let once = (sum & 0xffff) + (sum >> 16);

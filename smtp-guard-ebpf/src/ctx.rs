@@ -11,7 +11,7 @@ use smtp_guard_ebpf::frame::{Frame, MAX_OFFSET};
 pub(crate) struct Packet<'a>(pub(crate) &'a XdpContext);
 
 impl Packet<'_> {
-    /// Where it begins and ends. Read anew each time: the compiler would keep the addresses in registers of 32 bits, as which
+    /// Where it begins and ends. Read again each time: the compiler would keep the addresses in registers of 32 bits, as which
     /// the verifier doesn't know them again.
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {

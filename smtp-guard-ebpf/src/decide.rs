@@ -74,14 +74,14 @@ fn judge(segment: &Segment, findings: &impl Findings) -> Verdict {
     Verdict::Drop(reason, family)
 }
 
-/// What speaks against a segment.
+/// Reasons against a segment.
 struct Against {
     reason: Reason,
     /// Version of the exempt list that doesn't hold its source; 0: not known.
     spares: u32,
 }
 
-/// What speaks against the segment, the exempt list aside.
+/// The reason against the segment, the exempt list aside.
 #[inline(always)]
 fn against(segment: &Segment, findings: &impl Findings) -> Option<Against> {
     if let Some(spares) = findings.listed(&segment.source) {

@@ -15,7 +15,7 @@
 //! below it.
 //!
 //! Rejected: tries (LPM), which cost 100 ns for a thousand prefixes and 1,700 for a million (measured); a hash by
-//! address, which costs two cache misses and 100 bytes an entry, and has to be emptied before it can be filled anew.
+//! address, which costs two cache misses and 100 bytes an entry, and has to be emptied before it can be filled again.
 
 /// Words of one map element: 4 KiB, so that a set is written in few calls.
 pub const CHUNK: usize = 512;

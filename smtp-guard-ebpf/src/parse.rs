@@ -47,7 +47,7 @@ const ACK: u8 = 0x10;
 pub enum Packet {
     /// Not TCP over IP to a guarded port, or a fragment without the ports.
     Other,
-    /// It lies about its lengths, hides its ports, or comes from nobody.
+    /// A packet that lies about its lengths, hides its ports, or comes from nobody.
     Malformed(Family),
     Tcp(Segment),
 }
@@ -232,7 +232,7 @@ struct Claim {
 }
 
 impl Claim {
-    /// That it ends `length` bytes after `begin`; 0: not told.
+    /// The segment that ends `length` bytes after `begin`; 0: not told.
     #[inline(always)]
     fn of(frame: &impl Frame, begin: usize, length: usize) -> Self {
         if length == 0 {

@@ -227,7 +227,7 @@ reasons! {
 mod tests {
     use super::*;
 
-    /// What follows from the row of `reason`: `refusal ban check deferral offence user`.
+    /// The row of `reason` has these consequences: `refusal ban check deferral offence user`.
     #[track_caller]
     fn check(reason: Reason, expected: [bool; 6]) {
         let said = [

@@ -60,6 +60,7 @@ bounds! {
     MetricsConnections = "metrics_connections", "connections to the HTTP endpoint: the longest idle is closed";
     NetworkConnections = "network_connections", "connections of one IPv4 /24 or IPv6 /48: the client hears 421";
     Networks = "networks", "networks that are banned: the new ban is refused";
+    PageStreams = "page_streams", "status pages that are live at once: a further one stands still and tries again";
     ProxyHeaders = "proxy_headers", "connections that have sent no PROXY header yet: the newcomer is closed";
     ReceiveWindows = "receive_windows", "kernel memory for receive windows that grow: the client sends more slowly";
     Scrapes = "scrapes", "scrapes under way: the scraper hears 503";

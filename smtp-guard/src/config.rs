@@ -223,7 +223,7 @@ mod tests {
         assert!(matches!(load(&large), Err(ConfigError::Read { source: FileError::TooLarge(_), .. })));
     }
 
-    /// What `files` finds beside a main file, by name, where the directory of drop-ins has `names`.
+    /// `files` finds these beside a main file, by name, where the directory of drop-ins has `names`.
     #[track_caller]
     fn check(names: &[&str], expected: Result<&[&str], &str>) {
         let directory = tempfile::tempdir().unwrap();

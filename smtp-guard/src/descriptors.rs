@@ -135,7 +135,7 @@ impl Plan {
         plan
     }
 
-    /// What it takes at most.
+    /// The most descriptors that it takes.
     fn descriptors(&self, backend: u32) -> u64 {
         let sessions = u64::from(self.sessions);
         let each = sessions + sessions.min(backend.into()) + LOOKUPS.min(2 * sessions);

@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// What stands at a path, and what is heard of it.
+    /// A path with this content is read like this.
     fn check(make: impl FnOnce(&Path), expected: Result<&str, &str>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");

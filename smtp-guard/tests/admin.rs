@@ -67,7 +67,12 @@ impl Running for One {
     }
 
     fn servers(&self) -> Vec<Server> {
-        vec![Server { address: String::from("127.0.0.1:2526"), answers: false, connections: 0 }]
+        vec![Server {
+            address: String::from("127.0.0.1:2526"),
+            answers: false,
+            connections: 0,
+            round_trip_seconds: None,
+        }]
     }
 
     fn connections(&self) -> u64 {
@@ -160,6 +165,10 @@ impl Control for Ledger {
 
     async fn latest(&self) -> Result<Vec<Decision>, Refusal> {
         Ok(self.0.lock().unwrap().values().cloned().collect())
+    }
+
+    async fn suspects(&self) -> Result<Vec<smtp_guard::decision::Suspect>, Refusal> {
+        Ok(Vec::new())
     }
 
     async fn add(&self, ip: Who, length: Duration, text: String, by: Operator) -> Result<Kept<Decision>, Refusal> {

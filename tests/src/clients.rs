@@ -1,6 +1,6 @@
 //! Real clients that send one message and end. Each returns when the message is accepted, and panics when it is not.
 //!
-//! Servers as clients are in their own files; [`smtplib`] hands them what they shall send.
+//! Servers as clients are in their own files; [`smtplib`] hands them what they should send.
 
 use std::path::Path;
 use std::process::Command;

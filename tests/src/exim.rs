@@ -51,7 +51,7 @@ impl Exim {
         let config = path.join("exim.conf");
         fs::write(&config, main_options(path, address, extra) + &rest.replace("FOLDER", &path.display().to_string()))
             .unwrap();
-        // Exim starts itself anew, also as its own user: from a place that this user may enter.
+        // Exim starts itself again, also as its own user: from a place that this user may enter.
         let bin = path.join("bin");
         let program = bin.join("exim4").display().to_string();
         let place = bin.display().to_string();

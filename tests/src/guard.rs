@@ -47,7 +47,7 @@ impl<'w> Guard<'w> {
         self.environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
-    /// Writes the configuration anew.
+    /// Writes the configuration again.
     pub fn configure(&self, changes: &[(&str, &str)]) {
         let path = self.folder.path().display();
         let mut sections: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();

@@ -9,6 +9,7 @@
     reason = "a harness fails by panicking, with what it saw"
 )]
 
+pub mod browser;
 pub mod clients;
 pub mod dovecot;
 pub mod exim;

@@ -95,7 +95,7 @@ fn connect(from: Ipv4Addr, to: SocketAddr) -> anyhow::Result<TcpStream> {
     Ok(TcpStream::from(socket))
 }
 
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let cpu = read("/proc/cpuinfo");
     let name = cpu.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown CPU").to_owned();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);

@@ -14,6 +14,7 @@ mod dist;
 mod fuzz;
 mod kernels;
 mod object;
+mod page;
 mod paths;
 mod prose;
 mod run;
@@ -109,6 +110,12 @@ enum Command {
     },
     /// Build the release and make a Debian package of it
     Dist,
+    /// Take the pictures of the status page in docs/images, of a guard with traffic
+    Screenshots {
+        /// A guard that is built already, in place of a new one
+        #[arg(long)]
+        guard: Option<PathBuf>,
+    },
     /// Check that dependencies between the parts run one way
     Structure,
     /// Check what is written: links, sentences, forbidden turns of phrase, first lines of doc comments
@@ -147,6 +154,12 @@ enum Bench {
     },
     /// Each path of the kernel plane beside a program that does nothing and beside xdp-filter
     Kernel,
+    /// The status page under a flood: CPU and memory of the guard, open and not
+    Page {
+        /// A guard that is built already, in place of a new one
+        #[arg(long)]
+        guard: Option<PathBuf>,
+    },
     /// A decision by itself and with DNS alive, slow and dead; memory for a million sources
     Policy,
     /// Mail through the guard, HAProxy, nginx and no proxy: time, CPU and memory
@@ -187,6 +200,7 @@ fn main() -> ExitCode {
         Command::Bench { what: Bench::Idle { sessions, tls, guard } } => bench::idle::run(sessions, tls, guard),
         Command::Bench { what: Bench::Instructions { save } } => bench::instructions::run(save),
         Command::Bench { what: Bench::Kernel } => bench::kernel(),
+        Command::Bench { what: Bench::Page { guard } } => page::bench(guard),
         Command::Bench { what: Bench::Policy } => bench::policy(),
         Command::Bench { what: Bench::Proxy { rounds, guard: Some(guard), far, inside: true } } => {
             bench::proxy::inside(rounds, &guard, far)
@@ -197,6 +211,7 @@ fn main() -> ExitCode {
         Command::Kernels { all } => kernels::kernels(all),
         Command::Systemd { all } => systemd::systemd(all),
         Command::Dist => dist::dist(),
+        Command::Screenshots { guard } => page::screenshots(guard),
         Command::Structure => structure::check(&root()),
         Command::Prose => prose::check(&root()),
         Command::Docs => build::docs(),

@@ -141,7 +141,7 @@ fn lines(binary: &Path, options: &str, maildir: &Path) -> String {
     format!(
         r#"
 The guard listens on {GUARD}, relays example.org to the sink on {SINK}; mail arrives in {maildir}/new.
-Metrics: http://{METRICS}/metrics
+Metrics: http://{METRICS}/metrics, status page: http://{METRICS}/
 
 Try in another terminal:
   1. Send a message:

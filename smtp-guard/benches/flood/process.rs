@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::lab::AUTOGROUP;
 
-/// Between two looks whether the bench shall end.
+/// Between two looks whether the bench should end.
 const LOOK: Duration = Duration::from_millis(50);
 /// For what must come about by itself: a listener, a thread of the kernel.
 const PATIENCE: Duration = Duration::from_secs(10);

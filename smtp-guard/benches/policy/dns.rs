@@ -15,7 +15,7 @@ const LOOKUPS: u32 = 1001;
 const SLOW: Duration = Duration::from_millis(100);
 /// `dns.timeout` as it is by default.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// What the server does when it shall say nothing.
+/// What the server does when it should say nothing.
 const DEAD: u64 = u64::MAX;
 
 struct Nobody;

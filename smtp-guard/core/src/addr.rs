@@ -184,7 +184,7 @@ impl NetSet {
     }
 }
 
-/// Of the same networks.
+/// Sets are equal if they have the same networks.
 impl PartialEq for NetSet {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())

@@ -284,7 +284,7 @@ mod tests {
     use super::*;
     use crate::ledger::networks::Network;
 
-    /// What `text` is with a source of `length` bits: the key as text and whether it is a network's, or a part of the error.
+    /// `text` with a source of `length` bits is this key: as text and whether it is a network's, or a part of the error.
     #[track_caller]
     fn check(text: &str, length: u8, expected: Result<(&str, bool), &str>) {
         let prefix = Ipv6Prefix::new(length).unwrap();
@@ -333,7 +333,7 @@ mod tests {
         }
     }
 
-    /// What the key `text` is about: which one of the three, and which addresses.
+    /// The key `text` is about this: which one of the three, and which addresses.
     #[track_caller]
     fn check_kind(text: &str, kind: [bool; 3], addresses: Option<&str>) {
         let key = Key::read(text, Ipv6Prefix::default()).unwrap();

@@ -37,7 +37,7 @@ struct Kept {
     deferred_until: Instant,
 }
 
-/// Who is deferred, and until when.
+/// The deferred ones, and until when.
 type Until<T> = Vec<(T, Instant)>;
 
 /// The mark of a source: what is known of it now.

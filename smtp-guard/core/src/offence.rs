@@ -23,7 +23,7 @@ pub enum Conduct {
     /// the normalised address, as it is shown for evidence. `returned`: asked for a notification (`<>`), which others can
     /// provoke by forging our name as the sender.
     UnknownRecipient { recipient: Box<str>, returned: bool },
-    /// Likewise, where only its digest is known: another edge of the fleet was asked for it.
+    /// An unknown recipient of which only the digest is known: another edge of the fleet was asked for it.
     UnknownDigest { recipient: Digest, returned: bool },
     /// Recipients that exist, asked for and then given no message: the client gave the transaction up, or its message was
     /// refused for good.

@@ -193,7 +193,7 @@ mod tests {
         let saved = before.take_changed(10, &both);
         assert_eq!(saved.len(), 1);
         assert!(before.take_changed(10, &both).is_empty(), "told once");
-        // The machine was booted anew: the same wall time is another moment.
+        // The machine was booted again: the same wall time is another moment.
         let after = Rates::new(Duration::from_secs(3600), 1000);
         let both = Both { instant: at(50_000), wall: both.wall };
         for (source, text) in saved {

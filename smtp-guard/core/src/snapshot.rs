@@ -141,7 +141,7 @@ impl Snapshot {
     }
 }
 
-/// What of `all` is said of `servers`.
+/// The parts of `all` about `servers`.
 fn of<T: Clone>(servers: &HashSet<String>, all: &BTreeMap<String, T>) -> BTreeMap<String, T> {
     all.iter()
         .filter(|(server, _)| servers.contains(*server))
@@ -207,7 +207,7 @@ impl Learned {
 mod tests {
     use super::*;
 
-    /// What a generation hands on to the next, and what it doesn't.
+    /// A generation hands on what was found out, and not what is configured.
     #[test]
     fn what_was_found_out_stays_and_what_was_configured_changes() {
         let digests = Digests::new([7; 16]);

@@ -19,19 +19,19 @@ use crate::fleet::probe::{self as fleet_probe, Looked};
 use crate::relay::probe::{self, Found};
 use crate::{edge, file, relay, webhook};
 
-/// Whom the packaged unit runs the guard as.
+/// The user that the packaged unit runs the guard as.
 const USER: &str = "smtp-guard";
 /// The directory that the packaged unit makes for that user.
 const STATE: &str = "/var/lib/smtp-guard";
 /// Bytes of a certificate, a key or an authority.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What `check --json` shows.
+/// The answer of `check --json`.
 #[derive(Debug, Default, Serialize)]
 struct Checked {
     /// Nothing is wrong with the configuration and what it names.
     valid: bool,
-    /// Whom it is judged for, if it isn't whoever asks.
+    /// The user it is judged for, if not the one who asks.
     user: Option<String>,
     warnings: Vec<String>,
     errors: Vec<Fault>,
@@ -285,9 +285,9 @@ fn become_user(named: Option<&str>) -> anyhow::Result<Option<String>> {
     Ok(Some(user.name))
 }
 
-/// What was found wrong so far.
+/// The faults found so far.
 struct Findings<'a> {
-    /// Whom it is judged for, if it isn't whoever asks.
+    /// The user it is judged for, if not the one who asks.
     user: Option<&'a str>,
     warnings: &'a mut Vec<String>,
     unusable: Vec<Unusable>,
@@ -415,7 +415,7 @@ mod tests {
     use crate::fleet::Offset;
     use crate::fleet::probe::Found;
 
-    /// What `failure` says is wrong: file, line, column, and a part of message and help.
+    /// `failure` names this place: file, line, column, and a part of message and help.
     #[track_caller]
     fn check(failure: Failure, place: (Option<&str>, Option<usize>, Option<usize>), message: &str, help: &str) {
         let errors = faults(failure);

@@ -71,7 +71,7 @@ pub(super) fn wanted(file: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What `edge unload --json` shows.
+/// The answer of `edge unload --json`.
 #[derive(Serialize)]
 struct Removed<'a> {
     /// Links, programs and maps.

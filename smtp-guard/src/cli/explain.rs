@@ -24,7 +24,7 @@ impl AdminClient {
 /// The answer of `explain --json` about an address.
 #[derive(Serialize)]
 pub(super) struct Explained<'a> {
-    /// It gets no session: by a ban, a block list, or what the kernel has.
+    /// Whether it gets no session: by a ban, a block list, or an entry of the kernel's.
     blocked: bool,
     #[serde(flatten)]
     explanation: &'a Explanation,

@@ -229,7 +229,7 @@ mod tests {
         ]
     }
 
-    /// What is written in `format` is read again as the same, with ends as far as the format has them.
+    /// An export in `format` is read again as the same, with ends as far as the format has them.
     #[track_caller]
     fn check(format: Format, left: impl Fn(Option<i64>) -> Left) {
         let text = text(format, &decisions(), NOW).unwrap();

@@ -118,7 +118,7 @@ pub(super) fn say(looked: &Looked) -> io::Result<()> {
     Ok(())
 }
 
-/// What is well with a server.
+/// The good findings about a server.
 fn found_of(found: &Found) -> Vec<String> {
     let Found { software, software_version, user, secured, answer_seconds, clock_offset_seconds, edges } = found;
     let tls = if *secured { "by TLS" } else { "in clear text" };
@@ -162,7 +162,7 @@ fn clock(Offset(ms): Offset) -> String {
     format!("{}{}.{:03} s", if ms < 0 { '-' } else { '+' }, ms.unsigned_abs() / 1000, ms.unsigned_abs() % 1000)
 }
 
-/// What another edge or a server has said, without anything that a terminal would obey.
+/// Words of another edge or a server, without anything that a terminal would obey.
 fn shown(text: &str) -> String {
     printable(text.as_bytes())
 }

@@ -125,7 +125,7 @@ fn recipients(recipients: &Recipients) -> String {
 }
 
 fn server(server: &Server) -> String {
-    let Server { address, answers, connections } = server;
+    let Server { address, answers, connections, round_trip_seconds: _ } = server;
     let answers = if *answers { "answers" } else { "does not answer" };
     format!("{address} ({answers}, {connections} connections)")
 }

@@ -62,7 +62,7 @@ fn another(file: Option<&Path>, read: &str) -> Option<String> {
     })
 }
 
-/// What `config diff --json` shows.
+/// The answer of `config diff --json`.
 #[derive(Serialize)]
 struct Difference<'a> {
     file: &'a str,

@@ -53,7 +53,7 @@ pub(super) struct Setup {
     json: Json,
 }
 
-/// What is known before the mail server is asked.
+/// The answers before the mail server is asked.
 #[derive(Debug, Serialize)]
 struct Wanted {
     domains: Vec<String>,
@@ -63,7 +63,7 @@ struct Wanted {
     hostname: Option<String>,
 }
 
-/// What came of it.
+/// The outcome of the set-up.
 #[derive(Debug, Serialize)]
 struct Report {
     #[serde(flatten)]
@@ -74,9 +74,9 @@ struct Report {
     identity: Identity,
     /// Whether the mail server takes this identity now.
     ready: bool,
-    /// What has to be changed at the mail server.
+    /// Changes to make at the mail server.
     to_do: Vec<String>,
-    /// What is doubtful, each with the next step.
+    /// Doubts, each with the next step.
     doubts: Vec<String>,
     #[serde(rename = "contents")]
     configuration: String,
@@ -100,7 +100,7 @@ pub(super) fn setup(setup: Setup, file: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the command line says, and else whoever sits at the terminal.
+/// The wishes from the command line, and else from the person at the terminal.
 fn wanted(setup: Setup) -> anyhow::Result<Wanted> {
     let asks = !setup.yes && io::stdin().is_terminal();
     let mut domains: Vec<_> = setup.domains.iter().flat_map(|domains| split(domains)).collect();
@@ -219,7 +219,7 @@ fn judged_by(config: &Config, look: &impl Fn(&Config) -> Result<Found, String>, 
     look(&config).unwrap_or(first)
 }
 
-/// What the server is, by its greeting.
+/// The server's software, by its greeting.
 fn software(found: &Found) -> Profile {
     let greeting = found.greeting.to_lowercase();
     let names = [
@@ -282,7 +282,7 @@ fn configuration(wanted: &Wanted, profile: Profile, identity: Identity, about: &
     text
 }
 
-/// What has to be changed at the server.
+/// Changes to make at the server.
 fn to_do(server: &BackendAddr, profile: Profile, identity: Identity, ready: bool, found: &Found) -> Vec<String> {
     let own = found.own.unwrap_or(Ipv4Addr::LOCALHOST.into());
     let mut to_do = Vec::new();
@@ -358,7 +358,7 @@ pub(super) fn doubts(found: &Found, identity: Identity) -> Vec<String> {
     doubts
 }
 
-/// What is doubtful on this host.
+/// Doubts about this host.
 fn of_this_host(config: &Config, server: &BackendAddr) -> Vec<String> {
     let mut doubts = Vec::new();
     if let BackendAddr::Address(address) = server {

@@ -1,5 +1,5 @@
 //! Signals: SIGTERM, SIGINT and SIGQUIT end the program, SIGHUP has it read its configuration again; no other one does
-//! anything. Tools send SIGUSR1 and others to make a daemon write anew: left to themselves they would end it, and with it the
+//! anything. Tools send SIGUSR1 and others to make a daemon write again: left to themselves they would end it, and with it the
 //! sessions under way.
 
 use std::io;
@@ -10,9 +10,9 @@ use signal_hook::consts::{
 };
 use signal_hook::iterator::Signals;
 
-/// What ends the program.
+/// Signals that end the program.
 const END: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
-/// What would end it by default, and must not; so do all real-time signals. (SIGPIPE is ignored by the runtime of Rust.)
+/// Signals that would end the program by default, and must not; so do all real-time signals. (SIGPIPE is ignored by Rust's runtime.)
 const IGNORED: [i32; 11] =
     [SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT, SIGXCPU, SIGXFSZ];
 

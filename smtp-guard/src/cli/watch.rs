@@ -93,7 +93,7 @@ fn is_replaced() -> bool {
     std::fs::read_link("/proc/self/exe").is_ok_and(|path| path.to_string_lossy().ends_with(" (deleted)"))
 }
 
-/// What a signal does that ends a daemon.
+/// Acts on a signal that ends a daemon.
 fn end(signal: &str, logging: &Mutex<Option<Logging>>) {
     tracing::info!(
         signal,

@@ -41,7 +41,7 @@ struct Pinned<'a> {
 }
 
 impl Pinned<'_> {
-    /// What was found; nothing where that failed, which is kept.
+    /// The value that was found; nothing where that failed, and the error is kept.
     fn found<T>(&self, found: Result<Option<T>, EdgeError>) -> Option<T> {
         found.unwrap_or_else(|error| {
             self.failed.borrow_mut().get_or_insert(error);

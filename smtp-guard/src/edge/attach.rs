@@ -44,7 +44,7 @@ pub(super) struct Links<'a> {
     pins: &'a Pins,
     found: Vec<Found<'a>>,
     done: Vec<Step<'a>>,
-    /// What is to be pinned, and where.
+    /// The things to pin, and where.
     kept: Vec<(Kept, PathBuf)>,
 }
 
@@ -62,7 +62,7 @@ enum Kept {
     New(FdLink),
 }
 
-/// What can be undone. (A new link ends when it is dropped.)
+/// A step that can be undone. (A new link ends when it is dropped.)
 enum Step<'a> {
     /// The program of the link was replaced; where it is known, this was the one before.
     Replaced { link: OwnedFd, before: Option<OwnedFd> },
@@ -251,7 +251,7 @@ pub(super) fn refuse_without_ethernet(name: &str, index: u32) -> Result<(), Edge
     }
 }
 
-/// Whose program is on the interface, and the command that takes it off.
+/// The error that names the program on the interface, and the command that takes it off.
 fn occupied(name: &str, index: u32) -> EdgeError {
     let found = interfaces::xdp(index).ok().flatten();
     let Some(xdp) = found else {

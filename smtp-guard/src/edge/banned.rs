@@ -3,12 +3,12 @@
 //!
 //! The filter (BANNED) has a bit set for each source in BANS, and a bit that is set without one costs a look-up, nothing
 //! else. So a bit is set before its ban is written; bits of bans that were lifted stay until a quarter as many are stale
-//! as there are bans, and then filter and NEAR are made anew.
+//! as there are bans, and then filter and NEAR are made again.
 //!
 //! NEAR is asked before BANS, and instead of it where it has all bans of its sources. A ban is in force once it is there, or
 //! once its element says that it isn't complete; both come after BANS. It goes from NEAR first.
 //!
-//! A writer that begins makes both anew as well: it trusts no other.
+//! A writer that begins makes both again as well: it trusts no other.
 
 use std::collections::HashMap;
 use std::io;
@@ -33,7 +33,7 @@ pub(super) struct Banned {
     bans: sys::WordMap<u64>,
     near: Near,
     filter: sys::WordMap<u32>,
-    /// What the filter holds.
+    /// The filter's content.
     words: Vec<u64>,
     /// Bans in the map, and bits that are set for none.
     live: usize,
@@ -49,7 +49,7 @@ pub struct Written {
 }
 
 impl Banned {
-    /// Opens the maps, and makes filter and NEAR anew from the bans that are there.
+    /// Opens the maps, and makes filter and NEAR again from the bans that are there.
     pub(super) fn open(pins: &Pins) -> Result<Self, EdgeError> {
         let failed = |map| EdgeError::pin("opening", pins.map(map));
         let filter = sys::WordMap::open(&pins.map("BANNED"), WORDS).map_err(failed("BANNED"))?;
@@ -181,7 +181,7 @@ fn all(pins: &Pins) -> Result<Vec<(Source, Ban)>, EdgeError> {
     Ok(bans.map(|(source, value)| (Source(source), Ban::from_bytes(value))).collect())
 }
 
-/// Writes the filter anew for `bans`, which are all. Returns what it holds.
+/// Writes the filter again for `bans`, which are all. Returns what it holds.
 fn renew(pins: &Pins, filter: &sys::WordMap<u32>, bans: &[(Source, Ban)]) -> Result<Vec<u64>, EdgeError> {
     let mut words = vec![0u64; BANNED.elements() as usize * WORDS];
     for (source, _) in bans {

@@ -44,7 +44,7 @@ pub trait KernelBans: Send + Sync {
     fn networks(&self) -> Result<Vec<(Net, Instant, Reason)>, EdgeError>;
     /// See [`KernelPlane::established_of`].
     fn established_of(&self, source: Source) -> Result<u64, EdgeError>;
-    /// See [`KernelPlane::refresh`]. One that was loaded anew is configured as `config` says; where that fails it isn't used,
+    /// See [`KernelPlane::refresh`]. One that was loaded again is configured as `config` says; where that fails it isn't used,
     /// and tried again at the next call.
     fn refresh(&self, config: &Config) -> Result<Refreshed, EdgeError>;
 }
@@ -106,7 +106,7 @@ impl KernelBans for KernelPlane {
     }
 }
 
-/// Who is told of new bans.
+/// The receiver of new bans.
 type Hook = Box<dyn Fn(Fell<'_>) + Send + Sync>;
 
 /// A ban that came into force.
@@ -379,7 +379,7 @@ impl BanTable {
         self.in_kernel(|kernel| kernel.unban_all(sources)).map(drop)
     }
 
-    /// What the kernel plane makes of `what`; nothing where none is loaded: it gets the bans when it is.
+    /// Applies `what` to the kernel plane; nothing where none is loaded: it gets the bans when it is.
     fn in_kernel<T: Default>(
         &self,
         what: impl FnOnce(&dyn KernelBans) -> Result<T, EdgeError>,

@@ -24,16 +24,16 @@ pub(super) fn any_socket() -> io::Result<OwnedFd> {
     Ok(open(AddressFamily::INET).or_else(|_| open(AddressFamily::INET6))?)
 }
 
-/// Whether the XDP program behind `link` is on the interface `index` of this network namespace. (Numbers are taken anew in each.)
+/// Whether the XDP program behind `link` is on the interface `index` of this network namespace. (Numbers are taken again in each.)
 pub(super) fn is_on(link: BorrowedFd<'_>, index: u32) -> bool {
     let Ok(info) = sys::link_info(link) else { return false };
     info.ifindex == index && xdp(index).is_ok_and(|found| found.is_some_and(|xdp| xdp.program == info.prog_id))
 }
 
-/// What the kernel says of an interface.
+/// The kernel's data of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Link {
-    /// What its packets begin with: ARPHRD_*.
+    /// The kind of its packets' headers: ARPHRD_*.
     kind: u16,
     xdp: Option<Xdp>,
 }

@@ -59,7 +59,7 @@ pub struct Replaced {
 /// so it is not for a thread that others wait for. Where it fails, the lists are those before.
 pub fn replace(plane: &KernelPlane, entries: impl IntoIterator<Item = Entry>) -> Result<Replaced, EdgeError> {
     let started = Instant::now();
-    // Opened before the exempt list is asked for: where the plane is loaded anew in between, this is the old one's map.
+    // Opened before the exempt list is asked for: where the plane is loaded again in between, this is the old one's map.
     let map = open(plane.pins())?;
     let exempt = plane.exempt();
     let mut replaced = Replaced::default();
@@ -153,7 +153,7 @@ pub fn head(plane: &KernelPlane) -> Result<Head, EdgeError> {
     Ok(Head::from_words([first[at], first[at + 1]]))
 }
 
-/// The kernel's number for the map of lists: another one means that the plane was loaded anew, and has none. `None`: it is
+/// The kernel's number for the map of lists: another one means that the plane was loaded again, and has none. `None`: it is
 /// not loaded, or not known to be.
 pub fn id(plane: &KernelPlane) -> Option<u32> {
     plane.is_current().then(|| maps::id(plane.pins(), MAP).ok())?

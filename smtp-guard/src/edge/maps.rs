@@ -27,7 +27,7 @@ pub(super) const BATCH: usize = 2048;
 pub(super) const LIST_VALUE: u32 = lists::CHUNK as u32 * 8;
 
 /// The kernel's bucket of new connections holds so many times those that the proxy lets a source have in a minute: an
-/// honest sender shall hear the proxy's 421 and learn why, before the kernel falls silent.
+/// honest sender should hear the proxy's 421 and learn why, before the kernel falls silent.
 const RATE_HEADROOM: u32 = 2;
 const MINUTE_NS: u64 = 60_000_000_000;
 
@@ -227,7 +227,7 @@ fn exempt(pins: &Pins, config: &Config) -> Result<(Change<4>, Change<16>), EdgeE
     Ok((Change::to(pins, "EXEMPT_V4", "IPv4", v4)?, Change::to(pins, "EXEMPT_V6", "IPv6", v6)?))
 }
 
-/// What has to be done so that a trie holds exactly what is wanted.
+/// The changes after which a trie holds exactly what is wanted.
 struct Change<const N: usize> {
     map: &'static str,
     trie: LpmTrie<MapData, [u8; N], u32>,

@@ -14,7 +14,7 @@ const MAP: &str = "NEAR";
 #[derive(Debug)]
 pub(super) struct Near {
     map: WordMap<u32>,
-    /// What the map holds.
+    /// The map's content.
     words: Vec<u64>,
 }
 
@@ -28,7 +28,7 @@ impl Near {
         Ok(near)
     }
 
-    /// Writes the map anew: it has those of `bans`, which are all that there are, that it has room for.
+    /// Writes the map again: it has those of `bans`, which are all that there are, that it has room for.
     ///
     /// In steps of which a reader may see any part: BANS is asked instead from the first to the last, so that no ban is out of
     /// force and nobody has another one's.
@@ -115,7 +115,7 @@ impl Near {
     }
 }
 
-/// What [`Near::place`] has changed.
+/// The outcome of [`Near::place`].
 struct Placed {
     /// Each once.
     elements: Vec<u32>,

@@ -27,7 +27,7 @@ type ConnectionBytes = [u8; size_of::<abi::Connections>()];
 pub struct KernelPlane {
     pins: Pins,
     /// An error: why there are none. Behind a lock because aya wants exclusive access for writing, and because they may be
-    /// opened anew.
+    /// opened again.
     maps: Mutex<Result<Maps, String>>,
     /// The exempt list that this process wrote or found to be in force, its version, and the length of IPv6 prefixes.
     exempt: Mutex<Option<(Arc<NetSet>, u32, Ipv6Prefix)>>,
@@ -36,7 +36,7 @@ pub struct KernelPlane {
 }
 
 struct Maps {
-    /// Of the ban map: another one at the same place means that the plane was loaded anew.
+    /// The id of the ban map: another one at the same place means that the plane was loaded again.
     id: u32,
     /// For writing; opened by the first ban, so that who only reads writes nothing.
     banned: Option<Banned>,
@@ -51,7 +51,7 @@ pub enum Refreshed {
     Same,
     /// The plane was loaded, or unloaded and loaded again: its maps have nothing of this process.
     Anew,
-    /// It is not loaded any more.
+    /// The plane is not loaded any more.
     Gone,
 }
 
@@ -70,7 +70,7 @@ impl Maps {
         maps::id(pins, "BANS").is_ok_and(|id| id == self.id)
     }
 
-    /// What `what` does with the bans. After a failure all is written anew at the next change: what it left isn't known.
+    /// Applies `what` to the bans. After a failure all is written again at the next change: its result isn't known.
     fn change<T>(
         &mut self,
         pins: &Pins,
@@ -107,7 +107,7 @@ impl KernelPlane {
         }
     }
 
-    /// Opens the maps anew where the plane was loaded, or unloaded and loaded again, behind our back.
+    /// Opens the maps again where the plane was loaded, or unloaded and loaded again, behind our back.
     pub fn refresh(&self) -> Result<Refreshed, EdgeError> {
         let mut maps = self.maps();
         let found = if !maps::are_there(&self.pins) {
@@ -162,7 +162,7 @@ impl KernelPlane {
     }
 
     /// The exempt list that this process knows to be in force, and its version. `None` also where the plane was loaded
-    /// anew since: whose exempt list that has isn't known, and its versions begin anew.
+    /// again since: whose exempt list that has isn't known, and its versions begin again.
     pub(super) fn exempt(&self) -> Option<(Arc<NetSet>, u32)> {
         if !self.is_current() {
             return None;
@@ -364,7 +364,7 @@ impl KernelPlane {
         })
     }
 
-    /// What `what` does with the maps.
+    /// Applies `what` to the maps.
     fn with<T>(&self, what: impl FnOnce(&mut Maps) -> Result<T, EdgeError>) -> Result<T, EdgeError> {
         what(self.maps().as_mut().map_err(|_| self.not_loaded())?)
     }

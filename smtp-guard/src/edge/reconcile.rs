@@ -43,7 +43,7 @@ pub(super) fn excess<E>(mut look: impl FnMut() -> Result<HashMap<Source, u64>, E
     Ok(found)
 }
 
-/// What was too much of a source in the last passes.
+/// The excess of a source in the last passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Suspicion {
     passes: u32,

@@ -34,7 +34,7 @@ pub struct Interface {
     pub name: String,
     /// `driver` or `generic`.
     pub mode: &'static str,
-    /// `false`: the interface is gone, or was made anew after the program was attached.
+    /// `false`: the interface is gone, or was made again after the program was attached.
     pub attached: bool,
 }
 

@@ -139,7 +139,7 @@ fn idle_sources_are_swept_and_others_stay() {
     assert_eq!(established, (0..SOURCES).step_by(3).map(|n| (Source::v4(n), 1)).collect::<Vec<_>>());
     assert_eq!(world.plane.established_of(Source::v4(SOURCES)).unwrap(), 0);
     assert_eq!(world.plane.established_of(Source::v4(1)).unwrap(), 0);
-    // Few as they are, bits of those that went are left until the filter is made anew.
+    // Few as they are, bits of those that went are left until the filter is made again.
     let known = |n: u32| {
         let Bit { element, word, mask } = KNOWN.bit(Source::v4(n));
         world.known().read(element).unwrap()[word] & mask != 0

@@ -57,7 +57,7 @@ pub enum What {
         recipient: Option<String>,
         reply: String,
     },
-    /// What became of a message.
+    /// The outcome of a message.
     Message {
         session: String,
         client: String,

@@ -19,7 +19,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Certificates that the guard started without.
 pub(super) struct Missing {
     tls: Tls,
-    /// What was said of it.
+    /// The reminder about it.
     told: Reminder,
     pub(super) why: String,
 }

@@ -11,7 +11,7 @@ use crate::edge::{self, EdgeError, KernelPlane, Returned};
 
 /// How often interfaces are looked at when nothing is said to have changed: what was lost mustn't be lost for ever.
 const LOOK: Duration = Duration::from_secs(2);
-/// How often is looked whether the plane was loaded anew, and has another ring buffer.
+/// How often is looked whether the plane was loaded again, and has another ring buffer.
 const REOPEN: Duration = Duration::from_secs(5);
 /// How long samples gather before they are taken: each by itself would cost three system calls. The ring buffer has room for
 /// as many as a hundred CPUs tell in that time.
@@ -103,7 +103,7 @@ pub(crate) fn events(plane: &KernelPlane, take: impl Fn(&[Sample], u64)) -> ! {
     }
 }
 
-/// What was told of interfaces, so that it is told once.
+/// Interfaces that were reported, so that each is reported once.
 #[derive(Debug, Default)]
 struct Known {
     failures: HashMap<String, String>,

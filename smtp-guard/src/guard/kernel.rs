@@ -102,7 +102,7 @@ impl Observed {
         self.shared.upgrade().map(|shared| shared.current().config().edge.clone()).unwrap_or_default()
     }
 
-    /// What `read` says of the plane, if it is ours and there.
+    /// Asks the plane by `read`, if it is ours and there.
     fn ask<T>(&self, read: impl FnOnce(&KernelPlane) -> Result<T, EdgeError>) -> Option<T> {
         // A scrape that can't read it shows none; the reason stands in the log of whoever changed the plane.
         self.plane.is_current().then(|| read(&self.plane).ok())?

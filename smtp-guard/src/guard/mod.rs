@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::blocklist::State;
 use crate::bound;
-use crate::clock::WallTime;
+use crate::clock::{Instant, WallTime};
 use crate::config::{Change, Config, ConfigError};
 use crate::decision::KernelView;
 use crate::descriptors::{self, Budget};
@@ -34,6 +34,7 @@ use crate::observe::http::{Http, Ready};
 use crate::observe::log::{self, LogControl, Lost};
 use crate::observe::metrics::KernelStats;
 use crate::observe::metrics::Metrics;
+use crate::observe::page::Page;
 use crate::observe::status::{
     Bans, Certificate, Configuration, Kernel, LastReload, Listener, Overview, Recipients, Running, Server,
 };
@@ -50,6 +51,7 @@ pub(crate) mod follow;
 mod kernel;
 mod manager;
 mod meter;
+mod page;
 mod reload;
 
 pub use reload::ReloadError;
@@ -84,6 +86,8 @@ pub struct Guard {
     log: LogControl,
     ready: Ready,
     stop: Stop,
+    started: Instant,
+    drops: Arc<Drops>,
     /// Descriptors that were open when the places were shared out for the first time.
     open: u64,
     /// Changed by one reload at a time.
@@ -196,7 +200,6 @@ pub async fn serve<C: admin::Control>(
 
     let ready = Ready::default();
     let listeners = doors.accepted();
-    let http = http.map(|http| tokio::spawn(http.serve(metrics.clone(), ready.clone(), budget.plan.http)));
     side.spawn(blocklists.clone().watch(Arc::clone(&shared), stop.clone()));
     side.spawn(count_lost_lines(lost, metrics.clone()));
     let sessions = Arc::clone(&shared);
@@ -214,7 +217,9 @@ pub async fn serve<C: admin::Control>(
         ready: ready.clone(),
         stop: stop.clone(),
         open,
-        parts: tokio::sync::Mutex::new(Parts { doors, watchers, blocklists, http }),
+        started: crate::clock::now(),
+        drops,
+        parts: tokio::sync::Mutex::new(Parts { doors, watchers, blocklists, http: None }),
         seen: Mutex::new(Seen {
             listeners,
             warnings,
@@ -227,17 +232,10 @@ pub async fn serve<C: admin::Control>(
     });
     let running = Arc::clone(&guard) as Arc<dyn Running>;
     metrics.mirror(Arc::downgrade(&running));
-    let overview = Overview {
-        started: crate::clock::now(),
-        running,
-        metrics: metrics.clone(),
-        events,
-        bounds: metrics.bounds().clone(),
-        drops,
-    };
+    guard.parts.lock().await.http = http.map(|http| guard.serve_http(http, budget.plan.http));
     announce(&shared, &guard.seen().listeners);
     fleet.apply(settings);
-    side.spawn(admin::serve(admin_socket, console(Arc::clone(&guard)), overview, budget.plan.admin));
+    side.spawn(admin::serve(admin_socket, console(Arc::clone(&guard)), guard.overview(), budget.plan.admin));
     ready.set(true);
     manager::ready().await;
     side.spawn(manager::watchdog(shared.feedback.clone()));
@@ -271,6 +269,12 @@ pub async fn serve<C: admin::Control>(
         tracing::warn!("the store was not closed in time");
     }
     side.shutdown().await;
+    // A reload that a file stalls has it; it ends with the process.
+    if let Ok(mut parts) = guard.parts.try_lock()
+        && let Some(http) = parts.http.take()
+    {
+        http.abort();
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -290,6 +294,25 @@ impl Guard {
     /// The fleet, whether this edge takes part in one or not.
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    /// What there is to be seen of it.
+    fn overview(self: &Arc<Self>) -> Overview {
+        Overview {
+            started: self.started,
+            running: Arc::clone(self) as Arc<dyn Running>,
+            metrics: self.shared.metrics.clone(),
+            events: self.shared.events.clone(),
+            bounds: self.shared.metrics.bounds().clone(),
+            drops: Arc::clone(&self.drops),
+        }
+    }
+
+    /// Serves metrics, health and the status page, at most `most` connections at once, until it is aborted.
+    fn serve_http(self: &Arc<Self>, http: Http, most: usize) -> JoinHandle<()> {
+        let access = self.shared.current().config().metrics.page;
+        let page = Page::new(self.overview(), page::Desk(Arc::clone(self)), access);
+        tokio::spawn(http.serve(self.shared.metrics.clone(), self.ready.clone(), page, most))
     }
 
     /// Waits for the sessions under way, as long as `drain` says. How many were cut off.

@@ -177,8 +177,7 @@ impl Guard {
                 },
                 (http, _) => http,
             };
-            let serve = |http: Http| http.serve(self.shared.metrics.clone(), self.ready.clone(), budget.plan.http);
-            parts.http = http.map(|http| tokio::spawn(serve(http)));
+            parts.http = http.map(|http| self.serve_http(http, budget.plan.http));
         }
         if let Err(error) = self.log.apply(&config.log) {
             tracing::error!(%error, "the log's settings can't be changed: the former ones stay");

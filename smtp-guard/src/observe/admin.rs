@@ -45,7 +45,7 @@ use crate::addr::{canonical, no_source};
 use crate::bound::Bound;
 use crate::config::FILE_BYTES;
 use crate::decision::ControlError;
-use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator, Part};
+use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator, Part, Suspect};
 use crate::gate::Ignored;
 use crate::key::User;
 use crate::key::Who;
@@ -53,7 +53,7 @@ use crate::rates::accounts::{AccountList, AccountView};
 
 /// Bytes of a request's body.
 const BODY: usize = 4096;
-/// Likewise of one that imports.
+/// The most bytes of a request that imports.
 const IMPORT_BODY: usize = 4 << 20;
 /// Entries of one [`Import`]: so many keep others waiting for less than a tenth of a second.
 pub const IMPORT_ENTRIES: usize = 8192;
@@ -64,7 +64,7 @@ pub const REASON_BYTES: usize = super::log::PRINTABLE_BYTES;
 /// The longest ban that can be asked for: ten years.
 pub const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// What is said where there is none.
+/// The answer where there is none.
 const NO_FLEET: &str = "this edge takes part in no fleet: set url, key_file and node in [fleet] (docs/fleet.md says how), \
                         then `smtp-guard check` and `smtp-guard reload`";
 
@@ -144,6 +144,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn decisions(&self, after: Option<String>) -> impl Future<Output = Result<Part, Refusal>> + Send;
     /// The latest bans in force, the last one first, at most [`crate::decision::LATEST`]; cheap whatever there is.
     fn latest(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
+    /// The sources that offended last, the worst first; likewise.
+    fn suspects(&self) -> impl Future<Output = Result<Vec<Suspect>, Refusal>> + Send;
     /// Bans `who`; what must not be blocked is refused.
     fn add(
         &self,
@@ -168,7 +170,7 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn explain(&self, ip: IpAddr) -> impl Future<Output = Result<Explanation, Refusal>> + Send;
     /// Users that sent something lately or are held, at most [`ACCOUNTS`].
     fn accounts(&self) -> impl Future<Output = Result<AccountList, Refusal>> + Send;
-    /// What is known of `user`.
+    /// The counts of `user`.
     fn account(&self, user: User) -> impl Future<Output = Result<Option<AccountView>, Refusal>> + Send;
     /// Holds `user`, for `length` or until he is released.
     fn hold(
@@ -182,18 +184,18 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn release(&self, user: User, by: Operator) -> impl Future<Output = Result<Option<AccountView>, Refusal>> + Send;
     /// Reads the configuration again and applies it, or says what that would change.
     fn reload(&self, dry_run: bool, by: Operator) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
-    /// What would happen to a client.
+    /// Rehearses a client.
     fn attempt(&self, attempt: Attempt) -> impl Future<Output = Result<Rehearsal, Refusal>> + Send;
 }
 
 /// Why the guard didn't do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It won't: the text says why.
+    /// A refusal: the text says why.
     Refused(String),
-    /// What it was given, or reads, is bad: the text says where and why.
+    /// Bad input, by argument or in a file: the text says where and why.
     Bad(String),
-    /// It can't now: the ledger has stopped or doesn't answer.
+    /// No answer now: the ledger has stopped or doesn't answer.
     Unavailable(String),
 }
 
@@ -253,11 +255,11 @@ async fn status<C: Control>(State(shared): State<Served<C>>) -> Response {
 }
 
 async fn live<C: Control>(State(shared): State<Served<C>>) -> Response {
-    let bans = match shared.control.latest().await {
-        Ok(bans) => bans,
-        Err(refusal) => return refusal.into_response(),
+    let (bans, suspects) = match tokio::join!(shared.control.latest(), shared.control.suspects()) {
+        (Ok(bans), Ok(suspects)) => (bans, suspects),
+        (Err(refusal), _) | (_, Err(refusal)) => return refusal.into_response(),
     };
-    look(move || shared.overview.live(&crate::clock::both(), bans)).await
+    look(move || shared.overview.live(&crate::clock::both(), bans, suspects)).await
 }
 
 async fn fleet<C: Control>(State(shared): State<Served<C>>) -> Response {
@@ -464,7 +466,7 @@ fn read<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>, wha
         .map_err(|error| problem(StatusCode::BAD_REQUEST, &format!("the body is no {what}: {error}")))
 }
 
-/// Likewise the query.
+/// The query, or a refusal.
 #[allow(clippy::result_large_err, reason = "a response either way")]
 fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Response> {
     query.map(|Query(asked)| asked).map_err(|rejection| problem(StatusCode::BAD_REQUEST, &rejection.body_text()))

@@ -106,7 +106,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// What is in force of others, where decisions have these origins.
+    /// Decisions of others are in force like this, where decisions have these origins.
     #[track_caller]
     fn check(origins: &[(&str, Option<&str>)], expected: &[(&str, u64)]) {
         let decision = |(origin, name): &(&str, Option<&str>)| Decision {

@@ -120,7 +120,7 @@ fn append(text: &mut Vec<u8>, Batch { lost, events }: Batch) {
 }
 
 /// The body of an answer that goes on.
-struct Parts(mpsc::Receiver<Bytes>);
+pub(super) struct Parts(pub(super) mpsc::Receiver<Bytes>);
 
 impl hyper::body::Body for Parts {
     type Data = Bytes;

@@ -1,4 +1,5 @@
-//! Metrics and health over HTTP, for scrapers and supervisors: `/metrics`, `/livez`, `/readyz`. Nothing can be changed here.
+//! Metrics and health over HTTP, for scrapers and supervisors: `/metrics`, `/livez`, `/readyz`; and the status page
+//! ([`super::page`]). Nothing can be changed here.
 //!
 //! Where it listens on loopback only, it answers requests for loopback names only: a page in a browser on this host could
 //! otherwise read it under a name of its own that it lets point here (DNS rebinding).
@@ -21,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::metrics::{Format, Metrics};
+use super::page::Page;
 use crate::bound::Bound;
 
 /// Scrapes at once: each takes a thread and reads the kernel's maps. Health is answered beside them.
@@ -71,15 +73,16 @@ impl Http {
     }
 
     /// Serves at most `most` connections at once until it is dropped.
-    pub async fn serve(self, metrics: Metrics, ready: Ready, most: usize) {
+    pub async fn serve(self, metrics: Metrics, ready: Ready, page: Page, most: usize) {
         let only_loopback = self.address().is_ok_and(|address| address.ip().to_canonical().is_loopback());
         let scrapes = Arc::new(Semaphore::new(SCRAPES));
         let router = Router::new()
             .route("/metrics", get(scrape))
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(readyz))
-            .layer(from_fn_with_state(only_loopback, only_loopback_names))
-            .with_state(Served { metrics: metrics.clone(), ready, scrapes });
+            .with_state(Served { metrics: metrics.clone(), ready, scrapes })
+            .merge(page.routes(only_loopback))
+            .layer(from_fn_with_state(only_loopback, only_loopback_names));
         super::serve::serve(self.0, router, Bound::MetricsConnections, most, metrics).await;
     }
 }
@@ -115,10 +118,7 @@ async fn scrape(State(Served { metrics, scrapes, .. }): State<Served>, asked: He
 
 /// Refuses what is asked of another host than this one, if `only_loopback`.
 async fn only_loopback_names(State(only_loopback): State<bool>, request: Request, next: Next) -> Response {
-    let named = request.headers().get_all(header::HOST).iter().map(HeaderValue::to_str);
-    let loopback = |name: &str| name.parse().is_ok_and(|authority| is_loopback(&authority));
-    let ours =
-        request.uri().authority().is_none_or(is_loopback) && named.into_iter().all(|name| name.is_ok_and(loopback));
+    let ours = names(&request).all(|name| name.is_some_and(|name| is_loopback_name(&name)));
     if only_loopback && !ours {
         let text = "only names of the loopback interface are answered here: ask for localhost or 127.0.0.1\n";
         return (StatusCode::FORBIDDEN, text).into_response();
@@ -126,14 +126,23 @@ async fn only_loopback_names(State(only_loopback): State<bool>, request: Request
     next.run(request).await
 }
 
-/// Whether nothing but this host can be meant.
-fn is_loopback(authority: &Authority) -> bool {
-    let name =
-        authority.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
+/// The hosts that `request` says it is for, as they are compared: none, where it doesn't say; `None`: it is no name.
+pub(super) fn names(request: &Request) -> impl Iterator<Item = Option<String>> {
+    let name = |authority: &Authority| {
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+        host.to_ascii_lowercase()
+    };
+    let named = request.headers().get_all(header::HOST).iter().map(HeaderValue::to_str);
+    let named = named.map(move |host| Some(name(&host.ok()?.parse().ok()?)));
+    request.uri().authority().map(|authority| Some(name(authority))).into_iter().chain(named)
+}
+
+/// Whether nothing but this host can be meant by `name`, one of [`names`].
+pub(super) fn is_loopback_name(name: &str) -> bool {
     match name.parse::<IpAddr>() {
         Ok(ip) => ip.to_canonical().is_loopback(),
         Err(_) => {
-            matches!(name.as_str(), "localhost" | "localhost.localdomain" | "ip6-localhost" | "ip6-loopback")
+            matches!(name, "localhost" | "localhost.localdomain" | "ip6-localhost" | "ip6-loopback")
                 || name.ends_with(".localhost")
         }
     }
@@ -150,6 +159,7 @@ async fn readyz(State(Served { ready, .. }): State<Served>) -> (StatusCode, &'st
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PageAccess;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
@@ -158,7 +168,8 @@ mod tests {
         let address = http.address().unwrap();
         let state = Ready::default();
         state.set(ready);
-        let server = tokio::spawn(http.serve(Metrics::new(), state, 16));
+        let server =
+            tokio::spawn(http.serve(Metrics::new(), state, super::super::page::tests::page(PageAccess::Loopback), 16));
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = if path.contains(' ') { path.to_owned() } else { format!("{path} HTTP/1.1\r\nHost: localhost") };
         let request = format!("GET {head}\r\nConnection: close\r\n\r\n");
@@ -206,7 +217,7 @@ mod tests {
         check(true, "http://rebound.example/metrics HTTP/1.1\r\nHost: localhost", "403", "").await;
         // Who doesn't say is no browser.
         check(true, "/livez HTTP/1.0\r\nAccept: */*", "200", "ok").await;
-        assert!(!is_loopback(&"rebound.example".parse().unwrap()) && is_loopback(&"localhost".parse().unwrap()));
+        assert!(!is_loopback_name("rebound.example") && is_loopback_name("localhost"));
     }
 
     #[tokio::test]

@@ -102,7 +102,7 @@ fn gauge(value: u64) -> ConstGauge<i64> {
     ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
-/// What the kernel counted, and zeros for whatever it could count and didn't.
+/// The kernel's counts, with zeros for whatever it could count and didn't.
 fn with_zeros(counted: Vec<(Reason, Family, u64)>) -> Vec<(Reason, Family, u64)> {
     let kernels = Reason::ALL.iter().filter(|reason| reason.plane() != Plane::User);
     let possible = kernels.flat_map(|reason| [Family::V4, Family::V6].map(|family| (*reason, family)));

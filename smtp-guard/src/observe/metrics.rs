@@ -50,6 +50,7 @@ mod written;
 
 pub use backend::How;
 pub use latency::Verb;
+pub use read::Timed;
 pub use text::Format;
 pub use tls::HandshakeFailure;
 

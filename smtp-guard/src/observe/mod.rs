@@ -14,6 +14,7 @@ mod kernel;
 pub mod live;
 pub mod log;
 pub mod metrics;
+pub mod page;
 pub mod reload;
 mod serve;
 mod socket;

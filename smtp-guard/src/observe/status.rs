@@ -14,7 +14,7 @@ use super::drops::Drops;
 pub use super::kernel::Kernel;
 use super::metrics::Metrics;
 use crate::blocklist::State;
-use crate::clock::{Instant, WallTime};
+use crate::clock::{Instant, Seconds, WallTime};
 use crate::events::Bus;
 use crate::fleet::FleetStatus;
 use crate::rates::accounts::HeldUsers;
@@ -74,6 +74,9 @@ pub struct Server {
     pub answers: bool,
     /// Connections to it on behalf of clients.
     pub connections: u32,
+    /// How long the last connection took that was opened to it, until its last EHLO; `None`: there was none yet.
+    #[serde(default)]
+    pub round_trip_seconds: Option<Seconds>,
 }
 
 /// An address that is listened on.
@@ -254,6 +257,19 @@ pub(super) mod tests {
         pub(in crate::observe) fleet: Option<FleetStatus>,
     }
 
+    /// The overview of a guard made up for tests.
+    pub(in crate::observe) fn overview() -> Overview {
+        let metrics = Metrics::new();
+        Overview {
+            started: Instant::from_ns(0),
+            running: Arc::new(Fake::full()),
+            bounds: metrics.bounds().clone(),
+            drops: Arc::new(Drops::new(crate::addr::Ipv6Prefix::default(), metrics.clone())),
+            events: Bus::default(),
+            metrics,
+        }
+    }
+
     impl Fake {
         /// One of everything.
         pub(in crate::observe) fn full() -> Self {
@@ -281,7 +297,7 @@ pub(super) mod tests {
         }
 
         fn servers(&self) -> Vec<Server> {
-            vec![Server { address: "192.0.2.7:25".to_owned(), answers: true, connections: 3 }]
+            vec![Server { address: "192.0.2.7:25".to_owned(), answers: true, connections: 3, round_trip_seconds: None }]
         }
 
         fn fleet(&self) -> Option<FleetStatus> {

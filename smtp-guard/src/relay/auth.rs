@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use crate::wire::sasl::Secret;
 
-    /// What is said, one line for each answer of the backend, and the verdict.
+    /// The words of the dialogue, one line for each answer of the backend, and the verdict.
     fn check(plain: bool, password: &str, answers: &[u16], said: &[&str], verdict: Option<AuthVerdict>) {
         let capabilities = Capabilities { auth_plain: plain, auth_login: true, ..Capabilities::default() };
         let credentials = Credentials::login(&Secret::new(b"u"), Secret::new(password.as_bytes())).unwrap();

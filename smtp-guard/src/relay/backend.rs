@@ -59,7 +59,7 @@ pub(super) struct Backend {
     shared: Arc<Shared>,
     generation: Arc<Generation>,
     ends: Ends,
-    /// It is no stranger: it came as none, or has become known since.
+    /// Whether it is no stranger: it came as none, or has become known since.
     known: bool,
     exempt: bool,
     link: Link,
@@ -69,9 +69,9 @@ pub(super) struct Backend {
     asking: Option<Asking>,
     /// The client has logged in over a connection: another one would be a stranger's.
     bound: bool,
-    /// What was asked and isn't answered yet, and since when; as many as a session asks ahead.
+    /// Questions without an answer yet, and since when; as many as a session asks ahead.
     asked: VecDeque<(Verb, Instant)>,
-    /// What the client is called, where the backend shall hear it.
+    /// The client's name, for a backend that wants to hear it.
     naming: Option<Naming>,
     /// The server that was connected last.
     server: Option<BackendAddr>,
@@ -93,7 +93,7 @@ enum Link {
     Broken(Lost),
 }
 
-/// What a connection is opened for.
+/// The reason to open a connection.
 enum First {
     Envelope(Vec<Line>),
     Auth(Credentials),
@@ -112,10 +112,10 @@ struct Connection {
     channel: Channel,
     /// For whom it was opened.
     speaker: Arc<Speaker>,
-    /// It was opened early, and nothing was asked over it yet.
+    /// Whether it was opened early, and nothing was asked over it yet.
     early: bool,
     encoder: Option<BodyEncoder>,
-    /// Of the message there is nothing yet but the guard's own header, which goes out with what follows it.
+    /// Whether the message is only the guard's own header yet, which goes out with the bytes that follow.
     header: bool,
     auth: Option<Dialogue>,
     /// The final dot is sent, and its answer isn't there.
@@ -124,9 +124,9 @@ struct Connection {
     rests: bool,
     /// Answers that the server owes.
     awaited: u32,
-    /// What waits for an answer, since the server doesn't offer PIPELINING.
+    /// Lines that wait for an answer, since the server doesn't offer PIPELINING.
     held: VecDeque<Line>,
-    /// What a new connection is asked if this one, which has served others or waited, is lost before its first word.
+    /// The questions for a new connection if this one, which has served others or waited, is lost before its first word.
     retry: Option<(Vec<Line>, Arc<Speaker>)>,
 }
 
@@ -290,7 +290,7 @@ impl Backend {
         self.asked.push_back((verb, crate::clock::now()));
     }
 
-    /// What was asked is answered.
+    /// Notes that the oldest question is answered.
     fn answered(&mut self) {
         if let Some((verb, since)) = self.asked.pop_front() {
             self.shared.metrics.backend_replied(verb, crate::clock::now().since(since));

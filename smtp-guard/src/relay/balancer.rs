@@ -18,7 +18,7 @@ const WAIT: Duration = Duration::from_secs(5);
 pub(super) enum HeaderError {
     #[error(transparent)]
     Bad(#[from] ProxyError),
-    /// It looked whether somebody listens.
+    /// A balancer that looked whether somebody listens.
     #[error("the balancer closed the connection without a byte")]
     Silent,
     #[error("the balancer closed the connection: {0}")]
@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
 
-    /// What comes of a balancer that sends `pieces`, one after the other, and closes.
+    /// A balancer that sends `pieces`, one after the other, and closes, comes to this.
     async fn check(pieces: &[&[u8]], expected: &str) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut balancer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

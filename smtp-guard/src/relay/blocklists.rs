@@ -23,7 +23,7 @@ use crate::edge::{EdgeError, KernelPlane};
 use crate::events::What;
 use crate::observe::metrics::Metrics;
 
-/// How often the kernel plane is looked at: one that was loaded anew has no lists.
+/// How often the kernel plane is looked at: one that was loaded again has no lists.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long to wait after the kernel could not be written.
 const RETRY: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ pub struct Blocklists(Arc<Mutex<Lists>>);
 struct Lists {
     followers: Vec<Follower>,
     kernel: Option<InKernel>,
-    /// What the lists in force were held against.
+    /// The addresses that the lists in force were held against.
     protected: Option<Protected>,
     /// A list was taken away.
     fewer: bool,
@@ -189,7 +189,7 @@ struct InKernel {
 }
 
 impl InKernel {
-    /// Writes the lists where they have changed, or where the plane was loaded anew.
+    /// Writes the lists where they have changed, or where the plane was loaded again.
     fn follow(&mut self, changed: bool, all_read: bool, shared: &Shared, now: Instant) {
         if changed {
             (self.written, self.due) = (None, now);

@@ -199,7 +199,7 @@ impl Refusals {
     }
 }
 
-/// What is said of `domain`.
+/// The backend's answers about `domain`.
 async fn ask(pool: &Pool, domain: &str) -> Result<Said, Lost> {
     let mut channel = pool.open(Caller::Probe, false).await?;
     let asking = async {
@@ -257,7 +257,7 @@ mod tests {
     use crate::observe::metrics::Metrics;
     use crate::relay::connect::Connector;
 
-    /// What the backend answers to MAIL and RCPT; nothing: it closes.
+    /// The backend's answers to MAIL and RCPT; nothing: it closes.
     #[derive(Clone, Copy, Debug, Default)]
     struct Backend {
         mail: &'static str,
@@ -365,7 +365,7 @@ mod tests {
         .await;
     }
 
-    /// What is learned of a backend that answers so.
+    /// A backend that answers so is learned like this.
     fn check_learned(says: &'static str, postmaster: bool, recognised: bool, shown: &str) {
         let rules = Snapshot::new(Arc::new(Config::builtin()), None);
         let reply = |recipient: &str| {

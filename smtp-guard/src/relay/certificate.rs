@@ -122,7 +122,7 @@ impl Validity {
         self.ends.saturating_sub(seconds(now)).div_euclid(DAY as i64)
     }
 
-    /// What is wrong at `now`, as the end of a sentence.
+    /// The fault at `now`, as the end of a sentence.
     fn fault(self, now: WallTime) -> Option<String> {
         let now_s = seconds(now);
         if now_s < self.begins {

@@ -49,7 +49,7 @@ const REPLY_READ: usize = 1024;
 const GREETING: usize = 200;
 /// Addresses of a server's name that are tried.
 const ADDRESSES: usize = 8;
-/// Whom the probe claims to be: an address for documentation (RFC 5737), which is nobody.
+/// The address that the probe claims: one for documentation (RFC 5737), which is nobody's.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 25);
 
 /// The needs of a connection beside the server's address.
@@ -90,7 +90,7 @@ pub(super) struct Channel {
     pub(super) reused: bool,
     /// A login, or a refusal: it ends with its client.
     pub(super) spoiled: bool,
-    /// Who the server takes the client for, where it was told by XCLIENT.
+    /// The client as the server knows it, where it was told by XCLIENT.
     announced: Option<(IpAddr, Arc<Speaker>, Called)>,
     /// Where it may wait for the next client.
     pub(super) home: Option<Arc<Spares>>,

@@ -41,14 +41,14 @@ use crate::wire::proxy::Ends;
 
 /// Bytes read from the client at once while it sends commands.
 const COMMAND_READ: usize = 2 * 1024;
-/// Of message data as much is read as the backend takes in one write, less this: what was kept back, and dots that are put before
-/// dots, shall not become a write of their own.
+/// The part of a write that message data leaves free: bytes that were kept back, and dots that are put before
+/// dots, should not become a write of their own.
 const BODY_SLACK: usize = 512;
 /// How long the client may take to read what is written to it at once.
 const WRITE_WAIT: Duration = Duration::from_secs(300);
 /// How long a client whose place was needed may take to read why.
 const HURRY: Duration = Duration::from_secs(1);
-/// What a TLS handshake waits for when its source has begun too many in a minute.
+/// The wait before a TLS handshake when its source has begun too many in a minute.
 const HANDSHAKE_PACE: Duration = Duration::from_secs(1);
 /// Replies gathered before they are written, although more commands wait.
 const WRITE_CHUNK: usize = 16 * 1024;
@@ -202,14 +202,14 @@ fn is_history(event: &Event) -> bool {
     matches!(event, Event::Authenticated { .. } | Event::Message(Message { outcome: Outcome::Accepted, .. }))
 }
 
-/// What became of the recipient that was asked for, to whoever counts it.
+/// Settles the recipient that was asked for, with the part that counts it.
 fn settle(shared: &Shared, login: &mut Option<Login>, accepted: bool) {
     if let Some(login) = login {
         login.settle(shared, accepted);
     }
 }
 
-/// What is known of the session of a driver. (A function would borrow all of it, also what is being drained.)
+/// The subject of a driver's session. (A function would borrow all of it, also what is being drained.)
 macro_rules! subject {
     ($driver:ident) => {
         Subject {
@@ -228,10 +228,10 @@ macro_rules! subject {
 struct Driver {
     id: String,
     addr: ClientAddr,
-    /// What the client connected to.
+    /// The listener that the client connected to.
     listener: SocketAddr,
     began: Instant,
-    /// What it is called, once that is known.
+    /// The client's name, once that is known.
     name: Option<Arc<str>>,
     sum: Sum,
     shared: Arc<Shared>,
@@ -252,7 +252,7 @@ struct Driver {
     upgrade: bool,
     /// Why MAIL or RCPT was not passed on: source or user has sent as much as it may for now.
     over_rate: Option<Reason>,
-    /// Who has logged in, unless the client is exempt.
+    /// The login, unless the client is exempt.
     login: Option<Login>,
     /// As it was when it came; who has logged in since is the session's to know.
     client: Client,
@@ -260,7 +260,7 @@ struct Driver {
     inquiry: Inquiry,
     /// The session waits for facts; `true`: also for look-ups.
     consulted: Option<bool>,
-    /// Who sends and, where that matters, to whom: what the facts are about.
+    /// The sender and, where that matters, the recipient: the subject of the facts.
     about: Option<(Digest, Option<Box<str>>)>,
 }
 

@@ -1,4 +1,4 @@
-//! The end of a connection: the client shall read our last words, and not stay by not reading them.
+//! The end of a connection: the client should read our last words, and not stay by not reading them.
 
 use std::io;
 use std::time::Duration;

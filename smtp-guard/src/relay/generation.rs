@@ -183,7 +183,7 @@ fn checks_dns(config: &Config) -> bool {
     lists || checks.sender_domain.is_on() || checks.ptr.is_on() || checks.ptr_forward.is_on()
 }
 
-/// What the resolver counts, in the metrics.
+/// The resolver's counter, in the metrics.
 struct DnsMeter(Metrics);
 
 impl dns::Meter for DnsMeter {

@@ -24,7 +24,7 @@ use crate::policy::checks::{Found, Listing, Needs};
 /// Until a look-up without a place tries again for the first time. Each further pause is twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What is asked about a client: its reverse names, and what the lists say.
+/// The questions about a client: its reverse names, and what the lists say.
 type AboutClient = (Option<Result<Reverse, Failure>>, Vec<Listing>);
 
 /// How long opening a connection to the backend waits for the client's name, which has been looked for since the client connected.
@@ -71,7 +71,7 @@ pub(super) struct Inquiry {
     client: Lookup<AboutClient>,
     /// The domain of the last MAIL, until it is looked up.
     domain: Option<String>,
-    /// Of the last MAIL.
+    /// The look-up for the last MAIL.
     sender: Lookup<Option<Result<SenderDomain, Failure>>>,
 }
 
@@ -158,7 +158,7 @@ impl Inquiry {
     }
 }
 
-/// Who is asked, on behalf of `client`.
+/// The resolver to ask, on behalf of `client`.
 fn resolver(shared: &Shared, generation: &Generation, client: ClientAddr) -> Option<Resolver> {
     let resolver = generation.resolver.as_ref()?;
     let source = client.source(shared.prefix);
@@ -166,7 +166,7 @@ fn resolver(shared: &Shared, generation: &Generation, client: ClientAddr) -> Opt
     Some(resolver.on_behalf(Party { source, network: Network::of(source).first(), standing }))
 }
 
-/// What `look_up` finds out, once it has a place; until `deadline`.
+/// The result of `look_up`, once it has a place; until `deadline`.
 async fn patiently<T, F>(deadline: Instant, look_up: impl Fn() -> F) -> Result<T, Failure>
 where
     F: Future<Output = Result<T, Failure>>,
@@ -207,7 +207,7 @@ async fn ask_lists(
 }
 
 impl<T: Default + Send + 'static> Lookup<T> {
-    /// What is remembered is there at once, and needs no task.
+    /// Begins a look-up. A remembered answer is there at once, and needs no task.
     fn begin(&mut self, lookup: impl Future<Output = T> + Send + 'static) {
         let mut lookup = Box::pin(lookup);
         let (done, task) = match lookup.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

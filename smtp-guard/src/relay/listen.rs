@@ -61,7 +61,7 @@ pub struct Listeners {
 struct Taken<S> {
     socket: S,
     listen: Listen,
-    /// It listens on when we don't.
+    /// Whether the service manager listens on when we don't.
     inherited: bool,
 }
 
@@ -85,7 +85,7 @@ impl Bound {
         Self::bind_where(sockets, &Arc::new(inherited), |_| false)
     }
 
-    /// Likewise; `beside`: where another socket of this process listens on the same port still, and was told to share it.
+    /// Binds the sockets; `beside`: where another socket of this process listens on the same port still, and was told to share it.
     fn bind_where(
         sockets: &[Listen],
         inherited: &Arc<Inherited>,
@@ -344,7 +344,7 @@ fn prepare(socket: &Socket) -> io::Result<()> {
     window::listens(socket)
 }
 
-/// What to do where `address` can't be had for `error`, as the end of a sentence.
+/// The next step where `address` can't be had for `error`, as the end of a sentence.
 fn advice(address: SocketAddr, error: &io::Error, inherited: &Inherited) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse if inherited.covers(address) => format!(

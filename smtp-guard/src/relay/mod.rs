@@ -217,6 +217,23 @@ impl Shared {
         Bans { all: self.bans.len() as u64 + networks, networks }
     }
 
+    /// Sources, as text, that hold half of the connections they may or more, then networks likewise, with what they may: at most
+    /// `most` of each.
+    pub fn crowded(&self, most: usize) -> Vec<(String, &'static str, u32, u32)> {
+        let current = self.current();
+        let limits = &current.config().limits;
+        let half = |limit: u32| limit.div_ceil(2);
+        let (sources, networks) =
+            self.sources.crowded(half(limits.connections), half(limits.network_connections), most);
+        let sources = sources.into_iter().map(|(source, sessions)| {
+            (self.prefix.display(source), "limits.connections", sessions, limits.connections)
+        });
+        let networks = networks.into_iter().map(|(network, sessions)| {
+            (network.text(), "limits.network_connections", sessions, limits.network_connections)
+        });
+        sources.chain(networks).collect()
+    }
+
     /// The state of recipients.
     pub fn recipients(&self) -> Recipients {
         let generation = self.current.load();

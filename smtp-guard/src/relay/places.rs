@@ -80,11 +80,11 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) enum Claim {
     Client(Place),
-    /// Of the guard itself.
+    /// A place of the guard itself.
     Own(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit),
 }
 
-/// What others may see of a place without stopping its session.
+/// The part of a place that others may see without stopping its session.
 #[derive(Debug)]
 struct Mark {
     /// Since when it is idle, in ns of [`Instant`]; or [`BUSY`], [`ENDING`], [`EARLY`], or [`CEDED`].
@@ -114,7 +114,7 @@ struct Table {
     early: HashMap<u64, Arc<Mark>>,
 }
 
-/// What a network holds and waits for.
+/// The places that a network holds and waits for.
 #[derive(Debug, Default)]
 struct Line {
     held: u32,
@@ -259,7 +259,7 @@ impl Places {
     }
 }
 
-/// What of `limit` places a client of this standing may use. With few of them nothing is kept.
+/// The share of `limit` places that a client of this standing may use. With few of them nothing is kept.
 fn share(standing: Standing, limit: u32) -> u32 {
     match standing {
         Standing::Exempt | Standing::Known => limit,
@@ -456,7 +456,7 @@ impl Place {
         self.mark.idle_since.fetch_update(Ordering::AcqRel, Ordering::Acquire, keep).is_ok()
     }
 
-    /// Resolves when the place shall be given up. Cancel safe.
+    /// Resolves when the place should be given up. Cancel safe.
     pub(super) fn ceded(&self) -> impl Future<Output = ()> + Send + use<> {
         let mark = Arc::clone(&self.mark);
         async move {
@@ -615,7 +615,7 @@ mod tests {
         check_turn(&[("192.0.2.1", Stranger, DOT, 900), ("192.0.2.1", Stranger, DOT, 900)], "198.51.100.1", None);
     }
 
-    /// Of ten places `held` are taken, and a client with a history tries to have one early: whether it may.
+    /// With `held` of ten places taken, a client with a history tries to have one early: whether it may.
     #[track_caller]
     fn check_early(held: u32, waits: bool, expected: bool) {
         let places = Places::new(10);

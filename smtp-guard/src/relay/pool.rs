@@ -25,7 +25,7 @@ use super::places::{Claim, Places};
 use super::spare::Spares;
 use crate::addr::BackendAddr;
 use crate::bound::Bound;
-use crate::clock::Instant;
+use crate::clock::{Instant, Seconds};
 use crate::events::{Bus, What};
 use crate::observe::budget::Budget;
 use crate::observe::metrics::{How, Metrics};
@@ -66,6 +66,8 @@ struct Server {
     places: Arc<Places>,
     /// When the last probe that it took began, in ns of [`Instant`].
     well_since: AtomicU64,
+    /// How long the last connection took that was opened, in ns; 0: none was.
+    round_trip: AtomicU64,
     /// Why it is ill, as it was said last: said once, not at every probe.
     complaint: Mutex<String>,
     /// It is none of the configuration's any more.
@@ -124,6 +126,12 @@ impl Server {
         }
     }
 
+    /// A connection that was begun at `began` is open.
+    fn took(&self, began: Instant) {
+        let took = crate::clock::now().since(began).as_nanos();
+        self.round_trip.store(u64::try_from(took).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
     /// Whether that is new.
     fn ill(&self, complaint: String) -> bool {
         let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,6 +161,7 @@ impl Pool {
                 health: AtomicU8::new(Health::Unknown as u8),
                 places: Places::new(connector.config.backend.connections),
                 well_since: AtomicU64::new(0),
+                round_trip: AtomicU64::new(0),
                 complaint: Mutex::default(),
                 retired: AtomicBool::new(false),
             };
@@ -240,8 +249,10 @@ impl Pool {
         if addresses.is_empty() {
             return Ok(None);
         }
+        let began = crate::clock::now();
         let error = match self.connector.open(&server.address, &addresses, caller).await {
             Ok(mut channel) => {
+                server.took(began);
                 channel.room = Some(room);
                 channel.server = Some(server.address.clone());
                 channel.home = spares.cloned();
@@ -414,7 +425,9 @@ impl Pool {
             Ok(addresses) => {
                 // Also where it turns out ill: another address must not be tried for ever.
                 server.addresses.store(Arc::new(addresses.clone()));
-                self.connector.open(&server.address, &addresses, &Caller::Probe).await
+                let asked = crate::clock::now();
+                let opened = self.connector.open(&server.address, &addresses, &Caller::Probe).await;
+                opened.inspect(|_| server.took(asked))
             }
             Err(error) => Err(error),
         };
@@ -447,6 +460,10 @@ impl Pool {
             address: server.address.to_string(),
             answers: server.is(Health::Healthy),
             connections: server.places.held() + u32::try_from(spares.waiting()).unwrap_or(u32::MAX),
+            round_trip_seconds: match server.round_trip.load(Ordering::Relaxed) {
+                0 => None,
+                ns => Some(Seconds(Duration::from_nanos(ns))),
+            },
         };
         self.servers.iter().zip(&self.spares).map(server).collect()
     }

@@ -86,7 +86,7 @@ fn settle(known: &Known, metrics: &Metrics, result: Result<KnownRecipients, Reci
     }
 }
 
-/// What has been seen of the file.
+/// The state of the file that was seen last.
 #[derive(Debug)]
 struct Follower {
     path: PathBuf,

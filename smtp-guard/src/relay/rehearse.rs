@@ -118,7 +118,7 @@ struct Stage {
     role: Role,
     session: Session,
     now: Instant,
-    /// Who has logged in, unless the client is exempt.
+    /// The login, unless the client is exempt.
     login: Option<Login>,
     inquiry: Inquiry,
     found: Option<Found>,
@@ -275,7 +275,7 @@ fn doors(config: &Config, attempt: &Attempt) -> Vec<String> {
     through.collect()
 }
 
-/// What applies to `client`, in the words of the configuration.
+/// The rules that apply to `client`, in the words of the configuration.
 fn rules(
     shared: &Shared,
     generation: &Generation,
@@ -365,7 +365,7 @@ fn rules(
     rules
 }
 
-/// What DNS says, in words.
+/// The facts from DNS, in words.
 fn told(found: &Found) -> Vec<String> {
     let mut told = Vec::new();
     told.extend(found.reverse.as_ref().map(|reverse| match reverse {

@@ -63,6 +63,9 @@ pub(super) enum Wake {
     GiveWay,
 }
 
+/// With the number of sessions of each.
+pub(super) type Sessions<T> = Vec<(T, u32)>;
+
 /// All sessions.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
@@ -182,6 +185,30 @@ impl Sources {
     pub(super) fn of(&self, source: Source) -> (u32, u32) {
         let table = self.table();
         (table.of_source(source), table.of_network(Network::of(source)))
+    }
+
+    /// Sources with `of_source` sessions or more, and networks with `of_network` or more (0: none), those with most first: at most
+    /// `most` of each.
+    pub(super) fn crowded(
+        &self,
+        of_source: u32,
+        of_network: u32,
+        most: usize,
+    ) -> (Sessions<Source>, Sessions<Network>) {
+        let table = self.table();
+        let mut sources = Vec::new();
+        // A source has no more than its network: those below needn't be looked at.
+        let large = table.by_size.iter().rev().take_while(|(size, _)| *size >= of_source);
+        for network in large.filter_map(|(_, network)| table.networks.get(network)) {
+            let large = network.sources.iter().filter(|(_, slot)| slot.sessions >= of_source);
+            sources.extend(large.map(|(source, slot)| (*source, slot.sessions)));
+        }
+        let large = table.by_size.iter().rev().take_while(|(size, _)| of_network > 0 && *size >= of_network);
+        let networks = large.take(most).map(|(size, network)| (*network, *size)).collect();
+        drop(table);
+        sources.sort_by_key(|(source, sessions)| (std::cmp::Reverse(*sessions), *source));
+        sources.truncate(most);
+        (sources, networks)
     }
 
     /// Sessions now, but for those that made room and are about to close.

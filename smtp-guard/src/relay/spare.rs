@@ -82,7 +82,7 @@ impl Spares {
         }
         // Whoever sends meanwhile has a use for that room.
         channel.shorten_queue();
-        // After the connection waits here: whoever is given its place shall find it.
+        // After the connection waits here: whoever is given its place should find it.
         let room = channel.room.take();
         list.waiting.push(Spare { channel, until: TokioInstant::now() + IDLE });
         let sweeps = !std::mem::replace(&mut list.swept, true);

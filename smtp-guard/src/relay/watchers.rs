@@ -1,6 +1,6 @@
 //! The tasks that look after what a generation has: whether the backend answers, what its files hold, what the backend says.
 //!
-//! A new generation goes on with those that it has no reason to begin anew.
+//! A new generation goes on with those that it has no reason to begin again.
 
 use std::sync::Arc;
 

@@ -42,11 +42,11 @@ use crate::bound::Bound;
 
 /// Bytes of kernel memory for what a client has sent and we haven't read.
 const START: usize = 24 * 1024;
-/// What a listener says, so that the kernel invites ten segments, the first flight of a sender (RFC 6928).
+/// A listener's window, so that the kernel invites ten segments, the first flight of a sender (RFC 6928).
 const LISTEN: usize = 32 * 1024;
 /// Message data that the backend took, until a window may open, and until it may have of [`LATE`].
 const PROOF: u64 = 192 * 1024;
-/// What an open window has at first: as every socket has without us.
+/// An open window's size at first: as every socket has without us.
 const OPEN: usize = 128 * 1024;
 /// Kernel memory for all windows together whose backend has taken little yet; a session has [`PART`] of it.
 const EARLY: usize = 2 * 1024 * 1024;
@@ -85,7 +85,7 @@ pub(super) struct Window {
 
 #[derive(Debug)]
 struct Open {
-    /// Of [`Windows::late`], or else of [`Windows::early`].
+    /// Whether it counts in [`Windows::late`], or else in [`Windows::early`].
     late: bool,
     /// Bytes of kernel memory, and the right to them.
     room: usize,

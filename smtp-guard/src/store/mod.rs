@@ -33,7 +33,7 @@ pub trait Store: Send + 'static {
     /// Resolves as soon as all that was handed over before is safe from a crash; with an error when there is no room, or no hope.
     fn written(&self) -> oneshot::Receiver<()>;
 
-    /// What was kept before, once it could be read since this was last asked: at the start, or late.
+    /// The contents that were kept before, once they could be read since the last call: at the start, or late.
     fn take_found(&self) -> Option<Found>;
 
     /// How addresses are digested by this installation: what it counts stays comparable.
@@ -47,7 +47,7 @@ pub enum Change {
     Save(Box<Ban>),
     /// The decision about this key is forgotten.
     Remove(Key),
-    /// What is counted of `key`, in words of whoever counts, in place of an earlier state of the same kind. `None`: nothing is
+    /// The counts of `key`, in words of the part that counts, in place of an earlier state of the same kind. `None`: nothing is
     /// counted any more.
     Count { kind: Cow<'static, str>, key: Key, state: Option<String>, at: WallTime },
     /// Decisions that ended before this are forgotten, and counters that were written before that.

@@ -72,7 +72,7 @@ pub struct Sqlite {
     digests: Digests,
 }
 
-/// What the thread is told.
+/// An order for the thread.
 #[derive(Debug)]
 enum Order {
     One(Change),
@@ -224,7 +224,7 @@ impl Disk {
         self.database.as_mut().ok_or_else(missing)
     }
 
-    /// Writes the changes of all `orders`, or none. A database that turns out to be damaged is opened anew the next time.
+    /// Writes the changes of all `orders`, or none. A database that turns out to be damaged is opened again the next time.
     fn write(&mut self, orders: &[Order]) -> Result<(), StoreError> {
         let path = self.directory.join("decisions.db");
         let applied = self.open()?.apply(orders.iter().flat_map(Order::changes));
@@ -296,7 +296,7 @@ impl Writer {
         }
     }
 
-    /// What was pending is written.
+    /// Tells whoever waits that all pending changes are written.
     fn tell(&mut self) {
         for order in self.pending.drain(..) {
             if let Order::Mark(told) = order {

@@ -46,7 +46,7 @@ struct Running {
     ended: oneshot::Receiver<()>,
 }
 
-/// What the thread is to do. Where nobody orders any more, it ends at once.
+/// An order for the thread. Where nobody orders any more, the thread ends at once.
 #[derive(Clone, Debug)]
 enum Order {
     Tell(Settings),
@@ -54,7 +54,7 @@ enum Order {
     Finish(Settings),
 }
 
-/// What is shown.
+/// The state that is shown.
 #[derive(Default)]
 struct State {
     outbox: Outbox<Arc<Event>>,
@@ -151,7 +151,7 @@ pub async fn probe(settings: &Settings) -> Result<(), String> {
     }
 }
 
-/// What a batch is called, and the body that tells of it.
+/// The name of a batch, and the body that tells its events.
 fn written(settings: &Settings, run: &str, batch: &Batch<Arc<Event>>) -> Result<(String, Vec<u8>), String> {
     let name = format!("{run}-{}", batch.number);
     let body = Body {
@@ -184,7 +184,7 @@ fn start(inner: &Arc<Inner>, settings: Settings, after: u64) -> std::io::Result<
     Ok(Running { settings, orders, ended })
 }
 
-/// What the thread does.
+/// The thread's task.
 struct Task {
     inner: Arc<Inner>,
     settings: Settings,
@@ -373,7 +373,7 @@ mod tests {
         assert!(settings.tells(EventKind::Message) && told(&settings) == 1);
     }
 
-    /// What is wrong with the files that a webhook names.
+    /// The fault of the files that a webhook names.
     #[track_caller]
     fn check(secret: Option<&str>, authorities: Option<&str>, key: &str, part: &str) {
         let folder = tempfile::tempdir().unwrap();

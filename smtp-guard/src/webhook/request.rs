@@ -140,7 +140,7 @@ async fn reason(response: Response<hyper::body::Incoming>) -> String {
     String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
 }
 
-/// What hyper says, with the cause, which it leaves out.
+/// The words of hyper's error, with the cause, which it leaves out.
 fn said(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),

@@ -87,7 +87,7 @@ fn sessions() {
 fn check(name: &str, target: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
     let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    // The order of a folder isn't the same everywhere, and the mutations shall be.
+    // The order of a folder isn't the same everywhere, and the mutations should be.
     files.sort();
     let seeds: Vec<_> = files.iter().map(|file| fs::read(file).unwrap()).collect();
     let run = |input: &[u8]| {

@@ -109,7 +109,7 @@ fn each_check_in_each_mode() {
         let refused = format!("# refused {reason}\n < {reply}\n");
         let late = format!("# refused {reason}\n T\n < {reply}\n");
         check(found, all(Mode::Enforce), &format!("{off}{RCPT}{refused}{RCPT}{late}"));
-        // The next message is judged anew.
+        // The next message is judged again.
         let again = format!("{off}{RCPT}{refused}C RSET\n > RSET\n B 250 Ok\n < 250\n");
         let mail = "C MAIL FROM:<c@client.example>\n > MAIL\n B 250 Ok\n < 250\n F sender=exists\n";
         check(found, all(Mode::Enforce), &format!("{again}{mail}{TAKEN}"));

@@ -14,7 +14,7 @@ use super::ends::{End, TEXT};
 /// Where everyone is accepted, and where nobody is.
 pub const PORTS: [u16; 2] = [25, 587];
 const BACKLOG: u32 = 4096;
-/// How long the listener that accepts nobody lives: then it is closed with all that wait, and opened anew.
+/// How long the listener that accepts nobody lives: then it is closed with all that wait, and opened again.
 const REOPEN: Duration = Duration::from_millis(100);
 /// For one connection. A network may lose a RST, and then nothing more is heard of the client.
 const LONGEST: Duration = Duration::from_secs(8);

@@ -30,6 +30,7 @@ mod mail_flow;
 mod manual;
 mod metrics;
 mod networks;
+mod page;
 mod places;
 mod policy;
 mod rates;

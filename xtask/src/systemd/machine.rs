@@ -133,7 +133,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Ends it as a person would, and boots it anew. What was in kernel memory and in /run is gone.
+    /// Ends it as a person would, and boots it again. What was in kernel memory and in /run is gone.
     pub(super) fn reboot(&mut self) -> anyhow::Result<()> {
         self.shell("systemctl poweroff --no-block")?;
         let started = Instant::now();

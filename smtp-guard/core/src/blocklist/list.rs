@@ -104,15 +104,15 @@ pub(super) struct Reading<'p> {
     spans: Spans<()>,
     /// Instead of `spans`, where each entry counts.
     entries: Option<Vec<Timed>>,
-    /// What time it is, where that matters.
+    /// The time, where that matters.
     now: Option<WallTime>,
-    /// Of the next entries.
+    /// The end of the next entries.
     left: Left,
     text: Option<String>,
     added: usize,
     refusals: Vec<Refusal>,
     refused: usize,
-    /// Of these, entries that can't be read, and the first.
+    /// The number of entries that can't be read, and the first of them.
     wrong: usize,
     first_wrong: Option<Refusal>,
     taken: usize,

@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// What `text` is read as, as it is shown; an error by its words.
+    /// `text` is read as this span, as it is shown; an error by its words.
     fn check(text: &str, expected: Result<&str, &str>) {
         let span =
             text.split_once('-').map_or_else(|| Span::parse(text), |(first, last)| Span::parse_range(first, last));

@@ -41,7 +41,7 @@ pub struct Dnsbl {
 }
 
 impl Dnsbl {
-    /// What `config show` writes in place of a zone that isn't to be seen. `check` refuses it, so that nobody takes it for
+    /// The text that `config show` writes in place of a zone that isn't to be seen. `check` refuses it, so that nobody takes it for
     /// a zone.
     const HIDDEN: &str = "(not shown)";
 }

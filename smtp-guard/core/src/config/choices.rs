@@ -206,6 +206,23 @@ impl LogFormat {
     pub(super) const NAMES: [(&str, Self); 3] = [("json", Self::Json), ("text", Self::Text), ("kerio", Self::Kerio)];
 }
 
+/// Readers of the status page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PageAccess {
+    /// Where `metrics.listen` is an address of the loopback interface: whoever is on this host.
+    #[default]
+    Loopback,
+    /// Whoever reaches `metrics.listen`.
+    Everywhere,
+    Off,
+}
+
+impl PageAccess {
+    pub(super) const NAMES: [(&str, Self); 3] =
+        [("loopback", Self::Loopback), ("everywhere", Self::Everywhere), ("off", Self::Off)];
+}
+
 /// An event, by the word that it has in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

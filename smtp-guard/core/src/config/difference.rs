@@ -15,7 +15,7 @@ pub struct Change {
     /// `None`: it wasn't set.
     pub from: Option<String>,
     pub to: Option<String>,
-    /// Why it keeps its value until the guard is started anew; `None`: it changes while the guard runs.
+    /// Why it keeps its value until the guard is started again; `None`: it changes while the guard runs.
     pub restart: Option<String>,
 }
 

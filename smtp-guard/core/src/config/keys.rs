@@ -16,7 +16,8 @@ use toml::Spanned;
 use super::blocklist::Blocklist;
 use super::checks::Dnsbl;
 use super::choices::{
-    AuthVia, BackendTls, EventKind, Granted, Identity, LogFormat, Mode, Profile, Role, Share as Shared, XdpMode,
+    AuthVia, BackendTls, EventKind, Granted, Identity, LogFormat, Mode, PageAccess, Profile, Role, Share as Shared,
+    XdpMode,
 };
 use super::listen::Listen;
 use super::secure::{Pair, Tls};
@@ -305,7 +306,7 @@ tables! {
     }
 
     /// Who is told of events.
-    table Events("events", Once, "What happens, told to a program of yours by HTTP: docs/events.md. Nothing waits for it, and a receiver that doesn't answer changes nothing for mail.") {
+    table Events("events", Once, "Events, sent to a program of yours by HTTP: docs/events.md. Nothing waits for it, and a receiver that doesn't answer changes nothing for mail.") {
         webhook: Option<Endpoint> = key(Text("URL"), "\"\"", "Where events are sent by POST: \"https://ops.example.org/smtp-guard\"; http only within this host or a network that you trust. Redirects are not followed. Empty: nowhere."),
         secret_file: Option<PathBuf> = key(Text("path"), "\"\"", "The secret that requests are signed with (HMAC-SHA256), at least 32 bytes, as `openssl rand -hex 32` writes them. White space at its ends doesn't count."),
         tls_ca: Option<PathBuf> = key(Text("path"), "\"\"", "For https: a PEM file of the authorities to trust. Empty: the system's."),
@@ -315,7 +316,8 @@ tables! {
 
     /// The HTTP endpoint for metrics and health.
     table Metrics("metrics", Once, "") {
-        listen: Option<SocketAddr> = key(Text("address and port"), "\"127.0.0.1:9925\"", "HTTP: /metrics, /livez, /readyz. Empty: none."),
+        listen: Option<SocketAddr> = key(Text("address and port"), "\"127.0.0.1:9925\"", "HTTP: /metrics, /livez, /readyz, and the status page on /. Empty: none."),
+        page: PageAccess = key(Choice(&names(&PageAccess::NAMES)), "\"loopback\"", "Who may read the status page, which shows addresses of clients and recipients they asked for. loopback: it is there only where listen is a loopback address. everywhere: whoever reaches listen reads it. off: nobody."),
     }
 
     /// The socket of the command line.

@@ -28,7 +28,9 @@ use std::path::Path;
 use crate::addr::NetSet;
 pub use blocklist::Blocklist;
 pub use checks::Dnsbl;
-pub use choices::{AuthVia, BackendTls, EventKind, Granted, Identity, LogFormat, Mode, Profile, Role, Share, XdpMode};
+pub use choices::{
+    AuthVia, BackendTls, EventKind, Granted, Identity, LogFormat, Mode, PageAccess, Profile, Role, Share, XdpMode,
+};
 pub use defaults::Machine;
 pub use difference::Change;
 pub use files::ConfigFile;

@@ -92,7 +92,7 @@ macro_rules! table {
             }
 
             impl Default for $name {
-                /// What no file says.
+                /// Values that no file names.
                 fn default() -> Self {
                     Self::judge($table, &Raw::default(), &mut Judge::default())
                 }
@@ -101,7 +101,7 @@ macro_rules! table {
     };
 }
 
-/// What is read of an entry.
+/// The raw form of an entry.
 macro_rules! entry {
     (
         $(#[$about:meta])*
@@ -123,7 +123,7 @@ macro_rules! entry {
     };
 }
 
-/// What makes a valid value: its type, or a function of its own.
+/// The maker of a valid value: its type, or a function of its own.
 macro_rules! judged {
     ($type:ty) => {
         <$type as Value>::judge

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::ser::{Error, Serialize, Serializer};
 
 use super::choices::{
-    AuthVia, BackendTls, EventKind, Granted, Identity, LogFormat, Mode, Profile, Role, Share, XdpMode,
+    AuthVia, BackendTls, EventKind, Granted, Identity, LogFormat, Mode, PageAccess, Profile, Role, Share, XdpMode,
 };
 use super::judge::Judge;
 use super::units::{show_duration, show_size};
@@ -309,4 +309,4 @@ macro_rules! choices {
     };
 }
 
-choices!(AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, Profile, Role, Share, XdpMode);
+choices!(AuthVia, BackendTls, Granted, Identity, LogFormat, Mode, PageAccess, Profile, Role, Share, XdpMode);

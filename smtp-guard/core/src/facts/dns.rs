@@ -5,11 +5,11 @@ use std::io;
 /// DNS on a sender's domain: whether mail can be sent back to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SenderDomain {
-    /// It has an MX, A or AAAA record.
+    /// The domain has an MX, A or AAAA record.
     Exists,
-    /// It has none of them, or can't be a domain.
+    /// The domain has none of them, or can't be a domain.
     Missing,
-    /// It says that it takes no mail (RFC 7505).
+    /// The domain declares that it takes no mail (RFC 7505).
     NullMx,
 }
 
@@ -27,7 +27,7 @@ pub enum Reverse {
 pub enum Forward {
     Confirmed,
     Mismatch,
-    /// Of a name that could have, nothing is known.
+    /// The name could have one, and nothing is known.
     Unknown(Failure),
 }
 

@@ -100,7 +100,7 @@ impl std::fmt::Display for Wording {
     }
 }
 
-/// What follows `<recipient>` and then `words` at the start of `text`. Of an international address `text` has a `?` for
+/// The text behind `<recipient>` and then `words` at the start of `text`. Of an international address `text` has a `?` for
 /// each byte that isn't ASCII ([`crate::wire::reply::Reply::new`]), whatever the byte was.
 fn after<'a>(text: &'a str, recipient: &str, words: &str) -> Option<&'a str> {
     let text = text.strip_prefix('<')?;
@@ -239,7 +239,7 @@ mod tests {
         ReplyDecoder::new().next(&mut BytesMut::from(format!("{text}\r\n").as_bytes())).unwrap().unwrap()
     }
 
-    /// What is learned of a server that answers `says` (`{r}`: the recipient), and whether that is recognised of another.
+    /// A server that answers `says` (`{r}`: the recipient) is learned like this, and that is recognised of another.
     fn check_learned(says: &str, learned: bool) {
         let [one, other] = ["qwertzuiop@example.org", "asdfghjkl@example.org"];
         let said =

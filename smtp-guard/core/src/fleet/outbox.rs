@@ -266,7 +266,7 @@ mod tests {
         assert!(!outbox.is_urgent() && outbox.reports() == 600);
         let sources = |batch: Vec<Waiting>| batch.into_iter().map(|report| report.source.parse::<u64>().unwrap());
         assert!(sources(outbox.take(at(1009))).eq(0..10u64));
-        // It begins anew, behind the others.
+        // It begins again, behind the others.
         accept(&mut outbox, 0);
         assert!(sources(outbox.take(at(2000))).chain(sources(outbox.take(at(2000)))).eq(10..522));
         assert!(sources(outbox.take(at(2000))).eq((522..600).chain([0])));

@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// What `standing` is told, and which steps were asked, in their order.
+    /// `standing` is told this, and these steps were asked, in their order.
     #[track_caller]
     fn check(
         standing: Standing,

@@ -54,7 +54,7 @@ pub enum Deferred {
 pub enum Lifted {
     /// Its time is over.
     Over,
-    /// Who is banned is exempt now.
+    /// The banned source is exempt now.
     Exempt,
     /// The operator said so.
     Operator,

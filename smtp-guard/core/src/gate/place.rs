@@ -11,7 +11,7 @@ pub enum Place {
     Ban(Key),
     /// A source that is deferred.
     Source(Source),
-    /// Likewise a network.
+    /// A network that is deferred.
     Network(Network),
 }
 

@@ -67,12 +67,12 @@ pub(super) struct Networks {
     order: BTreeSet<(Instant, Network)>,
 }
 
-/// What a network did in the window.
+/// The conduct of a network in the window.
 #[derive(Debug, Default)]
 struct Seen {
     unknown: Distinct,
     known: Distinct,
-    /// Who named unknown recipients, and when last.
+    /// Sources that named unknown recipients, and when last.
     members: Vec<(Source, Instant)>,
     last: Instant,
 }

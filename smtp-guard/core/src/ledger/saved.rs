@@ -1,6 +1,6 @@
 //! Entries of the ledger as the store keeps them: JSON, times in ms since 1970.
 //!
-//! What can't be read is left out: counts begin anew for that source, which is no worse than never having seen it.
+//! What can't be read is left out: counts begin again for that source, which is no worse than never having seen it.
 
 use std::collections::VecDeque;
 

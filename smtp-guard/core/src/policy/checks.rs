@@ -40,7 +40,7 @@ pub struct Listing {
     pub found: Result<Option<Ipv4Addr>, Failure>,
 }
 
-/// Questions that shall be asked about a client.
+/// Questions that should be asked about a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     pub reverse: bool,
@@ -79,13 +79,13 @@ impl Snapshot {
         }
     }
 
-    /// Whether the name of a client on a port of `role` shall be found out, from the moment it connects: for the backend, or where it is
+    /// Whether the name of a client on a port of `role` should be found out, from the moment it connects: for the backend, or where it is
     /// looked up anyway.
     pub fn names_client(&self, client: &Client, role: Role) -> bool {
         self.config.backend.identity == Identity::Xclient || self.needs(client, role).forward
     }
 
-    /// The key of a sender's domain that shall be looked up: not of bounces, of address literals, or of a domain of ours.
+    /// The key of a sender's domain that should be looked up: not of bounces, of address literals, or of a domain of ours.
     pub fn domain_to_look_up(&self, client: &Client, role: Role, path: &ReversePath) -> Option<String> {
         let ReversePath::Mailbox(mailbox) = path else { return None };
         let name @ Host::Name(_) = mailbox.domain() else { return None };

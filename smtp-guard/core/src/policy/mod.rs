@@ -67,7 +67,7 @@ impl Client {
 pub enum Standing {
     /// In the recipient table, or nothing is known of it: the backend decides.
     Open,
-    /// Of a domain of which the backend takes any recipient: that it takes this one says nothing of it.
+    /// The domain's backend takes any recipient: its yes proves nothing.
     CatchAll,
     /// `postmaster` of a served domain: never counts as unknown.
     Postmaster,
@@ -150,7 +150,7 @@ impl Snapshot {
     pub fn is_postmaster(&self, path: &ForwardPath) -> bool {
         match path {
             ForwardPath::Postmaster => true,
-            ForwardPath::Mailbox(mailbox) => self.serves(mailbox) && mailbox.local().eq_ignore_ascii_case("postmaster"),
+            ForwardPath::Mailbox(mailbox) => mailbox.local().eq_ignore_ascii_case("postmaster") && self.serves(mailbox),
         }
     }
 
@@ -167,13 +167,13 @@ impl Snapshot {
             ForwardPath::Mailbox(mailbox) if !self.is_postmaster(path) => mailbox,
             _ => return Ruling::Permit((Permit(()), Standing::Postmaster)),
         };
-        let served = self.serves(mailbox);
         // A user, or a host of ours, that writes there is mistaken, not harvesting.
-        if served && !self.is_own(client) && !self.traps.is_empty() && self.traps.contains(&mailbox.key()) {
+        let trapped = !self.traps.is_empty() && self.traps.contains(&mailbox.key()) && self.serves(mailbox);
+        if trapped && !self.is_own(client) {
             return refuse(Reason::Trap, unknown_recipient(path));
         }
         match &self.known {
-            Some(known) if served && !known.load().lookup(&mailbox.key()) => {
+            Some(known) if self.serves(mailbox) && !known.load().lookup(&mailbox.key()) => {
                 Ruling::Refuse(Refusal::unknown_recipient(path))
             }
             _ => Ruling::Permit((Permit(()), self.standing(mailbox))),

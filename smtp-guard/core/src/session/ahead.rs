@@ -49,7 +49,7 @@ pub(super) struct Ahead {
     stopped: bool,
     /// The last one waits for facts.
     consults: bool,
-    /// Of the MAIL that was asked last.
+    /// The MAIL that was asked last.
     mail: Option<Mail>,
     /// The backend's word on the command whose turn it is.
     word: Option<Upstream>,
@@ -59,7 +59,7 @@ pub(super) struct Ahead {
 struct Mail {
     sender: Digest,
     smtputf8: bool,
-    /// What was looked up for it already.
+    /// The facts that were looked up for it already.
     found: Option<Arc<Found>>,
 }
 
@@ -77,7 +77,7 @@ enum Asked {
     Yes(Option<Upstream>),
 }
 
-/// What the backend is asked, or whose answer is awaited, while others are taken ahead.
+/// The question to the backend, or the one whose answer is awaited, while others are taken ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Head {
     Mail,
@@ -98,9 +98,9 @@ enum Foresight {
     Ask(Permit),
     /// Facts are needed.
     Consult,
-    /// It will be refused, whatever comes before.
+    /// A refusal, whatever comes before.
     Refusal,
-    /// That can't be told yet.
+    /// No telling yet.
     Stop,
 }
 
@@ -217,7 +217,7 @@ impl Session {
         Asked::Yes(None)
     }
 
-    /// What will become of `rcpt` in its turn, if all before it is accepted.
+    /// Foresees what becomes of `rcpt` in its turn, if all before it is accepted.
     fn foresee(&self, state: &State, rcpt: &RcptTo) -> Foresight {
         let uses = rcpt.uses();
         let speaks = self.speaker.as_ref().is_some_and(|speaker| speaker.esmtp);

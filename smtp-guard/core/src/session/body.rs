@@ -25,7 +25,7 @@ const RATE_GRACE: Duration = Duration::from_secs(180);
 #[derive(Debug, Default)]
 pub(super) struct Body {
     size: u64,
-    /// It won't be delivered: this is what the client will hear at its dot. Nothing more goes to the backend.
+    /// The verdict, if the message won't be delivered: the client's reply at its dot. Nothing more goes to the backend.
     verdict: Option<(Outcome, Reply)>,
     /// How long the client was waited for in all, and since when it is now.
     waited: Duration,

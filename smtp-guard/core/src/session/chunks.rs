@@ -40,7 +40,7 @@ pub(super) enum Chunks {
 #[derive(Debug)]
 pub(super) struct Failed {
     body: Body,
-    /// What every chunk hears.
+    /// The reply to every chunk.
     reply: Reply,
     /// The backend isn't in this transaction any more.
     gone: bool,

@@ -20,7 +20,7 @@ impl Session {
         }
     }
 
-    /// The one exit from a transaction. The caller says what the backend shall hear of it.
+    /// The one exit from a transaction. The caller says what the backend should hear of it.
     pub(super) fn reset_transaction(&mut self, word: Option<Request>, out: &mut Vec<Output>) {
         let Some(transaction) = self.transaction.take() else { return };
         if !transaction.unsent.is_empty() {

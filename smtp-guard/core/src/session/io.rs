@@ -43,7 +43,7 @@ pub struct Secured {
     pub cipher: &'static str,
 }
 
-/// The speaker, as the backend shall see it.
+/// The speaker, as the backend should see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Speaker {
     pub helo: Helo,
@@ -57,7 +57,7 @@ pub struct Speaker {
 pub enum Input {
     /// The client has spoken before the greeting.
     EarlyTalk,
-    /// What [`Output::Consult`] asked for.
+    /// The facts that [`Output::Consult`] asked for.
     Facts(Facts),
     /// A command line. `more`: the client has sent bytes beyond it already.
     Command { command: Result<Command, CommandError>, more: bool },
@@ -137,15 +137,15 @@ impl Upstream {
 pub enum Lost {
     /// No server could be connected, or none greeted us.
     Unreachable,
-    /// It closed the connection, or said 421.
+    /// The backend closed the connection, or said 421.
     Closed,
-    /// It didn't answer in time.
+    /// The backend didn't answer in time.
     Timeout,
-    /// It answered what makes no sense here.
+    /// The backend's answer makes no sense here.
     Protocol,
     /// All connections to it are in use, or this one was needed for somebody else.
     Busy,
-    /// It was lost before the final dot was sent: it can't have taken the message.
+    /// The backend was lost before the final dot was sent: it can't have taken the message.
     BeforeDot,
 }
 
@@ -163,7 +163,7 @@ impl Lost {
     }
 }
 
-/// An output: something that the driver shall do, in this order.
+/// An output: something that the driver should do, in this order.
 #[derive(Debug)]
 pub enum Output {
     /// Send to the client.
@@ -200,7 +200,7 @@ pub struct Heard {
     pub unknown: bool,
 }
 
-/// A request: something that the backend shall be asked or sent.
+/// A request: something that the backend should be asked or sent.
 #[derive(Debug)]
 pub enum Request {
     /// MAIL; connects first where there is no connection.
@@ -301,6 +301,6 @@ pub enum Wants {
     Response,
     Body,
     Nothing,
-    /// It is over.
+    /// The session is over.
     Closed,
 }

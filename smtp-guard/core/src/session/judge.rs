@@ -121,7 +121,7 @@ impl Session {
         }
     }
 
-    /// Who has logged in, where that is what a refusal is about.
+    /// The logged-in user, where a refusal is about the user.
     fn user(&self, reason: Reason) -> Details {
         match self.login() {
             Some(user) if reason.is_of_user() => Details::note(format!("user={user}")),

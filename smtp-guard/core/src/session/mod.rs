@@ -86,11 +86,11 @@ pub struct Session {
     rules: Arc<Snapshot>,
     /// Read once at the start: wall time is reckoned from it.
     clock: Both,
-    /// What EHLO offers, of what depends on the backend.
+    /// The extensions of EHLO that depend on the backend.
     backend: Arc<Capabilities>,
     /// `None`: clear text.
     secured: Option<Secured>,
-    /// What the client said of itself; without HELO or EHLO nothing.
+    /// The client's own words about itself; without HELO or EHLO nothing.
     speaker: Option<Arc<Speaker>>,
     transaction: Option<Transaction>,
     state: State,
@@ -110,7 +110,7 @@ pub struct Session {
     /// Command lines with bare CR, bare LF or NUL.
     flaws: u32,
     accepted_messages: u32,
-    /// What the client is called, where that leads back to it.
+    /// The client's name in DNS, where that leads back to it.
     name: Option<Box<str>>,
     draining: bool,
     /// From then on no new transaction begins, and soon after ([`ENVELOPE_GRACE`]) none goes on.
@@ -121,7 +121,7 @@ pub struct Session {
 #[derive(Debug)]
 struct Transaction {
     sender: String,
-    /// Of the sender in lower case, as servers may take it for the same.
+    /// The digest of the sender in lower case, as servers may take it for the same.
     digest: Digest,
     accepted: u32,
     /// The first of those accepted, as in RCPT.
@@ -129,16 +129,16 @@ struct Transaction {
     began: Instant,
     /// Those accepted, as the ledger knows them, for as long as no message has been sent to them.
     unsent: Vec<Digest>,
-    /// What the checks found, once they were asked: the refusal that every recipient hears.
+    /// The finding of the checks, once they were asked: the refusal that every recipient hears.
     judged: Option<Option<Finding>>,
     /// Recipients refused because there were enough.
     surplus: u32,
     smtputf8: bool,
-    /// It asked for a trap.
+    /// Whether it asked for a trap.
     trapped: bool,
     /// The backend lost it: every further command of it is answered 451.
     lost: bool,
-    /// Of a message that comes in chunks.
+    /// The state of a message that comes in chunks.
     chunks: chunks::Chunks,
 }
 
@@ -287,7 +287,7 @@ impl Session {
         self.name = Some(name.into());
     }
 
-    /// Takes one input at `now` and appends what shall be done to `out`.
+    /// Takes one input at `now` and appends what should be done to `out`.
     pub fn step(&mut self, input: Input, now: Instant, out: &mut Vec<Output>) {
         let before = out.len();
         self.take(input, now, out);

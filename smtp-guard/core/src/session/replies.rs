@@ -14,7 +14,7 @@ macro_rules! replies {
 
 replies! {
     reset => 250 (2, 0, 0) "Ok";
-    /// It isn't the last one, and promises nothing.
+    /// The reply to a chunk that isn't the last one: it promises nothing.
     chunk_taken => 250 (2, 0, 0) "Chunk taken";
     noop => 250 (2, 0, 0) "Ok";
     vrfy => 252 (2, 5, 1) "Cannot VRFY, but will take a message and try";

@@ -12,7 +12,7 @@ pub const LONGEST_WISH: Duration = Duration::from_secs(900);
 pub enum Fate {
     /// The receiver has it.
     Taken,
-    /// It is sent again, not before this time has passed.
+    /// Send again, not before this time has passed.
     Later(Duration),
     /// The receiver won't take it, however often it is sent.
     Refused,

@@ -113,7 +113,7 @@ impl Endpoint {
 mod tests {
     use super::*;
 
-    /// What `text` comes to: place, Host header, target; or a part of why it can't be used.
+    /// `text` becomes this place, Host header and target; or a part of why it can't be used.
     #[track_caller]
     fn check(text: &str, expected: Result<[&str; 3], &str>) {
         match (Endpoint::parse(text), expected) {

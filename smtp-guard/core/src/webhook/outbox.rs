@@ -30,7 +30,7 @@ pub struct Batch<T> {
 pub struct Outbox<T> {
     /// Each with when it came.
     waiting: VecDeque<(Instant, T)>,
-    /// It was tried, or is being tried.
+    /// The batch that was tried, or is being tried.
     under_way: Option<Batch<T>>,
     /// Events that the next batch says are missing.
     lost: u64,

@@ -1,4 +1,4 @@
-//! Mailboxes and paths (RFC 5321 4.1.2). Written out anew from their parts, in one canonical form.
+//! Mailboxes and paths (RFC 5321 4.1.2). Written out again from their parts, in one canonical form.
 //!
 //! Liberal where no byte can change the meaning of a line, since real senders are: a local part may be as long as the line
 //! has room for (forwarding, SRS, VERP and list tokens exceed the 64 octets that RFC 5321 4.5.3.1.1 grants), dots may stand
@@ -10,7 +10,7 @@
 //! Source routes (`<@a:user@b>`) are refused by name; nobody needs them, and they are a way around relay rules.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Display as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::host;
@@ -128,9 +128,15 @@ impl Mailbox {
 
     /// For comparing: lower case, without quotes, the domain in ASCII.
     pub fn key(&self) -> String {
-        let mut key = self.local.to_lowercase();
+        let domain = self.domain.key();
+        let mut key = String::with_capacity(self.local.len().saturating_add(1).saturating_add(domain.len()));
+        match self.local.is_ascii() {
+            true => key.push_str(&self.local),
+            false => key.push_str(&self.local.to_lowercase()),
+        }
+        key.make_ascii_lowercase();
         key.push('@');
-        key.push_str(&self.domain.key());
+        key.push_str(&domain);
         key
     }
 
@@ -151,7 +157,9 @@ impl Mailbox {
 impl fmt::Display for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if is_dotted(&self.local) {
-            return write!(f, "{}@{}", self.local, self.domain);
+            f.write_str(&self.local)?;
+            f.write_char('@')?;
+            return self.domain.fmt(f);
         }
         f.write_str("\"")?;
         for c in self.local.chars() {
@@ -168,7 +176,7 @@ fn is_atext(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_international(c)
 }
 
-/// What RFC 6531 3.3 adds to the letters, without what can't be seen or would break a line somewhere.
+/// Letters that RFC 6531 3.3 adds, without those that can't be seen or would break a line somewhere.
 fn is_international(c: char) -> bool {
     !c.is_ascii() && !c.is_control() && !c.is_whitespace()
 }
@@ -291,7 +299,7 @@ impl fmt::Display for ReversePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("<>"),
-            Self::Mailbox(mailbox) => write!(f, "<{mailbox}>"),
+            Self::Mailbox(mailbox) => in_brackets(mailbox, f),
         }
     }
 }
@@ -300,9 +308,15 @@ impl fmt::Display for ForwardPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Postmaster => f.write_str("<postmaster>"),
-            Self::Mailbox(mailbox) => write!(f, "<{mailbox}>"),
+            Self::Mailbox(mailbox) => in_brackets(mailbox, f),
         }
     }
+}
+
+fn in_brackets(mailbox: &Mailbox, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_char('<')?;
+    mailbox.fmt(f)?;
+    f.write_char('>')
 }
 
 #[cfg(test)]

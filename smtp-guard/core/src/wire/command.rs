@@ -65,7 +65,7 @@ pub enum CommandError {
     OtherProtocol,
     #[error("{0}")]
     Line(LineFlaw),
-    /// What follows can't be told from commands.
+    /// The bytes behind this can't be told from commands.
     #[error("a chunk without a length")]
     Chunk,
     #[error("bytes that are not printable ASCII")]
@@ -211,7 +211,7 @@ fn bdat(argument: &str) -> Result<Bdat, CommandError> {
     Ok(Bdat { size: size.parse().unwrap_or(u64::MAX), last })
 }
 
-/// Of several words the first: computers have names like `Office PC`.
+/// The first of several words: computers have names like `Office PC`.
 fn helo(argument: &str, name: &'static str) -> Result<Helo, CommandError> {
     let word = argument.split(SPACES).next().unwrap_or_default();
     Helo::new(word).ok_or(CommandError::Argument(name))
@@ -237,7 +237,7 @@ impl Helo {
     }
 }
 
-/// What follows `keyword` and its colon, without the white space around them.
+/// The text behind `keyword` and its colon, without the white space around it.
 fn after<'a>(argument: &'a str, keyword: &str, verb: &'static str) -> Result<&'a str, CommandError> {
     let (head, rest) = argument.split_once(':').ok_or(CommandError::Argument(verb))?;
     if !head.trim_end_matches(SPACES).eq_ignore_ascii_case(keyword) {

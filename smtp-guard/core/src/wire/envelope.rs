@@ -2,7 +2,7 @@
 //! 6531 (SMTPUTF8), 8689 (REQUIRETLS) and 4954 (AUTH).
 //!
 //! All of them are understood here; which of them may be used is for whoever knows what was offered ([`MailFrom::uses`],
-//! [`RcptTo::uses`]). Text in them is decoded, judged and encoded anew ([`XText`]).
+//! [`RcptTo::uses`]). Text in them is decoded, judged and encoded again ([`XText`]).
 
 use std::fmt;
 

@@ -20,39 +20,33 @@ pub fn is_label(label: &[u8]) -> bool {
     (1..=MAX_LABEL).contains(&label.len()) && label.iter().all(inside)
 }
 
-/// Whether `name`, in ASCII and without a final dot, is a host name, and then whether it has capitals. In one go: each address of a
-/// session is asked for several times.
-fn scan(name: &str) -> Option<bool> {
-    let (mut label, mut capitals) = (0, false);
-    for byte in name.bytes() {
-        match byte {
-            b'.' if label == 0 => return None,
-            b'.' => {
-                label = 0;
-                continue;
-            }
-            b'A'..=b'Z' => capitals = true,
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
-            _ => return None,
-        }
-        label += 1;
-        if label > MAX_LABEL {
-            return None;
-        }
-    }
-    (label > 0 && name.len() <= MAX_NAME).then_some(capitals)
-}
-
 /// The key of `name`, or `None` where it is no host name.
 pub fn key(name: &str) -> Option<Cow<'_, str>> {
     let name = name.strip_suffix('.').unwrap_or(name);
-    let ascii = if name.is_ascii() {
-        Cow::Borrowed(name)
-    } else {
-        // What is left in ASCII is judged below, by the same rule as all names.
-        Uts46::new().to_ascii(name.as_bytes(), AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Ignore).ok()?
-    };
-    Some(if scan(&ascii)? { ascii.to_ascii_lowercase().into() } else { ascii })
+    if name.is_ascii() {
+        return Some(if is_lower(name)? { name.into() } else { name.to_ascii_lowercase().into() });
+    }
+    // What is left in ASCII is judged by the same rule as all names.
+    let ascii = Uts46::new().to_ascii(name.as_bytes(), AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Ignore).ok()?;
+    Some(if is_lower(&ascii)? { ascii } else { ascii.to_ascii_lowercase().into() })
+}
+
+/// Whether `name`, in ASCII, is in lower case. `None` where it is no host name. Each recipient's domain goes through here, several
+/// times: one pass.
+fn is_lower(name: &str) -> Option<bool> {
+    let (mut label, mut lower) = (0_usize, true);
+    for byte in name.bytes() {
+        match byte {
+            b'.' if label == 0 => return None,
+            b'.' => label = 0,
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'A'..=b'Z' if label < MAX_LABEL => {
+                label = label.saturating_add(1);
+                lower &= !byte.is_ascii_uppercase();
+            }
+            _ => return None,
+        }
+    }
+    (label > 0 && name.len() <= MAX_NAME).then_some(lower)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub const MAX_AUTH_LINE: usize = 12_288;
 pub struct LineDecoder {
     /// The line was too long: it is dropped as it comes in.
     dropping: bool,
-    /// It announces a chunk.
+    /// Whether it announces a chunk.
     chunk: bool,
 }
 

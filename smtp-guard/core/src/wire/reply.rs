@@ -33,6 +33,10 @@ impl Code {
     pub const fn class(self) -> u16 {
         self.0 / 100
     }
+
+    fn digits(self) -> [u8; 3] {
+        [self.0 / 100, self.0 / 10 % 10, self.0 % 10].map(|digit| b'0'.saturating_add(digit.try_into().unwrap_or(0)))
+    }
 }
 
 /// An enhanced status code.
@@ -65,7 +69,7 @@ pub struct Reply {
     enhanced: Option<Enhanced>,
     first: Cow<'static, str>,
     more: Vec<Cow<'static, str>>,
-    /// It is the backend's.
+    /// Whether it is the backend's.
     passed_on: bool,
 }
 
@@ -145,13 +149,14 @@ impl Reply {
     pub fn encode(&self, out: &mut BytesMut) {
         let last = self.more.len();
         for (index, text) in self.lines().enumerate() {
-            let separator = if index == last { ' ' } else { '-' };
-            let code = self.code.get();
-            // Writing to a buffer that grows can't fail.
-            let _ = match self.enhanced {
-                Some(enhanced) => fmt::write(&mut Out(out), format_args!("{code}{separator}{enhanced} {text}\r\n")),
-                None => fmt::write(&mut Out(out), format_args!("{code}{separator}{text}\r\n")),
-            };
+            out.put_slice(&self.code.digits());
+            out.put_u8(if index == last { b' ' } else { b'-' });
+            if let Some(enhanced) = self.enhanced {
+                // Writing to a buffer that grows can't fail.
+                let _ = fmt::write(&mut Out(out), format_args!("{enhanced} "));
+            }
+            out.put_slice(text.as_bytes());
+            out.put_slice(b"\r\n");
         }
     }
 }

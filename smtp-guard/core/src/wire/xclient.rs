@@ -67,7 +67,7 @@ pub enum Name<'a> {
     TemporarilyUnavailable,
 }
 
-/// The client, as the backend shall see it.
+/// The client, as the backend should see it.
 #[derive(Clone, Debug)]
 pub struct Identity<'a> {
     pub client: SocketAddr,

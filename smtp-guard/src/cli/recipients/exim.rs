@@ -93,7 +93,7 @@ impl Exim<'_> {
         words
     }
 
-    /// What the named lists of domains, and the conditions of routers, name.
+    /// Domains that the named lists and the conditions of routers name.
     fn domains(&self, config: &str, export: &mut Export) -> anyhow::Result<BTreeSet<String>> {
         let mut found = BTreeSet::new();
         for line in config.replace("\\\n", " ").lines() {

@@ -99,14 +99,14 @@ pub(super) fn recipients(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// What a mail server has.
+/// The recipients of a mail server.
 #[derive(Debug, Default, Serialize)]
 struct Export {
     /// `Postfix on mail.example.org`.
     server: String,
     #[serde(rename = "served", serialize_with = "as_list")]
     domains: BTreeMap<String, Served>,
-    /// What the operator should know.
+    /// Notes for the operator.
     notes: BTreeSet<String>,
 }
 

@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 
-    /// What is said of the file that `make` leaves at a path, and what is there then.
+    /// The file that `make` leaves at a path is reported like this, and holds this then.
     #[track_caller]
     fn check_there(make: impl FnOnce(&Path), force: bool, expected: Result<&str, &str>) {
         let folder = tempfile::tempdir().unwrap();

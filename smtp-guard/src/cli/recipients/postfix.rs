@@ -9,7 +9,7 @@ use std::path::Path;
 use super::host::Host;
 use super::{Export, domain_key, keys, names};
 
-/// What is asked of postconf.
+/// Parameters that postconf is asked for.
 const PARAMETERS: [&str; 16] = [
     "alias_maps",
     "canonical_maps",
@@ -91,7 +91,7 @@ fn settings(host: &Host, directory: Option<&Path>) -> anyhow::Result<BTreeMap<St
     Ok(text.lines().filter_map(setting).collect())
 }
 
-/// What a map holds.
+/// The content of a map.
 enum Found {
     Keys(Vec<String>),
     /// Whatever it is asked for.
@@ -231,7 +231,7 @@ impl Postfix<'_> {
         }
     }
 
-    /// What is in `map`, `type:name`.
+    /// Reads `map`, `type:name`.
     fn map(&self, map: &str) -> Found {
         let map = plain(map);
         let Some((kind, name)) = map.split_once(':') else {

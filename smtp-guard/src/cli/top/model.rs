@@ -1,7 +1,7 @@
 //! Two snapshots to what stands in the rows of the screen. Pure: no clock, no terminal.
 //!
 //! A rate is the difference of two snapshots of the same guard over the time between them, by the guard's own clock. With
-//! one snapshot, after a restart of the guard, and for a counter that went back because the kernel plane was loaded anew,
+//! one snapshot, after a restart of the guard, and for a counter that went back because the kernel plane was loaded again,
 //! there is none.
 
 use std::collections::BTreeMap;
@@ -139,7 +139,7 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// What moves first, what is bad before what isn't, then by total: rows that do the same keep their places.
+/// Sorts moving rows first, bad before good, then by total: rows that do the same keep their places.
 fn ordered(mut counts: Vec<Count>) -> Vec<Count> {
     counts.sort_by_key(|count| (!count.is_active(), count.tone != Tone::Bad, std::cmp::Reverse(count.total)));
     counts
@@ -206,6 +206,31 @@ pub(super) fn bans(live: &Live, wall: WallTime) -> Vec<BanRow> {
         made: since(ban.made, wall),
         by: printable(ban.by().as_bytes()),
         text: printable(ban.text.as_bytes()),
+    });
+    rows.collect()
+}
+
+/// A source that offended lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SuspectRow {
+    pub(super) source: String,
+    /// Unknown recipients that count, and which share of all they are.
+    pub(super) unknown: u32,
+    pub(super) share: String,
+    pub(super) logins: u32,
+    pub(super) accepted: u32,
+    pub(super) offences: String,
+}
+
+/// The sources that offended lately, the worst first.
+pub(super) fn suspects(live: &Live) -> Vec<SuspectRow> {
+    let rows = live.suspects.iter().map(|suspect| SuspectRow {
+        source: printable(suspect.source.as_bytes()),
+        unknown: suspect.unforgiven,
+        share: format!("{:.0}%", suspect.share * 100.0),
+        logins: suspect.failed_logins,
+        accepted: suspect.accepted,
+        offences: printable(suspect.offences.join(", ").as_bytes()),
     });
     rows.collect()
 }

@@ -35,7 +35,7 @@ struct Panel {
     /// In place of no counts.
     none: &'static str,
     totals: bool,
-    /// What is bad has a mark, so that it is told apart without colours.
+    /// Whether bad rows have a mark, so that they show without colours.
     marks: bool,
 }
 

@@ -31,7 +31,7 @@ pub(crate) enum State {
     /// Writing fails.
     Broken,
     NotLoaded,
-    /// Works from the next look on, which finds it loaded anew.
+    /// Works from the next look on, which finds it loaded again.
     Loaded,
 }
 

@@ -59,7 +59,7 @@ fn an_element_that_had_too_many_has_all_again() {
     let world = World::new("again");
     let at = element(Source::v4(0));
     let crowd = (0..).map(Source::v4).filter(|source| element(*source) == at).take(SLOTS + 1);
-    // As many bits as are stale before the filter is made anew, and one more.
+    // As many bits as are stale before the filter is made again, and one more.
     let others = (0..).map(Source::v4).filter(|source| element(*source) != at).take(4096 + 1);
     let sources: Vec<_> = crowd.chain(others).collect();
     let bans: Vec<_> = sources.iter().map(|source| (*source, Instant::NEVER, Reason::Operator)).collect();

@@ -40,7 +40,7 @@ const REMEMBERED: u64 = 16 * 1024 * 1024;
 /// A look-up that was given less time than this says nothing about servers or question when that time is over.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a sign of life may take: as every resolver knows the answer, and as it is asked for up to three times.
+/// The longest wait for a sign of life: as every resolver knows the answer, and as it is asked for up to three times.
 const SIGN: Duration = Duration::from_secs(5);
 
 pub(super) struct Asker {

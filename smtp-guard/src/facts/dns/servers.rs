@@ -102,7 +102,7 @@ fn may_be_of_edns(failure: Failure) -> bool {
 #[derive(Debug)]
 pub(super) struct System {
     path: PathBuf,
-    /// What the file was when it was read. `None`: it never was.
+    /// The state of the file when it was read. `None`: it never was.
     read: Option<Option<Stamp>>,
 }
 

@@ -154,7 +154,7 @@ impl<T> Shares<T> {
         self.victim(party, within, now).map(Some).ok_or(Full::Places)
     }
 
-    /// Who gives way to `party`: of those in the network `within`, if there is one.
+    /// The party that gives way to `party`: among those in the network `within`, if there is one.
     fn victim(&self, party: Party, within: Option<Source>, now: Instant) -> Option<u64> {
         let sizes = |party: Party| (count(&self.of_network, party.network), count(&self.of_source, party.source));
         let (my_network, my_source) = sizes(party);

@@ -20,7 +20,7 @@ const MEMORY: Duration = Duration::from_secs(31 * 24 * 3600);
 const SETTLED: Duration = Duration::from_secs(3600);
 /// The ledger's entries, in the store.
 const LEDGER: &str = "ledger";
-/// What is counted of users, in the store.
+/// The kind of a user's counts in the store.
 const USER: &str = "user";
 
 impl Keeper {

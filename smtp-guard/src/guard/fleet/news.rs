@@ -120,7 +120,7 @@ mod tests {
         }
     }
 
-    /// What is told after each look, which comes so many seconds after the server began to answer or stopped.
+    /// The news after each look, which comes so many seconds after the server began to answer or stopped.
     #[track_caller]
     fn check(looks: &[(i64, Option<FleetStatus>, &[&str])]) {
         let mut news = News::default();

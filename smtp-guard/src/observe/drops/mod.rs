@@ -76,7 +76,7 @@ struct Line {
 }
 
 impl Drops {
-    /// Nothing yet. Sources of IPv6 are told apart by `prefix`.
+    /// Nothing yet. Sources of IPv6 are distinguished by `prefix`.
     pub fn new(prefix: Ipv6Prefix, metrics: Metrics) -> Self {
         let inner = Inner {
             sources: Table::new(SOURCES),
@@ -104,7 +104,7 @@ impl Drops {
     pub fn lost(&self, in_all: u64) {
         let mut inner = self.inner();
         let before = inner.lost_in_all.replace(in_all).unwrap_or(in_all);
-        // Fewer than before: the plane was loaded anew.
+        // Fewer than before: the plane was loaded again.
         let more = in_all.checked_sub(before).unwrap_or(in_all);
         inner.lost = inner.lost.saturating_add(more);
         self.metrics.drop_samples_lost(more);

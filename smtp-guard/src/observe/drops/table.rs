@@ -1,4 +1,4 @@
-//! The sources with the most dropped packets of late, in bounded memory: space-saving counters that fade.
+//! The sources with the most dropped packets recently, in bounded memory: space-saving counters that fade.
 //!
 //! A packet's weight halves every [`HALF_LIFE`]. Who is not in the full table takes the place of the one with the least
 //! weight and inherits that weight, so that a source which comes back again and again rises, however many others come
@@ -21,7 +21,7 @@ use crate::clock::Instant;
 
 /// In which a packet's weight halves.
 pub(super) const HALF_LIFE: Duration = Duration::from_secs(10);
-/// An entry without packets for so long isn't shown, and begins anew when it comes back.
+/// An entry without packets for so long isn't shown, and begins again when it comes back.
 pub(super) const QUIET: Duration = Duration::from_secs(60);
 /// A pair gets a log line at most so often.
 const LINE: Duration = Duration::from_secs(60);
@@ -35,7 +35,7 @@ pub(super) struct Key {
     pub(super) reason: Reason,
 }
 
-/// What is held of a pair.
+/// The counts of a pair.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     rank: Rank,
@@ -66,7 +66,7 @@ impl Rank {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Top {
     pub(super) key: Key,
-    /// Packets a second of late.
+    /// Recent packets a second.
     pub(super) per_second: f64,
     /// Packets since `since`.
     pub(super) packets: u64,
@@ -162,7 +162,7 @@ impl Table {
 }
 
 impl Entry {
-    /// The entry with its weights of `now`; begun anew where it was quiet for long.
+    /// The entry with its weights of `now`; begun again where it was quiet for long.
     fn at(&self, now: Instant) -> Self {
         let idle = now.since(self.last);
         let faded = 0.5f64.powf(idle.as_secs_f64() / HALF_LIFE.as_secs_f64());

@@ -32,6 +32,11 @@ impl Backend {
             fixed(registry, "backend_connections", help, "how", ["opened", "reused", "early", "unused"]);
         Self { opened, reused, early, unused }
     }
+
+    /// In the order of [`How`].
+    pub(super) fn counts(&self) -> [u64; 4] {
+        [&self.opened, &self.reused, &self.early, &self.unused].map(Counter::get)
+    }
 }
 
 impl Metrics {

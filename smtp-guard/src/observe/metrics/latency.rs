@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family as Labelled;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::read::Timing;
 use super::{Labels, Metrics};
 use crate::facts::dns::Kind;
 
@@ -23,7 +24,14 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Connect, Self::Mail, Self::Rcpt, Self::Data, Self::Dot, Self::Auth];
     const LABELS: [&'static str; 6] = ["connect", "mail", "rcpt", "data", "dot", "auth"];
+
+    /// Its label in metrics.
+    pub const fn label(self) -> &'static str {
+        Self::LABELS[self as usize]
+    }
 }
 
 /// Upper ends of buckets in seconds, for what the guard does itself.
@@ -42,6 +50,9 @@ pub(super) struct Latency {
     decision: Histogram,
     backend: [Histogram; Verb::LABELS.len()],
     dns: [Histogram; Kind::ALL.len()],
+    /// The same, to be read back.
+    pub(super) backend_timed: [Timing; Verb::LABELS.len()],
+    pub(super) dns_timed: [Timing; Kind::ALL.len()],
     ban: Histogram,
     session: Histogram,
     size: Histogram,
@@ -61,7 +72,16 @@ impl Latency {
         let session = single(registry, "session_seconds", help, &SESSIONS);
         let size =
             single(registry, "message_size_bytes", "Size of messages whose data came to its end, in bytes", &SIZES);
-        Self { decision, backend, dns, ban, session, size }
+        Self {
+            decision,
+            backend,
+            dns,
+            backend_timed: Default::default(),
+            dns_timed: Default::default(),
+            ban,
+            session,
+            size,
+        }
     }
 }
 
@@ -92,11 +112,13 @@ impl Metrics {
     /// The backend answered.
     pub fn backend_replied(&self, verb: Verb, time: Duration) {
         self.0.latency.backend[verb as usize].observe(time.as_secs_f64());
+        self.0.latency.backend_timed[verb as usize].add(time);
     }
 
     /// A question that DNS servers were asked has come to its end.
     pub fn dns_asked(&self, kind: Kind, time: Duration) {
         self.0.latency.dns[kind as usize].observe(time.as_secs_f64());
+        self.0.latency.dns_timed[kind as usize].add(time);
     }
 
     /// A ban is in force, so long after the report that crossed the line.

@@ -17,7 +17,7 @@ struct Family {
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// What labels mean whose values are the operator's or the machine's; the values of all others are listed.
+/// The meaning of labels whose values are the operator's or the machine's; the values of all others are listed.
 const FREE: &[(&str, &str)] = &[
     ("abi", "number of the layout of the kernel's maps"),
     ("file", "path of a certificate, as configured"),

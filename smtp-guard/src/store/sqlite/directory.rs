@@ -12,9 +12,9 @@ use rustix::fs::OFlags;
 
 use super::StoreError;
 
-/// Of a directory that we make, and what others lose in one that we have used.
+/// The mode of a directory that we make; bits beyond it are taken from one that we have used.
 const DIRECTORY: u32 = 0o750;
-/// Of files.
+/// The mode of files.
 const FILE: u32 = 0o600;
 const LOCK: &str = "lock";
 /// Bytes of the secret.
@@ -127,7 +127,7 @@ fn is_ours(path: &Path, owner: u32) -> Result<(), StoreError> {
     if owner == user { Ok(()) } else { Err(StoreError::Foreign { path: path.to_owned(), owner, user }) }
 }
 
-/// Who holds the lock on `path`, in words: the kernel says so, for processes of this PID namespace.
+/// The holder of the lock on `path`, in words: the kernel names it, for processes of this PID namespace.
 fn holder(path: &Path) -> String {
     let inode = fs::metadata(path).map(|data| data.ino()).unwrap_or_default();
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();

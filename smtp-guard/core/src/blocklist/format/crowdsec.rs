@@ -50,7 +50,7 @@ impl Decision<'_> {
         Ok(())
     }
 
-    /// What is left of it, where anybody asks.
+    /// The time that is left, where anybody asks.
     fn left(&self, reading: &Reading<'_>) -> Result<Left, &'static str> {
         let said = |text: Option<&'_ str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
         match (reading.now(), said(self.duration), said(self.until)) {
@@ -110,7 +110,7 @@ struct Element<'a> {
     simulated: Option<bool>,
 }
 
-/// What a part of a stream is: `null` where there is nothing.
+/// A part of a stream: `null` where there is nothing.
 type Elements<'a> = Option<Vec<&'a RawValue>>;
 
 pub(super) fn read(bytes: &[u8], reading: &mut Reading<'_>) -> Result<(), Fault> {

@@ -25,13 +25,13 @@ struct Set {
     other: bool,
     /// Every address stands for its network of this length.
     netmask: Option<u8>,
-    /// Of entries that don't say how long they last.
+    /// The end of entries that name none.
     timeout: Option<u64>,
     except_v4: Vec<(u128, u128)>,
     except_v6: Vec<(u128, u128)>,
 }
 
-/// What a line says.
+/// The command of a line.
 enum Command<'a> {
     Nothing,
     Create { name: &'a [u8], kind: &'a [u8], options: Words<'a> },
@@ -200,7 +200,7 @@ impl Set {
     }
 }
 
-/// What is left of the network from `first` to `last` without the exceptions within it.
+/// The parts of the network from `first` to `last` without the exceptions within it.
 fn without(first: u128, last: u128, except: &[(u128, u128)]) -> Vec<(u128, u128)> {
     let begin = except.partition_point(|(from, _)| *from < first);
     let mut left = Vec::new();

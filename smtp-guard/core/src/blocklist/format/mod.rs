@@ -1,4 +1,4 @@
-//! The formats that lists come in, told apart by what stands in the file.
+//! The formats that lists come in, distinguished by what stands in the file.
 
 mod crowdsec;
 mod csv;
@@ -90,7 +90,7 @@ impl Format {
         only_comments.then_some(if semicolons { Self::DropText } else { Self::Netset })
     }
 
-    /// Of a format whose first line says it all.
+    /// The format, if the first line alone shows it.
     fn of_first_line(line: &[u8]) -> Option<Self> {
         if line[0] == b'{' && drop::is_line(line) {
             return Some(Self::DropJson);

@@ -23,7 +23,7 @@ struct Decision<'a> {
     until: WallTime,
 }
 
-/// What `decisions list --json` writes.
+/// An entry as `decisions list --json` writes it.
 #[derive(Deserialize)]
 struct Listed<'a> {
     #[serde(borrow)]

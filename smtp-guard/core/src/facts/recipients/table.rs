@@ -32,7 +32,7 @@ pub struct KnownRecipients {
     read: WallTime,
 }
 
-/// What stands behind an entry, and in none.
+/// The byte behind each entry, which is in none.
 const END: u8 = b'\n';
 // What a lower-case or international form adds to an address is at most twice its length.
 const _: () = assert!(MAX_FILE * 3 < u32::MAX as u64);
@@ -80,10 +80,10 @@ impl KnownRecipients {
             self.text.extend_from_slice(entry.as_bytes());
             self.text[start..].make_ascii_lowercase();
         } else {
-            let domain = Host::parse(domain)?.key().into_owned();
+            let domain = Host::parse(domain)?;
             self.text.extend_from_slice(local.to_lowercase().as_bytes());
             self.text.push(b'@');
-            self.text.extend_from_slice(domain.as_bytes());
+            self.text.extend_from_slice(domain.key().as_bytes());
         }
         self.text.push(END);
         Some(())
@@ -188,7 +188,7 @@ impl KnownRecipients {
     }
 }
 
-/// What stands before a `#` at the start of the line or behind white space: the local part of an address may hold one.
+/// The text before a `#` at the start of the line or behind white space: the local part of an address may hold one.
 fn without_comment(line: &str) -> &str {
     let begins = |at: &usize| line[..*at].chars().next_back().is_none_or(char::is_whitespace);
     let comment = line.match_indices('#').map(|(at, _)| at).find(begins);

@@ -31,7 +31,7 @@ pub struct Unknowns {
     next: u64,
 }
 
-/// What was heard of one recipient.
+/// The answers about one recipient.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     number: u64,

@@ -291,7 +291,7 @@ fn counts_survive_a_restart_of_the_machine() {
     let saved = before.take_changed(10, &both(5100));
     assert!(before.take_changed(10, &both(5100)).is_empty(), "told once");
     assert_eq!(saved.len(), 1);
-    // Booted anew: the same wall time is another moment.
+    // Booted again: the same wall time is another moment.
     let now = Both { instant: at(90_000), wall: both(5100).wall };
     let after = Accounts::default();
     for (user, text) in saved {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// `expected`: the command written out anew, or the reply's code and enhanced code.
+/// `expected`: the command written out again, or the reply's code and enhanced code.
 fn check(line: &[u8], expected: Result<&str, &str>) {
     let found = parse(line).map(|command| command.to_string()).map_err(|error| error.reply().to_string());
     let name = line.escape_ascii().to_string();

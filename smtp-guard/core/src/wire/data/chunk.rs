@@ -15,7 +15,7 @@ use crate::wire::command::Bdat;
 /// Decodes the chunks of one message.
 #[derive(Debug)]
 pub struct ChunkDecoder {
-    /// Of the chunk that was announced last: bytes that are still to come, and whether it ends the message.
+    /// Bytes of the chunk announced last that are still to come, and whether it ends the message.
     left: u64,
     last: bool,
     /// Its end was told.

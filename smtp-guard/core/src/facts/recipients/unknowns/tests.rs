@@ -63,7 +63,7 @@ fn the_oldest_makes_room() {
         assert_eq!(refuse(&mut memory, recipient, 1, 1, at(0)), forgot, "{recipient}");
     }
     for recipient in [1, 2, 3] {
-        // Those that are there are confirmed by it, the one that was forgotten begins anew and takes another's place.
+        // Those that are there are confirmed by it, the one that was forgotten begins again and takes another's place.
         refuse(&mut memory, recipient, 2, 2, at(1));
     }
     assert_eq!(["1", "2", "3"].map(|recipient| memory.is_unknown(recipient, at(1))), [false, false, false]);
