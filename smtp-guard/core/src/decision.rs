@@ -327,6 +327,20 @@ pub struct LedgerView {
     pub neighbours: Option<NetworkView>,
 }
 
+/// A source that offended lately, and how near it is to a ban.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Suspect {
+    pub source: String,
+    /// As in [`LedgerView`].
+    pub unforgiven: u32,
+    pub known_recipients: u32,
+    pub share: f64,
+    pub failed_logins: u32,
+    pub accepted: u32,
+    /// Other things that it did, by their labels.
+    pub offences: Vec<String>,
+}
+
 /// The ledger's knowledge of a source's network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetworkView {

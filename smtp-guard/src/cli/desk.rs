@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator, Part};
+use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator, Part, Suspect};
 use crate::guard::{Guard, ReloadError};
 use crate::key::User;
 use crate::key::Who;
@@ -27,6 +27,10 @@ impl Control for Desk {
 
     async fn latest(&self) -> Result<Vec<Decision>, Refusal> {
         Ok(self.0.shared().feedback.latest().await?)
+    }
+
+    async fn suspects(&self) -> Result<Vec<Suspect>, Refusal> {
+        Ok(self.0.shared().feedback.suspects().await?)
     }
 
     async fn add(&self, who: Who, length: Duration, text: String, by: Operator) -> Result<Kept<Decision>, Refusal> {

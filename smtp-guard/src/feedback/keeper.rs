@@ -34,10 +34,12 @@ mod latest;
 mod operator;
 mod perform;
 mod persist;
+mod suspects;
 
 use in_force::InForce;
 use latest::Latest;
 use perform::Cause;
+use suspects::Suspects;
 
 pub(super) struct Keeper {
     snapshot: Arc<Snapshot>,
@@ -46,6 +48,7 @@ pub(super) struct Keeper {
     store: Box<dyn Store>,
     decisions: InForce,
     latest: Latest,
+    suspects: Suspects,
     marks: Arc<Marks>,
     counters: Arc<Counters>,
     written: Instant,
@@ -83,6 +86,7 @@ impl Keeper {
             store,
             decisions: InForce::default(),
             latest: Latest::default(),
+            suspects: Suspects::default(),
             marks,
             counters,
             written: crate::clock::now(),
@@ -213,6 +217,7 @@ impl Keeper {
             return;
         }
         let source = client.source(self.prefix());
+        self.suspects.note(source, &conduct);
         if self.peers.are_there() {
             self.peers.reported(&self.text(&source.into()), at, &conduct);
         }

@@ -16,7 +16,9 @@ use tokio::task::JoinHandle;
 
 use crate::bound::Bound;
 use crate::clock::{Both, Instant};
-use crate::decision::{ControlError, Decision, Entry, Explanation, Imported, Kept, Name, Operator, PART, Part};
+use crate::decision::{
+    ControlError, Decision, Entry, Explanation, Imported, Kept, Name, Operator, PART, Part, Suspect,
+};
 use crate::edge::bans::BanTable;
 use crate::events::What;
 use crate::gate::Ignored;
@@ -111,6 +113,7 @@ enum Control {
         answer: oneshot::Sender<Result<Part, ControlError>>,
     },
     Latest(oneshot::Sender<Vec<Decision>>),
+    Suspects(oneshot::Sender<Vec<Suspect>>),
     Add {
         who: Who,
         length: Duration,
@@ -207,6 +210,11 @@ impl Feedback {
     /// The latest bans in force, the last one first, at most [`crate::decision::LATEST`]. Costs the same however many there are.
     pub async fn latest(&self) -> Result<Vec<Decision>, ControlError> {
         self.ask(Control::Latest).await
+    }
+
+    /// The sources that offended last, the worst first, at most [`crate::decision::LATEST`].
+    pub async fn suspects(&self) -> Result<Vec<Suspect>, ControlError> {
+        self.ask(Control::Suspects).await
     }
 
     /// Bans `who` for `length`, in place of a ban that it has. The answer comes once the decision is on disk, or after
@@ -388,6 +396,7 @@ fn answer(keeper: &mut Keeper, control: Control) {
     let _ = match control {
         Control::Decisions { after, answer } => answer.send(keeper.decisions(after.as_deref(), PART)).map_err(drop),
         Control::Latest(answer) => answer.send(keeper.latest()).map_err(drop),
+        Control::Suspects(answer) => answer.send(keeper.suspects()).map_err(drop),
         Control::Add { who, length, text, by, answer } => match keeper.add(who, length, text, by) {
             Ok(decision) => once_written(keeper, decision, move |kept| drop(answer.send(Ok(kept)))),
             Err(error) => answer.send(Err(error)).map_err(drop),

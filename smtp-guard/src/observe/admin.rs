@@ -45,7 +45,7 @@ use crate::addr::{canonical, no_source};
 use crate::bound::Bound;
 use crate::config::FILE_BYTES;
 use crate::decision::ControlError;
-use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator, Part};
+use crate::decision::{Decision, Entry, Explanation, Imported, Kept, Name, Operator, Part, Suspect};
 use crate::gate::Ignored;
 use crate::key::User;
 use crate::key::Who;
@@ -144,6 +144,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn decisions(&self, after: Option<String>) -> impl Future<Output = Result<Part, Refusal>> + Send;
     /// The latest bans in force, the last one first, at most [`crate::decision::LATEST`]; cheap whatever there is.
     fn latest(&self) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + Send;
+    /// The sources that offended last, the worst first; likewise.
+    fn suspects(&self) -> impl Future<Output = Result<Vec<Suspect>, Refusal>> + Send;
     /// Bans `who`; what must not be blocked is refused.
     fn add(
         &self,
@@ -253,11 +255,11 @@ async fn status<C: Control>(State(shared): State<Served<C>>) -> Response {
 }
 
 async fn live<C: Control>(State(shared): State<Served<C>>) -> Response {
-    let bans = match shared.control.latest().await {
-        Ok(bans) => bans,
-        Err(refusal) => return refusal.into_response(),
+    let (bans, suspects) = match tokio::join!(shared.control.latest(), shared.control.suspects()) {
+        (Ok(bans), Ok(suspects)) => (bans, suspects),
+        (Err(refusal), _) | (_, Err(refusal)) => return refusal.into_response(),
     };
-    look(move || shared.overview.live(&crate::clock::both(), bans)).await
+    look(move || shared.overview.live(&crate::clock::both(), bans, suspects)).await
 }
 
 async fn fleet<C: Control>(State(shared): State<Served<C>>) -> Response {

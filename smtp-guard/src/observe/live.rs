@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::status::{Overview, Status};
 use crate::clock::{Both, Seconds, WallTime};
-use crate::decision::Decision;
+use crate::decision::{Decision, Suspect};
 use crate::events::Event;
 
 /// See [`Live::events`].
@@ -34,6 +34,9 @@ pub struct Live {
     pub rejections: Vec<Counted>,
     /// Bans in force, the latest first: at most [`crate::decision::LATEST`].
     pub decisions: Vec<Decision>,
+    /// Sources that offended last, the worst first: at most as many.
+    #[serde(default)]
+    pub suspects: Vec<Suspect>,
     pub drops: DropsView,
     /// Recent events, the latest first: at most 16.
     #[serde(default)]
@@ -112,7 +115,7 @@ pub struct Dropped {
 
 impl Overview {
     /// The snapshot of `both`. Reads the kernel's counters: not for a thread that must not wait for system calls.
-    pub fn live(&self, both: &Both, decisions: Vec<Decision>) -> Live {
+    pub fn live(&self, both: &Both, decisions: Vec<Decision>, suspects: Vec<Suspect>) -> Live {
         let uptime = both.instant.since(self.started);
         let packets = self.running.packets().into_iter().map(|(reason, family, count)| Packets {
             reason: reason.label().to_owned(),
@@ -132,6 +135,7 @@ impl Overview {
                 .map(|(reason, count)| Counted { reason: reason.label().to_owned(), count })
                 .collect(),
             decisions,
+            suspects,
             drops: self.drops.view(both),
             events: self.events.latest(EVENTS),
         }

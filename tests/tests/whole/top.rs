@@ -60,7 +60,7 @@ fn the_view_follows_the_guard() {
         rows.lines().any(|row| row.contains(&format!("{} banned for", World::ATTACKER))).then_some(())
     });
     top.key("s");
-    top.wait_for("sources by total");
+    top.wait_for(" by total");
 
     guard.kill9();
     top.wait_for("no guard answers");
@@ -77,6 +77,78 @@ fn the_view_follows_the_guard() {
     assert!(!top.is_on_other_screen());
     let screen = top.screen();
     assert!(screen.starts_with("before\nexit=0\n"), "{screen}");
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn a_source_is_explained_banned_and_lifted_by_keys() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let _sink = Sink::start(&world, 25, &[]);
+    let guard = Guard::start(&world, &[("limits.ipv6_prefix", "64")]);
+    guard.command(&["decisions", "add", World::ATTACKER, "--for", "1h", "--reason", "by hand"]).ok();
+    let config = guard.config().display().to_string();
+    let top =
+        Terminal::start(&world, folder.path(), SMALL, &[&binary(), "top", "--interval", "300ms", "--config", &config]);
+    let is_row = |line: &str| line.starts_with(World::ATTACKER) && line.contains("operator");
+    let is_banned = |screen: &str| screen.lines().any(is_row);
+    top.wait_until("the ban", |screen| is_banned(screen).then_some(()));
+    top.key("?");
+    top.wait_for("Orders are logged with your uid");
+    top.key("Escape");
+    top.key("e");
+    top.wait_for("select a row first");
+    top.key("Down");
+    top.wait_for(" e  explain ");
+    top.key("e");
+    // As the command says it.
+    let explained = guard.command(&["explain", World::ATTACKER]).ok();
+    let first = explained.lines().next().unwrap();
+    top.wait_for(&first[..first.len().min(60)]);
+    top.key("l");
+    top.wait_for(&format!("Lift the ban on {}?", World::ATTACKER));
+    // Anything but yes leaves it.
+    top.key("n");
+    top.wait_for(" e  explain ");
+    assert!(guard.command(&["decisions", "list"]).ok().contains(World::ATTACKER));
+    top.key("b");
+    top.wait_for(&format!("Ban {} for 4h_", World::ATTACKER));
+    for key in ["BSpace", "BSpace", "x", "Enter"] {
+        top.key(key);
+    }
+    top.wait_for("write a whole number");
+    top.resize((60, 15));
+    for key in ["BSpace", "7", "d", "Enter"] {
+        top.key(key);
+    }
+    top.wait_for(&format!("{} is blocked until", World::ATTACKER));
+    let until = guard.json(&["decisions", "list"])["decisions"][0].clone();
+    assert_eq!(until["text"], "blocked by the administrator");
+    top.wait_until("the longer ban", |screen| screen.contains("6d 23h").then_some(()));
+    top.key("l");
+    top.key("y");
+    top.wait_for(&format!("{} is no longer blocked", World::ATTACKER));
+    top.wait_for("nobody is banned");
+    assert_eq!(guard.json(&["decisions", "list"])["decisions"].as_array().unwrap().len(), 0);
+    for line in ["operator (uid 0) blocked", "operator (uid 0) lifted the decision on"] {
+        assert!(guard.log().contains(line), "{line}: {}", guard.log());
+    }
+
+    // Who is exempt meanwhile is refused in the guard's own words.
+    guard.command(&["decisions", "add", World::ATTACKER, "--for", "1h"]).ok();
+    top.wait_until("the ban", |screen| is_banned(screen).then_some(()));
+    top.key("p");
+    top.key("Down");
+    guard.configure(&[(".exempt", &format!("[\"{}\"]", World::ATTACKER))]);
+    guard.command(&["reload"]).ok();
+    top.key("b");
+    top.key("Enter");
+    let refused = guard.command(&["decisions", "add", World::ATTACKER, "--for", "4h"]);
+    let words = refused.stderr.trim().trim_start_matches("error: ").to_owned();
+    assert!(refused.code() == 1 && words.contains("exempt"), "{refused:#?}");
+    top.wait_for(&words[..words.len().min(58)]);
+    top.key("q");
+    top.wait_for("exit=0");
+    assert!(!top.is_on_other_screen() && top.screen().starts_with("before\nexit=0\n"), "{}", top.screen());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `smtp-guard top`: the running guard on a full screen, asked again and again.
 //!
-//! Three parties: a thread that asks the guard (each question may take its 5 seconds), a thread that waits for keys, and
-//! the loop that draws. The threads hand over through one bounded channel and end with the process; nothing of theirs
+//! Four parties: a thread that asks the guard (each question may take its 5 seconds), one that carries out the operator's orders, one
+//! that waits for keys, and the loop that draws. The threads hand over through one bounded channel and end with the process; nothing of theirs
 //! needs an end of its own. The terminal is given back by [`Screen`] when it is dropped, whatever the way out, and by the
 //! panic hook before a panic is told; SIGTERM, SIGINT and SIGHUP end the loop like the key q. (SIGKILL can't be met:
 //! `reset` helps then.)
@@ -22,6 +22,7 @@ use super::admin_client::AdminClient;
 use super::output;
 use crate::observe::live::Live;
 
+mod deeds;
 mod model;
 mod numbers;
 mod panels;
@@ -30,6 +31,7 @@ mod state;
 mod tables;
 mod theme;
 
+use deeds::{Deed, Done};
 use state::{Flow, State};
 use theme::Theme;
 
@@ -44,6 +46,7 @@ const ENDED: &str = "the threads behind the view have ended";
 enum Told {
     Key(Event),
     Answer(Box<anyhow::Result<Live>>),
+    Done(Result<Done, String>),
     /// The terminal can't be read any more.
     Gone(io::Error),
 }
@@ -76,8 +79,11 @@ async fn show(client: AdminClient, interval: Duration) -> anyhow::Result<()> {
     force_color_output(true);
     let mut screen = Screen::open()?;
     let (sender, mut inbox) = mpsc::channel(WAITING);
-    let keys = sender.clone();
+    let (keys, done, hand) = (sender.clone(), sender.clone(), client.clone());
+    // One at a time: the state sees to it.
+    let (order, orders) = std::sync::mpsc::sync_channel::<Deed>(1);
     let threads = [
+        thread::Builder::new().name(String::from("hand")).spawn(move || carry_out(&hand, &orders, &done))?,
         thread::Builder::new().name(String::from("keys")).spawn(move || read_keys(&keys))?,
         thread::Builder::new().name(String::from("asker")).spawn(move || ask(&client, interval, &sender))?,
     ];
@@ -86,7 +92,12 @@ async fn show(client: AdminClient, interval: Duration) -> anyhow::Result<()> {
         screen.0.draw(|frame| screen::draw(frame, &state, crate::clock::now(), theme))?;
         tokio::select! {
             told = inbox.recv() => match told {
-                Some(Told::Key(Event::Key(key))) => if state.key(key) == Flow::Quit { return Ok(()) },
+                Some(Told::Key(Event::Key(key))) => match state.key(key) {
+                    Flow::Quit => return Ok(()),
+                    Flow::Do(deed) => if order.try_send(deed).is_err() { bail!(ENDED) },
+                    Flow::Go => {}
+                },
+                Some(Told::Done(done)) => state.done(done),
                 // A new size, mostly: it is drawn anew.
                 Some(Told::Key(_)) => {}
                 Some(Told::Answer(answer)) => {
@@ -148,6 +159,15 @@ fn read_keys(inbox: &mpsc::Sender<Told>) {
         };
         let is_over = matches!(told, Told::Gone(_));
         if inbox.blocking_send(told).is_err() || is_over {
+            return;
+        }
+    }
+}
+
+/// Carries out what is ordered until nobody orders, or listens.
+fn carry_out(client: &AdminClient, orders: &std::sync::mpsc::Receiver<Deed>, inbox: &mpsc::Sender<Told>) {
+    while let Ok(deed) = orders.recv() {
+        if inbox.blocking_send(Told::Done(deeds::perform(client, &deed))).is_err() {
             return;
         }
     }

@@ -210,6 +210,31 @@ pub(super) fn bans(live: &Live, wall: WallTime) -> Vec<BanRow> {
     rows.collect()
 }
 
+/// A source that offended lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SuspectRow {
+    pub(super) source: String,
+    /// Unknown recipients that count, and which share of all they are.
+    pub(super) unknown: u32,
+    pub(super) share: String,
+    pub(super) logins: u32,
+    pub(super) accepted: u32,
+    pub(super) offences: String,
+}
+
+/// The sources that offended lately, the worst first.
+pub(super) fn suspects(live: &Live) -> Vec<SuspectRow> {
+    let rows = live.suspects.iter().map(|suspect| SuspectRow {
+        source: printable(suspect.source.as_bytes()),
+        unknown: suspect.unforgiven,
+        share: format!("{:.0}%", suspect.share * 100.0),
+        logins: suspect.failed_logins,
+        accepted: suspect.accepted,
+        offences: printable(suspect.offences.join(", ").as_bytes()),
+    });
+    rows.collect()
+}
+
 /// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EventRow {

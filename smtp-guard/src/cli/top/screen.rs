@@ -10,18 +10,18 @@
 //! sources of drops
 //! latest bans
 //! latest events                            (from 30 rows on)
-//! keys
+//! keys, a question, or what came of an order
 //! ```
 //! Rows move only when the terminal changes its size. Below 60 columns or 15 rows nothing of it is of use.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span, Text};
-use ratatui::widgets::{Paragraph, Sparkline, SparklineBar, Wrap};
+use ratatui::widgets::{Clear, Paragraph, Sparkline, SparklineBar, Wrap};
 
-use super::model::{Pair, Tone, bans, events, sources};
+use super::model::{Pair, Tone, bans, events, sources, suspects};
 use super::numbers::{compact, rate};
-use super::state::State;
+use super::state::{Mode, State, Table};
 use super::theme::Theme;
 use super::{panels, tables};
 use crate::cli::time;
@@ -48,7 +48,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
             "`top` needs {columns}x{rows};\nthis terminal has {}x{}.\nEnlarge it, or press q and use `smtp-guard status`.",
             area.width, area.height
         );
-        return frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
+        frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
+        // Nothing is confirmed unseen.
+        let last = Rect { y: area.bottom().saturating_sub(1), height: area.height.min(1), ..area };
+        if asked(state).is_some() {
+            footer(frame, last, state, theme);
+        }
+        return;
     }
     let Some(pair) = state.pair() else {
         return waiting(frame, area, state, theme);
@@ -72,12 +78,45 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
         frame.render_widget(fleet_line(fleet, pair.now.at, theme), others);
     }
     panels::draw(frame, counts, &pair, theme);
-    tables::sources(frame, dropped, &sources(pair.now, state.sort), pair.now, theme);
-    tables::bans(frame, banned, &bans(pair.now, state.wall(now)), pair.now, theme);
+    let selected = state.selected(Table::Sources);
+    match state.worst {
+        true => tables::suspects(frame, dropped, &suspects(pair.now), selected, theme),
+        false => tables::sources(frame, dropped, &sources(pair.now, state.sort), selected, pair.now, theme),
+    }
+    tables::bans(frame, banned, &bans(pair.now, state.wall(now)), state.selected(Table::Bans), pair.now, theme);
     if happened.height > 0 {
         tables::events(frame, happened, &events(pair.now, state.wall(now)), theme);
     }
+    let pane = Rect { y: counts.y, height: keys.y.saturating_sub(counts.y), ..area };
+    match &state.mode {
+        Mode::Help => page(frame, pane, "KEYS", HELP.map(str::to_owned).iter(), theme),
+        Mode::Explained { source, lines, top } => page(frame, pane, source, lines.iter().skip(*top), theme),
+        Mode::Rows | Mode::Ban { .. } | Mode::Lift { .. } => {}
+    }
     footer(frame, keys, state, theme);
+}
+
+/// Lines that the smallest screen holds.
+const HELP: [&str; 10] = [
+    "w            worst sources by their score, or dropped ones",
+    "j k, arrows  select a source",
+    "e, Enter     explain it: why, until when, what is counted",
+    "b            ban it; asks how long: 30s, 10m, 4h, 7d",
+    "l            lift the ban on it; asks first",
+    "p, space     pause, and go on",
+    "s            sort dropped sources by rate, total, newest",
+    "Esc, q       go back; without a selection, quit",
+    "Orders are logged with your uid. Exempt addresses and the",
+    "guard's own are refused, as by `smtp-guard decisions`.",
+];
+
+/// A page over the tables, with as many `lines` as there is room for.
+fn page<'a>(frame: &mut Frame<'_>, area: Rect, title: &str, lines: impl Iterator<Item = &'a String>, theme: Theme) {
+    frame.render_widget(Clear, area);
+    let [bar, below] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
+    frame.render_widget(Paragraph::new(title.to_owned()).style(theme.bar()), bar);
+    let text: Vec<_> = lines.take(usize::from(below.height)).map(|line| Line::from(line.clone())).collect();
+    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }), below);
 }
 
 /// The areas from top to bottom. What isn't shown has no height.
@@ -220,22 +259,56 @@ fn alarm(frame: &mut Frame<'_>, area: Rect, error: &str, theme: Theme) {
     frame.render_widget(Paragraph::new(error.to_owned()).style(theme.alarm()), area);
 }
 
+/// What is asked for before something is done.
+fn asked(state: &State) -> Option<String> {
+    match &state.mode {
+        Mode::Ban { source, length } => Some(format!("Ban {source} for {length}_  Enter: yes, Esc: no")),
+        Mode::Lift { source } => Some(format!("Lift the ban on {source}?  y: yes, Esc: no")),
+        Mode::Rows | Mode::Help | Mode::Explained { .. } => None,
+    }
+}
+
 fn footer(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
+    // What is wrong with the answer stands before the question.
+    if let Some(note) = &state.note {
+        let style = theme.tone(if note.failed { Tone::Bad } else { Tone::Good });
+        return frame.render_widget(Line::styled(note.text.clone(), style), area);
+    }
+    if let Some(asked) = asked(state) {
+        return frame.render_widget(Line::styled(asked, theme.alarm()), area);
+    }
+    if state.busy {
+        return frame.render_widget(Line::styled("asking the guard ...", theme.faint()), area);
+    }
     let mut spans = Vec::new();
     let pause = if state.paused { "go on" } else { "pause" };
-    for (key, action) in [("q", "quit".to_owned()), ("p", pause.to_owned()), ("s", sorted(state))] {
+    let own = |words: [(&'static str, &str); 5]| words.map(|(key, action)| (key, action.to_owned())).to_vec();
+    let keys = match &state.mode {
+        Mode::Explained { .. } => own([("j", "down"), ("k", "up"), ("b", "ban"), ("l", "lift"), ("q", "back")]),
+        _ if state.has_selected() => own([("q", "quit"), ("e", "explain"), ("b", "ban"), ("l", "lift"), ("?", "help")]),
+        _ => vec![
+            ("q", "quit".to_owned()),
+            ("p", pause.to_owned()),
+            ("s", sorted(state)),
+            ("w", "worst".to_owned()),
+            ("?", "help".to_owned()),
+        ],
+    };
+    for (key, action) in keys {
         spans.extend([Span::styled(format!(" {key} "), theme.bar()), Span::from(format!(" {action}  "))]);
     }
+    let line = Line::from(spans);
     let right = format!("every {}", seconds(state.interval));
-    let [left, corner] =
-        Layout::horizontal([Constraint::Fill(1), Constraint::Length(u16::try_from(right.len()).unwrap_or(area.width))])
-            .areas(area);
-    frame.render_widget(Line::from(spans), left);
+    // Whole or not at all.
+    let width = if line.width() + right.len() < usize::from(area.width) { right.len() } else { 0 };
+    let width = u16::try_from(width).unwrap_or(area.width);
+    let [left, corner] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(width)]).areas(area);
+    frame.render_widget(line, left);
     frame.render_widget(Span::styled(right, theme.faint()), corner);
 }
 
 fn sorted(state: &State) -> String {
-    format!("sources by {}", state.sort.label())
+    format!("by {}", state.sort.label())
 }
 
 fn counted(n: u64, what: &str) -> String {

@@ -2,9 +2,10 @@
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
+use ratatui::style::Style;
 use ratatui::widgets::{Cell, Row, Table};
 
-use super::model::{BanRow, EventRow, SourceRow};
+use super::model::{BanRow, EventRow, SourceRow, SuspectRow};
 use super::numbers::{compact, rate};
 use super::panels::{fit, right};
 use super::theme::Theme;
@@ -24,7 +25,16 @@ const WIDER: u16 = 100;
 /// A column: heading, width, from which width of the table on it is shown, and whether it is a number.
 type Column = (&'static str, Constraint, u16, bool);
 
-pub(super) fn sources(frame: &mut Frame<'_>, area: Rect, rows: &[SourceRow], live: &Live, theme: Theme) {
+/// Draws the sources of drops; the row of `selected` stands out, and in sight.
+pub(super) fn sources(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    rows: &[SourceRow],
+    selected: Option<&str>,
+    live: &Live,
+    theme: Theme,
+) {
+    let selected = selected.and_then(|selected| rows.iter().position(|row| row.source == selected));
     let columns: [Column; 7] = [
         ("DROPPED SOURCES", Constraint::Length(SOURCE), 0, false),
         ("REASON", Constraint::Fill(1), 0, false),
@@ -50,10 +60,43 @@ pub(super) fn sources(frame: &mut Frame<'_>, area: Rect, rows: &[SourceRow], liv
             right(&row.lasts),
         ]
     };
-    table(frame, area, columns, rows.iter().map(cells), none, theme);
+    table(frame, area, columns, rows.iter().map(cells), selected, none, theme);
 }
 
-pub(super) fn bans(frame: &mut Frame<'_>, area: Rect, rows: &[BanRow], live: &Live, theme: Theme) {
+/// Draws the sources that offended lately, with their score, likewise.
+pub(super) fn suspects(frame: &mut Frame<'_>, area: Rect, rows: &[SuspectRow], selected: Option<&str>, theme: Theme) {
+    let selected = selected.and_then(|selected| rows.iter().position(|row| row.source == selected));
+    let columns: [Column; 6] = [
+        ("WORST SOURCES", Constraint::Length(SOURCE), 0, false),
+        ("OFFENCES", Constraint::Fill(1), 0, false),
+        ("LOGINS", Constraint::Length(6), 0, true),
+        ("ACCEPTED", Constraint::Length(8), WIDE, true),
+        ("UNKNOWN", Constraint::Length(7), 0, true),
+        ("SHARE", Constraint::Length(5), 0, true),
+    ];
+    let cells = |row: &SuspectRow| {
+        [
+            Cell::from(row.source.clone()).style(theme.source()),
+            Cell::from(row.offences.clone()).style(theme.faint()),
+            right(&compact(row.logins.into())),
+            right(&compact(row.accepted.into())).style(theme.faint()),
+            right(&compact(row.unknown.into())).style(theme.strong()),
+            right(&row.share),
+        ]
+    };
+    table(frame, area, columns, rows.iter().map(cells), selected, "nobody has offended lately", theme);
+}
+
+/// Draws the latest bans, likewise.
+pub(super) fn bans(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    rows: &[BanRow],
+    selected: Option<&str>,
+    live: &Live,
+    theme: Theme,
+) {
+    let selected = selected.and_then(|selected| rows.iter().position(|row| row.source == selected));
     // What takes the room that is left over.
     let reason = if area.width >= WIDE { Constraint::Length(REASON) } else { Constraint::Fill(1) };
     let columns: [Column; 6] = [
@@ -77,7 +120,7 @@ pub(super) fn bans(frame: &mut Frame<'_>, area: Rect, rows: &[BanRow], live: &Li
             right(&row.left).style(theme.strong()),
         ]
     };
-    table(frame, area, columns, rows.iter().map(cells), none, theme);
+    table(frame, area, columns, rows.iter().map(cells), selected, none, theme);
 }
 
 pub(super) fn events(frame: &mut Frame<'_>, area: Rect, rows: &[EventRow], theme: Theme) {
@@ -85,7 +128,7 @@ pub(super) fn events(frame: &mut Frame<'_>, area: Rect, rows: &[EventRow], theme
         [("LATEST EVENTS", Constraint::Fill(1), 0, false), ("AGO", Constraint::Length(AGO), 0, true)];
     let width = usize::from(area.width.saturating_sub(AGO + 1));
     let cells = |row: &EventRow| [Cell::from(fit(&row.words, width)), right(&row.ago).style(theme.faint())];
-    table(frame, area, columns, rows.iter().map(cells), "nothing yet", theme);
+    table(frame, area, columns, rows.iter().map(cells), None, "nothing yet", theme);
 }
 
 /// A heading and as many `rows` as there is room for; without one, `none`.
@@ -94,6 +137,7 @@ fn table<const N: usize>(
     area: Rect,
     columns: [Column; N],
     rows: impl Iterator<Item = [Cell<'static>; N]>,
+    selected: Option<usize>,
     none: &'static str,
     theme: Theme,
 ) {
@@ -105,7 +149,16 @@ fn table<const N: usize>(
     let header = Row::new(kept(header)).style(theme.bar());
     let widths: Vec<_> =
         columns.iter().zip(shown).filter_map(|((_, width, ..), shown)| shown.then_some(*width)).collect();
-    let rows: Vec<_> = rows.take(usize::from(area.height)).map(|cells| Row::new(kept(cells))).collect();
+    let room = usize::from(area.height.saturating_sub(1));
+    // The selected one is the last in sight, or further up.
+    let skipped = selected.map_or(0, |at| (at + 1).saturating_sub(room));
+    let style = |at| if Some(at) == selected { theme.selected() } else { Style::new() };
+    let rows: Vec<_> = rows
+        .enumerate()
+        .skip(skipped)
+        .take(usize::from(area.height))
+        .map(|(at, cells)| Row::new(kept(cells)).style(style(at)))
+        .collect();
     if rows.is_empty() {
         // It may be longer than the first column.
         frame.render_widget(Table::new([] as [Row<'_>; 0], widths).header(header).column_spacing(1), area);

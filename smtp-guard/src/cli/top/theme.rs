@@ -56,6 +56,11 @@ impl Theme {
         Style::new().add_modifier(Modifier::DIM)
     }
 
+    /// The row that keys act on.
+    pub(super) fn selected(self) -> Style {
+        Style::new().add_modifier(Modifier::REVERSED)
+    }
+
     /// A source.
     pub(super) fn source(self) -> Style {
         self.paint(Color::Cyan)

@@ -6,6 +6,7 @@ use super::*;
 use crate::blocklist::{Read, State};
 use crate::bound::Bound;
 use crate::clock::Seconds;
+use crate::decision::Suspect;
 use crate::events::What;
 use crate::observe::bounds::Bounds;
 use crate::observe::live::{Dropped, DroppedReason, DropsView, Packets};
@@ -96,6 +97,26 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
                 evidence: Vec::new(),
             })
             .into(),
+        suspects: vec![
+            Suspect {
+                source: String::from("198.51.100.9"),
+                unforgiven: 7,
+                known_recipients: 1,
+                share: 0.875,
+                failed_logins: 0,
+                accepted: 3,
+                offences: vec![String::from("early_talker")],
+            },
+            Suspect {
+                source: String::from("198.51.100.10"),
+                unforgiven: 0,
+                known_recipients: 0,
+                share: 0.0,
+                failed_logins: 4,
+                accepted: 0,
+                offences: Vec::new(),
+            },
+        ],
         drops: DropsView {
             samples: 70,
             lost: 0,

@@ -86,7 +86,7 @@ LATEST BANS              REASON        TEXT                     MADE AGO    LEFT
 
 
 
- q  quit   p  pause   s  sources by rate                               every 1 s",
+ q  quit   p  pause   s  by rate   w  worst   ?  help                  every 1 s",
     );
 }
 
@@ -114,7 +114,7 @@ DROPPED SOURCES          REASON                   /S     FOR
 LATEST BANS              REASON             MADE AGO    LEFT
 203.0.113.7              harvest              1m 00s  1h 00m
 2001:db8:1:2::/64        harvest              2h 00m  1m 30s
- q  quit   p  go on   s  sources by total          every 1 s",
+ q  quit   p  go on   s  by total   w  worst   ?  help",
     );
 }
 
@@ -158,6 +158,70 @@ fn what_else_can_be_seen() {
     }
 }
 
+/// After these keys, as in the test of the state.
+fn after(keys: &str) -> State {
+    let mut state = state(|_| {});
+    for key in keys.chars() {
+        state.key(KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE));
+    }
+    state
+}
+
+#[test]
+fn the_selected_row_and_questions_are_seen_at_each_size() {
+    const SIZES: [(u16, u16); 4] = [(60, 15), (80, 24), (100, 30), (200, 60)];
+    for size in SIZES {
+        for (keys, source) in
+            [("j", "203.0.113.7"), ("jj", "2001:db8:1:2::/64"), ("jjj", "203.0.113.7"), ("k", "2001:db8:1:2::/64")]
+        {
+            for no_color in [None, Some("1")] {
+                let buffer = drawn(&after(keys), size, no_color);
+                let is_reversed =
+                    |cell: &ratatui::buffer::Cell| cell.modifier.contains(ratatui::style::Modifier::REVERSED);
+                let rows = buffer.content().chunks(size.0.into());
+                // Without colours headings are reversed as well; they begin with other words.
+                let marked = rows.filter(|row| row.iter().all(is_reversed));
+                let starts = |row: &[ratatui::buffer::Cell]| {
+                    row.iter().map(ratatui::buffer::Cell::symbol).collect::<String>().starts_with(source)
+                };
+                assert_eq!(marked.filter(|row| starts(row)).count(), 1, "{keys} {size:?} {no_color:?}");
+            }
+        }
+        check_parts(&after("j"), size, &[" e  explain   b  ban   l  lift   ?  help"]);
+        check_parts(&after("jjb"), size, &["Ban 2001:db8:1:2::/64 for 4h_  Enter: yes, Esc: no"]);
+        check_parts(&after("jjl"), size, &["Lift the ban on 2001:db8:1:2::/64?  y: yes, Esc: no"]);
+        check_parts(&after("?"), size, &["KEYS", "b            ban it", "refused, as by `smtp-guard decisions`."]);
+        check_parts(&after("b"), size, &["select a row first"]);
+        check_parts(&after("w"), size, &["WORST SOURCES", "198.51.100.9 ", " early_talker ", "  7   88%"]);
+        check_parts(&after("je"), size, &["asking the guard ..."]);
+        let mut explained = after("je");
+        let lines = (0..99).map(|n| format!("line {n} of what is known")).collect();
+        explained.done(Ok(super::super::deeds::Done::Explained(String::from("203.0.113.7"), lines)));
+        check_parts(&explained, size, &["line 0 of", " b  ban   l  lift   q  back"]);
+        explained.key(KeyEvent::new(KeyCode::Down, KeyModifiers::NONE));
+        check_parts(&explained, size, &["\nline 1 of"]);
+        explained.done(Err(String::from("203.0.113.7 is exempt")));
+        check_parts(&explained, size, &["203.0.113.7 is exempt"]);
+    }
+    check_parts(&after("jb"), (50, 10), &["`top` needs 60x15;", "Ban 203.0.113.7 for 4h_"]);
+}
+
+#[test]
+fn the_selected_row_stays_in_sight() {
+    let mut many = state(|live| {
+        let one = live.decisions[0].clone();
+        live.decisions =
+            (0..60).map(|n| crate::decision::Decision { source: format!("203.0.113.{n}"), ..one.clone() }).collect();
+    });
+    for _ in 0..3 {
+        many.key(KeyEvent::new(KeyCode::Down, KeyModifiers::NONE));
+    }
+    for n in 0..60 {
+        check_parts(&many, (80, 24), &[&format!("203.0.113.{n} ")]);
+        many.key(KeyEvent::new(KeyCode::Down, KeyModifiers::NONE));
+    }
+}
+
 #[test]
 fn no_color_means_no_colours() {
     let mut away = state(|_| {});
@@ -173,7 +237,7 @@ fn no_color_means_no_colours() {
 fn any_size_is_drawn() {
     let mut away = state(|_| {});
     away.answer(Err("x".repeat(500)), at(19));
-    for state in [&state(|_| {}), &away, &State::new(Duration::from_secs(1))] {
+    for state in [&state(|_| {}), &away, &State::new(Duration::from_secs(1)), &after("jb"), &after("?"), &after("je")] {
         for columns in [1, 2, 10, 59, 60, 61, 79, 80, 99, 100, 133, 250] {
             for rows in [1, 2, 5, 14, 15, 16, 19, 20, 23, 24, 50, 80] {
                 drawn(state, (columns, rows), None);
