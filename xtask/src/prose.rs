@@ -19,7 +19,7 @@ use page::Page;
 use crate::structure::rust_files;
 
 /// Paths that exist on one machine only.
-const MACHINE: &[&str] = &["/work/", "/root/", "/home/"];
+const MACHINE: &[&str] = &["/root/", "/home/"];
 
 /// Pages whose sentences are not judged: what has been released stays as it was written.
 const RELEASED: &[&str] = &["CHANGELOG.md"];

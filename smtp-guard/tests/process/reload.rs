@@ -49,7 +49,7 @@ impl World {
                 said.iter().map(|line| dialogue.say(line)).last().unwrap_or(greeting)
             }
             Effect::Try(words, _) => self.said(&["try"].into_iter().chain(words.split(' ')).collect::<Vec<_>>()),
-            Effect::Metric(_) => self.http("/metrics"),
+            Effect::Page(path, _) => self.http(path),
             Effect::Opened(_) => {
                 let before = self.opened();
                 (0..2).for_each(|_| send(connect(address), false));
@@ -63,7 +63,7 @@ impl World {
     /// What `path` of the metrics' address in the file answers.
     fn http(&self, path: &str) -> String {
         let mut http = connect(self.file["metrics"]["listen"].as_str().unwrap().parse().unwrap());
-        http.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+        http.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
         let mut answer = String::new();
         http.read_to_string(&mut answer).unwrap();
         answer
@@ -204,8 +204,8 @@ enum Effect {
     Log(&'static str),
     /// The address answers `GET /livez`.
     Http,
-    /// This line stands among the metrics.
-    Metric(&'static str),
+    /// What this path of the metrics' address answers holds this.
+    Page(&'static str, &'static str),
     /// So many connections to the backend are opened for two messages, one after the other.
     Opened(&'static str),
     /// Who writes to a trap is banned for so many milliseconds.
@@ -225,7 +225,7 @@ fn list(entries: &[&str]) -> Value {
 
 /// Keys, each with a value that it didn't have, and where that shows.
 fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
-    use Effect::{Asked, Banned, Http, Log, Metric, Opened, Restart, Session, Status, Try};
+    use Effect::{Asked, Banned, Http, Log, Opened, Page, Restart, Session, Status, Try};
     let file = |name: &str, content: &str| {
         let path = world.directory.path().join(name);
         fs::write(&path, content).unwrap();
@@ -249,7 +249,7 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("backend.servers", list(&[&backend().to_string()]), sent),
         ("backend.tls", text("required"), put_off()),
         ("backend.identity", text("xclient"), put_off()),
-        ("backend.connections", number(7), Metric("smtp_guard_bound_limit{bound=\"backend_connections\"} 7")),
+        ("backend.connections", number(7), Page("/metrics", "smtp_guard_bound_limit{bound=\"backend_connections\"} 7")),
         ("backend.reuse", Value::Boolean(false), Opened("opened 2")),
         ("backend.connect_early", Value::Boolean(false), Opened("2, 0 of them before MAIL")),
         ("replies.contact", text("ask@example.org"), Try(nobody, "contact ask@example.org")),
@@ -308,6 +308,7 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("edge.pin_directory", text("/sys/fs/bpf/elsewhere"), Restart),
         ("edge.group", text("nobody"), Restart),
         ("metrics.listen", free(), Http),
+        ("metrics.page", text("off"), Page("/", "the status page is off")),
         ("state.directory", text("/nowhere"), Restart),
         ("log.format", text("kerio"), Log(" smtp-guard[")),
         ("log.level", text("trace"), Log("\"TRACE\"")),
@@ -381,7 +382,7 @@ fn every_key_changes_while_the_guard_runs_or_says_that_it_needs_a_restart() {
         match effect {
             Effect::Session(_, expected)
             | Effect::Try(_, expected)
-            | Effect::Metric(expected)
+            | Effect::Page(_, expected)
             | Effect::Opened(expected) => {
                 assert!(now.contains(expected), "{key}: no {expected:?} in {now}");
                 // Where the role or the server is another, the same is said.
