@@ -371,6 +371,7 @@ fn a_fleet_is_shown_and_without_one_the_next_step_is() {
         reports_sent: 0,
         reports_heard: 0,
         decisions_known: 0,
+        history_sources: 0,
         snapshots: 0,
         ignored: Vec::new(),
         nodes: Vec::new(),

@@ -136,9 +136,12 @@ enum Bench {
     Flood,
     /// Memory of sessions that say nothing, and what is given back after them
     Idle {
-        /// At once
-        #[arg(long, default_value_t = 9_000)]
-        sessions: u32,
+        /// At once: 9000, or 500 under TLS
+        #[arg(long)]
+        sessions: Option<u32>,
+        /// Under TLS: each has a process of its own at the other end
+        #[arg(long)]
+        tls: bool,
         /// A guard that is built already, in place of a new one
         #[arg(long)]
         guard: Option<PathBuf>,
@@ -167,6 +170,9 @@ enum Bench {
         /// A guard that is built already, in place of a new one
         #[arg(long)]
         guard: Option<PathBuf>,
+        /// Only the sessions with a mail server that is far away
+        #[arg(long)]
+        far: bool,
         /// In the namespaces that the bench has made
         #[arg(long, hide = true, requires = "guard")]
         inside: bool,
@@ -191,15 +197,15 @@ fn main() -> ExitCode {
         Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), fuzz::Bounds { seconds, runs: None }),
         Command::Bench { what: Bench::Fleet { guard } } => bench::fleet::run(guard),
         Command::Bench { what: Bench::Flood } => bench::flood(),
-        Command::Bench { what: Bench::Idle { sessions, guard } } => bench::idle::run(sessions, guard),
+        Command::Bench { what: Bench::Idle { sessions, tls, guard } } => bench::idle::run(sessions, tls, guard),
         Command::Bench { what: Bench::Instructions { save } } => bench::instructions::run(save),
         Command::Bench { what: Bench::Kernel } => bench::kernel(),
         Command::Bench { what: Bench::Page { guard } } => page::bench(guard),
         Command::Bench { what: Bench::Policy } => bench::policy(),
-        Command::Bench { what: Bench::Proxy { rounds, guard: Some(guard), inside: true } } => {
-            bench::proxy::inside(rounds, &guard)
+        Command::Bench { what: Bench::Proxy { rounds, guard: Some(guard), far, inside: true } } => {
+            bench::proxy::inside(rounds, &guard, far)
         }
-        Command::Bench { what: Bench::Proxy { rounds, guard, .. } } => bench::proxy::outside(rounds, guard),
+        Command::Bench { what: Bench::Proxy { rounds, guard, far, .. } } => bench::proxy::outside(rounds, guard, far),
         Command::Bench { what: Bench::Stress { connections, seed } } => bench::stress(connections, seed),
         Command::Trial { seed, json, check } => trial::trial(seed, json, check),
         Command::Kernels { all } => kernels::kernels(all),

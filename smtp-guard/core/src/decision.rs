@@ -31,7 +31,42 @@ pub struct Ban {
     /// In the words of who made it. Those that came together share it.
     pub text: Arc<str>,
     /// The evidence, at most [`crate::ledger::EVIDENCE`] lines.
-    pub evidence: Vec<String>,
+    pub evidence: Lines,
+}
+
+/// Lines of text in one piece of memory, which clones share: a guard holds a hundred thousand bans, each with some.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lines(Arc<str>);
+
+impl Lines {
+    /// The lines, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        // No line ends with its break: the last one would be followed by an empty one.
+        let text = (!self.0.is_empty()).then(|| self.0.split('\n'));
+        text.into_iter().flatten()
+    }
+
+    /// Each on its own.
+    pub fn to_vec(&self) -> Vec<String> {
+        self.iter().map(str::to_owned).collect()
+    }
+}
+
+impl<T: AsRef<str>> FromIterator<T> for Lines {
+    /// A break within a line becomes a space. Empty lines say nothing, and are left out.
+    fn from_iter<I: IntoIterator<Item = T>>(lines: I) -> Self {
+        let mut text = String::new();
+        for line in lines {
+            let line = line.as_ref();
+            if !line.is_empty() {
+                if !text.is_empty() {
+                    text.push('\n');
+                }
+                text.extend(line.chars().map(|c| if c == '\n' { ' ' } else { c }));
+            }
+        }
+        Self(text.into())
+    }
 }
 
 /// The origin of a decision. As text `ledger`, `operator`, `operator:local`, `file:NAME` or `node:NAME`, as the store keeps it.
@@ -158,6 +193,19 @@ impl Ban {
     }
 }
 
+/// The weight of a ban that another guard caused, against that guard: whoever causes too many of a kind is mad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// It has changed nothing here.
+    Nothing,
+    /// Mail of the source was accepted before.
+    Friend,
+    /// Nobody has told anything bad of the source, or an operator has decided it.
+    Unseen,
+    /// The source did something bad, as this guard has seen or was told.
+    Seen,
+}
+
 /// The reason why a question has no answer, or a decision was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -231,7 +279,7 @@ impl Decision {
             made: ban.made,
             until: ban.until,
             repeat: ban.repeat,
-            evidence: ban.evidence.clone(),
+            evidence: ban.evidence.to_vec(),
         }
     }
 }
@@ -412,7 +460,22 @@ mod tests {
             until: WallTime::from_ms(until),
             repeat: 0,
             text: Arc::default(),
-            evidence: Vec::new(),
+            evidence: Lines::default(),
+        }
+    }
+
+    #[test]
+    fn lines_are_kept_in_one_piece_and_none_is_two() {
+        for (lines, expected) in [
+            (&[][..], &[][..]),
+            (&["a"], &["a"]),
+            (&["a", "", "b c"], &["a", "b c"]),
+            (&["a\nb", "c"], &["a b", "c"]),
+            (&["\n"], &[" "]),
+        ] {
+            let kept: Lines = lines.iter().collect();
+            assert_eq!(kept.to_vec(), expected);
+            assert_eq!(kept.iter().collect::<Lines>(), kept);
         }
     }
 

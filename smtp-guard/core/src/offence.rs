@@ -2,7 +2,7 @@
 
 use siphasher::sip::SipHasher13;
 
-use crate::addr::ClientAddr;
+use crate::addr::{ClientAddr, Source};
 use crate::clock::Instant;
 use smtp_guard_ebpf::reason::Reason;
 
@@ -46,6 +46,24 @@ pub enum Heard {
     /// The good of a while: recipients that exist, and messages that were accepted. Digests count as others only where both guards
     /// have one secret.
     Sums { known: Box<[Digest]>, accepted: u32 },
+}
+
+/// A source whose mail was accepted, as guards tell each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Friend {
+    pub source: Source,
+    /// Messages that count for its history, and all messages.
+    pub aged: u32,
+    pub accepted: u32,
+    /// When the last one was accepted.
+    pub latest: Instant,
+}
+
+/// Messages and recipients since others were told last. Recipients may be given back later than they were told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    pub messages: u32,
+    pub recipients: i32,
 }
 
 macro_rules! reports {
@@ -140,11 +158,13 @@ impl Digest {
         Digests::default().of(address)
     }
 
-    pub(crate) const fn from_number(number: u64) -> Self {
+    /// The digest of this number, as guards of one secret tell each other.
+    pub const fn from_number(number: u64) -> Self {
         Self(number)
     }
 
-    pub(crate) const fn number(self) -> u64 {
+    /// The number that it is.
+    pub const fn number(self) -> u64 {
         self.0
     }
 

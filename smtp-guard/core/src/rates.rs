@@ -21,10 +21,13 @@ use crate::config::Config;
 
 pub mod accounts;
 mod sharded;
+mod told;
 mod window;
 
+pub use crate::offence::Sum;
 use accounts::Accounts;
 use sharded::Sharded;
+use told::Told;
 use window::{Pace, Window};
 
 /// TLS handshakes that one source may begin in a minute before each further one has to wait. Ten a second are more than a
@@ -67,6 +70,7 @@ impl Counters {
 pub struct Rates<K = Source> {
     counts: Sharded<K, Window>,
     pace: Pace,
+    told: Told<K>,
 }
 
 /// The answer whether there was room.
@@ -87,7 +91,7 @@ pub enum Tally {
 impl<K: Clone + Eq + Hash> Rates<K> {
     /// Counts events in `window`, of at most `max` keys.
     pub fn new(window: Duration, max: usize) -> Self {
-        Self { counts: Sharded::new(max), pace: Pace::of(window) }
+        Self { counts: Sharded::new(max), pace: Pace::of(window), told: Told::default() }
     }
 
     /// Whether there is room for one more of `key` at `now`, where at most `limit` may be in a window; 0: any number, and nothing
@@ -101,13 +105,41 @@ impl<K: Clone + Eq + Hash> Rates<K> {
         }
         let slice = self.pace.slice(now);
         let weight = |window: &mut Window| window.total(slice);
-        self.counts.change(&key, weight, |window| {
+        let room = self.counts.change(&key, weight, |window| {
             if window.total(slice) >= limit {
                 return (Room::Full, false);
             }
             window.add(slice);
             (Room::Free, true)
-        })
+        });
+        if room == Room::Free {
+            self.told.note(&key, 1, 0);
+        }
+        room
+    }
+
+    /// Whether other guards are to be told what is counted here.
+    pub fn share(&self, is_shared: bool) {
+        self.told.set(is_shared);
+    }
+
+    /// Takes the sums that others are to be told, and how many counts found no room among it.
+    pub fn take_told(&self) -> (Vec<(K, Sum)>, u64) {
+        self.told.take()
+    }
+
+    /// Another guard has counted so many of `key` at `at`: they count here from `now` on.
+    pub fn hear(&self, key: &K, messages: u32, at: Instant, now: Instant) {
+        let (slice, now) = (self.pace.slice(at), self.pace.slice(now));
+        self.counts.change(
+            key,
+            |window| window.total(now),
+            |window| {
+                window.total(now);
+                window.add_past(slice, messages);
+                ((), true)
+            },
+        );
     }
 
     /// How many are counted of `key` at `now`.
@@ -181,6 +213,32 @@ mod tests {
         rates.counts.each(|_, _| known += 1);
         assert!(known <= max, "{known}");
         assert_eq!(rates.counts.take_evicted(), 19_999 - known as u64);
+    }
+
+    /// How many more find room where others have counted some, each at a second.
+    #[track_caller]
+    fn check_heard(limit: u32, heard: &[(u32, u64)], now: u64, free: usize) {
+        let rates = Rates::new(Duration::from_secs(3600), 1000);
+        rates.share(true);
+        for (messages, second) in heard {
+            rates.hear(&Source::v4(1), *messages, at(*second), at(now));
+        }
+        let judge = |_: &usize| rates.judge(Source::v4(1), limit, at(now), Tally::Count) == Room::Free;
+        let found = (0..2 * limit as usize).filter(judge).count();
+        assert_eq!(found, free, "{heard:?}");
+        let told = rates.take_told().0.iter().map(|(_, sum)| sum.messages as usize).sum::<usize>();
+        assert_eq!(told, free, "what was heard isn't told on");
+    }
+
+    #[test]
+    fn what_others_have_counted_counts_here_for_as_long() {
+        check_heard(10, &[], 10_000, 10);
+        check_heard(10, &[(6, 10_000)], 10_000, 4);
+        check_heard(10, &[(6, 9_000), (3, 9_990)], 10_000, 1);
+        check_heard(10, &[(6, 5_000), (3, 9_990)], 10_000, 7);
+        check_heard(10, &[(u32::MAX, 9_999), (u32::MAX, 9_999)], 10_000, 0);
+        // A clock that is ahead.
+        check_heard(10, &[(6, 20_000)], 10_000, 10);
     }
 
     #[test]

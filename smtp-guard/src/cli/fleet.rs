@@ -86,6 +86,10 @@ fn text_at(FleetView { fleet, in_force, exempted }: &FleetView, now: WallTime) -
                 fleet.decisions_known
             ),
         ],
+        [
+            "history".to_owned(),
+            format!("{} sources were familiar only by what others remember, at the start", fleet.history_sources),
+        ],
     ];
     let ignored = fleet.ignored.iter().filter(|ignored| ignored.count > 0);
     let ignored: Vec<_> = ignored.map(|ignored| format!("{} {}", ignored.count, shown(&ignored.reason))).collect();
@@ -185,6 +189,7 @@ this edge  mx1, tells the others what it sees, and follows them
 clock      -0.012 s (less the server's)
 reports    120 sent, 98 heard; 5 wait for the server, 3 lost
 decisions  in force here of other edges: 1 of mx2, 2 of mx3; 4 ignored, as the source is exempt here; 7 known
+history    4 sources were familiar only by what others remember, at the start
 messages   ignored: 2 code
 
 NODE  VERSION  HEARD       CLOCK      WAITING  LOST  STATE

@@ -1,6 +1,6 @@
 //! The feedback task's state: the ledger and the decisions, and how they reach table, log and store.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::addr::{Ipv6Prefix, Source};
 use crate::bound::Bound;
 use crate::clock::{Both, Instant, Steady};
 use crate::config::Config;
-use crate::decision::{Ban, Origin};
+use crate::decision::{Ban, Name, Origin};
 use crate::edge::bans::{Applied, AppliedNetworks, BanTable};
 use crate::edge::{EdgeError, Refreshed};
 use crate::events::What;
@@ -60,6 +60,8 @@ pub(super) struct Keeper {
     /// The kernel plane as the last sweep found it.
     kernel: Result<Refreshed, String>,
     wall: Steady,
+    /// Bans that the ledger made upon what another guard reported, with the last one that did: only of bans in force.
+    upon: HashMap<Key, Name>,
     /// Bans of the store that were over when they were read: by a clock that may have been wrong.
     over: Vec<Ban>,
 }
@@ -96,6 +98,7 @@ impl Keeper {
             peers,
             kernel,
             wall: Steady::new(crate::clock::both()),
+            upon: HashMap::new(),
             over: Vec::new(),
         }
     }
@@ -200,7 +203,7 @@ impl Keeper {
             until: both.wall_at(until),
             repeat: 0,
             text: reason.text().into(),
-            evidence: vec!["taken over from the kernel map".to_owned()],
+            evidence: ["taken over from the kernel map"].into_iter().collect(),
         };
         let over = self.resume(found.into_iter().map(ban).collect(), false, both);
         let over: Vec<_> = over.into_iter().map(|ban| ban.key).collect();
@@ -310,11 +313,26 @@ impl Keeper {
     }
 
     fn note(&mut self, ban: Ban) {
+        let before = self.decisions.get(&ban.key);
         // Users are shown among accounts.
         if ban.key.user().is_none() {
-            self.latest.note(&ban, self.decisions.get(&ban.key));
+            self.latest.note(&ban, before);
+        }
+        if let Some(before) = before.filter(|_| !matches!(ban.origin, Origin::Ledger | Origin::Node(_))).cloned() {
+            self.remember_foreign(&before);
         }
         self.decisions.insert(ban);
+    }
+
+    /// A ban of another guard's ledger that ends makes the next one longer here as well. While it is in force, its entry in the ledger
+    /// would only take room.
+    fn remember_foreign(&mut self, ban: &Ban) {
+        if let (Origin::Node(_), Some(source)) = (&ban.origin, ban.key.source())
+            && ban.reason != Reason::Operator
+        {
+            let both = crate::clock::both();
+            self.ledger.remember_ban(source, ban.repeat, both.instant_at(ban.until), both.instant);
+        }
     }
 
     /// What the table made of bans.
@@ -326,6 +344,7 @@ impl Keeper {
         for displaced in displaced {
             self.meter.bound_reached(Bound::Bans);
             if let Some(ban) = self.decisions.remove(&displaced.into()) {
+                self.remember_foreign(&ban);
                 self.tell_ended(&[(ban, Lifted::Room)]);
             }
             tracing::warn!(source = self.text(&displaced.into()), "the ban that ended soonest made room for a new one");
@@ -354,6 +373,11 @@ impl Keeper {
                 key => tracing::info!(source = self.text(key), reason = ban.reason.label(), "ban ended"),
             }
         }
+        ended.iter().for_each(|(ban, _)| self.remember_foreign(ban));
+        if !self.upon.is_empty() {
+            let decisions = &self.decisions;
+            self.upon.retain(|key, _| decisions.get(key).is_some_and(|ban| ban.origin == Origin::Ledger));
+        }
         self.tell_ended(&ended);
         // After it: what is over must not be put into a plane that was loaded.
         self.follow_kernel(&both);
@@ -366,6 +390,7 @@ impl Keeper {
         for _ in 0..self.counters.accounts.take_evicted() {
             self.meter.bound_reached(Bound::Users);
         }
+        self.tell_counts(both.instant);
         self.ledger.sweep(both.instant);
         self.count_evicted();
         self.sweeps = self.sweeps.wrapping_add(1);
@@ -404,7 +429,7 @@ impl Keeper {
     }
 
     /// Lifts the bans of `keys`, and forgets what was held against them.
-    fn pardon(&mut self, keys: &[Key], why: Lifted, cause: Cause) {
+    fn pardon(&mut self, keys: &[Key], why: Lifted, cause: Cause<'_>) {
         let pardoned = keys.iter().map(|key| gate::pardon(&mut self.ledger, &self.marks, key.clone(), why));
         let effects = pardoned.collect();
         self.perform(effects, cause);

@@ -14,20 +14,22 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::addr::Source;
 use crate::bound::Bound;
 use crate::clock::{Both, Instant};
 use crate::decision::{
-    ControlError, Decision, Entry, Explanation, Imported, Kept, Name, Operator, PART, Part, Suspect,
+    ControlError, Decision, Entry, Explanation, Imported, Kept, Name, Operator, PART, Part, Suspect, Weight,
 };
 use crate::edge::bans::BanTable;
 use crate::events::What;
 use crate::gate::Ignored;
 use crate::key::User;
 use crate::key::Who;
+use crate::ledger::Friend;
 use crate::marks::Marks;
-use crate::offence::{Conduct, Heard, Report, ReportKind};
-use crate::rates::Counters;
+use crate::offence::{Conduct, Digest, Heard, Report, ReportKind};
 use crate::rates::accounts::AccountView;
+use crate::rates::{Counters, Sum};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -66,8 +68,10 @@ pub trait Peers: Send + Sync + 'static {
     fn are_there(&self) -> bool;
     /// A source, as text, did something at this moment.
     fn reported(&self, source: &str, at: Instant, conduct: &Conduct);
-    /// A ban was made here.
-    fn decided(&self, decision: Decision, now: Both);
+    /// So much was counted of a source, as text, or of a user by the digest of his name.
+    fn counted(&self, who: Result<&str, Digest>, at: Instant, sum: Sum);
+    /// A ban was made here, perhaps upon what that guard has reported.
+    fn decided(&self, decision: Decision, upon: Option<&Name>, now: Both);
     /// The operator lifted what was decided about a source or a network; it would have lasted until then.
     fn lifted(&self, source: &str, now: Both, until: Instant);
 }
@@ -83,7 +87,9 @@ impl Peers for Alone {
 
     fn reported(&self, _: &str, _: Instant, _: &Conduct) {}
 
-    fn decided(&self, _: Decision, _: Both) {}
+    fn counted(&self, _: Result<&str, Digest>, _: Instant, _: Sum) {}
+
+    fn decided(&self, _: Decision, _: Option<&Name>, _: Both) {}
 
     fn lifted(&self, _: &str, _: Both, _: Instant) {}
 }
@@ -103,6 +109,9 @@ impl std::fmt::Debug for Feedback {
         f.debug_struct("Feedback").finish_non_exhaustive()
     }
 }
+
+/// Where a source stands among those whose mail is accepted.
+pub type Place = (Instant, Source);
 
 /// The account that was changed, and what resolves when the change is on disk.
 type Done = (AccountView, oneshot::Receiver<()>);
@@ -131,7 +140,7 @@ enum Control {
     Foreign {
         node: Name,
         decisions: Vec<Decision>,
-        answer: oneshot::Sender<usize>,
+        answer: oneshot::Sender<Vec<Weight>>,
     },
     ForeignLifts {
         node: Name,
@@ -141,12 +150,26 @@ enum Control {
     Hear {
         node: Name,
         reports: Vec<(String, Instant, Heard)>,
-        answer: oneshot::Sender<u32>,
+        answer: oneshot::Sender<Vec<Weight>>,
     },
     Void {
         node: Name,
-        since: Instant,
+        from: Instant,
+        to: Instant,
         answer: oneshot::Sender<Vec<String>>,
+    },
+    Count {
+        counts: Vec<(Result<String, Digest>, Instant, Sum)>,
+        answer: oneshot::Sender<()>,
+    },
+    Friends {
+        after: Option<Place>,
+        most: usize,
+        answer: oneshot::Sender<(Vec<Friend>, Option<Place>)>,
+    },
+    Befriend {
+        friends: Vec<Friend>,
+        answer: oneshot::Sender<usize>,
     },
     TellAll(oneshot::Sender<()>),
     Delete {
@@ -241,9 +264,9 @@ impl Feedback {
         self.ask(|answer| Control::Import { file, entries, text, by, answer }).await
     }
 
-    /// Follows `decisions` of the guard `node`, where nothing here is against them; how many those are. Meant for a few thousand
+    /// Follows `decisions` of the guard `node`, where nothing here is against them; what each of them weighs. Meant for a few thousand
     /// at once: others wait.
-    pub async fn hear_of(&self, node: Name, decisions: Vec<Decision>) -> Result<usize, ControlError> {
+    pub async fn hear_of(&self, node: Name, decisions: Vec<Decision>) -> Result<Vec<Weight>, ControlError> {
         self.ask_in_turn(|answer| Control::Foreign { node, decisions, answer }).await
     }
 
@@ -252,15 +275,36 @@ impl Feedback {
         self.ask_in_turn(|answer| Control::ForeignLifts { node, lifts, answer }).await
     }
 
-    /// Takes note of what the guard `node` reports, each time of which source, when, and what; how many bans follow. Meant for a few
-    /// hundred at once: others wait.
-    pub async fn hear(&self, node: Name, reports: Vec<(String, Instant, Heard)>) -> Result<u32, ControlError> {
+    /// Takes note of what the guard `node` reports, each time of which source, when, and what; what each ban weighs that follows. Meant
+    /// for a few hundred at once: others wait.
+    pub async fn hear(&self, node: Name, reports: Vec<(String, Instant, Heard)>) -> Result<Vec<Weight>, ControlError> {
         self.ask_in_turn(|answer| Control::Hear { node, reports, answer }).await
     }
 
-    /// Lifts what the guard `node` has decided since a moment; of which sources and networks that was.
-    pub async fn void(&self, node: Name, since: Instant) -> Result<Vec<String>, ControlError> {
-        self.ask_in_turn(|answer| Control::Void { node, since, answer }).await
+    /// Lifts what the guard `node` has decided between two moments, and what was decided here upon its reports; of which sources and
+    /// networks its own decisions were.
+    pub async fn void(&self, node: Name, from: Instant, to: Instant) -> Result<Vec<String>, ControlError> {
+        self.ask_in_turn(|answer| Control::Void { node, from, to, answer }).await
+    }
+
+    /// Takes note of what another guard has counted, of sources as text and of users by the digests of their names.
+    pub async fn count(&self, counts: Vec<(Result<String, Digest>, Instant, Sum)>) -> Result<(), ControlError> {
+        self.ask_in_turn(|answer| Control::Count { counts, answer }).await
+    }
+
+    /// At most `most` sources whose mail is accepted, the latest first, behind `after`; and the place of the last one, if there may be
+    /// more. Meant for a few thousand at once: others wait.
+    pub async fn friends(
+        &self,
+        after: Option<Place>,
+        most: usize,
+    ) -> Result<(Vec<Friend>, Option<Place>), ControlError> {
+        self.ask_in_turn(|answer| Control::Friends { after, most, answer }).await
+    }
+
+    /// Takes note of sources that another guard remembers; how many are familiar by that. Meant for a few thousand at once: others wait.
+    pub async fn befriend(&self, friends: Vec<Friend>) -> Result<usize, ControlError> {
+        self.ask_in_turn(|answer| Control::Befriend { friends, answer }).await
     }
 
     /// Tells other guards of all that was decided here and is in force.
@@ -408,7 +452,13 @@ fn answer(keeper: &mut Keeper, control: Control) {
         Control::Foreign { node, decisions, answer } => answer.send(keeper.hear_of(&node, &decisions)).map_err(drop),
         Control::ForeignLifts { node, lifts, answer } => answer.send(keeper.hear_lifts(&node, &lifts)).map_err(drop),
         Control::Hear { node, reports, answer } => answer.send(keeper.hear(&node, reports)).map_err(drop),
-        Control::Void { node, since, answer } => answer.send(keeper.void(node, since)).map_err(drop),
+        Control::Void { node, from, to, answer } => answer.send(keeper.void(&node, from, to)).map_err(drop),
+        Control::Count { counts, answer } => {
+            keeper.hear_counts(counts);
+            answer.send(())
+        }
+        Control::Friends { after, most, answer } => answer.send(keeper.friends(after, most)).map_err(drop),
+        Control::Befriend { friends, answer } => answer.send(keeper.befriend(&friends)).map_err(drop),
         Control::TellAll(answer) => {
             keeper.tell_all();
             answer.send(())

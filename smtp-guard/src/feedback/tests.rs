@@ -17,6 +17,7 @@ use crate::rates::{Room, Tally};
 use crate::store::Change;
 use crate::store::memory::Disk;
 
+mod foreign;
 mod parts;
 
 use parts::{all, held};
@@ -508,7 +509,7 @@ async fn decisions_of_another_guard_are_followed_told_apart_and_kept() {
     heard.push(Decision { source: "20.0.2.9".to_owned(), ..heard[0].clone() });
     let (here, task, table, meter) = world.start();
     here.add("20.0.2.1".parse().unwrap(), hour, "ours".to_owned(), BY).await.unwrap();
-    assert_eq!(here.hear_of(Name::new("mx2"), heard).await.unwrap(), 2);
+    assert_eq!(followed(&here.hear_of(Name::new("mx2"), heard).await.unwrap()), 2);
     let counted = ["entered", "outlasted", "exempt"].map(|outcome| meter.count(&format!("foreign {outcome}")));
     assert_eq!((counted, table.len(), table.networks()), ([2, 1, 1], 2, 1));
     here.close().await;
@@ -516,6 +517,11 @@ async fn decisions_of_another_guard_are_followed_told_apart_and_kept() {
     let (here, _task, _, _) = world.start();
     let by = all(&here).await.iter().map(Decision::by).collect::<BTreeSet<_>>();
     assert_eq!(by, BTreeSet::from(["node mx2".to_owned(), "operator".to_owned()]));
+}
+
+/// How many bans have changed something here.
+fn followed(weights: &[Weight]) -> usize {
+    weights.iter().filter(|weight| **weight != Weight::Nothing).count()
 }
 
 /// What other guards are told, a line each.
@@ -541,8 +547,14 @@ impl Peers for Heard {
         self.note(format!("{} {source}", conduct.kind().label()));
     }
 
-    fn decided(&self, decision: Decision, _: Both) {
-        self.note(format!("{} by {}", decision.source, decision.by()));
+    fn counted(&self, who: Result<&str, Digest>, _: Instant, sum: Sum) {
+        let who = who.map_or_else(|user| user.name(), str::to_owned);
+        self.note(format!("{who} {} {}", sum.messages, sum.recipients));
+    }
+
+    fn decided(&self, decision: Decision, upon: Option<&Name>, _: Both) {
+        let upon = upon.map(|node| format!(" upon {}", node.as_str())).unwrap_or_default();
+        self.note(format!("{} by {}{upon}", decision.source, decision.by()));
     }
 
     fn lifted(&self, source: &str, now: Both, until: Instant) {
@@ -591,7 +603,7 @@ fn other_guards_are_told_what_happens_here_and_nothing_of_what_they_said() {
     assert_eq!(keeper.import(Name::new("list"), vec![entry], "", BY).added, 1);
     assert_eq!(peers.take(), ["20.0.2.2 by operator"], "neither what is local, nor users, nor files");
     let foreign = Decision { source: "20.0.2.4".to_owned(), ..held(&keeper)[0].clone() };
-    assert_eq!(keeper.hear_of(&Name::new("mx2"), &[foreign]), 1);
+    assert_eq!(followed(&keeper.hear_of(&Name::new("mx2"), &[foreign])), 1);
     keeper.hear_lifts(&Name::new("mx2"), &[("20.0.2.4".to_owned(), crate::clock::now())]);
     assert_eq!(peers.take(), [""; 0]);
     keeper.tell_all();
@@ -642,19 +654,19 @@ fn what_other_guards_report_counts_beside_what_happened_here() {
     }
     peers.take();
     // The first of these were asked for here as well.
-    assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.2.1", 0..7)), 0);
-    assert_eq!(keeper.hear(&Name::new("mx3"), reports("20.0.2.1", 7..10)), 1);
-    assert_eq!(peers.take(), ["20.0.2.1 by ledger"], "the decision is this guard's own");
+    assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.2.1", 0..7)), []);
+    assert_eq!(keeper.hear(&Name::new("mx3"), reports("20.0.2.1", 7..10)), [Weight::Seen]);
+    assert_eq!(peers.take(), ["20.0.2.1 by ledger upon mx3"], "the decision is this guard's own");
     let explained = keeper.explain("20.0.2.1".parse().unwrap());
     let evidence = explained.decision.unwrap().evidence.join("\n");
     for words in ["10 distinct unknown recipients of 10", "mx2", "mx3", "unknown: #"] {
         assert!(evidence.contains(words), "{words}: {evidence}");
     }
-    assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.2.9", 0..10)), 0);
-    assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.2.0/24", 0..1)), 0);
+    assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.2.9", 0..10)), []);
+    assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.2.0/24", 0..1)), []);
     assert_eq!((meter.count("foreign exempt"), meter.count("foreign senseless")), (10, 1));
     // Nobody takes the backend away from here.
-    assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.100.25", 0..10)), 0);
+    assert_eq!(keeper.hear(&Name::new("mx2"), reports("20.0.100.25", 0..10)), []);
     assert_eq!((meter.count("foreign protected"), held(&keeper).len()), (1, 1));
 }
 
@@ -674,11 +686,11 @@ fn the_same_trip_elsewhere_doubles_once_and_a_lift_ends_what_is_older() {
         evidence: Vec::new(),
     };
     let from = |node: &str| Name::new(node);
-    assert_eq!(keeper.hear_of(&from("mx2"), &[ban(0, 3600)]), 1);
-    assert_eq!(keeper.hear_of(&from("mx3"), &[ban(0, 3601)]), 0, "they tripped at once");
+    assert_eq!(followed(&keeper.hear_of(&from("mx2"), &[ban(0, 3600)])), 1);
+    assert_eq!(followed(&keeper.hear_of(&from("mx3"), &[ban(0, 3601)])), 0, "they tripped at once");
     assert_eq!(meter.count("foreign outlasted"), 1);
     assert_eq!(keeper.explain("20.0.2.1".parse().unwrap()).ledger.unwrap().trips, 1);
-    assert_eq!(keeper.hear_of(&from("mx3"), &[ban(1, 7200)]), 1);
+    assert_eq!(followed(&keeper.hear_of(&from("mx3"), &[ban(1, 7200)])), 1);
     assert_eq!(keeper.explain("20.0.2.1".parse().unwrap()).ledger.unwrap().trips, 2);
     let lift = |ago: u64| vec![("20.0.2.1".to_owned(), Instant::from_ns(both.instant.as_ns() - ago * 1_000_000_000))];
     assert_eq!(keeper.hear_lifts(&from("mx2"), &lift(1)), 0, "an older lift");
@@ -688,7 +700,7 @@ fn the_same_trip_elsewhere_doubles_once_and_a_lift_ends_what_is_older() {
     // Many at once are one batch, and told in one line.
     let many: Vec<_> = (1..=50).map(|n| Decision { source: format!("20.0.4.{n}"), ..ban(0, 3600) }).collect();
     let before = meter.count("banned harvest");
-    assert_eq!((keeper.hear_of(&from("mx2"), &many), meter.count("banned harvest")), (50, before));
+    assert_eq!((followed(&keeper.hear_of(&from("mx2"), &many)), meter.count("banned harvest")), (50, before));
 }
 
 #[test]
@@ -704,15 +716,18 @@ fn what_a_mad_guard_decided_lately_is_lifted_and_nobody_is_told() {
         made: both.wall.later(-ago * 1000),
         until: both.wall_at(both.instant.after(Duration::from_secs(3600))),
         repeat: 0,
-        evidence: Vec::new(),
+        evidence: Default::default(),
     };
     let mad = [ban("20.0.2.1", 0), ban("20.0.2.2", 30), ban("20.0.2.3", 90), ban("20.0.3.0/24", 1)];
-    assert_eq!(keeper.hear_of(&Name::new("mx2"), &mad), 4);
-    assert_eq!(keeper.hear_of(&Name::new("mx3"), &[ban("20.0.2.4", 0)]), 1);
+    assert_eq!(followed(&keeper.hear_of(&Name::new("mx2"), &mad)), 4);
+    assert_eq!(followed(&keeper.hear_of(&Name::new("mx3"), &[ban("20.0.2.4", 0)])), 1);
     keeper.add("20.0.2.5".parse().unwrap(), Duration::from_secs(3600), String::new(), BY).unwrap();
     peers.take();
     let minute_ago = Instant::from_ns(both.instant.as_ns() - 60_000_000_000);
-    let mut void = keeper.void(Name::new("mx2"), minute_ago);
+    // Two days later nobody lifts anything for that minute.
+    let later = |hours: u64| both.instant.after(Duration::from_secs(hours * 3600));
+    assert_eq!(keeper.void(&Name::new("mx2"), later(48), later(49)), [""; 0]);
+    let mut void = keeper.void(&Name::new("mx2"), minute_ago, later(1));
     void.sort_unstable();
     assert_eq!(void, ["20.0.2.1", "20.0.2.2", "20.0.3.0/24"]);
     let mut left: Vec<_> = held(&keeper).into_iter().map(|decision| decision.source).collect();

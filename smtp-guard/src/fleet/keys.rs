@@ -13,6 +13,8 @@ pub(super) struct Keys {
     pub(super) epoch: String,
     /// How edges are, by name.
     pub(super) nodes: String,
+    /// The history of edges: sources whose mail is accepted, by name and part.
+    pub(super) history: String,
     record: String,
 }
 
@@ -20,7 +22,7 @@ impl Keys {
     pub(super) fn new(fleet: &str) -> Self {
         let key = |name: &str| format!("sg:{{{fleet}}}:{name}");
         let (evidence, changes, index, epoch) = (key("ev"), key("dc"), key("di"), key("ep"));
-        Self { evidence, changes, index, epoch, nodes: key("no"), record: key("d:") }
+        Self { evidence, changes, index, epoch, nodes: key("no"), history: key("hi"), record: key("d:") }
     }
 
     /// The decisions about `source`.

@@ -25,14 +25,17 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 pub use smtp_guard_core::fleet::member::{Decided, Evidence};
 use smtp_guard_core::fleet::member::{Identity, Member};
-use smtp_guard_core::fleet::message::Fault;
+use smtp_guard_core::fleet::message::{Counted, Fault};
 use smtp_guard_core::fleet::status::Told;
 pub use smtp_guard_core::fleet::status::{FleetStatus, Ignored, MutedView, NodeView, Offset};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use crate::addr::Source;
 use crate::clock::{Both, Instant};
-use crate::decision::{Decision, Name};
-use crate::offence::Conduct;
+use crate::decision::{Decision, Name, Weight};
+use crate::ledger::Friend;
+use crate::offence::{Conduct, Digest};
+use crate::rates::Sum;
 
 mod id;
 mod keys;
@@ -54,14 +57,22 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How long nothing is tried after a failure: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// Where a source stands among those whose mail is accepted.
+type Place = (Instant, Source);
+
 /// Something that the guard is to hear. The answer says that it was done.
 #[derive(Debug)]
 pub enum Event {
-    /// What happened elsewhere; how many bans followed is the answer.
-    Evidence(Evidence, oneshot::Sender<u32>),
-    Decided(Vec<Decided>, oneshot::Sender<()>),
-    /// What that edge has decided since a moment counts no longer; about which sources that was is the answer.
-    Void(Name, Instant, oneshot::Sender<Vec<String>>),
+    /// What happened elsewhere; what each ban weighs that followed is the answer.
+    Evidence(Evidence, oneshot::Sender<Vec<Weight>>),
+    /// What was decided elsewhere; what each of them weighs is the answer.
+    Decided(Vec<Decided>, oneshot::Sender<Vec<Weight>>),
+    /// What that edge has decided between two moments, or caused, counts no longer; about which sources it decided is the answer.
+    Void(Name, Instant, Instant, oneshot::Sender<Vec<String>>),
+    /// The next ones whose mail is accepted here, behind a place, and the place of the last one of them.
+    Friends(Option<Place>, oneshot::Sender<(Vec<Friend>, Option<Place>)>),
+    /// What an edge remembers of those; how many are familiar by that is the answer.
+    Befriend(Vec<Friend>, oneshot::Sender<usize>),
     /// The server doesn't know what this edge has decided: it is to be told all of it.
     Joined,
 }
@@ -109,7 +120,11 @@ struct State {
     server: Option<String>,
     /// The last change that is in force here.
     cursor: Id,
+    /// The last change that this edge has put on the server.
+    told_last: Id,
     snapshots: u64,
+    /// Sources that are familiar by what edges remember.
+    remembered: u64,
     /// Which change the last lifts are.
     lifts: VecDeque<(String, Id)>,
     /// What the log knows of messages that are ignored.
@@ -163,9 +178,18 @@ impl Fleet {
         self.tell(|member| member.report(source, at, conduct))
     }
 
-    /// Tells others of `decision`, which was made here; `false`: there is no room. Never blocks.
-    pub fn decided(&self, decision: Decision, now: Both) -> bool {
-        self.tell(|member| member.decided(decision, now))
+    /// Tells others what was counted of a source, or of a user by the digest of his name; `false`: there is no room. Never blocks.
+    pub fn count(&self, who: Result<&str, Digest>, at: Instant, sum: Sum) -> bool {
+        let who = match who {
+            Ok(source) => Counted::Source(source.to_owned()),
+            Err(user) => Counted::User(user.number()),
+        };
+        self.tell(|member| member.count(who, at, sum))
+    }
+
+    /// Tells others of `decision`, which was made here, perhaps `upon` what that edge has reported; `false`: there is no room. Never blocks.
+    pub fn decided(&self, decision: Decision, upon: Option<&Name>, now: Both) -> bool {
+        self.tell(|member| member.decided(decision, upon, now))
     }
 
     /// Tells others that what was decided about `source` is void from `at` on; `false`: there is no room. Never blocks.
@@ -248,7 +272,9 @@ impl State {
             trouble: None,
             server: None,
             cursor: Id::default(),
+            told_last: Id::default(),
             snapshots: 0,
+            remembered: 0,
             lifts: VecDeque::new(),
             told: Told::default(),
         }
@@ -315,6 +341,12 @@ impl Shared {
         Unconfirmed { waits: false, nodes }
     }
 
+    /// The server has taken a decision of this edge as the change `id`.
+    fn note_change(&self, id: Id) {
+        let mut state = self.state();
+        state.told_last = state.told_last.max(id);
+    }
+
     fn note_lift(&self, source: &str, id: Id) {
         let mut state = self.state();
         state.lifts.push_back((source.to_owned(), id));
@@ -374,6 +406,7 @@ impl Shared {
             reports_sent,
             reports_heard,
             decisions_known: member.decisions(),
+            history_sources: state.remembered,
             snapshots: state.snapshots,
             ignored: ignored.map(|(label, count)| Ignored { reason: label.to_owned(), count }).collect(),
             nodes: member.nodes(both),

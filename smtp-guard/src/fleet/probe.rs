@@ -436,6 +436,7 @@ mod tests {
             muted: Vec::new(),
             kept: 0,
             lost: 0,
+            void: Vec::new(),
         };
         (node.to_owned(), seal(key).seal(&Message::Status(Box::new(status))).unwrap())
     }

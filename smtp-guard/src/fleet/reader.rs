@@ -10,7 +10,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
 use redis::{ErrorKind, RedisError, cmd, pipe};
-use smtp_guard_core::fleet::member::{Decided, Member};
+use smtp_guard_core::fleet::member::Decided;
+use smtp_guard_core::fleet::{NODES, PART, PARTS};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
@@ -18,14 +19,17 @@ use super::id::Id;
 use super::keys::Keys;
 use super::link::{self, COMMAND};
 use super::{Event, PAUSE, Shared, longer};
-use crate::decision::Name;
+use crate::clock::WallTime;
+use crate::decision::{Name, Weight};
 
 /// Entries that are read at once.
 const ENTRIES: usize = 512;
 /// How long a read waits for something new.
 const BLOCK: Duration = Duration::from_secs(1);
 /// Sources of what the server holds that are read at once.
-const PAGE: usize = 500;
+const PAGE: usize = 1_000;
+/// Sources that are taken of what edges remember.
+const REMEMBERED: u64 = (PART * PARTS) as u64;
 /// How often what the server holds is compared with what is known: wholly, and where their numbers differ.
 const COMPARE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(20));
 /// How often numbers are compared.
@@ -40,6 +44,8 @@ struct Cursors {
     complete: bool,
     /// The epoch that this is so in.
     epoch: u64,
+    /// Parts of what edges remember that are still to be read; `None`: it isn't known which there are.
+    history: Option<Vec<String>>,
 }
 
 /// Hears others, again and again on another connection.
@@ -89,20 +95,21 @@ async fn follow(
             snapshot(shared, keys, connection, cursors).await?;
         }
         let mut read = cmd("XREAD");
-        read.arg("COUNT").arg(ENTRIES).arg("BLOCK").arg(BLOCK.as_millis() as u64);
+        // What edges remember is read beside what is new.
+        let block = if remember(shared, keys, connection, cursors).await? { Duration::from_millis(1) } else { BLOCK };
+        read.arg("COUNT").arg(ENTRIES).arg("BLOCK").arg(block.as_millis() as u64);
         read.arg("STREAMS").arg(&keys.changes).arg(&keys.evidence);
         read.arg(cursors.changes.to_string()).arg(cursors.evidence.to_string());
         let found: Option<StreamReadReply> = read.query_async(connection).await?;
-        let mut is_behind = false;
+        let (mut changes, mut evidence) = (Vec::new(), Vec::new());
         for stream in found.into_iter().flat_map(|reply| reply.keys) {
-            let entries = entries(stream.ids)?;
-            if stream.key == keys.changes {
-                is_behind |= entries.len() == ENTRIES;
-                hear_changes(shared, entries, cursors).await;
-            } else {
-                hear_evidence(shared, entries, cursors).await;
-            }
+            let of = if stream.key == keys.changes { &mut changes } else { &mut evidence };
+            *of = entries(stream.ids)?;
         }
+        let is_behind = changes.len() == ENTRIES;
+        // An edge tells its evidence before what it decides: a ban is weighed by that.
+        hear_evidence(shared, evidence, cursors).await;
+        hear_changes(shared, changes, cursors).await;
         if is_behind {
             look_for_cursor(shared, keys, connection, cursors).await?;
         } else {
@@ -126,21 +133,24 @@ fn entries(ids: Vec<StreamId>) -> Result<Vec<(Id, Vec<u8>)>, RedisError> {
 async fn hear_changes(shared: &Shared, entries: Vec<(Id, Vec<u8>)>, cursors: &mut Cursors) {
     let Some((last, _)) = entries.last() else { return };
     cursors.changes = *last;
-    let both = crate::clock::both();
-    let (decided, muted): (Vec<_>, Vec<_>) = {
-        let mut member = shared.member();
-        let before = member.muted(both.instant);
-        let heard = entries.iter().filter_map(|(_, sealed)| member.hear_record(sealed, true, &both).ok().flatten());
-        (heard.collect(), newly_muted(&member, &before, both.instant))
-    };
+    let decided = judge(shared, entries.iter().map(|(_, sealed)| &**sealed), true);
     let lifts = decided.iter().any(|decided| matches!(decided, Decided::Lift(..)));
-    follow_all(shared, decided).await;
-    mute(shared, muted).await;
+    follow_all(shared, decided, true).await;
     shared.state().cursor = cursors.changes;
     if lifts {
         // Somebody may wait for it.
         shared.beat();
     }
+}
+
+/// What follows from these messages. They are opened before anybody is kept waiting.
+fn judge<'a>(shared: &Shared, messages: impl Iterator<Item = &'a [u8]>, is_live: bool) -> Vec<Decided> {
+    let seal = &shared.settings.seal;
+    let opened: Vec<_> = messages.map(|sealed| (seal.open(sealed), sealed)).collect();
+    let both = crate::clock::both();
+    let mut member = shared.member();
+    let heard = opened.into_iter().map(|(opened, sealed)| member.hear_record(opened, sealed, is_live, &both));
+    heard.filter_map(|heard| heard.ok().flatten()).collect()
 }
 
 async fn hear_evidence(shared: &Shared, entries: Vec<(Id, Vec<u8>)>, cursors: &mut Cursors) {
@@ -150,50 +160,67 @@ async fn hear_evidence(shared: &Shared, entries: Vec<(Id, Vec<u8>)>, cursors: &m
         let Ok(Some(evidence)) = heard else { continue };
         let node = evidence.node.clone();
         let (answer, bans) = oneshot::channel();
-        if evidence.reports.is_empty() || shared.events.send(Event::Evidence(evidence, answer)).await.is_err() {
+        let is_empty = evidence.reports.is_empty() && evidence.counts.is_empty();
+        if is_empty || shared.events.send(Event::Evidence(evidence, answer)).await.is_err() {
             continue;
         }
         let bans = bans.await.unwrap_or_default();
-        let muted: Vec<_> = {
-            let (mut member, now) = (shared.member(), crate::clock::now());
-            let before = member.muted(now);
-            member.note_bans(node.as_str(), bans, now);
-            newly_muted(&member, &before, now)
-        };
-        mute(shared, muted).await;
+        let void = shared.member().note_caused(node.as_str(), &bans, &crate::clock::both());
+        end_void(shared, &node, void).await;
     }
 }
 
-/// Who is muted now and wasn't `before`, and from when on what it decides is void.
-fn newly_muted(member: &Member, before: &[String], now: crate::clock::Instant) -> Vec<(Name, crate::clock::Instant)> {
-    let new = member.muted(now).into_iter().filter(|node| !before.contains(node));
-    new.filter_map(|node| Some((Name::new(&node), member.void_from(&node, now)?))).collect()
-}
-
-/// Has what edges have decided lifted that are `muted`.
-async fn mute(shared: &Shared, muted: Vec<(Name, crate::clock::Instant)>) {
-    for (node, since) in muted {
-        tracing::error!(
-            node = node.as_str(),
-            "an edge of the fleet decides too much: it is not listened to for ten minutes"
-        );
+/// Has what `node` has decided in these times lifted, and what it caused.
+async fn end_void(shared: &Shared, node: &Name, void: Vec<(crate::clock::Instant, crate::clock::Instant)>) {
+    for (from, to) in void {
+        if to > crate::clock::now() {
+            tracing::error!(
+                node = node.as_str(),
+                "an edge of the fleet decides too much: it is not listened to for ten minutes"
+            );
+        } else {
+            tracing::error!(
+                node = node.as_str(),
+                seconds_ago = crate::clock::now().since(from).as_secs(),
+                "an edge of the fleet has decided too much before this one started: what it decided then is not followed"
+            );
+        }
         let (answer, void) = oneshot::channel();
-        if shared.events.send(Event::Void(node, since, answer)).await.is_ok() {
+        if shared.events.send(Event::Void(node.clone(), from, to, answer)).await.is_ok() {
             let void = void.await.unwrap_or_default();
             shared.member().forget(void.iter().map(String::as_str));
         }
     }
 }
 
-/// Has `decided` followed, and waits until it is in force.
-async fn follow_all(shared: &Shared, decided: Vec<Decided>) {
+/// Has `decided` followed, waits until it is in force, and takes note of who decides too much.
+async fn follow_all(shared: &Shared, decided: Vec<Decided>, is_live: bool) {
     if decided.is_empty() {
         return;
     }
+    let made: Vec<_> = decided
+        .iter()
+        .map(|decided| match decided {
+            Decided::Ban(node, ban) => Some((node.clone(), ban.made)),
+            Decided::Lift(..) => None,
+        })
+        .collect();
     let (answer, done) = oneshot::channel();
-    if shared.events.send(Event::Decided(decided, answer)).await.is_ok() {
-        // An error means that the guard stops.
-        let _ = done.await;
+    if shared.events.send(Event::Decided(decided, answer)).await.is_err() {
+        return;
+    }
+    // An error means that the guard stops.
+    let weights = done.await.unwrap_or_default();
+    let mut bans: Vec<(Name, Vec<(WallTime, Weight)>)> = Vec::new();
+    for ((node, made), weight) in made.into_iter().zip(weights).filter_map(|(made, weight)| Some((made?, weight))) {
+        match bans.iter_mut().find(|(other, _)| *other == node) {
+            Some((_, bans)) => bans.push((made, weight)),
+            None => bans.push((node, vec![(made, weight)])),
+        }
+    }
+    for (node, bans) in bans {
+        let void = shared.member().note_followed(node.as_str(), bans, is_live, &crate::clock::both());
+        end_void(shared, &node, void).await;
     }
 }
 
@@ -233,7 +260,8 @@ async fn last(keys: &Keys, connection: &mut MultiplexedConnection) -> Result<Id,
     last_of(&keys.changes, connection).await
 }
 
-async fn last_of(stream: &str, connection: &mut MultiplexedConnection) -> Result<Id, RedisError> {
+/// The id of the last entry of `stream`.
+pub(super) async fn last_of(stream: &str, connection: &mut MultiplexedConnection) -> Result<Id, RedisError> {
     let mut look = cmd("XREVRANGE");
     look.arg(stream).arg("+").arg("-").arg("COUNT").arg(1);
     let found: StreamRangeReply = look.query_async(connection).await?;
@@ -254,24 +282,72 @@ async fn snapshot(
     if cursors.evidence == Id::default() || evidence < cursors.evidence {
         cursors.evidence = evidence;
     }
-    let (mut sources, mut place) = (0, Place::first(shared));
-    loop {
-        let page = page(keys, connection, place).await?;
+    let (mut sources, mut place, mut is_last) = (0, Place::first(shared), false);
+    let mut decided = Vec::new();
+    while !is_last {
+        let next = async {
+            let page = page(keys, connection, place).await?;
+            let names: Vec<_> = page.iter().map(|(source, _)| source.as_str()).collect();
+            let messages = fetch(keys, connection, &names).await?;
+            Ok::<_, RedisError>((page, judge(shared, messages.iter().map(|sealed| &**sealed), false)))
+        };
+        // The next ones are read while those before are put in force.
+        let (next, ()) = tokio::join!(next, follow_all(shared, std::mem::take(&mut decided), false));
+        let page;
+        (page, decided) = next?;
         sources += page.len();
         place = place.after(&page);
-        let is_last = page.len() < PAGE;
-        let names: Vec<_> = page.iter().map(|(source, _)| source.as_str()).collect();
-        fetch(shared, keys, connection, &names).await?;
-        if is_last {
-            break;
-        }
+        is_last = page.len() < PAGE;
     }
+    follow_all(shared, decided, false).await;
+    shared.member().has_read_all();
     cursors.complete = true;
     let mut state = shared.state();
     state.snapshots += 1;
     state.cursor = cursors.changes;
     tracing::info!(sources, "the fleet's decisions are in force");
     Ok(())
+}
+
+/// Reads the next part of what edges remember of sources whose mail is accepted; whether there is another one. An edge that starts does
+/// so once.
+async fn remember(
+    shared: &Shared,
+    keys: &Keys,
+    connection: &mut MultiplexedConnection,
+    cursors: &mut Cursors,
+) -> Result<bool, RedisError> {
+    let Some(parts) = &mut cursors.history else {
+        let mut parts: Vec<String> = cmd("HKEYS").arg(&keys.history).query_async(connection).await?;
+        // The latest are in the first part of each: they are read first, which are the last here.
+        let number =
+            |part: &String| part.rsplit(':').next().and_then(|number| number.parse().ok()).unwrap_or(usize::MAX);
+        parts.sort_unstable_by_key(|part| std::cmp::Reverse(number(part)));
+        let more = parts.len().saturating_sub(NODES * PARTS);
+        parts.drain(..more);
+        cursors.history = Some(parts);
+        return Ok(true);
+    };
+    let Some(part) = parts.pop() else { return Ok(false) };
+    let sealed: Option<Vec<u8>> = cmd("HGET").arg(&keys.history).arg(part).query_async(connection).await?;
+    if let Some(sealed) = sealed {
+        let opened = shared.settings.seal.open(&sealed);
+        let heard = shared.member().hear_history(opened, crate::clock::now());
+        let (answer, new) = oneshot::channel();
+        if let Ok((_, friends)) = heard
+            && shared.events.send(Event::Befriend(friends, answer)).await.is_ok()
+        {
+            shared.state().remembered += new.await.unwrap_or_default() as u64;
+        }
+    }
+    let (left, sources) = (parts.len(), shared.state().remembered);
+    if left == 0 && sources > 0 {
+        tracing::info!(sources, "what the fleet remembers of accepted mail is known here");
+    }
+    if sources >= REMEMBERED {
+        parts.clear();
+    }
+    Ok(!parts.is_empty())
 }
 
 /// Where reading of the index goes on: behind so many of those that end at that moment. The server finds it at once, other than a place
@@ -309,29 +385,21 @@ async fn page(
     range.query_async(connection).await
 }
 
-/// Reads the decisions about `sources` and follows them.
+/// Reads the decisions about `sources`.
 async fn fetch(
-    shared: &Shared,
     keys: &Keys,
     connection: &mut MultiplexedConnection,
     sources: &[&str],
-) -> Result<(), RedisError> {
+) -> Result<Vec<Vec<u8>>, RedisError> {
     if sources.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut pipe = pipe();
     for source in sources {
         pipe.cmd("HMGET").arg(keys.record(source)).arg("om").arg("lm");
     }
     let found: Vec<[Option<Vec<u8>>; 2]> = pipe.query_async(connection).await?;
-    let both = crate::clock::both();
-    let decided: Vec<_> = {
-        let mut member = shared.member();
-        let messages = found.into_iter().flatten().flatten();
-        messages.filter_map(|sealed| member.hear_record(&sealed, false, &both).ok().flatten()).collect()
-    };
-    follow_all(shared, decided).await;
-    Ok(())
+    Ok(found.into_iter().flatten().flatten().collect())
 }
 
 /// When what the server holds was compared with what is known.
@@ -365,7 +433,8 @@ async fn compare(
         place = place.after(&page);
         let found = page.iter().map(|(source, end)| (source.as_str(), *end as i64));
         let missing = shared.member().missing(found, crate::clock::now());
-        fetch(shared, keys, connection, &missing).await?;
+        let messages = fetch(keys, connection, &missing).await?;
+        follow_all(shared, judge(shared, messages.iter().map(|sealed| &**sealed), false), false).await;
         if page.len() < PAGE {
             return Ok(());
         }

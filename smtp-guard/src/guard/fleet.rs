@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
+use smtp_guard_core::fleet::PART;
 use smtp_guard_core::fleet::member::Decided;
+use smtp_guard_core::fleet::message::Counted;
 use tokio::sync::mpsc;
 
 use crate::bound::Bound;
 use crate::clock::{Both, Instant};
-use crate::decision::{ControlError, Decision};
+use crate::decision::{ControlError, Decision, Name, Weight};
 use crate::events::Bus;
 use crate::feedback::{Feedback, Peers};
-use crate::fleet::{Event, Fleet};
+use crate::fleet::{Event, Evidence, Fleet};
 use crate::observe::metrics::Metrics;
-use crate::offence::Conduct;
+use crate::offence::{Conduct, Digest};
+use crate::rates::Sum;
 
 mod news;
 
@@ -41,8 +44,12 @@ impl Peers for Told {
         self.told(self.0.report(source, at, conduct));
     }
 
-    fn decided(&self, decision: Decision, now: Both) {
-        self.told(self.0.decided(decision, now));
+    fn counted(&self, who: Result<&str, Digest>, at: Instant, sum: Sum) {
+        self.told(self.0.count(who, at, sum));
+    }
+
+    fn decided(&self, decision: Decision, upon: Option<&Name>, now: Both) {
+        self.told(self.0.decided(decision, upon, now));
     }
 
     fn lifted(&self, source: &str, now: Both, until: Instant) {
@@ -56,11 +63,15 @@ pub(super) async fn follow(mut events: mpsc::Receiver<Event>, feedback: Feedback
         // Whoever asked may have gone away.
         let done = match event {
             Event::Evidence(evidence, answer) => {
-                let bans = feedback.hear(evidence.node, evidence.reports).await;
-                bans.map(|bans| _ = answer.send(bans))
+                let heard = hear(&feedback, evidence).await;
+                heard.map(|weights| _ = answer.send(weights))
             }
-            Event::Decided(decided, answer) => take(&feedback, decided).await.map(|()| _ = answer.send(())),
-            Event::Void(node, since, answer) => feedback.void(node, since).await.map(|void| _ = answer.send(void)),
+            Event::Decided(decided, answer) => take(&feedback, decided).await.map(|weights| _ = answer.send(weights)),
+            Event::Void(node, from, to, answer) => {
+                feedback.void(node, from, to).await.map(|void| _ = answer.send(void))
+            }
+            Event::Friends(after, answer) => feedback.friends(after, PART).await.map(|part| _ = answer.send(part)),
+            Event::Befriend(friends, answer) => feedback.befriend(friends).await.map(|new| _ = answer.send(new)),
             Event::Joined => feedback.tell_all().await,
         };
         if let Err(error) = done {
@@ -79,8 +90,21 @@ pub(super) async fn watch(fleet: Fleet, events: Bus) {
     }
 }
 
-/// Decisions of one edge that follow one another are one batch.
-async fn take(feedback: &Feedback, decided: Vec<Decided>) -> Result<(), ControlError> {
+/// What each ban weighs that follows.
+async fn hear(feedback: &Feedback, evidence: Evidence) -> Result<Vec<Weight>, ControlError> {
+    if !evidence.counts.is_empty() {
+        let who = |who| match who {
+            Counted::Source(source) => Ok(source),
+            Counted::User(user) => Err(Digest::from_number(user)),
+        };
+        feedback.count(evidence.counts.into_iter().map(|(counted, at, sum)| (who(counted), at, sum)).collect()).await?;
+    }
+    if evidence.reports.is_empty() { Ok(Vec::new()) } else { feedback.hear(evidence.node, evidence.reports).await }
+}
+
+/// Decisions of one edge that follow one another are one batch. What each of all weighs.
+async fn take(feedback: &Feedback, decided: Vec<Decided>) -> Result<Vec<Weight>, ControlError> {
+    let mut weights = Vec::with_capacity(decided.len());
     let mut decided = decided.into_iter().peekable();
     while let Some(first) = decided.next() {
         match first {
@@ -90,7 +114,7 @@ async fn take(feedback: &Feedback, decided: Vec<Decided>) -> Result<(), ControlE
                 while let Some(Decided::Ban(_, ban)) = decided.next_if(is_same) {
                     bans.push(ban);
                 }
-                feedback.hear_of(node, bans).await?;
+                weights.extend(feedback.hear_of(node, bans).await?);
             }
             Decided::Lift(node, source, at) => {
                 let mut lifts = vec![(source, at)];
@@ -98,9 +122,10 @@ async fn take(feedback: &Feedback, decided: Vec<Decided>) -> Result<(), ControlE
                 while let Some(Decided::Lift(_, source, at)) = decided.next_if(is_same) {
                     lifts.push((source, at));
                 }
+                weights.resize(weights.len() + lifts.len(), Weight::Nothing);
                 feedback.hear_lifts(node, lifts).await?;
             }
         }
     }
-    Ok(())
+    Ok(weights)
 }

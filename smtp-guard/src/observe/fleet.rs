@@ -86,6 +86,7 @@ pub(crate) mod tests {
             reports_sent: 120,
             reports_heard: 98,
             decisions_known: 7,
+            history_sources: 4,
             snapshots: 1,
             ignored: Fault::ALL
                 .map(|fault| Ignored {

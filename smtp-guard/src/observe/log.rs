@@ -393,7 +393,7 @@ mod tests {
     /// Reason, evidence, the operator's words and who he is are fields of their own.
     #[test]
     fn what_a_ban_rests_on_is_in_its_fields() {
-        let by_hand = ban(Reason::Operator, Origin::Operator, "spam\u{9b} run", &["one\n", "two"]);
+        let by_hand = ban(Reason::Operator, Origin::Operator, "spam\u{9b} run", &["one\r", "two"]);
         let by = Some(Operator { uid: Some(1000), local: false });
         let line = written(LogFormat::Json, || {
             let length = Duration::from_secs(60);
@@ -404,7 +404,7 @@ mod tests {
             ("reason", "operator"),
             ("origin", "operator"),
             ("text", "spam\\x9b run"),
-            ("evidence", "one\\x0a; two"),
+            ("evidence", "one\\x0d; two"),
             ("client", "a"),
             ("source", "b"),
         ] {

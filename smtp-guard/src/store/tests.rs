@@ -16,7 +16,7 @@ pub(super) fn ban(n: u32) -> Ban {
         until: WallTime::from_ms(i64::from(n)),
         repeat: 3,
         text: "it's \"quoted\"".into(),
-        evidence: vec!["unknown: a@example.org".to_owned()],
+        evidence: ["unknown: a@example.org"].into_iter().collect(),
     }
 }
 
@@ -86,7 +86,8 @@ fn what_is_found_is_a_sequence_that_comes_to_what_was_saved() {
         check(&[save(ban.clone())], &[save(ban.clone())]);
         check(&[save(ban), Change::Remove(key(who))], &[]);
     }
-    let forever = Ban { until: WallTime::from_ms(i64::MAX), origin: Origin::Operator, evidence: Vec::new(), ..ban(1) };
+    let forever =
+        Ban { until: WallTime::from_ms(i64::MAX), origin: Origin::Operator, evidence: Default::default(), ..ban(1) };
     check(&[save(forever.clone())], &[save(forever)]);
     for origin in ["operator:local", "file:drop.txt", "node:mx2"] {
         let foreign = Ban { origin: origin.parse().unwrap(), ..ban(1) };

@@ -264,7 +264,7 @@ fn cpu(guards: &[Guard; 3], worlds: &[World; 4], redis: &Redis<'_>, files: &File
             reports += 1;
         }
         while f64::from(decisions) < elapsed * f64::from(DECISIONS) * 3.0 {
-            tellers[decisions as usize % 3].decided(decision(decisions, Duration::ZERO), clock::both());
+            tellers[decisions as usize % 3].decided(decision(decisions, Duration::ZERO), None, clock::both());
             decisions += 1;
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -375,7 +375,7 @@ fn start(worlds: &[World; 4], redis: &mut Redis<'_>, files: &Files, decisions: u
     for n in 0..decisions {
         // As many as may be in a minute: nobody is muted.
         let ago = Duration::from_secs(60 * (u64::from(n) / 500));
-        assert!(teller.decided(decision(n, ago), clock::both()), "there is room");
+        assert!(teller.decided(decision(n, ago), None, clock::both()), "there is room");
     }
     let held = || (redis.cli(&["ZCARD", "sg:{edge}:di"]).ok().trim() == decisions.to_string()).then_some(());
     wait_up_to(Duration::from_secs(300), "all are on the server", held, || format!("{:?}", teller.status()));

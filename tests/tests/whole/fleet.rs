@@ -5,8 +5,9 @@
 use std::time::{Duration, Instant};
 
 use smtp_guard_tests::fleet::{Files, bans, decision, drops, edge, guess, joined, wait_until};
+use smtp_guard_tests::guard::netkit;
 use smtp_guard_tests::sink::Sink;
-use smtp_guard_tests::{Redis, World, wait_up_to};
+use smtp_guard_tests::{Guard, Host, Redis, World, run, wait_up_to};
 
 fn three() -> [World; 3] {
     [World::new(), World::new(), World::new()]
@@ -146,4 +147,70 @@ fn an_edge_goes_on_alone_without_the_server_and_joins_again() {
     redis.cut(1, false);
     wait_until(&guards[0], "the newest wins", |guard| decision(guard).is_some_and(|by| by == "node mx2"));
     assert_eq!(decision(&guards[1]).as_deref(), Some("operator"));
+}
+
+/// What the client hears who says these lines to the edge of `world`.
+fn said(world: &World, lines: &[&str]) -> String {
+    let edge = format!("{}:25", World::EDGE_FOR_CLIENT);
+    run(world.on(Host::Client, &netkit()).args(["dialogue", &edge]), &lines.join("\n")).ok()
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn an_edge_that_starts_anew_knows_whose_mail_others_have_accepted() {
+    let worlds = [World::new(), World::new()];
+    let _sinks = [0, 1].map(|n| Sink::start(&worlds[n], 25, &[]));
+    let redis = Redis::start(&worlds.each_ref(), &[]);
+    let files = Files::new();
+    let slow = [("checks.greeting_delay", "\"2s\"")];
+    let there = edge(&worlds[0], 0, &redis.url(0), &files, &slow);
+    joined(&there);
+    let message = ["DATA", "Subject: x\\r\\n\\r\\ntext\\r\\n."];
+    let envelope = ["EHLO client.example", "MAIL FROM:<a@client.example>", "RCPT TO:<alice@example.org>"];
+    let heard = said(&worlds[0], &[&envelope[..], &message, &["QUIT"]].concat());
+    assert!(heard.contains("354"), "{heard}");
+    let told = || redis.cli(&["HKEYS", "sg:{edge}:hi"]).ok().trim() == "mx1:0";
+    wait_up_to(Duration::from_secs(90), "the history is told", || told().then_some(()), || there.log());
+    drop(there);
+    // What was said of it on the way is gone by then.
+    redis.cli(&["DEL", "sg:{edge}:ev"]).ok();
+    let here = edge(&worlds[1], 1, &redis.url(1), &files, &slow);
+    wait_until(&here, "it remembers", |guard| guard.metric("smtp_guard_fleet_history_sources") == 1.0);
+    let greets = |ip: &str| {
+        let words = ["try", "--from", ip, "--mail-from", "a@client.example", "--rcpt-to", "alice@example.org"];
+        here.command(&words).ok()
+    };
+    assert!(!greets(World::CLIENT).contains("(after 2 s)"), "{}", greets(World::CLIENT));
+    assert!(greets("203.0.113.5").contains("(after 2 s)"), "{}", greets("203.0.113.5"));
+    assert_eq!(here.json(&["explain", World::CLIENT])["familiar"], true);
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn an_hour_has_as_many_messages_on_all_edges_together() {
+    let worlds = [World::new(), World::new()];
+    let _sinks = [0, 1].map(|n| Sink::start(&worlds[n], 25, &[]));
+    let redis = Redis::start(&worlds.each_ref(), &[]);
+    let files = Files::new();
+    let limit = [("limits.messages_per_hour", "10")];
+    let guards = [0, 1].map(|n| edge(&worlds[n], n, &redis.url(n), &files, &limit));
+    guards.iter().for_each(joined);
+    // The edges have looked at each other once: what is counted is shared from then on.
+    std::thread::sleep(Duration::from_secs(2));
+    let sent = |world: &World, messages: usize| {
+        let mut lines = vec!["EHLO client.example"];
+        lines.extend(["MAIL FROM:<a@client.example>", "RSET"].repeat(messages));
+        let heard = said(world, &lines);
+        heard.lines().filter(|line| line.starts_with("450 4.7.1")).count()
+    };
+    let counted = |guard: &Guard| {
+        let counts = guard.json(&["explain", World::CLIENT])["counts"].clone();
+        let count = counts.as_array().unwrap().iter().find(|count| count["name"] == "messages_per_hour").cloned();
+        count.map_or(0, |count| count["count"].as_u64().unwrap())
+    };
+    assert_eq!(sent(&worlds[0], 6), 0);
+    wait_until(&guards[1], "the other edge has heard of six", |guard| counted(guard) == 6);
+    assert_eq!(sent(&worlds[1], 6), 2, "four more, and then no more");
+    wait_until(&guards[0], "the first edge has heard of four", |guard| counted(guard) == 10);
+    assert_eq!(sent(&worlds[0], 1), 1);
 }

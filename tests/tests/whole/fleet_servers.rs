@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use smtp_guard_tests::fleet::{Files, decision, drops, edge, guess, joined, wait_until};
+use smtp_guard_tests::fleet::{Files, configured, decision, drops, edge, guess, joined, wait_until};
 use smtp_guard_tests::pki::Pki;
 use smtp_guard_tests::redis::PORT;
 use smtp_guard_tests::room::unpacked;
@@ -82,7 +82,24 @@ fn valkey_with_a_user_of_the_fleets_own() {
     for command in [user, "ACL SETUSER default off"] {
         assert_eq!(redis.cli(&command.split(' ').collect::<Vec<_>>()).ok().trim(), "OK");
     }
-    check(&worlds, &format!("redis://fleet@{}:{PORT}", Redis::ADDRESS), &[]);
+    let url = format!("redis://fleet@{}:{PORT}", Redis::ADDRESS);
+    looked(&worlds[0], &url, &[], "valkey ");
+    check(&worlds, &url, &[]);
+}
+
+/// `check --connect` finds all well with the server at `url`, of which it says `about`.
+fn looked(world: &World, url: &str, more: &[(&str, &str)], about: &str) {
+    let files = Files::new();
+    let password = files.path("password");
+    let mut changes = more.to_vec();
+    if url.contains('@') {
+        changes.push(("fleet.password_file", &*password));
+    }
+    let guard = configured(world, 0, url, &files, &changes);
+    let told = guard.command(&["check", "--connect", "--user", "root"]);
+    let text = format!("{}{}", told.stdout, told.stderr);
+    assert!(text.contains(about) && text.contains("all that the guard needs is allowed"), "{text}");
+    assert!(!text.contains("can't be used now"), "{text}");
 }
 
 const REPLICA: u16 = 6380;
@@ -114,6 +131,7 @@ fn edges_follow_sentinel_and_tell_a_replica_what_it_has_missed() {
     let _sentinel = redis.beside(SENTINEL, &[config.to_str().unwrap(), "--sentinel"], "+slave slave");
     let files = Files::new();
     let url = format!("redis://{}:{SENTINEL}", Redis::ADDRESS);
+    looked(&worlds[0], &url, &[("fleet.sentinel", "\"fleet\"")], &format!("master fleet at {}:{PORT}", Redis::ADDRESS));
     let guards = [0, 1].map(|n| edge(&worlds[n], n, &url, &files, &[("fleet.sentinel", "\"fleet\"")]));
     guards.iter().for_each(joined);
     ban(&guards, "203.0.113.1");

@@ -39,8 +39,8 @@ const EPHEMERAL: &str = "10000 65000";
 /// After a load, until connections are closed everywhere and their CPU time is counted.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Builds the guard in its release, unless `guard` is one, and starts the bench in namespaces of its own.
-pub(crate) fn outside(rounds: u32, guard: Option<PathBuf>) -> anyhow::Result<()> {
+/// `far`: only the sessions with a server that is far away. Builds the guard in its release, unless `guard` is one, and starts the bench in namespaces of its own.
+pub(crate) fn outside(rounds: u32, guard: Option<PathBuf>, far: bool) -> anyhow::Result<()> {
     if rounds == 0 {
         bail!("without a round there is nothing to tell");
     }
@@ -57,7 +57,8 @@ pub(crate) fn outside(rounds: u32, guard: Option<PathBuf>) -> anyhow::Result<()>
     // The shell is the first process: when it ends, the kernel kills all others.
     command.args(["--mount-proc", "sh", "-c", "\"$@\"; exit $?", "bench"]);
     command.arg(env::current_exe()?).args(["bench", "proxy", "--inside", "--rounds", &rounds.to_string(), "--guard"]);
-    let status = command.arg(guard).status().context("cannot start setpriv")?;
+    command.arg(guard).args(far.then_some("--far"));
+    let status = command.status().context("cannot start setpriv")?;
     if !status.success() {
         bail!("the bench failed ({status}); what the programs wrote is in {}", folder().display());
     }
@@ -65,7 +66,7 @@ pub(crate) fn outside(rounds: u32, guard: Option<PathBuf>) -> anyhow::Result<()>
 }
 
 /// The bench itself, in its namespaces.
-pub(crate) fn inside(rounds: u32, guard: &Path) -> anyhow::Result<()> {
+pub(crate) fn inside(rounds: u32, guard: &Path, far: bool) -> anyhow::Result<()> {
     let folder = folder();
     if folder.exists() {
         fs::remove_dir_all(&folder).context("cannot remove the files of an earlier bench")?;
@@ -74,6 +75,10 @@ pub(crate) fn inside(rounds: u32, guard: &Path) -> anyhow::Result<()> {
     network()?;
     peer::files(&folder)?;
     let _dns = peer::dns(&folder)?;
+    if far {
+        println!("{}", far::measure(rounds, &folder, guard)?);
+        return Ok(());
+    }
     let _sinks = peer::sinks(&folder)?;
     let peers = Peer::ALL.iter().map(|peer| peer.start(&folder, guard)).collect::<anyhow::Result<Vec<_>>>()?;
     for running in &peers {
@@ -196,6 +201,16 @@ fn network() -> anyhow::Result<()> {
         fs::write(format!("/proc/sys/net/ipv4/{name}"), value).with_context(|| format!("cannot set {name}"))?;
     }
     Ok(())
+}
+
+/// Makes a certificate of `mx.example.org` in `folder`. Returns where it is, and its key.
+pub(super) fn certificate(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"]);
+    command.args(["-subj", "/CN=mx.example.org", "-addext", "subjectAltName=DNS:mx.example.org"]);
+    run(command.arg("-keyout").arg(&key).arg("-out").arg(&certificate))?;
+    Ok((certificate, key))
 }
 
 /// Runs a program to its end. What it said is in the error.

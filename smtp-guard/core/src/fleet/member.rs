@@ -9,15 +9,19 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::merge::{Merged, Mirror};
-use super::message::{Batch, Fault, Message, Record, Said, Seal, Slot, Status, Word, tie};
-use super::mute::{DECISIONS, Mute, Muted};
+use super::message::{
+    Batch, Count, Counted, Fault, History, Message, Record, Remembered, Said, Seal, Slot, Status, VOIDS, Void, Word,
+    tie,
+};
+use super::mute::{Mute, Muted, limit};
 use super::offset::Offset;
 use super::outbox::{KEPT, Outbox, Waiting};
 use super::status::{self, Faults, MutedView, NodeView};
-use super::{BATCH, DAY, NODES};
-use crate::clock::{Both, Instant};
-use crate::decision::{Decision, Name, Origin};
-use crate::offence::{Conduct, Heard};
+use super::{BATCH, DAY, NODES, PART, REPORTS};
+use crate::addr::Source;
+use crate::clock::{Both, Instant, WallTime};
+use crate::decision::{Decision, Name, Origin, Weight};
+use crate::offence::{Conduct, Friend, Heard, Sum};
 
 /// How far ahead of the server's time a message may be: a measured offset is wrong by half of a way to the server, in ms.
 const AHEAD: i64 = 5_000;
@@ -27,6 +31,8 @@ pub const OLD: i64 = KEPT.as_millis() as i64 + 60_000;
 const TOMBSTONE: i64 = 3_600_000;
 /// The longest life of a record on the server, in ms.
 const LONGEST: i64 = 3650 * 86_400_000;
+/// In ms.
+const MINUTE: i64 = 60_000;
 /// Since when an edge is taken to be away, in ms.
 pub const AWAY: i64 = 5_000;
 /// Runs of an edge whose numbers are remembered.
@@ -57,6 +63,8 @@ pub struct Member {
     offset: Offset,
     peers: HashMap<String, Peer>,
     faults: Faults,
+    /// What was counted here and waits to be told.
+    counts: VecDeque<(Counted, Instant, Sum)>,
     number: u64,
     /// Taken, and perhaps not arrived.
     under_way: Option<(Vec<Waiting>, Vec<u8>)>,
@@ -69,7 +77,8 @@ pub struct Member {
 /// A decision that waits.
 #[derive(Clone, Debug)]
 enum Change {
-    Ban(Box<Decision>, Both),
+    /// Perhaps upon what that edge has reported.
+    Ban(Box<Decision>, Option<Name>, Both),
     Lift {
         at: Instant,
         until: Instant,
@@ -104,6 +113,8 @@ struct Peer {
 pub struct Evidence {
     pub node: Name,
     pub reports: Vec<(String, Instant, Heard)>,
+    /// The counts that it tells, and when they were made.
+    pub counts: Vec<(Counted, Instant, Sum)>,
 }
 
 /// A decision of another edge, in this machine's time.
@@ -125,6 +136,7 @@ impl Member {
             offset: Offset::default(),
             peers: HashMap::new(),
             faults: Faults::default(),
+            counts: VecDeque::new(),
             number: 0,
             under_way: None,
             sent: 0,
@@ -158,10 +170,19 @@ impl Member {
         !self.identity.sends || self.outbox.report(source, at, conduct, &self.identity.seal.digests())
     }
 
-    /// Tells others of `decision`, which was made here; `false`: there is no room.
-    pub fn decided(&mut self, decision: Decision, now: Both) -> bool {
+    /// Tells others what was counted at `at`; `false`: there is no room.
+    pub fn count(&mut self, who: Counted, at: Instant, sum: Sum) -> bool {
+        let has_room = self.counts.len() < REPORTS;
+        if self.identity.sends && has_room {
+            self.counts.push_back((who, at, sum));
+        }
+        !self.identity.sends || has_room
+    }
+
+    /// Tells others of `decision`, which was made here, perhaps `upon` what that edge has reported; `false`: there is no room.
+    pub fn decided(&mut self, decision: Decision, upon: Option<&Name>, now: Both) -> bool {
         let source = decision.source.clone();
-        !self.identity.sends || self.outbox.change(&source, Change::Ban(Box::new(decision), now))
+        !self.identity.sends || self.outbox.change(&source, Change::Ban(Box::new(decision), upon.cloned(), now))
     }
 
     /// Tells others that what was decided about `source` is void from `at` on. `until`: how long it would have lasted.
@@ -188,16 +209,23 @@ impl Member {
         }
         let sent = self.offset.server(now)?;
         let taken = self.outbox.take(now);
-        if taken.is_empty() {
+        // What is older tells nobody anything for long; by then the server was away for minutes.
+        self.counts.retain(|(_, at, _)| now.since(*at) < KEPT);
+        let counts: Vec<_> = self.counts.drain(..self.counts.len().min(BATCH)).collect();
+        if taken.is_empty() && counts.is_empty() {
             return None;
         }
+        let counts = counts.into_iter().filter_map(|(who, at, Sum { messages, recipients })| {
+            Some(Count { who, at: self.offset.server(at)?, messages, recipients })
+        });
+        let counts = counts.collect();
         let said = taken.iter().filter_map(|Waiting { source, at, what }| {
             Some(Said { source: source.clone(), at: self.offset.server(*at)?, what: what.clone() })
         });
         let reports = said.take(BATCH).collect();
         self.number += 1;
         let Identity { node, run, .. } = &self.identity;
-        let batch = Batch { node: node.clone(), run: *run, number: self.number, sent, reports };
+        let batch = Batch { node: node.clone(), run: *run, number: self.number, sent, reports, counts };
         // All parts of it are bounded, so that it is never too long.
         let sealed = self.identity.seal.seal(&Message::Evidence(batch))?;
         self.under_way = Some((taken, sealed.clone()));
@@ -229,7 +257,7 @@ impl Member {
         for (source, change) in self.outbox.take_changes(most) {
             match change {
                 Change::Again(outgoing) => changes.push(outgoing),
-                Change::Ban(decision, both) => changes.extend(self.ban(*decision, &both, server)),
+                Change::Ban(decision, upon, both) => changes.extend(self.ban(*decision, upon, &both, server)),
                 Change::Lift { at, until } => changes.extend(self.lift(source, at, until, server)),
             }
         }
@@ -243,18 +271,19 @@ impl Member {
         }
     }
 
-    fn ban(&mut self, mut decision: Decision, both: &Both, now: i64) -> Option<Outgoing> {
+    fn ban(&mut self, mut decision: Decision, upon: Option<Name>, both: &Both, now: i64) -> Option<Outgoing> {
         let of_server = |at| self.offset.server(both.instant_at(at));
         let (mut at, until) = (of_server(decision.made)?, of_server(decision.until)?);
         if decision.origin == Origin::Operator.label() {
             at = self.after_last(&decision.source, at);
         }
-        decision.made = crate::clock::WallTime::from_ms(at);
-        decision.until = crate::clock::WallTime::from_ms(until);
+        decision.made = WallTime::from_ms(at);
+        decision.until = WallTime::from_ms(until);
         if !self.identity.sample {
             decision.evidence.retain(|line| !line.contains('@'));
         }
-        self.record(Record { node: self.identity.node.clone(), at, word: Word::Ban(decision) }, now)
+        let upon = upon.map(|upon| upon.as_str().to_owned());
+        self.record(Record { node: self.identity.node.clone(), at, word: Word::Ban(decision), upon }, now)
     }
 
     fn lift(&mut self, source: String, at: Instant, until: Instant, now: i64) -> Option<Outgoing> {
@@ -262,7 +291,10 @@ impl Member {
         let known = self.mirror.last(&source).map_or(0, |(_, until)| until);
         let until =
             self.offset.server(until)?.max(known).clamp(at.saturating_add(TOMBSTONE), at.saturating_add(LONGEST));
-        self.record(Record { node: self.identity.node.clone(), at, word: Word::Lift { source, until } }, now)
+        self.record(
+            Record { node: self.identity.node.clone(), at, word: Word::Lift { source, until }, upon: None },
+            now,
+        )
     }
 
     /// An operator's word stands against what he knew, whoever's clock is ahead.
@@ -317,21 +349,39 @@ impl Member {
             reports.push((source, at.min(now), heard));
         }
         self.heard += reports.len() as u64;
-        Ok(Some(Evidence { node, reports }))
+        let count = |count: Count| {
+            let Count { who, at, messages, recipients } = count;
+            let at = self.offset.here(at).filter(|_| at >= server.saturating_sub(OLD))?;
+            Some((who, at.min(now), Sum { messages, recipients }))
+        };
+        let counts = batch.counts.into_iter().filter_map(count).collect();
+        Ok(Some(Evidence { node, reports, counts }))
     }
 
-    /// Reads a decision from the message `sealed`; `None`: nothing is to be done. `is_live`: it was decided just now, and isn't
-    /// read from what the server holds.
-    pub fn hear_record(&mut self, sealed: &[u8], is_live: bool, both: &Both) -> Result<Option<Decided>, Fault> {
-        let heard = self.judge_record(sealed, is_live, both);
+    /// Reads a decision from the message `sealed`, which was [opened](Seal::open); `None`: nothing is to be done. `is_live`: it was
+    /// decided just now, and isn't read from what the server holds.
+    pub fn hear_record(
+        &mut self,
+        opened: Result<Message, Fault>,
+        sealed: &[u8],
+        is_live: bool,
+        both: &Both,
+    ) -> Result<Option<Decided>, Fault> {
+        let heard = opened.and_then(|message| self.judge_record(message, sealed, is_live, both));
         if let Err(fault) = heard {
             self.faults.note(fault);
         }
         heard
     }
 
-    fn judge_record(&mut self, sealed: &[u8], is_live: bool, both: &Both) -> Result<Option<Decided>, Fault> {
-        let Message::Record(record) = self.identity.seal.open(sealed)? else { return Err(Fault::Content) };
+    fn judge_record(
+        &mut self,
+        message: Message,
+        sealed: &[u8],
+        is_live: bool,
+        both: &Both,
+    ) -> Result<Option<Decided>, Fault> {
+        let Message::Record(record) = message else { return Err(Fault::Content) };
         let server = self.offset.server(both.instant).ok_or(Fault::Future)?;
         if record.at > server.saturating_add(AHEAD) {
             return Err(Fault::Future);
@@ -341,46 +391,112 @@ impl Member {
         if is_live && !is_own && peer(&mut self.peers, &record.node, server).is_none() {
             return Err(Fault::Content);
         }
-        if !is_own && self.mute.is_void(&record.node, record.at, server) {
+        let is_void = |node: &str| {
+            node != self.identity.node && self.mute.is_void(node, record.at, server)
+                || !is_live && self.is_said_to_be_void(node, record.at)
+        };
+        // A lift bans nobody, but who isn't listened to may not say so either.
+        if is_void(&record.node) || record.upon.as_deref().is_some_and(is_void) {
             return Err(Fault::Muted);
         }
         if self.mirror.merge(&record, sealed, tie(sealed), server) != Merged::Follow {
             return Ok(None);
-        }
-        // A lift bans nobody.
-        if is_live && !is_own && matches!(record.word, Word::Ban(_)) {
-            self.note_decisions(&record.node, 1, record.at, server);
         }
         let node = Name::new(&record.node);
         let here = |at: i64| self.offset.here(at).ok_or(Fault::Future);
         Ok(Some(match record.word {
             Word::Lift { source, .. } => Decided::Lift(node, source, here(record.at)?),
             Word::Ban(ban) => {
-                let wall = |at: crate::clock::WallTime| Ok(both.wall_at(here(at.as_ms())?));
+                let wall = |at: WallTime| Ok(both.wall_at(here(at.as_ms())?));
                 let (made, until) = (wall(ban.made)?, wall(ban.until)?);
                 Decided::Ban(node, Decision { made, until, ..ban })
             }
         }))
     }
 
-    fn note_decisions(&mut self, node: &str, decisions: u32, at: i64, server: i64) -> bool {
-        self.mute.note(node, decisions, at, server)
+    /// Whether another edge than `node` says that what `node` decided at `at` is void. It holds for what an edge finds on the server when
+    /// it starts: where that was wrong, the edge judges alone for a while.
+    fn is_said_to_be_void(&self, node: &str, at: i64) -> bool {
+        let others = self.peers.iter().filter(|(name, _)| *name != node).filter_map(|(_, peer)| peer.status.as_ref());
+        others.flat_map(|status| &status.void).any(|void| void.node == node && void.since <= at && at < void.until)
     }
 
-    /// `bans` were made here upon what `node` reported: it may decide by others as well. Whether it is muted by that.
-    pub fn note_bans(&mut self, node: &str, bans: u32, now: Instant) -> bool {
-        let Some(server) = self.offset.server(now) else { return false };
-        bans > 0 && self.note_decisions(node, bans, server, server)
+    /// Bans of `node`, made at these times, were followed here and weigh so; `is_live` as above. What of it is void by that, from one
+    /// moment to another: it decides too much.
+    pub fn note_followed(
+        &mut self,
+        node: &str,
+        bans: impl IntoIterator<Item = (WallTime, Weight)>,
+        is_live: bool,
+        both: &Both,
+    ) -> Vec<(Instant, Instant)> {
+        let Some(server) = self.offset.server(both.instant).filter(|_| node != self.identity.node) else {
+            return Vec::new();
+        };
+        let mut void = Vec::new();
+        for (made, weight) in bans {
+            let at = self.offset.server(both.instant_at(made)).unwrap_or(server);
+            void.extend(if is_live {
+                self.mute.note(node, weight, 1, at, server)
+            } else {
+                self.mute.note_held(node, weight, at, server)
+            });
+        }
+        void.into_iter().filter_map(|(from, to)| self.offset.here(from).zip(self.offset.here(to))).collect()
+    }
+
+    /// All that the server holds was read.
+    pub fn has_read_all(&mut self) {
+        self.mute.forget_held();
+    }
+
+    /// These bans were made here upon what `node` reported: it may decide by others as well. What is void by that.
+    pub fn note_caused(&mut self, node: &str, bans: &[Weight], both: &Both) -> Vec<(Instant, Instant)> {
+        self.note_followed(node, bans.iter().map(|weight| (both.wall, *weight)), true, both)
+    }
+
+    /// A part of what this edge remembers of sources whose mail is accepted, for those that start later.
+    pub fn history(&self, friends: &[Friend], now: Instant) -> Option<Vec<u8>> {
+        let minute = |at| self.offset.server(at).and_then(|at| u32::try_from(at / MINUTE).ok());
+        let remembered =
+            |friend: &Friend| Some(Remembered(friend.source.0, friend.aged, friend.accepted, minute(friend.latest)?));
+        let sources = friends.iter().take(PART).filter_map(remembered).collect();
+        let history = History { node: self.identity.node.clone(), at: self.offset.server(now)?, sources };
+        self.identity.seal.seal(&Message::History(history))
+    }
+
+    /// Reads the history of an edge from a message which was [opened](Seal::open). It may be this one before it was started again.
+    pub fn hear_history(&mut self, opened: Result<Message, Fault>, now: Instant) -> Result<(Name, Vec<Friend>), Fault> {
+        let heard = opened.and_then(|message| self.judge_history(message, now));
+        if let Err(fault) = heard {
+            self.faults.note(fault);
+        }
+        heard
+    }
+
+    fn judge_history(&self, message: Message, now: Instant) -> Result<(Name, Vec<Friend>), Fault> {
+        let Message::History(History { node, at, sources }) = message else { return Err(Fault::Content) };
+        let server = self.offset.server(now).ok_or(Fault::Future)?;
+        if at > server.saturating_add(AHEAD) {
+            return Err(Fault::Future);
+        }
+        if has_left(at, server) {
+            return Err(Fault::Repeated);
+        }
+        let is_other = node != self.identity.node;
+        if is_other && self.mute.is_void(&node, at, server) || self.is_said_to_be_void(&node, at) {
+            return Err(Fault::Muted);
+        }
+        let friend = |Remembered(source, aged, accepted, minute)| {
+            let latest = self.offset.here(i64::from(minute) * MINUTE)?.min(now);
+            Some(Friend { source: Source(source), aged, accepted, latest })
+        };
+        Ok((Name::new(&node), sources.into_iter().filter_map(friend).collect()))
     }
 
     /// Edges that this one doesn't listen to.
     pub fn muted(&self, now: Instant) -> Vec<String> {
         self.offset.server(now).map(|server| self.mute.muted(server)).unwrap_or_default()
-    }
-
-    /// From when on what `node` decides is void; `None`: this edge listens to it.
-    pub fn void_from(&self, node: &str, now: Instant) -> Option<Instant> {
-        self.offset.here(self.mute.since(node, self.offset.server(now)?)?)
     }
 
     /// Forgets `sources`: the next word about each counts.
@@ -444,6 +560,11 @@ impl Member {
             muted: self.muted(both.instant),
             kept: self.kept(),
             lost: self.outbox.lost(),
+            void: self
+                .mute
+                .void(VOIDS)
+                .map(|(node, (since, until))| Void { node: node.to_owned(), since, until })
+                .collect(),
         };
         self.identity.seal.seal(&Message::Status(Box::new(status)))
     }
@@ -452,10 +573,17 @@ impl Member {
     pub fn nodes(&self, both: &Both) -> Vec<NodeView> {
         let server = self.offset.server(both.instant).unwrap_or_default();
         let here = |at| self.offset.here(at).map_or(both.wall, |at| both.wall_at(at));
-        let muted = |Muted { since, until, decisions }| MutedView {
-            since: here(since),
-            until: here(until),
-            text: format!("it made {decisions} decisions in a minute; {DECISIONS} are the most"),
+        let muted = |Muted { since, until, decisions, weight }| {
+            let most = limit(weight).unwrap_or_default();
+            let text = match weight {
+                Weight::Friend => {
+                    format!("it banned {decisions} sources in a minute whose mail is accepted; {most} are the most")
+                }
+                Weight::Nothing | Weight::Unseen | Weight::Seen => {
+                    format!("it made {decisions} decisions in a minute; {most} are the most")
+                }
+            };
+            MutedView { since: here(since), until: here(until), text }
         };
         let view = |status: &Status| NodeView {
             name: status.node.clone(),
@@ -498,7 +626,7 @@ impl Member {
     /// Reports and decisions that wait.
     pub fn kept(&self) -> u64 {
         let under_way = self.under_way.as_ref().map_or(0, |(taken, _)| taken.len());
-        (self.outbox.reports() + self.outbox.changes() + under_way) as u64
+        (self.outbox.reports() + self.counts.len() + self.outbox.changes() + under_way) as u64
     }
 
     /// The number of messages that found no room, or waited for too long.

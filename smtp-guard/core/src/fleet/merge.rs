@@ -193,11 +193,11 @@ mod tests {
             repeat: 0,
             evidence: Vec::new(),
         };
-        Record { node: "mx1".to_owned(), at, word: Word::Ban(ban) }
+        Record { node: "mx1".to_owned(), at, word: Word::Ban(ban), upon: None }
     }
 
     fn lift(source: &str, at: i64, until: i64) -> Record {
-        Record { node: "mx1".to_owned(), at, word: Word::Lift { source: source.to_owned(), until } }
+        Record { node: "mx1".to_owned(), at, word: Word::Lift { source: source.to_owned(), until }, upon: None }
     }
 
     /// What becomes of records about one source, each with its tie, at a moment.

@@ -31,6 +31,8 @@ const WORD: usize = 128;
 const LIFT: usize = 1024;
 /// Digests of one report.
 const DIGESTS: usize = 256;
+/// Times in which an edge says that others' decisions are void.
+pub(super) const VOIDS: usize = 256;
 /// Lines of evidence of a decision, and bytes of all its texts.
 const LINES: usize = 32;
 const TEXTS: usize = 16 << 10;
@@ -41,7 +43,21 @@ pub enum Message {
     Evidence(Batch),
     Record(Box<Record>),
     Status(Box<Status>),
+    History(History),
 }
+
+/// A part of what an edge remembers of sources whose mail is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    pub node: String,
+    /// When it was said.
+    pub at: i64,
+    pub sources: Vec<Remembered>,
+}
+
+/// A source whose mail is accepted: its number, messages that have aged, all messages, and the minute of the last one since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered(pub u64, pub u32, pub u32, pub u32);
 
 /// Reports of an edge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +70,42 @@ pub struct Batch {
     /// When it was sent.
     pub sent: i64,
     pub reports: Vec<Said>,
+    /// Counts of sources and users.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counts: Vec<Count>,
+}
+
+/// A count of a source, or of a user, in a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    #[serde(rename = "w")]
+    pub who: Counted,
+    #[serde(rename = "t")]
+    pub at: i64,
+    #[serde(rename = "m", default, skip_serializing_if = "is_zero")]
+    pub messages: u32,
+    /// Less than none: what was told before was given back.
+    #[serde(rename = "r", default, skip_serializing_if = "is_none")]
+    pub recipients: i32,
+}
+
+/// The source or user that a count is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Counted {
+    /// A source as text.
+    #[serde(rename = "s")]
+    Source(String),
+    /// The digest of a user's name.
+    #[serde(rename = "u")]
+    User(u64),
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn is_none(number: &i32) -> bool {
+    *number == 0
 }
 
 /// An edge's report about a source.
@@ -98,6 +150,9 @@ pub struct Record {
     /// When it was decided: what is newer wins.
     pub at: i64,
     pub word: Word,
+    /// The edge upon whose reports it was decided, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upon: Option<String>,
 }
 
 /// A decision of the fleet.
@@ -129,6 +184,18 @@ pub struct Status {
     pub kept: u64,
     /// Reports that were lost.
     pub lost: u64,
+    /// When edges decided too much, as this one has found: what they decided then is void.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub void: Vec<Void>,
+}
+
+/// A time in which what an edge decided is void.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Void {
+    pub node: String,
+    /// Until before `until`.
+    pub since: i64,
+    pub until: i64,
 }
 
 /// Why a message is ignored.
@@ -210,6 +277,7 @@ impl Seal {
             Message::Evidence(batch) => (b'e', serde_json::to_vec(batch)),
             Message::Record(record) => (b'd', serde_json::to_vec(record)),
             Message::Status(status) => (b's', serde_json::to_vec(status)),
+            Message::History(history) => (b'h', serde_json::to_vec(history)),
         };
         let body = body.ok()?;
         let mut bytes = Vec::with_capacity(HEAD + body.len() + CODE);
@@ -240,6 +308,7 @@ impl Seal {
             b'e' => serde_json::from_slice(body).map(Message::Evidence),
             b'd' => serde_json::from_slice(body).map(Message::Record),
             b's' => serde_json::from_slice(body).map(Message::Status),
+            b'h' => serde_json::from_slice(body).map(Message::History),
             _ => return Err(Fault::Version),
         };
         let message = message.map_err(|_| Fault::Content)?;
@@ -270,6 +339,11 @@ impl Message {
                 word(&batch.node)
                     && batch.reports.len() <= BATCH
                     && batch.reports.iter().all(|said| word(&said.source) && said.what.is_bounded())
+                    && batch.counts.len() <= BATCH
+                    && batch.counts.iter().all(|count| match &count.who {
+                        Counted::Source(source) => word(source),
+                        Counted::User(_) => true,
+                    })
             }
             Self::Record(record) => {
                 let bounded = match &record.word {
@@ -282,14 +356,18 @@ impl Message {
                             && record.slot().is_some()
                     }
                 };
-                word(&record.node) && word(record.source()) && record.until() > record.at && bounded
+                let upon = record.upon.as_deref().is_none_or(word);
+                word(&record.node) && upon && word(record.source()) && record.until() > record.at && bounded
             }
+            Self::History(history) => word(&history.node) && history.sources.len() <= super::PART,
             Self::Status(status) => {
                 word(&status.node)
                     && status.version.len() <= WORD
                     && status.cursor.len() <= WORD
                     && status.muted.len() <= super::NODES
                     && status.muted.iter().all(|node| word(node))
+                    && status.void.len() <= VOIDS
+                    && status.void.iter().all(|void| word(&void.node))
             }
         }
     }
@@ -436,18 +514,29 @@ mod tests {
         let reports = proptest::collection::vec(said, 0..20);
         let batch = ("[a-z0-9.-]{1,60}", any::<[u64; 2]>(), any::<i64>(), reports);
         let status = ("[a-z0-9.-]{1,60}", any::<[u64; 3]>(), any::<[i64; 2]>(), "[0-9]{1,13}-[0-9]{1,5}");
+        let sources = proptest::collection::vec(any::<(u64, [u32; 3])>(), 0..20);
+        let history = ("[a-z0-9.-]{1,60}", any::<i64>(), sources);
         prop_oneof![
+            history.prop_map(|(node, at, sources)| {
+                let sources =
+                    sources.into_iter().map(|(source, [aged, all, last])| Remembered(source, aged, all, last));
+                Message::History(History { node, at, sources: sources.collect() })
+            }),
             batch.prop_map(|(node, [run, number], sent, reports)| {
-                Message::Evidence(Batch { node, run, number, sent, reports })
+                let who = [Counted::Source("192.0.2.1".to_owned()), Counted::User(run)];
+                let count = |who| Count { who, at: sent, messages: number as u32, recipients: number as i32 % 5 };
+                Message::Evidence(Batch { node, run, number, sent, reports, counts: who.map(count).into() })
             }),
             ("[a-z0-9.-]{1,60}", 0i64..5000, word()).prop_map(|(node, at, word)| Message::Record(Box::new(Record {
                 node,
                 at,
-                word
+                word,
+                upon: (at % 2 == 0).then(|| "mx9".to_owned()),
             }))),
             status.prop_map(|(node, [run, kept, lost], [at, offset], cursor)| {
                 let (version, muted) = ("1.2.3".to_owned(), vec![node.clone()]);
-                Message::Status(Box::new(Status { node, run, version, at, offset, cursor, muted, kept, lost }))
+                let void = vec![Void { node: node.clone(), since: at, until: offset }];
+                Message::Status(Box::new(Status { node, run, version, at, offset, cursor, muted, kept, lost, void }))
             }),
         ]
     }
@@ -528,9 +617,22 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_part_of_a_history_has_room() {
+        let sources = vec![Remembered(u64::MAX, u32::MAX, u32::MAX, u32::MAX); super::super::PART];
+        let history = Message::History(History { node: "n".repeat(WORD), at: i64::MIN, sources });
+        let sealed = seal().seal(&history).unwrap();
+        assert_eq!(seal().open(&sealed), Ok(history));
+        let some = |more: usize| {
+            let sources = vec!["[1,2,3,4]"; super::super::PART + more].join(",");
+            format!(r#"{{"node":"a","at":5,"sources":[{sources}]}}"#)
+        };
+        check(VERSION, b'h', &some(1), Fault::Content);
+    }
+
+    #[test]
     fn the_longest_words_of_a_lift_have_room() {
         let word = Word::Lift { source: "2".repeat(WORD), until: i64::MAX };
-        let record = Record { node: "n".repeat(WORD), at: i64::MAX - 1, word };
+        let record = Record { node: "n".repeat(WORD), at: i64::MAX - 1, word, upon: None };
         let sealed = seal().seal(&Message::Record(Box::new(record.clone()))).unwrap();
         assert_eq!(seal().open(&sealed), Ok(Message::Record(Box::new(record))));
     }
@@ -547,6 +649,7 @@ mod tests {
             number: 1,
             sent: 0,
             reports: Vec::new(),
+            counts: Vec::new(),
         }));
         assert!(seal().open(&bytes.unwrap()).is_ok());
     }

@@ -18,6 +18,7 @@ pub mod message;
 pub mod mute;
 pub mod offset;
 pub mod outbox;
+pub mod stale;
 pub mod status;
 
 /// Reports that wait for the server.
@@ -30,6 +31,11 @@ pub const CHANGES: usize = 131_072;
 pub const DECISIONS: usize = 1 << 20;
 /// Edges of a fleet; what further ones say is ignored.
 pub const NODES: usize = 256;
+
+/// Sources of one part of an edge's history.
+pub const PART: usize = 2_048;
+/// Parts of it: 100,000 sources.
+pub const PARTS: usize = 49;
 
 /// How long an edge is remembered that says nothing, in ms.
 const DAY: i64 = 86_400_000;

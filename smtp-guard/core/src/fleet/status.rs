@@ -39,6 +39,9 @@ pub struct FleetStatus {
     pub reports_heard: u64,
     /// Sources and networks about which the fleet has decided something.
     pub decisions_known: u64,
+    /// Sources that were familiar here only by what edges remember, when this one started.
+    #[serde(default)]
+    pub history_sources: u64,
     /// How often all that the server holds was read: once at the start, and each time that the cursor is lost.
     pub snapshots: u64,
     /// Messages that were ignored, by [`Fault::label`]; all that can be, also at 0.

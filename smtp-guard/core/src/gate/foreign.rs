@@ -174,7 +174,7 @@ mod tests {
             until: WallTime::from_ms(until),
             repeat: 0,
             text: Arc::default(),
-            evidence: Vec::new(),
+            evidence: Default::default(),
         });
         let found = foreign(&snapshot, &protected, &Name::new("mx2"), &decision, &both, |_| held.as_ref());
         let seconds = found.map(|effect| {
@@ -226,7 +226,7 @@ mod tests {
         let snapshot = Snapshot::new(Arc::new(Config::builtin()), None);
         let both = Both { instant: Instant::from_ns(5_000_000_000), wall: WallTime::from_ms(NOW) };
         let key = Key::of("20.0.2.1".parse().unwrap(), Default::default()).unwrap();
-        let (text, evidence) = (Arc::default(), Vec::new());
+        let (text, evidence) = (Arc::default(), Default::default());
         let (until, origin) = (WallTime::from_ms(NOW + 30_000), origin.parse().unwrap());
         let held = Ban { key, reason, origin, made: both.wall, until, repeat: held, text, evidence };
         let mut decision = Decision::of(&held, Default::default());
@@ -273,7 +273,7 @@ mod tests {
                 until: WallTime::from_ms(i64::MAX),
                 repeat: 0,
                 text: Arc::default(),
-                evidence: Vec::new(),
+                evidence: Default::default(),
             });
             let (mut ledger, marks) = (Ledger::new(Default::default(), Default::default(), 10), Marks::default());
             if let Some(source) = key.as_ref().and_then(Key::source) {

@@ -17,7 +17,7 @@ pub use effect::{Deferred, Effect, Grounds, Lifted};
 pub use foreign::{Ignored, foreign, foreign_lift};
 pub use message::{handshake, message, source_message};
 pub use place::Place;
-pub use report::{Known, SUM, clear, hear, known, pardon, report, settle};
+pub use report::{Known, SUM, befriend, clear, hear, known, pardon, report, settle};
 pub use resume::resume;
 
 pub use crate::offence::Heard;

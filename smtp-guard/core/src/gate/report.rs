@@ -8,7 +8,7 @@ use crate::addr::Source;
 use crate::clock::{Both, Instant};
 use crate::decision::{Ban, Name};
 use crate::key::Key;
-use crate::ledger::Ledger;
+use crate::ledger::{Friend, Ledger};
 use crate::marks::Marks;
 use crate::offence::{Conduct, Digest, Heard};
 
@@ -116,6 +116,26 @@ fn report_of(
     effects
 }
 
+/// Takes note of what another guard remembers: of sources whose mail it has accepted. How many of them are familiar by that. One that is
+/// known here, or [`is_spared`](report), is left as it is.
+pub fn befriend(
+    ledger: &mut Ledger,
+    marks: &Marks,
+    friends: &[Friend],
+    now: Instant,
+    is_spared: impl Fn(Source) -> bool,
+) -> usize {
+    let new = friends.iter().filter(|friend| !is_spared(friend.source));
+    let new = new.filter(|friend| {
+        let is_new = ledger.befriend(friend, now);
+        if is_new {
+            marks.history(friend.source, true);
+        }
+        is_new
+    });
+    new.count()
+}
+
 /// Takes bans out of `effects` that must give way to what is in force at `both`, as `held` knows it.
 pub fn settle<'a>(effects: &mut Vec<Effect>, both: &Both, held: impl Fn(&Key) -> Option<&'a Ban>) {
     effects.retain(|effect| match effect {
@@ -212,7 +232,7 @@ mod tests {
         let effects = |n| Effect::from(verdict(Target::Ban(Source::v4(n))));
         let held = |origin, until| {
             let key = Source::v4(1).into();
-            let (made, until, evidence) = (both.wall, WallTime::from_ms(until), Vec::new());
+            let (made, until, evidence) = (both.wall, WallTime::from_ms(until), Default::default());
             Ban { key, reason: Reason::Operator, origin, made, until, repeat: 0, text: Arc::default(), evidence }
         };
         let hour = 3_600_000;
@@ -305,6 +325,82 @@ mod tests {
         assert_eq!(view.heard, [("mx2".into(), SUM as u64 + 2)]);
         let mut ledger = check_heard(&[sums(0, 3)], true, false, 0);
         assert_eq!(ledger.view(STRANGER, at(0)), None, "an exempt source is left alone");
+    }
+
+    /// Deferrals need not be told: what they follow from is.
+    #[test]
+    fn what_another_guard_reports_defers_here_as_there() {
+        let (mut ledger, marks, node) = (ledger(10), Marks::default(), Name::new("mx2"));
+        let known = Heard::Sums { known: (50..54).map(digest).collect(), accepted: 0 };
+        let heard = std::iter::once(known).chain((0..10).map(|n| Heard::Conduct(unknown(n))));
+        let effects: Vec<_> = heard
+            .flat_map(|heard| hear(&node, &mut ledger, &marks, STRANGER, heard, at(0), |_| false, |_| false))
+            .collect();
+        assert!(matches!(&effects[..], [Effect::Defer { .. }]), "{effects:?}");
+        assert!(marks.of(STRANGER, at(0)).deferred_until.is_some());
+    }
+
+    /// What an edge that starts knows of a source that another one remembers so: whether it is familiar, and whether ten guesses have
+    /// it banned or deferred, each time.
+    #[track_caller]
+    fn check_friend(aged: u32, accepted: u32, days: u64, before: &[Conduct], familiar: bool, trips: &[&str]) {
+        let (mut ledger, marks) = (ledger(10), Marks::default());
+        let now = at(40 * 24 * 3600);
+        let latest = at((40 - days) * 24 * 3600);
+        for conduct in before {
+            report(&mut ledger, &marks, STRANGER, conduct.clone(), now, false, |_| false);
+        }
+        let friend = Friend { source: STRANGER, aged, accepted, latest };
+        let new = befriend(&mut ledger, &marks, &[friend], now, |_| false);
+        assert_eq!(befriend(&mut ledger, &marks, &[friend], now, |_| false), 0, "it is known");
+        assert_eq!((new == 1, marks.of(STRANGER, now).familiar), (familiar && before.is_empty(), familiar));
+        let mut found = Vec::new();
+        for round in 0..trips.len() as u64 {
+            // A deferral is over by then.
+            let later = now.after(Duration::from_secs(round * 2 * 3600));
+            for n in 0..10 {
+                let banned = found.last() == Some(&"ban");
+                let effects = report(&mut ledger, &marks, STRANGER, unknown(100 + n), later, banned, |_| false);
+                found.extend(effects.iter().map(|effect| match effect {
+                    Effect::Ban { .. } => "ban",
+                    Effect::Defer { .. } => "defer",
+                    Effect::Resume { .. } | Effect::Lift { .. } => "else",
+                }));
+            }
+        }
+        assert_eq!(found, trips, "{aged} of {accepted}, {days} days ago");
+    }
+
+    #[test]
+    fn what_another_guard_remembers_makes_familiar_and_vouches_for_one_trip() {
+        check_friend(0, 0, 0, &[], false, &["ban"]);
+        check_friend(0, 1, 0, &[], true, &["ban"]);
+        check_friend(9, 50, 0, &[], true, &["ban"]);
+        check_friend(10, 10, 1, &[], true, &["defer", "ban"]);
+        // A mad one doesn't vouch for more.
+        check_friend(u32::MAX, u32::MAX, 0, &[], true, &["defer", "ban"]);
+        check_friend(u32::MAX, 1, 0, &[], true, &["ban"]);
+        check_friend(10, 10, 30, &[], false, &["ban"]);
+        // What happened here says more.
+        check_friend(10, 10, 0, &[unknown(0)], false, &["ban"]);
+        check_friend(0, 0, 0, &[Conduct::MessageAccepted], true, &["ban"]);
+    }
+
+    #[test]
+    fn what_others_remember_takes_half_of_the_room_and_spares_nobody() {
+        let (mut ledger, marks) = (ledger(10), Marks::default());
+        let friends: Vec<_> = (1..20)
+            .map(|n| Friend { source: Source::v4(n << 8), aged: 1, accepted: 1, latest: at(u64::from(n)) })
+            .collect();
+        let spared = Source::v4(1 << 8);
+        assert_eq!(befriend(&mut ledger, &marks, &friends, at(100), |source| source == spared), 5);
+        assert!(!ledger.knows(spared) && ledger.knows(Source::v4(2 << 8)));
+        // They are told on, the latest first, in parts.
+        let (first, place) = ledger.friends(None, 3);
+        let (second, end) = ledger.friends(place, 3);
+        let all: Vec<_> = first.iter().chain(&second).copied().collect();
+        assert_eq!(all, friends[1..6].iter().rev().copied().collect::<Vec<_>>());
+        assert!(place.is_some() && end.is_none());
     }
 
     #[test]

@@ -63,7 +63,7 @@ mod tests {
             until: WallTime::from_ms(until),
             repeat: 2,
             text: std::sync::Arc::default(),
-            evidence: Vec::new(),
+            evidence: Default::default(),
         }
     }
 

@@ -320,7 +320,7 @@ impl Record {
     }
 
     /// Something that leads to a ban where there is more of it.
-    fn is_suspect(&self) -> bool {
+    pub(super) fn is_suspect(&self) -> bool {
         self.unknown.count() + self.returned.count() > 0
             || self.rare.as_ref().is_some_and(|rare| !rare.failed_logins.is_empty())
     }

@@ -47,8 +47,9 @@ use crate::addr::Source;
 use crate::clock::{Both, Instant};
 use crate::config::{Auth, Harvest};
 use crate::decision::Name;
+pub use crate::offence::Friend;
 use crate::offence::{Conduct, Digest, Digests};
-use entry::{Class, Entry, MEMORY, Rare, Record};
+use entry::{Class, Entry, HISTORY, History, MEMORY, Rare, Record};
 use networks::{Network, Networks};
 use order::{Order, Place};
 use rule::{Evidence, Grounds};
@@ -388,6 +389,17 @@ impl Ledger {
         self.entries.get(&source).is_some_and(|entry| entry.history.is_known())
     }
 
+    /// Whether the ledger has an entry of `source`.
+    pub fn knows(&self, source: Source) -> bool {
+        self.entries.contains_key(&source)
+    }
+
+    /// Whether anything is held against `source`: what it asked for, or how it logged in. That it was banned before isn't.
+    pub fn has_seen(&self, source: Source) -> bool {
+        let record = self.entries.get(&source).and_then(|entry| entry.record.as_ref());
+        record.is_some_and(|record| record.is_suspect() || record.probed.count() > 0)
+    }
+
     /// Lets the time pass for those that are silent, a bounded number of them.
     pub fn sweep(&mut self, now: Instant) {
         self.networks.sweep(now, self.rule.window, SWEEP);
@@ -435,6 +447,38 @@ impl Ledger {
     pub fn restore(&mut self, source: Source, text: &str, both: &Both) {
         let Some(entry) = saved::read(text, both) else { return };
         self.put(source, entry, both.instant);
+    }
+
+    /// At most `most` sources whose mail was accepted, those that were heard of last first, behind `after`; and the place of the last
+    /// one, if there may be more.
+    pub fn friends(&self, after: Option<(Instant, Source)>, most: usize) -> (Vec<Friend>, Option<(Instant, Source)>) {
+        let places = self.order.latest_friends(after, most);
+        let last = places.last().copied().filter(|_| places.len() == most);
+        let friend = |(_, source): (Instant, Source)| {
+            let history = self.entries.get(&source)?.history;
+            let aged = history.older.saturating_add(history.previous);
+            Some(Friend { source, aged, accepted: history.total(), latest: history.latest() })
+        };
+        (places.into_iter().filter_map(friend).collect(), last)
+    }
+
+    /// Takes note that another guard remembers `friend`, where this one knows nothing of the source and has room; whether it is familiar
+    /// by that. What somebody else remembers vouches for one trip, and not for more.
+    pub fn befriend(&mut self, friend: &Friend, now: Instant) -> bool {
+        let Friend { source, aged, accepted, latest } = *friend;
+        let is_over = now.since(latest) >= MEMORY;
+        // Friends have that much for themselves; who comes on his own needs the rest.
+        let is_full = self.entries.len() >= self.max / 2;
+        if accepted == 0 || is_over || is_full || self.knows(source) {
+            return false;
+        }
+        let older = aged.min(HISTORY).min(accepted);
+        let current = accepted.min(HISTORY).saturating_sub(older);
+        let mut history = History { older, previous: 0, current, turned: now, latest: 0 };
+        history.set_latest(latest.min(now));
+        self.entries.insert(source, Entry { last: latest.min(now), history, record: None });
+        self.file(source);
+        true
     }
 
     fn put(&mut self, source: Source, entry: Entry, now: Instant) {

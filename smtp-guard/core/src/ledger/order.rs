@@ -1,6 +1,7 @@
 //! The order in which entries make room: by class, and in a class by when they were last heard of.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::entry::Class;
@@ -57,6 +58,19 @@ impl Order {
     pub(super) fn silent(&self, class: Class, now: Instant, age: Duration, most: usize) -> Vec<Source> {
         let all = self.of(class).into_iter().flatten();
         all.map_while(|(last, source)| (now.since(*last) >= age).then_some(*source)).take(most).collect()
+    }
+
+    /// At most `most` of those whose mail was accepted, the ones that were heard of last first, behind `after`.
+    pub(super) fn latest_friends(&self, after: Option<(Instant, Source)>, most: usize) -> Vec<(Instant, Source)> {
+        let range = (Bound::Unbounded, after.map_or(Bound::Unbounded, Bound::Excluded));
+        let of = |class| self.of(class).into_iter().flat_map(move |all| all.range(range).rev().copied());
+        let (mut friends, mut active) = (of(Class::Friend).peekable(), of(Class::Active).peekable());
+        let next = || match (friends.peek(), active.peek()) {
+            (Some(one), Some(other)) if one < other => active.next(),
+            (Some(_), _) => friends.next(),
+            (None, _) => active.next(),
+        };
+        std::iter::from_fn(next).take(most).collect()
     }
 
     #[cfg(test)]

@@ -25,12 +25,14 @@ use std::time::Duration;
 use smtp_guard_ebpf::reason::Reason;
 
 use super::sharded::Sharded;
+use super::told::Told;
 use super::window::{Pace, Slice, Window};
 use super::{Room, Tally};
 use crate::clock::Instant;
 use crate::config::Limits;
 use crate::key::User;
 use crate::ledger::networks::Network;
+use crate::offence::{Digest, Digests, Sum};
 
 mod saved;
 mod view;
@@ -41,6 +43,8 @@ pub use view::{AccountList, AccountView, HeldUsers, HoldView, NetworkSeen};
 pub const USERS: usize = 65_536;
 /// Holds of operators at once.
 pub const HOLDS: usize = 4096;
+/// Recipients that one word of another guard gives back.
+const GIVEN_BACK: u32 = 1000;
 /// Networks of a user that are told apart where there is no limit.
 const NETWORKS: usize = 64;
 
@@ -82,6 +86,13 @@ pub struct Accounts {
     /// Whether there may be one.
     any_hold: AtomicBool,
     pace: Pace,
+    told: Told<User>,
+    /// What others have counted of users, by what their names are digested to: it counts with the next thing that the user does here.
+    heard: Mutex<HashMap<Digest, (Window, Window)>>,
+    /// By which; while there are others.
+    digests: Mutex<Option<Digests>>,
+    /// Whether something was heard.
+    any_heard: AtomicBool,
 }
 
 /// The limits, in the order of [`Account::over`].
@@ -118,6 +129,10 @@ impl Default for Accounts {
             holds: Mutex::default(),
             any_hold: AtomicBool::new(false),
             pace: Pace::of(HOUR),
+            told: Told::default(),
+            heard: Mutex::default(),
+            digests: Mutex::default(),
+            any_heard: AtomicBool::new(false),
         }
     }
 }
@@ -153,7 +168,7 @@ impl Accounts {
             return Err(Over { reason: Reason::UserHeld, first: false });
         }
         let slice = self.pace.slice(now);
-        self.judge(user, now, tally, |account| {
+        let judged = self.judge(user, now, tally, |account| {
             account.check_network(limits, network, now)?;
             account.check_held(now)?;
             account.check(Limit::Messages, limits.user_messages_per_hour, slice, now)?;
@@ -163,23 +178,91 @@ impl Accounts {
             account.touch(limits, network, now);
             account.messages.add(slice);
             Ok(())
-        })
+        });
+        if judged.is_ok() && tally == Tally::Count {
+            self.told.note(user, 1, 0);
+        }
+        judged
     }
 
     /// Whether `user` may send to one more recipient at `now`. A recipient that is refused elsewhere is given back.
     pub fn recipient(&self, limits: &Limits, user: &User, now: Instant, tally: Tally) -> Result<Place, Over> {
         let slice = self.pace.slice(now);
-        self.judge(user, now, tally, |account| {
+        let judged = self.judge(user, now, tally, |account| {
             account.check(Limit::Recipients, limits.user_recipients_per_hour, slice, now)?;
             account.recipients.add(slice);
             Ok(Place((tally == Tally::Count).then_some(slice)))
-        })
+        });
+        if judged.is_ok() && tally == Tally::Count {
+            self.told.note(user, 0, 1);
+        }
+        judged
     }
 
     /// The recipient that has `place` was refused: it doesn't count.
     pub fn give_back(&self, user: &User, place: Place) {
         if let Some(slice) = place.0 {
             self.users.amend(user, |account| account.recipients.take_back(slice));
+            self.told.note(user, 0, -1);
+        }
+    }
+
+    /// Whether other guards are to be told what is counted here, and by which digests.
+    pub fn share(&self, digests: Option<Digests>) {
+        self.told.set(digests.is_some());
+        *lock(&self.digests) = digests;
+    }
+
+    /// Takes the sums that others are to be told, by the digests of users, and how many counts found no room among it.
+    pub fn take_told(&self) -> (Vec<(Digest, Sum)>, u64) {
+        let (sums, lost) = self.told.take();
+        let Some(digests) = *lock(&self.digests) else { return (Vec::new(), lost) };
+        (sums.into_iter().map(|(user, sum)| (digest(&digests, &user), sum)).collect(), lost)
+    }
+
+    /// Another guard has counted `sum` of a user at `at`. `false`: there is no room for one more.
+    pub fn hear(&self, user: Digest, sum: Sum, at: Instant, now: Instant) -> bool {
+        let (slice, now) = (self.pace.slice(at), self.pace.slice(now));
+        let mut heard = lock(&self.heard);
+        if heard.len() >= USERS && !heard.contains_key(&user) {
+            // Most of these were here only then.
+            heard.retain(|_, (messages, recipients)| messages.total(now) > 0 || recipients.total(now) > 0);
+            if heard.len() >= USERS {
+                return false;
+            }
+        }
+        let (messages, recipients) = heard.entry(user).or_default();
+        messages.total(now);
+        messages.add_past(slice, sum.messages);
+        recipients.total(now);
+        if sum.recipients < 0 {
+            (0..sum.recipients.unsigned_abs().min(GIVEN_BACK)).for_each(|_| recipients.take_back(slice));
+        } else {
+            recipients.add_past(slice, sum.recipients.unsigned_abs());
+        }
+        self.any_heard.store(true, Ordering::Relaxed);
+        true
+    }
+
+    /// What others have counted of `user` counts in his account from now on.
+    fn take_heard(&self, user: &User, now: Slice) {
+        if !self.any_heard.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(digests) = *lock(&self.digests) else { return };
+        let found = {
+            let mut heard = lock(&self.heard);
+            let found = heard.remove(&digest(&digests, user));
+            self.any_heard.store(!heard.is_empty(), Ordering::Relaxed);
+            found
+        };
+        if let Some((messages, recipients)) = found {
+            let weight = |account: &mut Account| account.messages.total(now);
+            self.users.change(user, weight, |account| {
+                account.messages.join(messages, now);
+                account.recipients.join(recipients, now);
+                ((), true)
+            });
         }
     }
 
@@ -242,10 +325,11 @@ impl Accounts {
         tally: Tally,
         judge: impl FnOnce(&mut Account) -> Result<T, Over>,
     ) -> Result<T, Over> {
+        let slice = self.pace.slice(now);
+        self.take_heard(user, slice);
         if tally == Tally::Peek {
             return judge(&mut self.users.get(user).unwrap_or_default());
         }
-        let slice = self.pace.slice(now);
         let weight = |account: &mut Account| {
             let held = account.over.iter().flatten().any(|refused| now.since(refused.last) < COUNTS);
             (held, account.messages.total(slice).saturating_add(account.recipients.total(slice)))
@@ -259,9 +343,18 @@ impl Accounts {
     }
 
     fn holds(&self) -> MutexGuard<'_, HashMap<User, Hold>> {
-        // A panic elsewhere can't leave a hold half changed.
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.holds)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere can't leave a hold, or a count, half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the name of `user` is digested to: to something else than an address of the same text.
+fn digest(digests: &Digests, user: &User) -> Digest {
+    digests.of(&format!("user {}", user.name()))
 }
 
 impl Limit {

@@ -64,6 +64,24 @@ impl Window {
         }
     }
 
+    /// So many more in a slice that is over or goes on, if it still counts. [`Self::total`] was asked before.
+    pub(super) fn add_past(&mut self, slice: Slice, more: u32) {
+        if self.newest.saturating_sub(slice.0) < SLICES as u64 && slice.0 <= self.newest {
+            let place = &mut self.slices[(slice.0 % SLICES as u64) as usize];
+            *place = place.saturating_add(more);
+        }
+    }
+
+    /// Counts what `other` has counted here as well, at `now`.
+    pub(super) fn join(&mut self, mut other: Self, now: Slice) {
+        self.total(now);
+        other.total(now);
+        for age in 0..SLICES as u64 {
+            let slice = Slice(self.newest.saturating_sub(age));
+            self.add_past(slice, other.slices[(slice.0 % SLICES as u64) as usize]);
+        }
+    }
+
     /// When less than `limit` will count, if nothing is added.
     pub(super) fn room_at(&self, limit: u32, pace: Pace) -> Instant {
         let mut left = self.slices.iter().fold(0u32, |sum, count| sum.saturating_add(*count));

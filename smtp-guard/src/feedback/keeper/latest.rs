@@ -49,7 +49,7 @@ mod tests {
             until: WallTime::from_ms(i64::MAX),
             repeat: 0,
             text: std::sync::Arc::default(),
-            evidence: Vec::new(),
+            evidence: Default::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use super::perform::Cause;
 use crate::blocklist::{Protected, own_addresses};
 use crate::bound::Bound;
 use crate::clock::Instant;
-use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Name, Operator, Origin, Part};
+use crate::decision::{Ban, ControlError, Decision, Entry, Imported, Lines, Name, Operator, Origin, Part};
 use crate::edge::bans::NETWORKS;
 use crate::events::What;
 use crate::gate::{Effect, Grounds, Lifted, Place};
@@ -138,7 +138,7 @@ impl Keeper {
                     until: both.wall_at(until),
                     repeat: 0,
                     text: own.map_or_else(|| Arc::clone(&shared), Arc::from),
-                    evidence: Vec::new(),
+                    evidence: Lines::default(),
                 };
                 (ban, until)
             })

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Keeper;
 use crate::addr::ClientAddr;
 use crate::clock::{Both, Instant, Seconds};
-use crate::decision::{Ban, Operator, Origin};
+use crate::decision::{Ban, Name, Operator, Origin};
 use crate::events::What;
 use crate::gate::{Deferred, Effect, Grounds, Lifted};
 use crate::key::{Key, User, Who};
@@ -20,21 +20,23 @@ const SINGLY: usize = 16;
 
 /// The cause of effects.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Cause {
+pub(super) enum Cause<'a> {
     /// A report about this client, which came at this moment.
     Report(ClientAddr, Instant),
+    /// What this guard has reported.
+    Heard(&'a Name),
     /// An operator's command about this one, or about all.
     Command(Operator, Option<Who>),
     /// The configuration, or the store as it is read.
     State,
 }
 
-impl Cause {
+impl Cause<'_> {
     /// Who commanded it.
     fn by(self) -> Option<Operator> {
         match self {
             Self::Command(by, _) => Some(by),
-            Self::Report(..) | Self::State => None,
+            Self::Report(..) | Self::Heard(_) | Self::State => None,
         }
     }
 
@@ -46,12 +48,12 @@ impl Cause {
 
 impl Keeper {
     /// Performs `effects` in their order. Lifts that follow one another are one batch, and so are bans that go on.
-    pub(super) fn perform(&mut self, effects: Vec<Effect>, cause: Cause) {
+    pub(super) fn perform(&mut self, effects: Vec<Effect>, cause: Cause<'_>) {
         self.perform_at(effects, cause, &crate::clock::both());
     }
 
     /// Performs `effects` at `both`.
-    pub(super) fn perform_at(&mut self, effects: Vec<Effect>, cause: Cause, both: &Both) {
+    pub(super) fn perform_at(&mut self, effects: Vec<Effect>, cause: Cause<'_>, both: &Both) {
         let mut effects = effects.into_iter().peekable();
         while let Some(effect) = effects.next() {
             match effect {
@@ -83,10 +85,10 @@ impl Keeper {
         }
     }
 
-    fn ban(&mut self, key: Key, origin: Origin, text: String, grounds: Grounds, cause: Cause, both: &Both) {
+    fn ban(&mut self, key: Key, origin: Origin, text: String, grounds: Grounds, cause: Cause<'_>, both: &Both) {
         let Grounds { reason, length, repeat, evidence } = grounds;
         let until = both.instant.after(length);
-        let text = text.into();
+        let (text, evidence) = (text.into(), evidence.iter().collect());
         let ban = Ban { key, reason, origin, made: both.wall, until: both.wall_at(until), repeat, text, evidence };
         match &ban.key {
             Key::Source(source) => self.put(*source, ban.clone(), until),
@@ -98,7 +100,7 @@ impl Keeper {
                 self.meter.ban_latency(took);
                 Some(took)
             }
-            Cause::Command(..) | Cause::State => None,
+            Cause::Command(..) | Cause::Heard(_) | Cause::State => None,
         };
         // The table had no room for it, and has said so.
         if !self.decisions.contains_key(&ban.key) {
@@ -109,11 +111,15 @@ impl Keeper {
             Key::Source(_) | Key::Network(_) => self.tell_ban(&ban, length, took, cause),
         }
         self.save(&ban);
+        match cause {
+            Cause::Heard(node) => _ = self.upon.insert(ban.key.clone(), node.clone()),
+            Cause::Report(..) | Cause::Command(..) | Cause::State => _ = self.upon.remove(&ban.key),
+        }
         self.tell_peers(&ban, both);
     }
 
     /// Tells other guards of what an operator lifts.
-    fn tell_lifted(&self, lifted: &[(Key, Lifted)], cause: Cause, both: &Both) {
+    fn tell_lifted(&self, lifted: &[(Key, Lifted)], cause: Cause<'_>, both: &Both) {
         if cause.is_local() || !self.peers.are_there() {
             return;
         }
@@ -157,7 +163,7 @@ impl Keeper {
     }
 
     /// How `key` is called in what is told: as the client or the operator knows it.
-    fn called(&self, key: &Key, cause: Cause) -> String {
+    fn called(&self, key: &Key, cause: Cause<'_>) -> String {
         match cause {
             Cause::Report(client, _) if *key == Key::Source(client.source(self.prefix())) => client.ip().to_string(),
             Cause::Command(_, Some(who)) => who.to_string(),
@@ -165,7 +171,7 @@ impl Keeper {
         }
     }
 
-    fn tell_hold(&self, user: &User, ban: &Ban, length: Duration, cause: Cause) {
+    fn tell_hold(&self, user: &User, ban: &Ban, length: Duration, cause: Cause<'_>) {
         let (by, length) = (cause.by().unwrap_or_default(), (length != Duration::MAX).then_some(length));
         log::held_by_operator(by, user.name(), length, &ban.text);
         self.meter.tell(What::UserHeld {
@@ -177,7 +183,7 @@ impl Keeper {
         });
     }
 
-    pub(super) fn tell_ban(&self, ban: &Ban, length: Duration, took: Option<Duration>, cause: Cause) {
+    pub(super) fn tell_ban(&self, ban: &Ban, length: Duration, took: Option<Duration>, cause: Cause<'_>) {
         let by = cause.by();
         let (who, source) = (self.called(&ban.key, cause), self.text(&ban.key));
         log::banned(
@@ -192,11 +198,11 @@ impl Keeper {
             duration_seconds: length.as_secs(),
             repeat: ban.repeat,
             took_seconds: took.map(Seconds),
-            evidence: escaped(&ban.evidence),
+            evidence: ban.evidence.iter().map(|line| printable(line.as_bytes())).collect(),
         });
     }
 
-    fn tell_deferral(&self, whom: Deferred, grounds: &Grounds, cause: Cause) {
+    fn tell_deferral(&self, whom: Deferred, grounds: &Grounds, cause: Cause<'_>) {
         let Grounds { reason, length, repeat, evidence: lines } = grounds;
         let who = match whom {
             Deferred::Source(source) => self.called(&source.into(), cause),

@@ -114,6 +114,7 @@ mod tests {
             reports_sent: 0,
             reports_heard: 0,
             decisions_known: 0,
+            history_sources: 0,
             snapshots: 0,
             ignored: Vec::new(),
             nodes: nodes.iter().map(node).collect(),

@@ -174,6 +174,11 @@ fn fleet(encoder: &mut DescriptorEncoder<'_>, fleet: &FleetStatus) -> fmt::Resul
             "Sources and networks about which the fleet has decided something",
             number(fleet.decisions_known),
         ),
+        (
+            "fleet_history_sources",
+            "Sources that were familiar only by what the fleet remembered when this edge started",
+            number(fleet.history_sources),
+        ),
     ];
     for (name, help, value) in gauges {
         ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
@@ -297,6 +302,7 @@ mod tests {
             "kept 5",
             "lost_total 3",
             "decisions_known 7",
+            "history_sources 4",
             "reports_sent_total 120",
             "reports_heard_total 98",
             "messages_ignored_total{reason=\"form\"} 0",

@@ -160,7 +160,7 @@ impl Database {
             until: WallTime::from_ms(row.get(4).ok()?),
             repeat: row.get(5).ok()?,
             text: alike.text(&text(6)?),
-            evidence: serde_json::from_str(&text(7)?).unwrap_or_default(),
+            evidence: serde_json::from_str::<Vec<String>>(&text(7)?).unwrap_or_default().iter().collect(),
         })
     }
 
@@ -206,7 +206,7 @@ impl Database {
 }
 
 fn save(transaction: &Transaction<'_>, prefix: Ipv6Prefix, ban: &Ban) -> rusqlite::Result<()> {
-    let evidence = serde_json::to_string(&ban.evidence).unwrap_or_default();
+    let evidence = serde_json::to_string(&ban.evidence.to_vec()).unwrap_or_default();
     transaction.prepare_cached("INSERT OR REPLACE INTO decisions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(
         params![
             ban.key.text(prefix),

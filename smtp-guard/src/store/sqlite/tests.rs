@@ -64,7 +64,7 @@ fn users_and_holds_of_the_third_version_are_taken_over() {
         until: WallTime::from_ms(i64::MAX),
         repeat: 0,
         text: "stolen: \"x\"".into(),
-        evidence: Vec::new(),
+        evidence: Default::default(),
     };
     let counts = [("user", "user:bob", "x", 7), ("ledger", "192.0.2.1", "y", 6)].map(|(kind, of, state, at)| {
         Change::Count { kind: kind.into(), key: key(of), state: Some(state.to_owned()), at: WallTime::from_ms(at) }

@@ -77,7 +77,7 @@ impl Edges<Guard> {
             while let Some(sealed) = self.members[number].next_batch(now) {
                 self.members[number].batch_arrived();
                 for other in (0..self.members.len()).filter(|other| *other != number) {
-                    if let Ok(Some(Evidence { node, reports })) = self.members[other].hear_evidence(&sealed, now) {
+                    if let Ok(Some(Evidence { node, reports, .. })) = self.members[other].hear_evidence(&sealed, now) {
                         for (source, at, heard) in reports {
                             self.gates[other].hear_of(&node, &source, heard, at, backend, said);
                         }

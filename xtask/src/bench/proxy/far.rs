@@ -1,8 +1,9 @@
 //! One message a session to a mail server that is far away: what round trips cost.
 //!
 //! The server is the bench's own. It answers [`ROUND_TRIP`] after it was asked; its greeting comes later by the handshake, which
-//! loopback doesn't delay. Clients are beside the proxy, one after the other; each says all that a sender says, one command at a
-//! time or its envelope at once, and is timed from connecting to the answer at the dot.
+//! loopback doesn't delay. Clients come one after the other; each says all that a sender says, one command at a time or its envelope at
+//! once, and is timed from connecting to the answer at the dot. They are beside the proxy, or as far away from it as the server: then they
+//! hear each answer so much later.
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -21,17 +22,29 @@ const PORT: u16 = 4600;
 const SESSIONS: u32 = 25;
 const WARM: u32 = 5;
 
-const PEERS: [(&str, u16); 5] = [
+const PEERS: [(&str, u16); 6] = [
     ("no proxy", PORT),
     ("HAProxy, TCP mode", 4601),
-    ("guard, `reuse = false`", 4602),
-    ("guard, `reuse = true`", 4603),
-    ("guard, `reuse = true`, XCLIENT", 4604),
+    ("guard, `reuse` and `connect_early = false`", 4602),
+    ("guard, `reuse = false`", 4603),
+    ("guard, `reuse = true`", 4604),
+    ("guard, `reuse = true`, XCLIENT", 4605),
 ];
 const HAPROXY: usize = 1;
+/// Of each guard: its files, whether it uses connections again, whether it opens them before MAIL, and what it tells of its client.
+const GUARDS: [(&str, (bool, bool), &str); 4] = [
+    ("far-guard-late", (false, false), "none"),
+    ("far-guard", (false, true), "none"),
+    ("far-guard-reuse", (true, true), "none"),
+    ("far-guard-xclient", (true, true), "xclient"),
+];
 
-/// How a client sends its envelope.
-const CLIENTS: [(&str, bool); 2] = [("one command at a time", false), ("pipelining", true)];
+/// How a client sends its envelope, and how far away it is.
+const CLIENTS: [(&str, bool, Duration); 3] = [
+    ("one command at a time", false, Duration::ZERO),
+    ("pipelining", true, Duration::ZERO),
+    ("one command at a time, 10 ms away", false, ROUND_TRIP),
+];
 
 /// The table of all rounds.
 pub(super) fn measure(rounds: u32, folder: &Path, guard: &Path) -> anyhow::Result<String> {
@@ -45,18 +58,19 @@ pub(super) fn measure(rounds: u32, folder: &Path, guard: &Path) -> anyhow::Resul
     let _programs = start(folder, guard)?;
     for (_, port) in PEERS {
         for _ in 0..WARM {
-            session(port, false)?;
+            session(port, false, Duration::ZERO)?;
         }
     }
     // By client and peer: the median of each round.
     let mut times = vec![vec![Vec::new(); PEERS.len()]; CLIENTS.len()];
     for round in 0..rounds as usize {
-        for (client, (name, pipelines)) in CLIENTS.into_iter().enumerate() {
+        for (client, (name, pipelines, away)) in CLIENTS.into_iter().enumerate() {
             eprintln!("round {} of {rounds}, {ROUND_TRIP:?} to the backend, {name}", round + 1);
             for n in 0..PEERS.len() {
                 let peer = (n + round) % PEERS.len();
-                let seconds =
-                    (0..SESSIONS).map(|_| session(PEERS[peer].1, pipelines)).collect::<anyhow::Result<Vec<_>>>()?;
+                let seconds = (0..SESSIONS)
+                    .map(|_| session(PEERS[peer].1, pipelines, away))
+                    .collect::<anyhow::Result<Vec<_>>>()?;
                 times[client][peer].push(median(seconds.into_iter()));
             }
         }
@@ -69,7 +83,7 @@ fn table(times: &[Vec<Vec<f64>>]) -> String {
         "| client, {} ms to the backend | through | time of a session | against HAProxy |\n|---|---|---|---|\n",
         ROUND_TRIP.as_millis()
     );
-    for ((client, _), peers) in CLIENTS.iter().zip(times) {
+    for ((client, ..), peers) in CLIENTS.iter().zip(times) {
         for ((name, _), own) in PEERS.iter().zip(peers) {
             let ratio = median(own.iter().zip(&peers[HAPROXY]).map(|(own, haproxy)| own / haproxy));
             let time = median(own.iter().copied()) * 1e3;
@@ -85,9 +99,8 @@ fn start(folder: &Path, guard: &Path) -> anyhow::Result<Vec<Program>> {
         programs.push(match n {
             HAPROXY => peer::start_haproxy("far-haproxy", folder, port, PORT)?,
             n => {
-                let identity = if n == PEERS.len() - 1 { "xclient" } else { "none" };
-                let name = ["far-guard", "far-guard-reuse", "far-guard-xclient"][n - HAPROXY - 1];
-                peer::start_guard(name, folder, guard, port, PORT, n > HAPROXY + 1, identity)?
+                let (name, keys, identity) = GUARDS[n - HAPROXY - 1];
+                peer::start_guard(name, folder, guard, port, PORT, keys, identity)?
             }
         });
     }
@@ -132,10 +145,10 @@ fn serve(mut stream: &TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// Seconds of a session with one message.
-fn session(port: u16, pipelines: bool) -> anyhow::Result<f64> {
+/// Seconds of a session with one message, of a client that hears each answer later by `away`.
+fn session(port: u16, pipelines: bool, away: Duration) -> anyhow::Result<f64> {
     let from = super::EDGE.parse::<Ipv4Addr>()?;
     // The server itself is on loopback only.
     let to = if port == PORT { Ipv4Addr::LOCALHOST } else { from };
-    client::message(from, (to, port).into(), pipelines)
+    client::message(from, (to, port).into(), pipelines, away)
 }

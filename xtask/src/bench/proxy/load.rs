@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
@@ -107,7 +108,9 @@ impl Load {
                 command.args([LONGEST, "smtp-source"]).args(self.arguments(to));
                 run(&mut command)
             }
-            Client::Pipelining => self.in_threads(self.messages, || client::message(from, to, true).map(drop)),
+            Client::Pipelining => {
+                self.in_threads(self.messages, || client::message(from, to, true, Duration::ZERO).map(drop))
+            }
             Client::Refused => {
                 self.in_threads(self.messages / self.recipients, || client::refused(from, to, self.recipients))
             }

@@ -112,7 +112,7 @@ impl Peer {
                 Program::start(name, &mut command, folder, port)?
             }
             Self::Postfix => start_postfix(name, folder, port)?,
-            Self::Guard { reuse } => start_guard(name, folder, guard, port, SINK_PORT, reuse, "none")?,
+            Self::Guard { reuse } => start_guard(name, folder, guard, port, SINK_PORT, (reuse, true), "none")?,
         };
         Ok(Running { peer: self, program: Some(program) })
     }
@@ -133,12 +133,12 @@ pub(super) fn start_guard(
     guard: &Path,
     port: u16,
     backend: u16,
-    reuse: bool,
+    (reuse, early): (bool, bool),
     identity: &str,
 ) -> anyhow::Result<Program> {
     let state = folder.join(format!("{name}.state"));
     fs::create_dir(&state)?;
-    let config = configured(name, folder, &smtp_guard(port, backend, folder, &state, reuse, identity))?;
+    let config = configured(name, folder, &smtp_guard(port, backend, folder, &state, (reuse, early), identity))?;
     let mut command = Command::new(guard);
     command.arg("run").arg("--config").arg(&config);
     Program::start(name, &mut command, folder, port)
@@ -311,11 +311,7 @@ pub(super) fn sinks(folder: &Path) -> anyhow::Result<[Program; 2]> {
 
 /// Writes the files that all peers need: a certificate, and the recipients that there are.
 pub(super) fn files(folder: &Path) -> anyhow::Result<()> {
-    let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
-    let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"]);
-    command.args(["-subj", "/CN=mx.example.org", "-addext", "subjectAltName=DNS:mx.example.org"]);
-    run(command.arg("-keyout").arg(&key).arg("-out").arg(&certificate))?;
+    let (certificate, key) = super::certificate(folder)?;
     // HAProxy has both in one file.
     fs::write(folder.join("both.pem"), [fs::read(certificate)?, fs::read(key)?].concat())?;
     // smtp-source puts a number before the address where it sends to many.
@@ -436,7 +432,14 @@ postlog unix-dgram n - n - 1 postlogd
 }
 
 /// All checks that need DNS are in force. Limits that one client with 50 sessions would meet are out of its way.
-fn smtp_guard(port: u16, backend: u16, folder: &Path, state: &Path, reuse: bool, identity: &str) -> String {
+fn smtp_guard(
+    port: u16,
+    backend: u16,
+    folder: &Path,
+    state: &Path,
+    (reuse, early): (bool, bool),
+    identity: &str,
+) -> String {
     let (folder, state) = (folder.display(), state.display());
     format!(
         "hostname = \"mx.example.org\"
@@ -448,6 +451,7 @@ servers = [\"127.0.0.1:{backend}\"]
 identity = \"{identity}\"
 tls = \"off\"
 reuse = {reuse}
+connect_early = {early}
 [tls]
 certificate = \"{folder}/certificate.pem\"
 key = \"{folder}/key.pem\"
