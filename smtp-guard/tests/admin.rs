@@ -634,7 +634,7 @@ fn the_command_line_speaks_to_it() {
     check_cli(directory, "decisions delete 192.0.2.1", 0, "no longer blocked");
     check_cli(directory, "decisions delete 192.0.2.1", 1, "192.0.2.1 is not blocked");
     check_cli(directory, "decisions delete --all", 0, "0 decisions lifted");
-    check_cli(directory, "accounts list", 0, "no user has sent anything lately");
+    check_cli(directory, "accounts list", 0, "no user has sent anything recently");
     check_cli(
         directory,
         "accounts hold Dom/B\u{e9}b@Example.org --reason stolen_password",
