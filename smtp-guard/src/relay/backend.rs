@@ -437,7 +437,7 @@ impl Backend {
                             }
                             let begun = match first.take() {
                                 Some(First::Envelope(lines)) => {
-                                    if connection.channel.reused {
+                                    if connection.channel.reused || *early {
                                         connection.retry = Some((Vec::new(), Arc::clone(speaker)));
                                     }
                                     lines.into_iter().try_for_each(|line| connection.queue(line))

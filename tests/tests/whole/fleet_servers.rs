@@ -83,7 +83,10 @@ fn valkey_with_a_user_of_the_fleets_own() {
         assert_eq!(redis.cli(&command.split(' ').collect::<Vec<_>>()).ok().trim(), "OK");
     }
     let url = format!("redis://fleet@{}:{PORT}", Redis::ADDRESS);
-    looked(&worlds[0], &url, &[], "valkey ");
+    {
+        let _sink = Sink::start(&worlds[0], 25, &[]);
+        looked(&worlds[0], &url, &[], "valkey ");
+    }
     check(&worlds, &url, &[]);
 }
 

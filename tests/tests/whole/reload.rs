@@ -143,7 +143,7 @@ fn the_watch_goes_by_another_configuration_on_sighup_and_leaves_the_plane_when_i
     // One that can't be used changes nothing.
     guard.configure(&[("+", &lines), (".exempt", "[\"nonsense\"]")]);
     watching.signal(Signal::HUP);
-    watching.wait_for("the kernel plane was not loaded anew, and stays as it was");
+    watching.wait_for("the kernel plane was not loaded again, and the former one stays");
     assert!(heard(&world, LISTED).starts_with("NOT CONNECTED"));
     // Both are let in by the kernel; the proxy was told nothing.
     guard.configure(&[("+", &lines), (".exempt", "[\"198.51.100.0/28\"]")]);
