@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::{Guard, connect, send, status};
+use crate::{Guard, connect, free, send, status};
 
 /// Writes a certificate and its key into `directory`.
 fn pair(directory: &Path) {
@@ -40,10 +40,6 @@ fn offers_starttls(address: SocketAddr) -> bool {
             return offered;
         }
     }
-}
-
-fn free() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
 #[test]

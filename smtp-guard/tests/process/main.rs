@@ -17,6 +17,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -35,8 +36,7 @@ impl Guard {
     /// Starts one whose configuration is in `directory`, and waits until it listens. `more` is appended to its
     /// configuration; `shell` stands before its command; `stderr` takes its log.
     fn start(directory: &Path, more: &str, shell: &str, stderr: Stdio) -> Self {
-        // Free now; nobody else is told of it.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let address = free();
         let config = configure(directory, address, more);
         let run = format!("{shell} exec {BINARY} --config {} run", config.display());
         let child = Command::new("sh").args(["-c", &run]).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
@@ -100,6 +100,18 @@ fn configure(directory: &Path, address: SocketAddr, more: &str) -> PathBuf {
     let config = directory.join("smtp-guard.toml");
     std::fs::write(&config, text).unwrap();
     config
+}
+
+/// An address that is free now, and that nobody else is told of: neither another test nor, below the kernel's range, a connection.
+fn free() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 10_000;
+    const PORTS: u16 = 20_000;
+    // Other tests run beside this process.
+    let start = u16::try_from(std::process::id() % u32::from(PORTS)).unwrap();
+    let next = || FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
+    let mut addresses = std::iter::repeat_with(|| SocketAddr::from((Ipv4Addr::LOCALHOST, next())));
+    addresses.find(|address| TcpListener::bind(address).is_ok()).unwrap()
 }
 
 /// A command with the configuration `config`.

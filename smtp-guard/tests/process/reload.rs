@@ -317,7 +317,7 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
 
 /// An address that is free now.
 fn free() -> Value {
-    text(&TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string())
+    text(&crate::free().to_string())
 }
 
 /// Keys that neither the table above nor [`effects::ROWS`] try, and why.

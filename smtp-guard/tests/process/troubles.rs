@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
-use crate::{BINARY, Guard, command, configure, connect, send, status};
+use crate::{BINARY, Guard, command, configure, connect, free, send, status};
 
 #[test]
 fn d1_a_log_that_nobody_reads_stops_neither_the_mail_nor_the_end() {
@@ -113,7 +113,7 @@ fn d3_a_disk_that_fills_up_while_it_runs_stops_nothing_and_is_used_again() {
         eprintln!("skipped: nothing can be mounted here");
         return;
     }
-    let metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let metrics = free();
     fs::create_dir(path("smtp-guard.toml.d")).unwrap();
     fs::write(path("smtp-guard.toml.d/10.toml"), format!("metrics.listen = \"{metrics}\"\n")).unwrap();
     let within = format!("exec {unshare} sh -c '{mount} && exec \"$@\"'");
