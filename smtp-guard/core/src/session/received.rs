@@ -74,6 +74,32 @@ fn date(at: WallTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::testing;
+
+    /// The header of a message that came after these lines, and its lines as they should be.
+    #[track_caller]
+    fn check(lines: &[&str], secured: Option<Secured>, expected: &str) {
+        let opening = crate::session::Opening { secured, ..testing::opening(testing::snapshot(|_| {})) };
+        let (now, mut out) = (opening.clock.instant, Vec::new());
+        let mut session = Session::open(opening, &mut out);
+        for line in lines {
+            session.step(testing::line(line, false), now, &mut out);
+        }
+        let header = header(&session, now).unwrap();
+        let date = "Tue, 24 Nov 2026 11:00:00 +0000";
+        assert_eq!(String::from_utf8_lossy(&header), format!("{expected} id id-1;\r\n\t{date}\r\n"), "{lines:?}");
+    }
+
+    #[test]
+    fn the_header_says_who_came_how() {
+        let by = "\r\n\tby mx.example.org (smtp-guard) with";
+        check(&[], None, &format!("Received: from unknown ([192.0.2.1]){by} SMTP"));
+        check(&["HELO c.example"], None, &format!("Received: from c.example ([192.0.2.1]){by} SMTP"));
+        check(&["EHLO c.example"], None, &format!("Received: from c.example ([192.0.2.1]){by} ESMTP"));
+        let using = "\r\n\t(using TLSv1.3 with cipher TLS13_AES_256_GCM_SHA384)";
+        let secured = Some(testing::SECURED);
+        check(&["EHLO c(x)"], secured, &format!("Received: from c?x? ([192.0.2.1]){using}{by} ESMTPS"));
+    }
 
     #[test]
     fn the_date_is_that_of_rfc_5322() {
