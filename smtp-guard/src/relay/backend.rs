@@ -126,7 +126,7 @@ struct Connection {
     awaited: u32,
     /// Lines that wait for an answer, since the server doesn't offer PIPELINING.
     held: VecDeque<Line>,
-    /// The questions for a new connection if this one, which has served others or waited, is lost before its first word.
+    /// The questions for a new connection if this one is lost before its first word: it has served others, or was opened early.
     retry: Option<(Vec<Line>, Arc<Speaker>)>,
 }
 

@@ -16,18 +16,23 @@ pub const MAX_LABEL: usize = 63;
 
 /// Whether `label` may stand in a host name: 1 to 63 letters, digits, hyphens and underscores.
 pub fn is_label(label: &[u8]) -> bool {
-    let inside = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    (1..=MAX_LABEL).contains(&label.len()) && label.iter().all(inside)
+    (1..=MAX_LABEL).contains(&label.len()) && label.iter().all(|byte| is_inside(*byte))
+}
+
+/// Whether `byte` may stand in a label.
+fn is_inside(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
 /// The key of `name`, or `None` where it is no host name.
 pub fn key(name: &str) -> Option<Cow<'_, str>> {
     let name = name.strip_suffix('.').unwrap_or(name);
-    if name.is_ascii() {
-        return Some(if is_lower(name)? { name.into() } else { name.to_ascii_lowercase().into() });
-    }
-    // What is left in ASCII is judged by the same rule as all names.
-    let ascii = Uts46::new().to_ascii(name.as_bytes(), AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Ignore).ok()?;
+    let ascii = if name.is_ascii() {
+        Cow::Borrowed(name)
+    } else {
+        // What is left in ASCII is judged below, by the same rule as all names.
+        Uts46::new().to_ascii(name.as_bytes(), AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Ignore).ok()?
+    };
     Some(if is_lower(&ascii)? { ascii } else { ascii.to_ascii_lowercase().into() })
 }
 
@@ -39,7 +44,7 @@ fn is_lower(name: &str) -> Option<bool> {
         match byte {
             b'.' if label == 0 => return None,
             b'.' => label = 0,
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'A'..=b'Z' if label < MAX_LABEL => {
+            _ if is_inside(byte) && label < MAX_LABEL => {
                 label = label.saturating_add(1);
                 lower &= !byte.is_ascii_uppercase();
             }
