@@ -4,6 +4,7 @@
 
 pub mod blocklist;
 pub mod bound;
+mod chance;
 pub mod cli;
 pub mod clock;
 pub mod config;

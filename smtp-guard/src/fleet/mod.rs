@@ -31,6 +31,7 @@ pub use smtp_guard_core::fleet::status::{FleetStatus, Ignored, MutedView, NodeVi
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::addr::Source;
+use crate::chance::number;
 use crate::clock::{Both, Instant};
 use crate::decision::{Decision, Name, Weight};
 use crate::ledger::Friend;
@@ -452,12 +453,6 @@ fn start(settings: Settings, events: mpsc::Sender<Event>) -> std::io::Result<Run
         runtime.shutdown_background();
     })?;
     Ok(Running { shared, _stop: stop })
-}
-
-/// A number that no other start has.
-fn number() -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-    RandomState::new().build_hasher().finish()
 }
 
 /// The pause after one of `last`.

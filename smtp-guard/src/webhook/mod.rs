@@ -15,6 +15,7 @@ use smtp_guard_core::webhook::{Batch, Fate, Outbox, WebhookStatus};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::chance::number;
 use crate::clock::WallTime;
 use crate::events::{self, Bus, Event, Subscriber, What};
 
@@ -317,11 +318,6 @@ impl Inner {
 /// A name that no other start has.
 fn run() -> String {
     format!("{:016x}", number())
-}
-
-fn number() -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-    RandomState::new().build_hasher().finish()
 }
 
 /// 0.0 to 1.0.
