@@ -15,7 +15,7 @@
 //! # What it costs
 //! Nothing while nobody looks: no snapshot, no history, no timer. While somebody does, one snapshot a second is taken and written once,
 //! whoever reads it ([`feed`]). [`STREAMS`] pages are live at once; a reader that takes nothing for ten seconds is closed. A stream
-//! ends within a minute, as every connection here does, and the page comes back.
+//! ends within a minute, as every connection here does, and the page comes back. When the guard ends, streams end by a whole event.
 
 use std::net::IpAddr;
 use std::sync::Arc;
