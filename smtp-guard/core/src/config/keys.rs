@@ -154,7 +154,7 @@ tables! {
         events: Events, metrics: Metrics, admin: Admin, state: State, log: Log,
     } {
         hostname: String = key(Text("host name"), "\"mx.example.org\"", "Our name in the greeting and in Received headers. Default: the host's own name.").example() by check::hostname,
-        exempt: NetSet = key(List("networks"), "[]", "Never limited, checked, delayed or banned: your own gateways, monitoring, mailing-list servers. Wins over everything, in the kernel too. Loopback is not exempt by itself."),
+        exempt: NetSet = key(List("networks"), "[]", "Never limited, checked, delayed or banned, and may send anywhere: your own gateways, monitoring, mailing-list servers. Wins over everything, in the kernel too. Loopback is not exempt by itself."),
         drain: Duration = key(Time(0, 600 * SECOND), "\"10s\"", "How long transactions may go on after a stop; idle sessions hear 421 at once."),
     }
 
