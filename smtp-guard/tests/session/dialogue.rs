@@ -4,6 +4,7 @@
 //! One line of a dialogue is one event or one expectation:
 //! `C` client sends a command line, `D` client sends bytes of message data, `B` backend answers, `X` client vanishes,
 //! `A` the backend or Dovecot judges credentials (accepted, rejected, unavailable), `H` the TLS handshake is done,
+//! `?` it is seen like this from outside,
 //! `R` source or user has sent its share (`R user_held`: the reason), `W` the client is waited for so many seconds, `B!` the backend is lost, `B-` was lost before the dot could be sent, `T` the deadline passes, `K` the source is banned, `G` its place is needed, `S` the guard stops, `S!` and waits no longer;
 //! `F` from here on this is found out about every recipient: `deferred`, `unknown`, `sender=exists|missing|null|failed`,
 //! `ptr=none|mismatch|failed`, `list=<weight>`; `late`: nothing until the next `F`;
@@ -227,6 +228,13 @@ impl World {
             "R" => {
                 let reason = if what.is_empty() { "message_rate" } else { what };
                 self.step(Input::OverRate(Reason::from_label(reason).unwrap()));
+            }
+            "?" => {
+                let shown = self.session.shown();
+                let who =
+                    shown.speaker.map_or("-", |speaker| speaker.login.as_deref().unwrap_or(speaker.helo.as_str()));
+                let by = if shown.secured { " by TLS" } else { "" };
+                assert_eq!(format!("{} {} {who}{by}", shown.doing.label(), shown.accepted), what);
             }
             "N" => self.session.set_name(what),
             "X" => self.step(Input::ClientGone),

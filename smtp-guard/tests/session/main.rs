@@ -67,6 +67,27 @@ fn the_trace_header_has_the_name_that_leads_back() {
     check("named", |_| {}, &dialogue(&[HELLO, ENVELOPE, "N mail.client.example\n", &named]));
 }
 
+#[test]
+fn what_it_does_is_seen_from_outside() {
+    let hello = "? command 0 -\n C EHLO client.example\n < 250 mx.example.org\n ? command 0 client.example\n";
+    let mail = "C MAIL FROM:<a@client.example>\n > MAIL\n ? backend 0 client.example\n B 250 Ok\n < 250\n";
+    let rcpt = "C RCPT TO:<b@example.org>\n > RCPT\n ? backend 0 client.example\n B 250 Ok\n ! Known\n < 250\n";
+    let data = "C DATA\n > DATA\n ? backend 0 client.example\n B 354 go\n < 354\n > Received: from\n ? data 0 client.example\n";
+    let dot = "D x\\r\\n.\\r\\n\n > x|\n > .|\n ? dot 0 client.example\n B 250 Ok\n # message Accepted\n ! MessageAccepted\n < 250\n";
+    let end = "? command 1 client.example\n C QUIT\n > QUIT\n < 221\n .\n ? closing 1 client.example";
+    check("a message", |_| {}, &dialogue(&[hello, mail, rcpt, data, dot, end]));
+    let unknown = "C RCPT TO:<b@example.org>\n > RCPT\n B 550 5.1.1 no\n ! UnknownRecipient\n # refused unknown_recipient\n \
+                   ? delay 0 client.example\n T\n < 550 5.1.1";
+    let slow = |config: &mut Config| config.harvest.delay = Duration::from_secs(5);
+    check("a refusal that waits", slow, &dialogue(&[hello, mail, unknown]));
+    let late = "F late\n C RCPT TO:<b@example.org>\n ? checks 0 client.example\n F unknown\n";
+    check(
+        "facts that are looked up",
+        |_| {},
+        &dialogue(&[hello, mail, late, "! UnknownRecipient\n # refused unknown_recipient\n < 550"]),
+    );
+}
+
 /// What the backend says stays as it is: that it is no prefix of more, the end of the line shows.
 #[test]
 fn refusals_of_ours_name_the_recipient_the_contact_and_the_session() {

@@ -67,8 +67,9 @@ fn starttls_forgets_what_was_said_in_clear_text() {
     let table = [
         (
             "EHLO again",
-            "C EHLO c\n < 250\n C STARTTLS\n < 220 2.0.0\n * tls\n H\n > drop\n C MAIL FROM:<a@b.example>\n # refused protocol\n < 503 5.5.1\n \
-             C EHLO c\n < 250 mx.example.org / PIPELINING / SIZE 100 / AUTH",
+            "C EHLO c\n < 250\n C STARTTLS\n < 220 2.0.0\n * tls\n ? handshake 0 c\n H\n > drop\n ? command 0 - by TLS\n \
+             C MAIL FROM:<a@b.example>\n # refused protocol\n < 503 5.5.1\n C EHLO d\n \
+             < 250 mx.example.org / PIPELINING / SIZE 100 / AUTH\n ? command 0 d by TLS",
         ),
         (
             "a transaction is forgotten",
@@ -98,7 +99,8 @@ fn auth_in_all_its_forms() {
         ),
         (
             "PLAIN in two steps",
-            "C AUTH plain\n < 334 \n C AHUAcA==\n > auth AHUAcA==\n A accepted\n # authenticated u\n > drop\n < 235",
+            "C AUTH plain\n < 334 \n ? login 0 c by TLS\n C AHUAcA==\n > auth AHUAcA==\n A accepted\n # authenticated u\n > drop\n < 235\n \
+             ? command 0 u by TLS",
         ),
         (
             "LOGIN",

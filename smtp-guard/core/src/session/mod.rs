@@ -42,6 +42,7 @@ mod outcome;
 mod received;
 pub mod replies;
 mod secure;
+mod shown;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod upstream;
@@ -52,6 +53,7 @@ pub use io::{
     Speaker, Upstream, Wants,
 };
 pub use outcome::Outcome;
+pub use shown::{Doing, Shown};
 
 /// How long the client may take for its next command (RFC 5321 4.5.3.2.7).
 const COMMAND_WAIT: Duration = Duration::from_secs(300);
