@@ -32,6 +32,7 @@ use smtp_guard::observe::admin::{self, Add, Control, Refusal, Socket};
 use smtp_guard::observe::attempt::{Attempt, Rehearsal, Step};
 use smtp_guard::observe::drops::Drops;
 use smtp_guard::observe::follow::{FOLLOWERS, Follow, Line};
+use smtp_guard::observe::live::SessionView;
 use smtp_guard::observe::metrics::Metrics;
 use smtp_guard::observe::reload::Reloaded;
 use smtp_guard::observe::status::{
@@ -50,6 +51,10 @@ struct One {
 }
 
 impl Running for One {
+    fn sessions(&self, _most: usize) -> Vec<SessionView> {
+        Vec::new()
+    }
+
     fn listeners(&self) -> Vec<Listener> {
         vec![Listener { address: String::from("127.0.0.1:2525"), accepted: 0 }]
     }

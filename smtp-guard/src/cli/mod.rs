@@ -126,7 +126,8 @@ enum Command {
     },
     /// Show the running guard on a full screen: packets, refusals and messages a second, who is dropped, who was banned
     ///
-    /// Keys: j and k select a source; e explains it, b bans it, l lifts its ban. p pauses, s sorts, ? shows all keys, q quits.
+    /// Keys: w shows dropped sources, the worst sources with their score, or open sessions; j and k select a source; e explains it,
+    /// b bans it, l lifts its ban. p pauses, s sorts, ? shows all keys, q quits.
     /// NO_COLOR is respected.
     Top {
         /// Time between two looks: 200ms to 60s

@@ -32,6 +32,7 @@ use crate::memory;
 use crate::observe::admin;
 use crate::observe::drops::Drops;
 use crate::observe::http::{Http, Ready};
+use crate::observe::live::SessionView;
 use crate::observe::log::{self, LogControl, Lost};
 use crate::observe::metrics::KernelStats;
 use crate::observe::metrics::Metrics;
@@ -364,6 +365,10 @@ impl Running for Guard {
 
     fn connections(&self) -> u64 {
         self.shared.open()
+    }
+
+    fn sessions(&self, most: usize) -> Vec<SessionView> {
+        self.shared.seen_sessions(most)
     }
 
     fn connections_limit(&self) -> u64 {

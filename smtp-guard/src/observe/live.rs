@@ -15,6 +15,8 @@ use crate::events::Event;
 
 /// See [`Live::events`].
 const EVENTS: usize = 16;
+/// See [`Live::sessions`].
+pub const SESSIONS: usize = 64;
 
 /// A snapshot of the running guard with its counters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +39,9 @@ pub struct Live {
     /// Sources that offended last, the worst first: at most as many.
     #[serde(default)]
     pub suspects: Vec<Suspect>,
+    /// Open sessions, those of the source with most of them first: at most [`SESSIONS`]. How many there are: [`Status::connections`].
+    #[serde(default)]
+    pub sessions: Vec<SessionView>,
     pub drops: DropsView,
     /// Recent events, the latest first: at most 16.
     #[serde(default)]
@@ -52,6 +57,23 @@ pub struct Packets {
     /// `pass` or `drop`.
     pub verdict: String,
     pub count: u64,
+}
+
+/// An open session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionView {
+    /// `192.0.2.1`, or `2001:db8::/64`.
+    pub source: String,
+    /// Since it was let in.
+    pub age_seconds: Seconds,
+    /// Label of what it does: see [`crate::session::Doing`].
+    pub state: String,
+    pub messages_accepted: u32,
+    pub tls: bool,
+    /// The client's own words.
+    pub helo: Option<String>,
+    /// The user who has logged in.
+    pub user: Option<String>,
 }
 
 /// So many of a kind.
@@ -136,6 +158,7 @@ impl Overview {
                 .collect(),
             decisions,
             suspects,
+            sessions: self.running.sessions(SESSIONS),
             drops: self.drops.view(both),
             events: self.events.latest(EVENTS),
         }

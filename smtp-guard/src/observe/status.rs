@@ -12,6 +12,7 @@ use super::bounds::{Bounds, Reached};
 pub use super::certificates::Certificate;
 use super::drops::Drops;
 pub use super::kernel::Kernel;
+use super::live::SessionView;
 use super::metrics::Metrics;
 use crate::blocklist::State;
 use crate::clock::{Instant, Seconds, WallTime};
@@ -103,6 +104,8 @@ pub trait Running: Debug + Send + Sync {
     fn servers(&self) -> Vec<Server>;
     /// Clients connected now.
     fn connections(&self) -> u64;
+    /// Open sessions, those of the source with most of them first, at most `most`.
+    fn sessions(&self, most: usize) -> Vec<SessionView>;
     /// Clients that may be connected at once.
     fn connections_limit(&self) -> u64;
     /// Limits by their keys in `[limits]`, as they are in force; 0: there is none.
@@ -282,6 +285,10 @@ pub(super) mod tests {
     impl Running for Fake {
         fn listeners(&self) -> Vec<Listener> {
             vec![Listener { address: "192.0.2.1:25".to_owned(), accepted: 5 }]
+        }
+
+        fn sessions(&self, _most: usize) -> Vec<SessionView> {
+            Vec::new()
         }
 
         fn connections_limit(&self) -> u64 {

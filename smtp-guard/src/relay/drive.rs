@@ -34,7 +34,7 @@ use crate::offence::{Digest, Report};
 use crate::policy::Client;
 use crate::policy::checks::Found;
 use crate::rates::Tally;
-use crate::session::Outcome;
+use crate::session::{Doing, Outcome, Shown};
 use crate::session::{Event, Input, Intake, Message, Opening, Output, Request, Secured, Session, Upstream, Wants};
 use crate::wire::line::LineDecoder;
 use crate::wire::proxy::Ends;
@@ -75,6 +75,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
     let (stream, secured) = match role {
         Role::Mx | Role::Submission => (Stream::clear(socket), None),
         Role::Submissions => {
+            seat.shows(Shown { doing: Doing::Handshake, ..Shown::default() });
             let (lines, unread) = (LineDecoder::new(), BytesMut::new());
             // In memory of its own here and below: it would be the largest part of each session.
             match Box::pin(handshake(&shared, &generation, &mut seat, addr, socket, lines, &unread)).await {
@@ -356,8 +357,9 @@ impl Driver {
     }
 
     /// Performs the outputs in their order.
-    async fn perform(&mut self, seat: &Seat) {
+    async fn perform(&mut self, seat: &mut Seat) {
         self.learn_name();
+        seat.shows(self.session.shown());
         for output in self.out.drain(..) {
             match output {
                 Output::Reply(reply) => {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::addr::{ClientAddr, Ipv6Prefix};
 use crate::blocklist::{State, Table};
-use crate::clock::WallTime;
+use crate::clock::{Seconds, WallTime};
 use crate::descriptors::Plan;
 use crate::edge::bans::Fell;
 use crate::events::Bus;
@@ -18,6 +18,7 @@ use crate::facts::recipients::Unknowns;
 use crate::feedback::Feedback;
 use crate::gate::{self, Known};
 use crate::marks::Mark;
+use crate::observe::live::SessionView;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::{self, Bans, Certificate, Recipients, Wording};
 use crate::offence::Digest;
@@ -232,6 +233,22 @@ impl Shared {
             (network.text(), "limits.network_connections", sessions, limits.network_connections)
         });
         sources.chain(networks).collect()
+    }
+
+    /// Sessions now, those of the source with most of them first, at most `most`.
+    pub fn seen_sessions(&self, most: usize) -> Vec<SessionView> {
+        let now = crate::clock::now();
+        let seen = self.sources.sessions(most).into_iter();
+        let view = |seen: sources::Seen| SessionView {
+            source: self.prefix.display(seen.source),
+            age_seconds: Seconds(now.since(seen.began)),
+            state: seen.doing.label().to_owned(),
+            messages_accepted: seen.accepted,
+            tls: seen.secured,
+            helo: seen.speaker.as_ref().map(|speaker| speaker.helo.as_str().to_owned()),
+            user: seen.speaker.as_ref().and_then(|speaker| speaker.login.as_deref().map(str::to_owned)),
+        };
+        seen.map(view).collect()
     }
 
     /// The state of recipients.

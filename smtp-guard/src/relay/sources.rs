@@ -18,8 +18,12 @@
 //! Of those that may be displaced the one that was idle longest goes: first one without a transaction, then one whose
 //! transaction has waited [`STALLED`] for its client.
 //!
+//! # What is seen of a session
+//! Each place has what its session does, in a word that the session writes as it goes on, and who the client says it is. Whoever looks
+//! ([`Sources::sessions`]) stops nobody.
+//!
 //! # Bounds
-//! One lock, held for a few look-ups; where somebody is to make room, for a look at up to [`LOOK`] sessions. Sessions that
+//! One lock, held for a few look-ups; where somebody is to make room, or sessions are shown, for a look at up to [`LOOK`] sessions. Sessions that
 //! make room no longer count, and at most [`Limits::leaving`] are about to close; while there are as many, nobody makes room.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -34,10 +38,11 @@ use crate::addr::Source;
 use crate::clock::Instant;
 use crate::gate::Standing;
 use crate::ledger::networks::Network;
+use crate::session::{Doing, Shown, Speaker};
 
 /// How long a transaction waits for its client before its session may be made to go.
 const STALLED: Duration = Duration::from_secs(10);
-/// Sessions that are looked at to find one that makes room.
+/// Sessions that are looked at to find one that makes room, or those that are shown.
 const LOOK: usize = 1024;
 /// The part of each bound that is kept for sources with a history: one in ten.
 const RESERVE: u32 = 10;
@@ -63,6 +68,18 @@ pub(super) enum Wake {
     GiveWay,
 }
 
+/// A session, as others see it.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) source: Source,
+    pub(super) began: Instant,
+    pub(super) doing: Doing,
+    /// Messages that were accepted.
+    pub(super) accepted: u32,
+    pub(super) secured: bool,
+    pub(super) speaker: Option<Arc<Speaker>>,
+}
+
 /// With the number of sessions of each.
 pub(super) type Sessions<T> = Vec<(T, u32)>;
 
@@ -80,6 +97,8 @@ pub(super) struct Seat {
     number: u64,
     place: Arc<Place>,
     banned: watch::Receiver<Option<Reason>>,
+    /// As it was shown last.
+    speaker: Option<Arc<Speaker>>,
     /// That it gives way is told once.
     told: bool,
     /// The bound that somebody made room for it at.
@@ -98,6 +117,11 @@ struct Place {
     /// It made room and counts no longer.
     ceded: AtomicBool,
     call: Notify,
+    began: Instant,
+    /// See [`packed`].
+    shown: AtomicU64,
+    /// Taken by its session when the client says who it is, and by whoever looks.
+    speaker: Mutex<Option<Arc<Speaker>>>,
 }
 
 const BUSY: u64 = u64::MAX;
@@ -122,7 +146,10 @@ struct Neighbours {
 struct Slot {
     sessions: u32,
     banned: watch::Sender<Option<Reason>>,
+    /// Of those who came as strangers.
     places: BTreeMap<u64, Arc<Place>>,
+    /// Of the others, who make room for nobody.
+    others: BTreeMap<u64, Arc<Place>>,
 }
 
 /// A session that may be made to go: idle without a transaction, or stalled in one; then since when.
@@ -150,7 +177,7 @@ impl Sources {
         }
         let (number, place, banned) = table.sit(source, standing, now);
         let displaced = victim.map(|(bound, _)| bound);
-        Ok(Seat { sources: Arc::clone(self), source, number, place, banned, told: false, displaced })
+        Ok(Seat { sources: Arc::clone(self), source, number, place, banned, speaker: None, told: false, displaced })
     }
 
     /// The outcome of [`Self::enter`], without a change.
@@ -209,6 +236,22 @@ impl Sources {
         sources.sort_by_key(|(source, sessions)| (std::cmp::Reverse(*sessions), *source));
         sources.truncate(most);
         (sources, networks)
+    }
+
+    /// Sessions of the networks that hold most, at most `most`: those of the source with most sessions first, its oldest one first. Where
+    /// there are many, [`LOOK`] are looked at.
+    pub(super) fn sessions(&self, most: usize) -> Vec<Seen> {
+        let table = self.table();
+        let networks = table.by_size.iter().rev().filter_map(|(_, network)| table.networks.get(network));
+        let slots = networks.flat_map(|network| &network.sources);
+        let places = slots.flat_map(|(source, slot)| {
+            let places = slot.places.values().chain(slot.others.values());
+            places.map(|place| (slot.sessions, *source, Arc::clone(place)))
+        });
+        let mut places: Vec<_> = places.take(LOOK).collect();
+        drop(table);
+        places.sort_by_key(|(sessions, source, place)| (std::cmp::Reverse(*sessions), *source, place.began));
+        places.iter().take(most).map(|(_, source, place)| place.seen(*source)).collect()
     }
 
     /// Sessions now, but for those that made room and are about to close.
@@ -309,6 +352,9 @@ impl Table {
             known: AtomicBool::new(standing != Standing::Stranger),
             ceded: AtomicBool::new(false),
             call: Notify::new(),
+            began: now,
+            shown: AtomicU64::new(0),
+            speaker: Mutex::default(),
         });
         let network = Network::of(source);
         let neighbours = self.networks.entry(network).or_default();
@@ -320,11 +366,11 @@ impl Table {
             sessions: 0,
             banned: watch::Sender::new(None),
             places: BTreeMap::new(),
+            others: BTreeMap::new(),
         });
         slot.sessions += 1;
-        if standing == Standing::Stranger {
-            slot.places.insert(self.last, Arc::clone(&place));
-        }
+        let places = if standing == Standing::Stranger { &mut slot.places } else { &mut slot.others };
+        places.insert(self.last, Arc::clone(&place));
         (self.last, place, slot.banned.subscribe())
     }
 
@@ -350,7 +396,9 @@ impl Table {
         let network = Network::of(source);
         let Some(neighbours) = self.networks.get_mut(&network) else { return };
         let Some(slot) = neighbours.sources.get_mut(&source) else { return };
-        slot.places.remove(&number);
+        if slot.places.remove(&number).is_none() {
+            slot.others.remove(&number);
+        }
         slot.sessions -= 1;
         if slot.sessions == 0 {
             neighbours.sources.remove(&source);
@@ -410,6 +458,28 @@ impl Place {
         let open = self.open.load(Ordering::Relaxed);
         (!open || now.since(Instant::from_ns(since)) >= STALLED).then_some((open, since))
     }
+
+    fn seen(&self, source: Source) -> Seen {
+        let [doing, secured, _, _, accepted @ ..] = self.shown.load(Ordering::Relaxed).to_le_bytes();
+        Seen {
+            source,
+            began: self.began,
+            doing: Doing::ALL.get(usize::from(doing)).copied().unwrap_or_default(),
+            accepted: u32::from_le_bytes(accepted),
+            secured: secured != 0,
+            speaker: self.speaker().clone(),
+        }
+    }
+
+    fn speaker(&self) -> MutexGuard<'_, Option<Arc<Speaker>>> {
+        self.speaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is shown of a session in one word: what it does, whether by TLS, two bytes of nothing, messages accepted; the lowest byte first.
+fn packed(shown: Shown<'_>) -> u64 {
+    let [a, b, c, d] = shown.accepted.to_le_bytes();
+    u64::from_le_bytes([shown.doing as u8, u8::from(shown.secured), 0, 0, a, b, c, d])
 }
 
 impl Seat {
@@ -427,6 +497,19 @@ impl Seat {
     /// The client is no stranger any more: it has logged in, or a message of it was accepted.
     pub(super) fn trust(&self) {
         self.place.known.store(true, Ordering::Relaxed);
+    }
+
+    /// The session is seen like this from now on.
+    pub(super) fn shows(&mut self, shown: Shown<'_>) {
+        self.place.shown.store(packed(shown), Ordering::Relaxed);
+        let is_known = match (&self.speaker, shown.speaker) {
+            (Some(known), Some(speaker)) => Arc::ptr_eq(known, speaker),
+            (known, speaker) => known.is_none() && speaker.is_none(),
+        };
+        if !is_known {
+            self.speaker = shown.speaker.map(Arc::clone);
+            self.place.speaker().clone_from(&self.speaker);
+        }
     }
 
     /// The bound at which somebody made room for it.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use smtp_guard_tests::sink::Sink;
-use smtp_guard_tests::{Guard, Host, Terminal, World, guard::binary, guard::netkit, run};
+use smtp_guard_tests::{Guard, Held, Host, Terminal, World, guard::binary, guard::netkit, run};
 
 const SMALL: (u16, u16) = (80, 24);
 
@@ -149,6 +149,49 @@ fn a_source_is_explained_banned_and_lifted_by_keys() {
     top.key("q");
     top.wait_for("exit=0");
     assert!(!top.is_on_other_screen() && top.screen().starts_with("before\nexit=0\n"), "{}", top.screen());
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn open_sessions_are_listed_and_their_sources_explained() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let _sink = Sink::start(&world, 25, &[]);
+    let guard = Guard::start(&world, &[]);
+    let held = |host, edge: &str, count| Held::open(&world, host, &format!("{edge}:25"), count);
+    let attacker = held(Host::Attacker, World::EDGE_FOR_ATTACKER, 3);
+    let client = held(Host::Client, World::EDGE_FOR_CLIENT, 1);
+    assert_eq!((attacker.count("greeted"), client.count("greeted")), (3, 1));
+    let sessions = guard.json(&["top"])["sessions"].as_array().unwrap().clone();
+    let sources: Vec<_> = sessions.iter().map(|session| session["source"].as_str().unwrap()).collect();
+    let [of_attacker, of_client] = [World::ATTACKER, World::CLIENT];
+    assert_eq!(sources, [of_attacker, of_attacker, of_attacker, of_client], "{sessions:#?}");
+    assert!(sessions.iter().all(|session| session["state"] == "command" && session["tls"] == false), "{sessions:#?}");
+    let config = guard.config().display().to_string();
+    let top =
+        Terminal::start(&world, folder.path(), SMALL, &[&binary(), "top", "--interval", "300ms", "--config", &config]);
+    top.wait_for(" 4 sessions");
+    top.key("w");
+    top.wait_for("WORST SOURCES");
+    top.key("w");
+    top.wait_until("the sessions", |screen| {
+        let rows = screen.split("OPEN SESSIONS").nth(1)?.split("LATEST BANS").next()?;
+        let of = |source: &str| rows.lines().filter(|row| row.starts_with(source) && row.contains(" command ")).count();
+        (of(of_attacker) == 3 && of(of_client) == 1).then_some(())
+    });
+    top.key("Down");
+    top.key("e");
+    let explained = guard.command(&["explain", World::ATTACKER]).ok();
+    let first = explained.lines().next().unwrap();
+    top.wait_for(&first[..first.len().min(60)]);
+    top.key("q");
+    drop(attacker);
+    top.wait_until("the attacker is gone", |screen| {
+        let rows = screen.split("OPEN SESSIONS").nth(1)?.split("LATEST BANS").next()?;
+        (!rows.contains(of_attacker) && rows.contains(of_client)).then_some(())
+    });
+    top.key("Escape");
+    top.key("q");
+    top.wait_for("exit=0");
 }
 
 #[test]

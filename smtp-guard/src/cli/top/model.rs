@@ -69,6 +69,34 @@ impl Sort {
     }
 }
 
+/// The upper one of the two tables of sources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum View {
+    #[default]
+    Dropped,
+    Worst,
+    Sessions,
+}
+
+impl View {
+    /// The one after it, in a ring.
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::Dropped => Self::Worst,
+            Self::Worst => Self::Sessions,
+            Self::Sessions => Self::Dropped,
+        }
+    }
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Worst => "worst",
+            Self::Sessions => "sessions",
+        }
+    }
+}
+
 /// A snapshot, and the one before it of the same guard.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pair<'a> {
@@ -231,6 +259,34 @@ pub(super) fn suspects(live: &Live) -> Vec<SuspectRow> {
         logins: suspect.failed_logins,
         accepted: suspect.accepted,
         offences: printable(suspect.offences.join(", ").as_bytes()),
+    });
+    rows.collect()
+}
+
+/// An open session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SessionRow {
+    pub(super) source: String,
+    /// The user, or what the client calls itself.
+    pub(super) who: String,
+    pub(super) doing: String,
+    pub(super) accepted: u32,
+    pub(super) tls: bool,
+    pub(super) lasts: String,
+}
+
+/// Open sessions, as the guard orders them.
+pub(super) fn sessions(live: &Live) -> Vec<SessionRow> {
+    let rows = live.sessions.iter().map(|session| SessionRow {
+        source: printable(session.source.as_bytes()),
+        who: match (&session.user, &session.helo) {
+            (Some(user), _) => format!("user {}", printable(user.as_bytes())),
+            (None, helo) => printable(helo.as_deref().unwrap_or_default().as_bytes()),
+        },
+        doing: printable(session.state.as_bytes()),
+        accepted: session.messages_accepted,
+        tls: session.tls,
+        lasts: time::length(session.age_seconds.0.as_secs()),
     });
     rows.collect()
 }

@@ -7,7 +7,7 @@
 //! the fleet, where there is one           (from 20 rows on)
 //! drops a second, drawn over time          (from 20 rows on; where the guard is away: why)
 //! kernel packets | refusals | messages
-//! sources of drops
+//! sources of drops, those with the worst score, or open sessions
 //! latest bans
 //! latest events                            (from 30 rows on)
 //! keys, a question, or what came of an order
@@ -19,7 +19,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Clear, Paragraph, Sparkline, SparklineBar, Wrap};
 
-use super::model::{Pair, Tone, bans, events, sources, suspects};
+use super::model::{Pair, Tone, View, bans, events, sessions, sources, suspects};
 use super::numbers::{compact, rate};
 use super::state::{Mode, State, Table};
 use super::theme::Theme;
@@ -79,9 +79,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
     }
     panels::draw(frame, counts, &pair, theme);
     let selected = state.selected(Table::Sources);
-    match state.worst {
-        true => tables::suspects(frame, dropped, &suspects(pair.now), selected, theme),
-        false => tables::sources(frame, dropped, &sources(pair.now, state.sort), selected, pair.now, theme),
+    match state.view {
+        View::Dropped => tables::sources(frame, dropped, &sources(pair.now, state.sort), selected, pair.now, theme),
+        View::Worst => tables::suspects(frame, dropped, &suspects(pair.now), selected, theme),
+        View::Sessions => tables::sessions(frame, dropped, &sessions(pair.now), selected, theme),
     }
     tables::bans(frame, banned, &bans(pair.now, state.wall(now)), state.selected(Table::Bans), pair.now, theme);
     if happened.height > 0 {
@@ -98,7 +99,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
 
 /// Lines that the smallest screen holds.
 const HELP: [&str; 10] = [
-    "w            worst sources by their score, or dropped ones",
+    "w            dropped sources, worst by score, open sessions",
     "j k, arrows  select a source",
     "e, Enter     explain it: why, until when, what is counted",
     "b            ban it; asks how long: 30s, 10m, 4h, 7d",
@@ -290,7 +291,7 @@ fn footer(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
             ("q", "quit".to_owned()),
             ("p", pause.to_owned()),
             ("s", sorted(state)),
-            ("w", "worst".to_owned()),
+            ("w", state.view.next().label().to_owned()),
             ("?", "help".to_owned()),
         ],
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::deeds::{Deed, Done};
-use super::model::{Pair, Sort, bans, sources, suspects};
+use super::model::{Pair, Sort, View, bans, sessions, sources, suspects};
 use crate::cli::args;
 use crate::clock::{Instant, WallTime};
 use crate::observe::live::Live;
@@ -78,8 +78,7 @@ pub(super) struct State {
     pub(super) interval: Duration,
     pub(super) sort: Sort,
     pub(super) paused: bool,
-    /// Sources that offended lately are shown in place of dropped ones.
-    pub(super) worst: bool,
+    pub(super) view: View,
     pub(super) mode: Mode,
     /// Until the next key.
     pub(super) note: Option<Note>,
@@ -103,7 +102,7 @@ impl State {
             interval,
             sort: Sort::default(),
             paused: false,
-            worst: false,
+            view: View::default(),
             mode: Mode::Rows,
             note: None,
             busy: false,
@@ -176,7 +175,7 @@ impl State {
             KeyCode::Char('q') | KeyCode::Esc => return Flow::Quit,
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
             KeyCode::Char('s') => self.sort = self.sort.next(),
-            KeyCode::Char('w') => (self.worst, self.selected) = (!self.worst, None),
+            KeyCode::Char('w') => (self.view, self.selected) = (self.view.next(), None),
             KeyCode::Char('?' | 'h') => self.mode = Mode::Help,
             KeyCode::Down | KeyCode::Char('j') => self.select(1),
             KeyCode::Up | KeyCode::Char('k') => self.select(-1),
@@ -250,14 +249,15 @@ impl State {
     /// All rows that can be selected, in the order of the screen.
     fn rows(&self) -> Vec<(Table, String)> {
         let Some(pair) = self.pair() else { return Vec::new() };
-        let sources: Vec<_> = match self.worst {
-            true => suspects(pair.now).into_iter().map(|row| row.source).collect(),
-            false => sources(pair.now, self.sort).into_iter().map(|row| row.source).collect(),
+        let sources: Vec<_> = match self.view {
+            View::Dropped => sources(pair.now, self.sort).into_iter().map(|row| row.source).collect(),
+            View::Worst => suspects(pair.now).into_iter().map(|row| row.source).collect(),
+            View::Sessions => sessions(pair.now).into_iter().map(|row| row.source).collect(),
         };
         let sources = sources.into_iter().map(|source| (Table::Sources, source));
         let bans = bans(pair.now, pair.now.at).into_iter().map(|row| (Table::Bans, row.source));
         let mut rows: Vec<_> = sources.chain(bans).collect();
-        // A source that is dropped for two reasons is selected as one.
+        // A source that is dropped for two reasons, or has two sessions, is selected as one.
         let mut seen = std::collections::HashSet::new();
         rows.retain(|row| seen.insert((row.0 == Table::Bans, row.1.clone())));
         rows
@@ -397,6 +397,10 @@ mod tests {
         check_keys("js", Flow::Go, is(Table::Sources, Some("203.0.113.7")));
         check_keys("wj", Flow::Go, is(Table::Sources, Some("198.51.100.9")));
         check_keys("wjjj", Flow::Go, is(Table::Bans, Some("203.0.113.7")));
+        check_keys("wwj", Flow::Go, is(Table::Sources, Some("198.51.100.9")));
+        check_keys("wwjj", Flow::Go, is(Table::Sources, Some("192.0.2.44")));
+        check_keys("wwjjj", Flow::Go, is(Table::Bans, Some("203.0.113.7")));
+        check_keys("wwwj", Flow::Go, is(Table::Sources, Some("203.0.113.7")));
         check_keys("jww", Flow::Go, |state| !state.has_selected());
         check_keys("j\x1b", Flow::Go, |state| !state.has_selected());
         check_keys("j\x1b\x1b", Flow::Quit, |_| true);

@@ -1,11 +1,11 @@
-//! The tables below: sources of dropped packets, the latest bans, and on a tall screen the latest events.
+//! The tables below: sources of dropped packets, the worst ones or open sessions, the latest bans, and on a tall screen the latest events.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
 use ratatui::style::Style;
 use ratatui::widgets::{Cell, Row, Table};
 
-use super::model::{BanRow, EventRow, SourceRow, SuspectRow};
+use super::model::{BanRow, EventRow, SessionRow, SourceRow, SuspectRow};
 use super::numbers::{compact, rate};
 use super::panels::{fit, right};
 use super::theme::Theme;
@@ -85,6 +85,30 @@ pub(super) fn suspects(frame: &mut Frame<'_>, area: Rect, rows: &[SuspectRow], s
         ]
     };
     table(frame, area, columns, rows.iter().map(cells), selected, "nobody has offended lately", theme);
+}
+
+/// Draws open sessions, likewise.
+pub(super) fn sessions(frame: &mut Frame<'_>, area: Rect, rows: &[SessionRow], selected: Option<&str>, theme: Theme) {
+    let selected = selected.and_then(|selected| rows.iter().position(|row| row.source == selected));
+    let columns: [Column; 6] = [
+        ("OPEN SESSIONS", Constraint::Length(SOURCE), 0, false),
+        ("CLIENT", Constraint::Fill(1), 0, false),
+        ("TLS", Constraint::Length(3), WIDE, false),
+        ("DOES", Constraint::Length(9), 0, false),
+        ("ACCEPTED", Constraint::Length(8), WIDE, true),
+        ("FOR", Constraint::Length(7), 0, true),
+    ];
+    let cells = |row: &SessionRow| {
+        [
+            Cell::from(row.source.clone()).style(theme.source()),
+            Cell::from(row.who.clone()).style(theme.faint()),
+            Cell::from(if row.tls { "yes" } else { "no" }).style(theme.faint()),
+            Cell::from(row.doing.clone()),
+            right(&compact(row.accepted.into())),
+            right(&row.lasts).style(theme.strong()),
+        ]
+    };
+    table(frame, area, columns, rows.iter().map(cells), selected, "nobody is connected", theme);
 }
 
 /// Draws the latest bans, likewise.

@@ -214,3 +214,57 @@ fn whoever_holds_most_is_named_first() {
     check_crowded(1, 1, 2, &[first, second], &[one, three]);
     check_crowded(1, 1, 0, &[], &[]);
 }
+
+#[test]
+fn sessions_are_seen_as_they_are_and_while_they_last() {
+    let (sources, limits) = (Sources::new(), Limits { of_source: 20, of_network: 0, total: 100, leaving: LEAVING });
+    let enter = |source, standing, second| sources.enter(&limits, source, standing, at(second)).unwrap();
+    let speaker = |login: Option<&str>| {
+        let helo = crate::wire::command::Helo::new("mx.example.org").unwrap();
+        Arc::new(Speaker { helo, esmtp: true, login: login.map(Into::into) })
+    };
+    let seen = |most| {
+        let line = |seen: Seen| {
+            let name = seen.speaker.as_ref().map_or("-", |speaker| speaker.login.as_deref().unwrap_or("helo"));
+            let age = at(100).since(seen.began).as_secs();
+            format!("{} {} {} {} {name} {age}", text(seen.source), seen.doing.label(), seen.accepted, seen.secured)
+        };
+        sources.sessions(most).into_iter().map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(9), Vec::<String>::new());
+    let mut first = enter(host(1, 1), Standing::Stranger, 3);
+    let mut second = enter(host(1, 2), Standing::Exempt, 1);
+    let third = enter(host(1, 2), Standing::Known, 0);
+    assert_eq!(seen(9), ["2 greeting 0 false - 100", "2 greeting 0 false - 99", "1 greeting 0 false - 97"]);
+    assert_eq!(seen(1).len(), 1);
+    let (helo, login) = (speaker(None), speaker(Some("bob")));
+    first.shows(Shown { doing: Doing::Closing, accepted: u32::MAX, secured: true, speaker: Some(&helo) });
+    second.shows(Shown { doing: Doing::Data, accepted: 7, secured: false, speaker: Some(&login) });
+    drop(third);
+    assert_eq!(seen(9), ["1 closing 4294967295 true helo 97", "2 data 7 false bob 99"]);
+    // After STARTTLS nobody has said anything.
+    second.shows(Shown { doing: Doing::Handshake, accepted: 7, secured: true, speaker: None });
+    first.shows(Shown { doing: Doing::Command, accepted: 0, secured: true, speaker: Some(&login) });
+    assert_eq!(seen(9), ["1 command 0 true bob 97", "2 handshake 7 true - 99"]);
+    drop((first, second));
+    assert_eq!(seen(9), Vec::<String>::new());
+    assert_eq!((Arc::strong_count(&helo), Arc::strong_count(&login)), (1, 1));
+}
+
+/// The number of the host.
+fn text(source: Source) -> String {
+    let shown = crate::addr::Ipv6Prefix::default().display(source);
+    shown.rsplit('.').next().unwrap().to_owned()
+}
+
+#[test]
+fn few_sessions_are_looked_at_of_many() {
+    let limits = Limits { of_source: u32::MAX, of_network: 0, total: u32::MAX, leaving: LEAVING };
+    let sources = Sources::new();
+    let crowd = (0..3 * LOOK as u32).map(|n| host(n, 1)).chain(std::iter::repeat_n(host(9, 9), 5));
+    let _seats: Vec<_> =
+        crowd.map(|source| sources.enter(&limits, source, Standing::Stranger, at(0)).unwrap()).collect();
+    let seen = sources.sessions(usize::MAX);
+    assert_eq!(seen.len(), LOOK);
+    assert!(seen[..5].iter().all(|seen| seen.source == host(9, 9)), "whoever holds most is among them");
+}

@@ -9,7 +9,7 @@ use crate::clock::Seconds;
 use crate::decision::Suspect;
 use crate::events::What;
 use crate::observe::bounds::Bounds;
-use crate::observe::live::{Dropped, DroppedReason, DropsView, Packets};
+use crate::observe::live::{Dropped, DroppedReason, DropsView, Packets, SessionView};
 use crate::observe::status::{
     Certificate, Configuration, Kernel, LastReload, Messages, Recipients, Server, Status, Wording,
 };
@@ -97,6 +97,26 @@ pub(in crate::cli::top) fn live(uptime_ms: u64) -> Live {
                 evidence: Vec::new(),
             })
             .into(),
+        sessions: vec![
+            SessionView {
+                source: String::from("198.51.100.9"),
+                age_seconds: Seconds(Duration::from_secs(7200)),
+                state: String::from("command"),
+                messages_accepted: 12,
+                tls: true,
+                helo: Some(String::from("bobs.example")),
+                user: Some(String::from("bob")),
+            },
+            SessionView {
+                source: String::from("192.0.2.44"),
+                age_seconds: Seconds(Duration::from_secs(65)),
+                state: String::from("dot"),
+                messages_accepted: 0,
+                tls: false,
+                helo: Some(String::from("mx.\x1b[2J")),
+                user: None,
+            },
+        ],
         suspects: vec![
             Suspect {
                 source: String::from("198.51.100.9"),

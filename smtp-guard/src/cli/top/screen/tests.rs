@@ -193,6 +193,8 @@ fn the_selected_row_and_questions_are_seen_at_each_size() {
         check_parts(&after("?"), size, &["KEYS", "b            ban it", "refused, as by `smtp-guard decisions`."]);
         check_parts(&after("b"), size, &["select a row first"]);
         check_parts(&after("w"), size, &["WORST SOURCES", "198.51.100.9 ", " early_talker ", "  7   88%"]);
+        let parts = ["OPEN SESSIONS", "198.51.100.9 ", " user bob", " command ", " 2h 00m\n", "mx.\\x1b[2J ", " dot "];
+        check_parts(&after("ww"), size, &parts);
         check_parts(&after("je"), size, &["asking the guard ..."]);
         let mut explained = after("je");
         let lines = (0..99).map(|n| format!("line {n} of what is known")).collect();
@@ -263,9 +265,17 @@ proptest! {
             live.decisions[0].origin.clone_from(&text);
             live.drops.by_source[0].source.clone_from(&text);
             live.drops.by_source[0].reason.clone_from(&text);
+            live.sessions[0].source.clone_from(&text);
+            live.sessions[0].user = Some(text.clone());
+            live.sessions[1].helo = Some(text.clone());
+            live.sessions[1].state.clone_from(&text);
         });
-        let buffer = drawn(&hostile, (120, 40), None);
-        let bad = |c: char| c.is_control() || matches!(c, '\u{202e}' | '\u{2028}');
-        prop_assert!(!buffer.content().iter().any(|cell| cell.symbol().contains(bad)));
+        let mut hostile = hostile;
+        for _ in 0..3 {
+            let buffer = drawn(&hostile, (120, 40), None);
+            let bad = |c: char| c.is_control() || matches!(c, '\u{202e}' | '\u{2028}');
+            prop_assert!(!buffer.content().iter().any(|cell| cell.symbol().contains(bad)));
+            hostile.key(KeyEvent::new(KeyCode::Char('w'), KeyModifiers::NONE));
+        }
     }
 }
