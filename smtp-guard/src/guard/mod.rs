@@ -1,7 +1,7 @@
 //! The running guard: its parts, how they are put together, and how they change.
 //!
-//! Everything that is configured reaches the parts by [`reload`], at the start as well as later: a configuration is prepared
-//! (files are read, addresses are bound) while nothing has changed yet, and then applied as a whole. What can't change is
+//! The configuration reaches the parts by [`reload`], at the start as well as later. First it is prepared: files are read
+//! and addresses are bound, while nothing has changed yet. Then it is applied as a whole. What can't change is
 //! [`crate::config::keys::needs_restart`].
 
 use std::net::{IpAddr, SocketAddr};

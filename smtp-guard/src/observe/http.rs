@@ -1,8 +1,8 @@
 //! Metrics and health over HTTP, for scrapers and supervisors: `/metrics`, `/livez`, `/readyz`; and the status page
 //! ([`super::page`]). Nothing can be changed here.
 //!
-//! Where it listens on loopback only, it answers requests for loopback names only: a page in a browser on this host could
-//! otherwise read it under a name of its own that it lets point here (DNS rebinding).
+//! On a loopback address it answers only requests for loopback names. Otherwise a page in a browser on this host could
+//! read it under a name of the page's own that leads here (DNS rebinding).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -1,9 +1,13 @@
 //! The one table of configuration keys: type, range, default, whether a reload changes it, and its sentence.
 //!
-//! A row says all of a key. From it come the field of the valid struct, what is read of a file, the range that a file is held
-//! against, the default, what `config show` writes, what `reload` says of keys that need a restart, the packaged file and
-//! `docs/configuration.md` (`cargo xtask docs` writes both; a test says when they are out of date). `tables.rs` has the
-//! macro, `value.rs` the types that a value may have, `check.rs` what is special about one key.
+//! A row says all of a key. These come from it:
+//!
+//! - the field of the valid struct, what is read of a file, its range and its default;
+//! - what `config show` writes, and what `reload` says of keys that need a restart;
+//! - the packaged file and `docs/configuration.md`: `cargo xtask docs` writes both, and a test fails if they are out of
+//!   date.
+//!
+//! `tables.rs` has the macro, `value.rs` the types that a value may have, `check.rs` what is special about one key.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
