@@ -214,10 +214,10 @@ impl Backend {
         }
     }
 
-    /// The backend takes message data well: the kernel may hold more for it, if there is room.
-    pub(super) fn keeps_up(&mut self) {
+    /// The backend has taken `taken` bytes of message data: the kernel may hold more for it, if that is enough and there is room.
+    pub(super) fn keeps_up(&mut self, taken: u64) {
         if let Link::Open(connection) = &mut self.link {
-            connection.channel.lengthen_queue(&self.shared.windows);
+            connection.channel.lengthen_queue(&self.shared.windows, taken);
         }
     }
 

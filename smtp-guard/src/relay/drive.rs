@@ -502,9 +502,7 @@ impl Driver {
             if let Some(bound) = bound {
                 self.shared.metrics.bound_reached(bound);
             }
-            if self.window.is_proved() {
-                self.backend.keeps_up();
-            }
+            self.backend.keeps_up(self.window.taken());
         } else if !self.backend.is_live() {
             self.window.close(self.stream.socket());
         }

@@ -44,12 +44,15 @@ use crate::bound::Bound;
 const START: usize = 24 * 1024;
 /// A listener's window, so that the kernel invites ten segments, the first flight of a sender (RFC 6928).
 const LISTEN: usize = 32 * 1024;
-/// Message data that the backend took, until a window may open, and until it may have of [`LATE`].
+/// Message data that the backend took, until a window or a send queue may have of [`LATE`].
 const PROOF: u64 = 192 * 1024;
+/// The same until the send queue to a backend that is near may have of [`QUEUES`]. One that doesn't read at all may get so far; all of
+/// them together have no more than there is.
+const QUEUE_PROOF: u64 = 64 * 1024;
 /// An open window's size at first: as every socket has without us.
 const OPEN: usize = 128 * 1024;
 /// Kernel memory for all windows together whose backend has taken little yet; a session has [`PART`] of it.
-const EARLY: usize = 2 * 1024 * 1024;
+const EARLY: usize = 2560 * 1024;
 const PART: usize = OPEN;
 /// Kernel memory for all windows together whose client is far and whose backend has taken much, and for the long send queues
 /// of backends that are far.
@@ -140,18 +143,29 @@ impl Windows {
         crate::edge::shortest_round_trip(stream.as_fd()).is_ok_and(|time| time >= self.far_after)
     }
 
-    /// Lets the send queue to a backend that has taken [`PROOF`] grow. Returns the right to that, if it may: then its pieces may be
-    /// long.
-    pub(super) fn let_queue_grow(&self, stream: &TcpStream) -> Option<OwnedSemaphorePermit> {
-        let (permit, bytes) = match self.is_far(stream) {
-            true => (self.take(true, socket::FAR + socket::LONG_PIECE)?, socket::FAR),
+    /// Lets the send queue to a backend that has taken `taken` bytes grow. `far`: whether it is, once that was looked at. Returns the right
+    /// to that, after which its pieces may be long; `None`: there is no room; nothing at all while it hasn't taken enough.
+    pub(super) fn let_queue_grow(
+        &self,
+        stream: &TcpStream,
+        taken: u64,
+        far: &mut Option<bool>,
+    ) -> Option<Option<OwnedSemaphorePermit>> {
+        if taken < QUEUE_PROOF {
+            return None;
+        }
+        let (permit, bytes) = match *far.get_or_insert_with(|| self.is_far(stream)) {
+            true if taken < PROOF => return None,
+            true => (self.take(true, socket::FAR + socket::LONG_PIECE), socket::FAR),
             false => {
                 let held = socket::MIDDLE + socket::LONG_PIECE;
-                (Self::take_of(&self.queues, held, held)?, socket::MIDDLE)
+                (Self::take_of(&self.queues, held, held), socket::MIDDLE)
             }
         };
-        // Where it fails, the queue stays as short as it is.
-        let _ = SockRef::from(stream).set_send_buffer_size(bytes / 2);
+        if permit.is_some() {
+            // Where it fails, the queue stays as short as it is.
+            let _ = SockRef::from(stream).set_send_buffer_size(bytes / 2);
+        }
         Some(permit)
     }
 
@@ -182,7 +196,7 @@ impl Window {
         let first = self.taken == 0 && read == 0;
         let before = self.taken;
         self.taken = before.saturating_add(read);
-        let proved = self.is_proved();
+        let proved = self.taken >= PROOF;
         // Looked at once: it costs a system call.
         let late = proved && *self.far.get_or_insert_with(|| self.windows.is_far(stream));
         let Some(open) = &mut self.open else {
@@ -209,9 +223,9 @@ impl Window {
         open.follow(stream, &self.windows)
     }
 
-    /// The backend has taken [`PROOF`].
-    pub(super) fn is_proved(&self) -> bool {
-        self.taken >= PROOF
+    /// Bytes of message data that the backend has taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// The session has no connection to the backend.
