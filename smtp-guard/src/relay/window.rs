@@ -10,8 +10,9 @@
 //! | 354 | [`OPEN`], within the session's part of [`EARLY`] |
 //! | [`PROOF`], and the client is far | what the kernel finds right for the path, within a part of [`LATE`] that grows as long as as much is left for others |
 //!
-//! A client that is near loses nothing by a small window: 24 KiB in less than [`FAR_AFTER`] are 5 MB/s. What is sent to the
-//! backend is bounded by the same reasoning ([`super::socket`]), and the right to more is given out here as well.
+//! A client that is near loses little by a small window: 24 KiB in less than [`FAR_AFTER`] are 5 MB/s. It costs CPU time, though: each
+//! stop wakes somebody. So there is room for 20 windows. What is sent to the backend is bounded by the same reasoning
+//! ([`super::socket`]), and the right to more is given out here as well.
 //!
 //! The window stays as long as the connection to the backend does: the next message of a session begins with it.
 //!
