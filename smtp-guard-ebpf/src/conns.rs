@@ -1,14 +1,15 @@
 //! Fenced: counting each source's established connections from the life of their sockets.
 //!
-//! A socket is counted when it becomes established by a completed handshake (PASSIVE_ESTABLISHED), and given back when it
-//! reaches CLOSE, by whatever way: FIN, RST of either side, a killed process, a connection that was never accepted. A
-//! forged segment can't do either. The mark in [`COUNTED`] names the source it was counted for, so that it is given back
-//! once, and to the right source also after the IPv6 prefix was changed.
+//! A socket is counted when a handshake completes (PASSIVE_ESTABLISHED), and given back when it reaches CLOSE. It may get
+//! there in any way: a FIN, an RST of either side, a killed process, a connection that was never accepted. A forged
+//! segment can cause neither. The mark in [`COUNTED`] names the source that the socket was counted for. So it is given
+//! back once, and to the right source, also after the IPv6 prefix was changed.
 //!
-//! With TCP Fast Open the kernel calls a connection established at its SYN, where that carries a cookie which proves its
-//! address: the server has the socket from then on, still in SYN_RECV, so it counts from then on, and is given back when the
+//! With TCP Fast Open the kernel calls a connection established at its SYN, if the SYN carries a cookie that proves its
+//! address. The server has the socket from then on, in SYN_RECV, so it counts from then on. It is given back when the
 //! handshake is given up or reset. A host that takes data without a cookie (`net.ipv4.tcp_fastopen` with 0x200) has given
-//! that proof up for all its servers, and for these counts. Of Multipath TCP each subflow is a connection of its source.
+//! up that proof, for all its servers and for these counts. With Multipath TCP, each subflow is a connection of its
+//! source.
 #![allow(unsafe_code, reason = "the context and its socket are the kernel's")]
 
 use core::arch::asm;

@@ -1,16 +1,21 @@
 //! A packet and what the maps know of its source, to a verdict. Knows no bytes.
 //!
-//! The order is that of the meaning: what isn't ours passes; the exempt list wins over everything; then listed networks
-//! and bans, of sources and of networks; then, for a segment that opens a connection, the rate of new connections and the ceiling of established ones.
+//! The first of these that applies decides:
 //!
-//! A look-up is made only where it decides. The exempt list would cost more than all others together, so who writes bans
-//! and lists leaves exempt addresses out and says which version of the list that was; only where that isn't the version in
-//! force is the list asked, before a packet is dropped. The clock is read where there is a ban or a rate.
+//! 1. A packet that isn't for a guarded port passes.
+//! 2. An exempt source passes.
+//! 3. A listed or banned source, or network, is dropped.
+//! 4. A segment that opens a connection is dropped if its source opens too many in a minute, or is at its ceiling.
 //!
-//! Pending handshakes are not counted against a source. A SYN's source may be forged, so a count of them is a count that
-//! others can raise: whoever forges a victim's address fast enough would keep the victim out, for as long as any such
-//! count lives. What they cost is bounded elsewhere: the kernel keeps a queue a listener, and SYN cookies behind it; those
-//! that complete are counted at that moment, and the proxy's own limit, at accept(), is exact.
+//! A look-up is made only where it decides. The exempt list would cost more than all others together. So the writers of
+//! bans and lists leave out exempt addresses, and note which version of the exempt list they used. Only if that isn't the
+//! version in force is the exempt list asked, before a packet is dropped. The clock is read only where there is a ban or
+//! a rate.
+//!
+//! Pending handshakes are not counted against a source. A SYN's source may be forged, so others could raise such a count:
+//! an attacker who forges a victim's address fast enough would keep the victim out. The cost of pending handshakes is
+//! bounded elsewhere: the kernel keeps a queue for each listener, and SYN cookies behind it. Handshakes that complete are
+//! counted at that moment, and the proxy's own limit, at accept(), is exact.
 
 use crate::abi::{Ban, Connections, Family, Source, established};
 use crate::parse::{Address, Packet, Segment};

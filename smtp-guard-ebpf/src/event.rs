@@ -1,8 +1,9 @@
 //! Samples of the packets that the kernel drops, never all.
 //!
-//! Each CPU tells of the first packet that it drops in a tick of the clock (1 to 10 ms), so however many are dropped, user
-//! space reads at most a thousand a second of each CPU. A sample says how many packets it stands for, so that sums over
-//! samples are those over packets. The counters count every packet; the samples say whose they are.
+//! Each CPU reports the first packet that it drops in a tick of the clock (1 to 10 ms). So user space reads at most a
+//! thousand samples a second of each CPU, however many packets are dropped. A sample has the number of packets that it
+//! stands for, so that sums over samples are sums over packets. The counters count every packet; the samples name their
+//! sources.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -5,17 +5,19 @@
 //! [`Head`] then makes it the one that is read. A packet reads that byte once, so it is judged by one set or the other.
 //!
 //! # IPv4
-//! A word says of 32 networks of /24 which are listed whole (low half) and which in part (high half). Most packets end
-//! there, whatever the number of entries. A network that is listed in part has one word more, found by counting: its
-//! word's base and the bits below its own. That word holds up to seven last octets, or the number of a bitmap of 256 bits.
+//! A word covers 32 networks of /24: its low half marks those that are listed whole, its high half those that are listed
+//! in part. Most packets end there, whatever the number of entries. A network that is listed in part has one more word,
+//! found by counting: its word's base and the bits below its own. That word holds up to seven last octets, or the number
+//! of a bitmap of 256 bits.
 //!
 //! # IPv6
-//! Where the bit of the address' /32 and that of its /48 are both clear in a hashed filter, nothing in that /32 is listed.
-//! Else the sorted bounds of what is listed are searched: the address is listed where an odd number of them is at or
-//! below it.
+//! A hashed filter has a bit for the address' /32 and one for its /48. If both are clear, nothing in that /32 is listed.
+//! Else the sorted bounds of listed ranges are searched: the address is listed if an odd number of bounds is at or below
+//! it.
 //!
-//! Rejected: tries (LPM), which cost 100 ns for a thousand prefixes and 1,700 for a million (measured); a hash by
-//! address, which costs two cache misses and 100 bytes an entry, and has to be emptied before it can be filled again.
+//! # Rejected
+//! - Tries (LPM): 100 ns for a thousand prefixes, and 1,700 for a million (measured).
+//! - A hash by address: two cache misses and 100 bytes an entry, and it has to be emptied before it can be filled again.
 
 /// Words of one map element: 4 KiB, so that a set is written in few calls.
 pub const CHUNK: usize = 512;

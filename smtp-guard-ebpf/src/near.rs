@@ -1,12 +1,12 @@
-//! Bans where they are found with one line of the cache: four of them in an element of the map NEAR.
+//! Bans that are found with one line of the cache: four of them in an element of the map NEAR.
 //!
-//! BANS holds every ban, and finding one there costs two lines in memory that no cache holds, each with a miss of the TLB:
-//! 500 ns a packet under a flood of 65,536 banned sources (measured). NEAR has room for most of a quarter of a million. An
-//! element that has all bans of its sources says so; who isn't found in it isn't banned. Where one had no room, BANS is asked,
-//! and likewise while an element is empty as it was made: what isn't written yet is slow, and never wrong.
+//! BANS holds every ban. To find one there costs two lines of memory that no cache holds, each with a miss of the TLB:
+//! 500 ns a packet under a flood of 65,536 banned sources (measured). NEAR has room for most of a quarter of a million.
+//! An element notes whether it has all bans of its sources. If it does, a source that isn't in it isn't banned. If it
+//! doesn't, or is still empty, BANS is asked: that is slower, and never wrong.
 //!
-//! User space alone writes it, and a reader may see an element half written. So a slot is free where its second word has no
-//! time; a ban comes with its source first and that word after; and a ban goes by that word alone.
+//! Only user space writes NEAR, and a reader may see an element half written. So a slot is free if its second word has no
+//! time. A ban is written source first and that word last, and removed by that word alone.
 
 use crate::abi::{Ban, Source};
 use crate::filter::hash;

@@ -1,9 +1,14 @@
 //! One way to read a file that somebody else writes: certificates, recipients, block lists, the configuration.
 //!
-//! Whatever stands at the path when it is read, the guard goes on: it is opened without blocking (a FIFO would wait for a
-//! writer), must be a regular file (a device may have no end), is read up to a bound, and by a thread of its own that is
-//! waited for only so long (a network file system may stall for ever). A thread that was given up ends when its system call
-//! does; until then the same path is not tried again, so there is at most one for each path that is configured.
+//! Nothing that stands at the path can stop the guard:
+//!
+//! - The file is opened without blocking: a FIFO would wait for a writer.
+//! - It must be a regular file: a device may have no end.
+//! - It is read up to a bound.
+//! - A thread of its own reads it, and is waited for only so long: a network file system may stall for ever.
+//!
+//! A thread that was given up ends when its system call does. Until then the same path is not tried again, so there is at
+//! most one such thread for each path in the configuration.
 
 use std::collections::BTreeSet;
 use std::fs::{File, FileType, OpenOptions};

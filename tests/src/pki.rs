@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
@@ -39,8 +40,19 @@ impl Pki {
 
     /// A certificate for `names` (host names or addresses) in files named after `name`; those of before are replaced.
     pub fn issue(&self, name: &str, names: &[&str]) -> Pair {
+        self.issue_by(name, names, |_| ())
+    }
+
+    /// The same, which ends in so many `days`.
+    pub fn issue_for(&self, name: &str, names: &[&str], days: u64) -> Pair {
+        let end = SystemTime::now() + Duration::from_secs(days * 86_400);
+        self.issue_by(name, names, |params| params.not_after = end.into())
+    }
+
+    fn issue_by(&self, name: &str, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).unwrap();
+        change(&mut params);
         params.distinguished_name.push(DnType::CommonName, names[0].clone());
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();

@@ -1,4 +1,4 @@
-//! Where it happens: two network namespaces and a cable between them, and who runs on which CPU.
+//! The laboratory of the flood: two network namespaces, a cable between them, and a CPU for each side.
 //!
 //! ```text
 //! CPU 0                                 CPU 1
@@ -6,10 +6,11 @@
 //!                  |                     (NAPI thread)
 //!             smtp-source (CPU 1)
 //! ```
-//! The namespaces have no names: processes hold them, and with these they are gone. The main thread is in that of the edge.
+//! The namespaces have no names: processes hold them, and they vanish with these. The main thread is in the edge's
+//! namespace.
 //!
-//! The edge's end of the cable is served by a thread of the kernel (threaded NAPI) that is bound to CPU 1 and has real-time
-//! priority: like the interrupt of a network card it comes before whatever else runs there. By default the generator's
+//! A thread of the kernel (threaded NAPI) serves the edge's end of the cable. It is bound to CPU 1 and has real-time
+//! priority: like the interrupt of a network card, it comes before all else that runs there. By default the generator's
 //! CPU would do that work, and the mail would not feel the flood.
 
 use std::fs::{self, File};

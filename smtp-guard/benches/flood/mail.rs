@@ -1,9 +1,8 @@
 //! Honest mail: smtp-source on the other side, smtp-sink at the edge, both on CPU 1, a connection for each message.
 //!
-//! Straight into smtp-sink, not through the guard's proxy: the way of a message is the same whatever drops the flood, so the
-//! rows differ in the filter and in nothing else. It comes over the cable that the flood comes over, as it would, so the
-//! filter judges its packets as well. smtp-source sends the next message when one is done: its throughput is what CPU 1 has
-//! left.
+//! Mail goes straight into smtp-sink, not through the guard's proxy. The way of a message is the same whatever drops the
+//! flood, so the rows differ in the filter alone. Mail and flood come over the same cable, so the filter judges packets
+//! of both. smtp-source sends the next message when one is done: its throughput is what CPU 1 has left.
 
 use std::fs;
 use std::time::Duration;

@@ -6,8 +6,8 @@
 //! keeps trying gets on as soon as there is room.
 //!
 //! # Bounds
-//! At most `max` keys ([`sharded`]). When there is no room for one more, of some that are looked at the one with the lowest
-//! count makes room: that is one that has been silent for a window, if there is one. An active offender is not forgotten for
+//! At most `max` keys ([`sharded`]). When a new key finds no room, some keys are looked at, and the one with the lowest
+//! count is forgotten: one that has been silent for a window, if there is one. An active offender is not forgotten for
 //! strangers.
 //!
 //! Users who logged in are counted in [`accounts`], by the same means.

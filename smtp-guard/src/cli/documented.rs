@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
-use smtp_guard_core::config::keys::TABLES;
+use smtp_guard_core::config::keys::{Kind, TABLES};
 use smtp_guard_core::config::{Config, ConfigFile, Machine};
 
 use super::Arguments;
@@ -213,6 +213,27 @@ fn keys_are_keys() {
             }
         }
     }
+}
+
+/// The roll-out begins with all checks on `observe`: its file must name each key that can.
+#[test]
+fn the_rollout_observes_by_every_check() {
+    let page = fs::read_to_string(written::path("docs/rollout.md")).unwrap();
+    let observing = |kind: &Kind| matches!(kind, Kind::Choice(names) if names.contains(&"observe"));
+    let mut found = 0;
+    for table in TABLES {
+        for key in table.keys.iter().filter(|key| observing(&key.kind)) {
+            let line = format!("{} = \"observe\"", key.name);
+            assert!(
+                table.name == "checks" && page.contains(&line),
+                "docs/rollout.md lacks {}.{}",
+                table.name,
+                key.name
+            );
+            found += 1;
+        }
+    }
+    assert!(found > 0 && page.contains("Only the five checks") == (found == 5), "{found} checks");
 }
 
 #[test]

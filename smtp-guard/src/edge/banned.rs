@@ -1,12 +1,12 @@
-//! The kernel's map of bans with the filter before it and the bans beside it that are found at once, as one table. This
-//! process is the only one that writes it.
+//! The kernel's map of bans, the filter before it, and the near bans beside it, as one table. This process is the only
+//! one that writes it.
 //!
-//! The filter (BANNED) has a bit set for each source in BANS, and a bit that is set without one costs a look-up, nothing
-//! else. So a bit is set before its ban is written; bits of bans that were lifted stay until a quarter as many are stale
-//! as there are bans, and then filter and NEAR are made again.
+//! The filter (BANNED) has a bit set for each source in BANS. A bit that is set without a ban costs one look-up and
+//! nothing else. So a bit is set before its ban is written, and stays when the ban is lifted. When a quarter as many bits
+//! are stale as there are bans, filter and NEAR are made again.
 //!
-//! NEAR is asked before BANS, and instead of it where it has all bans of its sources. A ban is in force once it is there, or
-//! once its element says that it isn't complete; both come after BANS. It goes from NEAR first.
+//! NEAR is asked before BANS, and instead of it if it has all bans of its sources. A ban is in force once it is in NEAR,
+//! or once its element says that it isn't complete; both are written after BANS. A lifted ban leaves NEAR first.
 //!
 //! A writer that begins makes both again as well: it trusts no other.
 

@@ -1,8 +1,13 @@
 //! Names below the pin directory. The path says what a pin is, so that any process can find its way without a registry.
 //!
-//! `<pin_directory>/v<ABI>/MAP` for maps, `link-conns` for the link of the counting program, `xdp-driver-IF` or
-//! `xdp-generic-IF` for that of the program on an interface; `prog-conns` and `prog-xdp` for the programs behind them, which
-//! a load that fails puts back. The BPF filesystem takes no dots: those of interface names become `~d`, and `~` becomes `~~`.
+//! | path, below `<pin_directory>/v<ABI>/` | what it is |
+//! |---|---|
+//! | `MAP` | a map |
+//! | `link-conns` | the link of the counting program |
+//! | `xdp-driver-IF`, `xdp-generic-IF` | the link of the program on an interface |
+//! | `prog-conns`, `prog-xdp` | the programs behind the links, which a load that fails puts back |
+//!
+//! The BPF filesystem takes no dots: those of interface names become `~d`, and `~` becomes `~~`.
 
 use std::fs;
 use std::io;

@@ -1,16 +1,18 @@
-//! The map of connections held against the sockets that there are, by sock_diag(7).
+//! The kernel's map of connections, compared with the sockets that exist, by sock_diag(7).
 //!
-//! Counts come from the life of sockets and are exact, so this finds nothing unless something was lost: the program was
-//! detached for a while, or an entry went while a connection began. A count that is too high would refuse a source for ever,
-//! so it is taken back; one that is too low (connections from before the plane was loaded are in none) mends itself when
-//! they end, and is left alone.
+//! Counts come from the life of sockets and are exact. So this finds nothing unless something was lost: the program was
+//! detached for a while, or an entry went while a connection began. A count that is too high would refuse a source for
+//! ever, so the surplus is taken back. A count that is too low is left alone: it lacks connections from before the plane
+//! was loaded, and is right again when they end.
 //!
-//! A count and the sockets can't be read at the same moment: the kernel goes through its sockets for milliseconds, and of a
-//! busy source some come and go meanwhile. A count is read before the sockets and after them, and the lower one is believed.
-//! What seems too much is looked at up to [`LOOKS`] times in a pass, and only the least that is too much in every look of
-//! [`PASSES`] passes, a minute apart, is taken back. (One look a pass is not enough: in the stress run it took from a source
-//! with some eight connections that came and went.) What is changed between reading a count and writing it, some
-//! microseconds, is lost: at worst one connection is let through over the ceiling.
+//! A count and the sockets can't be read at the same moment: the kernel goes through its sockets for milliseconds, and
+//! some of a busy source come and go meanwhile. So a count is read before the sockets and after them, and the lower value
+//! is believed. What seems too much is looked at up to [`LOOKS`] times in a pass. Only the least surplus of every look of
+//! [`PASSES`] passes, a minute apart, is taken back. One look a pass is not enough: in the stress run it took from a
+//! source with some eight connections that came and went.
+//!
+//! A change between reading a count and writing it, some microseconds, is lost: at worst one connection more than the
+//! ceiling is let through.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,14 +1,14 @@
 //! Removes entries of CONNS whose sources have no connections, and then their bits in KNOWN
 //! ([`smtp_guard_ebpf::filter::KNOWN`]).
 //!
-//! The kernel leaves such entries in the map, because it can't remove one without the risk that a connection begins
-//! on another CPU in between. Were they never removed, the map would be full one day, and every new source without
-//! a ceiling. Here the risk is the same, but for a microsecond a pass of the map rather than at each last close, so
-//! nobody can aim at it: such a connection isn't counted while it lasts, and nothing else is wrong because of it.
+//! The kernel leaves such entries in the map, because it can't remove one without the risk that a connection begins on
+//! another CPU in between. If they were never removed, the map would be full one day, and every new source would be
+//! without a ceiling. Here the risk is the same, but only for a microsecond in a pass of the map, and not at each last
+//! close. So nobody can aim at it. Such a connection isn't counted while it lasts, and nothing else is wrong.
 //!
-//! The kernel sets bits of KNOWN meanwhile. Lost is one that it sets between our reading and writing an element, and one that
-//! was set for an entry that is gone while a new one came behind the walk: that source's SYNs pass unjudged until its next
-//! connection sets the bit again. The counts themselves stay exact.
+//! The kernel sets bits of KNOWN meanwhile, and a bit can be lost in two ways: it is set between our reading and writing
+//! of an element, or for an entry that was removed while a new one came behind the walk. The SYNs of that source then
+//! pass unjudged until its next connection sets the bit again. The counts themselves stay exact.
 
 use smtp_guard_ebpf::abi::{Connections, Source};
 use smtp_guard_ebpf::filter::{Bit, KNOWN, WORDS};

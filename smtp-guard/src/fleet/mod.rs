@@ -1,8 +1,9 @@
 //! The I/O of a fleet: what edges tell each other by a Redis or Valkey. What is told, and what follows, is
 //! [`smtp_guard_core::fleet`].
 //!
-//! Everything here runs on one thread of its own, with a runtime of its own: a server that hangs, a resolver that does, or a trust
-//! store on a slow disk can't keep a session waiting. Sessions never ask; whoever tells something leaves it in [`Member`] and goes on.
+//! Everything here runs on one thread, with a runtime of its own. So a server or a resolver that hangs, or a trust store
+//! on a slow disk, can't keep a session waiting. Sessions never ask; a session that tells something leaves it in
+//! [`Member`] and goes on.
 //!
 //! | task | what it does | connection |
 //! |---|---|---|
@@ -10,12 +11,13 @@
 //! | [`reader`] | reads what the server holds, then what is new | its own, since it waits in XREAD |
 //!
 //! # What is on the server
-//! See [`keys`]. Only commands of Redis 6.2, and one script. A user needs `~sg:{NAME}:* +@stream +@hash +@string +@sortedset +@scripting
-//! +@connection +time +pexpireat`.
+//! See [`keys`]. Only commands of Redis 6.2, and one script. A user needs `~sg:{NAME}:* +@stream +@hash +@string
+//! +@sortedset +@scripting +@connection +time +pexpireat`.
 //!
 //! # When the server goes away
-//! Both tasks try again, at first after 100 ms, then every 2 s. Meanwhile this is the guard of one host. A server that lost everything
-//! has another epoch, or an older last id: then each edge writes its own decisions, and all tombstones, again.
+//! Both tasks try again, at first after 100 ms, then every 2 s. Meanwhile this is the guard of one host. A server that
+//! lost everything has another epoch, or an older last id: then each edge writes its own decisions, and all tombstones,
+//! again.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

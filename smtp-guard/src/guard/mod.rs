@@ -1,7 +1,7 @@
 //! The running guard: its parts, how they are put together, and how they change.
 //!
-//! Everything that is configured reaches the parts by [`reload`], at the start as well as later: a configuration is prepared
-//! (files are read, addresses are bound) while nothing has changed yet, and then applied as a whole. What can't change is
+//! The configuration reaches the parts by [`reload`], at the start as well as later. First it is prepared: files are read
+//! and addresses are bound, while nothing has changed yet. Then it is applied as a whole. What can't change is
 //! [`crate::config::keys::needs_restart`].
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use smtp_guard_core::webhook::WebhookStatus;
 use smtp_guard_ebpf::abi::Family;
 use smtp_guard_ebpf::reason::Reason;
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::blocklist::State;
@@ -58,6 +59,8 @@ pub use reload::ReloadError;
 
 /// How long the store may take to close.
 const CLOSE: Duration = Duration::from_secs(10);
+/// How long answers over HTTP that are under way may take at the end.
+const LAST: Duration = Duration::from_secs(1);
 /// How often lost lines of the log are looked for.
 const LOOK: Duration = Duration::from_secs(1);
 /// Generations that sessions may still go by: older ones are not counted any more.
@@ -106,7 +109,13 @@ struct Parts {
     doors: Doors,
     watchers: Watchers,
     blocklists: Blocklists,
-    http: Option<JoinHandle<()>>,
+    http: Option<Web>,
+}
+
+/// The HTTP endpoint, which ends with this.
+struct Web {
+    task: JoinHandle<()>,
+    open: watch::Sender<()>,
 }
 
 /// What `status` shows of the configuration.
@@ -273,7 +282,7 @@ pub async fn serve<C: admin::Control>(
     if let Ok(mut parts) = guard.parts.try_lock()
         && let Some(http) = parts.http.take()
     {
-        http.abort();
+        http.end().await;
     }
     tracing::info!("stopped");
     Ok(())
@@ -308,11 +317,13 @@ impl Guard {
         }
     }
 
-    /// Serves metrics, health and the status page, at most `most` connections at once, until it is aborted.
-    fn serve_http(self: &Arc<Self>, http: Http, most: usize) -> JoinHandle<()> {
+    /// Serves metrics, health and the status page, at most `most` connections at once.
+    fn serve_http(self: &Arc<Self>, http: Http, most: usize) -> Web {
         let access = self.shared.current().config().metrics.page;
-        let page = Page::new(self.overview(), page::Desk(Arc::clone(self)), access);
-        tokio::spawn(http.serve(self.shared.metrics.clone(), self.ready.clone(), page, most))
+        let (open, closing) = watch::channel(());
+        let page = Page::new(self.overview(), page::Desk(Arc::clone(self)), access, closing.clone());
+        let task = tokio::spawn(http.serve(self.shared.metrics.clone(), self.ready.clone(), page, most, closing));
+        Web { task, open }
     }
 
     /// Waits for the sessions under way, as long as `drain` says. How many were cut off.
@@ -324,6 +335,17 @@ impl Guard {
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         // A panic elsewhere can't leave it half changed.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Web {
+    /// Ends it, with its streams; what was asked before is answered, if that doesn't take longer than [`LAST`].
+    async fn end(mut self) {
+        drop(self.open);
+        if tokio::time::timeout(LAST, &mut self.task).await.is_err() {
+            self.task.abort();
+            let _ = self.task.await;
+        }
     }
 }
 

@@ -163,9 +163,8 @@ impl Guard {
         parts.watchers.follow(&self.shared, &self.stop);
         if config.metrics != before.config().metrics {
             if let Some(old) = parts.http.take() {
-                old.abort();
                 // Its socket is closed then.
-                let _ = old.await;
+                old.end().await;
             }
             let http = match (http, config.metrics.listen) {
                 (None, Some(address)) => match Http::bind(address).await {

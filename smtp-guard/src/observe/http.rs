@@ -1,8 +1,8 @@
 //! Metrics and health over HTTP, for scrapers and supervisors: `/metrics`, `/livez`, `/readyz`; and the status page
 //! ([`super::page`]). Nothing can be changed here.
 //!
-//! Where it listens on loopback only, it answers requests for loopback names only: a page in a browser on this host could
-//! otherwise read it under a name of its own that it lets point here (DNS rebinding).
+//! On a loopback address it answers only requests for loopback names. Otherwise a page in a browser on this host could
+//! read it under a name of the page's own that leads here (DNS rebinding).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +18,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::metrics::{Format, Metrics};
@@ -72,8 +72,8 @@ impl Http {
         self.0.local_addr()
     }
 
-    /// Serves at most `most` connections at once until it is dropped.
-    pub async fn serve(self, metrics: Metrics, ready: Ready, page: Page, most: usize) {
+    /// Serves at most `most` connections at once until the other end of `closing` is gone, and then what was asked before.
+    pub async fn serve(self, metrics: Metrics, ready: Ready, page: Page, most: usize, closing: watch::Receiver<()>) {
         let only_loopback = self.address().is_ok_and(|address| address.ip().to_canonical().is_loopback());
         let scrapes = Arc::new(Semaphore::new(SCRAPES));
         let router = Router::new()
@@ -83,7 +83,7 @@ impl Http {
             .with_state(Served { metrics: metrics.clone(), ready, scrapes })
             .merge(page.routes(only_loopback))
             .layer(from_fn_with_state(only_loopback, only_loopback_names));
-        super::serve::serve(self.0, router, Bound::MetricsConnections, most, metrics).await;
+        super::serve::serve_until(closing, self.0, router, Bound::MetricsConnections, most, metrics).await;
     }
 }
 
@@ -168,8 +168,9 @@ mod tests {
         let address = http.address().unwrap();
         let state = Ready::default();
         state.set(ready);
-        let server =
-            tokio::spawn(http.serve(Metrics::new(), state, super::super::page::tests::page(PageAccess::Loopback), 16));
+        let page = super::super::page::tests::page(PageAccess::Loopback);
+        let (open, closing) = watch::channel(());
+        let server = tokio::spawn(http.serve(Metrics::new(), state, page, 16, closing));
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = if path.contains(' ') { path.to_owned() } else { format!("{path} HTTP/1.1\r\nHost: localhost") };
         let request = format!("GET {head}\r\nConnection: close\r\n\r\n");
@@ -178,7 +179,8 @@ mod tests {
         stream.read_to_string(&mut reply).await.unwrap();
         assert!(reply.get(9..12) == Some(status), "{path}: {reply}");
         assert!(reply.contains(body), "{path}: {reply}");
-        server.abort();
+        drop(open);
+        server.await.unwrap();
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! don't read, can't keep a supervisor's question waiting.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::metrics::Metrics;
@@ -33,8 +35,29 @@ const PACE: Duration = Duration::from_millis(20);
 
 /// Serves until it is dropped, at most `most` connections at once. `bound` names the endpoint where they are all taken. Each
 /// request carries what [`Peer::identify`] makes of its connection.
-pub(super) async fn serve<L>(mut listener: L, router: Router, bound: Bound, most: usize, metrics: Metrics)
+pub(super) async fn serve<L>(listener: L, router: Router, bound: Bound, most: usize, metrics: Metrics)
 where
+    L: Listener,
+    L::Io: Peer,
+{
+    let (_open, closing) = watch::channel(());
+    serve_until(closing, listener, router, bound, most, metrics).await;
+}
+
+/// Resolves when the other end of `closing` is gone. Cancel safe.
+pub(super) async fn over(closing: &mut watch::Receiver<()>) {
+    while closing.changed().await.is_ok() {}
+}
+
+/// Serves like [`serve`] until `closing` is [`over`], and then until all that was asked is answered.
+pub(super) async fn serve_until<L>(
+    mut closing: watch::Receiver<()>,
+    mut listener: L,
+    router: Router,
+    bound: Bound,
+    most: usize,
+    metrics: Metrics,
+) where
     L: Listener,
     L::Io: Peer,
 {
@@ -43,7 +66,10 @@ where
     let mut tasks = JoinSet::new();
     let mut open: HashMap<Id, Connection> = HashMap::new();
     loop {
-        let (io, _) = listener.accept().await;
+        let (io, _) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = over(&mut closing) => break,
+        };
         let peer = io.identify();
         let mut told = false;
         loop {
@@ -73,13 +99,22 @@ where
                 answer
             }
         });
+        let mut closing = closing.clone();
         let task = tasks.spawn(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD)
                 .max_buf_size(16 * 1024)
                 .serve_connection(TokioIo::new(io), service);
-            match tokio::time::timeout(LIFE, connection).await {
+            let mut connection = pin!(connection);
+            let served = async {
+                tokio::select! {
+                    ended = connection.as_mut() => return ended,
+                    () = over(&mut closing) => connection.as_mut().graceful_shutdown(),
+                }
+                connection.await
+            };
+            match tokio::time::timeout(LIFE, served).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(endpoint = bound.label(), %error, "HTTP connection ended"),
                 Err(_) => tracing::debug!(endpoint = bound.label(), "HTTP connection lived too long"),
@@ -87,6 +122,8 @@ where
         });
         open.insert(task.id(), Connection { task, idle });
     }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
 }
 
 /// Facts about the peer that connects.

@@ -1,8 +1,8 @@
 //! The admin socket as a file: who may open it, and that only one guard has it.
 //!
-//! A lock on `<socket>.lock`, held as long as the process lives, says whether another guard runs: the kernel lifts it
-//! even after SIGKILL, so a socket file that a dead guard left behind is told from a live one without guessing, and two
-//! guards that start together can't both win. The lock file stays; removing it would let two guards lock two files.
+//! A lock on `<socket>.lock`, held as long as the process lives, tells whether another guard runs. The kernel lifts it
+//! even after SIGKILL. So a socket file that a dead guard left behind is recognised without guessing, and two guards that
+//! start together can't both win. The lock file stays: removing it would let two guards lock two files.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;

@@ -1,15 +1,17 @@
-//! The backend's answers about recipients that nobody has: whether it takes any recipient of a domain, and else in which words
-//! it refuses one.
+//! The backend's answers about recipients that nobody has: whether it takes any recipient of a domain, and else in which
+//! words it refuses one.
 //!
-//! Where it takes any, that it takes one says nothing: who guesses never meets an unknown recipient, and would earn
-//! forgiveness with each guess. Where its words aren't known, a guess can't be told from any other refusal.
+//! If it takes any recipient, its yes proves nothing: an attacker who guesses would never meet an unknown recipient, and
+//! would earn forgiveness with each guess. If its words aren't known, a refused guess looks like any other refusal.
 //!
-//! Where there is no recipient table, the backend is asked once an hour for two recipients that nobody has and for
-//! `postmaster`, of each domain that we serve: in a connection of its own, since servers hold refused recipients against a
-//! connection. Only a clear answer changes what is known; a backend that is lost doesn't. A domain is held for a catch-all
-//! when it was found so twice, half a minute apart: a backend takes anything while its directory is away. A clear refusal
-//! that a client hears outweighs that at once ([`Shared::contradict`]). Words are learned where they are the same for both and
-//! `postmaster` is taken: else it may be us, or the moment, that is refused.
+//! Without a recipient table, the backend is asked once an hour, for each served domain: for two recipients that nobody
+//! has, and for `postmaster`. This has a connection of its own, since servers hold refused recipients against a
+//! connection. Only a clear answer changes what is known; a backend that is lost doesn't.
+//!
+//! - A domain counts as a catch-all when it was found so twice, half a minute apart: a backend takes anything while its
+//!   directory is away. A clear refusal that a client hears outweighs that at once ([`Shared::contradict`]).
+//! - Words are learned if they are the same for both recipients and `postmaster` is taken. Otherwise the refusal may be
+//!   about us, or about the moment.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};

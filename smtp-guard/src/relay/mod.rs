@@ -359,6 +359,33 @@ mod tests {
         assert_ne!(session_id(ids.hash_one(0u64)), session_id(RandomState::new().hash_one(0u64)), "another process");
     }
 
+    #[tokio::test]
+    async fn half_of_a_limit_is_near_it() {
+        let shared = guard();
+        let limits = shared.current().config().limits.clone();
+        let within = sources::Limits { of_source: u32::MAX, of_network: 0, total: u32::MAX, leaving: 1 };
+        let half = limits.connections.div_ceil(2);
+        let mut seats = Vec::new();
+        for ip in ["192.0.2.1", "192.0.2.2"] {
+            let source = shared.prefix.source(ip.parse().unwrap());
+            for _ in 0..if ip == "192.0.2.1" { half } else { half - 1 } {
+                let seat = shared.sources.enter(&within, source, gate::Standing::Stranger, crate::clock::now());
+                seats.push(seat.unwrap());
+            }
+        }
+        let near = ("192.0.2.1".to_owned(), "limits.connections", half, limits.connections);
+        assert_eq!(shared.crowded(9), [near]);
+        assert!(limits.network_connections > 0);
+        let neighbours = (3..=254).cycle().take((limits.network_connections.div_ceil(2) - 2 * half + 1) as usize);
+        seats.extend(neighbours.map(|n: u8| {
+            let source = shared.prefix.source(std::net::Ipv4Addr::new(192, 0, 2, n).into());
+            shared.sources.enter(&within, source, gate::Standing::Stranger, crate::clock::now()).unwrap()
+        }));
+        let near = ("192.0.2.0/24".to_owned(), "limits.network_connections", limits.network_connections.div_ceil(2));
+        let crowded = shared.crowded(9);
+        assert_eq!(crowded.last().map(|(who, limit, count, _)| (who.clone(), *limit, *count)), Some(near));
+    }
+
     fn addr(ip: &str) -> ClientAddr {
         ClientAddr::new(format!("{ip}:4000").parse().unwrap())
     }

@@ -1,8 +1,8 @@
 //! Knowledge about recipients beside the rules: the recipient table follows its file, and what the backend said of a
 //! recipient is remembered.
 //!
-//! A change is taken up once the file has looked the same twice: one that is written in place is there with half of its
-//! lines for a while, and half a table refuses real users. A file that can't be used changes nothing.
+//! A change is taken up once the file has looked the same twice. A file that is written in place has half of its lines
+//! for a while, and half a table refuses real users. A file that can't be used changes nothing.
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};

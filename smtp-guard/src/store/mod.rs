@@ -1,10 +1,11 @@
 //! Decisions and counters that survive a restart.
 //!
-//! What is saved is a sequence of [`Change`]s, and what is found at the next start is a shorter sequence that comes to the same:
-//! one [`Change::Save`] for each decision that is kept, one [`Change::Count`] for each counter. Who keeps decisions knows the
-//! trait [`Store`]; [`Sqlite`] is what the guard runs with.
+//! A sequence of [`Change`]s is saved. The next start finds a shorter sequence that comes to the same: one
+//! [`Change::Save`] for each decision that is kept, one [`Change::Count`] for each counter. The keeper of decisions knows
+//! the trait [`Store`]; [`Sqlite`] is what the guard runs with.
 //!
-//! Nobody waits for the disk: changes are handed over, and what finds no room is told to the caller, who comes back with it.
+//! Nobody waits for the disk: changes are handed over. A change that finds no room is returned to the caller, who tries
+//! again later.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,11 +1,11 @@
 //! A webhook: events go to a program of the operator's by HTTP. What is sent when is [`smtp_guard_core::webhook`].
 //!
-//! Everything here runs on one thread of its own, with a runtime of its own, which subscribes to the bus like any follower: a receiver
-//! that hangs, or a resolver that does, can't keep anything waiting but events, whose queue is bounded.
+//! Everything here runs on one thread, with a runtime of its own, which subscribes to the bus like any follower. So a
+//! receiver or a resolver that hangs delays nothing but events, whose queue is bounded.
 //!
 //! # Limits
-//! Each request has a connection of its own: there are at most five a second, and mostly none. HTTP/1.1; no proxy; redirects are not
-//! followed. Where the guard ends, what waits is tried once more, for [`LAST`] at most.
+//! Each request has a connection of its own: there are at most five a second, and mostly none. HTTP/1.1; no proxy;
+//! redirects are not followed. When the guard ends, what waits is tried once more, for [`LAST`] at most.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

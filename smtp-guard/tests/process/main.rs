@@ -7,6 +7,7 @@ mod events;
 mod logs;
 #[path = "../long/mod.rs"]
 mod long;
+mod page;
 mod places;
 mod reload;
 mod restart;

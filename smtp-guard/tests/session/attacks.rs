@@ -1,8 +1,11 @@
 //! The attacks and failures that the session must stand, one test each, named after what is done to it.
 //!
-//! What needs a socket is tested elsewhere: PROXY headers in `tests/tests/whole/identity.rs`, bytes behind the backend's 220 to
-//! STARTTLS, a reply without end and a backend that dies in `tests/backends`, all backends down and the stalled
-//! handshake in `tests/tests/whole`. The ends of message data are in `tests/backends/smuggling.rs`.
+//! Cases that need a socket are tested elsewhere:
+//!
+//! - `tests/tests/whole/identity.rs`: PROXY headers.
+//! - `tests/backends`: bytes behind the backend's 220 to STARTTLS, a reply without end, a backend that dies.
+//! - `tests/backends/smuggling.rs`: the ends of message data.
+//! - `tests/tests/whole`: all backends down, the stalled handshake.
 
 use std::time::Duration;
 

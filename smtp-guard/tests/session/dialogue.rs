@@ -1,14 +1,33 @@
-//! Dialogues in virtual time, without a socket: what the client, the backend and the clock do, and what
-//! the session must do then.
+//! Dialogues in virtual time, without a socket: what the client, the backend and the clock do, and what the session must
+//! do then.
 //!
-//! One line of a dialogue is one event or one expectation:
-//! `C` client sends a command line, `D` client sends bytes of message data, `B` backend answers, `X` client vanishes,
-//! `A` the backend or Dovecot judges credentials (accepted, rejected, unavailable), `H` the TLS handshake is done,
-//! `R` source or user has sent its share (`R user_held`: the reason), `W` the client is waited for so many seconds, `B!` the backend is lost, `B-` was lost before the dot could be sent, `T` the deadline passes, `K` the source is banned, `G` its place is needed, `S` the guard stops, `S!` and waits no longer;
-//! `F` from here on this is found out about every recipient: `deferred`, `unknown`, `sender=exists|missing|null|failed`,
-//! `ptr=none|mismatch|failed`, `list=<weight>`; `late`: nothing until the next `F`;
-//! `<` a reply to the client, `>` a request to the backend, `!` a report to the ledger, `#` an event, `.` closed.
-//! Expectations are prefixes, in their order, and nothing may be left over.
+//! One line of a dialogue is one event or one expectation. Expectations are prefixes, in their order, and nothing may be
+//! left over.
+//!
+//! | line | event |
+//! |---|---|
+//! | `C` | the client sends a command line |
+//! | `D` | the client sends bytes of message data |
+//! | `X` | the client vanishes |
+//! | `B` | the backend answers |
+//! | `B!`, `B-` | the backend is lost; it was lost before the dot could be sent |
+//! | `A` | the backend or Dovecot judges credentials: accepted, rejected, unavailable |
+//! | `H` | the TLS handshake is done |
+//! | `R` | source or user has sent its share (`R user_held`: the reason) |
+//! | `W` | the client is waited for so many seconds |
+//! | `T` | the deadline passes |
+//! | `K` | the source is banned |
+//! | `G` | the session's place is needed |
+//! | `S`, `S!` | the guard stops; it waits no longer |
+//! | `F` | from here on this is found out about every recipient: `deferred`, `unknown`, `sender=exists|missing|null|failed`, `ptr=none|mismatch|failed`, `list=<weight>`; `late`: nothing until the next `F` |
+//!
+//! | line | expectation |
+//! |---|---|
+//! | `<` | a reply to the client |
+//! | `>` | a request to the backend |
+//! | `!` | a report to the ledger |
+//! | `#` | an event |
+//! | `.` | closed |
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Counts under TCP Fast Open and Multipath TCP, which bring sockets into being in ways of their own.
 //!
-//! With Fast Open the server's socket exists from the SYN on, where that carries a cookie which the client got in an earlier
-//! connection: it is counted from then on, exactly as the server can use it from then on. Fast Open is switched on by sysctl
-//! here, for all listeners of the edge; the guard itself never asks for it.
+//! With Fast Open a client's SYN may carry a cookie from an earlier connection. The server's socket then exists from the
+//! SYN on, and is counted from then on, as the server can use it from then on. Here sysctl switches on Fast Open for all
+//! listeners of the edge; the guard itself never asks for it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::io::Read as _;

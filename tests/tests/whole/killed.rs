@@ -1,8 +1,9 @@
 //! SIGKILL at random moments under load: guard and backend, a hundred times each in a long run.
 //!
-//! The clients do as mail servers do: they send a message again until it was acknowledged, one command at a time, pipelined, or in chunks. Then all that was acknowledged
-//! must be at the backend; and what the backend took twice must be excused: either the client lost its connection after
-//! the dot and before a reply (the guard was killed), or the guard's log says `ambiguous` (the backend was).
+//! The clients do as mail servers do: they send a message again until it was acknowledged, one command at a time,
+//! pipelined, or in chunks. At the end all acknowledged messages must be at the backend. Each message that the backend
+//! took twice needs an excuse: the client lost its connection after the dot and before a reply (the guard was killed), or
+//! the guard's log says `ambiguous` (the backend was).
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{HashMap, HashSet};

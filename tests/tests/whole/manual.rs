@@ -1,4 +1,4 @@
-//! Manual pages and README, before the programs that judge them.
+//! Manual pages, and the commands for Postfix in README and docs/install.md, before the programs that judge them.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
@@ -21,11 +21,16 @@ fn manual_pages_are_well_formed() {
     assert!(said.is_empty(), "{said:#?}");
 }
 
-/// README's commands for Postfix, on a copy of Debian's files: Postfix goes to another port, and comes back.
+/// The commands for Postfix, on a copy of Debian's files: Postfix goes to another port as the README says, and comes back as
+/// docs/install.md says.
 #[test]
 #[ignore = "needs root and Postfix"]
-fn postfix_moves_and_comes_back_as_the_readme_says() {
-    let readme = include_str!("../../../README.md");
+fn postfix_moves_and_comes_back_as_the_pages_say() {
+    let commands = |page: &'static str| -> Vec<_> {
+        page.lines().map(str::trim).filter(|line| line.starts_with("postconf ")).collect()
+    };
+    let there = commands(include_str!("../../../README.md"));
+    let back = commands(include_str!("../../../docs/install.md"));
     let folder = tempfile::tempdir().unwrap();
     fs::copy("/usr/share/postfix/master.cf.dist", folder.path().join("master.cf")).unwrap();
     fs::write(folder.path().join("main.cf"), "compatibility_level = 3.6\n").unwrap();
@@ -39,14 +44,12 @@ fn postfix_moves_and_comes_back_as_the_readme_says() {
         lines
     };
     let before = services();
-    let commands: Vec<_> = readme.lines().map(str::trim).filter(|line| line.starts_with("postconf ")).collect();
     // Postfix itself doesn't run here: `postfix reload` between them is left out.
-    let (there, back) = commands.split_at(3);
     there.iter().for_each(|line| drop(shell(line)));
     assert!(services().iter().any(|line| line.starts_with("127.0.0.1:2525 ")), "{:?}", services());
     assert!(!services().iter().any(|line| line.starts_with("smtp       inet")), "{:?}", services());
     assert_eq!(shell("postconf -h smtpd_authorized_xclient_hosts").trim(), "127.0.0.1");
     back.iter().for_each(|line| drop(shell(line)));
-    assert_eq!((services(), back.len()), (before, 3), "as before");
+    assert_eq!((services(), there.len(), back.len()), (before, 3, 3), "as before");
     assert_eq!(shell("postconf -h smtpd_authorized_xclient_hosts").trim(), "");
 }

@@ -3,10 +3,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use smtp_guard_core::fleet::message::{Message, Seal, Status};
 use smtp_guard_tests::browser::{Page, Screen};
+use smtp_guard_tests::fleet::Files;
 use smtp_guard_tests::sink::Sink;
-use smtp_guard_tests::{Guard, Host, World, guard::netkit, run};
+use smtp_guard_tests::{Guard, Host, Named, Redis, World, guard::netkit, run};
 
 const URL: &str = "http://127.0.0.1:9925/";
 const DESK: Screen = Screen { width: 1280, height: 900, dark: false, scale: 1.0 };
@@ -127,13 +130,50 @@ fn the_page_follows_the_guard() {
 
 /// What somebody is called who wants more than to be shown.
 const HOSTILE: &str = "<script>window.ran=1</script>\"'><img src=x onerror=window.ran=1>&amp;";
+/// Likewise, by its reverse zone.
+const ZONE: &str = "2.1.77.10.in-addr.arpa. PTR <script>window.ran=1</script><img/onerror=window.ran=1/src=x>.attacker.example.\n\
+                    attacker.example. MX 10 mail.attacker.example.\nmail.attacker.example. A 10.77.1.2\n";
+
+/// Tells the fleet of an edge with such a name: whoever has the key can say anything.
+fn join(redis: &Redis) {
+    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+    let status = Status {
+        node: HOSTILE.to_owned(),
+        run: 1,
+        version: HOSTILE.to_owned(),
+        at,
+        offset: 0,
+        cursor: "0-0".to_owned(),
+        muted: vec![HOSTILE.to_owned()],
+        kept: 0,
+        lost: 0,
+        void: Vec::new(),
+    };
+    let seal = Seal::new("edge", "5".repeat(64).as_bytes()).unwrap();
+    let status = seal.seal(&Message::Status(Box::new(status))).unwrap();
+    let set = "redis.call('HSET', KEYS[1], bytes(1), bytes(2)) return 'OK'";
+    assert_eq!(redis.script(set, "sg:{edge}:no", &[HOSTILE.as_bytes(), &status]), "OK");
+}
 
 #[test]
 #[ignore = "needs root, BPF and Chromium"]
 fn nothing_of_strangers_runs_and_everything_fits() {
     let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
     let _sink = Sink::start(&world, 25, &[]);
-    let guard = start(&world, folder.path(), &[]);
+    let (_named, redis, files) = (Named::start(&world, ZONE), Redis::start(&[&world], &[]), Files::new());
+    let (url, key) = (format!("[\"{}\"]", redis.url(0)), files.path("key"));
+    let dns = format!("[\"{}\"]", World::BACKEND);
+    let guard = start(
+        &world,
+        folder.path(),
+        &[
+            ("fleet.url", &url),
+            ("fleet.node", "\"mx1\""),
+            ("fleet.key_file", &key),
+            ("dns.servers", &dns),
+            ("checks.ptr", "\"observe\""),
+        ],
+    );
     let long = format!("{}@example.org", "a".repeat(60));
     guard.command(&["decisions", "add", "2001:db8:1234:5678::/64", "--for", "30d", "--reason", HOSTILE]).ok();
     guard.command(&["decisions", "add", "192.0.2.0/24", "--for", "1h", "--reason", &"word".repeat(20)]).ok();
@@ -159,6 +199,11 @@ fn nothing_of_strangers_runs_and_everything_fits() {
     page.wait("the user", "part-held", |text| text.contains("<script>window.ran=1</script>"));
     let events = page.wait("the events", "part-events", |text| text.contains("<script>window.ran=1</script>"));
     assert!(!events.contains(['\u{1}', '\u{1b}']), "{events}");
+    join(&redis);
+    let fleet =
+        page.wait("the edge", "part-fleet", |text| text.contains("<script>window.ran=1</script>\"'><img src=x"));
+    assert_eq!(fleet.matches("onerror=window.ran=1>&amp;").count(), 2, "its name and its version: {fleet}");
+    page.wait("that it is live", "part-events", |text| text.contains("onerror=window.ran=1>&amp; is live"));
     // Another one comes while the page is open.
     guard.command(&["decisions", "add", "198.51.100.7", "--for", "1h", "--reason", HOSTILE]).ok();
     page.wait("one more ban", "part-bans", |text| text.contains("198.51.100.7"));

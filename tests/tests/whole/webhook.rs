@@ -6,10 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use smtp_guard_tests::fleet::{Files, edge, joined};
 use smtp_guard_tests::pki::Pki;
 use smtp_guard_tests::process::{Program, wait_for};
 use smtp_guard_tests::sink::Sink;
-use smtp_guard_tests::{Guard, Host, World, run};
+use smtp_guard_tests::{Guard, Host, Redis, World, run};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -39,10 +40,11 @@ fn snippet() -> String {
     page.split("```python\n").nth(1).unwrap().split("```").next().unwrap().to_owned()
 }
 
-fn receiver(world: &World, folder: &Path) -> Program {
+fn receiver(world: &World, host: Host, folder: &Path) -> Program {
+    fs::write(folder.join("webhook.key"), format!("{SECRET}\n")).unwrap();
     let script = folder.join("receiver.py");
     fs::write(&script, snippet() + RECEIVER).unwrap();
-    let mut command = world.on(Host::Backend, "python3");
+    let mut command = world.on(host, "python3");
     Program::start(command.arg(script).arg(folder), folder.join("receiver.log"))
 }
 
@@ -89,9 +91,8 @@ fn wait_for_event(guard: &Guard<'_>, folder: &Path, part: &str) {
 fn nginx_and_a_receiver_by_the_manual_hear_everything_whatever_breaks() {
     let (world, pki, temporary) = (World::new(), Pki::new(), tempfile::tempdir().unwrap());
     let folder = temporary.path();
-    fs::write(folder.join("webhook.key"), format!("{SECRET}\n")).unwrap();
     let mut sink = Sink::start(&world, 25, &[]);
-    let (mut behind, mut front) = (receiver(&world, folder), nginx(&world, folder, &pki));
+    let (mut behind, mut front) = (receiver(&world, Host::Backend, folder), nginx(&world, folder, &pki));
     let url = format!("\"https://{}:8443/hook\"", World::BACKEND);
     let (secret, ca) = (format!("\"{}\"", folder.join("webhook.key").display()), format!("\"{}\"", pki.ca().display()));
     let changes = [("events.webhook", &*url), ("events.secret_file", &*secret), ("events.tls_ca", &*ca)];
@@ -117,7 +118,7 @@ fn nginx_and_a_receiver_by_the_manual_hear_everything_whatever_breaks() {
     ban(&guard, "20.0.2.2");
     guard.command(&["decisions", "delete", "20.0.2.1"]).ok();
     sink.kill9();
-    behind = receiver(&world, folder);
+    behind = receiver(&world, Host::Backend, folder);
     front = nginx(&world, folder, &pki);
     for part in ["20.0.2.1", "20.0.2.2", "\"event\":\"lifted\"", "\"answers\":false"] {
         wait_for_event(&guard, folder, part);
@@ -143,4 +144,48 @@ fn nginx_and_a_receiver_by_the_manual_hear_everything_whatever_breaks() {
     assert!(events(folder).iter().any(|event| event["source"] == "20.0.2.3"), "{:#?}", events(folder));
     front.end();
     behind.end();
+}
+
+#[test]
+#[ignore = "needs root and BPF"]
+fn edges_that_go_and_come_and_certificates_are_told() {
+    let (worlds, pki, temporary) = ([World::new(), World::new()], Pki::new(), tempfile::tempdir().unwrap());
+    let folder = temporary.path();
+    let _sinks = [0, 1].map(|n| Sink::start(&worlds[n], 25, &[]));
+    let (redis, files) = (Redis::start(&worlds.each_ref(), &[]), Files::new());
+    let mut receiver = receiver(&worlds[0], Host::Edge, folder);
+    let pair = pki.issue_for("mx", &["mx.example.org"], 3);
+    let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+    let (secret, certificate, key) =
+        (quoted(&folder.join("webhook.key")), quoted(&pair.certificate), quoted(&pair.key));
+    let more = [
+        ("events.webhook", "\"http://127.0.0.1:8080/\""),
+        ("events.secret_file", &*secret),
+        ("tls.certificate", &*certificate),
+        ("tls.key", &*key),
+    ];
+    let here = edge(&worlds[0], 0, &redis.url(0), &files, &more);
+    let mut there = edge(&worlds[1], 1, &redis.url(1), &files, &[]);
+    joined(&here);
+    joined(&there);
+    let told = |kind: &str, part: &str| {
+        let is_so = |event: &Value| event["event"] == kind && event.to_string().contains(part);
+        let found = || events(folder).iter().any(is_so).then_some(());
+        wait_for(&format!("{kind} {part}"), found, || format!("{:#?}\n{}", events(folder), here.log()));
+    };
+    told("fleet", "\"connected\":true");
+    told("certificate", "ends in 2 days: renew it");
+    told("fleet_node", "\"state\":\"live\"");
+    there.kill9();
+    told("fleet_node", "\"state\":\"silent\"");
+    there.run();
+    pki.issue("mx", &["mx.example.org"]);
+    told("certificate", "was read again");
+    let nodes = || events(folder).into_iter().filter(|event| event["event"] == "fleet_node").collect::<Vec<_>>();
+    let found = || (nodes().len() == 3).then(nodes);
+    let nodes = wait_for("the edge is back", found, || here.log());
+    for (event, state) in nodes.iter().zip(["live", "silent", "live"]) {
+        assert_eq!((&event["node"], &event["state"]), (&"mx2".into(), &state.into()), "{nodes:#?}");
+    }
+    receiver.end();
 }

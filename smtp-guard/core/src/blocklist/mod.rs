@@ -1,21 +1,26 @@
 //! Block lists from files: addresses and networks that other people found to send nothing but harm.
 //!
-//! What a file holds is told by its content ([`Format`]). Each entry is judged by itself: one that can't be read, that is
-//! wider than /8 (IPv6 /16), or that touches a network which must never be blocked ([`Protected`]) is refused, and the
-//! report says in which line and why. A file is refused as a whole where it is no list: its format isn't known, more than
-//! half of its entries can't be read, it is cut short, or the count that it ends with is wrong. Whoever has an older
-//! version of the list keeps that.
+//! The content of a file tells its format ([`Format`]). Each entry is judged by itself, and the report names line and
+//! reason of each that is refused:
 //!
-//! Who reads and follows the files is elsewhere, and so is who writes to the kernel.
+//! - one that can't be read;
+//! - one that is wider than /8 (IPv6 /16);
+//! - one that touches a network which must never be blocked ([`Protected`]).
+//!
+//! A file is refused as a whole if it is no list: if its format isn't known, more than half of its entries can't be read,
+//! it is cut short, or the count at its end is wrong. A caller that has an older version of the list keeps that.
+//!
+//! Other modules read and follow the files, and write to the kernel.
 //!
 //! # Bounds
-//! A file [`MAX_FILE`] bytes, a list [`MAX_ENTRIES`] entries, all lists together [`MAX_TOTAL`]; of what is refused in a
-//! list, [`MAX_REFUSALS`] are kept for the report and the rest is counted. In memory an entry takes 8 bytes (IPv6 32), and
-//! while it is read the file's bytes as well.
+//! A file has at most [`MAX_FILE`] bytes, a list [`MAX_ENTRIES`] entries, all lists together [`MAX_TOTAL`]. The report
+//! keeps [`MAX_REFUSALS`] refused entries of a list and counts the rest. In memory an entry takes 8 bytes (IPv6 32), and
+//! while a file is read its bytes as well.
 //!
 //! # Not done
-//! How long an entry of CrowdSec or ipset is still to last is not followed in a list: it counts as long as the file holds it,
-//! unless it was over when the file was written. Decisions that are read from a file ([`parse_entries`]) end when it says.
+//! End times of entries in CrowdSec and ipset files are not followed in a list. An entry counts as long as the file holds
+//! it, unless it was over when the file was written. Decisions that are read from a file ([`parse_entries`]) end at the
+//! time in the file.
 
 mod fault;
 mod format;

@@ -1,8 +1,11 @@
-//! The place where decisions are made upon what is counted and known, for the program, `try` and the trial: who is let in
-//! ([`admit`]), who may send one more message ([`message`]), what a recipient is judged by ([`known`]), and what follows from a
-//! report ([`report`]): a list of [`Effect`]s, which others perform without deciding anything.
+//! The place where decisions are made from what is counted and known, for the program, `try` and the trial.
 //!
-//! Everything is passed in: the snapshot to judge by, what is counted, the moment, and whether a judgement counts ([`Tally`]).
+//! - [`admit`]: whether a connection is let in.
+//! - [`message`]: whether a source or user may send one more message.
+//! - [`known`]: the facts that a recipient is judged by.
+//! - [`report`]: what follows from a report, as a list of [`Effect`]s. Others perform them without deciding anything.
+//!
+//! Everything is passed in: the snapshot to judge by, the counts, the moment, and whether a judgement counts ([`Tally`]).
 
 mod admission;
 mod effect;

@@ -3,32 +3,40 @@
 //!
 //! # What trips
 //! - A harvest by the rule, asked when an unknown recipient comes in or a transaction is given up.
-//! - A trap (`recipients.traps`), at once: nobody knows that address but who found it where it was put.
-//! - `auth.failures` failed logins within `auth.failure_window`. A login that succeeds takes nothing back: one account of
-//!   his own must not pay for an attacker's guesses at the others.
+//! - A trap (`recipients.traps`), at once: only somebody who found that address where it was put knows it.
+//! - `auth.failures` failed logins within `auth.failure_window`. A login that succeeds takes nothing back: otherwise an
+//!   attacker could pay for guesses at other accounts with one account of his own.
 //! - A network; see there.
 //!
 //! # What follows
-//! A ban of `harvest.ban`, which doubles each time the source trips again before `harvest.ban_max` has passed since the
-//! last one ended, up to `harvest.ban_max`. For a source with a history of accepted mail ([`super::entry::HISTORY`]
-//! messages from before this window), a deferral instead: it hears 4xx for [`DEFERRAL`], doubling up to `harvest.ban`, and
-//! teaches an attacker as little as a ban, while a big provider whose users have bad lists loses no mail. Each trip uses
-//! as many messages of the history up, so that ten of them are no licence. What trips in doubt, or the first times by
-//! asking without sending, is deferred likewise. Failed logins make a ban of `auth.ban` that doesn't double, whatever the
-//! history: users who log in aren't mail servers.
-//! Either clears the window: the next one needs new evidence.
-//! What others can provoke never bans a source of which mail was accepted: notifications (`<>`) to addresses that were forged, a
-//! trap that one of a provider's customers wrote to (that sender alone hears 4xx, for [`Target::DeferSender`]), guesses of
-//! neighbours in its network.
+//! A ban of `harvest.ban`. It doubles each time the source trips again before `harvest.ban_max` has passed since the last
+//! one ended, up to `harvest.ban_max`.
+//!
+//! A source with a history of accepted mail ([`super::entry::HISTORY`] messages from before this window) is deferred
+//! instead. It hears 4xx for [`DEFERRAL`], doubling up to `harvest.ban`. A deferral teaches an attacker as little as a
+//! ban, and a big provider whose users have bad lists loses no mail. Each trip uses up as many messages of the history,
+//! so that ten of them are no licence. What trips in doubt, or the first times by asking without sending, is deferred
+//! likewise.
+//!
+//! Failed logins make a ban of `auth.ban` that doesn't double, whatever the history: users who log in aren't mail
+//! servers.
+//!
+//! A ban or deferral clears the window: the next one needs new evidence.
+//!
+//! Some offences can be provoked by others. They never ban a source whose mail was accepted:
+//!
+//! - notifications (`<>`) to addresses that were forged;
+//! - a trap that one of a provider's customers wrote to: that sender alone hears 4xx, for [`Target::DeferSender`];
+//! - guesses of neighbours in its network.
 //!
 //! A source that was never seen starts with nothing for and nothing against it. The window slides exactly; counts are
 //! exact up to 128 distinct recipients and estimated beyond.
 //!
 //! # Bounds
-//! At most `max` entries. When it is full, the one that was silent longest makes room, first of those that have only
-//! knocked, then of those that were banned before, then of the suspects. Those whose mail was accepted have half of the room for
-//! themselves, and more where nobody else needs it. Offenders on their way to a ban make room
-//! only once their window is over: a flood of new sources can't have one forgotten, the newcomer isn't taken note of.
+//! At most `max` entries. When the ledger is full, the entry that was silent longest makes room: first of those that have
+//! only knocked, then of those that were banned before, then of the suspects. Sources whose mail was accepted have half
+//! of the room for themselves, and more where nobody else needs it. Offenders on their way to a ban make room only once
+//! their window is over. So a flood of new sources can't make the ledger forget one: the newcomer isn't noted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

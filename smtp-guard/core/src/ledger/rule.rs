@@ -1,13 +1,14 @@
 //! The rule against directory harvests: one pure function over what one source, or one network, did in the window.
 //!
 //! # What it looks at
-//! All counts are of *distinct* recipients within `harvest.window`: a sender that retries one dead address learns nothing.
+//! All counts are of *distinct* recipients within `harvest.window`: a sender that retries one dead address learns
+//! nothing.
 //! - `unknown`: those that don't exist.
-//! - `returned`: those that don't exist and were asked for by notifications (`<>`) only. Whoever forges our name makes honest
-//!   servers send them, so this is weak evidence.
-//! - `known`: those that exist, and were sent a message or still may be. Accepting a recipient isn't enough to stay here:
-//!   who gives the transaction up, or has the message refused, has been told that the address exists and has delivered
-//!   nothing, so that
+//! - `returned`: those that don't exist and were asked for by notifications (`<>`) only. Anyone who forges our name makes
+//!   honest servers send them, so this is weak evidence.
+//! - `known`: those that exist, and were sent a message or still may be. Accepting a recipient isn't enough to stay here.
+//!   A client that gives the transaction up, or has the message refused, has learned that the address exists and has
+//!   delivered nothing. Its recipients become
 //! - `probed`: those that exist and were asked for without a message.
 //!
 //! # The rule
@@ -18,16 +19,16 @@
 //! 1. **Harvest**: at least `harvest.unknown_recipients` unknown ones are left, *and* they are more than
 //!    `harvest.unknown_share` of what is left and known together. Two signals, because each alone is wrong: a bare count
 //!    bans a big provider whose users have old address books, a bare share bans a small sender after one typing error.
-//! 2. **Probing**: at least `harvest.unknown_recipients` were probed, and at least a quarter as many were unknown. This is
-//!    for lists so good that the share stays low: who only asks and never sends is no sender.
-//! 3. **Doubt**: number and share are reached without what accepted mail forgives. Of ten unknown ones and four known ones
-//!    nobody can tell whether a guesser was lucky or a newsletter goes to a domain that has lost four of ten mailboxes. It
-//!    is stopped all the same, because a lucky guesser learns most, but only put off: a wrong deferral costs ten minutes.
+//! 2. **Probing**: at least `harvest.unknown_recipients` were probed, and at least a quarter as many were unknown. This
+//!    is for lists so good that the share stays low: a client that only asks and never sends is no sender.
+//! 3. **Doubt**: number and share are reached without what accepted mail forgives. With ten unknown ones and four known
+//!    ones, nobody can tell a lucky guesser from a newsletter to a domain that has lost four of ten mailboxes. It is
+//!    stopped all the same, because a lucky guesser learns most. It is only deferred, because a wrong deferral costs just
+//!    ten minutes.
+//! 4. **Returned**: one of these three holds for unknown and returned recipients together. It is deferred. Only a source
+//!    whose mail was never accepted, and that goes on after the deferral, is banned.
 //!
-//! 4. **Returned**: one of these three holds for unknown and returned recipients together. It is put off; only a source of which
-//!    no mail was ever accepted, and that goes on after the deferral, is banned.
-//!
-//! What was banned before has less credit: each ban or deferral in a row halves the number, down to a quarter
+//! A source that was banned before has less credit: each ban or deferral in a row halves the number, down to a quarter
 //! ([`CREDIT`]). The doubtful ones don't count there.
 //!
 //! A network (/24, /48) is judged by the first rule with [`NETWORK`] times the number, of at least [`SPREAD`] sources:
@@ -35,9 +36,13 @@
 //!
 //! # What follows from it, with the default of 10
 //! The tenth unknown recipient trips, unless ten are known by then: where a tenth exist, that is so four times in a
-//! million. Of those that trip there, nine of ten are banned and the others deferred. A newsletter to 200 of which 40 % are
-//! stale is banned in three of 1,000 cases and deferred in three of ten; a big provider of which 30 % are stale, never seen
-//! before, is deferred in one of twenty, a list of 50 like it in one of 100. `cargo xtask trial` replays them.
+//! million. Of those that trip there, nine of ten are banned and the others deferred. `cargo xtask trial` replays these:
+//!
+//! | sender | banned | deferred |
+//! |---|---|---|
+//! | newsletter to 200 of which 40 % are stale | three of 1,000 | three of ten |
+//! | big provider of which 30 % are stale, never seen before | | one of twenty |
+//! | list of 50 like it | | one of 100 |
 
 use crate::config::Harvest;
 

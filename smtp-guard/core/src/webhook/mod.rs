@@ -1,4 +1,5 @@
-//! A webhook, without its I/O: what waits for the receiver, when it is tried, what an answer means, and the signature of a request.
+//! A webhook, without its I/O: what waits for the receiver, when it is tried, what an answer means, and the signature of
+//! a request.
 //!
 //! # What is promised
 //! | | |
@@ -9,8 +10,9 @@
 //! | pace | at most [`BATCH`] events a request, which waits [`GATHER`] for more; after a failure longer and longer, up to [`PAUSES`] |
 //!
 //! # Designs rejected
-//! A queue on disk: what must not be lost is in the log and in the store, and a receiver that was away for hours wants to know how
-//! things are, not each ban that has ended since. Several requests at once: a lift would overtake its ban.
+//! - A queue on disk. What must not be lost is in the log and in the store. A receiver that was away for hours wants the
+//!   present state, not each ban that has ended since.
+//! - Several requests at once: a lift would overtake its ban.
 
 mod answer;
 mod endpoint;

@@ -1,9 +1,14 @@
 //! Mailboxes and paths (RFC 5321 4.1.2). Written out again from their parts, in one canonical form.
 //!
-//! Liberal where no byte can change the meaning of a line, since real senders are: a local part may be as long as the line
-//! has room for (forwarding, SRS, VERP and list tokens exceed the 64 octets that RFC 5321 4.5.3.1.1 grants), dots may stand
-//! anywhere in it, a path may lack its angle brackets. Strict in everything else: what the backend would make of such a
-//! local part is the backend's business, but it must be the same local part.
+//! The parser is liberal where no byte can change the meaning of a line, since real senders are:
+//!
+//! - A local part may be as long as the line has room for. Forwarding, SRS, VERP and list tokens exceed the 64 octets
+//!   that RFC 5321 4.5.3.1.1 grants.
+//! - Dots may stand anywhere in it.
+//! - A path may lack its angle brackets.
+//!
+//! It is strict in everything else. The backend may make of such a local part what it likes, but it must get the same
+//! local part.
 //!
 //! International addresses (RFC 6531) are read as well; whether they may be used is decided where SMTPUTF8 is known.
 //!

@@ -1,13 +1,14 @@
-//! Message data: the only end-of-data detector, and the only encoder (RFC 5321 4.1.1.4, 4.5.2). Data in chunks: [`chunk`].
+//! Message data: the only end-of-data detector, and the only encoder (RFC 5321 4.1.1.4, 4.5.2). Data in chunks:
+//! [`chunk`].
 //!
 //! Only `CRLF . CRLF` ends the data, or `. CRLF` at its very start. A bare CR, a bare LF or a NUL never ends anything and
-//! never gets through: it is a *flaw*. A flawed message is read to its true end, since whatever follows a false one would
-//! be taken for commands, but no byte of it comes out any more, and its [`BodyEnd`] can't be encoded. The backend may be
-//! the laxest parser there is: what the encoder writes has only one reading.
+//! never gets through: it is a *flaw*. A flawed message is read to its true end, since the bytes behind a false end would
+//! be taken for commands. No byte of it comes out any more, and its [`BodyEnd`] can't be encoded. The backend may be the
+//! laxest parser there is: what the encoder writes has only one reading.
 //!
-//! For clients of our own a bare LF may be repaired instead ([`BodyDecoder::for_client`]): it comes out as CRLF. It still
-//! ends nothing and begins no line for the decoder, so a dot behind it is text, and the encoder puts a second one before it:
-//! what goes out has one reading, and it ends where the client's `CRLF . CRLF` is.
+//! For clients of our own a bare LF may be repaired instead ([`BodyDecoder::for_client`]): it comes out as CRLF. For the
+//! decoder it still ends nothing and begins no line. So a dot behind it is text, and the encoder puts a second dot before
+//! it. What goes out has one reading, and it ends at the client's `CRLF . CRLF`.
 //!
 //! Bounds: nothing is copied or held here. A chunk is a slice of the caller's buffer; at most two bytes (a CR, or a dot
 //! and a CR) are left in the buffer until the next one decides about them.

@@ -1,7 +1,7 @@
 //! Command lines out of a stream (RFC 5321 2.3.8): bounded, and strict about line ends.
 //!
-//! A line ends in CRLF. A bare LF ends a flawed one at once, so that a client which sends nothing else hears its 500
-//! instead of waiting for ever; it can't hide a command, since nothing of a flawed line is used.
+//! A line ends in CRLF. A bare LF ends a flawed line at once, so that a client which sends nothing else hears its 500
+//! instead of waiting for ever. It can't hide a command, since nothing of a flawed line is used.
 
 use bytes::{Buf as _, BytesMut};
 use memchr::memchr;

@@ -1,5 +1,7 @@
-//! Recipients of Exim. Candidates come from the users of the host and from the files that the routers look up; then Exim itself says of
-//! each whether it would be delivered (`exim -bv`), so what the routers do needs not be understood here.
+//! Recipients of Exim: candidates, each verified by Exim itself.
+//!
+//! Candidates come from the users of the host and from the files that the routers look up. Exim then says of each whether
+//! it would be delivered (`exim -bv`), so the routers need not be understood here.
 
 use std::collections::BTreeSet;
 use std::path::Path;

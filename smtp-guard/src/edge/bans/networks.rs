@@ -1,7 +1,7 @@
 //! Bans of networks, as user space has them, and what the kernel is to hold of them.
 //!
-//! A source is banned while any network around it is. The kernel knows only the narrowest one that it has: so what it holds of a
-//! network ends with the last of those around it, and nobody has to look when the narrow one is over.
+//! A source is banned while any network around it is. The kernel finds only the narrowest network that it has. So it
+//! holds that network with the end of the last ban around it, and nothing has to be written when the narrow one is over.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -1,7 +1,8 @@
 //! The memory of answers and failures, until they are too old. Time is passed in.
 //!
-//! Bounded in bytes. When it is full the least used goes, and a spammer with a new domain for every message throws out his
-//! own domains before anybody else's (the cache keeps apart what was asked for once and what more often).
+//! It is bounded in bytes. When it is full, the least used answer is forgotten. The cache keeps apart what was asked for
+//! once and what was asked for more often. So a spammer with a new domain for every message throws out his own domains
+//! first.
 
 use std::time::{Duration, Instant};
 

@@ -1,13 +1,17 @@
 //! Counts the kernel plane's samples of dropped packets, for log lines and `smtp-guard top`.
 //!
-//! A sample is one dropped packet and says how many it stands for: itself, and those that its CPU dropped since the sample
-//! before it. All of these are charged to the sampled packet's source and reason. The kernel takes samples by time, not by
-//! source, so the packet at hand is as good as drawn by lot from those that it stands for, and what a source is charged
-//! with is right on average: an estimate without bias, and the better the more samples it rests on. One sample alone says
-//! little: an honest client that drew the lot in the midst of a flood is charged with its share of the flood, once. That
-//! is why `samples` stands beside `packets` wherever an estimate is shown, and why nobody is banned by it. What a flood
-//! leaves without a sample when it ends, at most what a CPU drops between two samples, goes to whoever is dropped next.
-//! The exact counts by reason are the kernel's own ([`super::metrics::KernelStats`]).
+//! A sample is one dropped packet and says how many it stands for: itself, and those that its CPU dropped since the
+//! sample before it. All of these are charged to the sampled packet's source and reason.
+//!
+//! The kernel takes samples by time, not by source. So the sampled packet is as good as drawn by lot from those that it
+//! stands for, and a source's charge is right on average: an estimate without bias, and the better the more samples it
+//! rests on. One sample alone says little: an honest client that drew the lot in the midst of a flood is charged with its
+//! share of the flood, once. That is why `samples` stands beside `packets` wherever an estimate is shown, and why nobody
+//! is banned by it.
+//!
+//! The end of a flood may leave packets without a sample, at most those that a CPU drops between two samples. They are
+//! charged to the next source that is dropped. The exact counts by reason are the kernel's own
+//! ([`super::metrics::KernelStats`]).
 //!
 //! # Bounds
 //! [`SOURCES`] pairs of source and reason (see [`table`]), the last [`LATEST`] samples, a log line a minute for each pair

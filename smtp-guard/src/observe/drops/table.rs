@@ -1,9 +1,9 @@
 //! The sources with the most dropped packets recently, in bounded memory: space-saving counters that fade.
 //!
-//! A packet's weight halves every [`HALF_LIFE`]. Who is not in the full table takes the place of the one with the least
-//! weight and inherits that weight, so that a source which comes back again and again rises, however many others come
-//! once: whoever has more than one part in `max` of all weight is in the table, always. What was inherited is kept apart
-//! and not shown, so a figure never says more than what was charged to its source.
+//! A packet's weight halves every [`HALF_LIFE`]. A source that isn't in the full table takes the place of the one with
+//! the least weight, and inherits that weight. So a source that comes back again and again rises, however many others
+//! come once. A source with more than one part in `max` of all weight is always in the table. Inherited weight is kept
+//! apart and not shown, so a figure never says more than what was charged to its source.
 //!
 //! The order of the table needs no renewal as time goes by: a weight `w` of the moment `t` outranks another exactly if
 //! log2(w) + t / half-life is greater, whenever one looks.

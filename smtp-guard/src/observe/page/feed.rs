@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
+use super::super::serve::over;
 use super::super::status::Overview;
 use super::snapshot::{Counts, LATELY, Pair, Slow, Snapshot, candidates, is_news};
 use super::{Desk, STREAMS, view};
@@ -66,6 +67,9 @@ pub(super) struct Feed<D> {
     state: Mutex<State>,
     frames: watch::Sender<Option<Arc<Frame>>>,
     places: Arc<Semaphore>,
+    closing: watch::Receiver<()>,
+    /// See [`PATIENCE`].
+    patience: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -83,9 +87,10 @@ struct State {
 }
 
 impl<D: Desk> Feed<D> {
-    pub(super) fn new(overview: Overview, desk: D) -> Self {
+    pub(super) fn new(overview: Overview, desk: D, closing: watch::Receiver<()>) -> Self {
         let (frames, _) = watch::channel(None);
-        Self { overview, desk, state: Mutex::default(), frames, places: Arc::new(Semaphore::new(STREAMS)) }
+        let places = Arc::new(Semaphore::new(STREAMS));
+        Self { overview, desk, state: Mutex::default(), frames, places, closing, patience: PATIENCE }
     }
 
     /// How it is now; `None`: it can't be looked at.
@@ -109,7 +114,7 @@ impl<D: Desk> Feed<D> {
     }
 
     async fn send(self: Arc<Self>, parts: mpsc::Sender<Bytes>, place: OwnedSemaphorePermit) {
-        let mut frames = self.frames.subscribe();
+        let (mut frames, mut closing) = (self.frames.subscribe(), self.closing.clone());
         let end = sleep(LIFE);
         tokio::pin!(end);
         let mut known = None;
@@ -124,7 +129,7 @@ impl<D: Desk> Feed<D> {
                     self.all(&frame).await
                 };
                 known = Some(frame.number);
-                match timeout(PATIENCE, parts.send(text)).await {
+                match timeout(self.patience, parts.send(text)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) | Err(_) => break,
                 }
@@ -132,6 +137,7 @@ impl<D: Desk> Feed<D> {
             tokio::select! {
                 () = parts.closed() => break,
                 () = &mut end => break,
+                () = over(&mut closing) => break,
                 changed = frames.changed() => if changed.is_err() { break },
             }
         }
@@ -230,10 +236,30 @@ impl<D: Desk> Feed<D> {
 
 #[cfg(test)]
 impl<D: Desk> Feed<D> {
+    /// Waits `patience` for a reader.
+    pub(super) fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     /// Whether it keeps or does anything.
     pub(super) async fn has_anything(&self) -> bool {
         let state = self.state.lock().await;
         state.runs || state.last.is_some() || state.counts.is_some() || state.events.is_some()
+    }
+
+    /// Shows a frame whose change is `change`, as if it were time for one.
+    pub(super) async fn show(&self, change: Bytes) {
+        let mut state = self.state.lock().await;
+        state.number += 1;
+        let frame = Frame { number: state.number, at_ms: 0, title: String::new(), parts: Vec::new(), change };
+        let frame = Arc::new(frame);
+        state.last = Some((crate::clock::now(), Arc::clone(&frame)));
+        self.frames.send_replace(Some(frame));
+    }
+
+    /// Places that are free.
+    pub(super) fn places(&self) -> usize {
+        self.places.available_permits()
     }
 
     /// As if nobody had asked for a long time.

@@ -15,7 +15,7 @@
 //! # What it costs
 //! Nothing while nobody looks: no snapshot, no history, no timer. While somebody does, one snapshot a second is taken and written once,
 //! whoever reads it ([`feed`]). [`STREAMS`] pages are live at once; a reader that takes nothing for ten seconds is closed. A stream
-//! ends within a minute, as every connection here does, and the page comes back.
+//! ends within a minute, as every connection here does, and the page comes back. When the guard ends, streams end by a whole event.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tokio::sync::watch;
 
 use super::follow::Parts;
 use super::status::Overview;
@@ -106,14 +107,15 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page of what `overview` and `desk` say, for whom `access` lets in.
-    pub fn new<D: Desk>(overview: Overview, desk: D, access: PageAccess) -> Self {
+    /// A page of what `overview` and `desk` say, for whom `access` lets in. Its streams end when the other end of `closing` is gone.
+    pub fn new<D: Desk>(overview: Overview, desk: D, access: PageAccess, closing: watch::Receiver<()>) -> Self {
         overview.metrics.bounds().limit(Bound::PageStreams, STREAMS as u64);
         let hostname = desk.hostname().into();
-        let served = Router::new()
-            .route("/", get(page::<D>))
-            .route("/page/stream", get(stream::<D>))
-            .with_state(Arc::new(Feed::new(overview, desk)));
+        Self::of(Arc::new(Feed::new(overview, desk, closing)), access, hostname)
+    }
+
+    fn of<D: Desk>(feed: Arc<Feed<D>>, access: PageAccess, hostname: Arc<str>) -> Self {
+        let served = Router::new().route("/", get(page::<D>)).route("/page/stream", get(stream::<D>)).with_state(feed);
         Self { served: assets::routes(served), access, hostname }
     }
 

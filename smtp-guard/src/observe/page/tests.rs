@@ -2,7 +2,7 @@
 
 use smtp_guard_ebpf::reason::Reason;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::*;
 use crate::clock::WallTime;
@@ -40,9 +40,15 @@ impl Desk for Fake {
     }
 }
 
+/// An end that never comes.
+fn for_ever() -> watch::Receiver<()> {
+    static OPEN: std::sync::LazyLock<watch::Sender<()>> = std::sync::LazyLock::new(|| watch::channel(()).0);
+    OPEN.subscribe()
+}
+
 /// A page of a guard that does nothing.
 pub(in crate::observe) fn page(access: PageAccess) -> Page {
-    Page::new(status::overview(), Fake::default(), access)
+    Page::new(status::overview(), Fake::default(), access, for_ever())
 }
 
 /// Serves `page` on a listener that is reached by this host alone, or not.
@@ -137,7 +143,7 @@ async fn who_may_read_it_is_said() {
 async fn a_stream_begins_with_everything_and_there_are_so_many() {
     let overview = status::overview();
     let metrics = overview.metrics.clone();
-    let page = Page::new(overview, Fake::default(), PageAccess::Loopback);
+    let page = Page::new(overview, Fake::default(), PageAccess::Loopback, for_ever());
     let address = serve(page, true).await;
     let head = "GET /page/stream HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: same-origin";
     let reply = ask(address, head, "event: change").await;
@@ -169,9 +175,81 @@ async fn a_stream_begins_with_everything_and_there_are_so_many() {
     panic!("places are not given back");
 }
 
+/// Serves `feed`'s page by connections that take few bytes at once.
+async fn serve_slowly(feed: &Arc<Feed<Fake>>) -> std::net::SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_send_buffer_size(4096).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(16).unwrap();
+    let address = listener.local_addr().unwrap();
+    let page = Page::of(Arc::clone(feed), PageAccess::Loopback, "mx.example.org".into());
+    let metrics = super::super::metrics::Metrics::new();
+    tokio::spawn(super::super::serve::serve(listener, page.routes(true), Bound::MetricsConnections, 64, metrics));
+    address
+}
+
+/// Opens the stream at `address`.
+async fn open(address: std::net::SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    stream.write_all(b"GET /page/stream HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    stream
+}
+
+/// Something that changed, as long as a long table; `held` has one more owner while anybody has it.
+fn change(number: usize, held: &Arc<()>) -> bytes::Bytes {
+    struct Owned(Vec<u8>, #[allow(dead_code, reason = "it is counted")] Arc<()>);
+    impl AsRef<[u8]> for Owned {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    let text = format!("event: change\ndata: {}number {number} of many\n\n", "x".repeat(64 * 1024));
+    bytes::Bytes::from_owner(Owned(text.into_bytes(), Arc::clone(held)))
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_keeps_little_and_loses_its_place() {
+    let feed =
+        Feed::new(status::overview(), Fake::default(), for_ever()).with_patience(std::time::Duration::from_secs(3));
+    let feed = Arc::new(feed);
+    let address = serve_slowly(&feed).await;
+    let mut slow = Vec::new();
+    for _ in 1..STREAMS {
+        slow.push(open(address).await);
+    }
+    let mut fast = open(address).await;
+    let (mut heard, mut part) = (String::new(), vec![0; 1 << 16]);
+    let held = Arc::new(());
+    for number in 0..50 {
+        if number > 0 {
+            feed.show(change(number, &held)).await;
+        }
+        // One that reads has each, whoever doesn't.
+        let last = if number == 0 { "event: all".to_owned() } else { format!("number {number} of many") };
+        while !heard.contains(&last) {
+            let length = fast.read(&mut part).await.unwrap();
+            assert!(length > 0, "{number}: {heard}");
+            heard.push_str(&String::from_utf8_lossy(&part[..length]));
+        }
+        heard.clear();
+    }
+    // Each has one under way, one that waits, and one in hand; the last one is shown.
+    let most = 3 * (STREAMS - 1) + 1;
+    assert!(Arc::strong_count(&held) - 1 <= most, "{} of 49 are kept", Arc::strong_count(&held) - 1);
+    for _ in 0..600 {
+        if feed.places() >= STREAMS - 1 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("their places are not given back");
+}
+
 #[tokio::test]
 async fn nothing_is_kept_when_nobody_looks() {
-    let feed = Arc::new(Feed::new(status::overview(), Fake::default()));
+    let feed = Arc::new(Feed::new(status::overview(), Fake::default(), for_ever()));
     assert!(!feed.has_anything().await);
     let stream = feed.stream().unwrap();
     let frame = feed.look().await.unwrap();
@@ -234,7 +312,7 @@ async fn text_of_strangers_stays_text() {
     let running = status::Fake { fleet: Some(fleet), catch_all: vec![hostile()], ..status::Fake::full() };
     let overview = Overview { running: Arc::new(running), events, ..status::overview() };
     let desk = Fake { decisions: vec![decision], users: vec![user], near: vec![near] };
-    let address = serve(Page::new(overview, desk, PageAccess::Loopback), true).await;
+    let address = serve(Page::new(overview, desk, PageAccess::Loopback, for_ever()), true).await;
     let reply = ask(address, "GET / HTTP/1.1\r\nHost: localhost", "").await;
     let (_, body) = reply.split_once("\r\n\r\n").unwrap();
     assert!(body.matches("&lt;script&gt;alert(1)").count() >= 15, "{body}");

@@ -689,3 +689,6 @@ fn words(what: &What) -> (&'static str, String) {
         What::Test { text } => ("test", text.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests;

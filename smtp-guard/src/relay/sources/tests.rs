@@ -190,3 +190,27 @@ async fn is_woken(seat: &mut Seat) -> bool {
         () = std::future::ready(()) => false,
     }
 }
+
+/// Who is crowded among a network of hosts with 4 and 2 sessions, one of a host with 3, and one of three hosts with a session each.
+#[track_caller]
+fn check_crowded(of_source: u32, of_network: u32, most: usize, hosts: &[(Source, u32)], networks: &[(Source, u32)]) {
+    let (sources, limits) = (Sources::new(), Limits { of_source: 20, of_network: 0, total: 100, leaving: LEAVING });
+    let held = [(host(1, 1), 4), (host(1, 2), 2), (host(2, 1), 3), (host(3, 1), 1), (host(3, 2), 1), (host(3, 3), 1)];
+    let enter = |source| sources.enter(&limits, source, Standing::Stranger, at(0)).unwrap();
+    let _seats: Vec<_> = held.iter().flat_map(|(source, sessions)| (0..*sessions).map(|_| enter(*source))).collect();
+    let networks: Vec<_> = networks.iter().map(|(source, sessions)| (Network::of(*source), *sessions)).collect();
+    assert_eq!(sources.crowded(of_source, of_network, most), (hosts.to_vec(), networks));
+}
+
+#[test]
+fn whoever_holds_most_is_named_first() {
+    let (first, second, third) = ((host(1, 1), 4), (host(2, 1), 3), (host(1, 2), 2));
+    let [one, two, three] = [(host(1, 1), 6), (host(2, 1), 3), (host(3, 1), 3)];
+    check_crowded(2, 0, 9, &[first, second, third], &[]);
+    check_crowded(3, 4, 9, &[first, second], &[one]);
+    check_crowded(4, 3, 9, &[first], &[one, three, two]);
+    check_crowded(5, 6, 9, &[], &[one]);
+    check_crowded(5, 7, 9, &[], &[]);
+    check_crowded(1, 1, 2, &[first, second], &[one, three]);
+    check_crowded(1, 1, 0, &[], &[]);
+}

@@ -1,7 +1,7 @@
 //! The state directory: ours alone, and private.
 //!
-//! It holds who was asked for, so others may not read it; and it is written by a guard that may be root, so no link in it is
-//! followed and nothing of another user's is touched.
+//! It holds addresses that clients asked for, so others may not read it. A guard that may be root writes it, so no link
+//! in it is followed and nothing of another user's is touched.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};

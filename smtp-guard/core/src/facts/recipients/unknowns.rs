@@ -1,10 +1,10 @@
-//! Recipients that the backend has said not to exist, for a few minutes: dictionary traffic that is spread over a botnet
-//! asks for the same names over and over.
+//! Recipients that the backend has refused as unknown, remembered for a few minutes: a dictionary that is spread over a
+//! botnet asks for the same names over and over.
 //!
-//! A backend may say so to one client, or of one sender, only; a gateway that remembered that blocked real users. So an
-//! answer is believed once it was given to two sources and to two senders, not longer than [`LIFE`] after the first of
-//! them, and not at all any more once the backend has accepted the recipient. Only the backend's own answers count: what
-//! this memory answers teaches it nothing.
+//! A backend may refuse a recipient to one client, or for one sender, only. A gateway that remembered such an answer
+//! blocked real users. So an answer is believed only after it was given to two sources and to two senders. It is believed
+//! for [`LIFE`] after the first of them at most, and no longer once the backend has accepted the recipient. Only the
+//! backend's own answers count: what this memory answers teaches it nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
