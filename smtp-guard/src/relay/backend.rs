@@ -219,7 +219,7 @@ impl Backend {
         }
     }
 
-    /// The backend has taken `taken` bytes of message data: the kernel may hold more for it, if that is enough and there is room.
+    /// The backend has taken `taken` bytes of the message: the kernel may hold more for it, if that is enough and there is room.
     pub(super) fn keeps_up(&mut self, taken: u64) {
         if let Link::Open(connection) = &mut self.link {
             connection.channel.lengthen_queue(&self.shared.windows, taken);

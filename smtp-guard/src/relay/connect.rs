@@ -489,7 +489,7 @@ impl Channel {
         })
     }
 
-    /// Lets the kernel hold more for the server, which has `taken` so many bytes of this client, if there is room. That is asked once.
+    /// Lets the kernel hold more for the server, which has taken `taken` bytes of a message, if there is room. That is asked once.
     pub(super) fn lengthen_queue(&mut self, windows: &Windows, taken: u64) {
         if self.queue.is_none()
             && let Some(stream) = self.stream.socket()

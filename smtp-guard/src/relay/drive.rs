@@ -525,8 +525,11 @@ impl Driver {
             if let Some(bound) = bound {
                 self.shared.metrics.bound_reached(bound);
             }
-            self.backend.keeps_up(self.window.taken());
-        } else if !self.backend.is_live() {
+            self.backend.keeps_up(self.window.message());
+            return;
+        }
+        self.window.rest();
+        if !self.backend.is_live() {
             self.window.close(self.stream.socket());
         }
     }

@@ -47,9 +47,9 @@ const START: usize = 24 * 1024;
 const LISTEN: usize = 32 * 1024;
 /// Message data that the backend took, until a window or a send queue may have of [`LATE`].
 const PROOF: u64 = 192 * 1024;
-/// The same until the send queue to a backend that is near may have of [`QUEUES`]. One that doesn't read at all may get so far; all of
-/// them together have no more than there is.
-const QUEUE_PROOF: u64 = 64 * 1024;
+/// The same of one message, until the send queue to a backend that is near may have of [`QUEUES`]: more than most messages have. One
+/// that doesn't read at all may get so far; all of them together have no more than there is.
+const QUEUE_PROOF: u64 = 8 * 1024;
 /// An open window's size at first: as every socket has without us.
 const OPEN: usize = 128 * 1024;
 /// Kernel memory for all windows together whose backend has taken little yet; a session has [`PART`] of it.
@@ -58,7 +58,7 @@ const PART: usize = OPEN;
 /// Kernel memory for all windows together whose client is far and whose backend has taken much, and for the long send queues
 /// of backends that are far.
 const LATE: usize = 64 * 1024 * 1024;
-/// Kernel memory for longer send queues to backends that are near and have taken much: all together.
+/// Kernel memory for longer send queues to backends that are near: all together.
 const QUEUES: usize = 3 * 1024 * 1024;
 /// The shortest time that a segment and its acknowledgement take, for a peer to be far.
 const FAR_AFTER: Duration = Duration::from_millis(5);
@@ -80,8 +80,9 @@ pub(super) struct Windows {
 #[derive(Debug)]
 pub(super) struct Window {
     windows: Arc<Windows>,
-    /// Bytes that the backend took since the window was closed.
+    /// Bytes that the backend took since the window was closed, and those of the message among them.
     taken: u64,
+    message: u64,
     /// Whether the client is far; `None`: it wasn't looked at yet.
     far: Option<bool>,
     open: Option<Open>,
@@ -144,8 +145,9 @@ impl Windows {
         crate::edge::shortest_round_trip(stream.as_fd()).is_ok_and(|time| time >= self.far_after)
     }
 
-    /// Lets the send queue to a backend that has taken `taken` bytes grow. `far`: whether it is, once that was looked at. Returns the right
-    /// to that, after which its pieces may be long; `None`: there is no room; nothing at all while it hasn't taken enough.
+    /// Lets the send queue to a backend that has taken `taken` bytes of a message grow. `far`: whether it is, once that was looked at.
+    /// Returns the right to that, after which its pieces may be long; `None`: there is no room; nothing at all while it hasn't
+    /// taken enough.
     pub(super) fn let_queue_grow(
         &self,
         stream: &TcpStream,
@@ -188,7 +190,7 @@ impl Windows {
 
 impl Window {
     pub(super) fn new(windows: Arc<Windows>) -> Self {
-        Self { windows, taken: 0, far: None, open: None }
+        Self { windows, taken: 0, message: 0, far: None, open: None }
     }
 
     /// The client may send message data. `read`: bytes of it that were read since the last call; all of them were passed on.
@@ -197,6 +199,7 @@ impl Window {
         let first = self.taken == 0 && read == 0;
         let before = self.taken;
         self.taken = before.saturating_add(read);
+        self.message = self.message.saturating_add(read);
         let proved = self.taken >= PROOF;
         // Looked at once: it costs a system call.
         let late = proved && *self.far.get_or_insert_with(|| self.windows.is_far(stream));
@@ -224,9 +227,14 @@ impl Window {
         open.follow(stream, &self.windows)
     }
 
-    /// Bytes of message data that the backend has taken.
-    pub(super) fn taken(&self) -> u64 {
-        self.taken
+    /// Bytes of the message that the backend has taken.
+    pub(super) fn message(&self) -> u64 {
+        self.message
+    }
+
+    /// No message is under way.
+    pub(super) fn rest(&mut self) {
+        self.message = 0;
     }
 
     /// The session has no connection to the backend.
