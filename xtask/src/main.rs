@@ -165,15 +165,8 @@ enum Bench {
     Policy,
     /// Mail through the guard, HAProxy, nginx and no proxy: time, CPU and memory
     Proxy {
-        /// Each of all loads through all proxies; a table takes 5
-        #[arg(long, default_value_t = 5)]
-        rounds: u32,
-        /// A guard that is built already, in place of a new one
-        #[arg(long)]
-        guard: Option<PathBuf>,
-        /// Only the sessions with a mail server that is far away
-        #[arg(long)]
-        far: bool,
+        #[command(flatten)]
+        wanted: bench::proxy::Wanted,
         /// In the namespaces that the bench has made
         #[arg(long, hide = true, requires = "guard")]
         inside: bool,
@@ -203,10 +196,8 @@ fn main() -> ExitCode {
         Command::Bench { what: Bench::Kernel } => bench::kernel(),
         Command::Bench { what: Bench::Page { guard } } => page::bench(guard),
         Command::Bench { what: Bench::Policy } => bench::policy(),
-        Command::Bench { what: Bench::Proxy { rounds, guard: Some(guard), far, inside: true } } => {
-            bench::proxy::inside(rounds, &guard, far)
-        }
-        Command::Bench { what: Bench::Proxy { rounds, guard, far, .. } } => bench::proxy::outside(rounds, guard, far),
+        Command::Bench { what: Bench::Proxy { wanted, inside: true } } => bench::proxy::inside(&wanted),
+        Command::Bench { what: Bench::Proxy { wanted, inside: false } } => bench::proxy::outside(wanted),
         Command::Bench { what: Bench::Stress { connections, seed } } => bench::stress(connections, seed),
         Command::Trial { seed, json, check } => trial::trial(seed, json, check),
         Command::Kernels { all } => kernels::kernels(all),
