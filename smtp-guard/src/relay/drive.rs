@@ -1,8 +1,11 @@
 //! The driver of one session: reads, steps, performs, waits. All decisions are the session's.
 //!
-//! Bounds of one session: what was read and not yet used, at most a piece ([`super::socket`]) and a line; towards the backend, at
-//! most a chunk to write and what one chunk read makes; towards the client, one reply and [`WRITE_CHUNK`]. Nothing is read
-//! while there is something that can't be passed on.
+//! # Bounds of one session
+//! - From the client: what was read and not yet used, at most a piece ([`super::socket`]) and a line.
+//! - Towards the backend: at most a chunk to write, and what one chunk read makes.
+//! - Towards the client: one reply and [`WRITE_CHUNK`].
+//!
+//! Nothing is read while there is something that can't be passed on.
 
 use std::future::{Future, poll_fn};
 use std::io;

@@ -1,7 +1,7 @@
 //! A TCP connection on whose send queue the kernel spends little, whatever segments and windows the peer's end allows.
 //!
-//! SO_SNDBUF is looked at before the kernel begins a segment of its queue, and a segment that has begun is filled to up to 64
-//! KiB, so that the queue may be larger by as much. Here each write is a segment of its own (MSG_EOR), and no write is longer
+//! The kernel looks at SO_SNDBUF before it begins a segment of its queue. It fills a segment that has begun up to 64 KiB, so the
+//! queue may be larger by as much. Here each write is a segment of its own (MSG_EOR), and no write is longer
 //! than [`PIECE`], or [`LONG_PIECE`] where there is room for a long queue. A peer that keeps up finds no difference: its queue is empty, and each write leaves at once.
 //!
 //! | the peer took | the kernel may hold |

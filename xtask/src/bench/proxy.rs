@@ -39,7 +39,7 @@ const EPHEMERAL: &str = "10000 65000";
 /// After a load, until connections are closed everywhere and their CPU time is counted.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// What is measured.
+/// The load that is measured.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Wanted {
     /// Each of all loads through all proxies; a table takes 5

@@ -59,8 +59,8 @@ impl LineDecoder {
         Self::default()
     }
 
-    /// What `read` makes of the next command line of `buf`, or `None` where more bytes are needed. At most [`MAX_LINE`] bytes stay in
-    /// `buf` then, or [`MAX_AUTH_LINE`] of an AUTH command.
+    /// Gives the next command line of `buf` to `read`, and returns its answer; `None` where more bytes are needed. At most
+    /// [`MAX_LINE`] bytes stay in `buf` then, or [`MAX_AUTH_LINE`] of an AUTH command.
     pub fn next<T>(&mut self, buf: &mut BytesMut, read: impl FnOnce(Line<'_>) -> T) -> Option<T> {
         let auth = buf.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "));
         let chunk = announces_chunk(buf);
