@@ -21,11 +21,12 @@ fuzz_target!(|data: &[u8]| {
     for (index, piece) in data.chunk_by(|before, _| *before != b'\n').enumerate() {
         for piece in piece.chunks(1 + index % 7 * 5) {
             unread.extend_from_slice(piece);
-            while let Some(line) = lines.next(&mut unread) {
-                let Line::Text(line) = line else { continue };
+            let read = |line: Line<'_>| {
+                let Line::Text(line) = line else { return };
                 assert!(!line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)));
-                check(&line);
-            }
+                check(line);
+            };
+            while lines.next(&mut unread, read).is_some() {}
             assert!(unread.len() < MAX_AUTH_LINE);
         }
     }

@@ -183,7 +183,7 @@ fn failed_is_one() {
     for line in ["status", "status --json", "explain 192.0.2.1", "decisions list", "decisions delete --all"] {
         let line = format!("{line} --config {{dir}}/good.toml");
         check(&line, 1, "", "no guard answers at");
-        check(&line, 1, "", "is `smtp-guard run` started?");
+        check(&line, 1, "", "systemctl status smtp-guard");
     }
 }
 

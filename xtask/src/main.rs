@@ -26,7 +26,7 @@ mod test;
 mod trial;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, build, run and test of smtp-guard")]
+#[command(name = "cargo xtask", about = "Set up, build, run and test smtp-guard")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -48,13 +48,13 @@ enum Command {
         /// Only what needs no kernel and no other programs
         #[arg(long)]
         host: bool,
-        /// In full what is bounded otherwise: kernels, fuzzing, random traces, stress, kills, seeds of the trial
+        /// Run in full what is bounded otherwise: kernels, fuzzing, random traces, stress, kills, seeds of the trial
         #[arg(long)]
         long: bool,
         /// Only tests whose name contains this
         filter: Option<String>,
     },
-    /// Build both planes
+    /// Build the program, and the kernel plane in it
     Build {
         /// With optimisation, for an installation
         #[arg(long)]
@@ -74,22 +74,23 @@ enum Command {
     },
     /// Fuzz the parsers and the session, or one target of `fuzz/targets`
     Fuzz {
+        /// Target to run; without it all of them
         target: Option<String>,
         /// How long each target is run
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
-    /// Measure, as ratios within one run
+    /// Measure the guard, mostly beside others within one run
     Bench {
         #[command(subcommand)]
         what: Bench,
     },
     /// Replay honest senders and attackers before the harvest detector, and print the table of docs/harvest-trial.md
     Trial {
-        /// Of the traffic; the table of docs/harvest-trial.md has the default
+        /// Seed of the traffic; the table of docs/harvest-trial.md has the default
         #[arg(long)]
         seed: Option<u64>,
-        /// For programs
+        /// Print JSON, for programs
         #[arg(long)]
         json: bool,
         /// Only compare with the table in docs/harvest-trial.md
@@ -98,7 +99,7 @@ enum Command {
     },
     /// Run the whole loop on Debian 12's own kernel, booted in QEMU
     Kernels {
-        /// Also on newer ones, and on one that is too old
+        /// Also on newer kernels, and on one that is too old
         #[arg(long)]
         all: bool,
     },
@@ -116,7 +117,7 @@ enum Command {
         #[arg(long)]
         guard: Option<PathBuf>,
     },
-    /// Check that dependencies between the parts run one way
+    /// Check that no part of the code knows what it must not know
     Structure,
     /// Check what is written: links, sentences, forbidden turns of phrase, first lines of doc comments
     Prose,
@@ -164,15 +165,8 @@ enum Bench {
     Policy,
     /// Mail through the guard, HAProxy, nginx and no proxy: time, CPU and memory
     Proxy {
-        /// Each of all loads through all proxies; a table takes 5
-        #[arg(long, default_value_t = 5)]
-        rounds: u32,
-        /// A guard that is built already, in place of a new one
-        #[arg(long)]
-        guard: Option<PathBuf>,
-        /// Only the sessions with a mail server that is far away
-        #[arg(long)]
-        far: bool,
+        #[command(flatten)]
+        wanted: bench::proxy::Wanted,
         /// In the namespaces that the bench has made
         #[arg(long, hide = true, requires = "guard")]
         inside: bool,
@@ -202,10 +196,8 @@ fn main() -> ExitCode {
         Command::Bench { what: Bench::Kernel } => bench::kernel(),
         Command::Bench { what: Bench::Page { guard } } => page::bench(guard),
         Command::Bench { what: Bench::Policy } => bench::policy(),
-        Command::Bench { what: Bench::Proxy { rounds, guard: Some(guard), far, inside: true } } => {
-            bench::proxy::inside(rounds, &guard, far)
-        }
-        Command::Bench { what: Bench::Proxy { rounds, guard, far, .. } } => bench::proxy::outside(rounds, guard, far),
+        Command::Bench { what: Bench::Proxy { wanted, inside: true } } => bench::proxy::inside(&wanted),
+        Command::Bench { what: Bench::Proxy { wanted, inside: false } } => bench::proxy::outside(wanted),
         Command::Bench { what: Bench::Stress { connections, seed } } => bench::stress(connections, seed),
         Command::Trial { seed, json, check } => trial::trial(seed, json, check),
         Command::Kernels { all } => kernels::kernels(all),

@@ -229,7 +229,7 @@ pub enum ControlError {
     Within { ip: IpAddr, net: Net },
     #[error("as many users are held as can be: release one first")]
     TooManyHolds,
-    #[error("{0:?} is no place among decisions")]
+    #[error("{0:?} is not a position among decisions")]
     NoPlace(String),
 }
 

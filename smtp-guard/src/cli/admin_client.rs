@@ -184,7 +184,7 @@ impl AdminClient {
             }
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 let missing = self.missing.as_deref().map(|missing| format!(" ({missing})")).unwrap_or_default();
-                anyhow!("no guard answers at {socket}{missing}: is `smtp-guard run` started?")
+                anyhow!("no guard answers at {socket}{missing}: is it running? `systemctl status smtp-guard` shows it")
             }
             _ => anyhow!("{socket}: {error}"),
         }

@@ -32,9 +32,9 @@ pub(super) enum Edge {
     },
     /// Load, then stay, and filter interfaces as soon as they come back (needs root)
     ///
-    /// On SIGHUP it reads the configuration again and loads by it, without a gap. The kernel plane stays loaded when this ends:
-    /// `smtp-guard edge unload` removes it. A guard that runs as root does the same by itself. For a guard without rights this is
-    /// the service beside it.
+    /// On SIGHUP it reads the configuration again and replaces the loaded programs, without a gap. The kernel plane stays loaded when
+    /// this ends: `smtp-guard edge unload` removes it. smtp-guard-edge.service runs this command as root beside the proxy, which
+    /// runs as another user.
     Watch {
         #[command(flatten)]
         interfaces: Interfaces,

@@ -267,7 +267,7 @@ fn become_user(named: Option<&str>) -> anyhow::Result<Option<String>> {
     let name = named.unwrap_or(USER);
     let Some(user) = User::from_name(name).with_context(|| format!("looking for user {name}"))? else {
         return match named {
-            Some(name) => Err(anyhow!("there is no user {name}; --user names whom the guard runs as")),
+            Some(name) => Err(anyhow!("there is no user {name}; name by --user the user that the guard runs as")),
             None => Ok(None),
         };
     };

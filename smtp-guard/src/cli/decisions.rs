@@ -26,7 +26,7 @@ pub(super) enum Command {
     },
     /// Block an address or a network
     ///
-    /// Networks may be /8 to /31, of IPv6 /16 to limits.ipv6_prefix. One that holds an exempt network, a balancer, a mail server
+    /// A network can be /8 to /31, of IPv6 /16 to limits.ipv6_prefix. One that contains an exempt network, a balancer, a mail server
     /// or an address of this host is refused.
     Add {
         /// 192.0.2.1, 192.0.2.0/24, 2001:db8::1 or 2001:db8::/32; an IPv6 address stands for its whole prefix
@@ -38,7 +38,7 @@ pub(super) enum Command {
         /// Reason, shown by `explain` and in the log
         #[arg(long, value_name = "TEXT", value_parser = reason, default_value = Reason::Operator.text())]
         reason: String,
-        /// Block on this host only: the other edges of a fleet are not told
+        /// Block on this host only: other hosts of a fleet are not told
         #[arg(long)]
         local: bool,
         #[command(flatten)]
@@ -46,8 +46,9 @@ pub(super) enum Command {
     },
     /// Block the entries of a file: addresses and networks, one a line; Spamhaus DROP, CrowdSec CSV or JSON, ipset save, or an export
     ///
-    /// An entry ends when the file says, else after --for. A decision that lasts longer stays. Private and exempt entries, and
-    /// those of this host, are refused, and listed with their lines. For lists that others keep up to date there is [[blocklist]].
+    /// An entry ends at the time in the file, else after --for. A decision that lasts longer stays. Private and exempt entries, and
+    /// those of this host, are refused, and listed with their lines. For lists that others keep up to date, use a block list in
+    /// the configuration.
     Import {
         /// The file; - for standard input
         file: PathBuf,
@@ -66,6 +67,8 @@ pub(super) enum Command {
         format: super::export::Format,
     },
     /// Lift the decision on an address or a network, or all
+    ///
+    /// It ends a deferral as well, and forgets all that was counted of the address, for and against it.
     Delete {
         /// An address or a network, as `decisions list` shows it
         #[arg(value_name = "ADDRESS|NETWORK", required_unless_present = "all")]
@@ -73,7 +76,7 @@ pub(super) enum Command {
         /// Lift all decisions
         #[arg(long, conflicts_with = "who")]
         all: bool,
-        /// Block on this host only: the other edges of a fleet are not told
+        /// Lift on this host only: other hosts of a fleet are not told
         #[arg(long)]
         local: bool,
         #[command(flatten)]

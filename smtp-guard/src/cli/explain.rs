@@ -100,7 +100,7 @@ fn blocked(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<Strin
     lines.push(end(decision, now));
     lines.push(format!("To lift it now: smtp-guard decisions delete {ip}"));
     lines.push(String::from(
-        "To keep it from coming back: add the address to `exempt` in the configuration, then `smtp-guard reload`.",
+        "If it is blocked again: docs/bans.md, \"Help one sender\". `exempt` is the widest way: the address may then send anywhere.",
     ));
 }
 
@@ -363,7 +363,7 @@ mod tests {
 Made 1970-01-01 00:00:00 UTC by the guard itself; ban number 2 of this source.
 It ends by itself at 1970-01-01 01:00:00 UTC, in 30m 00s.
 To lift it now: smtp-guard decisions delete 2001:db8::1
-To keep it from coming back: add the address to `exempt` in the configuration, then `smtp-guard reload`.
+If it is blocked again: docs/bans.md, \"Help one sender\". `exempt` is the widest way: the address may then send anywhere.
 The kernel drops its packets: it hears nothing.
 It is deferred: recipients hear 450 until 1970-01-01 01:00:00 UTC, for 30m 00s.
 Since 1970-01-01 00:00:00 UTC: 10 unknown recipients of 12, 1 asked for without a message, 0 messages accepted.

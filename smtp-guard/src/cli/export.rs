@@ -33,7 +33,7 @@ const IPSET_ROOM: usize = 65_536;
 pub(super) enum Format {
     /// An address or network a line
     Plain,
-    /// With everything that is known of each; read again by `decisions import`
+    /// Everything that is known of each; `decisions import` reads it
     Json,
     /// Sets for `nft -f`
     Nft,

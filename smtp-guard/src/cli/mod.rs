@@ -70,9 +70,10 @@ struct Arguments {
 
 #[derive(Debug, Args)]
 struct Global {
-    /// Configuration file [default: /etc/smtp-guard/smtp-guard.toml where it exists, else built-in values for a first try]
+    /// Configuration file [default: /etc/smtp-guard/smtp-guard.toml if it exists, else built-in values for a first try]
     ///
-    /// A file in the current folder is only read if it is named: otherwise root would obey anyone who may write there.
+    /// Files in FILE.d that end in .toml are read after it. A file in the current folder is only read if it is named: otherwise
+    /// root would obey anyone who may write there.
     #[arg(long, global = true, value_name = "FILE", env = CONFIG_VARIABLE, hide_env_values = true)]
     config: Option<PathBuf>,
 }
@@ -83,7 +84,7 @@ enum Command {
     Run,
     /// Check the configuration and the files it names: every error with line, column and what to do
     ///
-    /// Run by root, it checks the files for user smtp-guard, if there is such a user: the guard runs as that one.
+    /// Run by root, it tests whether the user smtp-guard, as whom the guard runs, can read and write what it must.
     Check {
         /// User that the guard runs as; only root can name another one
         #[arg(long, value_name = "NAME")]
@@ -139,7 +140,7 @@ enum Command {
     },
     /// Show recent events: bans, deferrals, refusals, messages, held users, reloads, backends, block lists, certificates, the fleet, the kernel plane
     ///
-    /// The guard keeps the last 1,024 events. With --follow at most four commands at once.
+    /// The guard keeps the last 1,024 events. At most four commands can use --follow at once.
     Events {
         /// Show the last 10 events, then new ones as they happen, until interrupted
         #[arg(long, short)]
@@ -148,6 +149,8 @@ enum Command {
         json: Json,
     },
     /// Explain why an address is blocked or a user held, on what evidence, until when, and how to lift it
+    ///
+    /// The exit code is 0 whether it is blocked or not: read `blocked` in the JSON.
     Explain {
         /// An IPv4 or IPv6 address, an IPv6 prefix as `decisions list` shows it, or the name of a user who logs in
         #[arg(value_name = "IP or USER", value_parser = subject)]
@@ -167,7 +170,7 @@ enum Command {
     },
     /// Show what a client would hear, without a connection and without counting it
     ///
-    /// If --config names a file that differs from the configuration in force, that file is used.
+    /// It asks the running guard. If --config names a file that differs from the configuration in force, that file is used.
     Try {
         /// The client's address
         #[arg(long = "from", value_name = "IP", value_parser = client_address)]
@@ -198,12 +201,12 @@ enum Command {
         #[command(subcommand)]
         command: recipients::Command,
     },
-    /// Show the fleet: the other edges that share bans with this one
+    /// Show the fleet: other hosts with smtp-guard (edges) that share bans with this one
     Fleet {
         #[command(subcommand)]
         command: fleet::Command,
     },
-    /// Load, show and remove the kernel plane: the programs that drop packets
+    /// Load, show and remove the kernel plane of this host: the programs that drop packets
     Edge {
         #[command(subcommand)]
         command: args::Edge,
@@ -220,7 +223,10 @@ enum Command {
         maildir: PathBuf,
     },
     /// Write the manual page to standard output, or the pages of all commands and smtp-guard.toml(5) into a directory
-    Man { directory: Option<PathBuf> },
+    Man {
+        /// Directory for the pages
+        directory: Option<PathBuf>,
+    },
     /// Write completions for a shell to standard output
     Completions { shell: Shell },
 }

@@ -43,7 +43,7 @@ pub(super) struct Setup {
     /// Show the file, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// File to write [default: --config, else /etc/smtp-guard/smtp-guard.toml; a drop-in of a file that sets nothing]
+    /// File to write [default: --config, else /etc/smtp-guard/smtp-guard.toml; if that file sets nothing, 10-setup.toml in its directory .d]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Replace an existing file
@@ -459,7 +459,7 @@ fn text(report: &Report) -> String {
         lines.extend(doubts.iter().map(|line| format!("  - {line}")));
     }
     lines.push(String::from(
-        "Next: `smtp-guard check --connect`, then start the services (docs/rollout.md: two weeks in observe).",
+        "Next: `smtp-guard check --connect`, then let checks observe and start the services: docs/rollout.md.",
     ));
     lines.join("\n")
 }

@@ -92,16 +92,16 @@ async fn serve(mut stream: TcpStream, maildir: &Maildir) -> io::Result<()> {
     let mut recipients: Option<u32> = None;
     Reply::new(220, None, "sink ESMTP").encode(&mut unsent);
     loop {
-        let Some(line) = lines.next(&mut unread) else {
+        let parsed = lines.next(&mut unread, |line| match line {
+            Line::Text(line) => command::parse(line),
+            Line::Flawed(flaw) => Err(flaw.into()),
+        });
+        let Some(parsed) = parsed else {
             stream.write_all_buf(&mut unsent).await?;
             if read(&mut stream, &mut unread).await? == 0 {
                 return Ok(());
             }
             continue;
-        };
-        let parsed = match line {
-            Line::Text(line) => command::parse(&line),
-            Line::Flawed(flaw) => Err(flaw.into()),
         };
         let reply = match parsed {
             Err(error) => error.reply(),

@@ -210,7 +210,7 @@ async fn networks_are_blocked_explained_lifted_and_survive_a_restart() {
         ("127.0.0.0/8", "127.0.0.1/32 is in use here"),
         ("127.0.0.1", "127.0.0.1/32 is in use here"),
         ("20.0.100.25", "20.0.100.25/32 is in use here (backend.servers)"),
-        ("224.0.0.0/8", "224.0.0.0/4 is no address of the Internet (multicast)"),
+        ("224.0.0.0/8", "224.0.0.0/4 is not a public address (multicast)"),
         ("10.0.0.0/7", "10.0.0.0/7 is wider than /8"),
         ("2001:db8::/80", "a part of one source"),
     ] {

@@ -176,13 +176,13 @@ async fn end_void(shared: &Shared, node: &Name, void: Vec<(crate::clock::Instant
         if to > crate::clock::now() {
             tracing::error!(
                 node = node.as_str(),
-                "an edge of the fleet decides too much: it is not listened to for ten minutes"
+                "an edge of the fleet banned too many sources in a minute, and is muted: its messages are ignored for ten minutes"
             );
         } else {
             tracing::error!(
                 node = node.as_str(),
                 seconds_ago = crate::clock::now().since(from).as_secs(),
-                "an edge of the fleet has decided too much before this one started: what it decided then is not followed"
+                "an edge of the fleet banned too many sources in a minute before this one started: those bans are ignored"
             );
         }
         let (answer, void) = oneshot::channel();
@@ -193,7 +193,7 @@ async fn end_void(shared: &Shared, node: &Name, void: Vec<(crate::clock::Instant
     }
 }
 
-/// Has `decided` followed, waits until it is in force, and takes note of who decides too much.
+/// Has `decided` followed, waits until it is in force, and takes note of an edge that decides too much.
 async fn follow_all(shared: &Shared, decided: Vec<Decided>, is_live: bool) {
     if decided.is_empty() {
         return;

@@ -17,9 +17,9 @@ const AUTHORITIES: u64 = 4 << 20;
 pub enum FleetError {
     #[error("cannot read {}: {source}; check {key}, and who may read the file", path.display())]
     Read { key: &'static str, path: PathBuf, source: FileError },
-    #[error("{} is no key of a fleet: it has less than {KEY} bytes; make one by `openssl rand -hex 32`", .0.display())]
+    #[error("{} is too short for a fleet's key: it has less than {KEY} bytes; make one by `openssl rand -hex 32`", .0.display())]
     Key(PathBuf),
-    #[error("{} is no password: it isn't text", .0.display())]
+    #[error("{} holds no password: it isn't text", .0.display())]
     Password(PathBuf),
 }
 

@@ -353,7 +353,7 @@ async fn delete<C: Control>(
     };
     let Ok(who) = who.parse::<Who>() else {
         let shown = super::log::printable(who.as_bytes());
-        return problem(StatusCode::BAD_REQUEST, &format!("{shown:?} is no address or network"));
+        return problem(StatusCode::BAD_REQUEST, &format!("{shown:?} is not an address or network"));
     };
     match shared.control.delete(who, by).await {
         Ok(None) => problem(StatusCode::NOT_FOUND, &format!("{who} is not blocked")),
@@ -463,7 +463,7 @@ async fn attempt<C: Control>(State(shared): State<Served<C>>, body: Result<Bytes
 fn read<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>, what: &str) -> Result<T, Response> {
     let body = body.map_err(|rejection| problem(rejection.status(), &rejection.body_text()))?;
     serde_json::from_slice(&body)
-        .map_err(|error| problem(StatusCode::BAD_REQUEST, &format!("the body is no {what}: {error}")))
+        .map_err(|error| problem(StatusCode::BAD_REQUEST, &format!("the body is not a valid {what}: {error}")))
 }
 
 /// The query, or a refusal.
@@ -520,7 +520,7 @@ fn is_reason(text: &str) -> Result<(), String> {
 }
 
 fn user(name: &str) -> Result<User, String> {
-    User::new(name).ok_or_else(|| format!("{:?} is no name of a user", super::log::printable(name.as_bytes())))
+    User::new(name).ok_or_else(|| format!("{:?} is not the name of a user", super::log::printable(name.as_bytes())))
 }
 
 /// `ip` as a source is known by, if it can be one.
@@ -534,7 +534,7 @@ fn client(ip: IpAddr) -> Result<IpAddr, String> {
 fn address(text: &str) -> Result<IpAddr, String> {
     match text.parse::<IpAddr>() {
         Ok(ip) => Ok(canonical(ip)),
-        Err(_) => Err(format!("{:?} is no IP address", super::log::printable(text.as_bytes()))),
+        Err(_) => Err(format!("{:?} is not an IP address", super::log::printable(text.as_bytes()))),
     }
 }
 

@@ -32,7 +32,7 @@ pub const SECURITY: &str = "security";
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    #[error("log.level {level:?} is no filter: {source}; write \"info\", or \"warn,smtp_guard=debug\"")]
+    #[error("log.level {level:?} is not a log filter: {source}; write \"info\", or \"warn,smtp_guard=debug\"")]
     Level { level: String, source: tracing_subscriber::filter::ParseError },
     #[error("a log is set up already")]
     Twice(#[from] tracing_subscriber::util::TryInitError),

@@ -52,6 +52,7 @@ const EARLY: u8 = 2;
 const PARTING: Duration = Duration::from_secs(10);
 
 type Opening = Pin<Box<dyn Future<Output = Result<Channel, Failure>> + Send>>;
+type Ceded = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Asking = Pin<Box<dyn Future<Output = AuthVerdict> + Send>>;
 
 /// The backend of one session.
@@ -77,6 +78,9 @@ pub(super) struct Backend {
     server: Option<BackendAddr>,
     /// Connections that were opened early.
     early: u8,
+    /// Resolves when the place of the open connection is needed, once that is waited for. It outlasts a wait, since to begin it anew
+    /// costs more than most waits do.
+    ceded: Option<Ceded>,
 }
 
 enum Link {
@@ -154,6 +158,7 @@ impl Backend {
             naming,
             server: None,
             early: 0,
+            ceded: None,
         }
     }
 
@@ -214,10 +219,10 @@ impl Backend {
         }
     }
 
-    /// The backend takes message data well: the kernel may hold more for it, if there is room.
-    pub(super) fn keeps_up(&mut self) {
+    /// The backend has taken `taken` bytes of the message: the kernel may hold more for it, if that is enough and there is room.
+    pub(super) fn keeps_up(&mut self, taken: u64) {
         if let Link::Open(connection) = &mut self.link {
-            connection.channel.lengthen_queue(&self.shared.windows);
+            connection.channel.lengthen_queue(&self.shared.windows, taken);
         }
     }
 
@@ -430,6 +435,7 @@ impl Backend {
                                 self.asked.iter_mut().for_each(|(_, since)| *since = now);
                             }
                             self.server.clone_from(&channel.server);
+                            self.ceded = None;
                             let mut connection = Connection::new(channel, Arc::clone(speaker));
                             connection.early = *early && first.is_none();
                             if *early && !connection.early {
@@ -459,13 +465,10 @@ impl Backend {
                             None => std::future::pending().await,
                         }
                     };
-                    let place = connection.place().map(Place::ceded);
-                    let ceded = async {
-                        match place {
-                            Some(ceded) => ceded.await,
-                            None => std::future::pending().await,
-                        }
-                    };
+                    let ceded = self.ceded.get_or_insert_with(|| match connection.place() {
+                        Some(place) => Box::pin(place.ceded()),
+                        None => Box::pin(std::future::pending()),
+                    });
                     let heard = tokio::select! {
                         biased;
                         heard = connection.word() => heard,

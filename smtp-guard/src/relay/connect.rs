@@ -94,9 +94,10 @@ pub(super) struct Channel {
     announced: Option<(IpAddr, Arc<Speaker>, Called)>,
     /// Where it may wait for the next client.
     pub(super) home: Option<Arc<Spares>>,
-    /// Whether the send queue was to grow, and the right to a longer one.
-    looked: bool,
-    queue: Option<OwnedSemaphorePermit>,
+    /// Whether the server is far; `None`: it wasn't looked at yet.
+    far: Option<bool>,
+    /// The right to a longer send queue, once that was asked for.
+    queue: Option<Option<OwnedSemaphorePermit>>,
     /// Given back after the socket is closed.
     pub(super) room: Option<Claim>,
     /// Which server it is.
@@ -367,7 +368,7 @@ impl Channel {
             spoiled: false,
             announced: None,
             home: None,
-            looked: false,
+            far: None,
             queue: None,
             room: None,
             server: None,
@@ -488,26 +489,25 @@ impl Channel {
         })
     }
 
-    /// Lets the kernel hold more for the server, if there is room; that is looked at once for each client.
-    pub(super) fn lengthen_queue(&mut self, windows: &Windows) {
-        if !std::mem::replace(&mut self.looked, true)
+    /// Lets the kernel hold more for the server, which has taken `taken` bytes of a message, if there is room. That is asked once.
+    pub(super) fn lengthen_queue(&mut self, windows: &Windows, taken: u64) {
+        if self.queue.is_none()
             && let Some(stream) = self.stream.socket()
         {
-            self.queue = windows.let_queue_grow(stream);
-            if self.queue.is_some() {
+            self.queue = windows.let_queue_grow(stream, taken, &mut self.far);
+            if self.has_long_queue() {
                 self.stream.cut_at(socket::LONG_PIECE);
             }
         }
     }
 
     pub(super) fn has_long_queue(&self) -> bool {
-        self.queue.is_some()
+        self.queue.as_ref().is_some_and(Option::is_some)
     }
 
     /// Gives the room for a long queue back.
     pub(super) fn shorten_queue(&mut self) {
-        self.looked = false;
-        let Some(_room) = self.queue.take() else { return };
+        let Some(_room) = self.queue.take().flatten() else { return };
         if let Some(stream) = self.stream.socket() {
             // An error means that the connection is gone.
             let _ = SockRef::from(stream).set_send_buffer_size(socket::NEAR / 2);

@@ -1,13 +1,18 @@
 //! The driver of one session: reads, steps, performs, waits. All decisions are the session's.
 //!
-//! Bounds of one session: what was read and not yet used, at most a piece ([`super::socket`]) and a line; towards the backend, at
-//! most a chunk to write and what one chunk read makes; towards the client, one reply and [`WRITE_CHUNK`]. Nothing is read
-//! while there is something that can't be passed on.
+//! # Bounds of one session
+//! - From the client: what was read and not yet used, at most a piece ([`super::socket`]) and a line.
+//! - Towards the backend: at most a chunk to write, and what one chunk read makes.
+//! - Towards the client: one reply and [`WRITE_CHUNK`].
+//!
+//! Nothing is read while there is something that can't be passed on.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -287,8 +292,9 @@ impl Drop for Driver {
 
 impl Driver {
     async fn run(&mut self, seat: &mut Seat, stop: &mut Stop) -> io::Result<()> {
-        let sleep = tokio::time::sleep(Duration::ZERO);
-        tokio::pin!(sleep);
+        // Both outlast a wait: to begin them anew costs more than most waits do.
+        let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut stopping = pin!(stop.requested());
         loop {
             self.perform(seat).await;
             if self.session.wants() == Wants::Closed {
@@ -329,7 +335,7 @@ impl Driver {
                 }
                 continue;
             }
-            if let Some(input) = self.wait(seat, stop, sleep.as_mut()).await {
+            if let Some(input) = self.wait(seat, stopping.as_mut(), sleep.as_mut()).await {
                 self.step(input);
             }
         }
@@ -442,11 +448,31 @@ impl Driver {
     }
 
     /// Waits for whatever comes first; `None` when bytes were read. A ban and the guard's own stop come before the rest.
-    async fn wait(&mut self, seat: &mut Seat, stop: &mut Stop, mut sleep: Pin<&mut Sleep>) -> Option<Input> {
+    async fn wait(
+        &mut self,
+        seat: &mut Seat,
+        stopping: Pin<&mut impl Future<Output = ()>>,
+        mut sleep: Pin<&mut Sleep>,
+    ) -> Option<Input> {
         let wants = self.session.wants();
         let now = crate::clock::now();
         self.session.waiting(now);
-        sleep.as_mut().reset(TokioInstant::now() + self.session.deadline().since(now));
+        let deadline = self.session.deadline();
+        let left = TokioInstant::now() + deadline.since(now);
+        // One that comes too early is set anew then.
+        if sleep.is_elapsed() || sleep.deadline() > left {
+            sleep.as_mut().reset(left);
+        }
+        let deadline = poll_fn(|cx| {
+            loop {
+                ready!(sleep.as_mut().poll(cx));
+                let left = deadline.since(crate::clock::now());
+                if left.is_zero() {
+                    return Poll::Ready(());
+                }
+                sleep.as_mut().reset(TokioInstant::now() + left);
+            }
+        });
         // Between two chunks the next one comes behind a short command.
         let data = wants == Wants::Body || (wants == Wants::Command && self.session.is_in_chunks());
         let read = if data { self.backend.piece() - BODY_SLACK } else { COMMAND_READ };
@@ -472,7 +498,7 @@ impl Driver {
         let input = tokio::select! {
             biased;
             wake = seat.woken() => Some(woken(wake)),
-            () = stop.requested(), if !self.told_stop => {
+            () = stopping, if !self.told_stop => {
                 self.told_stop = true;
                 Some(Input::Shutdown)
             }
@@ -488,7 +514,7 @@ impl Driver {
                     None
                 }
             },
-            () = sleep => Some(Input::Deadline),
+            () = deadline => Some(Input::Deadline),
         };
         // What comes now may take long, as connecting to the backend does.
         seat.works();
@@ -504,10 +530,11 @@ impl Driver {
             if let Some(bound) = bound {
                 self.shared.metrics.bound_reached(bound);
             }
-            if self.window.is_proved() {
-                self.backend.keeps_up();
-            }
-        } else if !self.backend.is_live() {
+            self.backend.keeps_up(self.window.message());
+            return;
+        }
+        self.window.rest();
+        if !self.backend.is_live() {
             self.window.close(self.stream.socket());
         }
     }

@@ -16,6 +16,7 @@ use crate::observe::log::{self, printable};
 use crate::observe::words::{Refused, queue_id};
 use crate::session::Outcome;
 use crate::session::{Details, Event, Message, Secured, Speaker};
+use crate::wire::reply::Reply;
 
 /// Lines and events a second about refusals: strangers cause them.
 static REFUSALS: Budget = Budget::new(200);
@@ -120,10 +121,10 @@ fn message(shared: &Shared, subject: &Subject<'_>, message: Message) {
         shared.metrics.message_size(size);
     }
     let code = reply.code().get();
-    let [sender, reply] = [sender, reply.to_string()].map(|text| printable(text.as_bytes()));
+    let [sender, reply] = [sender, reply.shown()].map(|text| printable(text.as_bytes()));
     let more = (recipients as usize).saturating_sub(listed.len());
-    let mut to: Vec<_> = listed.iter().map(|path| printable(path.as_bytes())).collect();
-    to.extend((more > 0).then(|| format!("and {more} more")));
+    let others = (more > 0).then(|| format!("and {more} more"));
+    let to = listed.iter().map(|path| printable(path.as_bytes())).chain(others).reduce(|to, next| to + " " + &next);
     let (helo, user, ip, port) = (subject.helo(), subject.user(), client.ip(), client.port());
     let queue_id = (outcome == Outcome::Accepted).then(|| queue_id(&reply)).flatten();
     let duration_ms = milliseconds(crate::clock::now().since(began));
@@ -132,7 +133,7 @@ fn message(shared: &Shared, subject: &Subject<'_>, message: Message) {
             tracing::$level!(
                 session = id, client = %ip, port, name, helo, tls = secured.map(|tls| tls.version),
                 cipher = secured.map(|tls| tls.cipher), user, outcome = outcome.label(), sender = sender.as_str(),
-                to = to.join(" "), recipients, size, code, reply = reply.as_str(), queue_id, %listener,
+                to = to.as_deref().unwrap_or_default(), recipients, size, code, reply = reply.as_str(), queue_id, %listener,
                 backend = server.map(tracing::field::display), duration_ms, $words
             )
         };
@@ -184,7 +185,7 @@ fn refused(shared: &Shared, id: &str, client: ClientAddr, reason: Reason, detail
     if !within_budget(shared) {
         return;
     }
-    let reply = details.reply.as_ref().map(ToString::to_string).unwrap_or_default();
+    let reply = details.reply.as_ref().map(Reply::shown).unwrap_or_default();
     let refused = Refused {
         sender: details.sender.as_deref(),
         recipient: details.recipient.as_deref(),

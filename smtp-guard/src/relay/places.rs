@@ -3,30 +3,31 @@
 //! A mail server takes a bounded number of connections (Postfix: 100), and strangers must not hold them all.
 //!
 //! # Who may have a place
-//! Sources with a history and exempt clients may have all of `backend.connections`, strangers all but a tenth. The guard's
-//! own questions (is the server well, does it take any recipient) have [`OWN`] places beside them.
+//! Sources with a history and exempt clients may have all of `backend.connections`, strangers all but a tenth. The
+//! guard's own questions (is the server well, does it take any recipient) have [`OWN`] places beside them.
 //!
 //! # Who is next
-//! A place that becomes free goes to the network that holds fewest, there to the source that holds fewest, there to whoever
-//! waits longest. Among equals sources with a history come first, then the network that was not served for longest.
+//! A place that becomes free goes to the network that holds fewest, there to the source that holds fewest, there to the
+//! client that waits longest. Among equals sources with a history come first, then the network that was not served for
+//! longest.
 //!
 //! # Who gives way
-//! While somebody waits for [`PATIENCE`], a stranger whose place has been idle as long gives way: its transaction is lost,
-//! its session stays. Idle is a place over which nothing is asked and no message data goes, since the last data that did:
-//! talk without a message, or a look-up of a dead zone, keeps no place. It must be of the network that holds most, and that
-//! more than one place above what the waiting one holds. So whoever holds one place is never made to give it up, and whoever
-//! holds most can only harm himself.
+//! While somebody waits for [`PATIENCE`], a stranger whose place has been idle as long gives way: its transaction is
+//! lost, its session stays. A place is idle while nothing is asked over it and no message data goes, since the last data
+//! that did: talk without a message, or a look-up of a dead zone, keeps no place. The stranger must be of the network
+//! that holds most, and that more than one place above what the waiting one holds. So a client with one place never has
+//! to give it up, and the one that holds most can only harm itself.
 //!
-//! A client that sends a byte of data now and then is never idle. So where nobody idles, a stranger of such a network gives
-//! way that has had its place for [`TURN`] without a message that was accepted, at work or not; the one that has had it
-//! longest is first. A place is safe from the final dot to its answer: the message may have been taken.
+//! A client that sends a byte of data now and then is never idle. So if nobody idles, a stranger of such a network gives
+//! way, at work or not, if it has had its place for [`TURN`] without an accepted message. The one that has had it longest
+//! is first. A place is safe from the final dot to its answer: the message may have been taken.
 //!
-//! A connection that was opened for a MAIL that may come ([`Places::try_early`]) is taken only while half of the places are free, and
-//! gives way before all others and at once, whoever holds it.
+//! A connection that was opened for a MAIL that may come ([`Places::try_early`]) is taken only while half of the places
+//! are free. It gives way before all others and at once, whoever holds it.
 //!
 //! # Bounds
-//! As many wait as there are sessions. One lock; a change costs a look at each network that holds or waits, at most one for
-//! each session.
+//! As many wait as there are sessions. One lock; a change costs a look at each network that holds or waits, at most one
+//! for each session.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};

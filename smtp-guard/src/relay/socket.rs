@@ -1,12 +1,12 @@
 //! A TCP connection on whose send queue the kernel spends little, whatever segments and windows the peer's end allows.
 //!
-//! SO_SNDBUF is looked at before the kernel begins a segment of its queue, and a segment that has begun is filled to up to 64
-//! KiB, so that the queue may be larger by as much. Here each write is a segment of its own (MSG_EOR), and no write is longer
+//! The kernel looks at SO_SNDBUF before it begins a segment of its queue. It fills a segment that has begun up to 64 KiB, so the
+//! queue may be larger by as much. Here each write is a segment of its own (MSG_EOR), and no write is longer
 //! than [`PIECE`], or [`LONG_PIECE`] where there is room for a long queue. A peer that keeps up finds no difference: its queue is empty, and each write leaves at once.
 //!
 //! | the peer took | the kernel may hold |
 //! |---|---|
-//! | less than the proof that [`super::window`] asks for | [`NEAR`], a piece and the kernel's record of it: at most 36 KiB |
+//! | less than [`super::window`] asks for | [`NEAR`], a piece and the kernel's record of it: at most 36 KiB |
 //! | as much, and it is near | [`MIDDLE`] and a long piece, as long as there is room for long queues |
 //! | as much, and it is far | [`FAR`] and a long piece, of the room that windows of far clients have |
 
@@ -27,7 +27,7 @@ pub(super) const LONG_PIECE: usize = 64 * 1024;
 /// Bytes that the kernel may hold before it takes no further piece. SO_SNDBUF is half of it: the kernel doubles it.
 pub(super) const NEAR: usize = 16 * 1024;
 /// The same for a peer that keeps up: whoever of the two has the processor finds more to do.
-pub(super) const MIDDLE: usize = 40 * 1024;
+pub(super) const MIDDLE: usize = 88 * 1024;
 /// The same for a peer that is far: what is under way on the path is held until it is acknowledged.
 pub(super) const FAR: usize = 224 * 1024;
 

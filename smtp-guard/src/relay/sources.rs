@@ -23,12 +23,17 @@
 //! ([`Sources::sessions`]) stops nobody.
 //!
 //! # Bounds
-//! One lock, held for a few look-ups; where somebody is to make room, or sessions are shown, for a look at up to [`LOOK`] sessions. Sessions that
-//! make room no longer count, and at most [`Limits::leaving`] are about to close; while there are as many, nobody makes room.
+//! One lock, held for a few look-ups; where somebody is to make room, or sessions are shown, for a look at up to [`LOOK`] sessions.
+//! Sessions that make room no longer count, and at most [`Limits::leaving`] are about to close; while there are as many, nobody makes
+//! room.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use smtp_guard_ebpf::reason::Reason;
@@ -101,8 +106,18 @@ pub(super) struct Seat {
     speaker: Option<Arc<Speaker>>,
     /// That it gives way is told once.
     told: bool,
+    call: Option<Call>,
     /// The bound that somebody made room for it at.
     displaced: Option<Reason>,
+}
+
+/// What [`Seat::woken`] waits for.
+struct Call(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Call")
+    }
 }
 
 /// What others may see of a session without stopping it.
@@ -177,7 +192,17 @@ impl Sources {
         }
         let (number, place, banned) = table.sit(source, standing, now);
         let displaced = victim.map(|(bound, _)| bound);
-        Ok(Seat { sources: Arc::clone(self), source, number, place, banned, speaker: None, told: false, displaced })
+        Ok(Seat {
+            sources: Arc::clone(self),
+            source,
+            number,
+            place,
+            banned,
+            speaker: None,
+            told: false,
+            call: None,
+            displaced,
+        })
     }
 
     /// The outcome of [`Self::enter`], without a change.
@@ -533,33 +558,34 @@ impl Seat {
         banned.map(Wake::Banned)
     }
 
-    /// Resolves when the source is banned next, or the session shall give way. Cancel safe.
+    /// Resolves when the source is banned next, or the session shall give way. Cancel safe, and cheap to begin anew: what is waited for
+    /// goes on being waited for.
     pub(super) async fn woken(&mut self) -> Wake {
-        let Self { place, banned, told, .. } = self;
-        let called = async {
-            match *told {
-                false => place.call.notified().await,
-                true => std::future::pending().await,
-            }
-        };
-        let bans = async {
+        poll_fn(|cx| {
             loop {
-                if banned.changed().await.is_err() {
-                    // The other end is gone once the source has no session that counts: nobody bans it any more.
-                    std::future::pending().await
+                if let Some(wake) = self.try_woken() {
+                    return Poll::Ready(wake);
                 }
-                if let Some(reason) = *banned.borrow_and_update() {
-                    return reason;
-                }
+                let call = || Call(Box::pin(call(Arc::clone(&self.place), self.banned.clone())));
+                ready!(self.call.get_or_insert_with(call).0.as_mut().poll(cx));
+                self.call = None;
             }
-        };
-        tokio::select! {
-            biased;
-            () = called => {}
-            reason = bans => return Wake::Banned(reason),
+        })
+        .await
+    }
+}
+
+/// Resolves once there may be news for [`Seat::try_woken`].
+async fn call(place: Arc<Place>, mut banned: watch::Receiver<Option<Reason>>) {
+    let bans = async {
+        if banned.changed().await.is_err() {
+            // The other end is gone once the source has no session that counts: nobody bans it any more.
+            std::future::pending().await
         }
-        self.told = true;
-        Wake::GiveWay
+    };
+    tokio::select! {
+        () = place.call.notified() => {}
+        () = bans => {}
     }
 }
 

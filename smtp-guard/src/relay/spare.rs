@@ -1,24 +1,33 @@
 //! Connections to one server that ended cleanly, and wait for the next client.
 //!
-//! A connection that is used again saves its handshake, greeting, EHLO and STARTTLS, and the server a process. No client may
-//! notice it by anything else. So only a connection without doubt is kept ([`Channel::is_clean`]): nothing unread or unsent, no
-//! login, no refusal by the server on it (servers count errors for each connection, and delay whoever has made many), the
-//! last answer a yes to the dot. (The 354 before it shows that guard and server are in step. A yes to RSET shows nothing: it may be
-//! one more answer to RCPT.) One that was opened early and has carried nothing yet is as good as a new one.
+//! A connection that is used again saves its handshake, greeting, EHLO and STARTTLS, and the server a process. No client
+//! may notice it by anything else. So only a connection without doubt is kept ([`Channel::is_clean`]):
 //!
-//! Which client may be the next depends on `backend.identity`. With `none` it is anyone. With `xclient` the server has to learn
-//! who it is: where the server takes another XCLIENT, that is said first. Postfix doesn't (it judges the right to XCLIENT by the
-//! address that the last one named, measured with 3.7.11); there the next client must have the same address and name, and only sources with a
-//! history leave their connection, since few strangers come back. After a PROXY header there can't be a second one, so
-//! such a connection ends with its client.
+//! - nothing is unread or unsent;
+//! - there was no login;
+//! - the server refused nothing on it: servers count errors for each connection, and delay one with many;
+//! - the last answer was a yes to the dot. The 354 before it shows that guard and server are in step. A yes to RSET shows
+//!   nothing: it may be one more answer to RCPT.
 //!
-//! A server that answers twice, the second time when the next client is served already, can't be told apart from one that is quick.
-//! It is out of step by one answer from then on, which shows when DATA isn't answered by 354: no message is lost by that.
+//! One that was opened early and has carried nothing yet is as good as a new one.
+//!
+//! Which client may be the next depends on `backend.identity`:
+//!
+//! - `none`: any client.
+//! - `xclient`: the server has to learn who the client is. If the server takes another XCLIENT, that is said first.
+//!   Postfix doesn't: it judges the right to XCLIENT by the address that the last one named (measured with 3.7.11). There
+//!   the next client must have the same address and name. Only sources with a history leave their connection, since few
+//!   strangers come back.
+//! - PROXY: none. There can't be a second header, so such a connection ends with its client.
+//!
+//! A server may answer twice, the second time when the next client is served already. It can't be told from one that is
+//! quick. It is out of step by one answer from then on, which shows when DATA isn't answered by 354: no message is lost
+//! by that.
 //!
 //! # Bounds
 //! A connection waits for [`IDLE`], and serves at most [`MESSAGES`] messages and [`LIFE`]. At most [`MOST`] wait for each
-//! server; others end. A waiting connection holds no place of `backend.connections`, but counts among them: whoever is given a
-//! place takes a waiting connection, or ends one where there would be too many.
+//! server; others end. A waiting connection holds no place of `backend.connections`, but counts among them: a client that
+//! is given a place takes a waiting connection, or ends one where there would be too many.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -188,7 +197,7 @@ mod tests {
 
     /// How many long queues there is room for.
     fn room(windows: &Windows, stream: &tokio::net::TcpStream) -> usize {
-        std::iter::from_fn(|| windows.let_queue_grow(stream)).collect::<Vec<_>>().len()
+        std::iter::from_fn(|| windows.let_queue_grow(stream, u64::MAX, &mut None).flatten()).collect::<Vec<_>>().len()
     }
 
     #[tokio::test]
@@ -206,7 +215,7 @@ mod tests {
         let (windows, spares) = (Windows::new(&Metrics::new()), Spares::new(Metrics::new()));
         let all = room(&windows, &other);
         for _ in 0..2 {
-            channel.lengthen_queue(&windows);
+            channel.lengthen_queue(&windows, u64::MAX);
             assert!(channel.has_long_queue() && room(&windows, &other) < all);
             spares.lend(channel).unwrap();
             assert_eq!(room(&windows, &other), all);

@@ -10,8 +10,9 @@
 //! | 354 | [`OPEN`], within the session's part of [`EARLY`] |
 //! | [`PROOF`], and the client is far | what the kernel finds right for the path, within a part of [`LATE`] that grows as long as as much is left for others |
 //!
-//! A client that is near loses nothing by a small window: 24 KiB in less than [`FAR_AFTER`] are 5 MB/s. What is sent to the
-//! backend is bounded by the same reasoning ([`super::socket`]), and the right to more is given out here as well.
+//! A client that is near loses little by a small window: 24 KiB in less than [`FAR_AFTER`] are 5 MB/s. It costs CPU time, though: each
+//! stop wakes somebody. So there is room for 20 windows. What is sent to the backend is bounded by the same reasoning
+//! ([`super::socket`]), and the right to more is given out here as well.
 //!
 //! The window stays as long as the connection to the backend does: the next message of a session begins with it.
 //!
@@ -21,7 +22,7 @@
 //! invited already. Before Linux 5.14 windows grow to 64 KiB and not beyond.
 //!
 //! # Rejected
-//! To open a window with the first data, and not with the 354: short messages would cost two system calls less, but long ones took
+//! To open a window with the first data, and not with the 354. Short messages would cost two system calls less. But long ones took
 //! more of the processor (1 MiB a fifth more), since a sender that meets a small window at first goes on in small steps.
 //!
 //! A small buffer at the listener: the window scale of a connection is chosen by it, and the window could never grow. The
@@ -44,17 +45,20 @@ use crate::bound::Bound;
 const START: usize = 24 * 1024;
 /// A listener's window, so that the kernel invites ten segments, the first flight of a sender (RFC 6928).
 const LISTEN: usize = 32 * 1024;
-/// Message data that the backend took, until a window may open, and until it may have of [`LATE`].
+/// Message data that the backend took, until a window or a send queue may have of [`LATE`].
 const PROOF: u64 = 192 * 1024;
+/// The same of one message, until the send queue to a backend that is near may have of [`QUEUES`]: more than most messages have. One
+/// that doesn't read at all may get so far; all of them together have no more than there is.
+const QUEUE_PROOF: u64 = 8 * 1024;
 /// An open window's size at first: as every socket has without us.
 const OPEN: usize = 128 * 1024;
 /// Kernel memory for all windows together whose backend has taken little yet; a session has [`PART`] of it.
-const EARLY: usize = 2 * 1024 * 1024;
+const EARLY: usize = 2560 * 1024;
 const PART: usize = OPEN;
 /// Kernel memory for all windows together whose client is far and whose backend has taken much, and for the long send queues
 /// of backends that are far.
 const LATE: usize = 64 * 1024 * 1024;
-/// Kernel memory for longer send queues to backends that are near and have taken much: all together.
+/// Kernel memory for longer send queues to backends that are near: all together.
 const QUEUES: usize = 3 * 1024 * 1024;
 /// The shortest time that a segment and its acknowledgement take, for a peer to be far.
 const FAR_AFTER: Duration = Duration::from_millis(5);
@@ -76,8 +80,9 @@ pub(super) struct Windows {
 #[derive(Debug)]
 pub(super) struct Window {
     windows: Arc<Windows>,
-    /// Bytes that the backend took since the window was closed.
+    /// Bytes that the backend took since the window was closed, and those of the message among them.
     taken: u64,
+    message: u64,
     /// Whether the client is far; `None`: it wasn't looked at yet.
     far: Option<bool>,
     open: Option<Open>,
@@ -140,18 +145,30 @@ impl Windows {
         crate::edge::shortest_round_trip(stream.as_fd()).is_ok_and(|time| time >= self.far_after)
     }
 
-    /// Lets the send queue to a backend that has taken [`PROOF`] grow. Returns the right to that, if it may: then its pieces may be
-    /// long.
-    pub(super) fn let_queue_grow(&self, stream: &TcpStream) -> Option<OwnedSemaphorePermit> {
-        let (permit, bytes) = match self.is_far(stream) {
-            true => (self.take(true, socket::FAR + socket::LONG_PIECE)?, socket::FAR),
+    /// Lets the send queue to a backend that has taken `taken` bytes of a message grow. `far`: whether it is, once that was looked at.
+    /// Returns the right to that, after which its pieces may be long; `None`: there is no room; nothing at all while it hasn't
+    /// taken enough.
+    pub(super) fn let_queue_grow(
+        &self,
+        stream: &TcpStream,
+        taken: u64,
+        far: &mut Option<bool>,
+    ) -> Option<Option<OwnedSemaphorePermit>> {
+        if taken < QUEUE_PROOF {
+            return None;
+        }
+        let (permit, bytes) = match *far.get_or_insert_with(|| self.is_far(stream)) {
+            true if taken < PROOF => return None,
+            true => (self.take(true, socket::FAR + socket::LONG_PIECE), socket::FAR),
             false => {
                 let held = socket::MIDDLE + socket::LONG_PIECE;
-                (Self::take_of(&self.queues, held, held)?, socket::MIDDLE)
+                (Self::take_of(&self.queues, held, held), socket::MIDDLE)
             }
         };
-        // Where it fails, the queue stays as short as it is.
-        let _ = SockRef::from(stream).set_send_buffer_size(bytes / 2);
+        if permit.is_some() {
+            // Where it fails, the queue stays as short as it is.
+            let _ = SockRef::from(stream).set_send_buffer_size(bytes / 2);
+        }
         Some(permit)
     }
 
@@ -173,7 +190,7 @@ impl Windows {
 
 impl Window {
     pub(super) fn new(windows: Arc<Windows>) -> Self {
-        Self { windows, taken: 0, far: None, open: None }
+        Self { windows, taken: 0, message: 0, far: None, open: None }
     }
 
     /// The client may send message data. `read`: bytes of it that were read since the last call; all of them were passed on.
@@ -182,7 +199,8 @@ impl Window {
         let first = self.taken == 0 && read == 0;
         let before = self.taken;
         self.taken = before.saturating_add(read);
-        let proved = self.is_proved();
+        self.message = self.message.saturating_add(read);
+        let proved = self.taken >= PROOF;
         // Looked at once: it costs a system call.
         let late = proved && *self.far.get_or_insert_with(|| self.windows.is_far(stream));
         let Some(open) = &mut self.open else {
@@ -209,9 +227,14 @@ impl Window {
         open.follow(stream, &self.windows)
     }
 
-    /// The backend has taken [`PROOF`].
-    pub(super) fn is_proved(&self) -> bool {
-        self.taken >= PROOF
+    /// Bytes of the message that the backend has taken.
+    pub(super) fn message(&self) -> u64 {
+        self.message
+    }
+
+    /// No message is under way.
+    pub(super) fn rest(&mut self) {
+        self.message = 0;
     }
 
     /// The session has no connection to the backend.

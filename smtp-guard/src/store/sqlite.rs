@@ -40,7 +40,7 @@ pub enum StoreError {
     InUse { directory: PathBuf, holder: String },
     #[error("{path} belongs to user {owner}, and this is user {user}: run as that user, or set another [state] directory", path = .path.display())]
     Foreign { path: PathBuf, owner: u32, user: u32 },
-    #[error("{path} is no regular file: links and devices are not followed in the state directory; remove it", path = .path.display())]
+    #[error("{path} is not a regular file: links and devices are not followed in the state directory; remove it", path = .path.display())]
     NotRegular { path: PathBuf },
     #[error("cannot open {path}: {source}", path = .path.display())]
     Database { path: PathBuf, source: rusqlite::Error },

@@ -25,7 +25,7 @@ const AUTHORITIES: u64 = 4 << 20;
 pub enum WebhookError {
     #[error("cannot read {}: {source}; check {key}, and who may read the file", path.display())]
     Read { key: &'static str, path: PathBuf, source: FileError },
-    #[error("{} is no secret: it has less than {SECRET} bytes; make one by `openssl rand -hex 32`", .0.display())]
+    #[error("{} is too short for a secret: it has less than {SECRET} bytes; make one by `openssl rand -hex 32`", .0.display())]
     Secret(PathBuf),
     #[error("{}: {reason}", path.display())]
     Authorities { path: PathBuf, reason: String },

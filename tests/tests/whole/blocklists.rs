@@ -99,11 +99,11 @@ fn listed_sources_are_dropped_and_everything_says_why() {
 
     let log = guard.log();
     for (line, words) in [
-        (3, "10.0.0.0/8 is refused: 10.0.0.0/8 is no address of the Internet"),
+        (3, "10.0.0.0/8 is refused: 10.0.0.0/8 is not a public address"),
         (4, "203.0.113.0/24 is refused: 203.0.113.7/32 is in use here (exempt)"),
         (5, "203.0.113.7 is refused"),
         (8, "0.0.0.0/0 is refused: wider than /8"),
-        (9, "nonsense is refused: no address or network"),
+        (9, "nonsense is refused: not an address or network"),
         (10, "10.77.1.1 is refused"),
     ] {
         let words = format!("block list drop: line {line}: {words}");

@@ -111,7 +111,7 @@ fn a_poisoned_stream_is_counted_and_said_and_bans_nobody() {
         let hold = "redis.call('HSET', KEYS[1], 'om', bytes(1), 'lm', 'junk') return redis.call('ZADD', 'sg:{edge}:di', 9e15, '10.77.1.2')";
         redis.script(hold, "sg:{edge}:d:10.77.1.2", &[&other.seal(&record(now())).unwrap()]);
         for words in [
-            "it is no message, or cut off",
+            "it is not a message, or was cut off",
             "it is of another version",
             "it doesn't carry the code of this fleet's key; an edge has another key",
             "what it says is out of bounds",
@@ -177,7 +177,7 @@ fn an_edge_that_goes_mad_is_muted_and_nothing_of_it_is_in_force_elsewhere() {
             let answer = guards[0].post("/decisions", &ban);
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         }
-        said(&guards[1..], "an edge of the fleet decides too much");
+        said(&guards[1..], "an edge of the fleet banned too many sources in a minute, and is muted");
         wait_until(&guards[1], "nothing of it is in force", |guard| !is_banned(guard, "192.0."));
         assert!(guards[1].json(&["explain", "192.0.2.7"])["kernel"]["drop_reason"].is_null());
         // Nobody was told that these are lifted, and the sane one is heard.
@@ -227,7 +227,7 @@ fn an_edge_that_a_botnet_attacks_is_believed_since_it_tells_its_evidence() {
                 let of_sources = |decision: &&Value| !decision["source"].as_str().unwrap().contains('/');
                 decisions.as_array().unwrap().iter().filter(of_sources).count() == 800
             });
-            assert!(!guard.log().contains("decides too much"), "{}", guard.log());
+            assert!(!guard.log().contains("and is muted"), "{}", guard.log());
         }
     });
 }

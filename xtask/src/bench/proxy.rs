@@ -39,10 +39,35 @@ const EPHEMERAL: &str = "10000 65000";
 /// After a load, until connections are closed everywhere and their CPU time is counted.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// `far`: only the sessions with a server that is far away. Builds the guard in its release, unless `guard` is one, and starts the bench in namespaces of its own.
-pub(crate) fn outside(rounds: u32, guard: Option<PathBuf>, far: bool) -> anyhow::Result<()> {
+/// The load that is measured.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Wanted {
+    /// Each of all loads through all proxies; a table takes 5
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// A guard that is built already, in place of a new one
+    #[arg(long)]
+    guard: Option<PathBuf>,
+    /// Another build of the guard, measured beside it
+    #[arg(long)]
+    before: Option<PathBuf>,
+    /// Only loads whose name has this in it
+    #[arg(long, default_value = "")]
+    load: String,
+    /// Only the sessions with a mail server that is far away
+    #[arg(long)]
+    far: bool,
+}
+
+/// Builds the guard in its release, unless there is one, and starts the bench in namespaces of its own.
+pub(crate) fn outside(wanted: Wanted) -> anyhow::Result<()> {
+    let Wanted { rounds, guard, before, load, far } = wanted;
     if rounds == 0 {
         bail!("without a round there is nothing to tell");
+    }
+    if !LOADS.iter().any(|known| known.name.contains(&load)) {
+        let names: Vec<_> = LOADS.iter().map(|known| known.name).collect();
+        bail!("no load has {load:?} in its name; there are: {}", names.join(", "));
     }
     if !rustix::process::geteuid().is_root() {
         bail!("namespaces need root: sudo -E cargo xtask bench proxy");
@@ -57,7 +82,8 @@ pub(crate) fn outside(rounds: u32, guard: Option<PathBuf>, far: bool) -> anyhow:
     // The shell is the first process: when it ends, the kernel kills all others.
     command.args(["--mount-proc", "sh", "-c", "\"$@\"; exit $?", "bench"]);
     command.arg(env::current_exe()?).args(["bench", "proxy", "--inside", "--rounds", &rounds.to_string(), "--guard"]);
-    command.arg(guard).args(far.then_some("--far"));
+    command.arg(guard).args(far.then_some("--far")).args(["--load", &load]);
+    command.args(before.iter().flat_map(|before| ["--before".as_ref(), before.as_os_str()]));
     let status = command.status().context("cannot start setpriv")?;
     if !status.success() {
         bail!("the bench failed ({status}); what the programs wrote is in {}", folder().display());
@@ -66,7 +92,9 @@ pub(crate) fn outside(rounds: u32, guard: Option<PathBuf>, far: bool) -> anyhow:
 }
 
 /// The bench itself, in its namespaces.
-pub(crate) fn inside(rounds: u32, guard: &Path, far: bool) -> anyhow::Result<()> {
+pub(crate) fn inside(wanted: &Wanted) -> anyhow::Result<()> {
+    let Wanted { rounds, guard: Some(guard), before, load: part, far } = wanted else { bail!("no guard to measure") };
+    let rounds = *rounds;
     let folder = folder();
     if folder.exists() {
         fs::remove_dir_all(&folder).context("cannot remove the files of an earlier bench")?;
@@ -75,12 +103,17 @@ pub(crate) fn inside(rounds: u32, guard: &Path, far: bool) -> anyhow::Result<()>
     network()?;
     peer::files(&folder)?;
     let _dns = peer::dns(&folder)?;
-    if far {
+    if *far {
         println!("{}", far::measure(rounds, &folder, guard)?);
         return Ok(());
     }
     let _sinks = peer::sinks(&folder)?;
-    let peers = Peer::ALL.iter().map(|peer| peer.start(&folder, guard)).collect::<anyhow::Result<Vec<_>>>()?;
+    let start = |peer: &Peer| match (peer, before) {
+        (Peer::Before, None) => None,
+        (Peer::Before, Some(before)) => Some(peer.start(&folder, before)),
+        _ => Some(peer.start(&folder, guard)),
+    };
+    let peers = Peer::ALL.iter().filter_map(start).collect::<anyhow::Result<Vec<_>>>()?;
     for running in &peers {
         if running.peer.checks() {
             // A guard that checks nothing would be a fine figure.
@@ -90,10 +123,10 @@ pub(crate) fn inside(rounds: u32, guard: &Path, far: bool) -> anyhow::Result<()>
         running.send(EDGE, &load::WARM)?;
     }
     let _stunnel = peer::stunnel(&folder)?;
-    let (before, busy) = (machine(), Busy::now()?);
+    let (machine, busy) = (machine(), Busy::now()?);
     let mut samples = Vec::new();
     for round in 0..rounds {
-        for load in LOADS {
+        for load in LOADS.iter().filter(|load| load.name.contains(part.as_str())) {
             eprint!("round {} of {rounds}, {}:", round + 1, load.name);
             // Nobody is always the first, nor always behind the same one.
             for n in 0..peers.len() {
@@ -108,13 +141,13 @@ pub(crate) fn inside(rounds: u32, guard: &Path, far: bool) -> anyhow::Result<()>
             eprintln!();
         }
     }
-    let far = far::measure(rounds, &folder, guard)?;
+    let far = if part.is_empty() { far::measure(rounds, &folder, guard)? } else { String::new() };
     let others = Busy::now()?.others(&busy) * 100.0;
     let load_after = super::read("/proc/loadavg");
     println!("{}\n", table::markdown(&samples));
     println!("{far}\n");
     println!("{}\n", table::beside(&samples));
-    println!("Rounds: {rounds}. Medians, on {before}; load at the end {}.", load_after.trim());
+    println!("Rounds: {rounds}. Medians, on {machine}; load at the end {}.", load_after.trim());
     println!("Programs that aren't the bench's took {others:.0} % of all CPU time meanwhile.");
     println!("{}", table::noise(&samples));
     println!("{}.", peer::versions(guard)?.join(", "));

@@ -26,7 +26,7 @@ pub enum Fault {
         "line {line} says that {said} records stand before it, and there are {found}: some are missing; fetch it again"
     )]
     Count { line: usize, said: u64, found: u64 },
-    #[error("{0}; it is no JSON, or was cut short: fetch it again")]
+    #[error("{0}; it is not JSON, or was cut short: fetch it again")]
     Json(String),
 }
 

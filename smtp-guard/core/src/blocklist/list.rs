@@ -151,7 +151,7 @@ impl<'p> Reading<'p> {
 
     /// An address or a network.
     pub(super) fn entry(&mut self, line: usize, text: &[u8]) -> Result<(), Fault> {
-        match std::str::from_utf8(text).map_err(|_| "no address or network").and_then(Span::parse) {
+        match std::str::from_utf8(text).map_err(|_| "not an address or network").and_then(Span::parse) {
             Ok(span) => self.span(line, text, span),
             Err(why) => {
                 self.wrong(line, text, why);

@@ -38,7 +38,7 @@ enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Private(kind) => write!(f, "no address of the Internet ({kind})"),
+            Self::Private(kind) => write!(f, "not a public address ({kind})"),
             Self::Own(key) => write!(f, "in use here ({key})"),
         }
     }
@@ -138,7 +138,7 @@ mod tests {
         let nowhere = |objection: &String| !objection.ends_with("(private)") && !objection.ends_with("(loopback)");
         let of_decisions = objection.map(str::to_owned).filter(nowhere);
         assert_eq!(of(Protected::of_decisions(&config, &own)), of_decisions, "{span}");
-        let of_internet = objection.map(str::to_owned).filter(|objection| objection.contains("of the Internet"));
+        let of_internet = objection.map(str::to_owned).filter(|objection| objection.contains("not a public address"));
         assert_eq!(of(Protected::internet()), of_internet, "{span}");
     }
 
@@ -155,9 +155,9 @@ mod tests {
         check("2001:db8::/32", Some("2001:db8::53/128 is in use here (dns.servers)"));
         check("2001:db8:1::5", Some("2001:db8:1::/48 is in use here (exempt)"));
         check("2001:db8:2::/48", None);
-        check("10.0.0.0/8", Some("10.0.0.0/8 is no address of the Internet (private)"));
-        check("::/16", Some("::/128 is no address of the Internet (unspecified)"));
-        check("127.0.0.1", Some("127.0.0.0/8 is no address of the Internet (loopback)"));
+        check("10.0.0.0/8", Some("10.0.0.0/8 is not a public address (private)"));
+        check("::/16", Some("::/128 is not a public address (unspecified)"));
+        check("127.0.0.1", Some("127.0.0.0/8 is not a public address (loopback)"));
     }
 
     #[test]

@@ -26,10 +26,10 @@ impl Span {
             Some((addr, length)) => (addr, Some(length)),
             None => (text, None),
         };
-        let addr = addr.parse::<IpAddr>().map_err(|_| "no address or network")?;
+        let addr = addr.parse::<IpAddr>().map_err(|_| "not an address or network")?;
         let Some(length) = length else { return Ok(addr.into()) };
         let digits = (1..=3).contains(&length.len()) && length.bytes().all(|byte| byte.is_ascii_digit());
-        let length = length.parse().ok().filter(|_| digits).ok_or("the prefix is no number")?;
+        let length = length.parse().ok().filter(|_| digits).ok_or("the prefix length is not a number")?;
         IpNet::new(addr, length).map(Self::from).map_err(|_| "the prefix is longer than the address")
     }
 
@@ -164,11 +164,12 @@ mod tests {
         check("2001:DB8::1/128", Ok("2001:db8::1"));
         for text in ["", "192.0.2", "192.0.2.256", "192.0.02.1", "192.0.2.1:25", "host", "2001:db8::/", "fe80::1%eth0"]
         {
-            let expected = if text.ends_with('/') { "the prefix is no number" } else { "no address or network" };
+            let expected =
+                if text.ends_with('/') { "the prefix length is not a number" } else { "not an address or network" };
             check(text, Err(expected));
         }
-        check("192.0.2.0/+8", Err("the prefix is no number"));
-        check("192.0.2.0/24/8", Err("the prefix is no number"));
+        check("192.0.2.0/+8", Err("the prefix length is not a number"));
+        check("192.0.2.0/24/8", Err("the prefix length is not a number"));
         check("192.0.2.0/33", Err("the prefix is longer than the address"));
         check("2001:db8::/129", Err("the prefix is longer than the address"));
         check("192.0.2.9-192.0.2.1", Err("the range ends before it begins"));

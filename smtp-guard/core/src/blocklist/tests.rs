@@ -79,15 +79,15 @@ fn entries_that_must_not_be_blocked_are_refused_by_line() {
         Format::Netset,
         &["192.0.2.1", "203.0.0.0/16"],
         &[
-            "2: 10.1.2.3: 10.0.0.0/8 is no address of the Internet (private)",
+            "2: 10.1.2.3: 10.0.0.0/8 is not a public address (private)",
             "3: wider than /8",
             "4: 192.0.2.128/25 is in use here (exempt)",
             "5: 192.0.2.128/25 is in use here (exempt)",
             "7: wider than /8 (IPv6: /16)",
             "8: link-local",
-            "9: host: no address or network",
-            "10: no address or network",
-            "11: no address or network",
+            "9: host: not an address or network",
+            "10: not an address or network",
+            "11: not an address or network",
             "13: wider than /8",
         ],
         0,
@@ -100,11 +100,11 @@ fn entries_that_must_not_be_blocked_are_refused_by_line() {
 #[test]
 fn what_is_no_list_is_refused_as_a_whole() {
     for text in ["", "\n\n", "<html><body>503</body></html>", "[default]\nx", "\0\0\0", "a,b,c\n1,2,3"] {
-        refused(text, if text.starts_with('[') { "no JSON" } else { "no format that is known" });
+        refused(text, if text.starts_with('[') { "not JSON" } else { "no format that is known" });
     }
     refused(format!("{}198.51.100.7\n", "nonsense\n".repeat(30)), "no format that is known");
     refused("198.51.100.7\nx\ny\n", "2 of its 3 entries can't be read, the first is line 2: x:");
-    check("198.51.100.7\nx\n", Format::Netset, &["198.51.100.7"], &["2: no address"], 0);
+    check("198.51.100.7\nx\n", Format::Netset, &["198.51.100.7"], &["2: not an address"], 0);
     // Entries that are only not wanted make no list wrong.
     check("10.0.0.1\n10.0.0.2\n", Format::Netset, &[], &["1: private", "2: private"], 0);
 }

@@ -27,14 +27,14 @@ const GROUP: usize = 64;
 pub(super) fn hostname(_: &str, raw: &Text, judge: &mut Judge) -> String {
     let Some(raw) = raw else {
         return judge.machine.hostname().unwrap_or_else(|own| {
-            let message = format!("hostname is not set, and the host's own name {own:?} is no valid one");
+            let message = format!("hostname is not set, and the host's own name {own:?} is not valid");
             judge.missing(None, message, "set hostname = \"mx.your-domain\"");
             String::new()
         });
     };
     let text = raw.get_ref().as_str();
     if let Some(help) = own_name_fault(text) {
-        judge.wrong(raw.span(), format!("hostname: {text:?} is no host name"), "", help);
+        judge.wrong(raw.span(), format!("hostname: {text:?} is not a valid host name"), "", help);
     }
     host::key(text).unwrap_or_default().into_owned()
 }
@@ -88,7 +88,7 @@ pub(super) fn interfaces(_: &str, raw: &List, judge: &mut Judge) -> Vec<String> 
         let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
         if name.is_empty() || name.len() > INTERFACE || name.contains(odd) || name == "." || name == ".." {
             let help = "`ip link` lists the names";
-            judge.wrong(interface.span(), format!("edge.interfaces: {name:?} is no interface name"), "", help);
+            judge.wrong(interface.span(), format!("edge.interfaces: {name:?} is not an interface name"), "", help);
         } else if interfaces.contains(name) {
             judge.wrong(interface.span(), format!("edge.interfaces names {name} twice"), "", "remove one of them");
         } else {
@@ -103,8 +103,8 @@ pub(super) fn pin_directory(key: &str, raw: &Text, judge: &mut Judge) -> PathBuf
     if let Some(text) = raw
         && path.file_name().is_some_and(|name| name.as_encoded_bytes().contains(&b'.'))
     {
-        let help = "the BPF filesystem takes no names with a dot";
-        judge.wrong(text.span(), "edge.pin_directory: a dot in the last name", "", help);
+        let help = "choose another name: the BPF file system allows no dots in names";
+        judge.wrong(text.span(), "edge.pin_directory: there is a dot in the last name", "", help);
     }
     path
 }
@@ -116,7 +116,7 @@ pub(super) fn group(key: &str, raw: &Text, judge: &mut Judge) -> String {
         let odd = |c: char| c == ':' || c == ',' || c.is_whitespace() || c.is_control();
         if name.len() > GROUP || name.contains(odd) {
             let help = "`getent group` lists the names; a number is taken as well";
-            judge.wrong(text.span(), format!("edge.group: {name:?} is no name of a group"), "", help);
+            judge.wrong(text.span(), format!("edge.group: {name:?} is not the name of a group"), "", help);
         }
     }
     String::judge(key, raw, judge)
@@ -139,7 +139,7 @@ pub(super) fn level(key: &str, raw: &Text, judge: &mut Judge) -> String {
         && let Some(fault) = level_fault(level.get_ref())
     {
         let help = "write a level (error, warn, info, debug, trace, off), or \"warn,smtp_guard=debug\"";
-        judge.wrong(level.span(), "log.level is no filter", fault, help);
+        judge.wrong(level.span(), "log.level is not a log filter", fault, help);
     }
     String::judge(key, raw, judge)
 }
@@ -155,16 +155,18 @@ pub(super) fn fleet_urls(key: &str, raw: &List, judge: &mut Judge) -> Vec<String
         let at = place.rsplit_once(':').map_or((place, Some(0)), |(host, port)| (host, port.parse::<u16>().ok()));
         let odd = |c: char| c == '/' || c == '?' || c == '#' || c == '@' || c.is_whitespace() || c.is_control();
         let fault = if user.contains(':') {
-            Some("the password belongs into fleet.password_file")
+            Some("put the password into the file that fleet.password_file names")
         } else if at.0.is_empty() || at.1.is_none() || place.contains(odd) || user.contains(odd) {
             Some("write \"redis://10.0.0.5:6379\", or \"rediss://user@redis.example.org:6379\"")
         } else if urls.len() == FLEET_URLS {
-            Some("a handful of servers is enough")
+            Some("name at most 16 servers")
         } else {
             None
         };
         match fault {
-            Some(help) => judge.wrong(text.span(), format!("{key}: this is no server of a fleet"), "", help),
+            Some(help) => {
+                judge.wrong(text.span(), format!("{key} is not the URL of a Redis or Valkey server"), "", help)
+            }
             None => urls.push(url.clone()),
         }
     }
@@ -202,7 +204,7 @@ fn level_fault(level: &str) -> Option<String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let lone = |word: &&str| !word.contains(['=', '[']) && !LEVELS.contains(&word.to_ascii_lowercase().as_str());
     if let Some(word) = level.split(',').map(str::trim).find(lone) {
-        return Some(format!("{word:?} is no level"));
+        return Some(format!("{word:?} is not a level"));
     }
     let parsed = tracing_subscriber::EnvFilter::builder().parse(level);
     parsed.err().map(|error| error.to_string())

@@ -123,7 +123,7 @@ fn dnsbl(raw: &[Spanned<RawEntry<Dnsbl>>], judge: &mut Judge) -> Vec<Dnsbl> {
             let help = "write another name = \"...\" for one of the two";
             judge.wrong(span, format!("dnsbl.name {name} is given twice"), "", help);
         } else if zones.len() == ZONES {
-            let help = "every one of them is asked about every client: keep the best";
+            let help = "each of them is asked about every client: keep the best ones";
             judge.wrong(text.span(), format!("more than {ZONES} block lists"), "", help);
         } else {
             zones.push(Dnsbl { zone, name, weight, replies });
@@ -157,7 +157,7 @@ fn zone_and_name(
     }
     let text = zone.get_ref().strip_suffix('.').unwrap_or(zone.get_ref());
     if let Some(help) = domain_fault(text) {
-        judge.wrong(raw.span(), format!("dnsbl.zone of {name} is no domain name"), "", help);
+        judge.wrong(raw.span(), format!("dnsbl.zone of {name} is not a domain name"), "", help);
         return None;
     }
     Some((text.to_ascii_lowercase(), name.clone()))
@@ -187,7 +187,7 @@ fn range(raw: &Spanned<String>, judge: &mut Judge) -> Option<RangeInclusive<Ipv4
         _ => {
             let help =
                 "write an answer or a range of them within 127.0.0.0/8, from 127.0.0.2 on: \"127.0.0.2-127.0.0.11\"";
-            judge.wrong(raw.span(), format!("dnsbl.replies: {text:?} is no answer of a block list"), "", help);
+            judge.wrong(raw.span(), format!("dnsbl.replies: {text:?} is not an answer of a DNS block list"), "", help);
             None
         }
     }
@@ -204,7 +204,7 @@ fn resolver(raw: &Spanned<String>, judge: &mut Judge) -> Option<SocketAddr> {
         Ok(address) if address.port() != 0 && !address.ip().is_unspecified() => Some(address),
         _ => {
             let help = "write an address: \"192.0.2.53\", or with a port \"[2001:db8::53]:5353\"";
-            judge.wrong(raw.span(), format!("dns.servers: {text:?} is no name server's address"), "", help);
+            judge.wrong(raw.span(), format!("dns.servers: {text:?} is not the address of a name server"), "", help);
             None
         }
     }

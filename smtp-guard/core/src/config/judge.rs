@@ -98,7 +98,7 @@ impl Judge {
                 let [value, low, high] = [value, *range.start(), *range.end()].map(show_duration);
                 self.range(key, raw.span(), &value, &low, &high);
             }
-            None => self.wrong(raw.span(), format!("{key} is no duration"), "", DURATION_HELP),
+            None => self.wrong(raw.span(), format!("{key} is not a duration"), "", DURATION_HELP),
         }
         default
     }
@@ -113,7 +113,7 @@ impl Judge {
                 let [value, low, high] = [value, *range.start(), *range.end()].map(show_size);
                 self.range(key, raw.span(), &value, &low, &high);
             }
-            None => self.wrong(raw.span(), format!("{key} is no size"), "", SIZE_HELP),
+            None => self.wrong(raw.span(), format!("{key} is not a size"), "", SIZE_HELP),
         }
         default
     }
@@ -132,7 +132,7 @@ impl Judge {
             return *value;
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-        let help = format!("choose {}", names.join(" or "));
+        let help = format!("choose one of {}", names.join(", "));
         self.wrong(raw.span(), format!("{key} can't be {word:?}"), "", help);
         default
     }
@@ -145,7 +145,7 @@ impl Judge {
             Ok(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
             Err(_) => {
                 let help = "write IP:port: \"192.0.2.1:25\" or \"[2001:db8::1]:25\"; host names are not looked up";
-                self.wrong(raw.span(), format!("{key} is no address and port"), "", help);
+                self.wrong(raw.span(), format!("{key} is not an address and port"), "", help);
                 None
             }
         }
@@ -163,7 +163,7 @@ impl Judge {
         let parts = raw.get_ref().rsplit_once(':').and_then(|(name, port)| Some((name, port.parse::<u16>().ok()?)));
         match parts.and_then(|(name, port)| Some((server_name(name)?, port))) {
             Some((name, port)) => return Some(BackendAddr::Name(name, port)),
-            None => self.wrong(raw.span(), format!("{key} is no address or name with a port"), "", help),
+            None => self.wrong(raw.span(), format!("{key} is not an address or name with a port"), "", help),
         }
         None
     }
@@ -189,7 +189,7 @@ impl Judge {
             return Some(path);
         }
         let help = "write the whole path, from the root: \"/var/lib/...\"";
-        self.wrong(raw.span(), format!("{key} is no absolute path"), "", help);
+        self.wrong(raw.span(), format!("{key} is not an absolute path"), "", help);
         None
     }
 
@@ -220,7 +220,9 @@ impl Judge {
     fn open_relay(&mut self, key: &str, span: Range<usize>, label: &str) {
         let help = match key {
             "listen.proxy_protocol" => "anybody could claim any address: name only your balancers",
-            "exempt" => "no check and no ban would be left: name only the hosts and networks that you run",
+            "exempt" => {
+                "exempt clients are never checked or banned, and may send anywhere: name only hosts and networks that you run"
+            }
             _ => "anybody could send anywhere: name only the networks whose users you answer for",
         };
         self.wrong(span, format!("{key} would make an open relay"), label, help);
@@ -230,7 +232,7 @@ impl Judge {
         let text = raw.get_ref().as_str();
         let help = "write an address or a network: \"192.0.2.1\", \"10.0.0.0/8\", \"2001:db8::/32\"";
         let Some(net) = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)) else {
-            self.wrong(raw.span(), format!("{key}: {text:?} is no address or network"), "", help);
+            self.wrong(raw.span(), format!("{key}: {text:?} is not an address or network"), "", help);
             return None;
         };
         if net.trunc() != net {
@@ -247,7 +249,7 @@ impl Judge {
         match Mailbox::parse(raw.get_ref()) {
             Ok(mailbox) => Some(mailbox.key()),
             Err(error) => {
-                let message = format!("{key}: {:?} is no address: {error}", raw.get_ref());
+                let message = format!("{key}: {:?} is not a mail address: {error}", raw.get_ref());
                 self.wrong(raw.span(), message, "", "write the whole address: \"nobody@example.org\"");
                 None
             }
@@ -260,7 +262,7 @@ impl Judge {
         match domain_fault(text) {
             None => host::key(text).map(Cow::into_owned),
             Some(help) => {
-                self.wrong(raw.span(), format!("{key}: {text:?} is no domain name"), "", help);
+                self.wrong(raw.span(), format!("{key}: {text:?} is not a domain name"), "", help);
                 None
             }
         }
@@ -277,10 +279,10 @@ fn server_name(name: &str) -> Option<Box<str>> {
 /// The fault of a domain name, as what to do about it. [`host::key`] defines a name.
 pub(super) fn domain_fault(text: &str) -> Option<&'static str> {
     if text.starts_with("*.") {
-        return Some("wildcards are not supported: name each domain");
+        return Some("wildcards are not supported: name each domain and subdomain");
     }
     if text.contains('@') {
-        return Some("write only what stands right of the @");
+        return Some("write only the part behind the @");
     }
     if text.parse::<IpAddr>().is_ok() || text.starts_with('[') {
         return Some("write a name, not an address");

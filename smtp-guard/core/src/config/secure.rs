@@ -98,7 +98,12 @@ pub(super) fn together(raw: &Raw<Config>, config: &Config, judge: &mut Judge) {
             let help = "set [tls] certificate and key: users must not send their passwords in clear text";
             judge.wrong(span, "a submission port needs TLS", "no [tls] certificate", help);
         } else if config.auth.via == AuthVia::Off {
-            judge.wrong(span, "a submission port needs [auth]", "auth.via is \"off\"", "choose backend or dovecot");
+            judge.wrong(
+                span,
+                "a submission port needs [auth]",
+                "auth.via is \"off\"",
+                "choose \"backend\" or \"dovecot\"",
+            );
         }
     }
     clear_text(raw, config, judge);

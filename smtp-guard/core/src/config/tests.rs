@@ -83,7 +83,7 @@ fn a_webhook_is_checked() {
     check_more(&format!("{url}\"https://ann:pw@ops.example.org\""), &["3:11: a name or a password"]);
     check_more(&format!("{url}\"ftp://ops.example.org\""), &["3:11: neither http nor https"]);
     check_more("[events]\nwebhook = \"https://ops.example.org/h\"", &["2:11: without events.secret_file"]);
-    check_more("[events]\nsecret_file = \"key\"", &["2:15: no absolute path"]);
+    check_more("[events]\nsecret_file = \"key\"", &["2:15: not an absolute path"]);
     check_more("[events]\nkinds = [\"banned\", \"bans\"]", &["2:20: there is no event \"bans\""]);
     check_more("[events]\nkinds = [\"banned\", \"banned\"]", &["2:20: names banned twice"]);
     check_more("[events]\nkinds = [\"test\"]", &["2:10: there is no event"]);
@@ -99,8 +99,8 @@ fn all_errors_are_found_at_once() {
         &[
             "1:1: did you mean `hostname`?",
             "2:11: wrong type: integer `5`",
-            "2:14: is no address or network",
-            "4:11: is no address and port",
+            "2:14: is not an address or network",
+            "4:11: is not an address and port",
             "6:1: did you mean `role`?",
             "8:15: limits.connections must be 1 to 1000000",
             "9:14: whole number",
@@ -116,7 +116,7 @@ fn all_errors_are_found_at_once() {
 fn values_are_checked() {
     check(
         "hostname = \"bad_name\"",
-        &["1:12: is no host name", "-: no [[listen]]", "-: backend.servers", "-: relay.domains"],
+        &["1:12: is not a valid host name", "-: no [[listen]]", "-: backend.servers", "-: relay.domains"],
     );
     check_more("[limits]\nipv6_prefix = 31", &["2:15: must be 32 to 64"]);
     check_more("[limits]\nipv6_prefix = 65", &["2:15: must be 32 to 64"]);
@@ -135,25 +135,28 @@ fn values_are_checked() {
     check_more("[harvest]\nunknown_recipients = 0", &["2:22: out of range"]);
     check_more("[harvest]\nwindow = \"0s\"", &["2:10: must be 1s to 7d"]);
     check_more("[harvest]\ndelay = \"0s\"", &[]);
-    check_more("[harvest]\nban = \"1 hour\"", &["2:7: harvest.ban is no duration"]);
+    check_more("[harvest]\nban = \"1 hour\"", &["2:7: harvest.ban is not a duration"]);
     check_more("[harvest]\nban = \"2d\"\nban_max = \"1d\"", &["3:11: ban_max is below"]);
     check_more("[harvest]\nban = \"8d\"", &["2:7: ban_max is below"]);
     check_more("[edge]\nmax_sources = 0", &["2:15: out of range"]);
-    check_more("[edge]\ninterfaces = [\"a/b\", \"lo\", \"lo\"]", &["2:15: no interface name", "2:28: names lo twice"]);
+    check_more(
+        "[edge]\ninterfaces = [\"a/b\", \"lo\", \"lo\"]",
+        &["2:15: not an interface name", "2:28: names lo twice"],
+    );
     check_more("[edge]\npin_directory = \"bpf\"", &["2:17: absolute path"]);
     check_more("[edge]\npin_directory = \"/sys/fs/bpf/a.b\"", &["2:17: a dot in the last name"]);
-    check_more("[edge]\ngroup = \"a b\"", &["2:9: no name of a group"]);
+    check_more("[edge]\ngroup = \"a b\"", &["2:9: not the name of a group"]);
     check_more("[edge]\npin_directory = \"\"", &["2:17: absolute path"]);
     check_more("[recipients]\nknown = \"recipients\"", &["2:9: the whole path"]);
     check_more("[recipients]\nknown = \"\"", &[]);
     check_more("[recipients]\ntraps = [\"Trap@Example.ORG\"]", &[]);
-    check_more("[recipients]\ntraps = [\"trap\"]", &["2:10: is no address", "2:10: nobody can send there"]);
+    check_more("[recipients]\ntraps = [\"trap\"]", &["2:10: is not a mail address", "2:10: nobody can send there"]);
     check_more("[recipients]\ntraps = [\"trap@elsewhere.example\"]", &["2:10: elsewhere.example is not served"]);
-    check_more("[metrics]\nlisten = \":9925\"", &["2:10: no address and port"]);
+    check_more("[metrics]\nlisten = \":9925\"", &["2:10: not an address and port"]);
     check_more("[metrics]\nlisten = \"127.0.0.1:0\"", &["2:10: there is no port 0"]);
     check_more("[dns]\nservers = [\"[2001:db8::53]:66000\"]", &["2:12: dns.servers: there is no port 66000"]);
-    check_more("[log]\nlevel = \"inof\"", &["2:9: \"inof\" is no level"]);
-    check_more("[log]\nlevel = \"warn,smtp_guard=loud\"", &["2:9: is no filter"]);
+    check_more("[log]\nlevel = \"inof\"", &["2:9: \"inof\" is not a level"]);
+    check_more("[log]\nlevel = \"warn,smtp_guard=loud\"", &["2:9: is not a log filter"]);
     check_more("[log]\nlevel = \"warn,security=info,smtp_guard::relay=debug\"", &[]);
     let long = format!("[admin]\nsocket = \"/{}\"", "x".repeat(100));
     check_more(&long, &["2:10: 101 bytes"]);
@@ -204,10 +207,10 @@ fn addresses_and_names_are_checked() {
     check(&two("\"0.0.0.0:25\"", "\"a.org\""), &["4:12: mail loop"]);
     check(&two("\"[::ffff:127.0.0.1]:25\"", "\"a.org\""), &["4:12: mail loop"]);
     check(&two("\"127.0.0.1:10025\", \"[::1]:25\"", "\"a.org\""), &[]);
-    check(&two("\"10.0.0.1\"", "\"a.org\""), &["4:12: no address or name with a port"]);
+    check(&two("\"10.0.0.1\"", "\"a.org\""), &["4:12: not an address or name with a port"]);
     for (domain, help) in [
         ("*.a.org", "wildcards"),
-        ("@a.org", "right of the @"),
+        ("@a.org", "behind the @"),
         ("192.0.2.1", "not an address"),
         ("[192.0.2.1]", "not an address"),
         ("a..org", "letters, digits"),
@@ -235,8 +238,8 @@ fn an_open_relay_is_refused() {
         ("\"10.0.0.0/8\", \"192.168.0.0/16\", \"fc00::/7\", \"fe80::/10\", \"2001:db8::/32\"", None),
         ("\"::ffff:10.0.0.0/104\", \"127.0.0.1\", \"::1\"", None),
         ("\"10.1.2.3/8\"", Some("2:13: write \"10.1.2.3\" or \"10.0.0.0/8\"")),
-        ("\"10.0.0.0/33\"", Some("2:13: no address or network")),
-        ("\"gateway\"", Some("2:13: no address or network")),
+        ("\"10.0.0.0/33\"", Some("2:13: not an address or network")),
+        ("\"gateway\"", Some("2:13: not an address or network")),
     ] {
         // A second [relay] would be a duplicate: exempt and networks are judged by the same rules.
         let text = format!("exempt = []\nnetworks = [{nets}]").replace("exempt = []\n", "");
@@ -252,7 +255,7 @@ fn an_open_relay_is_refused() {
 #[test]
 fn what_is_valid_alone_may_be_wrong_together() {
     check_more("[limits]\nconnections = 50", &["2:15: must be above limits.connections"]);
-    check_more("[edge]\nconnections = 20", &["2:15: edge 20, limits 20"]);
+    check_more("[edge]\nconnections = 20", &["2:15: edge has 20, limits has 20"]);
     check_more("[limits]\nconnections = 60\n[edge]\nconnections = 61", &[]);
     check_more("[metrics]\nlisten = \"127.0.0.1:25\"", &["2:10: is taken"]);
 }
@@ -260,7 +263,7 @@ fn what_is_valid_alone_may_be_wrong_together() {
 #[test]
 fn profiles_are_checked() {
     let backend = |line: &str| LEAST.replace("[relay]", &format!("{line}\n[relay]"));
-    check(&backend("profile = \"qmail\""), &["5:11: choose \"postfix\" or \"exim\""]);
+    check(&backend("profile = \"qmail\""), &["5:11: choose one of \"postfix\", \"exim\""]);
 }
 
 #[test]
@@ -270,7 +273,7 @@ fn checks_are_checked() {
             check_more(&format!("[checks]\n{key} = \"{mode}\""), &[]);
         }
         let column = key.len() + 4;
-        check_more(&format!("[checks]\n{key} = \"on\""), &[&format!("2:{column}: choose \"off\" or \"observe\"")]);
+        check_more(&format!("[checks]\n{key} = \"on\""), &[&format!("2:{column}: choose one of \"off\", \"observe\"")]);
     }
     check_more("[checks]\ngreeting_delay = \"61s\"", &["2:18: must be 0s to 1m"]);
     check_more("[checks]\ndnsbl_threshold = 0", &["2:19: out of range"]);
@@ -279,20 +282,20 @@ fn checks_are_checked() {
     check_more(
         "[dns]\nservers = [\"dns.example\", \"0.0.0.0\", \"192.0.2.1:0\"]",
         &[
-            "2:12: \"dns.example\" is no name server's address",
-            "2:27: is no name server's address",
+            "2:12: \"dns.example\" is not the address of a name server",
+            "2:27: is not the address of a name server",
             "2:38: dns.servers: there is no port 0",
         ],
     );
     let zone = |more: &str| format!("[[dnsbl]]\nzone = \"bl.example.net\"\n{more}");
     check_more(&zone("weight = 2\nreplies = [\"127.0.0.2-127.0.0.11\", \"127.0.0.20\"]"), &[]);
-    check_more(&zone("replies = [\"127.0.0.9-127.0.0.2\"]"), &["3:12: is no answer of a block list"]);
+    check_more(&zone("replies = [\"127.0.0.9-127.0.0.2\"]"), &["3:12: is not an answer of a DNS block list"]);
     check_more(&zone("replies = [\"10.0.0.1\"]"), &["3:12: within 127.0.0.0/8"]);
     check_more(&zone("weight = 0"), &["3:10: out of range"]);
     check_more(&zone(&zone("")), &["4:8: is named twice"]);
     check_more(&zone("replies = [\"127.0.0.0-127.0.0.1\"]"), &["3:12: from 127.0.0.2 on"]);
     check_more("[[dnsbl]]\nweight = 1", &["1:1: without zone"]);
-    check_more("[[dnsbl]]\nzone = \"no zone\"", &["2:8: is no domain name"]);
+    check_more("[[dnsbl]]\nzone = \"no zone\"", &["2:8: is not a domain name"]);
     check_more(&zone("name = \"zen\""), &[]);
     check_more(&zone("name = \"two words\""), &["3:8: can't be"]);
     check_more(&zone(&format!("name = \"bl\"\n{}", zone("name = \"bl2\""))), &["6:8: is named twice"]);
@@ -316,11 +319,11 @@ fn a_fleet_is_checked() {
     for bad in
         ["", "10.0.0.5:6379", "http://a", "redis://", "redis://a:b", "redis://a/0", "redis://a b", "redis://a@b@c"]
     {
-        check_more(&url(bad), &["3:8: fleet.url: this is no server of a fleet"]);
+        check_more(&url(bad), &["3:8: fleet.url is not the URL of a Redis or Valkey server"]);
     }
-    check_more(&url("redis://fleet:secret@a"), &["3:8: the password belongs into fleet.password_file"]);
+    check_more(&url("redis://fleet:secret@a"), &["3:8: put the password into the file"]);
     let many = vec!["\"redis://a\""; 17].join(",");
-    check_more(&fleet(&format!("url = [{many}]")), &["3:200: a handful of servers is enough"]);
+    check_more(&fleet(&format!("url = [{many}]")), &["3:200: name at most 16 servers"]);
     check_more("[fleet]\nurl = [\"redis://a\"]", &["2:7: a fleet without fleet.key_file"]);
     for name in ["", "a b", "{a}", &"x".repeat(65)] {
         check_more(&fleet(&format!("name = \"{name}\"")), &["3:8: fleet.name can't be"]);
@@ -339,7 +342,7 @@ fn block_lists_are_checked() {
     check_more("[[blocklist]]\nname = \"drop\"", &["1:1: [[blocklist]] without file"]);
     check_more("[[blocklist]]\nfile = \"/a\"", &["1:1: [[blocklist]] without name"]);
     check_more("[[blocklist]]\nfle = \"/a\"", &["2:1: did you mean `file`?"]);
-    check_more(&list("drop", "a", ""), &["3:8: blocklist.file is no absolute path"]);
+    check_more(&list("drop", "a", ""), &["3:8: blocklist.file is not an absolute path"]);
     check_more(&list("", "/a", ""), &["2:8: blocklist.name can't be"]);
     check_more(&list("two words", "/a", ""), &["2:8: blocklist.name can't be"]);
     check_more(&list(&"x".repeat(65), "/a", ""), &["2:8: at most 64"]);
@@ -361,13 +364,13 @@ fn secrets_go_nowhere_in_clear_text() {
     check_more(&format!("{submission}{TLS}[auth]\nvia = \"off\""), &["3:8: a submission port needs [auth]"]);
     check_more("[tls]\ncertificate = \"/c\"", &["2:15: tls.key is not set"]);
     check_more("[tls]\nkey = \"/k\"", &["2:7: tls.certificate is not set"]);
-    check_more("[tls]\ncertificate = \"c\"\nkey = \"/k\"", &["2:15: tls.certificate is no absolute path"]);
+    check_more("[tls]\ncertificate = \"c\"\nkey = \"/k\"", &["2:15: tls.certificate is not an absolute path"]);
     check_more("[tls]\ncertificate = \"\"\nkey = \"\"", &[]);
     // A12: a second certificate, of another kind.
     let also = |more: &str| format!("{TLS}[[tls.also]]\n{more}\n");
     check_more(&also("certificate = \"/d\"\nkey = \"/l\""), &[]);
     check_more(&also("certificate = \"/d\""), &["5:15: tls.also.key is not set"]);
-    check_more(&also("certificate = \"d\"\nkey = \"/l\""), &["5:15: tls.also.certificate is no absolute path"]);
+    check_more(&also("certificate = \"d\"\nkey = \"/l\""), &["5:15: tls.also.certificate is not an absolute path"]);
     check_more(&also(""), &["4:1: [[tls.also]] without certificate and key"]);
     check_more("[[tls.also]]\ncertificate = \"/d\"\nkey = \"/l\"", &["1:1: [[tls.also]] without [tls]"]);
     check(&backend("tls = \"off\"", "[auth]\nvia = \"backend\""), &["4:12: in clear text"]);
@@ -378,9 +381,9 @@ fn secrets_go_nowhere_in_clear_text() {
     check(&backend("tls_name = \"mx.example.org\"", ""), &["5:12: backend.tls_name has no effect"]);
     check(&backend("tls_ca = \"/ca\"", ""), &["5:10: backend.tls_ca has no effect"]);
     check(&backend("tls = \"verified\"\ntls_ca = \"/ca\"\ntls_name = \"mx.example.org\"", ""), &[]);
-    check(&backend("tls = \"always\"", ""), &["5:7: choose \"off\" or \"opportunistic\""]);
+    check(&backend("tls = \"always\"", ""), &["5:7: choose one of \"off\", \"opportunistic\""]);
     check(&backend("identity = \"proxy\"", ""), &["5:12: \"proxy-v2\""]);
-    check_more("[auth]\nvia = \"pam\"", &["2:7: choose \"backend\" or \"dovecot\""]);
+    check_more("[auth]\nvia = \"pam\"", &["2:7: choose one of \"backend\", \"dovecot\""]);
     check_more("authenticated = 1", &["1:17: true or false"]);
     let behind = |list: &str| format!("[[listen]]\naddress = \"0.0.0.0:24\"\nproxy_protocol = [{list}]");
     check_more(&behind("\"192.0.2.10\""), &[]);

@@ -14,15 +14,15 @@ pub(super) fn together(raw: &Raw<Config>, config: &Config, judge: &mut Judge) {
     if config.edge.connections <= config.limits.connections {
         let key = raw.edge.connections.as_ref().or(raw.limits.connections.as_ref());
         if let Some(span) = key.map(Spanned::span) {
-            let label = format!("edge {}, limits {}", config.edge.connections, config.limits.connections);
-            let help = "raise edge.connections: an honest sender must hear 421 before the kernel goes silent";
+            let label = format!("edge has {}, limits has {}", config.edge.connections, config.limits.connections);
+            let help = "raise edge.connections: an honest sender must hear the proxy's 421 before the kernel drops its packets";
             judge.wrong(span, "edge.connections must be above limits.connections", label, help);
         }
     }
     if config.harvest.ban_max < config.harvest.ban
         && let Some(span) = raw.harvest.ban_max.as_ref().or(raw.harvest.ban.as_ref()).map(Spanned::span)
     {
-        let help = "ban is the first one, ban_max what it doubles up to: raise ban_max";
+        let help = "harvest.ban is the first ban, harvest.ban_max the longest: raise ban_max, or lower ban";
         judge.wrong(span, "harvest.ban_max is below harvest.ban", "", help);
     }
     for text in list(&raw.backend.servers) {

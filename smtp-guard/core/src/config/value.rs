@@ -280,7 +280,7 @@ impl Value for Vec<EventKind> {
                 Some((_, kind)) => kinds.push(*kind),
                 None => {
                     let names: Vec<_> = EventKind::NAMES.iter().map(|(name, _)| *name).collect();
-                    let help = format!("choose of {}", names.join(", "));
+                    let help = format!("choose from {}", names.join(", "));
                     judge.wrong(text.span(), format!("{key}: there is no event {word:?}"), "", help);
                 }
             }

@@ -201,7 +201,7 @@ pub struct Void {
 /// Why a message is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Fault {
-    #[error("it is no message, or cut off")]
+    #[error("it is not a message, or was cut off")]
     Form,
     #[error("it is of another version")]
     Version,

@@ -1,15 +1,23 @@
-//! Mutes edges that decide too much: an edge that goes mad must not ban the world on all others.
+//! Mutes edges that ban too much: a faulty edge must not ban honest sources on all others.
 //!
-//! An edge that a botnet attacks bans thousands of sources in a minute, and is right. So a ban is weighed by what the edge that hears
-//! of it knows itself ([`Weight`]): it told of evidence before, it came out of the blue, or mail of the source is welcome here. Each kind
-//! has a limit of its own ([`limit`]). A ban that changes nothing here, since this edge has banned the source already, counts for nothing.
+//! An edge that a botnet attacks bans thousands of sources in a minute, and is right. So each ban is weighed by what the
+//! edge that hears of it knows itself ([`Weight`]):
 //!
-//! Decisions are counted by the minute in which they were made, not in which they are heard: an edge that was away tells at once what
-//! it decided meanwhile. An edge stays muted for [`LASTS`] after the last minute that was too much. What it decided from that minute on
-//! until then is void for good: the server still holds it, and who was deaf to it would read it there as soon as he listens again.
+//! - evidence came before the ban;
+//! - there was none;
+//! - mail of the source is accepted here.
 //!
-//! An edge that starts reads what the server holds, perhaps of an edge that was mad hours ago. Such a minute is void for as long as if
-//! it had been heard then, and nobody is muted for it now. The evidence is gone by then, so each ban has the benefit of the doubt.
+//! Each kind has a limit of its own ([`limit`]). A ban that changes nothing here, since this edge has banned the source
+//! already, counts for nothing.
+//!
+//! Decisions are counted by the minute in which they were made, not in which they are heard: an edge that was away tells
+//! at once what it decided meanwhile. An edge stays muted for [`LASTS`] after the last minute that was too much. Its
+//! decisions from that minute on until then are void for good: they are lifted, and never applied later. The server still
+//! holds them, so they would be read there again when the muting ends.
+//!
+//! An edge that starts reads what the server holds, perhaps of an edge that was faulty hours ago. Such a minute is void
+//! for as long as if it had been heard then, and nobody is muted for it now. The evidence is gone by then, so each ban
+//! has the benefit of the doubt.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 

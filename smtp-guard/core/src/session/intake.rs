@@ -54,10 +54,10 @@ impl Intake {
                 if !session.is_in_chunks() {
                     self.body = None;
                 }
-                let command = match self.lines.next(&mut self.unread)? {
-                    Line::Text(line) => command::parse(&line),
+                let command = self.lines.next(&mut self.unread, |line| match line {
+                    Line::Text(line) => command::parse(line),
                     Line::Flawed(flaw) => Err(flaw.into()),
-                };
+                })?;
                 if let Ok(Command::Bdat(chunk)) = &command {
                     // Whatever the session makes of it: what follows is a chunk.
                     let fresh = || Decoder::Chunks(ChunkDecoder::new(session.repairs_chunks()));
@@ -67,10 +67,12 @@ impl Intake {
                 }
                 Some(Input::Command { command, more: !self.unread.is_empty() })
             }
-            Wants::Response => Some(Input::Response(match self.lines.next_response(&mut self.unread)? {
-                Line::Text(line) => Ok(Secret::new(&line)),
-                Line::Flawed(flaw) => Err(flaw),
-            })),
+            Wants::Response => {
+                Some(Input::Response(self.lines.next_response(&mut self.unread, |line| match line {
+                    Line::Text(line) => Ok(Secret::new(line)),
+                    Line::Flawed(flaw) => Err(flaw),
+                })?))
+            }
             Wants::Body => {
                 let repairs = session.repairs_newlines();
                 let decoder = self.body.get_or_insert_with(|| Decoder::Data(BodyDecoder::for_client(repairs)));

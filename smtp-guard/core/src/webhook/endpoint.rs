@@ -39,7 +39,7 @@ impl Endpoint {
         if text.len() > LONGEST {
             return Err(format!("it has more than {LONGEST} bytes"));
         }
-        let url = Url::parse(text).map_err(|error| format!("it is no URL: {error}"))?;
+        let url = Url::parse(text).map_err(|error| format!("it is not a URL: {error}"))?;
         let secure = match url.scheme() {
             "https" => true,
             "http" => false,
@@ -138,16 +138,16 @@ mod tests {
         check("http://[::1]/", Ok(["http://[::1]:80", "[::1]", "/"]));
         check("https://bücher.example/x", Ok(["https://xn--bcher-kva.example:443", "xn--bcher-kva.example", "/x"]));
         for (text, part) in [
-            ("", "no URL"),
-            ("ops.example.org/hook", "no URL"),
+            ("", "not a URL"),
+            ("ops.example.org/hook", "not a URL"),
             ("ftp://ops.example.org/", "neither http nor https"),
             ("file:///etc/passwd", "neither"),
             ("https://ann:secret@ops.example.org/", "a name or a password"),
             ("https://ann@ops.example.org/", "a name or a password"),
             ("https://ops.example.org/#top", "fragment"),
             ("https://ops.example.org:0/", "no port"),
-            ("https://ops.example.org:99999/", "no URL"),
-            ("https://", "no URL"),
+            ("https://ops.example.org:99999/", "not a URL"),
+            ("https://", "not a URL"),
         ] {
             check(text, Err(part));
         }

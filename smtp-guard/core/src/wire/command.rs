@@ -3,15 +3,18 @@
 //! Printable ASCII only (but for international addresses). White space is taken wherever it separates: real clients put
 //! spaces and tabs before and behind a verb, around `FROM:` and `TO:`, and at the end of a line. It never goes out again.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
 use super::address::AddressError;
 use super::envelope::{MailFrom, RcptTo};
 use super::line::LineFlaw;
 use super::reply::Reply;
 use super::sasl::{Mechanism, Secret};
+
+/// Bytes of most commands.
+const USUAL: usize = 64;
 
 /// A command of a client, or to the backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -249,8 +252,9 @@ fn after<'a>(argument: &'a str, keyword: &str, verb: &'static str) -> Result<&'a
 impl Command {
     /// Appends the command as it goes to the backend, written out from its parts.
     pub fn encode(&self, out: &mut BytesMut) {
-        out.put_slice(self.to_string().as_bytes());
-        out.put_slice(b"\r\n");
+        out.reserve(USUAL);
+        // Writing to a buffer that grows can't fail.
+        let _ = write!(out, "{self}\r\n");
     }
 }
 

@@ -18,8 +18,8 @@ use std::ops::Deref;
 use std::sync::LazyLock;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use memchr::memchr3;
 use memchr::memmem::Finder;
-use memchr::{memchr, memchr_iter, memchr3};
 
 mod chunk;
 
@@ -169,30 +169,46 @@ enum Stop {
     Flaw(BodyFlaw),
 }
 
-/// Length of the longest run from the start of `data` that can go out as it is, and what stands behind it.
-///
-/// `flawed`: more flaws are likely, and the look for none goes over all of `data` for each of them.
-fn clean_run(data: &[u8], flawed: bool) -> (usize, Stop) {
-    if flawed { run_byte_by_byte(data) } else { flawless_run(data).unwrap_or_else(|| run_byte_by_byte(data)) }
-}
+/// Bytes that are looked at together, and how many at first: each of a compiler's instructions compares 16 of them.
+const BLOCK: usize = 1024;
+const FIRST_BLOCK: usize = 128;
 
-/// The same where there is no flaw, as in nearly all data: a look at each line's end, and two at all of the run. `None`: there is one.
-fn flawless_run(data: &[u8]) -> Option<(usize, Stop)> {
-    let (mut run, mut stop, mut lines) = (data, Stop::Undecided, 0);
-    for lf in memchr_iter(b'\n', data) {
-        if !data[..lf].ends_with(b"\r") {
-            return None;
-        }
-        lines += 1;
-        if matches!(data.get(lf + 1), None | Some(b'.')) {
-            (run, stop) = (&data[..=lf], Stop::LineStart);
+/// Length of the longest run from the start of `data` that can go out as it is, and what stands behind it. `data` doesn't begin
+/// between a CR and its LF.
+///
+/// `flawed`: more flaws are likely, and a look at a block for each of them is too much.
+fn clean_run(data: &[u8], flawed: bool) -> (usize, Stop) {
+    let (mut at, mut before) = (0, b' ');
+    let (first, others) = data.split_at(if flawed { 0 } else { FIRST_BLOCK.min(data.len()) });
+    for block in std::iter::once(first).chain(others.chunks(BLOCK)).take_while(|block| !block.is_empty()) {
+        if !goes_on(before, block) {
             break;
         }
+        at += block.len();
+        before = block.last().copied().unwrap_or(before);
     }
-    // The last one may belong to an LF that isn't there yet.
-    run = run.strip_suffix(b"\r").unwrap_or(run);
-    let is_flawless = memchr(0, run).is_none() && memchr_iter(b'\r', run).count() == lines;
-    is_flawless.then_some((run.len(), stop))
+    // What stands before the block may decide with it: a CR, or the end of a line.
+    at -= match before {
+        b'\r' => 1,
+        b'\n' => 2,
+        _ => 0,
+    };
+    let (length, stop) = run_byte_by_byte(&data[at..]);
+    (at + length, stop)
+}
+
+/// Whether nothing in `block` stops a run: each CR has its LF and each LF its CR, no line begins with a dot, and there is no NUL. A
+/// CR at its end is the next block's. `before`: the byte before it.
+fn goes_on(before: u8, block: &[u8]) -> bool {
+    let stops = |before: u8, byte: u8| {
+        (u8::from(before == b'\r') ^ u8::from(byte == b'\n'))
+            | (u8::from(before == b'\n') & u8::from(byte == b'.'))
+            | u8::from(byte == 0)
+    };
+    let Some((first, rest)) = block.split_first() else { return true };
+    // Nothing leaves the loop early, so that many bytes are compared at once.
+    let stopped = block.iter().zip(rest).fold(0, |stopped, (before, byte)| stopped | stops(*before, *byte));
+    stops(before, *first) | stopped == 0
 }
 
 fn run_byte_by_byte(data: &[u8]) -> (usize, Stop) {

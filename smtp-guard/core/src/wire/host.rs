@@ -24,7 +24,7 @@ fn is_inside(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
-/// The key of `name`, or `None` where it is no host name.
+/// The key of `name`, or `None` where it is not a valid host name.
 pub fn key(name: &str) -> Option<Cow<'_, str>> {
     let name = name.strip_suffix('.').unwrap_or(name);
     let ascii = if name.is_ascii() {
@@ -36,7 +36,7 @@ pub fn key(name: &str) -> Option<Cow<'_, str>> {
     Some(if is_lower(&ascii)? { ascii } else { ascii.to_ascii_lowercase().into() })
 }
 
-/// Whether `name`, in ASCII, is in lower case. `None` where it is no host name. Each recipient's domain goes through here, several
+/// Whether `name`, in ASCII, is in lower case. `None` where it is not a valid host name. Each recipient's domain goes through here, several
 /// times: one pass.
 fn is_lower(name: &str) -> Option<bool> {
     let (mut label, mut lower) = (0_usize, true);

@@ -3,7 +3,7 @@
 //! A line ends in CRLF. A bare LF ends a flawed line at once, so that a client which sends nothing else hears its 500
 //! instead of waiting for ever. It can't hide a command, since nothing of a flawed line is used.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use memchr::memchr;
 
 /// Bytes of a line with its CRLF: the 512 of RFC 5321 4.5.3.1.4 and room for the parameters of extensions.
@@ -22,10 +22,10 @@ pub struct LineDecoder {
 }
 
 /// A line of the stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Line {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line<'a> {
     /// Without its CRLF. No CR, LF or NUL in it.
-    Text(Bytes),
+    Text(&'a [u8]),
     Flawed(LineFlaw),
 }
 
@@ -59,25 +59,26 @@ impl LineDecoder {
         Self::default()
     }
 
-    /// The next command line of `buf`, or `None` where more bytes are needed. At most [`MAX_LINE`] bytes stay in `buf`
-    /// then, or [`MAX_AUTH_LINE`] of an AUTH command.
-    pub fn next(&mut self, buf: &mut BytesMut) -> Option<Line> {
+    /// Gives the next command line of `buf` to `read`, and returns its answer; `None` where more bytes are needed. At most
+    /// [`MAX_LINE`] bytes stay in `buf` then, or [`MAX_AUTH_LINE`] of an AUTH command.
+    pub fn next<T>(&mut self, buf: &mut BytesMut, read: impl FnOnce(Line<'_>) -> T) -> Option<T> {
         let auth = buf.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "));
         let chunk = announces_chunk(buf);
-        let line = self.line(buf, if auth { MAX_AUTH_LINE } else { MAX_LINE });
-        let Some(line) = line else {
-            self.chunk |= self.dropping && chunk;
-            return None;
-        };
-        match line {
-            Line::Flawed(_) if std::mem::take(&mut self.chunk) || chunk => Some(Line::Flawed(LineFlaw::Chunk)),
-            line => Some(line),
-        }
+        let (limit, announced) =
+            (if auth { MAX_AUTH_LINE } else { MAX_LINE }, std::mem::take(&mut self.chunk) || chunk);
+        let line = self.line(buf, limit, |line| {
+            read(match line {
+                Line::Flawed(_) if announced => Line::Flawed(LineFlaw::Chunk),
+                line => line,
+            })
+        });
+        self.chunk = line.is_none() && self.dropping && announced;
+        line
     }
 
-    /// The next response within AUTH.
-    pub fn next_response(&mut self, buf: &mut BytesMut) -> Option<Line> {
-        self.line(buf, MAX_AUTH_LINE)
+    /// The same of the next response within AUTH.
+    pub fn next_response<T>(&mut self, buf: &mut BytesMut, read: impl FnOnce(Line<'_>) -> T) -> Option<T> {
+        self.line(buf, MAX_AUTH_LINE, read)
     }
 
     /// Proof that nothing was sent ahead: what follows in clear text must never be taken for something that came over
@@ -86,7 +87,7 @@ impl LineDecoder {
         (buf.is_empty() && !self.dropping).then_some(NothingUnread(()))
     }
 
-    fn line(&mut self, buf: &mut BytesMut, limit: usize) -> Option<Line> {
+    fn line<T>(&mut self, buf: &mut BytesMut, limit: usize, read: impl FnOnce(Line<'_>) -> T) -> Option<T> {
         let Some(lf) = memchr(b'\n', buf) else {
             self.dropping |= buf.len() >= limit;
             if self.dropping {
@@ -94,19 +95,22 @@ impl LineDecoder {
             }
             return None;
         };
-        let line = buf.split_to(lf + 1).freeze();
-        if std::mem::take(&mut self.dropping) || line.len() > limit {
-            return Some(Line::Flawed(LineFlaw::TooLong));
-        }
-        let Some(text) = line.strip_suffix(b"\r\n") else {
-            return Some(Line::Flawed(LineFlaw::BareLf));
-        };
-        let flaw = match memchr::memchr2(b'\r', 0, text) {
-            None => return Some(Line::Text(line.slice(..line.len() - 2))),
-            Some(at) if text[at] == 0 => LineFlaw::Nul,
-            Some(_) => LineFlaw::BareCr,
-        };
-        Some(Line::Flawed(flaw))
+        let (line, dropped) = (&buf[..=lf], std::mem::take(&mut self.dropping));
+        let read = read(if dropped || line.len() > limit { Line::Flawed(LineFlaw::TooLong) } else { judge(line) });
+        buf.advance(lf + 1);
+        Some(read)
+    }
+}
+
+/// `line` without its end, or the flaw that it has.
+fn judge(line: &[u8]) -> Line<'_> {
+    let Some(text) = line.strip_suffix(b"\r\n") else {
+        return Line::Flawed(LineFlaw::BareLf);
+    };
+    match memchr::memchr2(b'\r', 0, text) {
+        None => Line::Text(text),
+        Some(at) if text[at] == 0 => Line::Flawed(LineFlaw::Nul),
+        Some(_) => Line::Flawed(LineFlaw::BareCr),
     }
 }
 
@@ -118,12 +122,11 @@ mod tests {
         let (mut decoder, mut buf, mut lines) = (LineDecoder::new(), BytesMut::new(), Vec::new());
         for piece in data.chunks(piece.max(1)) {
             buf.extend_from_slice(piece);
-            while let Some(line) = decoder.next(&mut buf) {
-                lines.push(match line {
-                    Line::Text(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
-                    Line::Flawed(flaw) => Err(flaw),
-                });
-            }
+            let text = |line: Line<'_>| match line {
+                Line::Text(text) => Ok(String::from_utf8_lossy(text).into_owned()),
+                Line::Flawed(flaw) => Err(flaw),
+            };
+            lines.extend(std::iter::from_fn(|| decoder.next(&mut buf, text)));
             assert!(buf.len() < MAX_LINE, "{} bytes held", buf.len());
         }
         lines

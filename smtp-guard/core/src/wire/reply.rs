@@ -5,9 +5,9 @@
 //! backend's connection, because what follows it can't be told from other replies any more.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf as _, BufMut as _, BytesMut};
 use memchr::memchr;
 
 /// Bytes of the text of one line: 512 of RFC 5321 4.5.3.1.5 less code, enhanced code and CRLF.
@@ -16,6 +16,8 @@ pub const MAX_TEXT: usize = 480;
 pub const MAX_LINES: usize = 128;
 /// Bytes of a reply of the backend.
 pub const MAX_REPLY: usize = 64 * 1024;
+/// Bytes around the text of a line: code, enhanced code and CRLF.
+const AROUND: usize = 18;
 /// Bytes of a reply as it is logged.
 pub const MAX_SHOWN: usize = 512;
 
@@ -145,38 +147,14 @@ impl Reply {
         self.code.class() == 2
     }
 
-    /// Appends the reply as it goes over the wire.
-    pub fn encode(&self, out: &mut BytesMut) {
-        let last = self.more.len();
-        for (index, text) in self.lines().enumerate() {
-            out.put_slice(&self.code.digits());
-            out.put_u8(if index == last { b' ' } else { b'-' });
-            if let Some(enhanced) = self.enhanced {
-                // Writing to a buffer that grows can't fail.
-                let _ = fmt::write(&mut Out(out), format_args!("{enhanced} "));
-            }
-            out.put_slice(text.as_bytes());
-            out.put_slice(b"\r\n");
-        }
-    }
-}
-
-struct Out<'a>(&'a mut BytesMut);
-
-impl fmt::Write for Out<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.put_slice(text.as_bytes());
-        Ok(())
-    }
-}
-
-/// For logs: all in one line, of at most [`MAX_SHOWN`] bytes. One that was cut ends in `...`.
-impl fmt::Display for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// For logs: all in one line, of at most [`MAX_SHOWN`] bytes. One that was cut ends in `...`.
+    pub fn shown(&self) -> String {
         const CUT: &str = "...";
-        let mut shown = self.code.0.to_string();
+        let mut shown = String::with_capacity(self.first.len() + AROUND);
+        // Writing to a text can't fail.
+        let _ = write!(shown, "{}", self.code.0);
         if let Some(enhanced) = self.enhanced {
-            shown.push_str(&format!(" {enhanced}"));
+            let _ = write!(shown, " {enhanced}");
         }
         for (index, text) in self.lines().enumerate() {
             shown.push_str(if index == 0 { " " } else { " / " });
@@ -188,7 +166,30 @@ impl fmt::Display for Reply {
                 break;
             }
         }
-        f.write_str(&shown)
+        shown
+    }
+
+    /// Appends the reply as it goes over the wire.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let last = self.more.len();
+        for (index, text) in self.lines().enumerate() {
+            out.reserve(text.len() + AROUND);
+            out.put_slice(&self.code.digits());
+            out.put_u8(if index == last { b' ' } else { b'-' });
+            if let Some(enhanced) = self.enhanced {
+                // Writing to a buffer that grows can't fail.
+                let _ = write!(out, "{enhanced} ");
+            }
+            out.put_slice(text.as_bytes());
+            out.put_slice(b"\r\n");
+        }
+    }
+}
+
+/// See [`Reply::shown`].
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
     }
 }
 
@@ -268,10 +269,12 @@ impl ReplyDecoder {
 
     fn read(&mut self, buf: &mut BytesMut) -> Result<Option<Reply>, ReplyError> {
         while let Some(lf) = memchr(b'\n', buf.get(self.scanned..).unwrap_or_default()) {
-            let line = buf.split_to(self.scanned + lf + 1);
+            let length = self.scanned + lf + 1;
             self.scanned = 0;
-            self.bytes += line.len();
-            if let Some(reply) = self.take(&line)? {
+            self.bytes += length;
+            let taken = self.take(&buf[..length]);
+            buf.advance(length);
+            if let Some(reply) = taken? {
                 return Ok(Some(reply));
             }
         }
@@ -285,6 +288,13 @@ impl ReplyDecoder {
         }
         let line = line.strip_suffix(b"\r\n").filter(|line| !line.contains(&b'\r')).ok_or(ReplyError::LineEnd)?;
         let (code, is_last, text) = split(line).ok_or(ReplyError::Code)?;
+        if is_last && self.partial.is_none() {
+            // As nearly all are.
+            self.bytes = 0;
+            let (enhanced, text) = enhanced(code, text);
+            let reply = Reply::new(code, None, String::from_utf8_lossy(text).into_owned());
+            return Ok(Some(Reply { enhanced, ..reply }));
+        }
         let mut partial = self.partial.take().unwrap_or(Partial { code, lines: Vec::new() });
         if partial.code != code {
             return Err(ReplyError::Mixed);

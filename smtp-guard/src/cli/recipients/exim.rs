@@ -122,7 +122,9 @@ impl Exim<'_> {
                     }
                 } else if item.starts_with(['!', '+', '*', '^', '$', '<']) || item.contains(';') {
                     if !item.starts_with(['!', '+']) {
-                        export.note(format!("{item} is no single domain and left out: name its domains by --domain"));
+                        export.note(format!(
+                            "{item} is not a single domain and is left out: name its domains by --domain"
+                        ));
                     }
                 } else if let Some(domain) =
                     domain_key(item).filter(|domain| domain != "localhost" && domain.contains('.'))

@@ -142,7 +142,7 @@ impl Export {
     /// Adds `user` of `domain`, if that is served.
     fn add(&mut self, user: &str, domain: &str) {
         if user.is_empty() || user.contains(|c: char| c.is_whitespace() || c.is_control() || c == '@' || c == '"') {
-            return self.note(format!("{user:?} of {domain} is no address that can be in the table"));
+            return self.note(format!("{user:?} of {domain} is not an address that the table can hold"));
         }
         if let Some(served) = domain_key(domain).and_then(|domain| self.domains.get_mut(&domain)) {
             served.users.insert(user.to_lowercase());
@@ -163,11 +163,11 @@ impl Export {
         }
         let wanted: BTreeSet<_> = domains
             .iter()
-            .map(|domain| domain_key(domain).with_context(|| format!("{domain} is no domain")))
+            .map(|domain| domain_key(domain).with_context(|| format!("{domain} is not a domain")))
             .collect::<Result<_, _>>()?;
         for domain in &wanted {
             if !self.domains.contains_key(domain) {
-                bail!("{domain} is none of the domains of {}", self.server);
+                bail!("{} doesn't serve the domain {domain}; --domain names one that it serves", self.server);
             }
         }
         self.domains.retain(|domain, _| wanted.contains(domain));

@@ -154,7 +154,7 @@ impl Postfix<'_> {
                     Some(domain) if domain == "localhost" || domain.starts_with("localhost.") => {}
                     Some(domain) => found.push(domain),
                     None if listed => {}
-                    None => export.note(format!("{parameter}: {name} is no single domain and left out")),
+                    None => export.note(format!("{parameter}: {name} is not a single domain and is left out")),
                 }
             }
         }

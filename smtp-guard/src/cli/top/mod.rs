@@ -1,10 +1,16 @@
 //! `smtp-guard top`: the running guard on a full screen, asked again and again.
 //!
-//! Four parties: a thread that asks the guard (each question may take its 5 seconds), one that carries out the operator's orders, one
-//! that waits for keys, and the loop that draws. The threads hand over through one bounded channel and end with the process; nothing of theirs
-//! needs an end of its own. The terminal is given back by [`Screen`] when it is dropped, whatever the way out, and by the
-//! panic hook before a panic is told; SIGTERM, SIGINT and SIGHUP end the loop like the key q. (SIGKILL can't be met:
-//! `reset` helps then.)
+//! Four parties work together:
+//!
+//! - a thread that asks the guard; each question may take its 5 seconds;
+//! - a thread that carries out the operator's orders;
+//! - a thread that waits for keys;
+//! - the loop that draws.
+//!
+//! The threads hand over through one bounded channel and end with the process; nothing of theirs needs an end of its own.
+//! [`Screen`] gives the terminal back when it is dropped, whatever the way out. After a panic, the panic hook does so
+//! before the message is printed. SIGTERM, SIGINT and SIGHUP end the loop like the key q. SIGKILL can't be met: `reset`
+//! helps then.
 
 use std::io::{self, IsTerminal as _};
 use std::thread;

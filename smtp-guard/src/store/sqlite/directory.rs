@@ -223,7 +223,7 @@ mod tests {
             let owned = own_file(&directory.path().join("decisions.db"));
             let refused = [locked.err(), owned.err()].into_iter().flatten().map(|error| error.to_string());
             let refused: Vec<_> = refused.collect();
-            assert!(refused.len() == 1 && refused[0].contains("no regular file"), "{name}: {refused:?}");
+            assert!(refused.len() == 1 && refused[0].contains("not a regular file"), "{name}: {refused:?}");
             assert_eq!(fs::read_to_string(&precious).unwrap(), "precious", "{name}");
         }
         let user = rustix::process::geteuid().as_raw();

@@ -41,16 +41,19 @@ pub(super) enum Peer {
     Guard {
         reuse: bool,
     },
+    /// Another build of the guard, with connections used again.
+    Before,
 }
 
 impl Peer {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Nothing,
         Self::Haproxy,
         Self::Nginx,
         Self::Postfix,
         Self::Guard { reuse: false },
         Self::Guard { reuse: true },
+        Self::Before,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -61,6 +64,7 @@ impl Peer {
             Self::Postfix => "Postfix, proxy filter",
             Self::Guard { reuse: false } => "guard, `reuse = false`",
             Self::Guard { reuse: true } => "guard, `reuse = true`",
+            Self::Before => "guard, another build",
         }
     }
 
@@ -73,11 +77,12 @@ impl Peer {
             Self::Postfix => "postfix",
             Self::Guard { reuse: false } => "guard",
             Self::Guard { reuse: true } => "guard-reuse",
+            Self::Before => "guard-before",
         }
     }
 
     pub(super) fn checks(self) -> bool {
-        matches!(self, Self::Postfix | Self::Guard { .. })
+        matches!(self, Self::Postfix | Self::Guard { .. } | Self::Before)
     }
 
     /// Whether it can do what `client` wants; Postfix, which is no proxy of connections, is asked for mail only.
@@ -96,6 +101,7 @@ impl Peer {
             Self::Guard { reuse: false } => 2503,
             Self::Guard { reuse: true } => 2504,
             Self::Postfix => 2505,
+            Self::Before => 2506,
         }
     }
 
@@ -113,6 +119,7 @@ impl Peer {
             }
             Self::Postfix => start_postfix(name, folder, port)?,
             Self::Guard { reuse } => start_guard(name, folder, guard, port, SINK_PORT, (reuse, true), "none")?,
+            Self::Before => start_guard(name, folder, guard, port, SINK_PORT, (true, true), "none")?,
         };
         Ok(Running { peer: self, program: Some(program) })
     }
@@ -178,7 +185,7 @@ impl Running {
         let (from, to) = match (load.client, self.peer) {
             (Client::Source | Client::Pipelining, _) => (from, (from, port)),
             (Client::Tls, _) => (from, (Ipv4Addr::LOCALHOST, port + STUNNEL)),
-            (Client::Refused, Peer::Guard { .. }) => (EXEMPT.parse()?, (from, port)),
+            (Client::Refused, Peer::Guard { .. } | Peer::Before) => (EXEMPT.parse()?, (from, port)),
             (Client::Refused, Peer::Nothing) => (EXEMPT.parse()?, (from, NOBODY_PORT)),
             (Client::Refused, _) => (EXEMPT.parse()?, (from, port + NOBODY)),
         };
@@ -326,7 +333,8 @@ pub(super) fn stunnel(folder: &Path) -> anyhow::Result<Program> {
     for peer in Peer::ALL.into_iter().filter(|peer| peer.takes(Client::Tls)) {
         let (name, port) = (peer.short(), peer.port());
         // The guard is asked by STARTTLS, as mail servers do; the others have nothing to ask.
-        let (plain, ask) = if let Peer::Guard { .. } = peer { (0, "protocol = smtp\n") } else { (TLS, "") };
+        let (plain, ask) =
+            if let Peer::Guard { .. } | Peer::Before = peer { (0, "protocol = smtp\n") } else { (TLS, "") };
         last = port + STUNNEL;
         let server = port + plain;
         text += &format!("[{name}]\nclient = yes\naccept = 127.0.0.1:{last}\nconnect = {EDGE}:{server}\n");

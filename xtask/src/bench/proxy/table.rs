@@ -69,6 +69,9 @@ pub(super) fn beside(samples: &[Sample]) -> String {
     for load in LOADS.iter().filter(|load| load.beside != Beside::Nothing) {
         for peer in Peer::ALL {
             let left = ratio(&of(samples, LOADS[0].name, peer), &of(samples, load.name, peer), |sample| sample.seconds);
+            if left.is_nan() {
+                continue;
+            }
             let _ = writeln!(text, "| {} | {} | {:.0} % |", load.beside.name(), peer.name(), left * 100.0);
         }
     }

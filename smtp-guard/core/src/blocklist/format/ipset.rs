@@ -160,7 +160,7 @@ impl Set {
     }
 
     fn span(&self, value: &[u8]) -> Result<Span, &'static str> {
-        let value = std::str::from_utf8(value).map_err(|_| "no address or network")?;
+        let value = std::str::from_utf8(value).map_err(|_| "not an address or network")?;
         if let Some((first, last)) = value.split_once('-') {
             return Span::parse_range(first, last);
         }

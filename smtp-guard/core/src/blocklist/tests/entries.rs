@@ -30,7 +30,7 @@ fn entries_end_when_the_file_says() {
         "# list\n192.0.2.1\n198.51.100.0/24\n10.0.0.0/8\n192.0.2.1\nx\n1.0.0.0/7\n",
         Format::Netset,
         &[(2, "192.0.2.1", Left::Unsaid), (3, "198.51.100.0/24", Left::Unsaid), (5, "192.0.2.1", Left::Unsaid)],
-        &[(4, "no address of the Internet (private)"), (6, "no address or network"), (7, "wider than /8")],
+        &[(4, "not a public address (private)"), (6, "not an address or network"), (7, "wider than /8")],
         0,
     );
     check(
@@ -79,7 +79,7 @@ fn entries_end_when_the_file_says() {
         &format!(" [\n{}\n]", all.join(",\n")),
         Format::Decisions,
         &[(2, "10.0.0.1", for_seconds(90)), (3, "192.0.2.0/24", Left::Ever)],
-        &[(6, "no address or network")],
+        &[(6, "not an address or network")],
         2,
     );
 }

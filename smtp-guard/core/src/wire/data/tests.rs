@@ -255,10 +255,14 @@ proptest! {
     }
 
     #[test]
-    fn a_quick_look_finds_what_a_look_at_each_byte_does(data in bytes()) {
-        let slowly = run_byte_by_byte(&data);
-        let expected = if matches!(slowly.1, Stop::Flaw(_)) { None } else { Some(slowly) };
-        prop_assert_eq!(flawless_run(&data), expected);
+    fn a_look_at_blocks_finds_what_a_look_at_each_byte_does(
+        (clean, line, flawed) in (0..3 * BLOCK, 1usize..90, any::<bool>()),
+        data in bytes(),
+    ) {
+        // What is odd stands at each place of a block, and at either side of its end.
+        let mut all: Vec<u8> = std::iter::repeat_n(b'x', line).chain(*b"\r\n").cycle().take(clean).collect();
+        all.extend(data);
+        prop_assert_eq!(clean_run(&all, flawed), run_byte_by_byte(&all));
     }
 
     #[test]
