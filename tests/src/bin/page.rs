@@ -206,7 +206,9 @@ fn cost(rounds: usize, time: Duration) {
     ask(&world, Host::Attacker, "x@attacker.example", (0..30).map(|n| format!("guess{n}@example.org")));
     let stop = AtomicBool::new(false);
     println!("load at the start {}", fs::read_to_string("/proc/loadavg").unwrap().trim());
-    println!("| readers | CPU of the guard, in parts of a core | memory | bytes a second to each |\n|---|---|---|---|");
+    println!(
+        "| readers | CPU of the guard, in parts of a core | its own memory | pages of its file | bytes a second to each |\n|---|---|---|---|---|"
+    );
     std::thread::scope(|scope| {
         scope.spawn(|| {
             world.enter(Host::Attacker);
@@ -234,7 +236,7 @@ fn cost(rounds: usize, time: Duration) {
         let mut memory = 0;
         for _ in 0..12 {
             std::thread::sleep(Duration::from_secs(10));
-            let now = resident(&guard);
+            let (now, _) = resident(&guard);
             if now < memory + 64 {
                 break;
             }
@@ -245,20 +247,20 @@ fn cost(rounds: usize, time: Duration) {
             measured.sort_by(|a, b| a.0.total_cmp(&b.0));
             let (least, most) = (measured[0].0, measured[rounds - 1].0);
             let (cpu, _, bytes) = measured[rounds / 2];
-            let memory = measured.iter().map(|(_, memory, _)| *memory).max().unwrap();
-            println!("| {readers} | {cpu:.2} % ({least:.2} to {most:.2} %) | {memory} KiB | {bytes} |");
+            let (own, file) = measured.iter().map(|(_, memory, _)| *memory).max().unwrap();
+            println!("| {readers} | {cpu:.2} % ({least:.2} to {most:.2} %) | {own} KiB | {file} KiB | {bytes} |");
         }
         // As it is when nobody has looked for a while.
         std::thread::sleep(Duration::from_secs(20));
-        let (cpu, memory, _) = measure(&guard, 0, time);
-        println!("| none any more | {cpu:.2} % | {memory} KiB | |");
+        let (cpu, (own, file), _) = measure(&guard, 0, time);
+        println!("| none any more | {cpu:.2} % | {own} KiB | {file} KiB | |");
         stop.store(true, Ordering::Relaxed);
     });
     println!("\nLoad at the end {}", fs::read_to_string("/proc/loadavg").unwrap().trim());
 }
 
-/// CPU in parts of a core, memory in KiB, and bytes a second to each reader.
-fn measure(guard: &Guard, readers: usize, time: Duration) -> (f64, u64, u64) {
+/// CPU in parts of a core, memory as [`resident`] has it, and bytes a second to each reader.
+fn measure(guard: &Guard, readers: usize, time: Duration) -> (f64, (u64, u64), u64) {
     let readers: Vec<_> = (0..readers).map(|_| Reader::start()).collect();
     std::thread::sleep(Duration::from_secs(2));
     let bytes = || readers.iter().map(|reader| reader.bytes.load(Ordering::Relaxed)).sum::<u64>();
@@ -280,9 +282,12 @@ fn busy(guard: &Guard) -> u64 {
     threads.filter_map(of).sum()
 }
 
-/// KiB in memory.
-fn resident(guard: &Guard) -> u64 {
+/// KiB in memory: the guard's own, and pages of its file that were used, which the kernel takes back when it needs them.
+fn resident(guard: &Guard) -> (u64, u64) {
     let status = fs::read_to_string(format!("/proc/{}/status", guard.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    (of("RssAnon:"), of("RssFile:"))
 }
