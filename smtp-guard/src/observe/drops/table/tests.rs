@@ -76,6 +76,21 @@ fn who_comes_once_does_not_push_out_who_stays() {
     assert!(displaced > 8000 && table.len() == 16, "{displaced}");
 }
 
+#[test]
+fn those_with_the_most_are_found_among_many() {
+    let mut table = Table::new(1000);
+    for n in 0..1000 {
+        // Neither in the order of sources nor of additions.
+        table.add(key(n), 25, 1 + n * 617 % 1000, at(0));
+    }
+    let all: Vec<_> = table.top(1000, at(1000)).iter().map(|top| (top.key, top.packets)).collect();
+    assert_eq!(all.iter().map(|(_, packets)| *packets).collect::<Vec<_>>(), (1..=1000).rev().collect::<Vec<_>>());
+    for count in [0, 1, 7, 499, 500, 501, 999, 2000] {
+        let top: Vec<_> = table.top(count, at(1000)).iter().map(|top| (top.key, top.packets)).collect();
+        assert_eq!(top, all[..count.min(1000)], "{count}");
+    }
+}
+
 /// Who, how many packets, and how many ms after the one before.
 fn additions() -> impl Strategy<Value = Vec<(u64, u64, u64)>> {
     proptest::collection::vec((0..20u64, 1..1000u64, 0..20_000u64), 1..200)
