@@ -23,6 +23,9 @@ const MOST: usize = 64 * 1024;
 /// What a segment carries on a network.
 const ETHERNET: u32 = 1460;
 
+/// Bytes that a client gets rid of only where nothing bounds it.
+const NO_BOUND: usize = 16 * 1024 * 1024;
+
 /// How the ends of a connection are set up.
 #[derive(Clone, Copy, Debug)]
 struct Setup {
@@ -133,26 +136,47 @@ fn in_data(guard: SocketAddr, setup: &Setup) -> TcpStream {
     client.into_stream()
 }
 
-/// A client gets rid of at most so many bytes while `others` are in DATA, too.
+/// Message data of at least `least` bytes.
+fn lines(least: usize) -> Vec<u8> {
+    let line = "x".repeat(76) + "\r\n";
+    line.repeat(least / line.len() + 1).into_bytes()
+}
+
+/// Sends `data` to each of `clients` again and again, until nobody could send anything for `quiet`: the bytes that each got rid of.
+fn send_all(clients: &[TcpStream], data: &[u8], quiet: Duration) -> Vec<usize> {
+    clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
+    let mut taken = vec![0; clients.len()];
+    let mut since = Instant::now();
+    while since.elapsed() < quiet {
+        let before = taken.clone();
+        for (mut client, taken) in clients.iter().zip(&mut taken) {
+            match client.write(data) {
+                Ok(more) => {
+                    *taken += more;
+                    assert!(*taken < NO_BOUND, "there is no bound");
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+        if taken == before {
+            std::thread::sleep(Duration::from_millis(10));
+        } else {
+            since = Instant::now();
+        }
+    }
+    taken
+}
+
+/// A client gets rid of at most `most` bytes after `others` have sent as much as they can.
 fn check(name: &str, setup: Setup, chunk: usize, others: usize, most: usize) {
     let configure = |config: &mut Config| config.limits.connections = 40;
     with_configured_guard(Setup { buffer: Some(ENDS), ..SILENT }.start(), configure, |guard| {
-        let _others: Vec<_> = (0..others).map(|_| in_data(guard, &setup)).collect();
-        let mut client = in_data(guard, &setup);
-        client.set_nonblocking(true).unwrap();
-        let data = "x".repeat(76) + "\r\n";
-        let data = data.repeat(chunk / data.len() + 1);
-        let (mut taken, mut since) = (0, Instant::now());
-        while since.elapsed() < Duration::from_secs(2) {
-            match client.write(data.as_bytes()) {
-                Ok(more) => (taken, since) = (taken + more, Instant::now()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err(error) => panic!("{name}: {error}"),
-            }
-            assert!(taken <= most, "{name}: {taken}");
-        }
+        let others: Vec<_> = (0..others).map(|_| in_data(guard, &setup)).collect();
+        send_all(&others, &lines(32 * 1024), Duration::from_secs(1));
+        let client = in_data(guard, &setup);
+        let taken = send_all(&[client], &lines(chunk), Duration::from_secs(2))[0];
+        println!("{name}: {taken} bytes");
+        assert!(taken <= most, "{name}: {taken}");
     });
 }
 
@@ -161,6 +185,8 @@ fn c4_a_client_can_not_fill_the_kernel_while_the_backend_does_not_read() {
     check("large writes of many", SILENT, 64 * 1024, 20, 160 * 1024);
     check("small writes of many", SILENT, 1, 20, 160 * 1024);
     check("large chunks of many", Setup { chunk: true, ..SILENT }, 64 * 1024, 20, 160 * 1024);
+    // The first ones have larger windows and queues, of which there are as many as there is room for.
+    check("large writes of one", SILENT, 64 * 1024, 0, 512 * 1024);
 }
 
 /// Memory that the kernel has for sockets from or to one of `ports`, and how many they are; `None` without ss(8).
@@ -194,17 +220,7 @@ fn check_memory(name: &str, setup: Setup) {
     };
     with_configured_guard(backend, configure, |guard| {
         let clients: Vec<_> = (0..SESSIONS).map(|_| in_data(guard, &setup)).collect();
-        clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
-        let data = ("x".repeat(76) + "\r\n").repeat(420);
-        let mut since = Instant::now();
-        while since.elapsed() < Duration::from_secs(1) {
-            for mut client in &clients {
-                if client.write(data.as_bytes()).is_ok() {
-                    since = Instant::now();
-                }
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        send_all(&clients, &lines(32 * 1024), Duration::from_secs(1));
         let of = |filter: String| memory(&filter);
         let (Some((ahead, clients)), Some((behind, backends))) =
             (of(format!("sport = :{}", guard.port())), of(format!("dport = :{}", backend.port())))
