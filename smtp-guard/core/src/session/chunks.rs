@@ -12,6 +12,10 @@
 //!
 //! Whatever is refused is read to its announced length: its bytes must not be taken for commands. Between two chunks the client is as
 //! slow as within one ([`Body::wait`]), and a chunk without bytes that isn't the last one is a command that leads nowhere.
+//!
+//! # Rejected
+//! Passing chunks on as BDAT where the backend offers it. It would spare a line end and a dot here and there, and keep a bare LF as it is.
+//! But the guard's output would have as many readings as the backend's handling of BDAT, behind which mail is written as text again.
 
 use std::time::Duration;
 
