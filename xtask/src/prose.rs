@@ -1,4 +1,5 @@
-//! The words of the project, checked: links lead somewhere, sentences can be read at once, comments begin with what they are about.
+//! The words of the project, checked: links lead somewhere, sentences can be read at once, comments begin with what they are about, and
+//! the figures of the table of bounds are those of the code.
 //!
 //! `cargo xtask prose` prints each fault as `FILE:LINE: SENTENCE`, with the reason and what to write instead. Pages that are written
 //! from tables in the code are read as well: mend the table.
@@ -6,6 +7,7 @@
 pub(crate) mod page;
 
 mod comments;
+mod figures;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +26,13 @@ const MACHINE: &[&str] = &["/root", "/home/"];
 /// Pages whose sentences are not judged: what has been released stays as it was written.
 const RELEASED: &[&str] = &["CHANGELOG.md"];
 
+/// The page whose figures come from the code, the page of all keys, and the table of all bounds.
+const TABLE: &str = "ARCHITECTURE.md";
+const KEYS: &str = "docs/configuration.md";
+const BOUNDS: &str = "smtp-guard/src/bound.rs";
+/// The folder of the tests of the whole, which bound nothing.
+const WHOLE: &str = "tests/";
+
 /// Checks all pages and all comments below `root`.
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
     let pages = pages(root)?;
@@ -32,10 +41,19 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
     for (name, text) in &pages {
         faults.extend(judge(name, text, &pages, &files, &|path| root.join(path).exists()));
     }
+    let mut sources = BTreeMap::new();
     for name in &files {
-        let found = comments::judge(&fs::read_to_string(root.join(name))?);
+        let source = fs::read_to_string(root.join(name))?;
+        let found = comments::judge(&source);
         faults.extend(found.into_iter().map(|(line, fault)| format!("{name}:{line}: {fault}")));
+        if !name.starts_with(WHOLE) {
+            sources.insert(name.clone(), source);
+        }
     }
+    let text = |name: &str| pages.get(name).map_or("", String::as_str);
+    let bounds = sources.get(BOUNDS).map_or("", String::as_str);
+    let found = figures::judge(text(TABLE), &sources, text(KEYS), bounds);
+    faults.extend(found.into_iter().map(|(line, fault)| format!("{TABLE}:{line}: {fault}")));
     if !faults.is_empty() {
         bail!("{} faults in what is written:\n{}", faults.len(), faults.join("\n"));
     }
