@@ -1,4 +1,4 @@
-//! A packet and what the maps know of its source, to a verdict. Knows no bytes.
+//! The verdict on a packet, from the packet and what the maps know of its source. Knows no bytes.
 //!
 //! The first of these that applies decides:
 //!

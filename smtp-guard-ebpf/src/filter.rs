@@ -1,6 +1,6 @@
 //! Bits before the hash maps: where a source's bit is clear, the map has no entry of it and needn't be asked.
 //!
-//! A hash map with room for a million sources has 16 MiB of buckets, so a look-up misses the cache and the TLB even where it
+//! A hash map with room for a million sources has 16 MiB of buckets. So a look-up misses the cache and the TLB even where it
 //! finds nothing. A filter is small enough to stay in the cache. Many sources share a bit, so one that is set says nothing.
 
 use crate::abi::Source;

@@ -1,9 +1,9 @@
 //! Bans that are found with one line of the cache: four of them in an element of the map NEAR.
 //!
-//! BANS holds every ban. To find one there costs two lines of memory that no cache holds, each with a miss of the TLB:
-//! 500 ns a packet under a flood of 65,536 banned sources (measured). NEAR has room for most of a quarter of a million.
-//! An element notes whether it has all bans of its sources. If it does, a source that isn't in it isn't banned. If it
-//! doesn't, or is still empty, BANS is asked: that is slower, and never wrong.
+//! BANS holds every ban. To find one there costs two lines of memory that no cache holds, each with a miss of the TLB. That was
+//! 500 ns a packet under a flood of 65,536 banned sources (measured). NEAR has room for most of a quarter of a million. An
+//! element notes whether it has all bans of its sources. If it does, a source that isn't in it isn't banned. If it doesn't, or
+//! is still empty, BANS is asked: that is slower, and never wrong.
 //!
 //! Only user space writes NEAR, and a reader may see an element half written. So a slot is free if its second word has no
 //! time. A ban is written source first and that word last, and removed by that word alone.

@@ -7,14 +7,14 @@
 //! Sources: a segment from an address that can't be one (multicast, broadcast, unspecified) is malformed; the stack drops it as
 //! well. An IPv6 address that stands for an IPv4 one is that ([`embedded_v4`]).
 //!
-//! Fragments: the first one carries the ports and the flags and is judged like a whole packet; later ones carry neither
-//! and pass, as without the first the stack can't put them together. A first fragment that is too short to show them,
-//! or a second one that could overwrite them (RFC 1858, RFC 7112), is malformed: it exists to get past filters.
+//! Fragments: the first one carries the ports and the flags, and is judged like a whole packet. Later ones carry neither and
+//! pass: without the first the stack can't put them together. A first fragment may be too short to show ports and flags, or a
+//! second one may overwrite them (RFC 1858, RFC 7112). Both are malformed: they exist to get past filters.
 //!
-//! Lengths: a packet that claims more bytes than it has, or fewer than its headers take, is malformed; the stack would
-//! drop it as well, but later. Bytes behind its end are padding and no lie. A length of 0 is no lie either: packets above
-//! 64 KiB that the driver or the stack has put together have no better (BIG TCP). Only what is for a guarded port is looked
-//! at so closely: the rest is the stack's.
+//! Lengths: a packet that claims more bytes than it has, or fewer than its headers take, is malformed. The stack would drop it
+//! as well, but later. Bytes behind its end are padding and no lie. A length of 0 is no lie either: packets above 64 KiB that
+//! the driver or the stack has put together have no better (BIG TCP). Only what is for a guarded port is looked at so closely:
+//! the rest is the stack's.
 
 use crate::abi::{Family, Source, embedded_v4};
 use crate::frame::Frame;

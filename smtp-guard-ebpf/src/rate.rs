@@ -3,9 +3,9 @@
 //! A bucket is one number: the time at which it will be full again. Each connection moves it one interval further; how far
 //! it lies ahead is what was taken out. A bucket that lies behind is full, so forgetting it loses nothing.
 //!
-//! Charged is a completed handshake, never a SYN: a SYN's source may be forged, and forged ones could empty the bucket of
-//! a victim, or fill any map with buckets of sources that don't exist. So a burst of SYNs passes until the first of them
-//! completes; what it is over the limit is debt that the bucket doesn't keep.
+//! A completed handshake is charged, never a SYN: a SYN's source may be forged. Forged SYNs could empty the bucket of a victim,
+//! or fill any map with buckets of sources that don't exist. So a burst of SYNs passes until the first of them completes; what
+//! it is over the limit is debt that the bucket doesn't keep.
 
 /// How a bucket fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The one table of reasons: number, metric label, text, plane and kind can't drift apart.
 //!
-//! Whatever else is asked of a reason (is it a refusal, is the client to blame) follows from its plane and its kind, by the
+//! Other questions about a reason (is it a refusal, is the client to blame) are answered from its plane and its kind, by the
 //! functions below. A new reason is one row.
 
 /// Highest number of reasons that the per-CPU counters have room for.

@@ -1,4 +1,4 @@
-//! Where the configuration is read from; what it means is `smtp_guard_core::config`.
+//! The files that the configuration is read from. What it means is `smtp_guard_core::config`.
 
 use std::path::{Path, PathBuf};
 use std::{env, io};

@@ -1,7 +1,7 @@
 //! File descriptors: how many this process may have, what the configuration needs, and how few are shared out.
 //!
-//! A descriptor that is missing shows where it is missed least: not at the door, but in the store, at the backend or at the
-//! admin socket. So the limit is raised as far as it goes, and what strangers can hold is bounded by what is left of it:
+//! When descriptors run out, new clients are not the first to notice: the store, the backend or the admin socket fails. So the
+//! limit is raised as far as it goes, and what strangers can hold is bounded by what is left of it:
 //!
 //! | for | descriptors |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Whether a file is still the one that was read.
+//! The stamp of a file: tells whether it is still the one that was read.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;

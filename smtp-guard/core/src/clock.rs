@@ -1,4 +1,5 @@
-//! Moments of two clocks, which are read elsewhere. [`Instant`] is what limits and bans are reckoned in, wall time is what people and the store read.
+//! Moments of two clocks, which are read elsewhere. Limits and bans are reckoned in [`Instant`]; people and the store read wall
+//! time.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The key: whom a decision is about, and whom something is counted of.
+//! The key: the source, network or user that a decision is about, or that something is counted of.
 //!
 //! A [`Key`] is what decisions are kept by, and what the store knows; its text is the same everywhere. An operator names a [`Who`],
 //! of which the length of IPv6 prefixes makes a key. What one part looks at only (a session's source, the kernel's networks)

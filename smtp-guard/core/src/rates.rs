@@ -6,9 +6,8 @@
 //! keeps trying gets on as soon as there is room.
 //!
 //! # Bounds
-//! At most `max` keys ([`sharded`]). When a new key finds no room, some keys are looked at, and the one with the lowest
-//! count is forgotten: one that has been silent for a window, if there is one. An active offender is not forgotten for
-//! strangers.
+//! At most `max` keys ([`sharded`]). When a new key finds no room, some keys are looked at. One that has been silent for a
+//! window is forgotten, else the one with the lowest count. An active offender is not forgotten for strangers.
 //!
 //! Users who logged in are counted in [`accounts`], by the same means.
 

@@ -1,7 +1,7 @@
 //! Shards: the parts of one map, each behind a lock of its own.
 //!
-//! Whoever asks for a key waits only for who changes another one of the same shard. What a shard holds, and what bounds it, is
-//! its owner's to say.
+//! A caller that asks for a key waits only for one that changes a key of the same shard. The owner says what a shard holds, and
+//! bounds it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};

@@ -1,7 +1,7 @@
 //! Everything that was configured, in the shape that decisions need: made once, never changed, and of one generation.
 //!
-//! A session keeps the snapshot that it began with, so it never judges by two. What is found out while the guard runs isn't
-//! configured, and stays when a snapshot is followed by another: the content of the recipient table, and [`Learned`].
+//! A session keeps the snapshot that it began with, so it never judges by two. Two things are found out while the guard runs:
+//! the content of the recipient table, and [`Learned`]. They stay when a snapshot is followed by another.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;

@@ -1,10 +1,10 @@
 //! Putting the programs behind their links, and taking that back where a load fails halfway.
 //!
-//! All links that are pinned, by this version or another one, are opened first, and known by what they are on, not by the
-//! name in their path: interfaces may have been renamed. A link that is on a wanted interface has its program replaced at
-//! once: no packet goes unfiltered. Else a new one is made. What was done is noted step by step, and undone in the opposite
-//! order. Pins are changed last ([`Links::keep`]), when all programs are in place; only a link whose mode changes goes before
-//! that, and its pin with it, and comes back when the load is undone.
+//! First all pinned links are opened, those of other versions too. A link is known by what it is on, not by the name in its
+//! path: interfaces may have been renamed. A link that is on a wanted interface has its program replaced at once: no packet
+//! goes unfiltered. Else a new one is made. What was done is noted step by step, and undone in the opposite order. Pins are
+//! changed last ([`Links::keep`]), when all programs are in place. Only a link whose mode changes goes before that, with its
+//! pin. It comes back when the load is undone.
 
 use std::fs::{self, File};
 use std::io;

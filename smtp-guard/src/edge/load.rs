@@ -1,8 +1,8 @@
 //! Loading, attaching and pinning; replacing what is loaded; removing it all.
 //!
-//! Order: maps, their contents, the counting program, then XDP interface by interface. A second load finds the pinned
-//! maps with their contents and replaces the programs behind the pinned links: no packet goes unfiltered, no count is
-//! lost. Another ABI version has maps of its own, which are filled before its links are taken over ([`versions`]).
+//! Order: maps, their contents, the counting program, then XDP interface by interface. A second load finds the pinned maps with
+//! their contents, and replaces the programs behind the pinned links. So no packet goes unfiltered, and no count is lost.
+//! Another ABI version has maps of its own, which are filled before its links are taken over ([`versions`]).
 //!
 //! A load that fails leaves what was there: programs are put back, what it made is removed. So what the configuration says
 //! goes into maps that are in use only when all programs are in place.

@@ -5,11 +5,11 @@
 //! ever, so the surplus is taken back. A count that is too low is left alone: it lacks connections from before the plane
 //! was loaded, and is right again when they end.
 //!
-//! A count and the sockets can't be read at the same moment: the kernel goes through its sockets for milliseconds, and
-//! some of a busy source come and go meanwhile. So a count is read before the sockets and after them, and the lower value
-//! is believed. What seems too much is looked at up to [`LOOKS`] times in a pass. Only the least surplus of every look of
-//! [`PASSES`] passes, a minute apart, is taken back. One look a pass is not enough: in the stress run it took from a
-//! source with some eight connections that came and went.
+//! A count and the sockets can't be read at the same moment. The kernel goes through its sockets for milliseconds, and some of
+//! a busy source come and go meanwhile. So a count is read before the sockets and after them, and the lower value is believed.
+//! What seems too much is looked at up to [`LOOKS`] times in a pass. Only the least surplus of every look of [`PASSES`] passes,
+//! a minute apart, is taken back. One look a pass is not enough: in the stress run it took from a source with some eight
+//! connections that came and went.
 //!
 //! A change between reading a count and writing it, some microseconds, is lost: at worst one connection more than the
 //! ceiling is let through.

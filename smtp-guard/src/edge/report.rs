@@ -1,5 +1,5 @@
-//! The kernel plane's report when it is loaded: a program that is run once, attached to nothing, reads the maps as
-//! the others do, and logs what it finds.
+//! The kernel plane's report when it is loaded. A program that is attached to nothing runs once, reads the maps as the others
+//! do, and logs what it finds.
 
 use std::sync::Mutex;
 

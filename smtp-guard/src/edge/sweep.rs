@@ -6,9 +6,9 @@
 //! without a ceiling. Here the risk is the same, but only for a microsecond in a pass of the map, and not at each last
 //! close. So nobody can aim at it. Such a connection isn't counted while it lasts, and nothing else is wrong.
 //!
-//! The kernel sets bits of KNOWN meanwhile, and a bit can be lost in two ways: it is set between our reading and writing
-//! of an element, or for an entry that was removed while a new one came behind the walk. The SYNs of that source then
-//! pass unjudged until its next connection sets the bit again. The counts themselves stay exact.
+//! The kernel sets bits of KNOWN meanwhile, and a bit can be lost in two ways. It is set between our reading and writing of an
+//! element. Or its entry was removed, while a new one came behind the walk. The SYNs of that source then pass unjudged until
+//! its next connection sets the bit again. The counts themselves stay exact.
 
 use smtp_guard_ebpf::abi::{Connections, Source};
 use smtp_guard_ebpf::filter::{Bit, KNOWN, WORDS};

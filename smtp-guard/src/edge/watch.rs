@@ -1,7 +1,7 @@
 //! Interfaces that were gone and are back: a link ends with its interface, and a new one of the same name has none.
 //!
-//! Until the program is put on it, an interface that comes back is unfiltered. Who looks at every change of interfaces
-//! ([`super::interfaces::Changes`]) keeps that short.
+//! Until the program is put on it, an interface that comes back is unfiltered. To look at every change of interfaces
+//! ([`super::interfaces::Changes`]) keeps that time short.
 
 use std::io;
 use std::os::fd::AsFd;

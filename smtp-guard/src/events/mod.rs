@@ -1,9 +1,10 @@
 //! The event bus: the parts publish what happens, once, and subscribers read it.
 //!
 //! # Bounds
-//! The last [`KEPT`] events are kept, numbered without a gap. A subscriber has a place in them and nothing else, so publishing
-//! costs the same however many there are: one short lock, under which nobody waits, and a few small texts. A subscriber that falls
-//! behind by more than what is kept loses the oldest events and is told how many; that is counted as a bound. Others lose nothing.
+//! The last [`KEPT`] events are kept, numbered without a gap. A subscriber has a place in them and nothing else. So publishing
+//! costs the same however many there are: one short lock, under which nobody waits, and a few small texts. A subscriber that
+//! falls behind by more than what is kept loses the oldest events and is told how many. That is counted as a bound. Others lose
+//! nothing.
 //!
 //! # What isn't here
 //! Counts and log lines stay with the publisher: a count must be there when the answer is, and a log line before it. Both have

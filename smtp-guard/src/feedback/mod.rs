@@ -3,8 +3,8 @@
 //! One task owns the ledger and the decisions and is the only one that bans. Sessions report and go on: a full channel
 //! drops the report and counts it. The command line asks through a second, small channel.
 //!
-//! When the rule says so, the order is: kernel map, user-space table (which wakes the source's sessions), the figure of
-//! how long it took, log, store. Nothing that can wait comes before the kernel map.
+//! When the rule asks for a ban, `keeper/perform.rs` has the order of its steps. Nothing that can wait comes before the kernel
+//! map.
 
 use std::net::IpAddr;
 use std::sync::Arc;

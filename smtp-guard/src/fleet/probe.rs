@@ -1,10 +1,10 @@
 //! A look at the servers of a fleet by hand, for `check --connect`.
 //!
-//! It finds out whether each server can be reached, is new enough, allows what the guard needs and has the same time, and
-//! whether other edges have the same key.
+//! It finds out whether each server can be reached, is new enough, allows what the guard needs and has the same time. It also
+//! finds out whether other edges have the same key.
 //!
-//! Commands are tried on keys of its own under the fleet's hash tag, which no edge reads. They are gone afterwards, or
-//! ten seconds later if the connection breaks off: before anything is written it is known that keys can be given an end.
+//! Commands are tried on keys of its own under the fleet's hash tag, which no edge reads. They are gone afterwards, or ten
+//! seconds later if the connection breaks off. Before anything is written, it is known that keys can be given an end.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Reads the messages of others: first those that the server holds, then new ones.
 //!
-//! The cursor is the client's. Before what the server holds is read, the last id of the changes is noted, and reading goes on from there:
-//! so there is no gap. Where the server has trimmed past the cursor, or its last id is smaller than the cursor, everything is read anew.
-//! A reader that is slow falls behind and ends there as well: nobody waits for it.
+//! The cursor is the client's. The last id of the changes is noted before the server's contents are read. Reading goes on from
+//! that id, so there is no gap. Where the server has trimmed past the cursor, or its last id is smaller than the cursor,
+//! everything is read anew. A reader that is slow falls behind and ends there as well: nobody waits for it.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

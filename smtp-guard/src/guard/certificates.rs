@@ -1,9 +1,10 @@
 //! A start with certificates that can't be used.
 //!
-//! Servers that deliver mail use TLS where it is offered, and deliver in clear text where it isn't; those that insist on it keep
-//! their mail and try again. So ports for them are opened without STARTTLS, as loudly as can be: a guard that didn't start would
-//! leave all mail outside until somebody looks. Ports for users stay closed: without TLS they are no use, and a program that is
-//! refused tries again later. The files are read again and again; a pair that can be used is in force without a restart.
+//! Servers that deliver mail use TLS where it is offered, and deliver in clear text where it isn't. Those that insist on TLS
+//! keep their mail and try again. So ports for them are opened without STARTTLS, as loudly as can be. A guard that didn't start
+//! would leave all mail outside until somebody looks. Ports for users stay closed: without TLS they are no use, and a program
+//! that is refused tries again later. The files are read again and again; a pair that can be used is in force without a
+//! restart.
 
 use std::sync::Arc;
 use std::time::Duration;

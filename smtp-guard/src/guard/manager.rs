@@ -1,4 +1,4 @@
-//! Messages to the service manager, by sd_notify(3). Where nobody asked for them, none are sent.
+//! Messages to the service manager, by sd_notify(3). If no manager asked for messages, none are sent.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Another configuration while mail flows: prepared while nothing has changed, then applied as a whole, or not at all.
 //!
 //! # Order
-//! The kernel guards the ports of both configurations while listeners change, so no packet is unfiltered. Sessions begin by
-//! the new generation from one moment on, and keep theirs. Who is exempt now is let go in both planes after that. Doors that
-//! are closed let in whoever has connected.
+//! The kernel guards the ports of both configurations while listeners change, so no packet is unfiltered. Sessions begin by the
+//! new generation from one moment on, and keep theirs. After that, bans of sources that are exempt now end in both planes. A
+//! listener that closes lets in every client that has connected.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

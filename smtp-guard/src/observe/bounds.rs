@@ -1,8 +1,8 @@
 //! Bounds that were reached: which, how often, and when last.
 //!
-//! Every part that refuses or drops something for want of room says so here, by [`Bounds::reached`]. This is the state;
-//! metrics and `status` show it. The log has at most one line a minute for each bound, with how often it was reached
-//! since the last one: a flood must not become a flood of lines.
+//! Every part that refuses or drops something for want of room says so here, by [`Bounds::reached`]. This is the state; metrics
+//! and `status` show it. The log has at most one line a minute for each bound, with how often it was reached since the last
+//! line. A flood must not become a flood of lines.
 //!
 //! [`Bound`] has the names, so the table doesn't grow with what strangers do.
 

@@ -1,4 +1,4 @@
-//! How long our certificates last, for metrics and `status`.
+//! The time that our certificates last, for metrics and `status`.
 
 use serde::{Deserialize, Serialize};
 

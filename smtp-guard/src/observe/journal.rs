@@ -1,8 +1,8 @@
-//! Whether standard error is a stream of the systemd journal, and how a line says there how grave it is.
+//! The systemd journal: whether standard error is a stream of it, and how a line says there how grave it is.
 //!
-//! A line begins with its priority in brackets (sd-daemon(3)), which the journal takes off. The journal's own socket would carry fields
-//! as well, but a datagram to it waits for the journal, and whoever writes the line is a session. So lines of all formats go the one way
-//! they go without a journal: through a bounded queue to a thread.
+//! A line begins with its priority in brackets (sd-daemon(3)), which the journal takes off. The journal's own socket would
+//! carry fields as well. But a datagram to it waits for the journal, and the writer of the line is a session. So lines of all
+//! formats go the one way they go without a journal: through a bounded queue to a thread.
 
 use std::ffi::OsStr;
 

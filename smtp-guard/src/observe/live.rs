@@ -1,7 +1,7 @@
 //! The snapshot that `smtp-guard top` shows: the status and everything that moves.
 //!
-//! Counts are absolute, since the start of the guard or the load of the kernel plane; rates are the reader's to reckon,
-//! from two snapshots of one [`Live::instance`]. Every list has a bound that is said beside it.
+//! Counts are absolute, since the start of the guard or the load of the kernel plane. The reader reckons rates from two
+//! snapshots of one [`Live::instance`]. Every list has a bound that is said beside it.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The log on standard error, and the security line that operators and their tools look for.
 //!
-//! Nothing from the network enters a log as it came: it goes through [`printable`] first, so that no terminal sequence
-//! and no forged line gets through, whatever the format. Text lines are not coloured, for the same reason.
+//! Text from the network goes through [`printable`] before it enters a log. So no terminal sequence and no forged line gets
+//! through, whatever the format. Text lines are not coloured, for the same reason.
 
 use std::io;
 use std::sync::Arc;

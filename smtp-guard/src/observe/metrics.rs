@@ -6,8 +6,8 @@
 //!
 //! Counts live here. What is so now lives in the parts: `mirror` reads it at each scrape. What is gone has no series any more.
 //!
-//! The gauge of open connections is `smtp_guard_connections_active`, not `smtp_guard_connections`: OpenMetrics names the
-//! counter `smtp_guard_connections_total` by that family already, and two families of one name are invalid.
+//! The gauge of open connections is `smtp_guard_connections_active`, not `smtp_guard_connections`. In OpenMetrics that is
+//! already the family of the counter `smtp_guard_connections_total`, and two families of one name are invalid.
 //!
 //! `docs/metrics.md` is written from what is registered here, by `cargo xtask docs`.
 

@@ -1,8 +1,8 @@
 //! Refusals in words that tools know already: those of Postfix for text, those of Kerio Connect for `kerio`.
 //!
-//! fail2ban's own filters match both (`filter.d/postfix.conf`, `filter.d/kerio.conf`; a test runs them). They find the
-//! client by its place in the line. So no text of the client's may make a second place like it: addresses go in as one
-//! word without spaces, and in Postfix' words the client stands before all else.
+//! fail2ban's own filters match both (`filter.d/postfix.conf`, `filter.d/kerio.conf`; a test runs them). They find the client
+//! by its place in the line. So no text of the client's may make a second place like it. Addresses go in as one word without
+//! spaces, and in Postfix' words the client comes first.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;

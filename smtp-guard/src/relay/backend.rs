@@ -1,8 +1,9 @@
 //! The backend of one session: opened lazily, one connection, reused for that session's transactions.
 //!
-//! Requests go out as typed values; those of an envelope go out when an answer is waited for, so that what was asked at once is one
-//! write. A server without PIPELINING gets one after the other. Answers come back through [`Backend::word`], which is cancel safe. A
-//! connection whose state is in doubt is closed, never repaired; another server is tried only before MAIL was accepted.
+//! Requests go out as typed values. Those of an envelope go out when an answer is awaited, so that requests made at once are
+//! one write. A server without PIPELINING gets one after the other. Answers come back through [`Backend::word`], which is
+//! cancel safe. A connection whose state is in doubt is closed, never repaired; another server is tried only before MAIL was
+//! accepted.
 //!
 //! Between two transactions a connection is kept for [`REST`] and then given back, unless the client has logged in over it. One
 //! that is given back serves the next client where nothing speaks against it ([`super::spare`]). Where it turns out to be gone at

@@ -1,8 +1,8 @@
 //! Block lists follow their files: what sessions ask and what the kernel drops is replaced as a whole.
 //!
-//! A file is looked at every `reload`, and read when it has changed and looks the same twice: one that is written in place
-//! is there with half of its lines for a while. A list that can't be read changes nothing, whether it is there from
-//! before or not; it is tried again at every look. Everything here that takes time runs beside the async threads.
+//! A file is looked at every `reload`. It is read when it has changed and looks the same twice: a file that is written in place
+//! has half of its lines for a while. A list that can't be read changes nothing, whether it is there from before or not; it is
+//! tried again at every look. Everything here that takes time runs beside the async threads.
 
 mod follower;
 

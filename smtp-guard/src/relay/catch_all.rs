@@ -1,8 +1,8 @@
 //! The backend's answers about recipients that nobody has: whether it takes any recipient of a domain, and else in which
 //! words it refuses one.
 //!
-//! If it takes any recipient, its yes proves nothing: an attacker who guesses would never meet an unknown recipient, and
-//! would earn forgiveness with each guess. If its words aren't known, a refused guess looks like any other refusal.
+//! If it takes any recipient, its yes proves nothing: a guessing attacker would never meet an unknown recipient, and each guess
+//! would earn forgiveness. If its words aren't known, a refused guess looks like any other refusal.
 //!
 //! Without a recipient table, the backend is asked once an hour, for each served domain: for two recipients that nobody
 //! has, and for `postmaster`. This has a connection of its own, since servers hold refused recipients against a

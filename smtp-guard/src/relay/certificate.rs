@@ -1,7 +1,7 @@
 //! Our certificates: read from their files, judged by their dates, and chosen for each client.
 //!
 //! One of each kind may be named, as `[tls]` and `[[tls.also]]`. A client that can verify ECDSA or Ed25519 is shown that one,
-//! others RSA: some old clients know only RSA, and some only share a cipher suite with us for ECDSA.
+//! others RSA. Some old clients know only RSA, and some only share a cipher suite with us for ECDSA.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

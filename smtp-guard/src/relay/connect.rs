@@ -1,7 +1,7 @@
 //! A connection to the backend, from the socket to the moment where MAIL may be sent: PROXY header, greeting, EHLO,
 //! STARTTLS, EHLO, XCLIENT, EHLO.
 //!
-//! Fails closed: a backend that doesn't learn who the client is would take it for us, the trusted proxy; one that must
+//! Fails closed. A backend that doesn't learn who the client is would take it for us, the trusted proxy. A backend that must
 //! speak TLS and doesn't isn't used. What was learned in clear text is forgotten after the handshake.
 
 use std::future::poll_fn;

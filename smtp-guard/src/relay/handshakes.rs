@@ -1,4 +1,4 @@
-//! Why TLS handshakes with clients fail: counted by kind, and told once of each source.
+//! Failures of TLS handshakes with clients: counted by kind, and told once of each source.
 
 use std::collections::HashSet;
 use std::io;

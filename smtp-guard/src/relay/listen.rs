@@ -1,4 +1,4 @@
-//! Listening sockets: accept, turn away whom there is no room for, start a session for the rest.
+//! Listening sockets: accept, turn away clients that find no room, start a session for the rest.
 
 use std::fs::File;
 use std::io;

@@ -12,15 +12,15 @@
 //! longest.
 //!
 //! # Who gives way
-//! While somebody waits for [`PATIENCE`], a stranger whose place has been idle as long gives way: its transaction is
-//! lost, its session stays. A place is idle while nothing is asked over it and no message data goes, since the last data
-//! that did: talk without a message, or a look-up of a dead zone, keeps no place. The stranger must be of the network
-//! that holds most, and that more than one place above what the waiting one holds. So a client with one place never has
-//! to give it up, and the one that holds most can only harm itself.
+//! While somebody waits for [`PATIENCE`], a stranger whose place has been idle as long gives way: its transaction is lost, its
+//! session stays. A place is idle while nothing is asked over it and no message data goes, counted from the last data. Talk
+//! without a message, or a look-up of a dead zone, keeps no place. The stranger must be of the network that holds most, and
+//! that more than one place above what the waiting one holds. So a client with one place never has to give it up, and the one
+//! that holds most can only harm itself.
 //!
-//! A client that sends a byte of data now and then is never idle. So if nobody idles, a stranger of such a network gives
-//! way, at work or not, if it has had its place for [`TURN`] without an accepted message. The one that has had it longest
-//! is first. A place is safe from the final dot to its answer: the message may have been taken.
+//! A client that sends a byte of data now and then is never idle. So if nobody idles, a stranger of such a network gives way
+//! even at work. Its place must be older than [`TURN`], without an accepted message. The one that has had it longest is first.
+//! A place is safe from the final dot to its answer: the message may have been taken.
 //!
 //! A connection that was opened for a MAIL that may come ([`Places::try_early`]) is taken only while half of the places
 //! are free. It gives way before all others and at once, whoever holds it.

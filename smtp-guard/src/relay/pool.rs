@@ -1,14 +1,14 @@
 //! The backend's servers: which of them answer, and what they offer together.
 //!
-//! The probe looks at each of them in the background: connect, EHLO, QUIT, as a client's session would. So scanners never
-//! reach the backend, and nothing is offered that it can't take. A session takes the first server that is healthy and has a
-//! place ([`super::places`]), in the order of the configuration; where all healthy ones are full it waits for the first.
-//! When none is healthy it tries all: the probe may be behind the truth.
+//! The probe looks at each of them in the background: connect, EHLO, QUIT, as a client's session would. So scanners never reach
+//! the backend, and nothing is offered that it can't take. A session takes the first server that is healthy and has a place
+//! ([`super::places`]), in the order of the configuration. If all healthy ones are full, it waits for the first. When none is
+//! healthy it tries all: the probe may be behind the truth.
 //!
 //! Where a server is named by its host name, each probe looks that up anew; sessions connect to what it found.
 //!
-//! A server that has heard who the client is may refuse that client. Whether it does, or refuses all of us, the next probe
-//! tells, which is made at once: only when the server takes that, with the same kind of identity, the client hears the refusal.
+//! A server that has heard who the client is may refuse that client. Or it may refuse all of us. The next probe tells, and it
+//! is made at once. The client hears the refusal only if the server takes the probe, with the same kind of identity.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};

@@ -1,5 +1,6 @@
-//! A look at a server of the backend by hand, for `setup` and `check --connect`: what it is, how it takes us, and what it says of
-//! recipients that nobody has. The connection is opened as the guard opens it, and never gets as far as DATA.
+//! A look at a server of the backend by hand, for `setup` and `check --connect`. It finds out what the server is, how it takes
+//! us, and what it says of recipients that nobody has. The connection is opened as the guard opens it, and never gets as far as
+//! DATA.
 
 use std::net::IpAddr;
 use std::sync::Arc;

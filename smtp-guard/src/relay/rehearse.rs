@@ -1,5 +1,5 @@
-//! `smtp-guard try`: a session without a connection. The session, its rules, the look-ups and the counters are the real
-//! ones; the mail server says yes to everything, nothing is counted and nobody is told.
+//! `smtp-guard try`: a session without a connection. The session, its rules, the look-ups and the counters are the real ones.
+//! The mail server says yes to everything, nothing is counted and nobody is told.
 
 use std::sync::Arc;
 use std::time::Duration;

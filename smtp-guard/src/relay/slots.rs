@@ -1,4 +1,4 @@
-//! Places that nobody waits for: one is free, or it isn't. How many there are is whoever's who takes one.
+//! Places that nobody waits for: one is free, or it isn't. The caller says how many there are.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

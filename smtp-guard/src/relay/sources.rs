@@ -13,9 +13,9 @@
 //!
 //! # Who makes room
 //! When a network or the guard is full, an idle stranger hears 421 in favour of the newcomer. It is looked for where most is
-//! held: in the whole guard in the network with the most sessions, within a network among its sources. A newcomer that is
-//! a stranger never displaces anybody who holds as little as it does itself, so whoever holds most can only harm himself.
-//! Of those that may be displaced the one that was idle longest goes: first one without a transaction, then one whose
+//! held: in the whole guard in the network with the most sessions, within a network among its sources. A newcomer that is a
+//! stranger never displaces anybody who holds as little as it does itself, so whoever holds most can only harm himself. Of
+//! those that may be displaced, the one that was idle longest goes. Clients without a transaction come first, then those whose
 //! transaction has waited [`STALLED`] for its client.
 //!
 //! # What is seen of a session

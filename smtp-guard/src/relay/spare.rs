@@ -26,8 +26,8 @@
 //!
 //! # Bounds
 //! A connection waits for [`IDLE`], and serves at most [`MESSAGES`] messages and [`LIFE`]. At most [`MOST`] wait for each
-//! server; others end. A waiting connection holds no place of `backend.connections`, but counts among them: a client that
-//! is given a place takes a waiting connection, or ends one where there would be too many.
+//! server; others end. A waiting connection holds no place of `backend.connections`, but counts among them. A client that is
+//! given a place takes a waiting connection, or ends one where there would be too many.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

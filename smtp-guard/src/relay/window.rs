@@ -22,8 +22,8 @@
 //! invited already. Before Linux 5.14 windows grow to 64 KiB and not beyond.
 //!
 //! # Rejected
-//! To open a window with the first data, and not with the 354. Short messages would cost two system calls less. But long ones took
-//! more of the processor (1 MiB a fifth more), since a sender that meets a small window at first goes on in small steps.
+//! To open a window with the first data, and not with the 354. Short messages would cost two system calls less. But long ones
+//! took more of the processor (1 MiB a fifth more). A sender that meets a small window at first goes on in small steps.
 //!
 //! A small buffer at the listener: the window scale of a connection is chosen by it, and the window could never grow. The
 //! same with TCP_WINDOW_CLAMP, which binds no memory besides: a thousand segments of a byte fill a window of 1,000 bytes.

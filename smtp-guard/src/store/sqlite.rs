@@ -2,8 +2,8 @@
 //!
 //! Changes go through a bounded queue. What can't be written is kept and tried again. A database that is damaged is set aside
 //! under another name and a new one is begun. Where the disk is full, or the directory can't be used, mail goes on without a
-//! store: it is tried again every [`RETRY`], and what it held is handed over late. Only what another guard or another user holds
-//! is an error.
+//! store. The store is tried again every [`RETRY`], and hands over late what it held. Only a store that another guard or
+//! another user holds is an error.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

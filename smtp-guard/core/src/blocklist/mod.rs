@@ -7,8 +7,9 @@
 //! - one that is wider than /8 (IPv6 /16);
 //! - one that touches a network which must never be blocked ([`Protected`]).
 //!
-//! A file is refused as a whole if it is no list: if its format isn't known, more than half of its entries can't be read,
-//! it is cut short, or the count at its end is wrong. A caller that has an older version of the list keeps that.
+//! A file is refused as a whole if it is no list. That is so if its format isn't known, or more than half of its entries can't
+//! be read. It is also so if the file is cut short, or the count at its end is wrong. A caller that has an older version of the
+//! list keeps that.
 //!
 //! Other modules read and follow the files, and write to the kernel.
 //!

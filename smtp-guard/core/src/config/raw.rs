@@ -2,8 +2,8 @@
 //!
 //! No `flatten` and no untagged enums: both lose the position.
 //!
-//! Serde stops at the first error. So the key that it stumbled over is reported, taken out, and the rest read again,
-//! until all of it is read; every key is optional here, which makes that sound.
+//! Serde stops at the first error. So the key that it stumbled over is reported and taken out, and the rest is read again,
+//! until all of it is read. Every key is optional here, which makes that sound.
 
 use serde::Deserialize;
 use toml::Spanned;

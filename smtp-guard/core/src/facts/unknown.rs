@@ -1,7 +1,7 @@
 //! The test whether the backend's refusal of a recipient says that the recipient doesn't exist.
 //!
-//! Only positive recognition counts: a refusal of the sender, of the client or of relaying that the backend delays to
-//! RCPT must never be held against a sender as a wrong guess.
+//! Only positive recognition counts. A backend may delay to RCPT a refusal of the sender, of the client or of relaying. Such a
+//! refusal must never be held against a sender as a wrong guess.
 
 use crate::config::Profile;
 use crate::wire::reply::Reply;

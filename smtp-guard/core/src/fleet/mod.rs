@@ -1,16 +1,16 @@
 //! A fleet: several edges that judge as one. Pure: messages are bytes, time is passed in, who sends them is elsewhere.
 //!
-//! Edges share what happened, not counters. Each appends its reports to one stream and hears those of the others, so the same rule
-//! decides everywhere on the same evidence; decisions are shared beside it. Nobody waits for anybody: a message that is lost, late or
-//! repeated changes nothing that another one doesn't mend.
+//! Edges share what happened, not counters. Each appends its reports to one stream and hears those of the others. So the same
+//! rule decides everywhere on the same evidence. Decisions are shared beside it. Nobody waits for anybody: a message that is
+//! lost, late or repeated changes nothing that another one doesn't mend.
 //!
 //! # Time
 //! All times in messages are those of the server that edges share ([`offset`]): no edge's clock is trusted by another.
 //!
 //! # What is trusted
-//! A message carries a code under the fleet's key ([`message`]). Whoever has that key may decide for all, but for what each edge
-//! exempts; an edge that decides too much is muted by the others ([`mute`]). A message that is repeated counts once: evidence by its
-//! number ([`member`]), decisions by their time ([`merge`]).
+//! A message carries a code under the fleet's key ([`message`]). Anyone who has that key may decide for all, except about what
+//! each edge exempts. An edge that decides too much is muted by the others ([`mute`]). A message that is repeated counts once:
+//! evidence by its number ([`member`]), decisions by their time ([`merge`]).
 
 pub mod member;
 pub mod merge;

@@ -10,10 +10,10 @@
 //! Each kind has a limit of its own ([`limit`]). A ban that changes nothing here, since this edge has banned the source
 //! already, counts for nothing.
 //!
-//! Decisions are counted by the minute in which they were made, not in which they are heard: an edge that was away tells
-//! at once what it decided meanwhile. An edge stays muted for [`LASTS`] after the last minute that was too much. Its
-//! decisions from that minute on until then are void for good: they are lifted, and never applied later. The server still
-//! holds them, so they would be read there again when the muting ends.
+//! Decisions are counted by the minute in which they were made, not in which they are heard. An edge that was away tells at
+//! once what it decided meanwhile. An edge stays muted for [`LASTS`] after the last minute that was too much. Its decisions
+//! from that minute on until then are void for good: they are lifted, and never applied later. The server still holds them, so
+//! they would be read there again when the muting ends.
 //!
 //! An edge that starts reads what the server holds, perhaps of an edge that was faulty hours ago. Such a minute is void
 //! for as long as if it had been heard then, and nobody is muted for it now. The evidence is gone by then, so each ban

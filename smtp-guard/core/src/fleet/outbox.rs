@@ -1,8 +1,8 @@
 //! Messages that wait for the server: reports in their order, sums of what is good, and decisions.
 //!
-//! A report goes out as soon as nothing is under way; what comes meanwhile goes with the next batch, so the busier the server the larger
-//! the batches. The good of a source is summed up for a second. While the server is away reports wait for ten minutes at most, and
-//! [`super::REPORTS`] of them; decisions wait as long as they are in force.
+//! A report goes out as soon as nothing is under way. Reports that come meanwhile go with the next batch: the busier the
+//! server, the larger the batches. The good of a source is summed up for a second. While the server is away reports wait for
+//! ten minutes at most, and [`super::REPORTS`] of them; decisions wait as long as they are in force.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;

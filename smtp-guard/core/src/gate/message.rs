@@ -1,4 +1,4 @@
-//! The judgement who may send one more message, or begin one more TLS handshake.
+//! The judgement whether a client may send one more message, or begin one more TLS handshake.
 
 use smtp_guard_ebpf::reason::Reason;
 

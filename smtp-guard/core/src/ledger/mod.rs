@@ -33,10 +33,10 @@
 //! exact up to 128 distinct recipients and estimated beyond.
 //!
 //! # Bounds
-//! At most `max` entries. When the ledger is full, the entry that was silent longest makes room: first of those that have
-//! only knocked, then of those that were banned before, then of the suspects. Sources whose mail was accepted have half
-//! of the room for themselves, and more where nobody else needs it. Offenders on their way to a ban make room only once
-//! their window is over. So a flood of new sources can't make the ledger forget one: the newcomer isn't noted.
+//! At most `max` entries. When the ledger is full, the entry that was silent longest makes room. Sources that have only knocked
+//! go first, then those that were banned before, then the suspects. Sources whose mail was accepted have half of the room for
+//! themselves, and more where nobody else needs it. Offenders on their way to a ban make room only once their window is over.
+//! So a flood of new sources can't make the ledger forget one: the newcomer isn't noted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

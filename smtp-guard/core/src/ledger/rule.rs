@@ -14,11 +14,11 @@
 //! # The rule
 //! Accepted mail forgives: each known recipient beyond the first [`FLOOR`] takes [`FORGIVES`] unknown ones off, of which
 //! [`LEFT_PERCENT`] % are always left. The floor is there so that an attacker can't dilute a harvest with the one or two
-//! addresses that he knows; the percentage, so that volume alone never makes immune.
+//! addresses that he knows. The percentage is there so that volume alone never makes immune.
 //!
 //! 1. **Harvest**: at least `harvest.unknown_recipients` unknown ones are left, *and* they are more than
-//!    `harvest.unknown_share` of what is left and known together. Two signals, because each alone is wrong: a bare count
-//!    bans a big provider whose users have old address books, a bare share bans a small sender after one typing error.
+//!   `harvest.unknown_share` of what is left and known together. Two signals, because each alone is wrong. A bare count bans a
+//!   big provider whose users have old address books. A bare share bans a small sender after one typing error.
 //! 2. **Probing**: at least `harvest.unknown_recipients` were probed, and at least a quarter as many were unknown. This
 //!    is for lists so good that the share stays low: a client that only asks and never sends is no sender.
 //! 3. **Doubt**: number and share are reached without what accepted mail forgives. With ten unknown ones and four known

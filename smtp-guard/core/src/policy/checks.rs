@@ -1,12 +1,12 @@
 //! Checks of a stranger and its sender: what is found out, and what follows from it.
 //!
-//! A stranger is a client on an `mx` port that is not exempt, not in `relay.networks` and has not logged in. Look-ups begin
-//! at connect and at the first RCPT and are judged there: by then the client may have logged in, and the log can name a recipient.
-//! All checks are judged, also when one refuses, so that what `observe` counts doesn't depend on the others.
+//! A stranger is a client on an `mx` port that is not exempt, not in `relay.networks` and has not logged in. Look-ups begin at
+//! connect and at the first RCPT. They are judged at RCPT: by then the client may have logged in, and the log can name a
+//! recipient. All checks are judged, also when one refuses, so that what `observe` counts doesn't depend on the others.
 //!
-//! A failed look-up is never "there is none": it refuses at most for now (450), and only where mail could not be answered
-//! without the fact, which is so for the sender's domain alone. A list that wasn't even asked, because the client's own
-//! source or network has too many look-ups, is different: whoever brings that about must not get past the lists.
+//! A failed look-up is never "there is none": it refuses at most for now (450). It does so only where mail could not be
+//! answered without the fact: for the sender's domain. Sometimes a list isn't even asked, because the client's own source or
+//! network has too many look-ups. That is different: a client must not get past the lists by causing it.
 
 use std::net::Ipv4Addr;
 

@@ -2,18 +2,18 @@
 //!
 //! # The limits
 //! Messages and recipients of an hour, and networks (IPv4 /24, IPv6 /48) of a day that he logs in or sends from. Messages are
-//! counted at MAIL. Recipients are counted before the mail server is asked for them, and given back when it refuses: so
-//! those that are asked for at once, in many sessions, never exceed the limit together. What is refused isn't counted. The limits
-//! are passed in: they may change while mail flows.
+//! counted at MAIL. Recipients are counted before the mail server is asked for them, and given back when it refuses. So
+//! recipients that many sessions ask for at once never exceed the limit together. What is refused isn't counted. The limits are
+//! passed in: they may change while mail flows.
 //!
 //! Whoever is over a limit is held until its window has room: he hears 450, and nobody else does. A network too many holds
 //! the user from all his networks, since nobody knows which of them is the thief's. An operator's hold lasts as long as he
 //! said, whatever is counted.
 //!
 //! # Bounds
-//! [`USERS`] users; the one of some that are looked at who isn't held and sent least makes room. [`HOLDS`] holds of
-//! operators, and none makes room for another. Networks of a user: as many as the limit lets (1,000 at most), [`NETWORKS`] where
-//! there is none. A network takes 16 bytes.
+//! [`USERS`] users. To make room, some are looked at, and the one of them that isn't held and sent least is forgotten.
+//! [`HOLDS`] holds of operators, and none makes room for another. Networks of a user: as many as the limit lets (1,000 at
+//! most), [`NETWORKS`] where there is none. A network takes 16 bytes.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

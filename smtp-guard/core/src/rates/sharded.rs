@@ -1,4 +1,4 @@
-//! Something of each key, bounded: who is silent makes room. What has changed is told to the store.
+//! A bounded map of keys: silent keys make room. What has changed is told to the store.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

@@ -1,4 +1,4 @@
-//! Sums that other guards are to be told: of each key since they were told last.
+//! Sums that other guards are to be told: for each key, what came since they were told last.
 //!
 //! # Bounds
 //! [`MOST`] keys; what finds no room is counted, and others hear nothing of it. Nothing is kept while nobody is to be told.

@@ -1,9 +1,9 @@
 //! Commands taken ahead (RFC 2920): what the client has pipelined behind a MAIL or RCPT goes to the backend with it.
 //!
-//! While the backend is asked, the session takes RCPT and DATA that were read already ([`Wants::Ahead`](super::Wants::Ahead)), and
-//! asks them as well where the rules would let them through. Each of them is judged again in its turn
-//! ([`Wants::Turn`](super::Wants::Turn)), exactly as if it had come then, and the backend's answer waits for that. So nothing is
-//! decided, reported, delayed or told in another order than for a client that sends one command at a time.
+//! While the backend is asked, the session takes RCPT and DATA that were read already ([`Wants::Ahead`](super::Wants::Ahead)).
+//! It asks them as well where the rules would let them through. Each of them is judged again in its turn
+//! ([`Wants::Turn`](super::Wants::Turn)), exactly as if it had come then, and the backend's answer waits for that. So nothing
+//! is decided, reported, delayed or told in another order than for a client that sends one command at a time.
 //!
 //! | in its turn | the backend said | what happens |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //! | it is refused | 4xx, 5xx | nothing: the backend knows nothing of it either |
 //! | it is refused | 2xx, 354 | the connection is given up, and what is left of the transaction is answered 451 |
 //!
-//! So a recipient that was refused here never gets the message, and a DATA without a recipient that the backend answers with 354
+//! So a recipient that was refused here never gets the message. If the backend answers 354 to a DATA without a recipient, that
 //! ends with the connection and not with a dot.
 //!
 //! What is asked ahead:

@@ -1,5 +1,5 @@
-//! AUTH (RFC 4954): PLAIN and LOGIN, under TLS only. What the client sends is passed to whoever judges it, and to nobody
-//! else: it is in no event, no reply and no state beyond the attempt.
+//! AUTH (RFC 4954): PLAIN and LOGIN, under TLS only. What the client sends is passed to the part that judges it, and to nobody
+//! else. It is in no event, no reply and no state beyond the attempt.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Message data, from 354 to the backend's word at the dot. In chunks: [`super::chunks`].
 //!
-//! The data is always read to the client's true end, whatever went wrong on the way: stopping early would have the rest
-//! of a message read as commands. A message that must not be delivered is ended by closing the backend's connection
-//! before its dot; there is no other way to take DATA back.
+//! The data is always read to the client's true end, whatever went wrong on the way. If reading stopped early, the rest of a
+//! message would be read as commands. A message that must not be delivered is ended by closing the backend's connection before
+//! its dot; there is no other way to take DATA back.
 
 use smtp_guard_ebpf::reason::Reason;
 

@@ -10,8 +10,8 @@
 //! | more bytes than are listened to, or a length that can't be read | the refusal, and the end of the session |
 //! | RSET, EHLO, QUIT between two chunks | yes; the backend's connection is closed before its dot |
 //!
-//! Whatever is refused is read to its announced length: its bytes must not be taken for commands. Between two chunks the client is as
-//! slow as within one ([`Body::wait`]), and a chunk without bytes that isn't the last one is a command that leads nowhere.
+//! Whatever is refused is read to its announced length: its bytes must not be taken for commands. Between two chunks the client
+//! is as slow as within one ([`Body::wait`]). A chunk without bytes that isn't the last one is a command that leads nowhere.
 //!
 //! # Rejected
 //! Passing chunks on as BDAT where the backend offers it. It would spare a line end and a dot here and there, and keep a bare LF as it is.

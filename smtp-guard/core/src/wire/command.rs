@@ -1,7 +1,7 @@
 //! Commands (RFC 5321 4.1.1): from a line to a typed value, and back to a line for the backend.
 //!
-//! Printable ASCII only (but for international addresses). White space is taken wherever it separates: real clients put
-//! spaces and tabs before and behind a verb, around `FROM:` and `TO:`, and at the end of a line. It never goes out again.
+//! Printable ASCII only (but for international addresses). White space is taken wherever it separates. Real clients put spaces
+//! and tabs before and behind a verb, around `FROM:` and `TO:`, and at the end of a line. It never goes out again.
 
 use std::fmt::{self, Write as _};
 

@@ -10,8 +10,8 @@
 //! decoder it still ends nothing and begins no line. So a dot behind it is text, and the encoder puts a second dot before
 //! it. What goes out has one reading, and it ends at the client's `CRLF . CRLF`.
 //!
-//! Bounds: nothing is copied or held here. A chunk is a slice of the caller's buffer; at most two bytes (a CR, or a dot
-//! and a CR) are left in the buffer until the next one decides about them.
+//! Bounds: nothing is copied or held here. A chunk is a slice of the caller's buffer. At most two bytes (a CR, or a dot and a
+//! CR) are left in the buffer until the next byte decides about them.
 
 use std::fmt;
 use std::ops::Deref;

@@ -1,8 +1,8 @@
 //! Replies, ours and the backend's (RFC 5321 4.2, enhanced codes by RFC 2034 and 3463).
 //!
-//! A [`Reply`] is always fit to be sent: one code on all lines, text of printable ASCII, lines of at most
-//! [`MAX_TEXT`] bytes. The backend's replies are read strictly and within bounds; a reply that breaks them ends the
-//! backend's connection, because what follows it can't be told from other replies any more.
+//! A [`Reply`] is always fit to be sent: one code on all lines, text of printable ASCII, lines of at most [`MAX_TEXT`] bytes.
+//! The backend's replies are read strictly and within bounds. A reply that breaks them ends the backend's connection: what
+//! follows can't be told from other replies any more.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};

@@ -1,7 +1,7 @@
 //! XCLIENT (Postfix, XCLIENT_README): tells the backend whose words it will hear.
 //!
-//! Every value is encoded as xtext and the line is bounded: a name with a space, or a login with a plus sign, must not
-//! become another attribute (CVE-2026-28753 of nginx was that). ADDR stands last: some servers act when they read it.
+//! Every value is encoded as xtext, and the line is bounded. A name with a space, or a login with a plus sign, must not become
+//! another attribute (CVE-2026-28753 of nginx was that). ADDR stands last: some servers act when they read it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -1,7 +1,7 @@
 //! xtext (RFC 3461 4): text in parameters of MAIL, RCPT and XCLIENT, where `+XX` stands for a byte.
 //!
-//! It is always decoded, judged and encoded again: passed through as it came, an encoded line feed would be decoded
-//! behind us (CVE-2020-28021 began like that).
+//! It is always decoded, judged and encoded again. Otherwise an encoded line feed would be decoded behind us (CVE-2020-28021
+//! began like that).
 
 use std::fmt;
 

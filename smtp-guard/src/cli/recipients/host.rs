@@ -1,4 +1,4 @@
-//! Where the mail server is: here, or behind ssh.
+//! The host of the mail server: this one, or one behind ssh.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

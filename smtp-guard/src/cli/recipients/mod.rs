@@ -1,9 +1,9 @@
 //! `recipients export-postfix` and `export-exim`: the recipient table, from what the mail server has.
 //!
 //! # Safe direction
-//! An address that is missing in the table is refused, and a sender who is refused can't be made good. So wherever it can't be
-//! told who exists (a map that nobody can list, a catch-all, an unusual delimiter), the domain becomes `@domain`: the mail
-//! server is asked then, as without a table. Each such domain is named, with the reason.
+//! An address that is missing in the table is refused, and a sender who is refused can't be made good. In some cases nobody can
+//! tell who exists: a map that can't be listed, a catch-all, an unusual delimiter. Then the domain becomes `@domain`, and the
+//! mail server is asked as without a table. Each such domain is named, with the reason.
 
 mod exim;
 mod host;

@@ -1,5 +1,5 @@
-//! Questions and orders about the selected source, as `explain` and `decisions` ask them: the guard decides and logs as it does for
-//! those commands, with the operator's uid.
+//! Questions and orders about the selected source, as `explain` and `decisions` ask them. The guard decides and logs as it does
+//! for those commands, with the operator's uid.
 
 use std::time::Duration;
 

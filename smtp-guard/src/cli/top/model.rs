@@ -1,8 +1,8 @@
 //! Two snapshots to what stands in the rows of the screen. Pure: no clock, no terminal.
 //!
-//! A rate is the difference of two snapshots of the same guard over the time between them, by the guard's own clock. With
-//! one snapshot, after a restart of the guard, and for a counter that went back because the kernel plane was loaded again,
-//! there is none.
+//! A rate is the difference of two snapshots of the same guard over the time between them, by the guard's own clock. There is
+//! none with one snapshot, and none after a restart of the guard. A counter has none if it went back because the kernel plane
+//! was loaded again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Bans that share an element of NEAR, and more of them than it has slots: each is in force from its ban to its end, wherever
+//! Bans that share an element of NEAR, and more of them than it has slots. Each is in force from its ban to its end, wherever
 //! it stands.
 
 use std::collections::BTreeSet;

@@ -1,10 +1,10 @@
 //! Stops asking servers that don't answer. Pure: time is passed in.
 //!
-//! One sign alone proves nothing: a resolver that works is silent for as long as it waits for a stranger's dead zone, and a
-//! spammer may have as many dead zones as he likes. So silence in a row only makes the servers suspect. The very next
-//! look-up is a trial, with a question of ours at its side that every resolver answers at once (`asker`), and one answer of
-//! any kind clears them. Look-ups that come meanwhile wait for it (`doubt`). So dead zones cost others the time of one answer;
-//! a dead server costs one look-up a second.
+//! One sign alone proves nothing: a resolver that works is silent while it waits for a stranger's dead zone. A spammer may have
+//! as many dead zones as he likes. So silence in a row only makes the servers suspect. The very next look-up is a trial. Beside
+//! it goes a question of ours that every resolver answers at once (`asker`). One answer of any kind clears the servers.
+//! Look-ups that come meanwhile wait for it (`doubt`). So dead zones cost others the time of one answer. A dead server costs
+//! one look-up a second.
 
 use std::time::{Duration, Instant};
 

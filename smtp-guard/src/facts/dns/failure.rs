@@ -1,4 +1,4 @@
-//! Why there is no resolver.
+//! Reasons why there is no resolver.
 
 use hickory_resolver::net::NetError;
 

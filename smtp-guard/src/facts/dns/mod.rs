@@ -7,16 +7,16 @@
 //! - *Number.* Look-ups under way have places, which are shared fairly by source and network (`shares`); without one it
 //!   is [`Busy`](Failure::Busy) at once. Lists have places of their own. A source has a rate of questions. Identical
 //!   look-ups are one question on the wire, and need one place (`flights`).
-//! - *Repetition.* Answers and failures are remembered (`memory`): in bytes, not in entries, since whoever runs a zone
-//!   chooses how large its answers are. That is why hickory's own cache, which counts entries, is off; it could not be
-//!   told from a server's answer either, and the breaker has to know when a server has spoken.
+//! - *Repetition.* Answers and failures are remembered (`memory`): in bytes, not in entries, since whoever runs a zone chooses
+//!   how large its answers are. That is why hickory's own cache is off: it counts entries. Its answers could not be told from a
+//!   server's either, and the breaker has to know when a server has spoken.
 //! - *Silence.* When no server answers at all, look-ups fail at once until one does (`breaker`).
 //!
 //! A failure is always temporary: it must end in a 4xx, and it is never "there is none". Names are looked up as they stand,
 //! without a search list and without `/etc/hosts`.
 //!
-//! Known limits: a server has to give back the case of a question, or to answer over TCP. A CNAME of a name to itself,
-//! which resolvers don't hand out, counts as no data. `/etc/resolv.conf` is read once.
+//! Known limits: a server has to give back the case of a question, or to answer over TCP. A CNAME of a name to itself, which
+//! resolvers don't hand out, counts as no data. A change of `/etc/resolv.conf` is noticed within seconds, not at once.
 
 mod answer;
 mod asker;

@@ -1,5 +1,5 @@
-//! Whatever an answer holds, what is read of it is bounded and fit to be shown; whatever happens, the breaker gives one
-//! trial a second.
+//! Properties: whatever an answer holds, what is read of it is bounded and fit to be shown; whatever happens, the breaker gives
+//! one trial a second.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

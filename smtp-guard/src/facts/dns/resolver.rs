@@ -1,4 +1,4 @@
-//! The facts.
+//! The resolver: finds out facts from DNS for a session.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -1,4 +1,4 @@
-//! The servers, by hickory.
+//! The servers that questions go to, by hickory's resolver.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;

@@ -9,14 +9,14 @@
 //! | questions of one network | [`NETWORK`] times that of a source | no limit |
 //!
 //! # Who gives way
-//! When a network or everything is full, a newcomer takes the oldest place of the source that holds most, in the network
-//! that holds most, if that leaves both no better off than itself. Where nobody holds more, a look-up that has waited for
-//! [`STALLED`] gives way to an equal: most answers come within milliseconds, a dead zone's never. A stranger never takes
-//! the place of a source with a history. So whoever causes most look-ups can only harm himself.
+//! When a network or everything is full, a newcomer takes the oldest place of the source that holds most, in the network that
+//! holds most. It does so only if that leaves both no better off than itself. Where nobody holds more, a look-up that has
+//! waited for [`STALLED`] gives way to an equal: most answers come within milliseconds, a dead zone's never. A stranger never
+//! takes the place of a source with a history. So whoever causes most look-ups can only harm himself.
 //!
 //! # Bounds
-//! Places are as many as [`Limits`] says. Rates are kept for [`RATED`] sources and as many networks that asked within the
-//! last seconds; while there are more, strangers that aren't among them find no place.
+//! Places are as many as [`Limits`] says. Rates are kept for [`RATED`] sources, and as many networks, that asked within the
+//! last seconds. While there are more, other strangers find no place.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Which bans were made last, for who looks every second: among a million, nobody wants to search for them.
+//! The bans that were made last, for readers that ask every second: nobody wants to search a million for them.
 //!
 //! # Bounds
 //! [`LATEST`] keys. A ban that ended or was lifted keeps its place until others push it out; it isn't shown.

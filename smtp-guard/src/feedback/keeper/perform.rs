@@ -1,7 +1,7 @@
 //! Effects to kernel, table, log, metrics and store. Nothing is decided here.
 //!
-//! Of a ban the order is: kernel map, user-space table (which wakes the source's sessions), the figure of how long it took, log and
-//! metrics, store.
+//! A ban goes to the kernel map first, then to the user-space table, which wakes the source's sessions. Then come the figure of
+//! how long it took, log and metrics, and the store.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The sources that offended last, for who looks every second: among a million, nobody wants to search for them.
+//! The sources that offended last, for readers that ask every second: nobody wants to search a million for them.
 //!
 //! # Bounds
 //! [`LATEST`] sources. One that is banned keeps its place until others push it out.

@@ -3,11 +3,10 @@
 //! A sample is one dropped packet and says how many it stands for: itself, and those that its CPU dropped since the
 //! sample before it. All of these are charged to the sampled packet's source and reason.
 //!
-//! The kernel takes samples by time, not by source. So the sampled packet is as good as drawn by lot from those that it
-//! stands for, and a source's charge is right on average: an estimate without bias, and the better the more samples it
-//! rests on. One sample alone says little: an honest client that drew the lot in the midst of a flood is charged with its
-//! share of the flood, once. That is why `samples` stands beside `packets` wherever an estimate is shown, and why nobody
-//! is banned by it.
+//! The kernel takes samples by time, not by source. So the sampled packet is as good as drawn by lot from those that it stands
+//! for. A source's charge is an estimate without bias, and the better the more samples it rests on. One sample alone says
+//! little: in the midst of a flood, an honest client that drew the lot is charged with a share of the flood, once. That is why
+//! `samples` stands beside `packets` wherever an estimate is shown, and why nobody is banned by it.
 //!
 //! The end of a flood may leave packets without a sample, at most those that a CPU drops between two samples. They are
 //! charged to the next source that is dropped. The exact counts by reason are the kernel's own

@@ -5,8 +5,8 @@
 //! come once. A source with more than one part in `max` of all weight is always in the table. Inherited weight is kept
 //! apart and not shown, so a figure never says more than what was charged to its source.
 //!
-//! The order of the table needs no renewal as time goes by: a weight `w` of the moment `t` outranks another exactly if
-//! log2(w) + t / half-life is greater, whenever one looks.
+//! The order of the table needs no renewal as time goes by. A weight `w` of the moment `t` outranks another exactly if log2(w)
+//! + t / half-life is greater, whenever one looks.
 //!
 //! # Bounds
 //! `max` entries. An addition costs two steps in a tree of them.

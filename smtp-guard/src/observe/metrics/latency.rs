@@ -1,4 +1,4 @@
-//! How long things take, and how large messages are.
+//! Histograms: the time that things take, and the size of messages.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! One snapshot a second for all readers, and nothing where nobody reads.
 //!
-//! Whoever asks for the page has a snapshot taken, unless one is younger than [`PACE`]. The first stream starts a task that takes one
-//! each [`PACE`]; the task stops taking them with the last stream, and forgets everything [`KEEP`] after anybody has asked. What is
-//! written is written once: each frame has its parts, and the bytes that bring a reader of the frame before it up to date. A reader
-//! that missed one gets all parts.
+//! Whoever asks for the page has a snapshot taken, unless one is younger than [`PACE`]. The first stream starts a task that
+//! takes one each [`PACE`]. The task stops with the last stream, and forgets everything [`KEEP`] after the last question. What
+//! is written is written once: each frame has its parts, and the bytes that bring a reader of the frame before it up to date. A
+//! reader that missed one gets all parts.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

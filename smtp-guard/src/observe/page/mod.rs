@@ -7,10 +7,10 @@
 //! | `/page/…` | style, script, icon, and uPlot as it was released ([`assets`]) |
 //!
 //! # Who may read it
-//! Addresses of clients and recipients that they asked for stand on it, so it is there only where `metrics.listen` is a loopback
-//! address, unless `metrics.page` says otherwise. A web site in the operator's browser can't read it: names of other hosts are
-//! refused (DNS rebinding), no other origin is allowed to, and a stream isn't begun on behalf of one. Whatever stands on it is text of
-//! strangers: it is escaped as it is written ([`text`]), and the policy of the page lets nothing run that isn't in the binary.
+//! The page shows addresses of clients, and recipients that they asked for. So it is there only where `metrics.listen` is a
+//! loopback address, unless `metrics.page` says otherwise. A web site in the operator's browser can't read it. Names of other
+//! hosts are refused (DNS rebinding), no other origin may read it, and no stream is begun on behalf of one. Its text comes from
+//! strangers. It is escaped as it is written ([`text`]), and the page's policy lets nothing run that isn't in the binary.
 //!
 //! # What it costs
 //! Nothing while nobody looks: no snapshot, no history, no timer. While somebody does, one snapshot a second is taken and written once,

@@ -1,4 +1,4 @@
-//! A trouble that lasts is told once a minute, not each time it is met.
+//! Tells of a trouble that lasts once a minute, not each time it is met.
 
 use std::time::{Duration, Instant};
 

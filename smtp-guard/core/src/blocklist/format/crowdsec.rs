@@ -1,9 +1,9 @@
-//! Decisions of CrowdSec, and its JSON: alerts that hold decisions (`cscli decisions list -o json`), decisions (the local
-//! API, and what can be imported), or the API's stream of new and deleted ones.
+//! Decisions of CrowdSec, and its JSON. It has alerts that hold decisions (`cscli decisions list -o json`), decisions (the
+//! local API, and what can be imported), or the API's stream of new and deleted ones.
 //!
 //! Only bans of addresses and ranges count. Captchas, simulated decisions, those that were over, and those about users,
-//! countries or AS numbers are skipped. What a stream calls deleted had been new in an earlier one: it stands in no list
-//! of ours, and a new decision about the same address would still hold.
+//! countries or AS numbers are skipped. What a stream calls deleted had been new in an earlier one. It stands in no list of
+//! ours, and a new decision about the same address would still hold.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -1,8 +1,8 @@
 //! `ipset save`: sets as the commands that make them.
 //!
-//! Sets of addresses and of networks count (`hash:ip`, `hash:net`, `bitmap:ip`); the entries of others (with ports,
-//! interfaces, MAC addresses, sets) are skipped. An entry with `nomatch` is an exception: within its set, the longest
-//! prefix decides, so it is cut out of every wider entry and leaves those within it alone.
+//! Sets of addresses and of networks count (`hash:ip`, `hash:net`, `bitmap:ip`); the entries of others (with ports, interfaces,
+//! MAC addresses, sets) are skipped. An entry with `nomatch` is an exception. Within its set the longest prefix decides. So the
+//! exception is cut out of every wider entry, and leaves those within it alone.
 //!
 //! The file is gone through twice: for sets and their exceptions, then for the entries.
 

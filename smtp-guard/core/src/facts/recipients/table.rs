@@ -1,8 +1,8 @@
 //! The recipient table: a file of one address or `@domain` a line, blank lines and comments (`#`) between them.
 //!
-//! Read line by line into one piece of text beside an index of it, so that a million addresses cost what their text does
-//! and 8 MiB, also while they are read. It is whole or it isn't there: a line that can't be used, and a file that changes
-//! while it is read, are errors.
+//! It is read line by line into one piece of text, with an index beside it. So a million addresses cost what their text does
+//! and 8 MiB, also while they are read. It is whole or it isn't there: a line that can't be used, and a file that changes while
+//! it is read, are errors.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};

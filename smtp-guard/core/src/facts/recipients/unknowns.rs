@@ -1,5 +1,5 @@
-//! Recipients that the backend has refused as unknown, remembered for a few minutes: a dictionary that is spread over a
-//! botnet asks for the same names over and over.
+//! Recipients that the backend has refused as unknown, remembered for a few minutes. A dictionary that is spread over a botnet
+//! asks for the same names over and over.
 //!
 //! A backend may refuse a recipient to one client, or for one sender, only. A gateway that remembered such an answer
 //! blocked real users. So an answer is believed only after it was given to two sources and to two senders. It is believed
