@@ -1,5 +1,5 @@
-//! `setup`: a first configuration. Three things are asked for (domains, mail server, interface); the rest is found out by trying
-//! the mail server. What can't be found out, or has to be changed there, is said with the next step.
+//! `setup`: a first configuration. What only the administrator knows is asked for; the rest is found out by trying the mail
+//! server. What can't be found out, or has to be changed there, is said with the next step.
 
 use std::fs;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
@@ -22,6 +22,8 @@ use crate::routes;
 
 /// How long a connection to the mail server may take.
 const CONNECT: Duration = Duration::from_secs(5);
+/// The checks that can observe, in the order in which to enforce them.
+const CHECKS: [&str; 5] = ["early_talker", "sender_domain", "dnsbl", "ptr", "ptr_forward"];
 
 #[derive(Debug, Args)]
 pub(super) struct Setup {
@@ -34,6 +36,15 @@ pub(super) struct Setup {
     /// The interface that mail comes in by, or none [default: that of the default route]
     #[arg(long, value_name = "INTERFACE")]
     interface: Option<String>,
+    /// A host or network of yours that is never limited or banned, and may send anywhere; can be repeated
+    #[arg(long = "exempt", value_name = "NETWORK")]
+    exempt: Vec<String>,
+    /// A network whose hosts may send anywhere, within limits: what Postfix calls mynetworks; can be repeated
+    #[arg(long = "relay-network", value_name = "NETWORK")]
+    networks: Vec<String>,
+    /// Let the checks of senders observe: they log what they would refuse, and refuse nothing
+    #[arg(long)]
+    observe: bool,
     /// The guard's name in SMTP [default: this host's]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
@@ -60,6 +71,11 @@ struct Wanted {
     #[serde(rename = "server")]
     backend: String,
     interface: Option<String>,
+    #[serde(rename = "exempt_networks")]
+    exempt: Vec<String>,
+    #[serde(rename = "relay_networks")]
+    networks: Vec<String>,
+    observe: bool,
     hostname: Option<String>,
 }
 
@@ -103,10 +119,12 @@ pub(super) fn setup(setup: Setup, file: Option<&Path>) -> Result<(), Failure> {
 /// The wishes from the command line, and else from the person at the terminal.
 fn wanted(setup: Setup) -> anyhow::Result<Wanted> {
     let asks = !setup.yes && io::stdin().is_terminal();
-    let mut domains: Vec<_> = setup.domains.iter().flat_map(|domains| split(domains)).collect();
-    if domains.is_empty() && asks {
-        domains = split(&ask("Domains that you receive mail for", None)?);
-    }
+    // What the command line has, or else what is answered.
+    let list = |given: Vec<String>, question: &str| -> anyhow::Result<Vec<String>> {
+        let given: Vec<_> = given.iter().flat_map(|words| split(words)).collect();
+        if given.is_empty() && asks { Ok(split(&ask(question, None)?)) } else { Ok(given) }
+    };
+    let domains = list(setup.domains, "Domains that you receive mail for")?;
     if domains.is_empty() {
         bail!("no domain: give --domain, once for each domain that you receive mail for");
     }
@@ -122,7 +140,23 @@ fn wanted(setup: Setup) -> anyhow::Result<Wanted> {
         None => found,
     };
     let interface = interface.filter(|interface| !interface.is_empty() && interface != "none");
-    Ok(Wanted { domains, backend: with_port(&backend), interface, hostname: setup.hostname })
+    let exempt = list(setup.exempt, "Own gateways and monitoring, never limited or banned (addresses; none: empty)")?;
+    let networks = list(setup.networks, "Networks whose hosts may send anywhere, as mynetworks (none: empty)")?;
+    let mut observe = setup.observe.then_some(true);
+    while asks && observe.is_none() {
+        observe = yes(&ask("Let checks of senders only observe at first (yes or no)", Some("yes"))?);
+    }
+    let observe = observe.unwrap_or(false);
+    Ok(Wanted { domains, backend: with_port(&backend), interface, exempt, networks, observe, hostname: setup.hostname })
+}
+
+/// Whether it is yes; `None`: it is neither yes nor no.
+fn yes(answer: &str) -> Option<bool> {
+    match answer.to_lowercase().as_str() {
+        "y" | "yes" => Some(true),
+        "n" | "no" => Some(false),
+        _ => None,
+    }
 }
 
 fn split(domains: &str) -> Vec<String> {
@@ -261,6 +295,12 @@ fn configuration(wanted: &Wanted, profile: Profile, identity: Identity, about: &
     if let Some(hostname) = &wanted.hostname {
         text.push_str(&format!("hostname = {}\n\n", quoted(hostname)));
     }
+    if !wanted.exempt.is_empty() {
+        text.push_str(&format!(
+            "exempt = [{}]    # never limited, never banned, may send anywhere\n\n",
+            list(&wanted.exempt)
+        ));
+    }
     text.push_str("[[listen]]\naddress = \"0.0.0.0:25\"\n\n");
     // Without IPv6 the file is not there, or empty.
     if fs::read_to_string("/proc/net/if_inet6").is_ok_and(|interfaces| !interfaces.is_empty()) {
@@ -276,8 +316,15 @@ fn configuration(wanted: &Wanted, profile: Profile, identity: Identity, about: &
         quoted(&word(&profile)),
     ));
     text.push_str(&format!("[relay]\ndomains = [{}]\n", list(&wanted.domains)));
+    if !wanted.networks.is_empty() {
+        text.push_str(&format!("networks = [{}]    # may send anywhere\n", list(&wanted.networks)));
+    }
     if let Some(interface) = &wanted.interface {
         text.push_str(&format!("\n[edge]\ninterfaces = [{}]    # where the kernel drops bans\n", quoted(interface)));
+    }
+    if wanted.observe {
+        text.push_str("\n# Checks log what they would refuse, and refuse nothing. Enforce them one by one: docs/rollout.md.\n[checks]\n");
+        CHECKS.iter().for_each(|check| text.push_str(&format!("{check} = \"observe\"\n")));
     }
     text
 }
@@ -458,15 +505,15 @@ fn text(report: &Report) -> String {
         lines.push(String::from("Doubts:"));
         lines.extend(doubts.iter().map(|line| format!("  - {line}")));
     }
-    lines.push(String::from(
-        "Next: `smtp-guard check --connect`, then let checks observe and start the services: docs/rollout.md.",
-    ));
+    let observe = if wanted.observe { "" } else { "let checks observe and " };
+    lines.push(format!("Next: `smtp-guard check --connect`, then {observe}start the services: docs/rollout.md."));
     lines.join("\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Mode;
 
     fn found(greeting: &str, xclient: bool) -> Found {
         Found {
@@ -475,6 +522,18 @@ mod tests {
             own: "192.0.2.5".parse().ok(),
             secured: true,
             ..Found::default()
+        }
+    }
+
+    fn wanted(backend: &str) -> Wanted {
+        Wanted {
+            domains: vec![String::from("a.example")],
+            backend: with_port(backend),
+            interface: None,
+            exempt: Vec::new(),
+            networks: Vec::new(),
+            observe: false,
+            hostname: None,
         }
     }
 
@@ -501,22 +560,64 @@ mod tests {
 
     #[test]
     fn the_file_is_valid_whatever_is_asked_for() {
-        for (domains, backend, interface, hostname, valid) in [
-            ("example.org", "10.0.0.10", Some("eth0"), None, true),
-            ("example.org, Example.com", "mail.example.org", None, Some("mx.example.org"), true),
-            ("b\u{fc}cher.example", "2001:db8::1", None, None, true),
-            ("exa\"mple", "10.0.0.10", None, None, false),
-            ("example.org", "no host", None, None, false),
+        for (domains, backend, interface, networks, hostname, valid) in [
+            ("example.org", "10.0.0.10", Some("eth0"), "", None, true),
+            (
+                "example.org, Example.com",
+                "mail.example.org",
+                None,
+                "192.0.2.1 10.0.0.0/8,::1",
+                Some("mx.example.org"),
+                true,
+            ),
+            ("b\u{fc}cher.example", "2001:db8::1", None, "", None, true),
+            ("exa\"mple", "10.0.0.10", None, "", None, false),
+            ("example.org", "no host", None, "", None, false),
+            ("example.org", "10.0.0.10", None, "10.0.0.0/33", None, false),
         ] {
-            let wanted = Wanted {
-                domains: split(domains),
-                backend: with_port(backend),
-                interface: interface.map(str::to_owned),
-                hostname: hostname.map(str::to_owned),
-            };
-            let text = configuration(&wanted, Profile::Postfix, Identity::Xclient, "greets with \"x\"\n[evil]");
-            let config = Config::parse(Path::new("x"), &text, &config::machine());
-            assert_eq!(config.is_ok(), valid, "{text} {config:?}");
+            for observe in [false, true] {
+                let wanted = Wanted {
+                    domains: split(domains),
+                    interface: interface.map(str::to_owned),
+                    exempt: split(networks),
+                    networks: split(networks),
+                    observe,
+                    hostname: hostname.map(str::to_owned),
+                    ..wanted(backend)
+                };
+                let text = configuration(&wanted, Profile::Postfix, Identity::Xclient, "greets with \"x\"\n[evil]");
+                let config = Config::parse(Path::new("x"), &text, &config::machine());
+                assert_eq!(config.is_ok(), valid, "{text} {config:?}");
+                let Ok(config) = config else { continue };
+                assert_eq!(
+                    [&config.exempt, &config.relay.networks].map(|networks| networks.iter().count()),
+                    [split(networks).len(); 2],
+                    "{text}"
+                );
+                assert_eq!(config.checks.sender_domain, if observe { Mode::Observe } else { Mode::Enforce }, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_checks_that_can_observe_do() {
+        let text =
+            configuration(&Wanted { observe: true, ..wanted("10.0.0.10") }, Profile::Postfix, Identity::Xclient, "");
+        let config = Config::parse(Path::new("x"), &text, &config::machine()).unwrap();
+        let checks = serde_json::to_value(&config.checks).unwrap();
+        let observing = checks.as_object().unwrap().iter().filter(|(_, mode)| *mode == "observe");
+        let mut expected = CHECKS;
+        expected.sort_unstable();
+        assert_eq!(observing.map(|(name, _)| name.as_str()).collect::<Vec<_>>(), expected);
+        assert!(!text.contains("enforce\""), "{text}");
+    }
+
+    #[test]
+    fn an_answer_is_yes_or_no() {
+        for (answer, yes) in
+            [("yes", Some(true)), ("Y", Some(true)), ("no", Some(false)), ("N", Some(false)), ("x", None)]
+        {
+            assert_eq!(yes(answer), expected, "{answer}");
         }
     }
 
@@ -562,12 +663,7 @@ mod tests {
         ] {
             let doubts = doubts(&found, identity);
             let report = Report {
-                wanted: Wanted {
-                    domains: vec![String::from("a.example")],
-                    backend: String::from("192.0.2.9:25"),
-                    interface: None,
-                    hostname: None,
-                },
+                wanted: wanted("192.0.2.9"),
                 found,
                 software: Profile::Postfix,
                 identity,
