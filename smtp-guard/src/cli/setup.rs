@@ -614,7 +614,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_yes_or_no() {
-        for (answer, yes) in
+        for (answer, expected) in
             [("yes", Some(true)), ("Y", Some(true)), ("no", Some(false)), ("N", Some(false)), ("x", None)]
         {
             assert_eq!(yes(answer), expected, "{answer}");

@@ -17,8 +17,8 @@
 //! addresses that he knows. The percentage is there so that volume alone never makes immune.
 //!
 //! 1. **Harvest**: at least `harvest.unknown_recipients` unknown ones are left, *and* they are more than
-//!   `harvest.unknown_share` of what is left and known together. Two signals, because each alone is wrong. A bare count bans a
-//!   big provider whose users have old address books. A bare share bans a small sender after one typing error.
+//!    `harvest.unknown_share` of what is left and known together. Two signals, because each alone is wrong. A bare count bans a
+//!    big provider whose users have old address books. A bare share bans a small sender after one typing error.
 //! 2. **Probing**: at least `harvest.unknown_recipients` were probed, and at least a quarter as many were unknown. This
 //!    is for lists so good that the share stays low: a client that only asks and never sends is no sender.
 //! 3. **Doubt**: number and share are reached without what accepted mail forgives. With ten unknown ones and four known
