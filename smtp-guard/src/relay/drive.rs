@@ -458,6 +458,8 @@ impl Driver {
         let now = crate::clock::now();
         self.session.waiting(now);
         let deadline = self.session.deadline();
+        // Of a client that sends a line without end and without a pause there is always something to read: its time ends all the same.
+        let due = matches!(wants, Wants::Command | Wants::Response) && deadline <= now;
         let left = TokioInstant::now() + deadline.since(now);
         // One that comes too early is set anew then.
         if sleep.is_elapsed() || sleep.deadline() > left {
@@ -476,7 +478,7 @@ impl Driver {
         // Between two chunks the next one comes behind a short command.
         let data = wants == Wants::Body || (wants == Wants::Command && self.session.is_in_chunks());
         let read = if data { self.backend.piece() - BODY_SLACK } else { COMMAND_READ };
-        let reading = matches!(wants, Wants::Command | Wants::Silence | Wants::Response | Wants::Body);
+        let reading = !due && matches!(wants, Wants::Command | Wants::Silence | Wants::Response | Wants::Body);
         let consulted = self.consulted.is_some();
         self.follow_window(data);
         let open = self.session.is_under_way();

@@ -5,6 +5,7 @@ mod balancer;
 mod client;
 mod connections;
 mod early;
+mod endless;
 mod faults;
 mod lax;
 mod logins;
