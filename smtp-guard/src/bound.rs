@@ -64,6 +64,7 @@ bounds! {
     ProxyHeaders = "proxy_headers", "connections that have sent no PROXY header yet: the newcomer is closed";
     ReceiveWindows = "receive_windows", "kernel memory for receive windows that grow: the client sends more slowly";
     Scrapes = "scrapes", "scrapes under way: the scraper hears 503";
+    SendQueues = "send_queues", "kernel memory for longer send queues to the backend: message data goes out in smaller pieces";
     Store = "store", "changes that wait for the disk: they are saved later";
     StoreCounters = "store_counters", "changed counters that wait for the disk: a crash would lose the change";
     TlsHandshakes = "tls_handshakes", "TLS handshakes of one source in a minute: each further one waits a second";

@@ -30,6 +30,7 @@ use super::pool::{Failure, Pool};
 use super::socket;
 use super::{Generation, Shared, dovecot};
 use crate::addr::{BackendAddr, ClientAddr};
+use crate::bound::Bound;
 use crate::clock::Instant;
 use crate::config::{AuthVia, Identity, Role};
 use crate::gate::Standing;
@@ -220,10 +221,12 @@ impl Backend {
         }
     }
 
-    /// The backend has taken `taken` bytes of the message: the kernel may hold more for it, if that is enough and there is room.
-    pub(super) fn keeps_up(&mut self, taken: u64) {
-        if let Link::Open(connection) = &mut self.link {
-            connection.channel.lengthen_queue(&self.shared.windows, taken);
+    /// The backend has taken `taken` bytes of the message: the kernel may hold more for it, if that is enough and there is room. Returns
+    /// the bound that leaves none. `known`: the client is no stranger.
+    pub(super) fn keeps_up(&mut self, taken: u64, known: bool) -> Option<Bound> {
+        match &mut self.link {
+            Link::Open(connection) => connection.channel.lengthen_queue(&self.shared.windows, taken, known),
+            _ => None,
         }
     }
 

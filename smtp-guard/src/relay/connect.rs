@@ -27,6 +27,7 @@ use super::stream::Stream;
 use super::tls::{self, TlsError};
 use super::window::Windows;
 use crate::addr::BackendAddr;
+use crate::bound::Bound;
 use crate::clock::Instant;
 use crate::config::{BackendTls, Config, Identity};
 use crate::session::{Lost, Speaker};
@@ -96,7 +97,7 @@ pub(super) struct Channel {
     pub(super) home: Option<Arc<Spares>>,
     /// Whether the server is far; `None`: it wasn't looked at yet.
     far: Option<bool>,
-    /// The right to a longer send queue, once that was asked for.
+    /// The right to a longer send queue, once that was asked for; `Some(None)`: there was no room.
     queue: Option<Option<OwnedSemaphorePermit>>,
     /// Given back after the socket is closed.
     pub(super) room: Option<Claim>,
@@ -489,16 +490,22 @@ impl Channel {
         })
     }
 
-    /// Lets the kernel hold more for the server, which has taken `taken` bytes of a message, if there is room. That is asked once.
-    pub(super) fn lengthen_queue(&mut self, windows: &Windows, taken: u64) {
-        if self.queue.is_none()
-            && let Some(stream) = self.stream.socket()
-        {
-            self.queue = windows.let_queue_grow(stream, taken, &mut self.far);
-            if self.has_long_queue() {
-                self.stream.cut_at(socket::LONG_PIECE);
-            }
+    /// Lets the kernel hold more for the server, which has taken `taken` bytes of a message of a client that is `known` or a stranger, if
+    /// there is room. That is asked once for each message; returns the bound that keeps the queue short.
+    pub(super) fn lengthen_queue(&mut self, windows: &Windows, taken: u64, known: bool) -> Option<Bound> {
+        if taken == 0 && !self.has_long_queue() {
+            self.queue = None;
         }
+        if self.queue.is_some() {
+            return None;
+        }
+        let grown = windows.let_queue_grow(self.stream.socket()?, taken, known, &mut self.far)?;
+        let bound = grown.as_ref().err().copied();
+        self.queue = Some(grown.ok());
+        if bound.is_none() {
+            self.stream.cut_at(socket::LONG_PIECE);
+        }
+        bound
     }
 
     pub(super) fn has_long_queue(&self) -> bool {
@@ -558,6 +565,7 @@ mod tests {
     use super::*;
     use crate::addr::Ipv6Prefix;
     use crate::gate::Standing;
+    use crate::observe::metrics::Metrics;
 
     /// A server that takes XCLIENT.
     fn serve(listener: &TcpListener) -> io::Result<()> {
@@ -600,6 +608,39 @@ mod tests {
         let socket = SockRef::from(&stream);
         let held = socket.send_buffer_size().unwrap() + socket.recv_buffer_size().unwrap();
         assert!(held <= 32 * 1024, "{held}");
+    }
+
+    #[tokio::test]
+    async fn c4_a_queue_that_found_no_room_asks_again_with_the_next_message() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = BackendAddr::Address(listener.local_addr().unwrap());
+        std::thread::spawn(move || serve(&listener));
+        let mut config = Config::builtin();
+        config.backend.identity = Identity::Xclient;
+        let connector = Connector::new(Arc::new(config)).unwrap();
+        let addresses = connector.addresses(&server).await.unwrap();
+        let mut channel = connector.open(&server, &addresses, &Caller::Probe).await.unwrap();
+        let windows = Windows::new(&Metrics::new());
+        let others =
+            std::iter::from_fn(|| windows.let_queue_grow(channel.stream.socket()?, u64::MAX, true, &mut None)?.ok());
+        let mut others: Vec<_> = others.collect();
+        // Bytes of a message, whether others have all the room, which bound is told, and whether the queue is long then.
+        for (taken, full, bound, long) in [
+            (0, true, None, false),
+            (4096, true, None, false),
+            (1 << 20, true, Some(Bound::SendQueues), false),
+            (2 << 20, true, None, false),
+            (3 << 20, false, None, false),
+            (0, false, None, false),
+            (1 << 20, false, None, true),
+            (0, false, None, true),
+        ] {
+            if !full {
+                others.clear();
+            }
+            assert_eq!(channel.lengthen_queue(&windows, taken, true), bound, "{taken}, full: {full}");
+            assert_eq!(channel.has_long_queue(), long, "{taken}, full: {full}");
+        }
     }
 
     #[tokio::test]

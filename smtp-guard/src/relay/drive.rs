@@ -93,6 +93,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         }
     };
     let mut out = Vec::with_capacity(4);
+    let familiar = shared.mark(addr).familiar;
     let opening = Opening {
         id: id.clone(),
         addr,
@@ -100,7 +101,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         secured,
         rules: Arc::clone(&generation.snapshot),
         backend: generation.pool.capabilities(),
-        familiar: shared.mark(addr).familiar,
+        familiar,
         clock: crate::clock::both(),
     };
     let client = generation.snapshot.client(addr.ip());
@@ -110,6 +111,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
         inquiry.about_name(&shared, &generation, addr);
     }
     let session = Session::open(opening, &mut out);
+    let known = familiar || !generation.snapshot.is_stranger(&client, role);
     let tells_name = generation.config().backend.identity == Identity::Xclient;
     let mut driver = Driver {
         id,
@@ -126,7 +128,7 @@ pub(super) async fn drive(guest: Guest, shared: Arc<Shared>, mut stop: Stop) {
             role,
             inquiry.naming().filter(|_| tells_name).cloned(),
         ),
-        window: Window::new(Arc::clone(&shared.windows)),
+        window: Window::new(Arc::clone(&shared.windows), known),
         shared,
         generation,
         stream,
@@ -427,6 +429,7 @@ impl Driver {
                     if is_history(&event) {
                         seat.trust();
                         self.backend.trust();
+                        self.window.trust();
                     }
                     self.sum.add(&event);
                     events::observe(&self.shared, &subject!(self), event);
@@ -528,11 +531,11 @@ impl Driver {
     fn follow_window(&mut self, data: bool) {
         let read = std::mem::take(&mut self.read);
         if data {
-            let bound = self.stream.socket().and_then(|socket| self.window.follow(socket, read));
-            if let Some(bound) = bound {
+            let window = self.stream.socket().and_then(|socket| self.window.follow(socket, read));
+            let queue = self.backend.keeps_up(self.window.message(), self.window.is_known());
+            for bound in [window, queue].into_iter().flatten() {
                 self.shared.metrics.bound_reached(bound);
             }
-            self.backend.keeps_up(self.window.message());
             return;
         }
         self.window.rest();

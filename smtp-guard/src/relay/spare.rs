@@ -197,7 +197,7 @@ mod tests {
 
     /// How many long queues there is room for.
     fn room(windows: &Windows, stream: &tokio::net::TcpStream) -> usize {
-        std::iter::from_fn(|| windows.let_queue_grow(stream, u64::MAX, &mut None).flatten()).collect::<Vec<_>>().len()
+        std::iter::from_fn(|| windows.let_queue_grow(stream, u64::MAX, true, &mut None)?.ok()).collect::<Vec<_>>().len()
     }
 
     #[tokio::test]
@@ -215,7 +215,7 @@ mod tests {
         let (windows, spares) = (Windows::new(&Metrics::new()), Spares::new(Metrics::new()));
         let all = room(&windows, &other);
         for _ in 0..2 {
-            channel.lengthen_queue(&windows, u64::MAX);
+            assert_eq!(channel.lengthen_queue(&windows, u64::MAX, true), None);
             assert!(channel.has_long_queue() && room(&windows, &other) < all);
             spares.lend(channel).unwrap();
             assert_eq!(room(&windows, &other), all);

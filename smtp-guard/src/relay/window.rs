@@ -14,6 +14,10 @@
 //! stop wakes somebody. So there is room for 20 windows. What is sent to the backend is bounded by the same reasoning
 //! ([`super::socket`]), and the right to more is given out here as well.
 //!
+//! A source may have as many sessions as there is room for windows and queues, and let each of them stand still. So strangers leave a
+//! quarter of [`EARLY`] and of [`QUEUES`] to others. What is left for clients that are far grows with the data of each, and needs no
+//! such rule: whoever is given some leaves as much.
+//!
 //! The window stays as long as the connection to the backend does: the next message of a session begins with it.
 //!
 //! # Limits
@@ -60,6 +64,8 @@ const PART: usize = OPEN;
 const LATE: usize = 64 * 1024 * 1024;
 /// Kernel memory for longer send queues to backends that are near: all together.
 const QUEUES: usize = 3 * 1024 * 1024;
+/// The part of [`EARLY`] and [`QUEUES`] that strangers leave to others: one in four.
+const RESERVE: usize = 4;
 /// The shortest time that a segment and its acknowledgement take, for a peer to be far.
 const FAR_AFTER: Duration = Duration::from_millis(5);
 /// Looks at the kernel's size while a window is read once: each costs a system call.
@@ -80,6 +86,8 @@ pub(super) struct Windows {
 #[derive(Debug)]
 pub(super) struct Window {
     windows: Arc<Windows>,
+    /// The client is no stranger, or no longer.
+    known: bool,
     /// Bytes that the backend took since the window was closed, and those of the message among them.
     taken: u64,
     message: u64,
@@ -136,6 +144,7 @@ fn let_grow(socket: &impl AsFd) -> io::Result<()> {
 impl Windows {
     pub(super) fn new(metrics: &crate::observe::metrics::Metrics) -> Arc<Self> {
         metrics.bounds().limit(Bound::ReceiveWindows, LATE as u64);
+        metrics.bounds().limit(Bound::SendQueues, QUEUES as u64);
         let room = |bytes: usize| Arc::new(Semaphore::new(bytes / UNIT));
         Arc::new(Self { early: room(EARLY), late: room(LATE), queues: room(QUEUES), far_after: FAR_AFTER })
     }
@@ -145,37 +154,46 @@ impl Windows {
         crate::edge::shortest_round_trip(stream.as_fd()).is_ok_and(|time| time >= self.far_after)
     }
 
-    /// Lets the send queue to a backend that has taken `taken` bytes of a message grow. `far`: whether it is, once that was looked at.
-    /// Returns the right to that, after which its pieces may be long; `None`: there is no room; nothing at all while it hasn't
-    /// taken enough.
+    /// Lets the send queue to a backend that has taken `taken` bytes of a message grow; `known`: the client is no stranger. `far`: whether
+    /// the backend is, once that was looked at. Returns the right to that, after which its pieces may be long, or the bound that
+    /// was reached; nothing while it hasn't taken enough.
     pub(super) fn let_queue_grow(
         &self,
         stream: &TcpStream,
         taken: u64,
+        known: bool,
         far: &mut Option<bool>,
-    ) -> Option<Option<OwnedSemaphorePermit>> {
+    ) -> Option<Result<OwnedSemaphorePermit, Bound>> {
         if taken < QUEUE_PROOF {
             return None;
         }
         let (permit, bytes) = match *far.get_or_insert_with(|| self.is_far(stream)) {
             true if taken < PROOF => return None,
-            true => (self.take(true, socket::FAR + socket::LONG_PIECE), socket::FAR),
+            true => {
+                let permit = self.take_late(socket::FAR + socket::LONG_PIECE);
+                (permit.ok_or(Bound::ReceiveWindows), socket::FAR)
+            }
             false => {
                 let held = socket::MIDDLE + socket::LONG_PIECE;
-                (Self::take_of(&self.queues, held, held), socket::MIDDLE)
+                let permit = Self::take_of(&self.queues, held, held + reserve(known, QUEUES));
+                (permit.ok_or(Bound::SendQueues), socket::MIDDLE)
             }
         };
-        if permit.is_some() {
+        if permit.is_ok() {
             // Where it fails, the queue stays as short as it is.
             let _ = SockRef::from(stream).set_send_buffer_size(bytes / 2);
         }
         Some(permit)
     }
 
-    /// The right to `bytes`. Of `late` as much must stay for others.
-    fn take(&self, late: bool, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let (room, free) = if late { (&self.late, 2 * bytes) } else { (&self.early, bytes) };
-        Self::take_of(room, bytes, free)
+    /// The right to `bytes` of [`EARLY`].
+    fn take_early(&self, bytes: usize, known: bool) -> Option<OwnedSemaphorePermit> {
+        Self::take_of(&self.early, bytes, bytes + reserve(known, EARLY))
+    }
+
+    /// The right to `bytes` of [`LATE`], of which as much must stay for others.
+    fn take_late(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        Self::take_of(&self.late, bytes, 2 * bytes)
     }
 
     /// The right to `bytes` of `room`, of which `free` bytes must be left before.
@@ -188,9 +206,25 @@ impl Windows {
     }
 }
 
+/// Bytes of a room of `all` that a client leaves to others.
+fn reserve(known: bool, all: usize) -> usize {
+    if known { 0 } else { all / RESERVE }
+}
+
 impl Window {
-    pub(super) fn new(windows: Arc<Windows>) -> Self {
-        Self { windows, taken: 0, message: 0, far: None, open: None }
+    /// The window of a client that is `known`, or a stranger.
+    pub(super) fn new(windows: Arc<Windows>, known: bool) -> Self {
+        Self { windows, known, taken: 0, message: 0, far: None, open: None }
+    }
+
+    /// Whether the client is no stranger.
+    pub(super) fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// The client is no stranger any more.
+    pub(super) fn trust(&mut self) {
+        self.known = true;
     }
 
     /// The client may send message data. `read`: bytes of it that were read since the last call; all of them were passed on.
@@ -204,7 +238,8 @@ impl Window {
         // Looked at once: it costs a system call.
         let late = proved && *self.far.get_or_insert_with(|| self.windows.is_far(stream));
         let Some(open) = &mut self.open else {
-            let Some(permit) = self.windows.take(late, PART) else {
+            let permit = if late { self.windows.take_late(PART) } else { self.windows.take_early(PART, self.known) };
+            let Some(permit) = permit else {
                 return (first || (proved && before < PROOF)).then_some(Bound::ReceiveWindows);
             };
             Open::begin(stream, late);
@@ -213,7 +248,7 @@ impl Window {
             return None;
         };
         if !open.late {
-            if late && let Some(permit) = self.windows.take(true, open.room) {
+            if late && let Some(permit) = self.windows.take_late(open.room) {
                 (open.late, open.permit) = (true, permit);
             } else {
                 return None;
@@ -265,7 +300,7 @@ impl Open {
         if size < self.room - self.room / 4 && !self.held {
             return None;
         }
-        if let Some(more) = windows.take(true, self.room) {
+        if let Some(more) = windows.take_late(self.room) {
             self.room *= 2;
             self.permit.merge(more);
             if std::mem::take(&mut self.held) {
@@ -336,7 +371,7 @@ mod tests {
             }
         }
         let (client, ours) = connected().await;
-        let mut window = Window::new(Arc::clone(&windows));
+        let mut window = Window::new(Arc::clone(&windows), true);
         if data {
             window.follow(&ours, 0);
             window.follow(&ours, taken);
@@ -365,21 +400,49 @@ mod tests {
     async fn c4_all_windows_together_have_a_bound() {
         let windows = far();
         let mut open = Vec::new();
-        for _ in 0..40 {
+        for n in 0..40 {
             let (client, ours) = connected().await;
-            let mut window = Window::new(Arc::clone(&windows));
+            // Strangers came before.
+            let mut window = Window::new(Arc::clone(&windows), n >= 20);
             let told = window.follow(&ours, 0).is_some();
             assert_eq!(told, window.open.is_none());
             open.push((client, ours, window));
         }
         let count = |open: &[(TcpStream, TcpStream, Window)]| open.iter().filter(|(.., w)| w.open.is_some()).count();
-        assert_eq!(count(&open), EARLY / PART);
+        assert_eq!((count(&open[..20]), count(&open)), (EARLY / PART * 3 / 4, EARLY / PART));
         for (_, ours, window) in &mut open {
             window.follow(ours, PROOF);
         }
         // Those that have shown that they are served leave room for others.
         assert_eq!(count(&open), 40);
         assert_eq!(windows.early.available_permits(), EARLY / UNIT);
+    }
+
+    /// `clients`, known or strangers, each with a backend that is near or far: for how many the queue may be long, and which bound the
+    /// others reach.
+    async fn check_queues(far_after: Duration, clients: &[(bool, usize)], bound: Bound, expected: &[usize]) {
+        let mut windows = Arc::into_inner(Windows::new(&Metrics::new())).unwrap();
+        windows.far_after = far_after;
+        let (_client, backend) = connected().await;
+        let mut long = Vec::new();
+        for ((known, clients), expected) in clients.iter().zip(expected) {
+            let before = long.len();
+            for _ in 0..*clients {
+                match windows.let_queue_grow(&backend, PROOF, *known, &mut None).unwrap() {
+                    Ok(permit) => long.push(permit),
+                    Err(reached) => assert_eq!(reached, bound),
+                }
+            }
+            assert_eq!(long.len() - before, *expected, "{clients} clients, known: {known}");
+        }
+    }
+
+    #[tokio::test]
+    async fn c4_strangers_leave_room_for_long_queues_to_others() {
+        let near = Duration::MAX;
+        check_queues(near, &[(false, 30), (true, 30), (false, 1)], Bound::SendQueues, &[15, 5, 0]).await;
+        check_queues(near, &[(true, 30), (false, 1)], Bound::SendQueues, &[20, 0]).await;
+        check_queues(Duration::ZERO, &[(false, 300), (true, 1)], Bound::ReceiveWindows, &[226, 0]).await;
     }
 
     #[tokio::test]
@@ -391,7 +454,7 @@ mod tests {
                 let _ = client.try_write(&[b'x'; 64 * 1024]);
             }
         });
-        let mut window = Window::new(far());
+        let mut window = Window::new(far(), false);
         let mut room = vec![0; 16 * 1024];
         let mut read = 0;
         loop {
