@@ -5,9 +5,9 @@
 //! cancel safe. A connection whose state is in doubt is closed, never repaired; another server is tried only before MAIL was
 //! accepted.
 //!
-//! Between two transactions a connection is kept for [`REST`] and then given back, unless the client has logged in over it. One
-//! that is given back serves the next client where nothing speaks against it ([`super::spare`]). Where it turns out to be gone at
-//! that client's MAIL, a new one is opened: nobody has answered yet.
+//! Between two transactions a connection is kept for [`REST`] and then given back. Where the client has logged in over it, the connection
+//! stays, and only its room in the kernel is given back. One that is given back serves the next client where nothing speaks against it
+//! ([`super::spare`]). Where it turns out to be gone at that client's MAIL, a new one is opened: nobody has answered yet.
 //! For clients that are likely to send mail a connection is opened before MAIL ([`Backend::connect_early`]). Until something is asked over
 //! it, it is nobody's loss: what goes wrong with it is told to nobody, and MAIL opens another one.
 //! A stranger's place may also be needed while the client is idle within a transaction ([`super::places`]).
@@ -46,7 +46,7 @@ use crate::wire::sasl::Credentials;
 /// Encoded bytes gathered before they are written, although more may come.
 const WRITE_CHUNK: usize = socket::PIECE;
 
-/// How long a connection is kept without a transaction.
+/// How long a connection, or more room for it in the kernel, is kept without a transaction.
 const REST: Duration = Duration::from_secs(5);
 /// Connections that a session may have opened before MAIL: one more where the client has said another name under TLS.
 const EARLY: u8 = 2;
@@ -66,8 +66,10 @@ pub(super) struct Backend {
     known: bool,
     exempt: bool,
     link: Link,
-    /// When a connection without a transaction is given back.
+    /// When a connection without a transaction is given back, or the room that it holds.
     rests_until: Option<TokioInstant>,
+    /// That was done, and nothing was asked since.
+    rested: bool,
     /// Dovecot is asked.
     asking: Option<Asking>,
     /// The client has logged in over a connection: another one would be a stranger's.
@@ -154,6 +156,7 @@ impl Backend {
             exempt: client.exempt,
             link: Link::None,
             rests_until: None,
+            rested: false,
             asking: None,
             bound: false,
             asked: VecDeque::new(),
@@ -174,7 +177,7 @@ impl Backend {
             return;
         }
         self.early += 1;
-        self.rests_until = None;
+        (self.rests_until, self.rested) = (None, false);
         let pool = Arc::clone(&self.generation.pool);
         let calling = self.calling(Arc::clone(&speaker), who);
         let opening = Box::pin(async move {
@@ -255,7 +258,7 @@ impl Backend {
             connection.rests(data, now);
         }
         self.rests_until = match self.rests_until {
-            _ if open || self.bound => None,
+            _ if open || self.rested => None,
             None => Some(TokioInstant::now() + REST),
             since => since,
         };
@@ -314,7 +317,7 @@ impl Backend {
             return self.asked.clear();
         }
         // Until the session waits for its client again.
-        self.rests_until = None;
+        (self.rests_until, self.rested) = (None, false);
         self.begins(&request);
         match &request {
             Request::Auth(..) if self.generation.config().auth.via == AuthVia::Dovecot => {}
@@ -407,18 +410,23 @@ impl Backend {
         }
     }
 
-    /// The backend's next word. Cancel safe; pending while there is no connection.
-    pub(super) async fn word(&mut self) -> Upstream {
+    /// Whether there is no connection, or one that nobody has used for [`REST`].
+    pub(super) fn has_rested(&self) -> bool {
+        self.rested || !self.is_live()
+    }
+
+    /// The backend's next word; `None` once it has rested. Cancel safe; pending while there is no connection.
+    pub(super) async fn word(&mut self) -> Option<Upstream> {
         if let Some(asking) = &mut self.asking {
             let verdict = asking.await;
             self.asking = None;
             self.answered();
-            return Upstream::Auth(verdict);
+            return Some(Upstream::Auth(verdict));
         }
         loop {
             match &mut self.link {
                 Link::None => std::future::pending().await,
-                Link::Broken(lost) => return Upstream::Lost(*lost),
+                Link::Broken(lost) => return Some(Upstream::Lost(*lost)),
                 Link::Opening { opening, first, speaker, early } => {
                     match opening.as_mut().await.and_then(still_ours(*early && first.is_some())) {
                         Err(_) if *early => match (first.take(), Arc::clone(speaker)) {
@@ -429,7 +437,7 @@ impl Backend {
                         Err(Failure::Lost(lost)) => self.link = Link::Broken(lost),
                         Err(Failure::Refused(reply)) => {
                             self.link = Link::None;
-                            return Upstream::Reply(reply);
+                            return Some(Upstream::Reply(reply));
                         }
                         Ok(channel) => {
                             // Until here it was the connection that was waited for.
@@ -478,8 +486,13 @@ impl Backend {
                         heard = connection.word() => heard,
                         () = ceded => Err(Lost::Busy),
                         () = rested => {
-                            self.give_back();
-                            continue;
+                            (self.rests_until, self.rested) = (None, true);
+                            if self.bound {
+                                connection.channel.shorten_queue();
+                            } else {
+                                self.give_back();
+                            }
+                            return None;
                         }
                     };
                     if connection.early {
@@ -498,7 +511,7 @@ impl Backend {
                         Ok(word) => {
                             self.answered();
                             self.bound |= matches!(word, Upstream::Auth(AuthVerdict::Accepted));
-                            return word;
+                            return Some(word);
                         }
                         Err(lost) => match connection.retry.take().filter(|_| is_gone(lost)) {
                             Some((lines, speaker)) => self.open(First::Envelope(lines), speaker, true),

@@ -450,7 +450,8 @@ impl Driver {
         self.step(Input::Facts(facts));
     }
 
-    /// Waits for whatever comes first; `None` when bytes were read. A ban and the guard's own stop come before the rest.
+    /// Waits for whatever comes first; `None` when bytes were read, or the backend's connection has rested. A ban and the guard's own stop
+    /// come before the others.
     async fn wait(
         &mut self,
         seat: &mut Seat,
@@ -511,7 +512,7 @@ impl Driver {
                 self.feed_facts(Some(found));
                 None
             }
-            word = self.backend.word(), if self.backend.is_live() => Some(Input::Upstream(word)),
+            word = self.backend.word(), if self.backend.is_live() => word.map(Input::Upstream),
             read = self.stream.read_into(&mut self.intake.unread, read), if reading => match read {
                 Ok(0) | Err(_) => Some(Input::ClientGone),
                 Ok(read) => {
@@ -539,7 +540,7 @@ impl Driver {
             return;
         }
         self.window.rest();
-        if !self.backend.is_live() {
+        if self.backend.has_rested() {
             self.window.close(self.stream.socket());
         }
     }

@@ -18,7 +18,8 @@
 //! quarter of [`EARLY`] and of [`QUEUES`] to others. What is left for clients that are far grows with the data of each, and needs no
 //! such rule: whoever is given some leaves as much.
 //!
-//! The window stays as long as the connection to the backend does: the next message of a session begins with it.
+//! The window stays as long as the connection to the backend does, and no longer than that may rest: the next message of a session begins
+//! with it.
 //!
 //! # Limits
 //! The kernel invites 64 KiB at the handshake, before we can say anything. A server that doesn't read takes less than
@@ -272,7 +273,7 @@ impl Window {
         self.message = 0;
     }
 
-    /// The session has no connection to the backend.
+    /// The session has no connection to the backend, or none in use.
     pub(super) fn close(&mut self, stream: Option<&TcpStream>) {
         self.taken = 0;
         if self.open.take().is_some()

@@ -56,7 +56,7 @@ pub(crate) struct Client(StreamOwned<ClientConnection, TcpStream>);
 
 impl Client {
     /// Connects as `address`, and greets.
-    fn connect(guard: SocketAddr, address: &str, trusted: &CertificateDer<'static>) -> Self {
+    pub(crate) fn connect(guard: SocketAddr, address: &str, trusted: &CertificateDer<'static>) -> Self {
         let mut stream = TcpStream::connect(guard).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.write_all(format!("PROXY TCP4 {address} 192.0.2.25 4000 465\r\n").as_bytes()).unwrap();
@@ -111,7 +111,7 @@ pub(crate) fn certificate(folder: &Path) -> (Tls, CertificateDer<'static>) {
     (Tls { certificate, key, also: Vec::new() }, made.cert.der().clone())
 }
 
-const LOGIN: &str = "AUTH PLAIN AHUAcA==";
+pub(crate) const LOGIN: &str = "AUTH PLAIN AHUAcA==";
 
 #[test]
 fn c3_a_login_holds_one_connection_and_gives_it_back() {

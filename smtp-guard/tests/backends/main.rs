@@ -13,6 +13,7 @@ mod pipelining;
 mod places;
 mod readers;
 mod reuse;
+mod room;
 mod smuggling;
 mod stalls;
 mod unknowns;
@@ -42,12 +43,22 @@ fn with_guard(backend: SocketAddr, test: impl FnOnce(SocketAddr)) {
 
 /// The same, with another configuration.
 fn with_configured_guard(backend: SocketAddr, change: impl FnOnce(&mut Config), test: impl FnOnce(SocketAddr)) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let state = tempfile::tempdir().unwrap();
-    test(runtime.block_on(async { start(backend, change, state.path()) }));
+    with_measured_guard(backend, change, |guard, _| test(guard));
 }
 
-fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::path::Path) -> SocketAddr {
+/// The same, with what the guard counts.
+fn with_measured_guard(backend: SocketAddr, change: impl FnOnce(&mut Config), test: impl FnOnce(SocketAddr, &Metrics)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (state, metrics) = (tempfile::tempdir().unwrap(), Metrics::new());
+    test(runtime.block_on(async { start(backend, change, state.path(), metrics.clone()) }), &metrics);
+}
+
+fn start(
+    backend: SocketAddr,
+    change: impl FnOnce(&mut Config),
+    state: &std::path::Path,
+    metrics: Metrics,
+) -> SocketAddr {
     let mut config = Config::builtin();
     config.backend.servers = vec![BackendAddr::Address(backend)];
     config.relay.domains = vec!["example.org".to_owned()];
@@ -64,7 +75,7 @@ fn start(backend: SocketAddr, change: impl FnOnce(&mut Config), state: &std::pat
     let listeners = bound.listen().unwrap();
     let plan = Plan::whole(config.limits.total_connections);
     let (stopper, stop) = relay::stop();
-    let shared = Shared::new(snapshot, feedback, Metrics::new(), Bus::default(), bans, &plan).unwrap();
+    let shared = Shared::new(snapshot, feedback, metrics, Bus::default(), bans, &plan).unwrap();
     tokio::spawn(async move {
         listeners.serve(shared, stop, Duration::ZERO).await;
         drop(stopper);
