@@ -24,7 +24,7 @@ use crate::decision::KernelView;
 use crate::descriptors::{self, Budget};
 use crate::edge::KernelPlane;
 use crate::edge::bans::{BanTable, KernelBans};
-use crate::events::{self, Bus, What};
+use crate::events::{Bus, What};
 use crate::facts;
 use crate::feedback;
 use crate::fleet::{Fleet, FleetStatus, Settings};
@@ -47,6 +47,7 @@ use crate::snapshot::Snapshot;
 use crate::store::{self, Sqlite, Store as _};
 use crate::webhook::{self, Webhook};
 
+mod bounds;
 mod certificates;
 mod fleet;
 pub(crate) mod follow;
@@ -162,12 +163,11 @@ pub async fn serve<C: admin::Control>(
     let plane = kernel::open(&config);
 
     let metrics = Metrics::new();
-    metrics.bounds().limit(bound::Bound::EventBus, events::KEPT as u64);
+    bounds::tell(&metrics, &config);
     let (counted, slow) = (metrics.clone(), metrics.clone());
     let events = Bus::new(move |what| counted.told(what), move || slow.bound_reached(bound::Bound::EventBus));
     let full = metrics.clone();
     let webhook = Webhook::new(events.clone(), move || full.bound_reached(bound::Bound::Webhook));
-    metrics.bounds().limit(bound::Bound::Webhook, smtp_guard_core::webhook::QUEUE as u64);
     webhook.apply(receiver, 0);
     if let Some(missing) = &missing {
         let text = missing.why.clone();

@@ -23,6 +23,11 @@ impl Budget {
         Self { lines, second: AtomicU64::new(0), used: AtomicU32::new(0), left_out: AtomicU64::new(0) }
     }
 
+    /// Lines a second.
+    pub(crate) fn lines(&self) -> u64 {
+        self.lines.into()
+    }
+
     /// Whether one more line may be written at `now`. `Some(n)`: yes, and `n` lines were left out before it.
     ///
     /// Two threads that meet at the turn of a second may each begin it: a few lines more, never a lock.

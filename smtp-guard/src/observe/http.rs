@@ -76,6 +76,7 @@ impl Http {
     pub async fn serve(self, metrics: Metrics, ready: Ready, page: Page, most: usize, closing: watch::Receiver<()>) {
         let only_loopback = self.address().is_ok_and(|address| address.ip().to_canonical().is_loopback());
         let scrapes = Arc::new(Semaphore::new(SCRAPES));
+        metrics.bounds().limit(Bound::Scrapes, SCRAPES as u64);
         let router = Router::new()
             .route("/metrics", get(scrape))
             .route("/livez", get(async || "ok\n"))

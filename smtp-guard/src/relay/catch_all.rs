@@ -42,7 +42,7 @@ const CALM: Duration = Duration::from_secs(60);
 /// Before a domain that seems to be a catch-all is looked at again.
 const AGAIN: Duration = Duration::from_secs(30);
 /// Domains of one round; of more the next ones come in the next round.
-const DOMAINS: usize = 100;
+pub(super) const DOMAINS: usize = 100;
 /// How long the backend may take for all questions about one domain, connecting excepted.
 const WAIT: Duration = Duration::from_secs(60);
 /// Letters of the recipient that nobody has.

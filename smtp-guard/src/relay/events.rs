@@ -19,9 +19,9 @@ use crate::session::{Details, Event, Message, Secured, Speaker};
 use crate::wire::reply::Reply;
 
 /// Lines and events a second about refusals: strangers cause them.
-static REFUSALS: Budget = Budget::new(200);
+pub(super) static REFUSALS: Budget = Budget::new(200);
 /// Lines a second about sessions that ended, likewise.
-static ENDS: Budget = Budget::new(200);
+pub(super) static ENDS: Budget = Budget::new(200);
 
 /// A session, as its lines in the log name it.
 #[derive(Clone, Copy, Debug)]

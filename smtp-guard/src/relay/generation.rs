@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::connect::Connector;
-use super::pool::Pool;
+use super::pool::{self, Pool};
 use super::sources::Limits;
 use super::tls::{self, TlsError};
+use super::{catch_all, events};
 use crate::bound::Bound;
 use crate::config::{Config, Identity, Listen};
 use crate::descriptors::Plan;
 use crate::events::Bus;
 use crate::facts::dns::{self, Resolver, Zone};
 use crate::observe::metrics::Metrics;
-use crate::rates::accounts::USERS;
 use crate::snapshot::Snapshot;
 
 /// A snapshot, and what sessions need of the I/O to act by it.
@@ -146,13 +146,15 @@ impl Generation {
         metrics.bounds().limit(Bound::BackendConnections, self.config().backend.connections.into());
         metrics.bounds().limit(Bound::NetworkConnections, self.config().limits.network_connections.into());
         metrics.bounds().limit(Bound::TotalConnections, self.plan.sessions.into());
-        metrics.bounds().limit(Bound::Users, USERS as u64);
         metrics.bounds().limit(Bound::TurnedAway, self.plan.closing as u64);
         metrics.bounds().limit(Bound::ProxyHeaders, self.plan.closing as u64);
+        metrics.bounds().limit(Bound::Handshakes, self.handshakes() as u64);
+        metrics.bounds().limit(Bound::CatchAllDomains, catch_all::DOMAINS as u64);
+        metrics.bounds().limit(Bound::LogBackend, pool::FAILURES.lines());
+        metrics.bounds().limit(Bound::LogEnds, events::ENDS.lines());
+        metrics.bounds().limit(Bound::LogRefusals, events::REFUSALS.lines());
         if self.resolver.is_some() {
-            for (bound, places) in Resolver::PLACES {
-                metrics.bounds().limit(bound, places as u64);
-            }
+            Resolver::BOUNDS.iter().for_each(|(bound, limit)| metrics.bounds().limit(*bound, *limit));
         }
     }
 }

@@ -40,7 +40,7 @@ const ILL: Duration = Duration::from_secs(2);
 /// How long a client waits for a place: less than a session gives MAIL, so that there is time left to connect.
 const WAIT: Duration = Duration::from_secs(240);
 /// Lines a second about connections that failed for one client: it may be the client's doing, over and over.
-static FAILURES: Budget = Budget::new(10);
+pub(super) static FAILURES: Budget = Budget::new(10);
 
 /// All servers.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
-pub use sqlite::{Sqlite, StoreError};
+pub use sqlite::{QUEUE, Sqlite, StoreError};
 
 /// Where decisions and counters are kept. Dropping it writes what was handed over.
 pub trait Store: Send + 'static {

@@ -27,7 +27,7 @@ use complaint::Complaint;
 use database::Database;
 
 /// Changes that wait for the disk.
-const QUEUE: usize = 65_536;
+pub const QUEUE: usize = 65_536;
 /// After a failed attempt, when the next one is made.
 const RETRY: Duration = Duration::from_secs(5);
 

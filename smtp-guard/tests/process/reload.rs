@@ -651,6 +651,20 @@ fn an_address_may_take_the_place_of_another_on_the_same_port() {
     }
 }
 
+#[test]
+fn every_bound_tells_its_limit() {
+    let mut world = World::new("");
+    world.set("metrics.listen", Some(free()));
+    world.set("checks.ptr", Some(text("observe")));
+    world.reload();
+    let metrics = world.http("/metrics");
+    for bound in smtp_guard::bound::Bound::ALL {
+        let name = format!("smtp_guard_bound_limit{{bound=\"{}\"}} ", bound.label());
+        let limit = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        assert!(limit.is_some_and(|limit| limit.parse::<u64>().is_ok_and(|limit| limit > 0)), "{name}{limit:?}");
+    }
+}
+
 /// What a session heard of its generation: the number in its greeting, and that in its answer to EHLO.
 fn generations(dialogue: &mut Dialogue) -> [u64; 2] {
     let number = |text: &str, before: &str, after: char| {

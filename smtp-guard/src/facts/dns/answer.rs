@@ -13,7 +13,7 @@ use super::names;
 use super::{Failure, Flaw};
 
 /// Addresses kept of one answer. More than 256 don't fit into what anybody publishes for one host.
-const MAX_ADDRESSES: usize = 256;
+pub(super) const MAX_ADDRESSES: usize = 256;
 /// Names kept of a PTR answer: each may be looked up once more. Hosts with a dozen are real.
 const MAX_NAMES: usize = 16;
 /// Names of a chain of CNAMEs that are looked at in one answer.

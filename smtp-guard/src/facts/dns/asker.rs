@@ -14,13 +14,13 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{timeout, timeout_at};
 
 use super::Meter;
-use super::answer::{Answer, Kind, Question, Reading, Told};
+use super::answer::{self, Answer, Kind, Question, Reading, Told};
 use super::breaker::{Admission, Breaker};
 use super::flights::{Flights, Part};
 use super::memory::Memory;
 use super::names;
 use super::servers::{Servers, System};
-use super::shares::{Full, Limits, Party, Shares};
+use super::shares::{self, Full, Limits, Party, Shares};
 use super::silence::Silence;
 use super::{Error, Failure};
 use crate::bound::Bound;
@@ -32,11 +32,16 @@ const DOMAINS: Limits = Limits { total: 256, of_network: 64 };
 const LISTS: Limits = Limits { total: 256, of_network: 128 };
 /// Both together.
 const AT_ONCE: usize = DOMAINS.total + LISTS.total;
-/// Both, with their bounds.
-pub(super) const PLACES: [(Bound, usize); 2] =
-    [(Bound::DnsLookups, DOMAINS.total), (Bound::DnsListLookups, LISTS.total)];
 /// Bytes of memory for answers and failures.
 const REMEMBERED: u64 = 16 * 1024 * 1024;
+/// The limits of what the [`Meter`] hears of.
+pub(super) const BOUNDS: [(Bound, u64); 5] = [
+    (Bound::DnsLookups, DOMAINS.total as u64),
+    (Bound::DnsListLookups, LISTS.total as u64),
+    (Bound::DnsMemory, REMEMBERED),
+    (Bound::DnsQuestions, shares::RATE as u64),
+    (Bound::DnsRecords, answer::MAX_ADDRESSES as u64),
+];
 /// A look-up that was given less time than this says nothing about servers or question when that time is over.
 const PATIENCE: Duration = Duration::from_secs(1);
 

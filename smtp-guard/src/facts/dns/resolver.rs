@@ -35,8 +35,8 @@ impl fmt::Debug for Resolver {
 }
 
 impl Resolver {
-    /// Bounds of look-ups under way, by the name that the [`Meter`] hears.
-    pub const PLACES: [(Bound, usize); 2] = asker::PLACES;
+    /// Limits of the bounds that the [`Meter`] hears of.
+    pub const BOUNDS: [(Bound, u64); 5] = asker::BOUNDS;
 
     /// Asks `servers`, or those of `/etc/resolv.conf` if there are none. Nothing is sent yet.
     pub fn new(servers: &[SocketAddr], meter: Arc<dyn Meter>) -> Result<Self, Error> {

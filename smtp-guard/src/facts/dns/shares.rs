@@ -25,7 +25,7 @@ use crate::addr::Source;
 
 /// Questions a second that one source may cause for long. A provider that sends ten messages a second from domains that
 /// nobody has asked for before needs as many.
-const RATE: u32 = 10;
+pub(super) const RATE: u32 = 10;
 /// Questions that a source may cause at once, after a time without any.
 const BURST: u32 = 300;
 /// How many sources one network's questions are worth.

@@ -81,6 +81,8 @@ struct Line {
 impl Drops {
     /// Nothing yet. Sources of IPv6 are distinguished by `prefix`.
     pub fn new(prefix: Ipv6Prefix, metrics: Metrics) -> Self {
+        metrics.bounds().limit(Bound::DropSources, SOURCES as u64);
+        metrics.bounds().limit(Bound::DropLines, LINES.into());
         let inner = Inner {
             sources: Table::new(SOURCES),
             reasons: [(0, 0); MAX_REASONS as usize],
