@@ -45,14 +45,14 @@ bounds! {
     DropLines = "drop_lines", "log lines a second about dropped packets: lines are left out";
     DropSources = "drop_sources", "sources whose dropped packets are told apart: another source is forgotten";
     EventBus = "event_bus", "events that are kept for followers: a follower that is too slow misses the oldest";
-    EventFollowers = "event_followers", "followers of events at once: the newcomer hears 503";
+    EventFollowers = "event_followers", "followers of events at once: a further one hears 503";
     Fleet = "fleet", "reports that wait for the fleet's server: further ones, and decisions, are not told to other edges";
     Handshakes = "handshakes", "TLS handshakes under way: the client is closed";
     KernelBans = "kernel_bans", "bans in the kernel's map: the ban is in force in user space only";
     KernelLists = "kernel_lists", "entries of the kernel's block lists: the old lists stay";
     KernelNetworks = "kernel_networks", "networks in the kernel's map of bans: the ban is in force in user space only";
     Ledger = "ledger", "sources in the ledger: an idle source is forgotten";
-    LedgerOffenders = "ledger_offenders", "sources in the ledger, all of them active: the newcomer is not counted";
+    LedgerOffenders = "ledger_offenders", "sources in the ledger, all of them active: a new source is not counted";
     LogBackend = "log_backend", "log lines a second about failed connections to the backend: lines are left out";
     LogEnds = "log_ends", "log lines a second about sessions that ended: lines are left out";
     LogLines = "log_lines", "log lines that wait to be written: lines are lost and counted";
@@ -61,7 +61,7 @@ bounds! {
     NetworkConnections = "network_connections", "connections of one IPv4 /24 or IPv6 /48: the client hears 421";
     Networks = "networks", "networks that are banned: the new ban is refused";
     PageStreams = "page_streams", "status pages that are live at once: a further one stands still and tries again";
-    ProxyHeaders = "proxy_headers", "connections that have sent no PROXY header yet: the newcomer is closed";
+    ProxyHeaders = "proxy_headers", "connections that have sent no PROXY header yet: a new one is closed";
     ReceiveWindows = "receive_windows", "kernel memory for receive windows that grow: the client sends more slowly";
     Scrapes = "scrapes", "scrapes under way: the scraper hears 503";
     SendQueues = "send_queues", "kernel memory for longer send queues to the backend: message data goes out in smaller pieces";
@@ -69,7 +69,7 @@ bounds! {
     StoreCounters = "store_counters", "changed counters that wait for the disk: a crash would lose the change";
     TlsHandshakes = "tls_handshakes", "TLS handshakes of one source in a minute: each further one waits a second";
     TotalConnections = "total_connections", "connections of the whole guard: the client hears 421";
-    TurnedAway = "turned_away", "clients that were turned away and haven't closed: the newcomer is closed without a reply";
+    TurnedAway = "turned_away", "clients that were turned away and haven't closed: the next one is closed without a reply";
     UnknownRecipients = "unknown_recipients", "unknown recipients that are remembered: the rest is asked of the backend";
     Users = "users", "users whose messages are counted: another user is forgotten";
     Webhook = "webhook", "events that wait for the webhook: the oldest is told to nobody";

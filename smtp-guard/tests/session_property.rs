@@ -2,7 +2,7 @@
 //!
 //! - A 2xx at the client's dot, or to its last chunk, is the backend's 2xx at its dot.
 //! - The backend never sees more transactions completed than the client sent dots.
-//! - Nobody but a client with a history, a host of ours or a user causes a connection to the backend before MAIL.
+//! - Nobody but a known sender, a host of ours or a user causes a connection to the backend before MAIL.
 //! - Nothing is said after the close, and every session that ends has closed its transaction.
 //! - What a client hears and delivers, and what is reported of it, is the same whether the backend offers PIPELINING or not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]

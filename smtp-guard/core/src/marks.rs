@@ -25,7 +25,7 @@ pub struct Marks {
     shards: Shards<HashMap<Source, Kept>>,
     /// Networks that are deferred, until when: as many as the ledger looks at.
     networks: Mutex<HashMap<Network, Instant>>,
-    /// Senders that wrote to a trap by a source with a history, until when they are deferred.
+    /// Senders that wrote to a trap by a known sender, until when they are deferred.
     senders: Mutex<HashMap<(Source, Digest), Instant>>,
     /// Whether there may be one.
     any_sender: AtomicBool,
@@ -43,7 +43,7 @@ type Until<T> = Vec<(T, Instant)>;
 /// The mark of a source: what is known of it now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// Its mail was accepted before.
+    /// A known sender: its mail was accepted before.
     pub familiar: bool,
     /// The end of its deferral: the source or its network asked for too many unknown recipients, and hears 4xx until then.
     pub deferred_until: Option<Instant>,
@@ -74,7 +74,7 @@ impl Marks {
         self.shards.of(&source).entry(source).or_default().deferred_until = until;
     }
 
-    /// The sources of `network` without a history hear 4xx until `until`.
+    /// The newcomers of `network` hear 4xx until `until`.
     pub fn defer_network(&self, network: Network, until: Instant) {
         self.networks().insert(network, until);
     }

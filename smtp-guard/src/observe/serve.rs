@@ -1,7 +1,7 @@
 //! The bounded HTTP/1 server under both endpoints: so many connections, so long each, so long for a request's head.
 //!
 //! `axum::serve` has none of these bounds, and a client that says nothing would hold its place for ever. When all places are
-//! taken, the connection that has been idle longest is closed in favour of the newcomer. So connections that say nothing, or
+//! taken, the connection that has been idle longest is closed in favour of the new one. So connections that say nothing, or
 //! don't read, can't keep a supervisor's question waiting.
 
 use std::collections::HashMap;

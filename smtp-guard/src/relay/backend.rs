@@ -10,7 +10,7 @@
 //! ([`super::spare`]). Where it turns out to be gone at that client's MAIL, a new one is opened: nobody has answered yet.
 //! For clients that are likely to send mail a connection is opened before MAIL ([`Backend::connect_early`]). Until something is asked over
 //! it, it is nobody's loss: what goes wrong with it is told to nobody, and MAIL opens another one.
-//! A stranger's place may also be needed while the client is idle within a transaction ([`super::places`]).
+//! A newcomer's place may also be needed while the client is idle within a transaction ([`super::places`]).
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -62,7 +62,7 @@ pub(super) struct Backend {
     shared: Arc<Shared>,
     generation: Arc<Generation>,
     ends: Ends,
-    /// Whether it is no stranger: it came as none, or has become known since.
+    /// Whether it is no newcomer: it came as none, or has become known since.
     known: bool,
     exempt: bool,
     link: Link,
@@ -172,7 +172,7 @@ impl Backend {
         self.leave_another(&speaker);
         let who = self.who();
         // A history may have been forgotten meanwhile.
-        let may = who.standing != Standing::Stranger && !self.bound && self.asking.is_none() && self.early < EARLY;
+        let may = who.standing != Standing::Newcomer && !self.bound && self.asking.is_none() && self.early < EARLY;
         if !may || !matches!(self.link, Link::None) {
             return;
         }
@@ -225,7 +225,7 @@ impl Backend {
     }
 
     /// The backend has taken `taken` bytes of the message: the kernel may hold more for it, if that is enough and there is room. Returns
-    /// the bound that leaves none. `known`: the client is no stranger.
+    /// the bound that leaves none. `known`: the client is no newcomer.
     pub(super) fn keeps_up(&mut self, taken: u64, known: bool) -> Option<Bound> {
         match &mut self.link {
             Link::Open(connection) => connection.channel.lengthen_queue(&self.shared.windows, taken, known),
@@ -246,7 +246,7 @@ impl Backend {
         self.server.as_ref()
     }
 
-    /// The client is no stranger any more.
+    /// The client is no newcomer any more.
     pub(super) fn trust(&mut self) {
         self.known = true;
     }
@@ -278,7 +278,7 @@ impl Backend {
         let standing = match self.exempt {
             true => Standing::Exempt,
             false if self.known || self.shared.mark(addr).familiar => Standing::Known,
-            false => Standing::Stranger,
+            false => Standing::Newcomer,
         };
         Who { source: addr.source(self.shared.prefix), standing }
     }
@@ -391,7 +391,7 @@ impl Backend {
 
     /// Leaves the connection to the next client, or closes it politely beside the session; its place is free once that is done.
     fn give_back(&mut self) {
-        let stranger = self.who().standing == Standing::Stranger;
+        let newcomer = self.who().standing == Standing::Newcomer;
         let link = std::mem::replace(&mut self.link, Link::None);
         let Ok(runtime) = Handle::try_current() else { return };
         match link {
@@ -399,7 +399,7 @@ impl Backend {
                 if connection.early {
                     self.shared.metrics.backend_connection(How::Unused);
                 }
-                if let Some(channel) = connection.lend(stranger) {
+                if let Some(channel) = connection.lend(newcomer) {
                     runtime.spawn(channel.quit());
                 }
             }
@@ -547,7 +547,7 @@ async fn part(opening: Opening, speaker: Arc<Speaker>, metrics: Metrics) {
     metrics.backend_connection(How::Unused);
     let mut connection = Connection::new(channel, speaker);
     connection.early = true;
-    // Only those who are no strangers have one.
+    // Only those who are no newcomers have one.
     if let Some(channel) = connection.lend(false) {
         channel.quit().await;
     }
@@ -576,9 +576,9 @@ impl Connection {
     }
 
     /// Leaves the connection to the next client; else it is to be closed.
-    fn lend(self, stranger: bool) -> Option<Channel> {
+    fn lend(self, newcomer: bool) -> Option<Channel> {
         let Self { channel, rests, early, .. } = self;
-        let useful = (rests || early) && (!stranger || channel.serves_anyone());
+        let useful = (rests || early) && (!newcomer || channel.serves_anyone());
         let home = channel.home.clone().filter(|_| useful);
         match home {
             Some(home) => home.lend(channel).err().map(|channel| *channel),

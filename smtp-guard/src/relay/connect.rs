@@ -490,7 +490,7 @@ impl Channel {
         })
     }
 
-    /// Lets the kernel hold more for the server, which has taken `taken` bytes of a message of a client that is `known` or a stranger, if
+    /// Lets the kernel hold more for the server, which has taken `taken` bytes of a message of a client that is `known` or a newcomer, if
     /// there is room. That is asked once for each message; returns the bound that keeps the queue short.
     pub(super) fn lengthen_queue(&mut self, windows: &Windows, taken: u64, known: bool) -> Option<Bound> {
         if taken == 0 && !self.has_long_queue() {
@@ -589,7 +589,7 @@ mod tests {
         config.backend.identity = Identity::Xclient;
         let connector = Connector::new(Arc::new(config)).unwrap();
         let speaker = Arc::new(Speaker { helo: Helo::new(helo).unwrap(), esmtp: true, login: None });
-        let who = Who { source: Ipv6Prefix::default().source(NOBODY.ip()), standing: Standing::Stranger };
+        let who = Who { source: Ipv6Prefix::default().source(NOBODY.ip()), standing: Standing::Newcomer };
         let caller = Caller::Client {
             speaker,
             ends: Ends { source: NOBODY, destination: NOBODY },

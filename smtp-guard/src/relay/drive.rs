@@ -205,7 +205,7 @@ fn woken(wake: Wake) -> Input {
     }
 }
 
-/// Whether the client is no stranger after `event`.
+/// Whether the client is no newcomer after `event`.
 fn is_history(event: &Event) -> bool {
     matches!(event, Event::Authenticated { .. } | Event::Message(Message { outcome: Outcome::Accepted, .. }))
 }

@@ -18,7 +18,7 @@ use crate::session::Outcome;
 use crate::session::{Details, Event, Message, Secured, Speaker};
 use crate::wire::reply::Reply;
 
-/// Lines and events a second about refusals: strangers cause them.
+/// Lines and events a second about refusals: anybody can cause them.
 pub(super) static REFUSALS: Budget = Budget::new(200);
 /// Lines a second about sessions that ended, likewise.
 pub(super) static ENDS: Budget = Budget::new(200);

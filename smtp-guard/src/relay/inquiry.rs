@@ -162,7 +162,7 @@ impl Inquiry {
 fn resolver(shared: &Shared, generation: &Generation, client: ClientAddr) -> Option<Resolver> {
     let resolver = generation.resolver.as_ref()?;
     let source = client.source(shared.prefix);
-    let standing = if shared.mark(client).familiar { Standing::Known } else { Standing::Stranger };
+    let standing = if shared.mark(client).familiar { Standing::Known } else { Standing::Newcomer };
     Some(resolver.on_behalf(Party { source, network: Network::of(source).first(), standing }))
 }
 

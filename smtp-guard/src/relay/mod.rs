@@ -386,7 +386,7 @@ mod tests {
         for ip in ["192.0.2.1", "192.0.2.2"] {
             let source = shared.prefix.source(ip.parse().unwrap());
             for _ in 0..if ip == "192.0.2.1" { half } else { half - 1 } {
-                let seat = shared.sources.enter(&within, source, gate::Standing::Stranger, crate::clock::now());
+                let seat = shared.sources.enter(&within, source, gate::Standing::Newcomer, crate::clock::now());
                 seats.push(seat.unwrap());
             }
         }
@@ -396,7 +396,7 @@ mod tests {
         let neighbours = (3..=254).cycle().take((limits.network_connections.div_ceil(2) - 2 * half + 1) as usize);
         seats.extend(neighbours.map(|n: u8| {
             let source = shared.prefix.source(std::net::Ipv4Addr::new(192, 0, 2, n).into());
-            shared.sources.enter(&within, source, gate::Standing::Stranger, crate::clock::now()).unwrap()
+            shared.sources.enter(&within, source, gate::Standing::Newcomer, crate::clock::now()).unwrap()
         }));
         let near = ("192.0.2.0/24".to_owned(), "limits.network_connections", limits.network_connections.div_ceil(2));
         let crowded = shared.crowded(9);

@@ -1,24 +1,24 @@
 //! Connections to one server of the backend: how many at once, who waits, and who gives way.
 //!
-//! A mail server takes a bounded number of connections (Postfix: 100), and strangers must not hold them all.
+//! A mail server takes a bounded number of connections (Postfix: 100), and newcomers must not hold them all.
 //!
 //! # Who may have a place
-//! Sources with a history and exempt clients may have all of `backend.connections`, strangers all but a tenth. The
+//! Known senders and exempt clients may have all of `backend.connections`, newcomers all but a tenth. The
 //! guard's own questions (is the server well, does it take any recipient) have [`OWN`] places beside them.
 //!
 //! # Who is next
 //! A place that becomes free goes to the network that holds fewest, there to the source that holds fewest, there to the
-//! client that waits longest. Among equals sources with a history come first, then the network that was not served for
+//! client that waits longest. Among equals known senders come first, then the network that was not served for
 //! longest.
 //!
 //! # Who gives way
-//! While somebody waits for [`PATIENCE`], a stranger whose place has been idle as long gives way: its transaction is lost, its
+//! While somebody waits for [`PATIENCE`], a newcomer whose place has been idle as long gives way: its transaction is lost, its
 //! session stays. A place is idle while nothing is asked over it and no message data goes, counted from the last data. Talk
-//! without a message, or a look-up of a dead zone, keeps no place. The stranger must be of the network that holds most, and
+//! without a message, or a look-up of a dead zone, keeps no place. The newcomer must be of the network that holds most, and
 //! that more than one place above what the waiting one holds. So a client with one place never has to give it up, and the one
 //! that holds most can only harm itself.
 //!
-//! A client that sends a byte of data now and then is never idle. So if nobody idles, a stranger of such a network gives way
+//! A client that sends a byte of data now and then is never idle. So if nobody idles, a newcomer of such a network gives way
 //! even at work. Its place must be older than [`TURN`], without an accepted message. The one that has had it longest is first.
 //! A place is safe from the final dot to its answer: the message may have been taken.
 //!
@@ -42,13 +42,13 @@ use crate::clock::Instant;
 use crate::gate::Standing;
 use crate::ledger::networks::Network;
 
-/// How long a newcomer waits before somebody else gives way, and how long that one's place must have been idle.
+/// How long an arrival waits before somebody else gives way, and how long that one's place must have been idle.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a stranger may be at work without a message that was accepted, while somebody waits.
+/// How long a newcomer may be at work without a message that was accepted, while somebody waits.
 const TURN: Duration = Duration::from_secs(60);
 /// Until it is tried again after that.
 const AGAIN: Duration = Duration::from_millis(250);
-/// The part of the places that is kept for sources with a history: one in ten.
+/// The part of the places that is kept for known senders: one in ten.
 const RESERVE: u32 = 10;
 /// Places for the guard's own questions.
 const OWN: usize = 2;
@@ -108,7 +108,7 @@ const EARLY: u64 = u64::MAX - 3;
 struct Table {
     held: u32,
     last: u64,
-    /// With a history, and without.
+    /// Known senders and others, and newcomers.
     waiting: [usize; 2],
     networks: HashMap<Network, Line>,
     /// Places that were taken before they were needed, by their number.
@@ -128,9 +128,9 @@ struct Line {
 struct Slot {
     held: u32,
     served: u64,
-    /// Places of strangers, by their number.
+    /// Places of newcomers, by their number.
     marks: HashMap<u64, Arc<Mark>>,
-    /// With a history, and without.
+    /// Known senders and others, and newcomers.
     waiting: [VecDeque<Waiter>; 2],
 }
 
@@ -191,7 +191,7 @@ impl Places {
     /// A place for `who` before it is needed, while others have enough. [`Place::works`] makes it a place like any other.
     pub(super) fn try_early(self: &Arc<Self>, who: Who) -> Option<Place> {
         let mut table = self.table();
-        let free = table.held < share(who.standing, self.limit()) / 2 && !table.waits(Standing::Stranger);
+        let free = table.held < share(who.standing, self.limit()) / 2 && !table.waits(Standing::Newcomer);
         free.then(|| {
             let place = table.sit(self, who);
             place.mark.idle_since.store(EARLY, Ordering::Release);
@@ -264,13 +264,13 @@ impl Places {
 fn share(standing: Standing, limit: u32) -> u32 {
     match standing {
         Standing::Exempt | Standing::Known => limit,
-        Standing::Stranger => limit - limit / RESERVE,
+        Standing::Newcomer => limit - limit / RESERVE,
     }
 }
 
-/// The line in which it waits: with a history, or without.
+/// The line in which it waits: that of newcomers, or of all others.
 fn class(standing: Standing) -> usize {
-    usize::from(standing == Standing::Stranger)
+    usize::from(standing == Standing::Newcomer)
 }
 
 impl Table {
@@ -297,7 +297,7 @@ impl Table {
         (line.held, line.served) = (line.held + 1, number);
         let slot = line.sources.entry(who.source).or_default();
         (slot.held, slot.served) = (slot.held + 1, number);
-        if who.standing == Standing::Stranger {
+        if who.standing == Standing::Newcomer {
             slot.marks.insert(number, Arc::clone(&mark));
         }
         Place { places: Arc::clone(places), who, number, mark }
@@ -327,7 +327,7 @@ impl Table {
 
     /// Takes the next waiter out of its line, if there is a place for it.
     fn next(&mut self, limit: u32) -> Option<Waiter> {
-        let lines = [Standing::Known, Standing::Stranger].map(|standing| self.held < share(standing, limit));
+        let lines = [Standing::Known, Standing::Newcomer].map(|standing| self.held < share(standing, limit));
         let first = |slot: &Slot| (0..2).find(|line| lines[*line] && !slot.waiting[*line].is_empty());
         let candidates = self.networks.iter().flat_map(|(network, line)| {
             line.sources.iter().filter_map(move |(source, slot)| {
@@ -352,7 +352,7 @@ impl Table {
         self.early.values().find(cedes).map(Arc::clone)
     }
 
-    /// The mark of the stranger who gives way to `who`, which is told so by it.
+    /// The mark of the newcomer who gives way to `who`, which is told so by it.
     fn victim(&self, who: Who, now: Instant) -> Option<Arc<Mark>> {
         let leaving = self.leaving();
         if leaving > 0 && leaving >= self.waiting.iter().sum() {
@@ -524,38 +524,38 @@ mod tests {
 
     #[test]
     fn c3_places_go_round_by_network_and_source() {
-        use Standing::{Exempt, Known, Stranger};
-        let greedy = [("192.0.2.1", Stranger); 3];
+        use Standing::{Exempt, Known, Newcomer};
+        let greedy = [("192.0.2.1", Newcomer); 3];
         // The network that holds fewest; then whoever waits longest.
-        check(3, &greedy, &[("192.0.2.2", Stranger), ("198.51.100.1", Stranger)], &[1, 0]);
-        check(3, &greedy, &[("192.0.2.1", Stranger), ("192.0.2.2", Stranger)], &[1, 0]);
-        check(3, &greedy, &[("198.51.100.1", Stranger), ("203.0.113.1", Stranger)], &[0, 1]);
+        check(3, &greedy, &[("192.0.2.2", Newcomer), ("198.51.100.1", Newcomer)], &[1, 0]);
+        check(3, &greedy, &[("192.0.2.1", Newcomer), ("192.0.2.2", Newcomer)], &[1, 0]);
+        check(3, &greedy, &[("198.51.100.1", Newcomer), ("203.0.113.1", Newcomer)], &[0, 1]);
         // A history comes first among equals, not before those who hold less.
-        check(3, &greedy, &[("198.51.100.1", Stranger), ("203.0.113.1", Known)], &[1, 0]);
-        check(3, &greedy, &[("192.0.2.9", Known), ("203.0.113.1", Stranger)], &[1, 0]);
-        check(3, &greedy, &[("198.51.100.1", Stranger), ("203.0.113.1", Exempt)], &[1, 0]);
+        check(3, &greedy, &[("198.51.100.1", Newcomer), ("203.0.113.1", Known)], &[1, 0]);
+        check(3, &greedy, &[("192.0.2.9", Known), ("203.0.113.1", Newcomer)], &[1, 0]);
+        check(3, &greedy, &[("198.51.100.1", Newcomer), ("203.0.113.1", Exempt)], &[1, 0]);
     }
 
     #[test]
     fn c3_a_tenth_is_kept_for_sources_with_a_history() {
         let places = Places::new(20);
         let taken: Vec<_> =
-            (0..30).map_while(|n| places.try_enter(who(&format!("192.0.{n}.1"), Standing::Stranger))).collect();
+            (0..30).map_while(|n| places.try_enter(who(&format!("192.0.{n}.1"), Standing::Newcomer))).collect();
         assert_eq!(taken.len(), 18);
         let known: Vec<_> = (0..30).map_while(|_| places.try_enter(who("198.51.100.1", Standing::Known))).collect();
         assert_eq!((known.len(), places.held()), (2, 20));
     }
 
-    /// Whether one of `holders`, idle for so many ms, gives way to `newcomer`; the number of the one who does.
+    /// Whether one of `holders`, idle for so many ms, gives way to `arrival`; the number of the one who does.
     #[track_caller]
-    fn check_victim(holders: &[(&str, Standing, u64)], newcomer: &str, expected: Option<usize>) {
+    fn check_victim(holders: &[(&str, Standing, u64)], arrival: &str, expected: Option<usize>) {
         let holders: Vec<_> = holders.iter().map(|(ip, standing, idle_ms)| (*ip, *standing, *idle_ms, 0)).collect();
-        check_turn(&holders, newcomer, expected);
+        check_turn(&holders, arrival, expected);
     }
 
     /// The same with the seconds that each has had its place. [`DOT`] ms: it waits for the answer to its dot.
     #[track_caller]
-    fn check_turn(holders: &[(&str, Standing, u64, u64)], newcomer: &str, expected: Option<usize>) {
+    fn check_turn(holders: &[(&str, Standing, u64, u64)], arrival: &str, expected: Option<usize>) {
         let places = Places::new(u32::try_from(holders.len()).unwrap());
         let now = Instant::from_ns(1_000_000_000_000);
         let mut held = Vec::new();
@@ -570,25 +570,25 @@ mod tests {
             held.push(place);
         }
         let (grant, _waits) = oneshot::channel();
-        places.table().queue(who(newcomer, Standing::Stranger), grant);
+        places.table().queue(who(arrival, Standing::Newcomer), grant);
         // No more of those at work give way than are waited for, however long they take.
         let presses = if holders.iter().any(|(_, _, idle_ms, _)| (1000..DOT).contains(idle_ms)) { 1 } else { 3 };
         for _ in 0..presses {
-            places.press(who(newcomer, Standing::Stranger), now);
+            places.press(who(arrival, Standing::Newcomer), now);
         }
         let ceded: Vec<_> = (0..held.len()).filter(|n| !held[*n].works()).collect();
-        assert_eq!(ceded.first().copied(), expected, "{holders:?}, {newcomer}");
+        assert_eq!(ceded.first().copied(), expected, "{holders:?}, {arrival}");
         assert!(ceded.len() <= 1, "one waits: {ceded:?}");
     }
 
     #[test]
     fn c3_who_holds_most_and_idles_gives_way() {
-        use Standing::{Known, Stranger};
-        let idle = |ip| (ip, Stranger, 5000);
-        check_victim(&[idle("192.0.2.1"), ("192.0.2.2", Stranger, 9000)], "198.51.100.1", Some(1));
+        use Standing::{Known, Newcomer};
+        let idle = |ip| (ip, Newcomer, 5000);
+        check_victim(&[idle("192.0.2.1"), ("192.0.2.2", Newcomer, 9000)], "198.51.100.1", Some(1));
         check_victim(&[idle("192.0.2.1"), idle("192.0.2.1"), idle("198.51.100.7")], "203.0.113.1", Some(0));
-        // At work, or only just idle; with a history; alone; of the newcomer's own network.
-        check_victim(&[("192.0.2.1", Stranger, 0), ("192.0.2.1", Stranger, 900)], "198.51.100.1", None);
+        // At work, or only just idle; a known sender; alone; of the arrival's own network.
+        check_victim(&[("192.0.2.1", Newcomer, 0), ("192.0.2.1", Newcomer, 900)], "198.51.100.1", None);
         check_victim(&[("192.0.2.1", Known, 5000), ("192.0.2.1", Known, 5000)], "198.51.100.1", None);
         check_victim(&[idle("192.0.2.1"), idle("203.0.113.1")], "198.51.100.1", None);
         check_victim(&[idle("192.0.2.1"), idle("192.0.2.2")], "192.0.2.3", None);
@@ -598,33 +598,33 @@ mod tests {
 
     #[test]
     fn c3_who_holds_most_and_never_ends_a_message_gives_way() {
-        use Standing::{Known, Stranger};
-        let slow = |ip, held_s| (ip, Stranger, 0, held_s);
+        use Standing::{Known, Newcomer};
+        let slow = |ip, held_s| (ip, Newcomer, 0, held_s);
         // A byte each second: never idle. The longest of the network that holds most.
         check_turn(&[slow("192.0.2.1", 61), slow("192.0.2.2", 90), slow("192.0.2.3", 70)], "198.51.100.1", Some(1));
         check_turn(&[slow("192.0.2.1", 61), slow("192.0.2.1", 62), slow("203.0.113.1", 900)], "198.51.100.1", Some(1));
-        check_turn(&[("192.0.2.1", Stranger, 300, 90), slow("192.0.2.1", 61)], "198.51.100.1", Some(0));
+        check_turn(&[("192.0.2.1", Newcomer, 300, 90), slow("192.0.2.1", 61)], "198.51.100.1", Some(0));
         // Who idles goes first.
-        check_turn(&[slow("192.0.2.1", 900), ("192.0.2.1", Stranger, 2000, 3)], "198.51.100.1", Some(1));
-        // Not yet its turn; with a history; alone; for its own network.
+        check_turn(&[slow("192.0.2.1", 900), ("192.0.2.1", Newcomer, 2000, 3)], "198.51.100.1", Some(1));
+        // Not yet its turn; a known sender; alone; for its own network.
         check_turn(&[slow("192.0.2.1", 59), slow("192.0.2.1", 3)], "198.51.100.1", None);
         check_turn(&[("192.0.2.1", Known, 0, 900), ("192.0.2.1", Known, 0, 900)], "198.51.100.1", None);
         check_turn(&[slow("192.0.2.1", 900), slow("203.0.113.1", 900)], "198.51.100.1", None);
         check_turn(&[slow("192.0.2.1", 900), slow("192.0.2.2", 900)], "192.0.2.3", None);
         // The message may have been taken.
-        check_turn(&[("192.0.2.1", Stranger, DOT, 900), slow("192.0.2.1", 61)], "198.51.100.1", Some(1));
-        check_turn(&[("192.0.2.1", Stranger, DOT, 900), ("192.0.2.1", Stranger, DOT, 900)], "198.51.100.1", None);
+        check_turn(&[("192.0.2.1", Newcomer, DOT, 900), slow("192.0.2.1", 61)], "198.51.100.1", Some(1));
+        check_turn(&[("192.0.2.1", Newcomer, DOT, 900), ("192.0.2.1", Newcomer, DOT, 900)], "198.51.100.1", None);
     }
 
-    /// With `held` of ten places taken, a client with a history tries to have one early: whether it may.
+    /// With `held` of ten places taken, a known sender tries to have one early: whether it may.
     #[track_caller]
     fn check_early(held: u32, waits: bool, expected: bool) {
         let places = Places::new(10);
-        let stranger = who("192.0.2.1", Standing::Stranger);
-        let _held: Vec<_> = (0..held).map(|_| places.table().sit(&places, stranger)).collect();
+        let newcomer = who("192.0.2.1", Standing::Newcomer);
+        let _held: Vec<_> = (0..held).map(|_| places.table().sit(&places, newcomer)).collect();
         let (grant, _place) = oneshot::channel();
         if waits {
-            places.table().queue(stranger, grant);
+            places.table().queue(newcomer, grant);
         }
         let early = places.try_early(who("203.0.113.1", Standing::Known));
         assert_eq!(early.is_some(), expected, "{held} held, somebody waits: {waits}");
@@ -659,27 +659,27 @@ mod tests {
         let at = |ms: u64| Instant::from_ns(1_000_000_000_000 + ms * 1_000_000);
         for (data, gives_way) in [(None, true), (Some(1900), false), (Some(900), true)] {
             let places = Places::new(2);
-            let enter = || places.table().sit(&places, who("192.0.2.1", Standing::Stranger));
+            let enter = || places.table().sit(&places, who("192.0.2.1", Standing::Newcomer));
             let held = [enter(), enter()];
             for ms in (0..=2000).step_by(100) {
                 assert!(held[0].works(), "the next command");
                 if data == Some(ms) { held[0].rests(at(ms)) } else { held[0].lingers(at(ms)) }
             }
-            places.press(who("198.51.100.1", Standing::Stranger), at(2000));
+            places.press(who("198.51.100.1", Standing::Newcomer), at(2000));
             assert_eq!(!held[0].works(), gives_way, "data at {data:?} ms of 2000");
             assert!(held[1].works(), "the backend is asked for it");
         }
     }
 
     #[tokio::test]
-    async fn c3_a_newcomer_is_served_while_one_network_idles_on_every_place() {
+    async fn c3_an_arrival_is_served_while_one_network_idles_on_every_place() {
         let places = Places::new(4);
         let mut held: Vec<_> =
-            (0..4).map(|_| places.try_enter(who("2001:db8:7::1", Standing::Stranger)).unwrap()).collect();
+            (0..4).map(|_| places.try_enter(who("2001:db8:7::1", Standing::Newcomer)).unwrap()).collect();
         held.iter().for_each(|place| place.rests(Instant::from_ns(0)));
         let waiting = tokio::spawn({
             let places = Arc::clone(&places);
-            async move { places.enter(who("198.51.100.1", Standing::Stranger)).await }
+            async move { places.enter(who("198.51.100.1", Standing::Newcomer)).await }
         });
         let ceded = loop {
             tokio::time::sleep(PATIENCE / 10).await;
@@ -696,11 +696,11 @@ mod tests {
     #[tokio::test]
     async fn c3_who_stops_waiting_leaves_the_line() {
         let places = Places::new(1);
-        let held = places.try_enter(who("192.0.2.1", Standing::Stranger));
-        let gone = tokio::time::timeout(Duration::ZERO, places.enter(who("203.0.113.1", Standing::Stranger))).await;
+        let held = places.try_enter(who("192.0.2.1", Standing::Newcomer));
+        let gone = tokio::time::timeout(Duration::ZERO, places.enter(who("203.0.113.1", Standing::Newcomer))).await;
         assert!(gone.is_err());
-        assert!(!places.table().waits(Standing::Stranger));
+        assert!(!places.table().waits(Standing::Newcomer));
         drop(held);
-        assert!(places.try_enter(who("192.0.2.1", Standing::Stranger)).is_some());
+        assert!(places.try_enter(who("192.0.2.1", Standing::Newcomer)).is_some());
     }
 }

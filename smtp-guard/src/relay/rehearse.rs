@@ -315,8 +315,8 @@ fn rules(
             shared.sources.total(),
             generation.limits().total,
             match arrival.standing {
-                Standing::Stranger => "a tenth is kept for sources with a history, and this one has none",
-                Standing::Known | Standing::Exempt => "with the tenth that is kept for sources with a history",
+                Standing::Newcomer => "a tenth is kept for known senders, and this is none",
+                Standing::Known | Standing::Exempt => "with the tenth that is kept for known senders",
             }
         ),
         format!(

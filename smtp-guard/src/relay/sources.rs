@@ -1,20 +1,19 @@
 //! The list of connected clients: sessions by source and network. Limits are exact, a ban wakes its sessions, and when it is full idle
-//! strangers make room.
+//! newcomers make room.
 //!
 //! # Who may have a place
-//! | bound | strangers | sources with a history | exempt |
+//! | bound | newcomers | known senders | exempt |
 //! |---|---|---|---|
 //! | `limits.connections`, of a source | up to it | up to it | no limit |
 //! | `limits.network_connections`, of a /24 or /48 | all but a tenth | all | no limit |
 //! | `limits.total_connections` | all but a tenth | all | no limit |
 //!
-//! A stranger is a client whose mail was never accepted, that hasn't logged in and isn't of `relay.networks`. All sessions
-//! count, those of exempt clients too.
+//! A newcomer is no known sender, hasn't logged in and isn't of `relay.networks`. All sessions count, those of exempt clients too.
 //!
 //! # Who makes room
-//! When a network or the guard is full, an idle stranger hears 421 in favour of the newcomer. It is looked for where most is
-//! held: in the whole guard in the network with the most sessions, within a network among its sources. A newcomer that is a
-//! stranger never displaces anybody who holds as little as it does itself, so whoever holds most can only harm himself. Of
+//! When a network or the guard is full, an idle newcomer hears 421 in favour of the arrival. It is looked for where most is
+//! held: in the whole guard in the network with the most sessions, within a network among its sources. An arrival that is a
+//! newcomer never displaces anybody who holds as little as it does itself, so whoever holds most can only harm himself. Of
 //! those that may be displaced, the one that was idle longest goes. Clients without a transaction come first, then those whose
 //! transaction has waited [`STALLED`] for its client.
 //!
@@ -49,7 +48,7 @@ use crate::session::{Doing, Shown, Speaker};
 const STALLED: Duration = Duration::from_secs(10);
 /// Sessions that are looked at to find one that makes room, or those that are shown.
 const LOOK: usize = 1024;
-/// The part of each bound that is kept for sources with a history: one in ten.
+/// The part of each bound that is kept for known senders: one in ten.
 const RESERVE: u32 = 10;
 
 /// The bounds of [`Sources::enter`].
@@ -127,7 +126,7 @@ struct Place {
     idle_since: AtomicU64,
     /// A transaction is under way.
     open: AtomicBool,
-    /// It is no stranger, or no longer.
+    /// It is no newcomer, or no longer.
     known: AtomicBool,
     /// It made room and counts no longer.
     ceded: AtomicBool,
@@ -161,7 +160,7 @@ struct Neighbours {
 struct Slot {
     sessions: u32,
     banned: watch::Sender<Option<Reason>>,
-    /// Of those who came as strangers.
+    /// Of those who came as newcomers.
     places: BTreeMap<u64, Arc<Place>>,
     /// Of the others, who make room for nobody.
     others: BTreeMap<u64, Arc<Place>>,
@@ -301,7 +300,7 @@ fn share(standing: Standing, limit: u32) -> u32 {
     match standing {
         Standing::Exempt => u32::MAX,
         Standing::Known => limit,
-        Standing::Stranger => limit - limit / RESERVE,
+        Standing::Newcomer => limit - limit / RESERVE,
     }
 }
 
@@ -324,7 +323,7 @@ impl Table {
         let full = if limits.of_network > 0 && self.of_network(network) >= share(standing, limits.of_network) {
             (Reason::NetworkConnections, self.idle_neighbour(source, standing, now))
         } else if self.total >= share(standing, limits.total) {
-            (Reason::TotalConnections, self.idle_stranger(network, standing, now))
+            (Reason::TotalConnections, self.idle_newcomer(network, standing, now))
         } else {
             return Ok(None);
         };
@@ -344,12 +343,12 @@ impl Table {
     }
 
     /// Of all networks, those that hold most first, the session that makes room for one more of `network`.
-    fn idle_stranger(&self, network: Network, standing: Standing, now: Instant) -> Option<Victim> {
+    fn idle_newcomer(&self, network: Network, standing: Standing, now: Instant) -> Option<Victim> {
         let held = if standing == Standing::Known { 0 } else { self.of_network(network) };
         let mut look = LOOK;
         let mut best: Option<(u32, Idle, Victim)> = None;
         for (size, network) in self.by_size.iter().rev() {
-            // The next ones hold less, or as little as the newcomer.
+            // The next ones hold less, or as little as the arrival.
             if best.is_some_and(|(found, ..)| *size < found) || *size <= held || look == 0 {
                 break;
             }
@@ -374,7 +373,7 @@ impl Table {
         let place = Arc::new(Place {
             idle_since: AtomicU64::new(now.as_ns()),
             open: AtomicBool::new(false),
-            known: AtomicBool::new(standing != Standing::Stranger),
+            known: AtomicBool::new(standing != Standing::Newcomer),
             ceded: AtomicBool::new(false),
             call: Notify::new(),
             began: now,
@@ -394,7 +393,7 @@ impl Table {
             others: BTreeMap::new(),
         });
         slot.sessions += 1;
-        let places = if standing == Standing::Stranger { &mut slot.places } else { &mut slot.others };
+        let places = if standing == Standing::Newcomer { &mut slot.places } else { &mut slot.others };
         places.insert(self.last, Arc::clone(&place));
         (self.last, place, slot.banned.subscribe())
     }
@@ -519,7 +518,7 @@ impl Seat {
         self.place.idle_since.store(BUSY, Ordering::Relaxed);
     }
 
-    /// The client is no stranger any more: it has logged in, or a message of it was accepted.
+    /// The client is no newcomer any more: it has logged in, or a message of it was accepted.
     pub(super) fn trust(&self) {
         self.place.known.store(true, Ordering::Relaxed);
     }

@@ -16,8 +16,8 @@
 //! - `none`: any client.
 //! - `xclient`: the server has to learn who the client is. If the server takes another XCLIENT, that is said first.
 //!   Postfix doesn't: it judges the right to XCLIENT by the address that the last one named (measured with 3.7.11). There
-//!   the next client must have the same address and name. Only sources with a history leave their connection, since few
-//!   strangers come back.
+//!   the next client must have the same address and name. Only known senders leave their connection, since few
+//!   newcomers come back.
 //! - PROXY: none. There can't be a second header, so such a connection ends with its client.
 //!
 //! A server may answer twice, the second time when the next client is served already. It can't be told from one that is

@@ -14,7 +14,7 @@
 //! stop wakes somebody. So there is room for 20 windows. What is sent to the backend is bounded by the same reasoning
 //! ([`super::socket`]), and the right to more is given out here as well.
 //!
-//! A source may have as many sessions as there is room for windows and queues, and let each of them stand still. So strangers leave a
+//! A source may have as many sessions as there is room for windows and queues, and let each of them stand still. So newcomers leave a
 //! quarter of [`EARLY`] and of [`QUEUES`] to others. What is left for clients that are far grows with the data of each, and needs no
 //! such rule: whoever is given some leaves as much.
 //!
@@ -65,7 +65,7 @@ const PART: usize = OPEN;
 const LATE: usize = 64 * 1024 * 1024;
 /// Kernel memory for longer send queues to backends that are near: all together.
 const QUEUES: usize = 3 * 1024 * 1024;
-/// The part of [`EARLY`] and [`QUEUES`] that strangers leave to others: one in four.
+/// The part of [`EARLY`] and [`QUEUES`] that newcomers leave to others: one in four.
 const RESERVE: usize = 4;
 /// The shortest time that a segment and its acknowledgement take, for a peer to be far.
 const FAR_AFTER: Duration = Duration::from_millis(5);
@@ -87,7 +87,7 @@ pub(super) struct Windows {
 #[derive(Debug)]
 pub(super) struct Window {
     windows: Arc<Windows>,
-    /// The client is no stranger, or no longer.
+    /// The client is no newcomer, or no longer.
     known: bool,
     /// Bytes that the backend took since the window was closed, and those of the message among them.
     taken: u64,
@@ -155,7 +155,7 @@ impl Windows {
         crate::edge::shortest_round_trip(stream.as_fd()).is_ok_and(|time| time >= self.far_after)
     }
 
-    /// Lets the send queue to a backend that has taken `taken` bytes of a message grow; `known`: the client is no stranger. `far`: whether
+    /// Lets the send queue to a backend that has taken `taken` bytes of a message grow; `known`: the client is no newcomer. `far`: whether
     /// the backend is, once that was looked at. Returns the right to that, after which its pieces may be long, or the bound that
     /// was reached; nothing while it hasn't taken enough.
     pub(super) fn let_queue_grow(
@@ -213,17 +213,17 @@ fn reserve(known: bool, all: usize) -> usize {
 }
 
 impl Window {
-    /// The window of a client that is `known`, or a stranger.
+    /// The window of a client that is `known`, or a newcomer.
     pub(super) fn new(windows: Arc<Windows>, known: bool) -> Self {
         Self { windows, known, taken: 0, message: 0, far: None, open: None }
     }
 
-    /// Whether the client is no stranger.
+    /// Whether the client is no newcomer.
     pub(super) fn is_known(&self) -> bool {
         self.known
     }
 
-    /// The client is no stranger any more.
+    /// The client is no newcomer any more.
     pub(super) fn trust(&mut self) {
         self.known = true;
     }
@@ -403,7 +403,7 @@ mod tests {
         let mut open = Vec::new();
         for n in 0..40 {
             let (client, ours) = connected().await;
-            // Strangers came before.
+            // Newcomers came before.
             let mut window = Window::new(Arc::clone(&windows), n >= 20);
             let told = window.follow(&ours, 0).is_some();
             assert_eq!(told, window.open.is_none());
@@ -419,7 +419,7 @@ mod tests {
         assert_eq!(windows.early.available_permits(), EARLY / UNIT);
     }
 
-    /// `clients`, known or strangers, each with a backend that is near or far: for how many the queue may be long, and which bound the
+    /// `clients`, known or newcomers, each with a backend that is near or far: for how many the queue may be long, and which bound the
     /// others reach.
     async fn check_queues(far_after: Duration, clients: &[(bool, usize)], bound: Bound, expected: &[usize]) {
         let mut windows = Arc::into_inner(Windows::new(&Metrics::new())).unwrap();
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn c4_strangers_leave_room_for_long_queues_to_others() {
+    async fn c4_newcomers_leave_room_for_long_queues_to_others() {
         let near = Duration::MAX;
         check_queues(near, &[(false, 30), (true, 30), (false, 1)], Bound::SendQueues, &[15, 5, 0]).await;
         check_queues(near, &[(true, 30), (false, 1)], Bound::SendQueues, &[20, 0]).await;

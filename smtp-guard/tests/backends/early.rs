@@ -167,11 +167,11 @@ fn a_likely_sender_finds_a_connection_at_its_mail_and_a_stranger_causes_none() {
             assert_eq!(backend.heard().len(), 1);
             deliver(&mut stranger, "a stranger");
             assert_eq!(backend.heard().len(), 2);
-            // Its mail was accepted: it has a history by now.
+            // Its mail was accepted: it is a known sender by now.
             drop(stranger);
             let until = Instant::now() + Duration::from_secs(20);
             while backend.heard().len() < 3 {
-                assert!(Instant::now() < until, "the next session of one with a history");
+                assert!(Instant::now() < until, "the next session of a known sender");
                 greet(guard, STRANGER, "c.example");
                 std::thread::sleep(Duration::from_millis(50));
             }

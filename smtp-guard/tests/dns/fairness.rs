@@ -50,7 +50,7 @@ async fn under_attack(together: bool) {
     let mut attack = JoinSet::new();
     for n in 0..usize::from(HOSTILE) * SESSIONS {
         let hostile = client(0, u8::try_from(n / SESSIONS).unwrap(), together);
-        let (resolver, zone) = (bench.resolver.on_behalf(party(hostile, Standing::Stranger)), zone.clone());
+        let (resolver, zone) = (bench.resolver.on_behalf(party(hostile, Standing::Newcomer)), zone.clone());
         attack.spawn(async move {
             for turn in 0.. {
                 let deadline = Instant::now() + TIMEOUT;
@@ -70,7 +70,7 @@ async fn under_attack(together: bool) {
     for (kind, n) in (0..SENDERS).flat_map(|n| [(1, n), (2, n)]) {
         let ip = client(kind, n, together);
         let (resolver, zone, domain) =
-            (bench.resolver.on_behalf(party(ip, Standing::Stranger)), zone.clone(), clean(n));
+            (bench.resolver.on_behalf(party(ip, Standing::Newcomer)), zone.clone(), clean(n));
         heard.spawn(async move {
             // Not all at once.
             tokio::time::sleep(Duration::from_millis(50) * u32::from(n)).await;
@@ -107,7 +107,7 @@ fn c1_a_history_has_a_reserve() {
         // One source of each of 230 networks: all that strangers may have, and nobody has more than another.
         let mut attack = JoinSet::new();
         for (n, name) in names.iter().take(231).enumerate() {
-            let hostile = party(Ipv4Addr::new(10, 0, u8::try_from(n).unwrap(), 1), Standing::Stranger);
+            let hostile = party(Ipv4Addr::new(10, 0, u8::try_from(n).unwrap(), 1), Standing::Newcomer);
             let (resolver, name) = (bench.resolver.on_behalf(hostile), name.clone());
             attack.spawn(async move { resolver.sender_domain(&name, Instant::now() + PATIENT).await });
         }
@@ -129,8 +129,8 @@ fn c7_a_source_may_ask_so_much_and_others_are_not_kept_from_asking() {
         let bench = Bench::new(&[("d.example", MX, Found(vec![mx(10, "m.example")]))]).await;
         let names: Vec<_> = (0..1_000).map(|n| format!("n{n}.example")).collect();
         bench.server.set(&names.iter().map(|name| (name.as_str(), MX, NxDomain)).collect::<Vec<_>>());
-        let greedy = bench.resolver.on_behalf(party(Ipv4Addr::new(192, 0, 2, 1), Standing::Stranger));
-        let other = bench.resolver.on_behalf(party(Ipv4Addr::new(192, 0, 2, 2), Standing::Stranger));
+        let greedy = bench.resolver.on_behalf(party(Ipv4Addr::new(192, 0, 2, 1), Standing::Newcomer));
+        let other = bench.resolver.on_behalf(party(Ipv4Addr::new(192, 0, 2, 2), Standing::Newcomer));
         let began = Instant::now();
         let mut busy = 0;
         for name in &names {

@@ -346,7 +346,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
 #[test]
 fn every_key_changes_while_the_guard_runs_or_says_that_it_needs_a_restart() {
     let mut world = World::new("");
-    // A source with a history; recipients that are known, and nobody else.
+    // A known sender; recipients that are known, and nobody else.
     send(connect(world.guard.address), false);
     let known = world.directory.path().join("users");
     fs::write(&known, "b@example.org\nu@example.org\nv@example.org\n").unwrap();

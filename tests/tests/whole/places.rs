@@ -148,7 +148,7 @@ fn c2_honest_strangers_are_served_while_one_48_holds_all_it_can_get() {
             (held, still)
         });
         let (held, still) = greedy.join().unwrap();
-        // Of 400, a tenth is kept for sources with a history.
+        // Of 400, a tenth is kept for known senders.
         assert_eq!(still, 360);
         let served = honest(&world, false);
         drop(held);

@@ -190,7 +190,7 @@ tables! {
         connect_timeout: Duration = key(Time(100, 300 * SECOND), "\"10s\"", "Longest wait for a connection to a server."),
         connections: u32 = key(Number(1, MILLION), "90", "Connections to each server at once. Keep it below the server's own limit (Postfix: 100). A client that finds none free waits for its turn; after four minutes it hears 451."),
         reuse: bool = key(Switch, "true", "Whether a connection that ended cleanly serves the next client. It waits for two seconds, and ends after 100 messages or five minutes. With identity = \"none\" it serves any client. With xclient it serves any client if the server takes a second XCLIENT, else (Postfix) the same client only. With PROXY headers nothing is used again."),
-        connect_early: bool = key(Switch, "true", "Whether a connection is opened at EHLO, and not at MAIL, for clients that are likely to send mail: exempt ones, relay.networks, and sources whose mail was accepted before. Such a client waits less. Nothing is opened if a connection waits that can be used again, or if half of backend.connections are in use. An unused connection serves the next client, or ends with QUIT after five seconds."),
+        connect_early: bool = key(Switch, "true", "Whether a connection is opened at EHLO, and not at MAIL, for clients that are likely to send mail: exempt ones, relay.networks, and known senders. Such a client waits less. Nothing is opened if a connection waits that can be used again, or if half of backend.connections are in use. An unused connection serves the next client, or ends with QUIT after five seconds."),
     }
 
     /// What clients hear beside the reason of a refusal.
@@ -237,13 +237,13 @@ tables! {
         message_size: u64 = key(Size(1 << 10, 10 << 30), "\"25MiB\"", "Larger messages hear 552."),
         failed_commands: u32 = key(Number(1, 10_000), "20", "Failed commands in one session, then 421. From half of this number on, each failure costs one second."),
         junk_commands: u32 = key(Number(1, MILLION), "100", "RSET, NOOP, VRFY, HELP and repeated EHLO since the session's last accepted message; then 421."),
-        total_connections: u32 = key(Number(1, MILLION), "10000", "Connections of the whole guard at once. A tenth is kept for senders whose mail was accepted before. When all are taken, an idle client of the network that holds most connections hears 421, and a new client gets its place."),
+        total_connections: u32 = key(Number(1, MILLION), "10000", "Connections of the whole guard at once. A tenth is kept for known senders, whose mail was accepted in the last 30 days. When all are taken, an idle newcomer of the network that holds most connections hears 421, and a new client gets its place."),
         network_connections: u32 = key(Number(0, MILLION), "500", "Connections of one IPv4 /24 or IPv6 /48 at once. 0: no limit."),
         session_time: Duration = key(Time(60 * SECOND, DAY), "\"1h\"", "Longest session. A transaction under way may still end."),
     }
 
     /// When unknown recipients are a harvest.
-    table Harvest("harvest", Once, "Directory harvesting is asking for many addresses to find out which exist. A source is banned when it reaches both figures within the window. A source with a history of accepted mail, or a doubtful one, is deferred (450) instead.") {
+    table Harvest("harvest", Once, "Directory harvesting is asking for many addresses to find out which exist. A source is banned when it reaches both figures within the window. A source with a history (ten or more accepted messages from before the window) is deferred (450) instead, and so are cases of doubt: docs/bans.md.") {
         unknown_recipients: u32 = key(Number(1, 1000), "10", "Distinct unknown recipients that a source asks for within the window."),
         unknown_share: f64 = key(Share, "0.5", "Share of unknown recipients among all that the source asked for: more than this."),
         window: Duration = key(Time(SECOND, 7 * DAY), "\"1h\"", "How long an unknown recipient counts."),
@@ -258,7 +258,7 @@ tables! {
         ptr: Mode = key(Choice(MODES), "\"observe\"", "The client has a reverse DNS entry. This check and the next one refuse some honest servers: observe first."),
         ptr_forward: Mode = key(Choice(MODES), "\"off\"", "The client's reverse DNS name has the client's address."),
         early_talker: Mode = key(Choice(MODES), "\"enforce\"", "The client waits for the greeting before it speaks."),
-        greeting_delay: Duration = key(Time(0, GREETING), "\"6s\"", "Delay of the greeting for strangers, also while early_talker observes. Sources whose mail was accepted before don't wait."),
+        greeting_delay: Duration = key(Time(0, GREETING), "\"6s\"", "Delay of the greeting for newcomers: strangers of whom no mail was accepted in the last 30 days. It holds also while early_talker observes."),
         dnsbl: Mode = key(Choice(MODES), "\"enforce\"", "The client's address is not in DNS block lists whose weights reach the threshold. Nothing is asked until [[dnsbl]] names a list."),
         dnsbl_threshold: u32 = key(Number(1, MILLION), "2", "Sum of weights at which a client is refused."),
         bare_newline: Granted = key(Choice(GRANTED), "\"own\"", "Senders whose bare LF in message data is repaired, as printers and scripts send it. own (relay.networks, exempt clients, users who have logged in), all or none. Anybody else hears 550. In chunks (BDAT), whose length is known, it is repaired for everybody, except with none."),

@@ -19,9 +19,10 @@ use crate::snapshot::Snapshot;
 pub enum Standing {
     /// Counted, never limited, never made to go.
     Exempt,
-    /// Its mail was accepted before, or it is one of ours.
+    /// A known sender (its mail was accepted before), or one of ours.
     Known,
-    Stranger,
+    /// Neither.
+    Newcomer,
 }
 
 /// A client at the door.
@@ -51,7 +52,7 @@ impl Arrival {
         } else if client.may_relay || marks.of(source, now).familiar {
             Standing::Known
         } else {
-            Standing::Stranger
+            Standing::Newcomer
         };
         Self { addr, source, standing }
     }
@@ -151,12 +152,12 @@ mod tests {
     fn g_listener_and_try_judge_in_one_order() {
         use Reason::{ConnectionRate, Harvest, Listed, NetworkConnections, TotalConnections};
         let (free, full) = (Room::Free, Room::Full);
-        let stranger = Standing::Stranger;
+        let newcomer = Standing::Newcomer;
         check(Standing::Exempt, [Some(Harvest); 2], Ok(()), full, (Ok(()), "place"));
-        check(stranger, [None; 2], Ok(()), free, (Ok(()), "block place rate block"));
-        check(stranger, [Some(Harvest), None], Err(TotalConnections), full, (Err(Harvest), "block"));
-        check(stranger, [None; 2], Err(NetworkConnections), full, (Err(NetworkConnections), "block place"));
+        check(newcomer, [None; 2], Ok(()), free, (Ok(()), "block place rate block"));
+        check(newcomer, [Some(Harvest), None], Err(TotalConnections), full, (Err(Harvest), "block"));
+        check(newcomer, [None; 2], Err(NetworkConnections), full, (Err(NetworkConnections), "block place"));
         check(Standing::Known, [None; 2], Ok(()), full, (Err(ConnectionRate), "block place rate"));
-        check(stranger, [None, Some(Listed)], Ok(()), free, (Err(Listed), "block place rate block"));
+        check(newcomer, [None, Some(Listed)], Ok(()), free, (Err(Listed), "block place rate block"));
     }
 }

@@ -43,7 +43,7 @@ pub struct Grounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deferred {
     Source(Source),
-    /// Sources without a history in this network.
+    /// Newcomers from this network.
     Network(Network),
     /// This sender, where it comes by this source.
     Sender(Source, Digest),

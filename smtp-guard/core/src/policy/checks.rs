@@ -1,7 +1,7 @@
 //! Checks of a stranger and its sender: what is found out, and what follows from it.
 //!
-//! A stranger is a client on an `mx` port that is not exempt, not in `relay.networks` and has not logged in. Look-ups begin at
-//! connect and at the first RCPT. They are judged at RCPT: by then the client may have logged in, and the log can name a
+//! A stranger is a client on an `mx` port that is not exempt, not in `relay.networks` and has not logged in. A known sender is one
+//! as well. Look-ups begin at connect and at the first RCPT. They are judged at RCPT: by then the client may have logged in, and the log can name a
 //! recipient. All checks are judged, also when one refuses, so that what `observe` counts doesn't depend on the others.
 //!
 //! A failed look-up is never "there is none": it refuses at most for now (450). It does so only where mail could not be

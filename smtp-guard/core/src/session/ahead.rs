@@ -17,7 +17,7 @@
 //! What is asked ahead:
 //! - RCPT whose facts are known, as long as nothing before it may be asked later: the backend's answers come in the order of the
 //!   requests. (What is refused as relaying is never asked, so the next one may be.)
-//! - Of strangers without a history one recipient at a time, so that the backend answers no more guesses than without this.
+//! - Of newcomers one recipient at a time, so that the backend answers no more guesses than without this.
 //! - DATA behind at least one recipient: for a DATA if the client sent nothing behind it, or for the first chunk.
 //! - Nothing of users who have logged in: their recipients are counted one by one.
 //!
@@ -230,7 +230,7 @@ impl Session {
             return Foresight::Refusal;
         }
         let stranger = self.rules.is_stranger(&self.client, self.role);
-        if stranger && !self.has_history() && self.unanswered(state) > 0 {
+        if stranger && !self.is_known_sender() && self.unanswered(state) > 0 {
             return Foresight::Stop;
         }
         if stranger && !self.client.exempt && !self.rules.is_postmaster(&rcpt.path) {
@@ -275,7 +275,7 @@ impl Session {
         u32::from(Head::of(state) == Some(Head::Rcpt)).saturating_add(self.ahead.recipients())
     }
 
-    pub(super) fn has_history(&self) -> bool {
+    pub(super) fn is_known_sender(&self) -> bool {
         self.familiar || self.accepted_messages > 0
     }
 

@@ -82,10 +82,10 @@ impl Session {
     }
 
     /// Has the way to the backend opened beside the client's next round trip, where mail is likely to follow: for those who have
-    /// sent some before, and hosts of ours. A stranger causes no connection before MAIL.
+    /// sent some before, and hosts of ours. A newcomer causes no connection before MAIL.
     fn connect_early(&self, out: &mut Vec<Output>) {
         let Some(speaker) = &self.speaker else { return };
-        let likely = self.has_history() || !self.rules.is_stranger(&self.client, self.role);
+        let likely = self.is_known_sender() || !self.rules.is_stranger(&self.client, self.role);
         if self.rules.config().backend.connect_early && likely && self.not_yet(speaker).is_none() {
             out.push(Output::Connect(Arc::clone(speaker)));
         }

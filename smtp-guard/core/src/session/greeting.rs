@@ -1,4 +1,4 @@
-//! The greeting: held back from strangers, because a client that speaks before it is no mail server (RFC 5321 3.1, 4.3.1).
+//! The greeting: held back from newcomers, because a client that speaks before it is no mail server (RFC 5321 3.1, 4.3.1).
 
 use smtp_guard_ebpf::reason::Reason;
 

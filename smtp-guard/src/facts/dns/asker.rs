@@ -26,7 +26,7 @@ use super::{Error, Failure};
 use crate::bound::Bound;
 
 /// Look-ups of domains and names under way. With two servers and three tries over UDP each may hold six sockets. Zones of
-/// strangers can be slow: a quarter for one network.
+/// others can be slow: a quarter for one network.
 const DOMAINS: Limits = Limits { total: 256, of_network: 64 };
 /// Look-ups in block lists under way. Lists answer soon: one network may have half.
 const LISTS: Limits = Limits { total: 256, of_network: 128 };
@@ -204,7 +204,7 @@ impl Asker {
         }
     }
 
-    /// Asks also for a sign of life, so that a stranger's dead zone isn't taken for a dead server. Others wait for it, so
+    /// Asks also for a sign of life, so that a client's dead zone isn't taken for a dead server. Others wait for it, so
     /// it doesn't end with the look-up, which may have little time left or lose its place.
     async fn try_out(self: &Arc<Self>, question: &Question, alive: &Arc<AtomicBool>) -> Result<Reading, Failure> {
         let (asker, alive) = (Arc::clone(self), Arc::clone(alive));
@@ -268,7 +268,7 @@ impl Asker {
     fn tell_silence(&self, now: Instant) {
         if self.silence().is_certain(now) {
             tracing::warn!(
-                "DNS does not answer: strangers that can't be judged without DNS hear 450; check the servers in dns.servers"
+                "DNS does not answer: senders whose domain has to be looked up hear 450; check the servers in dns.servers"
             );
         }
     }

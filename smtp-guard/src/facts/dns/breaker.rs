@@ -1,6 +1,6 @@
 //! Stops asking servers that don't answer. Pure: time is passed in.
 //!
-//! One sign alone proves nothing: a resolver that works is silent while it waits for a stranger's dead zone. A spammer may have
+//! One sign alone proves nothing: a resolver that works is silent while it waits for a client's dead zone. A spammer may have
 //! as many dead zones as he likes. So silence in a row only makes the servers suspect. The very next look-up is a trial. Beside
 //! it goes a question of ours that every resolver answers at once (`asker`). One answer of any kind clears the servers.
 //! Look-ups that come meanwhile wait for it (`doubt`). So dead zones cost others the time of one answer. A dead server costs

@@ -1,7 +1,7 @@
 //! Places for look-ups, shared fairly, and how many questions one client may cause. Pure: time is passed in.
 //!
 //! # Who has a place
-//! | bound | strangers | sources with a history |
+//! | bound | newcomers | known senders |
 //! |---|---|---|
 //! | all places | all but a tenth | all |
 //! | places of one network | all but a tenth | all |
@@ -9,14 +9,14 @@
 //! | questions of one network | [`NETWORK`] times that of a source | no limit |
 //!
 //! # Who gives way
-//! When a network or everything is full, a newcomer takes the oldest place of the source that holds most, in the network that
+//! When a network or everything is full, an arrival takes the oldest place of the source that holds most, in the network that
 //! holds most. It does so only if that leaves both no better off than itself. Where nobody holds more, a look-up that has
-//! waited for [`STALLED`] gives way to an equal: most answers come within milliseconds, a dead zone's never. A stranger never
-//! takes the place of a source with a history. So whoever causes most look-ups can only harm himself.
+//! waited for [`STALLED`] gives way to an equal: most answers come within milliseconds, a dead zone's never. A newcomer never
+//! takes the place of a known sender. So whoever causes most look-ups can only harm himself.
 //!
 //! # Bounds
 //! Places are as many as [`Limits`] says. Rates are kept for [`RATED`] sources, and as many networks, that asked within the
-//! last seconds. While there are more, other strangers find no place.
+//! last seconds. While there are more, other newcomers find no place.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -30,9 +30,9 @@ pub(super) const RATE: u32 = 10;
 const BURST: u32 = 300;
 /// How many sources one network's questions are worth.
 const NETWORK: u32 = 16;
-/// How many strangers one source with a history is worth.
+/// How many newcomers one known sender is worth.
 const HISTORY: u32 = 4;
-/// The part of each bound that is kept for sources with a history: one in ten.
+/// The part of each bound that is kept for known senders: one in ten.
 const RESERVE: usize = 10;
 /// After so long a look-up gives way to an equal.
 const STALLED: Duration = Duration::from_secs(1);
@@ -54,9 +54,10 @@ pub struct Party {
 pub enum Standing {
     /// The guard itself: bounded by all places only.
     Own,
-    /// Its mail was accepted before.
+    /// A known sender: its mail was accepted before.
     Known,
-    Stranger,
+    /// Any other client.
+    Newcomer,
 }
 
 impl Party {
@@ -142,7 +143,7 @@ impl<T> Shares<T> {
 
     /// Whether there is room; `Some`: if that place is given up.
     fn room(&self, party: Party, now: Instant) -> Result<Option<u64>, Full> {
-        let share = |limit: usize| if party.standing == Standing::Stranger { limit - limit / RESERVE } else { limit };
+        let share = |limit: usize| if party.standing == Standing::Newcomer { limit - limit / RESERVE } else { limit };
         let limited = party.standing != Standing::Own;
         let within = if limited && count(&self.of_network, party.network) >= share(self.limits.of_network) {
             Some(party.network)
@@ -161,8 +162,8 @@ impl<T> Shares<T> {
         let may = |held: &&Held<T>| {
             let ranks = match held.party.standing {
                 Standing::Own => false,
-                Standing::Known => party.standing != Standing::Stranger,
-                Standing::Stranger => true,
+                Standing::Known => party.standing != Standing::Newcomer,
+                Standing::Newcomer => true,
             };
             let (network, source) = sizes(held.party);
             let (theirs, mine) =
@@ -182,7 +183,7 @@ impl<T> Shares<T> {
         match party.standing {
             Standing::Own => true,
             Standing::Known => self.sources.count(party.source, HISTORY, now),
-            Standing::Stranger => {
+            Standing::Newcomer => {
                 self.networks.has_room(party.network, NETWORK, now)
                     && self.sources.count(party.source, 1, now)
                     && self.networks.count(party.network, NETWORK, now)

@@ -1,6 +1,6 @@
 //! Reports about servers that don't answer. Pure: time is passed in.
 //!
-//! A look-up without an answer may be a stranger's dead zone. So it only leads to a question that every resolver answers, once
+//! A look-up without an answer may be a client's dead zone. So it only leads to a question that every resolver answers, once
 //! a minute at most. Only if that has no answer either, the operator is told.
 
 use std::time::{Duration, Instant};

@@ -32,7 +32,7 @@ fn limits_are_exact_and_seats_come_back() {
     assert!(table.networks.is_empty() && table.by_size.is_empty(), "nothing stays behind");
 }
 
-/// How many of `clients` are let in, each a stranger that is at work, and what the next one hears.
+/// How many of `clients` are let in, each a newcomer that is at work, and what the next one hears.
 #[track_caller]
 fn check(limits: Limits, standing: Standing, clients: impl Iterator<Item = Source>, places: usize, then: Reason) {
     let sources = Sources::new();
@@ -58,24 +58,24 @@ fn check(limits: Limits, standing: Standing, clients: impl Iterator<Item = Sourc
 fn c2_a_network_holds_no_more_than_its_ceiling() {
     let limits = Limits { of_source: 20, of_network: 500, total: 10_000, leaving: LEAVING };
     let of_one = || (0u32..).map(|n| host(7, n % 256));
-    check(limits, Standing::Stranger, of_one(), 450, Reason::NetworkConnections);
+    check(limits, Standing::Newcomer, of_one(), 450, Reason::NetworkConnections);
     check(limits, Standing::Known, of_one(), 500, Reason::NetworkConnections);
     // 505 sources of a /48 with 20 connections each.
     let of_48 = || (0u64..).map(|n| Source::v6(0x2001_0db8_0000_0000 | (n % 505), u64::MAX));
-    check(limits, Standing::Stranger, of_48(), 450, Reason::NetworkConnections);
-    check(Limits { of_network: 0, ..limits }, Standing::Stranger, of_48(), 9_000, Reason::TotalConnections);
+    check(limits, Standing::Newcomer, of_48(), 450, Reason::NetworkConnections);
+    check(Limits { of_network: 0, ..limits }, Standing::Newcomer, of_48(), 9_000, Reason::TotalConnections);
     // A small limit has no tenth to be kept.
-    check(Limits { of_network: 3, ..limits }, Standing::Stranger, of_one(), 3, Reason::NetworkConnections);
+    check(Limits { of_network: 3, ..limits }, Standing::Newcomer, of_one(), 3, Reason::NetworkConnections);
     let of_all = || (0u32..).map(|n| host(n, 1));
-    check(limits, Standing::Stranger, of_all(), 9_000, Reason::TotalConnections);
+    check(limits, Standing::Newcomer, of_all(), 9_000, Reason::TotalConnections);
     check(limits, Standing::Known, of_all(), 10_000, Reason::TotalConnections);
 }
 
 #[test]
-fn c2_idle_strangers_of_whoever_holds_most_make_room() {
+fn c2_idle_newcomers_of_whoever_holds_most_make_room() {
     let (sources, limits) = (Sources::new(), Limits { of_source: 20, of_network: 0, total: 19, leaving: LEAVING });
-    let enter = |source, now| sources.enter(&limits, source, Standing::Stranger, at(now));
-    // 18 places for strangers: 12 of one network, 4 of another, 2 of others.
+    let enter = |source, now| sources.enter(&limits, source, Standing::Newcomer, at(now));
+    // 18 places for newcomers: 12 of one network, 4 of another, 2 of others.
     let seats: Vec<_> = (0..12)
         .map(|n| host(1, n as u32 % 6))
         .chain([host(2, 1), host(2, 1), host(2, 2), host(2, 2), host(3, 1), host(4, 1)])
@@ -86,7 +86,7 @@ fn c2_idle_strangers_of_whoever_holds_most_make_room() {
     seats[0].works();
     seats[2].trust();
     seats[3].waits(true, at(20));
-    assert_eq!(sources.peek(&limits, host(1, 9), Standing::Stranger, at(20)), Err(Reason::TotalConnections));
+    assert_eq!(sources.peek(&limits, host(1, 9), Standing::Newcomer, at(20)), Err(Reason::TotalConnections));
     assert_eq!(enter(host(1, 9), 20).unwrap_err(), Reason::TotalConnections, "whoever holds most displaces nobody");
     let honest = enter(host(5, 1), 20).unwrap();
     assert_eq!((ceded(), honest.displaced()), (vec![1], Some(Reason::TotalConnections)), "the longest idle");
@@ -109,16 +109,16 @@ fn c2_idle_strangers_of_whoever_holds_most_make_room() {
 #[test]
 fn c2_the_reserve_is_for_sources_with_a_history() {
     let (sources, limits) = (Sources::new(), Limits { of_source: 20, of_network: 0, total: 10, leaving: LEAVING });
-    let strangers: Vec<_> =
-        (0..9).map(|n| sources.enter(&limits, host(n, 1), Standing::Stranger, at(0)).unwrap()).collect();
-    strangers.iter().for_each(Seat::works);
-    assert_eq!(sources.enter(&limits, host(20, 1), Standing::Stranger, at(0)).unwrap_err(), Reason::TotalConnections);
+    let newcomers: Vec<_> =
+        (0..9).map(|n| sources.enter(&limits, host(n, 1), Standing::Newcomer, at(0)).unwrap()).collect();
+    newcomers.iter().for_each(Seat::works);
+    assert_eq!(sources.enter(&limits, host(20, 1), Standing::Newcomer, at(0)).unwrap_err(), Reason::TotalConnections);
     let known = sources.enter(&limits, host(20, 1), Standing::Known, at(0)).unwrap();
     assert_eq!(sources.enter(&limits, host(21, 1), Standing::Known, at(0)).unwrap_err(), Reason::TotalConnections);
-    // Before a source with a history is turned away any idle stranger goes, whatever it holds.
-    strangers[4].waits(false, at(1));
+    // Before a known sender is turned away any idle newcomer goes, whatever it holds.
+    newcomers[4].waits(false, at(1));
     let other = sources.enter(&limits, host(21, 1), Standing::Known, at(1)).unwrap();
-    assert!(strangers[4].has_ceded() && !known.has_ceded());
+    assert!(newcomers[4].has_ceded() && !known.has_ceded());
     assert_eq!(sources.total(), 10);
     drop(other);
 }
@@ -127,11 +127,11 @@ fn c2_the_reserve_is_for_sources_with_a_history() {
 fn c2_within_a_network_the_source_that_holds_most_makes_room() {
     let (sources, limits) = (Sources::new(), Limits { of_source: 20, of_network: 20, total: 1000, leaving: LEAVING });
     let greedy: Vec<_> =
-        (0..18).map(|_| sources.enter(&limits, host(1, 1), Standing::Stranger, at(0)).unwrap()).collect();
-    let honest = sources.enter(&limits, host(1, 2), Standing::Stranger, at(1)).unwrap();
+        (0..18).map(|_| sources.enter(&limits, host(1, 1), Standing::Newcomer, at(0)).unwrap()).collect();
+    let honest = sources.enter(&limits, host(1, 2), Standing::Newcomer, at(1)).unwrap();
     assert_eq!(honest.displaced(), Some(Reason::NetworkConnections));
     assert_eq!(greedy.iter().filter(|seat| seat.has_ceded()).count(), 1);
-    assert_eq!(sources.enter(&limits, host(1, 1), Standing::Stranger, at(1)).unwrap_err(), Reason::NetworkConnections);
+    assert_eq!(sources.enter(&limits, host(1, 1), Standing::Newcomer, at(1)).unwrap_err(), Reason::NetworkConnections);
     assert_eq!(sources.of(host(1, 2)), (1, 18));
 }
 
@@ -140,10 +140,10 @@ fn c2_those_that_make_room_are_bounded() {
     let (sources, limits) =
         (Sources::new(), Limits { of_source: 10_000, of_network: 0, total: 4_000, leaving: LEAVING });
     let idle: Vec<_> =
-        (0..3_600).map(|_| sources.enter(&limits, host(1, 1), Standing::Stranger, at(0)).unwrap()).collect();
-    let newcomers = (2..).map(|n| sources.enter(&limits, host(n, 1), Standing::Stranger, at(0)));
-    let newcomers: Vec<_> = newcomers.take_while(Result::is_ok).collect();
-    assert_eq!(newcomers.len() as u32, LEAVING);
+        (0..3_600).map(|_| sources.enter(&limits, host(1, 1), Standing::Newcomer, at(0)).unwrap()).collect();
+    let arrivals = (2..).map(|n| sources.enter(&limits, host(n, 1), Standing::Newcomer, at(0)));
+    let arrivals: Vec<_> = arrivals.take_while(Result::is_ok).collect();
+    assert_eq!(arrivals.len() as u32, LEAVING);
     drop(idle);
     assert_eq!((sources.total(), sources.alive()), (LEAVING, LEAVING));
 }
@@ -171,7 +171,7 @@ async fn a_ban_wakes_the_sessions_of_its_source_only() {
 #[tokio::test]
 async fn a_session_that_gives_way_is_told_once() {
     let (sources, limits) = (Sources::new(), Limits { of_source: 2, of_network: 0, total: 2, leaving: LEAVING });
-    let enter = |n| sources.enter(&limits, host(n, 1), Standing::Stranger, at(u64::from(n))).unwrap();
+    let enter = |n| sources.enter(&limits, host(n, 1), Standing::Newcomer, at(u64::from(n))).unwrap();
     let (mut first, mut second) = (enter(1), enter(2));
     let _third = enter(3);
     let _fourth = enter(4);
@@ -196,7 +196,7 @@ async fn is_woken(seat: &mut Seat) -> bool {
 fn check_crowded(of_source: u32, of_network: u32, most: usize, hosts: &[(Source, u32)], networks: &[(Source, u32)]) {
     let (sources, limits) = (Sources::new(), Limits { of_source: 20, of_network: 0, total: 100, leaving: LEAVING });
     let held = [(host(1, 1), 4), (host(1, 2), 2), (host(2, 1), 3), (host(3, 1), 1), (host(3, 2), 1), (host(3, 3), 1)];
-    let enter = |source| sources.enter(&limits, source, Standing::Stranger, at(0)).unwrap();
+    let enter = |source| sources.enter(&limits, source, Standing::Newcomer, at(0)).unwrap();
     let _seats: Vec<_> = held.iter().flat_map(|(source, sessions)| (0..*sessions).map(|_| enter(*source))).collect();
     let networks: Vec<_> = networks.iter().map(|(source, sessions)| (Network::of(*source), *sessions)).collect();
     assert_eq!(sources.crowded(of_source, of_network, most), (hosts.to_vec(), networks));
@@ -232,7 +232,7 @@ fn sessions_are_seen_as_they_are_and_while_they_last() {
         sources.sessions(most).into_iter().map(line).collect::<Vec<_>>()
     };
     assert_eq!(seen(9), Vec::<String>::new());
-    let mut first = enter(host(1, 1), Standing::Stranger, 3);
+    let mut first = enter(host(1, 1), Standing::Newcomer, 3);
     let mut second = enter(host(1, 2), Standing::Exempt, 1);
     let third = enter(host(1, 2), Standing::Known, 0);
     assert_eq!(seen(9), ["2 greeting 0 false - 100", "2 greeting 0 false - 99", "1 greeting 0 false - 97"]);
@@ -263,7 +263,7 @@ fn few_sessions_are_looked_at_of_many() {
     let sources = Sources::new();
     let crowd = (0..3 * LOOK as u32).map(|n| host(n, 1)).chain(std::iter::repeat_n(host(9, 9), 5));
     let _seats: Vec<_> =
-        crowd.map(|source| sources.enter(&limits, source, Standing::Stranger, at(0)).unwrap()).collect();
+        crowd.map(|source| sources.enter(&limits, source, Standing::Newcomer, at(0)).unwrap()).collect();
     let seen = sources.sessions(usize::MAX);
     assert_eq!(seen.len(), LOOK);
     assert!(seen[..5].iter().all(|seen| seen.source == host(9, 9)), "whoever holds most is among them");
