@@ -364,7 +364,7 @@ pub struct LedgerView {
     pub accepted: u32,
     /// A history of accepted mail: the source is deferred where others are banned.
     pub trusted: bool,
-    /// Of the oldest that is counted; `None`: nothing in the window is.
+    /// The moment of the oldest that is counted; `None`: nothing in the window is.
     pub window_started: Option<WallTime>,
     /// Some of the unknown recipients.
     pub sample: Vec<String>,
@@ -428,7 +428,7 @@ pub struct Explanation {
     pub listed: Vec<Listing>,
     /// The end of its deferral: until then it hears 4xx at RCPT.
     pub deferred_until: Option<WallTime>,
-    /// That deferral: of the source, or of its network.
+    /// The deferral itself, of the source or of its network.
     #[serde(default)]
     pub deferral: Option<Decision>,
     pub ledger: Option<LedgerView>,
