@@ -66,6 +66,7 @@ mod tests {
             networks: Vec::new(),
             listed: Vec::new(),
             deferred_until: None,
+            deferral: None,
             ledger: None,
             counts: Vec::new(),
             connections: None,
