@@ -11,7 +11,7 @@ use super::time;
 use crate::blocklist::Listing;
 use crate::clock::WallTime;
 use crate::decision::{Decision, Explanation, KernelView, LedgerView};
-use crate::observe::log::printable;
+use crate::observe::log::{printable, printable_whole};
 use smtp_guard_ebpf::reason::Reason;
 
 impl AdminClient {
@@ -83,7 +83,7 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
         Some(count) => lines.push(format!("It has {count} connections now.")),
         None => {}
     }
-    lines.extend(explanation.notes.iter().map(|note| printable(note.as_bytes())));
+    lines.extend(explanation.notes.iter().map(|note| printable_whole(note)));
     lines.join("\n")
 }
 
@@ -92,14 +92,15 @@ fn blocked(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<Strin
     lines.push(format!("{ip} is blocked: {reason}."));
     why(decision, reason, lines);
     for evidence in &decision.evidence {
-        lines.push(format!("  {}", printable(evidence.as_bytes())));
+        lines.push(format!("  {}", printable_whole(evidence)));
     }
     let (by, number) = (by(decision), decision.repeat.saturating_add(1));
     lines.push(format!("Made {} by {by}; ban number {number} of this source.", time::utc(decision.made)));
     lines.push(end(decision, now));
     lines.push(format!("To lift it now: smtp-guard decisions delete {ip}"));
-    lines.push(String::from(
-        "If it is blocked again: docs/bans.md, \"Help one sender\". `exempt` is the widest way: the address may then send anywhere.",
+    lines.push(format!(
+        "If it is blocked again: \"Help one sender\" in {}. `exempt` is the widest way: the address may then send anywhere.",
+        super::page("bans.md")
     ));
 }
 
@@ -116,7 +117,7 @@ fn within(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<String
 
 fn why(decision: &Decision, reason: &str, lines: &mut Vec<String>) {
     if !decision.text.is_empty() && decision.text != reason {
-        lines.push(format!("Why: {}", printable(decision.text.as_bytes())));
+        lines.push(format!("Why: {}", printable_whole(&decision.text)));
     }
 }
 
@@ -406,7 +407,7 @@ Its network 192.0.2.0/24: 9 unknown recipients from 1 source, 0 known ones.",
 Made 1970-01-01 00:00:00 UTC by the guard itself; ban number 2 of this source.
 It ends by itself at 1970-01-01 01:00:00 UTC, in 30m 00s.
 To lift it now: smtp-guard decisions delete 2001:db8::1
-If it is blocked again: docs/bans.md, \"Help one sender\". `exempt` is the widest way: the address may then send anywhere.
+If it is blocked again: \"Help one sender\" in docs/bans.md (packaged in /usr/share/doc/smtp-guard). `exempt` is the widest way: the address may then send anywhere.
 The kernel drops its packets: it hears nothing.
 Since 1970-01-01 00:00:00 UTC: 10 unknown recipients of 12, 1 asked for without a message.
 Messages accepted: 0.
