@@ -33,6 +33,9 @@ pub(crate) fn advice(source: &FileError) -> String {
             "run this as root, or as a member of the file's group (`namei -l` shows owners and modes)",
         );
     }
+    if let FileError::NotRegular(kind) = source {
+        return format!("name a file, not a {kind}");
+    }
     format!("the file is named by --config, else by ${CONFIG_VARIABLE}, else it is {DEFAULT_PATH}")
 }
 

@@ -280,6 +280,7 @@ impl Control for Ledger {
             networks: Vec::new(),
             listed: Vec::new(),
             deferred_until: None,
+            deferral: None,
             ledger: None,
             counts: Vec::new(),
             connections: Some(2),

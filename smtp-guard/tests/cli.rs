@@ -120,6 +120,8 @@ fn all_that_is_missing_is_said_at_once_where_it_is_named() {
     ] {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
+    let (code, said) = check_files(directory.path(), "[recipients]\nknown = \"{dir}\"\n", "");
+    assert!(code == Some(78) && said.contains("help: name a file, not a directory"), "{said}");
     std::fs::write(directory.path().join("f"), "short").unwrap();
     let (code, said) = check_files(directory.path(), &text[text.find("[fleet]").unwrap()..], "");
     assert!(code == Some(78) && said.contains("it has less than 32 bytes"), "{said}");
@@ -194,6 +196,8 @@ fn wrong_usage_is_two() {
     check("check --confg x", 2, "", "--config");
     check("explain 192.0.2.300", 2, "", "give an address");
     check("decisions add 192.0.2.1 --for 1x --reason x", 2, "", "whole number and a unit");
+    check("setup --yes --domain *.example.org", 2, "", "'--domain <DOMAIN>': relay.domains: ");
+    check("setup --yes --backend mail:99999", 2, "", "'--backend <HOST[:PORT]>': backend.servers: there is no port");
 }
 
 #[test]
@@ -205,6 +209,10 @@ fn bad_configuration_is_seventy_eight() {
     }
     check("check --config {dir}", 78, "", "directory");
     check("edge load --config {dir}/good.toml", 78, "", "give --interface");
+    // Each is valid, and together they aren't.
+    let setup =
+        "setup --yes --domain a.example --backend 192.0.2.9 --exempt 10.0.0.0/8 --exempt 11.0.0.0/8 --output {dir}/new";
+    check(setup, 78, "", "/new with these errors. Nothing was written.\nerror: exempt would make an open relay");
 }
 
 #[test]

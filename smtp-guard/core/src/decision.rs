@@ -364,7 +364,8 @@ pub struct LedgerView {
     pub accepted: u32,
     /// A history of accepted mail: the source is deferred where others are banned.
     pub trusted: bool,
-    pub window_started: WallTime,
+    /// The moment of the oldest that is counted; `None`: nothing in the window is.
+    pub window_started: Option<WallTime>,
     /// Some of the unknown recipients.
     pub sample: Vec<String>,
     /// Failed logins in `auth.failure_window`.
@@ -427,6 +428,9 @@ pub struct Explanation {
     pub listed: Vec<Listing>,
     /// The end of its deferral: until then it hears 4xx at RCPT.
     pub deferred_until: Option<WallTime>,
+    /// The deferral itself, of the source or of its network.
+    #[serde(default)]
+    pub deferral: Option<Decision>,
     pub ledger: Option<LedgerView>,
     pub counts: Vec<CountView>,
     /// Established connections as the kernel plane counts them; `None` without one.

@@ -9,7 +9,19 @@ pub const PRINTABLE_BYTES: usize = 100;
 /// C1), line and paragraph separators, direction marks and other invisible characters, backslashes and what isn't UTF-8
 /// are escaped as `\xNN` or `\u{N}`.
 pub fn printable(bytes: &[u8]) -> String {
-    let shown = &bytes[..bytes.len().min(PRINTABLE_BYTES)];
+    let mut text = escaped(&bytes[..bytes.len().min(PRINTABLE_BYTES)]);
+    if bytes.len() > PRINTABLE_BYTES {
+        text.push('…');
+    }
+    text
+}
+
+/// `text` escaped like that, but whole: for sentences of the guard, in which what came from outside is bounded already.
+pub fn printable_whole(text: &str) -> String {
+    escaped(text.as_bytes())
+}
+
+fn escaped(shown: &[u8]) -> String {
     let mut text = String::with_capacity(shown.len());
     for chunk in shown.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -26,9 +38,6 @@ pub fn printable(bytes: &[u8]) -> String {
             _ = write!(text, "\\x{byte:02x}");
         }
     }
-    if bytes.len() > PRINTABLE_BYTES {
-        text.push('…');
-    }
     text
 }
 
@@ -39,6 +48,9 @@ mod tests {
 
     fn check(bytes: &[u8], text: &str) {
         assert_eq!(printable(bytes), text, "{bytes:?}");
+        if let (Ok(whole), false) = (std::str::from_utf8(bytes), text.ends_with('…')) {
+            assert_eq!(printable_whole(whole), text);
+        }
     }
 
     #[test]
@@ -54,6 +66,7 @@ mod tests {
         check(b"\\x41", r"\\x41");
         check(&[b'a'; 100], &"a".repeat(100));
         check(&[b'a'; 101], &format!("{}…", "a".repeat(100)));
+        assert_eq!(printable_whole(&"a".repeat(101)), "a".repeat(101));
         // Cut in the middle of a character: its first byte is shown as what it is.
         check(
             "a".repeat(99).as_bytes().iter().copied().chain([0xc3, 0xbc]).collect::<Vec<_>>().as_slice(),

@@ -6,7 +6,7 @@ use axum::http::Method;
 
 use super::admin_client::{AdminClient, LOOKUPS};
 use crate::observe::attempt::{Attempt, Rehearsal, Step};
-use crate::observe::log::printable;
+use crate::observe::log::printable_whole;
 
 impl AdminClient {
     /// POST /try
@@ -19,10 +19,10 @@ impl AdminClient {
 pub(super) fn text(attempt: &Attempt, rehearsal: &Rehearsal) -> String {
     let mut lines = vec![format!("What would happen to {} now; nothing was sent or counted.", attempt.ip)];
     if let Some(by) = &rehearsal.by {
-        lines.push(format!("Judged by {}", printable(by.as_bytes())));
+        lines.push(format!("Judged by {}", printable_whole(by)));
     }
-    lines.extend(rehearsal.rules.iter().map(|rule| format!("  {}", printable(rule.as_bytes()))));
-    lines.extend(rehearsal.found.iter().map(|found| format!("  DNS: {}", printable(found.as_bytes()))));
+    lines.extend(rehearsal.rules.iter().map(|rule| format!("  {}", printable_whole(rule))));
+    lines.extend(rehearsal.found.iter().map(|found| format!("  DNS: {}", printable_whole(found))));
     for step in &rehearsal.steps {
         told(step, &mut lines);
     }
@@ -30,11 +30,11 @@ pub(super) fn text(attempt: &Attempt, rehearsal: &Rehearsal) -> String {
 }
 
 fn told(step: &Step, lines: &mut Vec<String>) {
-    let said = if step.said.is_empty() { "connects".to_owned() } else { printable(step.said.as_bytes()) };
+    let said = if step.said.is_empty() { "connects".to_owned() } else { printable_whole(&step.said) };
     lines.push(format!("> {said}"));
     for because in &step.because {
         let verb = if because.observed { "observed" } else { "because" };
-        lines.push(format!("  {verb}: {} [{}]", printable(because.text.as_bytes()), because.reason));
+        lines.push(format!("  {verb}: {} [{}]", printable_whole(&because.text), because.reason));
     }
     let waits = match step.wait_seconds.0 {
         Duration::ZERO => String::new(),
@@ -44,7 +44,7 @@ fn told(step: &Step, lines: &mut Vec<String>) {
         Some(_) if step.passed_on && step.because.iter().all(|because| because.observed) => {
             lines.push(format!("< the mail server's own reply{waits}"));
         }
-        Some(heard) => lines.push(format!("< {}{waits}", printable(heard.as_bytes()))),
+        Some(heard) => lines.push(format!("< {}{waits}", printable_whole(heard))),
         None => lines.push(format!("< silence: the connection times out{waits}")),
     }
 }
@@ -66,6 +66,7 @@ mod tests {
             networks: Vec::new(),
             listed: Vec::new(),
             deferred_until: None,
+            deferral: None,
             ledger: None,
             counts: Vec::new(),
             connections: None,
@@ -79,7 +80,7 @@ mod tests {
         let rehearsal = Rehearsal {
             by: None,
             explanation,
-            rules: vec!["checks.ptr: observe".to_owned()],
+            rules: vec![format!("checks.ptr: observe{}", " in full".repeat(20))],
             found: vec!["no reverse DNS entry".to_owned()],
             steps: vec![
                 Step {
@@ -101,9 +102,10 @@ mod tests {
             tls: false,
             config: None,
         };
-        let expected = "\
+        let expected = format!(
+            "\
 What would happen to 192.0.2.1 now; nothing was sent or counted.
-  checks.ptr: observe
+  checks.ptr: observe{}
   DNS: no reverse DNS entry
 > connects
 < 220 mx.example.org ESMTP (after 6 s)
@@ -112,7 +114,9 @@ What would happen to 192.0.2.1 now; nothing was sent or counted.
 < the mail server's own reply
 > RCPT TO:<b@example.org>
   because: no reverse DNS entry [no_ptr]
-< 450 4.7.1 no";
+< 450 4.7.1 no",
+            " in full".repeat(20)
+        );
         assert_eq!(text(&attempt, &rehearsal), expected);
     }
 }

@@ -8,7 +8,7 @@ use super::output;
 use crate::blocklist::{self, List, ListError, Named, Protected, Read, State, Table};
 use crate::config::{Blocklist, Config};
 use crate::edge::{KernelPlane, Loaded};
-use crate::observe::log::printable;
+use crate::observe::log::printable_whole;
 use crate::relay::{self, Filled};
 
 /// Reads all lists and says what they hold; those that can't be used are returned.
@@ -34,9 +34,7 @@ fn read(config: &Config) -> impl Iterator<Item = Result<List, ListError>> {
 /// A list and the entries of it that were refused.
 fn described(name: &str, list: &List) -> String {
     let mut lines = vec![format!("block list {name}: {}", Read::of(list, crate::clock::wall()))];
-    lines.extend(
-        list.refusals.iter().map(|refusal| format!("  refused: {}", printable(refusal.to_string().as_bytes()))),
-    );
+    lines.extend(list.refusals.iter().map(|refusal| format!("  refused: {}", printable_whole(&refusal.to_string()))));
     if list.refused > list.refusals.len() {
         lines.push(format!("  and {} more", list.refused - list.refusals.len()));
     }

@@ -297,6 +297,7 @@ impl Findings<'_> {
     /// Notes that `path`, which `key` names, can't be used because of `message`.
     fn unusable(&mut self, key: &'static str, path: &Path, message: impl Into<String>) {
         let help = match self.user {
+            _ if path.is_dir() => "name a file, not a directory".to_owned(),
             Some(user) => format!(
                 "user {user} has to be able to read it, and to enter its folders (`namei -l {}`)",
                 path.display()
@@ -450,6 +451,8 @@ mod tests {
         check(typo, (Some("/x.toml"), Some(2), Some(1)), "unknown key `server`", "did you mean `servers`?");
         let missing = Failure::from(config::find(Some(Path::new("/nowhere/x.toml"))).unwrap_err());
         check(missing, (Some("/nowhere/x.toml"), None, None), "No such file", "named by --config");
+        let directory = Failure::from(config::find(Some(Path::new("/"))).unwrap_err());
+        check(directory, (Some("/"), None, None), "it is a directory", "name a file, not a directory");
         let denied = ConfigError::Read {
             path: "/x.toml".into(),
             source: io::Error::from(io::ErrorKind::PermissionDenied).into(),

@@ -68,7 +68,7 @@ pub(super) enum Command {
     },
     /// Lift the decision on an address or a network, or all
     ///
-    /// It ends a deferral as well, and forgets all that was counted of the address, for and against it.
+    /// It ends a deferral as well, and forgets what was held against the address. Mail that was accepted still counts for it.
     Delete {
         /// An address or a network, as `decisions list` shows it
         #[arg(value_name = "ADDRESS|NETWORK", required_unless_present = "all")]

@@ -11,7 +11,7 @@ use super::time;
 use crate::blocklist::Listing;
 use crate::clock::WallTime;
 use crate::decision::{Decision, Explanation, KernelView, LedgerView};
-use crate::observe::log::printable;
+use crate::observe::log::{printable, printable_whole};
 use smtp_guard_ebpf::reason::Reason;
 
 impl AdminClient {
@@ -52,7 +52,7 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
     match &explanation.decision {
         Some(decision) => blocked(ip, decision, now, &mut lines),
         None if explanation.listed.is_empty() && explanation.networks.is_empty() => {
-            unknown(ip, explanation, &mut lines)
+            unknown(ip, explanation, &mut lines);
         }
         None => {}
     }
@@ -65,12 +65,11 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
     if explanation.may_relay {
         lines.push(String::from("It is in relay.networks: it may send anywhere, and checks of strangers don't apply."));
     }
-    if let Some(until) = explanation.deferred_until {
-        let left = left(until, now);
-        lines.push(format!("It is deferred: recipients hear 450 until {}, for {left}.", time::utc(until)));
+    if let Some(deferral) = &explanation.deferral {
+        deferred(ip, &explanation.source, deferral, now, &mut lines);
     }
     match &explanation.ledger {
-        Some(ledger) => seen(ledger, explanation.decision.is_some(), &mut lines),
+        Some(ledger) => seen(ledger, explanation, &mut lines),
         None => lines.push(String::from("The guard has counted nothing of this source.")),
     }
     if explanation.familiar {
@@ -84,7 +83,7 @@ fn text_at(ip: IpAddr, explanation: &Explanation, now: WallTime) -> String {
         Some(count) => lines.push(format!("It has {count} connections now.")),
         None => {}
     }
-    lines.extend(explanation.notes.iter().map(|note| printable(note.as_bytes())));
+    lines.extend(explanation.notes.iter().map(|note| printable_whole(note)));
     lines.join("\n")
 }
 
@@ -93,14 +92,15 @@ fn blocked(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<Strin
     lines.push(format!("{ip} is blocked: {reason}."));
     why(decision, reason, lines);
     for evidence in &decision.evidence {
-        lines.push(format!("  {}", printable(evidence.as_bytes())));
+        lines.push(format!("  {}", printable_whole(evidence)));
     }
     let (by, number) = (by(decision), decision.repeat.saturating_add(1));
     lines.push(format!("Made {} by {by}; ban number {number} of this source.", time::utc(decision.made)));
     lines.push(end(decision, now));
     lines.push(format!("To lift it now: smtp-guard decisions delete {ip}"));
-    lines.push(String::from(
-        "If it is blocked again: docs/bans.md, \"Help one sender\". `exempt` is the widest way: the address may then send anywhere.",
+    lines.push(format!(
+        "If it is blocked again: \"Help one sender\" in {}. `exempt` is the widest way: the address may then send anywhere.",
+        super::page("bans.md")
     ));
 }
 
@@ -117,7 +117,7 @@ fn within(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<String
 
 fn why(decision: &Decision, reason: &str, lines: &mut Vec<String>) {
     if !decision.text.is_empty() && decision.text != reason {
-        lines.push(format!("Why: {}", printable(decision.text.as_bytes())));
+        lines.push(format!("Why: {}", printable_whole(&decision.text)));
     }
 }
 
@@ -139,10 +139,25 @@ fn end(decision: &Decision, now: WallTime) -> String {
     format!("It ends by itself at {}, in {}.", time::utc(decision.until), left(decision.until, now))
 }
 
+/// `source` is that of `ip`; its network may be what is deferred.
+fn deferred(ip: IpAddr, source: &str, deferral: &Decision, now: WallTime, lines: &mut Vec<String>) {
+    let part = if deferral.source == source { String::new() } else { format!(" as a part of {}", deferral.source) };
+    let (until, left) = (time::utc(deferral.until), left(deferral.until, now));
+    lines.push(format!("{ip} is deferred{part}, not banned: recipients hear 450 until {until}, for {left}."));
+    lines.extend(deferral.evidence.iter().map(|evidence| format!("  {}", printable(evidence.as_bytes()))));
+    if !deferral.evidence.is_empty() {
+        lines.push(format!("Made {} by {}.", time::utc(deferral.made), by(deferral)));
+    }
+    lines.push(format!("To lift it now: smtp-guard decisions delete {ip}"));
+    lines.push(String::from("It comes again with the next unknown recipients: docs/bans.md, \"Help one sender\"."));
+}
+
 /// Blocked by nothing that this guard knows of; the kernel may have something that somebody else wrote.
 fn unknown(ip: IpAddr, explanation: &Explanation, lines: &mut Vec<String>) {
     let Some(reason) = explanation.kernel.as_ref().and_then(|kernel| kernel.drop_reason.as_deref()) else {
-        return lines.push(format!("{ip} is not blocked."));
+        // What is said of a deferral says it.
+        lines.extend(explanation.deferral.is_none().then(|| format!("{ip} is not blocked.")));
+        return;
     };
     let words = Reason::from_label(reason).map_or(reason, |reason| reason.text());
     lines.push(format!("{ip} is dropped in the kernel: {words}."));
@@ -184,22 +199,21 @@ fn enforced(explanation: &Explanation, lines: &mut Vec<String>) {
     }));
 }
 
-/// `blocked`: by a decision about it.
-fn seen(ledger: &LedgerView, blocked: bool, lines: &mut Vec<String>) {
+fn seen(ledger: &LedgerView, explanation: &Explanation, lines: &mut Vec<String>) {
     let all = ledger.unknown_recipients.saturating_add(ledger.known_recipients);
-    let restarted = blocked && all == 0 && ledger.probed_recipients == 0;
-    if restarted {
-        // Zeroes would read as if nothing had been held against it.
-        lines.push(format!("Counting restarted at {}, with the ban.", time::utc(ledger.window_started)));
-    } else {
-        lines.push(format!(
-            "Since {}: {} unknown recipients of {all}, {} asked for without a message, {} messages accepted.",
-            time::utc(ledger.window_started),
+    // Zeroes would read as if nothing had been held against it.
+    match ledger.window_started {
+        Some(started) => lines.push(format!(
+            "Since {}: {} unknown recipients of {all}, {} asked for without a message.",
+            time::utc(started),
             ledger.unknown_recipients,
             ledger.probed_recipients,
-            ledger.accepted
-        ));
+        )),
+        None if explanation.decision.is_some() => lines.push(String::from("Counting restarted with the ban.")),
+        None if explanation.deferral.is_some() => lines.push(String::from("Counting restarted with the deferral.")),
+        None => lines.push(String::from("No recipients of it count now.")),
     }
+    lines.push(format!("Messages accepted: {}.", ledger.accepted));
     if ledger.unknown_recipients > 0 {
         let (left, share) = (ledger.unforgiven, ledger.share * 100.0);
         lines.push(format!("Accepted mail taken into account: {left} unknown recipients, {share:.0} %."));
@@ -259,6 +273,7 @@ mod tests {
             networks: Vec::new(),
             listed: Vec::new(),
             deferred_until: None,
+            deferral: None,
             ledger: None,
             counts: Vec::new(),
             connections: None,
@@ -288,7 +303,7 @@ mod tests {
             share: 0.0,
             accepted: 0,
             trusted: false,
-            window_started: WallTime::from_ms(0),
+            window_started: None,
             sample: Vec::new(),
             failed_logins: 0,
             trips: 1,
@@ -299,12 +314,42 @@ mod tests {
                 sources: 1,
             }),
         };
-        let banned = Explanation { decision: Some(decision), ledger: Some(ledger.clone()), ..nothing("192.0.2.1") };
-        check_part(banned.clone(), "Counting restarted at 1970-01-01 00:00:00 UTC, with the ban.\n");
+        let banned =
+            Explanation { decision: Some(decision.clone()), ledger: Some(ledger.clone()), ..nothing("192.0.2.1") };
+        check_part(banned.clone(), "Counting restarted with the ban.\n");
         check_part(banned, "9 unknown recipients from 1 source, 0 known ones.");
+        let deferral = Decision {
+            source: String::from("192.0.2.0/24"),
+            reason: String::from("deferred"),
+            evidence: vec![String::from("unknown: a\nb@example.org")],
+            ..decision
+        };
+        let deferred = Explanation {
+            deferred_until: Some(deferral.until),
+            deferral: Some(deferral.clone()),
+            ledger: Some(ledger.clone()),
+            ..nothing("192.0.2.1")
+        };
+        check(
+            "192.0.2.1",
+            &deferred,
+            "\
+192.0.2.1 is deferred as a part of 192.0.2.0/24, not banned: recipients hear 450 until 1970-01-01 01:00:00 UTC, for 30m 00s.
+  unknown: a\\x0ab@example.org
+Made 1970-01-01 00:00:00 UTC by the guard itself.
+To lift it now: smtp-guard decisions delete 192.0.2.1
+It comes again with the next unknown recipients: docs/bans.md, \"Help one sender\".
+Counting restarted with the deferral.
+Messages accepted: 0.
+Bans and deferrals that make the next one longer: 1.
+Its network 192.0.2.0/24: 9 unknown recipients from 1 source, 0 known ones.",
+        );
+        let of_itself = Decision { source: String::from("192.0.2.1"), evidence: Vec::new(), ..deferral };
+        let text = "192.0.2.1 is deferred, not banned: recipients hear 450 until 1970-01-01 01:00:00 UTC, for 1h 00m.\nTo lift it";
+        check_part(Explanation { deferral: Some(of_itself), ..deferred }, text);
         check_part(
             Explanation { ledger: Some(ledger), ..nothing("192.0.2.1") },
-            "Since 1970-01-01 00:00:00 UTC: 0 unknown recipients of 0, 0 asked for without a message, 0 messages accepted.",
+            "No recipients of it count now.\nMessages accepted: 0.",
         );
     }
 
@@ -335,7 +380,7 @@ mod tests {
                 share: 0.8333,
                 accepted: 0,
                 trusted: true,
-                window_started: WallTime::from_ms(0),
+                window_started: Some(WallTime::from_ms(0)),
                 sample: vec![String::from("a@example.org")],
                 failed_logins: 2,
                 trips: 1,
@@ -348,7 +393,6 @@ mod tests {
             }),
             familiar: true,
             kernel: Some(KernelView { drop_reason: Some(String::from("harvest")), exempt: false }),
-            deferred_until: Some(WallTime::from_ms(3_600_000)),
             counts: vec![CountView { name: String::from("messages_per_hour"), count: 7, limit: Some(1000) }],
             connections: Some(1),
             ..nothing("2001:db8::/64")
@@ -363,10 +407,10 @@ mod tests {
 Made 1970-01-01 00:00:00 UTC by the guard itself; ban number 2 of this source.
 It ends by itself at 1970-01-01 01:00:00 UTC, in 30m 00s.
 To lift it now: smtp-guard decisions delete 2001:db8::1
-If it is blocked again: docs/bans.md, \"Help one sender\". `exempt` is the widest way: the address may then send anywhere.
+If it is blocked again: \"Help one sender\" in docs/bans.md (packaged in /usr/share/doc/smtp-guard). `exempt` is the widest way: the address may then send anywhere.
 The kernel drops its packets: it hears nothing.
-It is deferred: recipients hear 450 until 1970-01-01 01:00:00 UTC, for 30m 00s.
-Since 1970-01-01 00:00:00 UTC: 10 unknown recipients of 12, 1 asked for without a message, 0 messages accepted.
+Since 1970-01-01 00:00:00 UTC: 10 unknown recipients of 12, 1 asked for without a message.
+Messages accepted: 0.
 Accepted mail taken into account: 10 unknown recipients, 83 %.
 Some of them: a@example.org
 Recent failed logins: 2.

@@ -287,6 +287,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Where the page `name` of the manual is: in the source, and where the package has it.
+fn page(name: &str) -> String {
+    format!("docs/{name} (packaged in /usr/share/doc/smtp-guard)")
+}
+
 /// Says on standard error why the command failed.
 fn complain(text: &str) {
     say(tracing::Level::ERROR, text);

@@ -11,7 +11,7 @@ use crate::clock::WallTime;
 use crate::decision::Decision;
 use crate::edge;
 use crate::observe::bounds::Reached;
-use crate::observe::log::printable;
+use crate::observe::log::{printable, printable_whole};
 use crate::observe::status::{Certificate, Configuration, LastReload, Recipients, Server, Status, Wording};
 use crate::rates::accounts::HeldUsers;
 
@@ -88,7 +88,7 @@ fn entries(entries: usize) -> String {
 }
 
 fn decisions_at(list: &[Decision], now: WallTime) -> String {
-    let mut rows = vec![["SOURCE", "REASON", "BY", "UNTIL", "LEFT", "REPEAT", "TEXT"].map(String::from)];
+    let mut rows = vec![["SOURCE", "REASON", "BY", "UNTIL", "LEFT", "NUMBER", "TEXT"].map(String::from)];
     rows.extend(list.iter().map(|decision| {
         [
             decision.source.clone(),
@@ -96,7 +96,8 @@ fn decisions_at(list: &[Decision], now: WallTime) -> String {
             printable(decision.by().as_bytes()),
             time::utc(decision.until),
             left(decision.until, now),
-            decision.repeat.to_string(),
+            // As `explain` counts: the first ban is number 1.
+            decision.repeat.saturating_add(1).to_string(),
             // It may quote what a client sent.
             printable(decision.text.as_bytes()),
         ]
@@ -185,7 +186,7 @@ pub(super) fn status(status: &Status) -> String {
         wordings.map(|Wording { server, words }| [format!("unknown at {server}"), printable(words.as_bytes())]),
     );
     rows.extend(status.recipients.trouble.iter().map(|trouble| {
-        let trouble = printable(trouble.as_bytes());
+        let trouble = printable_whole(trouble);
         [
             "recipient table".to_owned(),
             format!("the changed file is not used: {trouble}; `smtp-guard check` looks at it"),
@@ -211,7 +212,7 @@ fn webhook(status: &WebhookStatus) -> String {
         text.push_str(&format!("; last taken at {}", time::utc(*at)));
     }
     if let Some(why) = trouble {
-        text.push_str(&format!("; FAILED: {}", printable(why.as_bytes())));
+        text.push_str(&format!("; FAILED: {}", printable_whole(why)));
     }
     text
 }
@@ -315,9 +316,9 @@ mod tests {
     fn decisions_are_a_table() {
         let list = [decision("192.0.2.1", "guessing", 3_600_000), decision("2001:db8::/64", "\x1b[2J", i64::MAX)];
         let expected = "\
-SOURCE         REASON   BY      UNTIL                    LEFT    REPEAT  TEXT
-192.0.2.1      harvest  ledger  1970-01-01 01:00:00 UTC  1h 00m  1       guessing
-2001:db8::/64  harvest  ledger  for ever                 -       1       \\x1b[2J";
+SOURCE         REASON   BY      UNTIL                    LEFT    NUMBER  TEXT
+192.0.2.1      harvest  ledger  1970-01-01 01:00:00 UTC  1h 00m  2       guessing
+2001:db8::/64  harvest  ledger  for ever                 -       2       \\x1b[2J";
         assert_eq!(decisions_at(&list, WallTime::from_ms(0)), expected);
     }
 

@@ -2,7 +2,7 @@
 //! server. What can't be found out, or has to be changed there, is said with the next step.
 
 use std::fs;
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, BufRead, IsTerminal as _, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,25 +28,25 @@ const CHECKS: [&str; 5] = ["early_talker", "sender_domain", "dnsbl", "ptr", "ptr
 #[derive(Debug, Args)]
 pub(super) struct Setup {
     /// A domain that mail is received for; can be repeated
-    #[arg(long = "domain", value_name = "DOMAIN")]
+    #[arg(long = "domain", value_name = "DOMAIN", value_parser = domains)]
     domains: Vec<String>,
     /// The mail server behind the guard: 10.0.0.10:25 or mail.example.org:2525
-    #[arg(long, value_name = "HOST[:PORT]")]
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = backend)]
     backend: Option<String>,
     /// The interface that mail comes in by, or none [default: that of the default route]
-    #[arg(long, value_name = "INTERFACE")]
+    #[arg(long, value_name = "INTERFACE", value_parser = interface)]
     interface: Option<String>,
     /// A host or network of yours that is never limited or banned, and may send anywhere; can be repeated
-    #[arg(long = "exempt", value_name = "NETWORK")]
+    #[arg(long = "exempt", value_name = "NETWORK", value_parser = exempt)]
     exempt: Vec<String>,
     /// A network whose hosts may send anywhere, within limits: what Postfix calls mynetworks; can be repeated
-    #[arg(long = "relay-network", value_name = "NETWORK")]
+    #[arg(long = "relay-network", value_name = "NETWORK", value_parser = networks)]
     networks: Vec<String>,
     /// Let the checks of senders observe: they log what they would refuse, and refuse nothing
     #[arg(long)]
     observe: bool,
     /// The guard's name in SMTP [default: this host's]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = hostname)]
     hostname: Option<String>,
     /// Ask nothing: find out what isn't given
     #[arg(long)]
@@ -106,7 +106,10 @@ pub(super) fn setup(setup: Setup, file: Option<&Path>) -> Result<(), Failure> {
         None => place(file.unwrap_or(Path::new(DEFAULT_PATH))),
     };
     let (dry_run, force, json) = (setup.dry_run, setup.force, setup.json.json);
-    let wanted = wanted(setup)?;
+    let asks = !setup.yes && io::stdin().is_terminal();
+    let (mut answers, mut out) = (io::stdin().lock(), io::stderr());
+    let person = asks.then_some(Person { answers: &mut answers, out: &mut out });
+    let wanted = wanted(setup, person)?;
     let mut report = find_out(wanted, &path)?;
     if !dry_run {
         write(&path, &report.configuration, force)?;
@@ -116,47 +119,138 @@ pub(super) fn setup(setup: Setup, file: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The wishes from the command line, and else from the person at the terminal.
-fn wanted(setup: Setup) -> anyhow::Result<Wanted> {
-    let asks = !setup.yes && io::stdin().is_terminal();
-    // What the command line has, or else what is answered.
-    let list = |given: Vec<String>, question: &str| -> anyhow::Result<Vec<String>> {
-        let given: Vec<_> = given.iter().flat_map(|words| split(words)).collect();
-        if given.is_empty() && asks { Ok(split(&ask(question, None)?)) } else { Ok(given) }
-    };
-    let domains = list(setup.domains, "Domains that you receive mail for")?;
-    if domains.is_empty() {
-        bail!("no domain: give --domain, once for each domain that you receive mail for");
-    }
-    let backend = match setup.backend {
-        Some(backend) => backend,
-        None if asks => ask("Mail server behind the guard (host:port)", None)?,
-        None => bail!("no mail server: give --backend HOST:PORT"),
-    };
-    let found = routes::default_routes().into_iter().map(|route| route.interface).next();
-    let interface = match setup.interface {
-        Some(interface) => Some(interface),
-        None if asks => Some(ask("Interface that mail comes in by (none: no kernel plane)", found.as_deref())?),
-        None => found,
-    };
-    let interface = interface.filter(|interface| !interface.is_empty() && interface != "none");
-    let exempt = list(setup.exempt, "Own gateways and monitoring, never limited or banned (addresses; none: empty)")?;
-    let networks = list(setup.networks, "Networks whose hosts may send anywhere, as mynetworks (none: empty)")?;
-    let mut observe = setup.observe.then_some(true);
-    while asks && observe.is_none() {
-        observe = yes(&ask("Let checks of senders only observe at first (yes or no)", Some("yes"))?);
-    }
-    let observe = observe.unwrap_or(false);
-    Ok(Wanted { domains, backend: with_port(&backend), interface, exempt, networks, observe, hostname: setup.hostname })
+/// A person who answers questions at a terminal.
+struct Person<'a> {
+    answers: &'a mut dyn BufRead,
+    out: &'a mut dyn Write,
 }
 
-/// Whether it is yes; `None`: it is neither yes nor no.
-fn yes(answer: &str) -> Option<bool> {
-    match answer.to_lowercase().as_str() {
-        "y" | "yes" => Some(true),
-        "n" | "no" => Some(false),
-        _ => None,
+impl Person<'_> {
+    /// The answer to `question`, or `proposal` where it is empty. Asks again until `judge` takes it.
+    fn ask<T>(
+        &mut self,
+        question: &str,
+        proposal: Option<&str>,
+        judge: impl Fn(&str) -> Result<T, String>,
+    ) -> anyhow::Result<T> {
+        loop {
+            match proposal {
+                Some(proposal) => write!(self.out, "{question} [{proposal}]: ")?,
+                None => write!(self.out, "{question}: ")?,
+            }
+            self.out.flush()?;
+            let mut line = String::new();
+            if self.answers.read_line(&mut line)? == 0 {
+                bail!("there was no answer; nothing was written");
+            }
+            let answer = line.trim();
+            match judge(if answer.is_empty() { proposal.unwrap_or_default() } else { answer }) {
+                Ok(answer) => return Ok(answer),
+                Err(why) => writeln!(self.out, "{why}")?,
+            }
+        }
     }
+}
+
+/// The wishes from the command line, and else from `person`, where somebody is at the terminal.
+fn wanted(setup: Setup, mut person: Option<Person<'_>>) -> anyhow::Result<Wanted> {
+    // What the command line has, or else what is answered.
+    let mut text = |given: Option<String>, question: &str, proposal: Option<&str>, judge: Judge| match &mut person {
+        _ if given.is_some() => Ok(given),
+        Some(person) => person.ask(question, proposal, judge).map(Some),
+        None => anyhow::Ok(proposal.map(str::to_owned)),
+    };
+    let listed = |given: Vec<String>| (!given.is_empty()).then(|| given.join(","));
+    let domains = text(listed(setup.domains), "Domains that you receive mail for", None, domains)?
+        .context("no domain: give --domain, once for each domain that you receive mail for")?;
+    let backend = text(setup.backend, "Mail server behind the guard (host:port)", None, backend)?
+        .context("no mail server: give --backend HOST:PORT")?;
+    let found = routes::default_routes().into_iter().map(|route| route.interface).next();
+    let question = "Interface that mail comes in by (none: no kernel plane)";
+    let interface = text(setup.interface, question, found.as_deref(), interface)?;
+    let question =
+        "Hosts of your own: never limited or banned, may send to any domain (addresses or networks; none: empty)";
+    let exempt = text(listed(setup.exempt), question, None, exempt)?.unwrap_or_default();
+    let question = "Networks whose hosts may send anywhere, as mynetworks (none: empty)";
+    let networks = text(listed(setup.networks), question, None, networks)?.unwrap_or_default();
+    let observe = match &mut person {
+        Some(person) if !setup.observe => {
+            person.ask("Let checks of senders only observe at first (yes or no)", Some("yes"), yes)?
+        }
+        _ => setup.observe,
+    };
+    Ok(Wanted {
+        domains: split(&domains),
+        backend: with_port(&backend),
+        interface: interface.as_deref().and_then(unless_none),
+        exempt: split(&exempt),
+        networks: split(&networks),
+        observe,
+        hostname: setup.hostname,
+    })
+}
+
+/// Takes an option or an answer as it is, or says what is wrong with it.
+type Judge = fn(&str) -> Result<String, String>;
+
+fn domains(text: &str) -> Result<String, String> {
+    judged(text, Wanted { domains: split(text), ..Wanted::example() })
+}
+
+fn backend(text: &str) -> Result<String, String> {
+    judged(text, Wanted { backend: with_port(text), ..Wanted::example() })
+}
+
+fn interface(text: &str) -> Result<String, String> {
+    judged(text, Wanted { interface: unless_none(text), ..Wanted::example() })
+}
+
+fn exempt(text: &str) -> Result<String, String> {
+    judged(text, Wanted { exempt: split(text), ..Wanted::example() })
+}
+
+fn networks(text: &str) -> Result<String, String> {
+    judged(text, Wanted { networks: split(text), ..Wanted::example() })
+}
+
+fn hostname(text: &str) -> Result<String, String> {
+    judged(text, Wanted { hostname: Some(text.to_owned()), ..Wanted::example() })
+}
+
+/// `text`, if a file that has it is valid. All else in the file is, so what is wrong is about `text`.
+fn judged(text: &str, wanted: Wanted) -> Result<String, String> {
+    let file = configuration(&wanted, Profile::Generic, Identity::None, "");
+    let Err(report) = Config::parse(Path::new(""), &file, &config::machine()) else { return Ok(text.to_owned()) };
+    let faults = report.faults().into_iter().map(|fault| format!("{}; {}", fault.message, fault.help));
+    Err(faults.collect::<Vec<_>>().join("\n"))
+}
+
+impl Wanted {
+    /// Valid, whatever the machine is.
+    fn example() -> Self {
+        Self {
+            domains: vec![String::from("example.org")],
+            backend: String::from("192.0.2.1:25"),
+            interface: None,
+            exempt: Vec::new(),
+            networks: Vec::new(),
+            observe: false,
+            hostname: Some(String::from("mx.example.org")),
+        }
+    }
+}
+
+/// Whether the answer is yes.
+fn yes(answer: &str) -> Result<bool, String> {
+    match answer.to_lowercase().as_str() {
+        "y" | "yes" => Ok(true),
+        "n" | "no" => Ok(false),
+        _ => Err(String::from("answer yes or no")),
+    }
+}
+
+fn unless_none(interface: &str) -> Option<String> {
+    Some(interface).filter(|interface| !interface.is_empty() && *interface != "none").map(str::to_owned)
 }
 
 fn split(domains: &str) -> Vec<String> {
@@ -175,26 +269,15 @@ fn with_port(backend: &str) -> String {
     }
 }
 
-fn ask(question: &str, proposal: Option<&str>) -> anyhow::Result<String> {
-    let mut out = io::stderr();
-    match proposal {
-        Some(proposal) => write!(out, "{question} [{proposal}]: ")?,
-        None => write!(out, "{question}: ")?,
-    }
-    out.flush()?;
-    let mut line = String::new();
-    if io::stdin().lock().read_line(&mut line)? == 0 {
-        bail!("there was no answer");
-    }
-    let answer = line.trim();
-    Ok(if answer.is_empty() { proposal.unwrap_or_default() } else { answer }.to_owned())
-}
-
 /// Tries the mail server.
 fn find_out(wanted: Wanted, path: &Path) -> Result<Report, Failure> {
     let read = |profile, identity, about: &str| -> Result<(Config, String), Failure> {
         let text = configuration(&wanted, profile, identity, about);
-        let mut config = Config::parse(path, &text, &config::machine()).map_err(config::ConfigError::from)?;
+        let mut config = Config::parse(path, &text, &config::machine()).map_err(|report| {
+            let path = path.display();
+            super::complain(&format!("setup would have written {path} with these errors. Nothing was written."));
+            config::ConfigError::from(report)
+        })?;
         config.backend.connect_timeout = CONNECT;
         Ok((config, text))
     };
@@ -241,6 +324,7 @@ fn find_out(wanted: Wanted, path: &Path) -> Result<Report, Failure> {
     // As the guard will come, where the server takes that already.
     let found = if ready { look(&config).unwrap_or(first) } else { judged_by(&config, &look, first) };
     let (to_do, mut doubts) = (to_do(&server, profile, identity, ready, &found), doubts(&found, identity));
+    doubts.extend(of_domains(&wanted.domains));
     doubts.extend(of_this_host(&config, &server));
     doubts.extend(check::warnings(&config));
     Ok(Report { wanted, found, software: profile, identity, ready, to_do, doubts, configuration, written: None })
@@ -405,6 +489,14 @@ pub(super) fn doubts(found: &Found, identity: Identity) -> Vec<String> {
     doubts
 }
 
+/// Doubts about the domains.
+fn of_domains(domains: &[String]) -> impl Iterator<Item = String> {
+    let odd = domains.iter().filter(|domain| !domain.contains('.'));
+    odd.map(|domain| {
+        format!("{domain}: this domain has no dot; if it is a part of another one, correct relay.domains (spaces and commas part a list)")
+    })
+}
+
 /// Doubts about this host.
 fn of_this_host(config: &Config, server: &BackendAddr) -> Vec<String> {
     let mut doubts = Vec::new();
@@ -506,7 +598,10 @@ fn text(report: &Report) -> String {
         lines.extend(doubts.iter().map(|line| format!("  - {line}")));
     }
     let observe = if wanted.observe { "" } else { "let checks observe and " };
-    lines.push(format!("Next: `smtp-guard check --connect`, then {observe}start the services: docs/rollout.md."));
+    lines.push(format!(
+        "Next: `smtp-guard check --connect`, then {observe}start the services: {}.",
+        super::page("rollout.md")
+    ));
     lines.join("\n")
 }
 
@@ -529,11 +624,8 @@ mod tests {
         Wanted {
             domains: vec![String::from("a.example")],
             backend: with_port(backend),
-            interface: None,
-            exempt: Vec::new(),
-            networks: Vec::new(),
-            observe: false,
             hostname: None,
+            ..Wanted::example()
         }
     }
 
@@ -612,13 +704,54 @@ mod tests {
         assert!(!text.contains("enforce\""), "{text}");
     }
 
+    /// What is said to a person who gives `answers`, one a line, and what they come to.
+    fn conversation(arguments: &str, answers: &str) -> (String, anyhow::Result<Wanted>) {
+        use clap::Parser as _;
+        let words = ["smtp-guard", "setup"].into_iter().chain(arguments.split_whitespace());
+        let super::super::Command::Setup(setup) = super::super::Arguments::try_parse_from(words).unwrap().command
+        else {
+            panic!("it is setup")
+        };
+        let mut out = Vec::new();
+        let wanted = super::wanted(setup, Some(Person { answers: &mut answers.as_bytes(), out: &mut out }));
+        (String::from_utf8(out).unwrap(), wanted)
+    }
+
     #[test]
-    fn an_answer_is_yes_or_no() {
-        for (answer, expected) in
-            [("yes", Some(true)), ("Y", Some(true)), ("no", Some(false)), ("N", Some(false)), ("x", None)]
-        {
-            assert_eq!(yes(answer), expected, "{answer}");
+    fn an_answer_that_is_wrong_is_asked_for_again() {
+        const GOOD: [&str; 6] = ["example.org", "10.0.0.10", "none", "", "", "no"];
+        for (question, wrong, says) in [
+            (0, "", "relay.domains is empty"),
+            (0, "exa\"mple", "\"exa\\\"mple\" is not a domain name; a name is made of letters"),
+            (0, "example.org *.example.org", "wildcards are not supported"),
+            (1, "", "write \"192.0.2.1:25\""),
+            (1, "10.0.0.300", "backend.servers is not an address or name with a port"),
+            (1, "mail:99999", "there is no port 99999"),
+            (1, "127.0.0.1:25", "mail loop"),
+            (2, "eth0 eth1", "\"eth0 eth1\" is not an interface name; `ip link` lists the names"),
+            (3, "10.0.0.1/8", "write \"10.0.0.1\" or \"10.0.0.0/8\""),
+            (3, "0.0.0.0/0", "exempt would make an open relay"),
+            (4, "gateway", "relay.networks: \"gateway\" is not an address or network"),
+            (5, "maybe", "answer yes or no"),
+        ] {
+            let mut answers = GOOD.to_vec();
+            answers.insert(question, wrong);
+            let (said, wanted) = conversation("", &answers.iter().map(|line| format!("{line}\n")).collect::<String>());
+            assert!(said.contains(says), "no {says:?} for {wrong:?} in {said}");
+            let wanted = wanted.unwrap();
+            assert_eq!((wanted.domains, wanted.backend), (vec!["example.org".to_owned()], "10.0.0.10:25".to_owned()));
+            assert_eq!((wanted.interface, wanted.exempt.len(), wanted.networks.len()), (None, 0, 0));
+            assert!(!wanted.observe);
         }
+        let (said, wanted) = conversation("--domain a.example", "10.0.0.10\n");
+        assert!(!said.contains("Domains") && said.contains("Mail server"), "{said}");
+        assert!(wanted.unwrap_err().to_string().contains("nothing was written"), "the answers end too soon");
+    }
+
+    #[test]
+    fn a_domain_without_a_dot_is_doubted() {
+        let doubts: Vec<_> = of_domains(&split("exa mple.org")).collect();
+        assert!(doubts.len() == 1 && doubts[0].starts_with("exa: this domain has no dot"), "{doubts:?}");
     }
 
     #[test]

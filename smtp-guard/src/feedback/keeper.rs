@@ -27,6 +27,7 @@ use crate::rates::accounts::Hold;
 use crate::snapshot::Snapshot;
 use crate::store::{Change, Store};
 
+mod deferrals;
 mod explain;
 mod foreign;
 mod in_force;
@@ -36,6 +37,7 @@ mod perform;
 mod persist;
 mod suspects;
 
+use deferrals::Deferrals;
 use in_force::InForce;
 use latest::Latest;
 use perform::Cause;
@@ -48,6 +50,7 @@ pub(super) struct Keeper {
     store: Box<dyn Store>,
     decisions: InForce,
     latest: Latest,
+    deferrals: Deferrals,
     suspects: Suspects,
     marks: Arc<Marks>,
     counters: Arc<Counters>,
@@ -88,6 +91,7 @@ impl Keeper {
             store,
             decisions: InForce::default(),
             latest: Latest::default(),
+            deferrals: Deferrals::default(),
             suspects: Suspects::default(),
             marks,
             counters,

@@ -24,7 +24,7 @@ use crate::config::units::show_duration;
 use crate::config::{Log, LogFormat};
 use crate::decision::{Ban, Operator};
 use crate::gate::Grounds;
-pub use crate::printable::{PRINTABLE_BYTES, printable};
+pub use crate::printable::{PRINTABLE_BYTES, printable, printable_whole};
 
 /// The target of security lines, to be filtered by: `warn,security=info`.
 pub const SECURITY: &str = "security";

@@ -119,10 +119,21 @@ fn who_has_a_history_is_deferred_where_others_are_banned() {
     assert_eq!(guard.metric("smtp_guard_bans_active"), 0.0);
     assert_eq!(guard.metric("smtp_guard_deferrals_total{reason=\"harvest\"}"), 1.0);
     assert!(guard.log().contains("deferred mail from 10.77.2.2 for"), "{}", guard.log());
-    // The operator can see and end it.
-    assert_eq!(guard.json(&["decisions", "list"])["decisions"][0]["reason"], "deferred");
+    // The operator can see why, and end it.
+    let [listed, deferral] =
+        [guard.json(&["decisions", "list"])["decisions"][0].clone(), explained()["deferral"].clone()];
+    assert_eq!(listed, deferral);
+    assert_eq!(deferral["reason"], "deferred");
+    assert!(deferral["evidence"][1].as_str().unwrap().contains("messages accepted before"), "{deferral:#}");
+    let said = guard.command(&["explain", World::CLIENT]).ok();
+    assert!(said.starts_with("10.77.2.2 is deferred, not banned: recipients hear 450 until "), "{said}");
     guard.command(&["decisions", "delete", World::CLIENT]).ok();
     assert!(dialogue(&world, &MESSAGE).contains("354"));
+    // What was accepted still counts for it.
+    assert_eq!(explained()["ledger"]["trusted"], true);
+    ask_unknown(&world, 100, 30);
+    wait_for("another deferral", deferred, || format!("{:#}", explained()));
+    assert_eq!(guard.metric("smtp_guard_bans_active"), 0.0);
 }
 
 #[test]

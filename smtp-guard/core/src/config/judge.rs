@@ -84,7 +84,8 @@ impl Judge {
         if (0.0..=1.0).contains(raw.get_ref()) {
             return *raw.get_ref();
         }
-        self.range(key, raw.span(), raw.get_ref(), &0.0, &1.0);
+        let label = format!("{} is out of range", raw.get_ref());
+        self.wrong(raw.span(), format!("{key} must be 0 to 1"), label, "write a number from 0.0 to 1.0: 0.5 is half");
         default
     }
 
@@ -120,7 +121,13 @@ impl Judge {
 
     fn range<T: fmt::Display>(&mut self, key: &str, span: Range<usize>, value: &T, low: &T, high: &T) {
         let message = format!("{key} must be {low} to {high}");
-        self.wrong(span, message, format!("{value} is out of range"), "leave the key out for its default");
+        let help = match key {
+            "dnsbl.weight" => {
+                "weights are positive numbers; a list without weight reaches checks.dnsbl_threshold alone"
+            }
+            _ => "write a value in this range, or leave the key out for its default",
+        };
+        self.wrong(span, message, format!("{value} is out of range"), help);
     }
 
     /// One of `choices`, of which there are some.

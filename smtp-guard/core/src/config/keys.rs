@@ -42,6 +42,16 @@ pub struct Table {
     pub keys: &'static [Key],
 }
 
+impl Table {
+    /// The line that its keys stand below.
+    fn heading(&self) -> String {
+        match self.shown {
+            Shown::Once => format!("[{}]", self.name),
+            Shown::Block | Shown::Example => format!("[[{}]]", self.name),
+        }
+    }
+}
+
 /// The way in which the packaged file shows a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
@@ -347,6 +357,19 @@ fn row(name: &str) -> Option<&'static Key> {
     TABLES.iter().find(|row| row.name == table)?.keys.iter().find(|row| row.name == key)
 }
 
+/// Where a key of this name stands, as words that follow "belongs"; `None`: there is no such key.
+pub(super) fn place(name: &str) -> Option<String> {
+    let tables: Vec<_> = TABLES.iter().filter(|table| table.keys.iter().any(|key| key.name == name)).collect();
+    let headings: Vec<_> = tables.iter().map(|table| table.heading()).collect();
+    match headings.split_last()? {
+        _ if tables.iter().any(|table| table.name.is_empty()) => {
+            Some(String::from("at the top of the file, before the first [...]"))
+        }
+        (only, []) => Some(format!("below {only}")),
+        (last, others) => Some(format!("below {} or {last}", others.join(", "))),
+    }
+}
+
 /// Why the key with this whole name keeps its value until the guard is started anew; `None`: it changes while the guard runs.
 pub fn needs_restart(name: &str) -> Option<&'static str> {
     row(name)?.restart
@@ -407,8 +430,8 @@ pub fn packaged() -> String {
         // Infallible: a String takes everything.
         _ = match table.shown {
             _ if table.name.is_empty() => Ok(()),
-            Shown::Once => writeln!(text, "[{}]", table.name),
-            Shown::Block | Shown::Example => writeln!(text, "#[[{}]]", table.name),
+            Shown::Once => writeln!(text, "{}", table.heading()),
+            Shown::Block | Shown::Example => writeln!(text, "#{}", table.heading()),
         };
         for key in table.keys {
             if says_more {
@@ -453,10 +476,9 @@ pub fn reference() -> String {
          # Keys\n",
     );
     for table in TABLES {
-        let heading = match (table.name, table.shown) {
-            ("", _) => String::from("Before all tables"),
-            (name, Shown::Once) => format!("`[{name}]`"),
-            (name, Shown::Block | Shown::Example) => format!("`[[{name}]]`"),
+        let heading = match table.name {
+            "" => String::from("Before all tables"),
+            _ => format!("`{}`", table.heading()),
         };
         _ = write!(text, "\n## {heading}\n\n");
         if !table.doc.is_empty() {

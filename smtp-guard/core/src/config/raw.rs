@@ -12,7 +12,7 @@ use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 use super::Config;
 use super::files::{self, ConfigFile};
 use super::report::Problem;
-use super::value;
+use super::{keys, value};
 
 /// The whole file.
 type Raw = value::Raw<Config>;
@@ -69,9 +69,12 @@ fn not_toml(text: &str, start: usize, mut errors: Vec<toml::de::Error>) -> Vec<P
     for error in errors {
         // A list without its end takes in all that follows, and each line of that would be an error.
         let is_list = error.message().contains("array");
-        let help = match is_list {
-            true => "a list ends with ]: is that missing above?",
-            false => "text stands in double quotes, lists in [ ], one key = value on each line",
+        let help = match error.message() {
+            _ if is_list => "a list ends with ]: is that missing above?",
+            "duplicate key" => {
+                "it stands above already: remove one of the two; all keys of a table stand below one [...]"
+            }
+            _ => "text stands in double quotes, lists in [ ], one key = value on each line",
         };
         problems.push(Problem {
             span: error.span().map(|span| span.start + start..span.end + start),
@@ -99,9 +102,10 @@ fn explain(error: &toml::de::Error) -> Problem {
             span,
             message: format!("unknown key `{unknown}`"),
             label: String::from("no such key here"),
-            help: match nearest(unknown, &known) {
-                Some(key) => format!("did you mean `{key}`?"),
-                None => format!("known here: {}", known.join(", ")),
+            help: match (keys::place(unknown), nearest(unknown, &known)) {
+                (Some(place), _) => format!("`{unknown}` belongs {place}"),
+                (None, Some(key)) => format!("did you mean `{key}`?"),
+                (None, None) => format!("known here: {}", known.join(", ")),
             },
         };
     }

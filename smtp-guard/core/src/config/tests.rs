@@ -58,9 +58,16 @@ fn check_more(more: &str, expected: &[&str]) {
 fn the_form_is_checked() {
     check("", &["-: no [[listen]]", "-: backend.servers is empty", "-: relay.domains is empty"]);
     check("hostname = mx", &["1:12: not TOML"]);
-    check("a = 1\na = 2", &["2:1: duplicate key"]);
+    check("a = 1\na = 2", &["2:1: remove one of the two"]);
+    check_more("[relay]\n", &["1:2: below one [...]"]);
     check("exmpt = []", &["1:1: did you mean `exempt`?"]);
     check("colour = 1", &["1:1: known here: hostname"]);
+    check_more("exempt = []", &["1:1: `exempt` belongs at the top of the file, before the first [...]"]);
+    check_more("[checks]\nhostname = \"mx.example.org\"", &["2:1: belongs at the top of the file"]);
+    check("networks = []", &["1:1: `networks` belongs below [relay]"]);
+    check_more("[limits]\nban = \"1h\"", &["2:1: belongs below [auth] or [harvest]"]);
+    check_more("[limits]\nzone = \"a.example\"", &["2:1: belongs below [[dnsbl]]"]);
+    check_more("[limits]\nname = \"a\"", &["2:1: belongs below [[dnsbl]], [[blocklist]] or [fleet]"]);
     check("listen = \"0.0.0.0:25\"", &["1:10: [[...]] for a list of tables"]);
     check("limits = 5", &["1:10: write a table"]);
     check_more("[limit]\n", &["1:2: did you mean `limits`?"]);
@@ -129,6 +136,7 @@ fn values_are_checked() {
     check_more("[limits]\nnetwork_connections = -1", &["2:23: out of range"]);
     check_more("[limits]\ntotal_connections = 9223372036854775807", &["2:21: out of range"]);
     check_more("[harvest]\nunknown_share = 1.1", &["2:17: must be 0 to 1"]);
+    check_more("[harvest]\nunknown_share = 50", &["2:17: 0.5 is half"]);
     check_more("[harvest]\nunknown_share = nan", &["2:17: must be 0 to 1"]);
     check_more("[harvest]\nunknown_share = -0.1", &["2:17: must be 0 to 1"]);
     check_more("[harvest]\nunknown_share = 1", &[]);
@@ -292,6 +300,7 @@ fn checks_are_checked() {
     check_more(&zone("replies = [\"127.0.0.9-127.0.0.2\"]"), &["3:12: is not an answer of a DNS block list"]);
     check_more(&zone("replies = [\"10.0.0.1\"]"), &["3:12: within 127.0.0.0/8"]);
     check_more(&zone("weight = 0"), &["3:10: out of range"]);
+    check_more(&zone("weight = -2"), &["3:10: weights are positive numbers"]);
     check_more(&zone(&zone("")), &["4:8: is named twice"]);
     check_more(&zone("replies = [\"127.0.0.0-127.0.0.1\"]"), &["3:12: from 127.0.0.2 on"]);
     check_more("[[dnsbl]]\nweight = 1", &["1:1: without zone"]);

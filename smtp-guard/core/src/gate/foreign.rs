@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::clock::Instant;
     use crate::config::Config;
-    use crate::offence::Conduct;
+    use crate::offence::{Conduct, Digest};
 
     const NOW: i64 = 1_000_000;
 
@@ -277,7 +277,11 @@ mod tests {
             });
             let (mut ledger, marks) = (Ledger::new(Default::default(), Default::default(), 10), Marks::default());
             if let Some(source) = key.as_ref().and_then(Key::source) {
-                ledger.observe(source, Conduct::MessageAccepted, Instant::default());
+                ledger.observe(
+                    source,
+                    Conduct::KnownRecipient { recipient: Digest::of("a@example.org") },
+                    Instant::default(),
+                );
             }
             let known = ledger.len();
             // As the other guard's clock has it, and ours: the earlier one counts.

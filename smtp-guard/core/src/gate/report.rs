@@ -147,11 +147,14 @@ pub fn settle<'a>(effects: &mut Vec<Effect>, both: &Both, held: impl Fn(&Key) ->
     });
 }
 
-/// Forgets what was held against `key`, and lifts its ban, whether there is one or not.
+/// Forgets what was held against `key`, and lifts its ban, whether there is one or not. Accepted mail still speaks for it.
 pub fn pardon(ledger: &mut Ledger, marks: &Marks, key: Key, why: Lifted) -> Effect {
     if let Some(source) = key.source() {
         ledger.forget(source);
         marks.forget(source, true);
+        if ledger.is_familiar(source) {
+            marks.history(source, true);
+        }
     }
     Effect::Lift { key, why }
 }
@@ -404,13 +407,33 @@ mod tests {
     }
 
     #[test]
-    fn who_is_pardoned_begins_anew() {
-        let (mut ledger, marks) = (ledger(10), Marks::default());
-        marks.defer(STRANGER, at(1));
-        report(&mut ledger, &marks, STRANGER, Conduct::MessageAccepted, at(0), false, |_| false);
-        let lift = Effect::Lift { key: STRANGER.into(), why: Lifted::Operator };
-        assert_eq!(pardon(&mut ledger, &marks, STRANGER.into(), Lifted::Operator), lift);
-        assert!(ledger.is_empty() && marks.of(STRANGER, at(0)).deferred_until.is_none());
+    fn who_is_pardoned_begins_anew_with_the_mail_that_was_accepted() {
+        for accepted in [0, 320] {
+            let (mut ledger, marks) = (ledger(10), Marks::default());
+            let hear = |ledger: &mut Ledger, conduct, seconds| {
+                report(ledger, &marks, STRANGER, conduct, at(seconds), false, |_| false)
+            };
+            for _ in 0..accepted {
+                assert_eq!(hear(&mut ledger, Conduct::MessageAccepted, 0), []);
+            }
+            let later = 3 * 3600;
+            let trip = |asked: Vec<Effect>| match &asked[..] {
+                [Effect::Ban { grounds, .. }] => ("ban", grounds.repeat),
+                [Effect::Defer { grounds, .. }] => ("deferral", grounds.repeat),
+                other => panic!("{other:?}"),
+            };
+            let expected = if accepted > 0 { "deferral" } else { "ban" };
+            // Each time as if it were the first.
+            for _ in 0..3 {
+                let asked = (0..10).flat_map(|n| hear(&mut ledger, unknown(n), later)).collect();
+                assert_eq!(trip(asked), (expected, 0));
+                let lift = Effect::Lift { key: STRANGER.into(), why: Lifted::Operator };
+                assert_eq!(pardon(&mut ledger, &marks, STRANGER.into(), Lifted::Operator), lift);
+                let mark = marks.of(STRANGER, at(later));
+                assert_eq!((mark.familiar, mark.deferred_until), (accepted > 0, None));
+                assert_eq!(ledger.is_empty(), accepted == 0);
+            }
+        }
     }
 
     /// Reports 20 unknown recipients: of how many the ledger was told.

@@ -119,7 +119,8 @@ pub struct View {
     /// Messages that were accepted and count.
     pub accepted: u32,
     pub trusted: bool,
-    pub since: Instant,
+    /// When the oldest of what the evidence has was done.
+    pub since: Option<Instant>,
     pub sample: Vec<String>,
     /// Other offences, and how often.
     pub offences: Vec<(Reason, u64)>,
@@ -361,10 +362,16 @@ impl Ledger {
         self.file(source);
     }
 
-    /// Forgets all of `source`: the operator has pardoned it.
+    /// Forgets what was held against `source`: the operator has pardoned it. The mail that was accepted still speaks for it.
     pub fn forget(&mut self, source: Source) {
+        let entry = self.entries.get(&source).filter(|entry| entry.history.is_known());
+        let entry = entry.map(|entry| Entry { last: entry.last, history: entry.history, record: None });
         self.remove(source);
         self.changed.insert(source);
+        if let Some(entry) = entry {
+            self.entries.insert(source, entry);
+            self.file(source);
+        }
     }
 
     /// The counts of `source` at `now`.
@@ -382,7 +389,7 @@ impl Ledger {
             evidence: record.evidence(),
             accepted: entry.history.total(),
             trusted: entry.is_trusted(),
-            since: oldest.unwrap_or(now),
+            since: oldest,
             sample: record.sample.iter().map(|address| address.to_string()).collect(),
             offences: rare.offences.clone(),
             failed_logins: u32::try_from(rare.failed_logins.len()).unwrap_or(u32::MAX),

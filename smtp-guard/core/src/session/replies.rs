@@ -59,7 +59,7 @@ replies! {
     backend_nonsense => 451 (4, 3, 0) "Mail server gave no usable answer, try again later";
 
     early_talker => 554 (5, 5, 1) "You spoke before the greeting";
-    deferred => 450 (4, 7, 1) "Too many unknown recipients from your network, try again later";
+    deferred => 450 (4, 7, 1) "Too many unknown recipients from your address or its network, try again later";
     facts_late => 451 (4, 3, 0) "Could not look up what is needed, try again later";
 
     too_many_messages => 450 (4, 7, 1) "Too many messages from your address, try again later";

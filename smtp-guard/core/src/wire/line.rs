@@ -162,6 +162,39 @@ mod tests {
     }
 
     #[test]
+    fn a_response_may_be_long_and_is_given_as_it_is() {
+        for (length, fits) in [(0, true), (MAX_LINE, true), (MAX_AUTH_LINE - 2, true), (MAX_AUTH_LINE - 1, false)] {
+            let (mut decoder, mut buf) = (LineDecoder::new(), BytesMut::from(&vec![b'x'; length][..]));
+            assert!(decoder.next_response(&mut buf, |_| ()).is_none(), "{length} without an end");
+            buf.extend_from_slice(b"\r\nQUIT\r\n");
+            let read = decoder.next_response(&mut buf, |line| match line {
+                Line::Text(text) => Some(text.len()),
+                Line::Flawed(_) => None,
+            });
+            assert_eq!(read, Some(fits.then_some(length)));
+            assert_eq!(&buf[..], b"QUIT\r\n", "{length}");
+        }
+    }
+
+    /// What came ahead of TLS, if only the rest of a line that is too long, must not be followed by it.
+    #[test]
+    fn there_is_a_proof_only_where_nothing_was_sent_ahead() {
+        let long = vec![b'x'; MAX_LINE];
+        for (data, proof) in [
+            (&b""[..], true),
+            (b"STARTTLS\r\n", true),
+            (b"STARTTLS\r\nQ", false),
+            (b"STARTTLS\r\nQUIT\r\n", false),
+            (&long, false),
+            (&[&long[..], b"\r\n"].concat(), true),
+        ] {
+            let (mut decoder, mut buf) = (LineDecoder::new(), BytesMut::from(data));
+            decoder.next(&mut buf, |_| ());
+            assert_eq!(decoder.finish(&buf).is_some(), proof, "{:?}", data.escape_ascii().to_string());
+        }
+    }
+
+    #[test]
     fn a_line_that_is_too_long_is_dropped_once() {
         for (length, fits) in [(MAX_LINE - 2, true), (MAX_LINE - 1, false), (MAX_LINE, false), (100_000, false)] {
             let mut data = vec![b'x'; length];

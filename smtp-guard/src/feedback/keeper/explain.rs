@@ -3,9 +3,20 @@
 use std::net::IpAddr;
 
 use super::Keeper;
+use crate::addr::Source;
+use crate::clock::Both;
 use crate::decision::{CountView, Decision, Explanation, LedgerView, NetworkView};
+use crate::ledger::networks::Network;
 
 impl Keeper {
+    /// The deferral of `source` at `both`, or of its network.
+    pub(super) fn deferral(&self, source: Source, both: &Both) -> Option<Decision> {
+        let until = self.marks.of(source, both.instant).deferred_until?;
+        let (own, network) = (self.text(&source.into()), Network::of(source).text());
+        let is_of_network = !self.deferrals.knows(&own, both.instant) && self.deferrals.knows(&network, both.instant);
+        Some(self.deferrals.decision(if is_of_network { network } else { own }, both, until))
+    }
+
     /// Explains `ip`: decisions and counts.
     pub(in crate::feedback) fn explain(&mut self, ip: IpAddr) -> Explanation {
         let both = crate::clock::both();
@@ -44,6 +55,7 @@ impl Keeper {
             // The lists are the relay's to ask.
             listed: Vec::new(),
             deferred_until: mark.deferred_until.map(|until| both.wall_at(until)),
+            deferral: self.deferral(source, &both),
             ledger: view.map(|view| LedgerView {
                 unknown_recipients: view.evidence.unknown,
                 unforgiven: view.evidence.left(),
@@ -52,7 +64,7 @@ impl Keeper {
                 share: view.evidence.share(),
                 accepted: view.accepted,
                 trusted: view.trusted,
-                window_started: both.wall_at(view.since),
+                window_started: view.since.map(|since| both.wall_at(since)),
                 sample: view.sample,
                 failed_logins: view.failed_logins,
                 trips: view.trips,

@@ -40,13 +40,13 @@ impl Keeper {
         if !matches!(after, Some(Place::Network(_))) {
             let source = if let Some(Place::Source(source)) = after { Some(source) } else { None };
             for (source, until) in self.marks.deferred_sources(source, most - decisions.len(), both.instant) {
-                decisions.push(Decision::deferral(prefix.display(source), &both, until));
+                decisions.push(self.deferrals.decision(prefix.display(source), &both, until));
                 last = Some(Place::Source(source));
             }
         }
         let network = if let Some(Place::Network(network)) = after { Some(network) } else { None };
         for (network, until) in self.marks.deferred_networks(network, most - decisions.len(), both.instant) {
-            decisions.push(Decision::deferral(network.text(), &both, until));
+            decisions.push(self.deferrals.decision(network.text(), &both, until));
             last = Some(Place::Network(network));
         }
         let next = last.filter(|_| decisions.len() == most).map(|place| place.text(prefix));
@@ -181,12 +181,12 @@ impl Keeper {
         // What can't be blocked isn't.
         let Ok(key) = Key::of(who, self.prefix()) else { return Ok(None) };
         let both = crate::clock::both();
-        let deferred = key.source().and_then(|source| self.marks.of(source, both.instant).deferred_until);
+        let deferred = key.source().and_then(|source| self.deferral(source, &both));
         let ban = self.decisions.get(&key).cloned();
         self.pardon(std::slice::from_ref(&key), Lifted::Operator, Cause::Command(by, Some(who)));
         let lifted = match (ban, deferred) {
             (Some(ban), _) => Decision::of(&ban, self.prefix()),
-            (None, Some(until)) => Decision::deferral(self.text(&key), &both, until),
+            (None, Some(deferral)) => deferral,
             (None, None) => {
                 let within = key.source().and_then(|source| self.networks_of(source).next()?.key.network());
                 return match (who.address(), within) {
@@ -253,6 +253,7 @@ impl Keeper {
         let lifted = keys.len() + networks.len();
         self.pardon(&keys.into_iter().collect::<Vec<_>>(), Lifted::Operator, Cause::Command(by, None));
         self.marks.pardon_networks();
+        self.deferrals.clear();
         self.meter.tell(What::AllLifted { count: lifted as u64 });
         tracing::info!(uid = by.uid, decisions = lifted, "{by} lifted all {lifted} decisions");
         lifted

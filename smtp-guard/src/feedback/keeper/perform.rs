@@ -70,7 +70,7 @@ impl Keeper {
                     }
                     self.put_all(resumed, both);
                 }
-                Effect::Defer { whom, grounds } => self.tell_deferral(whom, &grounds, cause),
+                Effect::Defer { whom, grounds } => self.defer(whom, &grounds, cause, both),
                 Effect::Lift { key, why } => {
                     let mut lifted = vec![(key, why)];
                     while let Some(Effect::Lift { key, why }) =
@@ -78,6 +78,9 @@ impl Keeper {
                     {
                         lifted.push((key, why));
                     }
+                    lifted.iter().filter(|(key, _)| key.source().is_some()).for_each(|(key, _)| {
+                        self.deferrals.forget(&key.text(self.snapshot.config().limits.ipv6_prefix));
+                    });
                     self.tell_lifted(&lifted, cause, both);
                     self.end(&lifted);
                 }
@@ -200,6 +203,17 @@ impl Keeper {
             took_seconds: took.map(Seconds),
             evidence: ban.evidence.iter().map(|line| printable(line.as_bytes())).collect(),
         });
+    }
+
+    /// What it says to sessions is said already.
+    fn defer(&mut self, whom: Deferred, grounds: &Grounds, cause: Cause<'_>, both: &Both) {
+        match whom {
+            Deferred::Source(source) => self.deferrals.note(self.text(&source.into()), grounds, both),
+            Deferred::Network(network) => self.deferrals.note(network.text(), grounds, both),
+            // One sender of a source: the source isn't shown as deferred.
+            Deferred::Sender(..) => {}
+        }
+        self.tell_deferral(whom, grounds, cause);
     }
 
     fn tell_deferral(&self, whom: Deferred, grounds: &Grounds, cause: Cause<'_>) {

@@ -14,7 +14,11 @@ struct Decoded {
 
 /// Decodes `pieces` as they arrive.
 fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
-    let (mut decoder, mut buf) = (BodyDecoder::new(), BytesMut::new());
+    decode_by(BodyDecoder::new(), pieces)
+}
+
+fn decode_by<'a>(mut decoder: BodyDecoder, pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
+    let mut buf = BytesMut::new();
     let (mut body, mut end) = (Vec::new(), None);
     for piece in pieces {
         buf.extend_from_slice(piece);
@@ -32,6 +36,10 @@ fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
         }
         assert!(end.is_some() || buf.len() <= 2, "{} bytes held back", buf.len());
     }
+    if let Some(end) = &end {
+        assert_eq!(end.size(), decoder.size());
+        assert!(end.flaw().is_some() || end.size() == body.len() as u64, "{} of {}", end.size(), body.len());
+    }
     Decoded { body, end, rest: buf.to_vec() }
 }
 
@@ -46,6 +54,26 @@ fn model(data: &[u8]) -> Option<(usize, bool)> {
         _ => false,
     });
     Some((end, flawed))
+}
+
+/// The body of `data` up to its first flaw where a bare LF is repaired, and the size of all of it. `data` has its end.
+fn repaired(data: &[u8]) -> (Vec<u8>, u64) {
+    let (end, _) = model(data).unwrap();
+    let (mut body, mut size, mut flawed, mut starts) = (Vec::new(), 0, false, true);
+    for (at, byte) in data[..end].iter().enumerate() {
+        let after_cr = at > 0 && data[at - 1] == b'\r';
+        if !(std::mem::take(&mut starts) && *byte == b'.') {
+            let is_bare = *byte == b'\n' && !after_cr;
+            flawed |= *byte == 0 || (*byte == b'\r' && data[at + 1] != b'\n');
+            let out = if is_bare { &b"\r\n"[..] } else { std::slice::from_ref(byte) };
+            size += out.len() as u64;
+            if !flawed {
+                body.extend_from_slice(out);
+            }
+        }
+        starts = *byte == b'\n' && after_cr;
+    }
+    (body, size)
 }
 
 /// Every split of `data` into two and three writes.
@@ -109,6 +137,29 @@ fn the_table_of_ends() {
     check(b"\r.\r\n", false, true);
     check(b"..\r\n", false, false);
     check(b".x\r\n", false, false);
+}
+
+/// By the definition, at any split, of clients whose bare LFs are repaired. Nothing behind the first flaw comes out, and all counts.
+#[test]
+fn a_bare_lf_is_repaired_where_that_is_allowed() {
+    for data in [
+        &b"a\nb\r\n.\r\n"[..],
+        b"\n\n\r\n.\r\n",
+        b"a\n.\n.\r\n\n..\r\n..\n.\r\n.\r\n",
+        b"\r\n..a\n.b\r\n.\r\n",
+        b"a\nb\rc\nd\r\n..e\r\n.\r\n",
+        b"a\n\0b\r\n\0\0.\r\n.\r\n",
+        b"\0\n\r\n.\r\n",
+    ] {
+        let (body, size) = repaired(data);
+        for pieces in splits(data) {
+            let found = decode_by(BodyDecoder::for_client(true), pieces);
+            let end = found.end.unwrap_or_else(|| panic!("{pieces:?}"));
+            let flawed = size != body.len() as u64;
+            assert_eq!((end.size(), end.flaw().is_some()), (size, flawed), "{pieces:?}");
+            assert!(body.starts_with(&found.body) && (flawed || body == found.body), "{pieces:?}");
+        }
+    }
 }
 
 #[test]
