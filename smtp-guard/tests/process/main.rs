@@ -16,6 +16,7 @@ mod webhook;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -34,7 +35,7 @@ struct Guard {
 }
 
 impl Guard {
-    /// Starts one whose configuration is in `directory`, and waits until it listens. `more` is appended to its
+    /// Starts one whose configuration is in `directory`, and waits until it serves clients and commands. `more` is appended to its
     /// configuration; `shell` stands before its command; `stderr` takes its log.
     fn start(directory: &Path, more: &str, shell: &str, stderr: Stdio) -> Self {
         let address = free();
@@ -43,6 +44,8 @@ impl Guard {
         let child = Command::new("sh").args(["-c", &run]).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
         let mut guard = Self { child, address, config };
         guard.wait("it listens", || TcpStream::connect(address).is_ok());
+        // Last of all it hears commands.
+        guard.wait("it answers", || UnixStream::connect(directory.join("admin.sock")).is_ok());
         guard
     }
 
