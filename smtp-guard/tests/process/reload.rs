@@ -52,9 +52,13 @@ impl World {
             Effect::Page(path, _) => self.http(path),
             Effect::Opened(_) => {
                 let before = self.opened();
-                (0..2).for_each(|_| send(connect(address), false));
-                let [at_mail, early] = [0, 1].map(|how| self.opened()[how] - before[how]);
-                format!("opened {}, {early} of them before MAIL", at_mail + early)
+                let now = || [0, 1].map(|how| self.opened()[how] - before[how]);
+                // A connection comes back a moment after its message was taken.
+                let opens = |sent: u64| {
+                    send(connect(address), false);
+                    now().iter().sum::<u64>() == sent
+                };
+                if (1..=10).all(opens) { format!("one for each, {} early", now()[1]) } else { "used again".to_owned() }
             }
             _ => String::new(),
         }
@@ -250,8 +254,8 @@ fn keys(world: &World) -> Vec<(&'static str, Value, Effect)> {
         ("backend.tls", text("required"), put_off()),
         ("backend.identity", text("xclient"), put_off()),
         ("backend.connections", number(7), Page("/metrics", "smtp_guard_bound_limit{bound=\"backend_connections\"} 7")),
-        ("backend.reuse", Value::Boolean(false), Opened("opened 2")),
-        ("backend.connect_early", Value::Boolean(false), Opened("2, 0 of them before MAIL")),
+        ("backend.reuse", Value::Boolean(false), Opened("one for each")),
+        ("backend.connect_early", Value::Boolean(false), Opened("each, 0 early")),
         ("replies.contact", text("ask@example.org"), Try(nobody, "contact ask@example.org")),
         ("relay.domains", list(&["example.net"]), Try(mail, "Relay access denied")),
         ("relay.networks", list(&["192.0.2.0/24"]), Try(first, "relay.networks: may send anywhere")),
