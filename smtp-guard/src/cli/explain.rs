@@ -91,9 +91,7 @@ fn blocked(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<Strin
     let reason = Reason::from_label(&decision.reason).map_or(decision.reason.as_str(), |reason| reason.text());
     lines.push(format!("{ip} is blocked: {reason}."));
     why(decision, reason, lines);
-    for evidence in &decision.evidence {
-        lines.push(format!("  {}", printable_whole(evidence)));
-    }
+    evidence(decision, lines);
     let (by, number) = (by(decision), decision.repeat.saturating_add(1));
     lines.push(format!("Made {} by {by}; ban number {number} of this source.", time::utc(decision.made)));
     lines.push(end(decision, now));
@@ -113,6 +111,10 @@ fn within(ip: IpAddr, decision: &Decision, now: WallTime, lines: &mut Vec<String
     lines.push(format!("Made {} by {}.", time::utc(decision.made), by(decision)));
     lines.push(end(decision, now));
     lines.push(format!("To lift it now: smtp-guard decisions delete {net}"));
+}
+
+fn evidence(decision: &Decision, lines: &mut Vec<String>) {
+    lines.extend(decision.evidence.iter().map(|line| format!("  {}", printable_whole(line))));
 }
 
 fn why(decision: &Decision, reason: &str, lines: &mut Vec<String>) {
@@ -144,12 +146,15 @@ fn deferred(ip: IpAddr, source: &str, deferral: &Decision, now: WallTime, lines:
     let part = if deferral.source == source { String::new() } else { format!(" as a part of {}", deferral.source) };
     let (until, left) = (time::utc(deferral.until), left(deferral.until, now));
     lines.push(format!("{ip} is deferred{part}, not banned: recipients hear 450 until {until}, for {left}."));
-    lines.extend(deferral.evidence.iter().map(|evidence| format!("  {}", printable(evidence.as_bytes()))));
+    evidence(deferral, lines);
     if !deferral.evidence.is_empty() {
         lines.push(format!("Made {} by {}.", time::utc(deferral.made), by(deferral)));
     }
     lines.push(format!("To lift it now: smtp-guard decisions delete {ip}"));
-    lines.push(String::from("It comes again with the next unknown recipients: docs/bans.md, \"Help one sender\"."));
+    lines.push(format!(
+        "It comes again with the next unknown recipients: \"Help one sender\" in {}.",
+        super::page("bans.md")
+    ));
 }
 
 /// Blocked by nothing that this guard knows of; the kernel may have something that somebody else wrote.
@@ -338,7 +343,7 @@ mod tests {
   unknown: a\\x0ab@example.org
 Made 1970-01-01 00:00:00 UTC by the guard itself.
 To lift it now: smtp-guard decisions delete 192.0.2.1
-It comes again with the next unknown recipients: docs/bans.md, \"Help one sender\".
+It comes again with the next unknown recipients: \"Help one sender\" in docs/bans.md (packaged in /usr/share/doc/smtp-guard).
 Counting restarted with the deferral.
 Messages accepted: 0.
 Bans and deferrals that make the next one longer: 1.

@@ -580,14 +580,20 @@ mod tests {
         Ok(())
     }
 
-    /// Whether a client that calls itself `helo` gets a connection, and else whether that is the server's fault.
-    async fn check(helo: &str, expected: Result<(), bool>) {
+    /// A connection to such a server for `caller`.
+    async fn open(caller: &Caller) -> Result<Channel, ConnectError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = BackendAddr::Address(listener.local_addr().unwrap());
         std::thread::spawn(move || serve(&listener));
         let mut config = Config::builtin();
         config.backend.identity = Identity::Xclient;
         let connector = Connector::new(Arc::new(config)).unwrap();
+        let addresses = connector.addresses(&server).await.unwrap();
+        connector.open(&server, &addresses, caller).await
+    }
+
+    /// Whether a client that calls itself `helo` gets a connection, and else whether that is the server's fault.
+    async fn check(helo: &str, expected: Result<(), bool>) {
         let speaker = Arc::new(Speaker { helo: Helo::new(helo).unwrap(), esmtp: true, login: None });
         let who = Who { source: Ipv6Prefix::default().source(NOBODY.ip()), standing: Standing::Newcomer };
         let caller = Caller::Client {
@@ -596,8 +602,7 @@ mod tests {
             who,
             called: Called::Nothing,
         };
-        let addresses = connector.addresses(&server).await.unwrap();
-        let found = connector.open(&server, &addresses, &caller).await.map(drop).map_err(|error| error.is_servers());
+        let found = open(&caller).await.map(drop).map_err(|error| error.is_servers());
         assert_eq!(found, expected, "{helo}");
     }
 
@@ -612,14 +617,7 @@ mod tests {
 
     #[tokio::test]
     async fn c4_a_queue_that_found_no_room_asks_again_with_the_next_message() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = BackendAddr::Address(listener.local_addr().unwrap());
-        std::thread::spawn(move || serve(&listener));
-        let mut config = Config::builtin();
-        config.backend.identity = Identity::Xclient;
-        let connector = Connector::new(Arc::new(config)).unwrap();
-        let addresses = connector.addresses(&server).await.unwrap();
-        let mut channel = connector.open(&server, &addresses, &Caller::Probe).await.unwrap();
+        let mut channel = open(&Caller::Probe).await.unwrap();
         let windows = Windows::new(&Metrics::new());
         let others =
             std::iter::from_fn(|| windows.let_queue_grow(channel.stream.socket()?, u64::MAX, true, &mut None)?.ok());

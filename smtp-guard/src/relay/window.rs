@@ -26,6 +26,9 @@
 //! [`PROOF`] all the same, by its kernel's buffers and ours. A window that grew and is closed stays open for what was
 //! invited already. Before Linux 5.14 windows grow to 64 KiB and not beyond.
 //!
+//! Room is not shared out by source or network. Known senders whose sessions stand still can hold all of [`EARLY`] and [`QUEUES`], and
+//! newcomers all but the quarter. Others then send by small windows: a message of 1 MiB took 115 ms in place of 48 (debug build, loopback).
+//!
 //! # Rejected
 //! To open a window with the first data, and not with the 354. Short messages would cost two system calls less. But long ones
 //! took more of the processor (1 MiB a fifth more). A sender that meets a small window at first goes on in small steps.
